@@ -1,0 +1,35 @@
+"""The command `edgecl`: parse, call, print.
+
+This module is imported on every start, so it imports nothing heavy; a command imports what it needs
+when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line; ends the process with the documented exit status."""
+    # The head works with one thread: two on two busy cores are many times slower than one
+    # (docs/benchmarks.md). BLAS reads this when numpy is imported, so it comes first.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+    from edgecl.cli.app import app
+    from edgecl.errors import EdgeclError
+
+    # Where an error shows up, `--debug` is added at the end of the line; so it may stand anywhere.
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app(args=arguments)
+    except EdgeclError as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        print(f"edgecl: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `edgecl ... | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

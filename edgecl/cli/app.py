@@ -1,0 +1,53 @@
+"""The command table."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgecl.cli.demo import demo
+from edgecl.cli.inspect import doctor, status, verify
+from edgecl.cli.learn import train_stream
+from edgecl.cli.make import init
+from edgecl.cli.score import evaluate, predict
+from edgecl.cli.unlearn import forget_app, receipt
+
+app = typer.Typer(
+    name="edgecl",
+    help="Teach a camera new things on the device, and unlearn them for good.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("init")(init)
+app.command("train-stream")(train_stream)
+app.command("predict")(predict)
+app.command("evaluate")(evaluate)
+app.add_typer(forget_app, name="forget")
+app.command("receipt")(receipt)
+app.command("status")(status)
+app.command("doctor")(doctor)
+app.command("verify")(verify)
+app.command("demo")(demo)
+
+
+def _version(value: bool) -> None:
+    if value:
+        import edgecl
+
+        print(edgecl.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")] = False,
+) -> None:
+    """Teach a camera new things on the device, and unlearn them for good."""
+    del version, debug  # both act before this runs

@@ -1,0 +1,224 @@
+"""`edgecl demo`: the whole story on handwritten digits that ship with scikit-learn."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecl.cli.options import JsonOption
+from edgecl.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from edgecl.home import Home
+    from edgecl.learner import Learner
+    from edgecl.runtime.engines.onnx import OnnxEngine
+    from edgecl.runtime.predictor import Predictor
+
+tell = partial(print, flush=True)
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+FORGOTTEN = "five"
+_IMAGE_SIZE = 64
+_N_TEST = 597
+_N_LATENCY = 200
+
+
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the home and the pictures in this new folder.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn ten digits one after the other, forget one, and prove that it is gone."""
+    from edgecl.errors import RequestError
+
+    begin = time.monotonic()
+    if keep is not None and keep.exists():
+        raise RequestError(f"{keep} exists already; name a new folder with --keep")
+    place = Path(tempfile.mkdtemp(prefix="edgecl-demo-"))
+    try:
+        result = _story(place)
+        if keep is not None:
+            shutil.move(place, keep)
+            say(f"kept {keep}/home and {keep}/digits")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    result["seconds"] = round(time.monotonic() - begin, 1)
+    tell(f"\ndone in {result['seconds']:.0f} s")
+    if json:
+        print_json(result)
+
+
+def _story(place: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from edgecl.cli.make import make
+    from edgecl.learner import open_learner, open_store
+    from edgecl.runtime.predictor import Predictor
+    from edgecl.types import ForgetRequest
+    from edgecl.unlearning.request import forget_class
+
+    tell("1. Real handwritten digits (scikit-learn has 1,797), as PNG files, one folder a class")
+    _write_digits(place / "digits")
+    tell("2. A device home: the backbone is frozen and exported to ONNX, once")
+    home = make(place / "home", image_size=_IMAGE_SIZE)
+    tell(
+        f"   {home.manifest.backbone} at {_IMAGE_SIZE} px, {home.manifest.num_features} features, "
+        f"differs from torch by at most {home.manifest.parity['max_abs']:.1g}"
+    )
+    engine = home.engine()
+
+    tell("3. Ten classes, one after the other, each picture seen once\n")
+    rows = []
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store)
+        for n, name in enumerate(NAMES, start=1):
+            rate = _learn(home, learner, engine, place / "digits" / "train" / name, name)
+            scores = _accuracy(home, learner, engine, place, NAMES[:n])
+            worst = min(scores.per_class, key=lambda label: scores.per_class[label])
+            rows.append((name, n, scores.accuracy, f"{worst} {scores.per_class[worst]:.3f}", rate))
+        print_table(
+            "accuracy on unseen pictures of all classes so far",
+            ("learned", "classes", "accuracy", "weakest class", "pictures/s"),
+            [(*row[:-1], round(row[-1])) for row in rows],
+        )
+
+        predictor = Predictor(engine, home.manifest.preprocessing, learner.head.scorer(store.names))
+        p50, p90 = _latency(predictor, place)
+        tell(
+            f"\n4. Prediction of one picture, file to label, one thread: median {p50:.1f} ms, "
+            f"90th percentile {p90:.1f} ms"
+        )
+
+        tell(f"5. Forget the class {FORGOTTEN!r}")
+        done = forget_class(home, learner, ForgetRequest(FORGOTTEN, "demo"), verify=True)
+        rest = tuple(name for name in NAMES if name != FORGOTTEN)
+        after = _accuracy(home, learner, engine, place, rest)
+        tell(
+            f"   receipt {done.receipt.receipt_id}: {done.receipt.body['mode']}, "
+            f"{sum(done.receipt.body['rows_erased'].values())} rows erased in {done.seconds:.2f} s "
+            f"(head {done.head_seconds:.2f} s); every file of the home searched: "
+            f"{'clean' if done.verified else '; '.join(done.faults)}"
+        )
+        tell(f"   the nine others: accuracy {after.accuracy:.4f}")
+
+        tell("6. The proof: a second device that never saw it learns the nine others")
+        other_home = _twin(home, place / "other")
+        with other_home.lock(), open_store(other_home) as other_store:
+            other = open_learner(other_home, other_store)
+            for name in rest:
+                _learn(other_home, other, engine, place / "digits" / "train" / name, name)
+            ours = learner.head.scorer(store.names)
+            theirs = other.head.scorer(other_store.names)
+            gap = float(np.abs(ours.weights - theirs.weights).max())
+            same = ours.labels == theirs.labels and bool(
+                np.array_equal(ours.weights, theirs.weights)
+                and np.array_equal(ours.bias, theirs.bias)
+            )
+    tell(
+        f"   largest difference of {theirs.weights.size:,} weights: {gap:g} - "
+        + ("bit for bit the same head" if same else "NOT the same head")
+    )
+    return {
+        "accuracy": rows[-1][2],
+        "accuracy_after_forget": after.accuracy,
+        "classes": [row[0] for row in rows],
+        "accuracy_by_step": [row[2] for row in rows],
+        "receipt_id": done.receipt.receipt_id,
+        "mode": done.receipt.body["mode"],
+        "verified": done.verified,
+        "identical_to_never_seen": same,
+        "largest_difference": gap,
+        "latency_ms": {"p50": p50, "p90": p90},
+    }
+
+
+def _write_digits(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from edgecl.errors import MissingPackageError
+
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingPackageError(
+            "the demo takes its digits from scikit-learn; run `pip install 'edgecl[demo]'`"
+        ) from error
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    for rank, i in enumerate(order.tolist()):
+        part = "test" if rank < _N_TEST else "train"
+        path = folder / part / NAMES[digits.target[i]] / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[i] * 255 / 16).astype(np.uint8)).save(path)
+
+
+def _learn(home: Home, learner: Learner, engine: OnnxEngine, folder: Path, label: str) -> float:
+    from edgecl.evaluation.progressive import learn_stream, source_key, start_position
+    from edgecl.runtime.sources import open_source
+
+    source = open_source(str(folder), label=label)
+    key = source_key(home, str(folder), label, None)
+    start = start_position(home, learner, source, key, resume=False)
+    *_, last = learn_stream(home, learner, engine, source, key=key, start=start)
+    return last.samples_per_second
+
+
+def _accuracy(
+    home: Home, learner: Learner, engine: OnnxEngine, place: Path, names: tuple[str, ...]
+) -> Any:
+    from edgecl.evaluation.metrics import evaluate
+    from edgecl.evaluation.progressive import evaluate_stream
+    from edgecl.runtime.predictor import Predictor
+    from edgecl.runtime.sources import open_source
+
+    scorer = learner.head.scorer(learner.store.names)
+    predictor = Predictor(engine, home.manifest.preprocessing, scorer)
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for name in names:
+            source = open_source(str(place / "digits" / "test" / name), label=name)
+            scores = evaluate_stream(home, predictor, source)
+            for guess, n in scores.confusion[name].items():
+                yield from [(name, guess)] * n
+
+    return evaluate(pairs())
+
+
+def _latency(predictor: Predictor, place: Path) -> tuple[float, float]:
+    import numpy as np
+
+    paths = sorted((place / "digits" / "test").rglob("*.png"))[:_N_LATENCY]
+    times = []
+    for path in paths:
+        begin = time.perf_counter()
+        predictor.predict(path)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return float(np.percentile(times, 50)), float(np.percentile(times, 90))
+
+
+def _twin(home: Home, path: Path) -> Home:
+    """Make a home with the same engine that has learned nothing."""
+    from edgecl.heads import HEADS
+    from edgecl.home import make_home
+    from edgecl.replay.store import create_store
+
+    def fill(engine: Path, database: Path) -> None:
+        for file in (home.path / "engine").iterdir():
+            shutil.copy2(file, engine)
+        create_store(
+            database,
+            feature_map=home.manifest.feature_map,
+            num_features=home.manifest.num_features,
+            second_moment=HEADS[home.config.head.name].second_moment,
+        )
+
+    return make_home(path, home.config, fill)

@@ -1,0 +1,79 @@
+"""`edgecl status`, `edgecl doctor` and `edgecl verify`."""
+
+from __future__ import annotations
+
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.output import print_json, print_table
+
+
+def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
+    """Say what a home has learned."""
+    from edgecl.home import Home
+    from edgecl.learner import open_store
+    from edgecl.replay.store import describe
+
+    device = Home(home)
+    with open_store(device, read_only=True) as store:
+        values = describe(store)
+    manifest = device.manifest
+    values |= {
+        "home": str(device.path),
+        "head": device.config.head.name,
+        "backbone": manifest.backbone,
+        "num_features": manifest.num_features,
+        "image_size": manifest.preprocessing.image_size,
+        "feature_map": manifest.feature_map,
+        "database_bytes": device.database.stat().st_size,
+    }
+    if json:
+        print_json(values)
+        return
+    print(
+        f"{device.path}: {manifest.backbone} at {manifest.preprocessing.image_size} px, "
+        f"{manifest.num_features} features, head {device.config.head.name}"
+    )
+    print(
+        f"{values['samples']} samples learned, {values['stored']} of at most "
+        f"{values['capacity_samples']} kept ({values['stored_bytes'] / 1e6:.1f} MB of pictures, "
+        f"{values['statistics_bytes'] / 1e6:.1f} MB of features and statistics), "
+        f"{values['receipts']} receipts"
+    )
+    rows = [(name, c["seen"], c["stored"]) for name, c in values["classes"].items()]
+    print_table("classes", ("class", "learned", "kept"), rows)
+
+
+def doctor(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
+    """Say what this machine can do, and whether the home is in order."""
+    from edgecl.doctor import examine
+    from edgecl.errors import IntegrityError
+
+    findings = examine(home)
+    bad = [f.name for f in findings if f.state == "bad"]
+    if json:
+        checks = {f.name: {"state": f.state, "text": f.text} for f in findings}
+        print_json({"ok": not bad, "checks": checks})
+    else:
+        print_table(
+            "doctor", ("what", "state", "found"), [(f.name, f.state, f.text) for f in findings]
+        )
+    if bad:
+        raise IntegrityError(f"not in order: {', '.join(bad)}; see above for what to do")
+
+
+def verify(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
+    """Check the home: engine hash, store, feature map and the chain of receipts."""
+    from edgecl.doctor import examine_home
+    from edgecl.errors import IntegrityError
+    from edgecl.home import Home
+
+    Home(home)
+    findings = examine_home(home)
+    bad = [f for f in findings if f.state == "bad"]
+    if json:
+        print_json({"ok": not bad, **{f.name: f.text for f in findings}})
+    else:
+        print_table(
+            "verify", ("what", "state", "found"), [(f.name, f.state, f.text) for f in findings]
+        )
+    if bad:
+        raise IntegrityError("; ".join(f.text for f in bad))

@@ -1,0 +1,146 @@
+"""`edgecl train-stream`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from edgecl.cli.options import (
+    DEFAULT,
+    FallbackOption,
+    HomeOption,
+    JsonOption,
+    ProviderOption,
+    ThreadsOption,
+)
+from edgecl.cli.output import StreamBar, print_json, print_table, say
+
+
+def train_stream(
+    source: Annotated[str, typer.Argument(help="Folder, .csv, .jsonl, IDX pair, picture or -.")],
+    home: HomeOption = DEFAULT,
+    label: Annotated[
+        str | None, typer.Option(help="Class of all frames, instead of what the source says.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most frames to take.")] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Visit them in random order.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that order.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where the last run stopped.")
+    ] = False,
+    provider: ProviderOption = None,
+    allow_fallback: FallbackOption = False,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn a source in one pass; every frame is predicted before it is learned."""
+    from edgecl.cli.make import make
+    from edgecl.evaluation.progressive import (
+        Progress,
+        learn_stream,
+        source_key,
+        start_position,
+    )
+    from edgecl.home import Home, is_home
+    from edgecl.learner import open_learner, open_store
+    from edgecl.runtime.sources import open_source
+    from edgecl.types import clean_label
+    from edgecl.unlearning.request import finish_erasures
+
+    name = None if label is None else clean_label(label)
+    shuffle_seed = seed if shuffle else None
+    frames = open_source(source, label=name, shuffle_seed=shuffle_seed)
+    if is_home(home):
+        device = Home(home)
+    else:
+        say(f"there is no home at {home} yet; making one with the default backbone")
+        device = make(home, head=head or "ridge")
+    frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
+
+    with device.lock(), open_store(device) as store, _stop_flag() as flag:
+        finish_erasures(store)
+        learner = open_learner(device, store, head=head)
+        engine = device.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+        key = source_key(device, source, name, shuffle_seed)
+        start = start_position(device, learner, frames, key, resume=resume)
+        _tell_start(store.position(key), resume=resume)
+        progress = Progress()
+        run = learn_stream(
+            device,
+            learner,
+            engine,
+            frames,
+            key=key,
+            start=start,
+            limit=limit,
+            should_stop=lambda: bool(flag),
+        )
+        total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
+        with StreamBar(total, start.n) as bar:
+            for progress in run:
+                bar.update(
+                    progress.seen,
+                    progress.samples_per_second,
+                    progress.prequential_accuracy,
+                    progress.n_classes,
+                    progress.news,
+                )
+        if progress.is_interrupted:
+            say("stopped; go on with --resume")
+        result = {
+            "seen": progress.seen,
+            "learned": progress.learned,
+            "skipped": progress.skipped,
+            "classes": progress.n_classes,
+            "prequential_accuracy": progress.prequential_accuracy,
+            "samples_per_second": progress.samples_per_second,
+            "seconds": progress.seconds,
+            "started_at": progress.start,
+            "interrupted": progress.is_interrupted,
+        }
+    if json:
+        print_json(result)
+    else:
+        print_table("learned", ("what", "value"), [(k, str(_short(v))) for k, v in result.items()])
+
+
+def _tell_start(kept: object, *, resume: bool) -> None:
+    from edgecl.replay.store import Position
+
+    if not isinstance(kept, Position):
+        return
+    if kept.is_finished:
+        say(
+            f"this source was learned to its end before, {kept.n} frames; "
+            + ("nothing may be left" if resume else "learning it again")
+        )
+    elif not resume:
+        say(f"an earlier run stopped at frame {kept.n}; --resume would go on from there")
+    else:
+        say(f"going on at frame {kept.n}")
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C instead of raising; the second one raises."""
+    flag: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        flag.append(number)
+        say("stopping after this step; once more to break off")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value

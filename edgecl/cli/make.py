@@ -1,0 +1,130 @@
+"""`edgecl init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.output import print_json, say, working
+
+if TYPE_CHECKING:
+    from edgecl.home import Home
+
+
+def init(
+    home: HomeOption = DEFAULT,
+    backbone: Annotated[str, typer.Option(help="timm name.")] = "tf_efficientnet_lite0",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="A .safetensors or .pth file; `random` is for tests."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=16, max=2048, help="Side of the input, pixels.")
+    ] = None,
+    taps: Annotated[
+        str | None,
+        typer.Option(
+            help="Stages whose pooled features are added, as 2,3,4; `none` for the last only."
+        ),
+    ] = None,
+    head: Annotated[str, typer.Option(help="ridge or uer.")] = "ridge",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    capacity: Annotated[int, typer.Option(min=1, help="Most pictures kept for replay.")] = 2000,
+    capacity_mb: Annotated[float, typer.Option(min=0.001, help="Most megabytes of them.")] = 200.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a home and all that it learned.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a device home: freeze the backbone and export it to ONNX."""
+    made = make(
+        home,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        taps=taps,
+        head=head,
+        seed=seed,
+        capacity=capacity,
+        capacity_mb=capacity_mb,
+        force=force,
+    )
+    manifest = made.manifest
+    parity = manifest.parity["max_abs"]
+    say(
+        f"made {made.path}: {manifest.backbone}, weights from {manifest.weights_source}, "
+        f"{manifest.num_features} features, parity with torch {parity:.1g}"
+    )
+    result = {
+        "backbone": manifest.backbone,
+        "num_features": manifest.num_features,
+        "image_size": manifest.preprocessing.image_size,
+        "feature_map": manifest.feature_map,
+        "home": str(made.path),
+        "head": made.config.head.name,
+        "taps": list(manifest.taps),
+        "weights": manifest.weights_source,
+        "parity": manifest.parity,
+    }
+    if json:
+        print_json(result)
+    else:
+        print(made.path)
+
+
+def make(
+    path: Path,
+    *,
+    backbone: str = "tf_efficientnet_lite0",
+    weights: str | None = None,
+    image_size: int | None = None,
+    taps: str | None = None,
+    head: str = "ridge",
+    seed: int = 0,
+    capacity: int = 2000,
+    capacity_mb: float = 200.0,
+    force: bool = False,
+) -> Home:
+    """Make a home from what the command line says."""
+    from edgecl.config import Config, HeadConfig, StoreConfig
+    from edgecl.errors import RequestError, UsageError
+    from edgecl.heads import HEADS
+    from edgecl.home import is_home
+
+    if head not in HEADS:
+        raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
+    if is_home(path) and not force:  # before the minute that torch takes
+        raise RequestError(
+            f"there is an edgecl home at {path} already; use it, name another with --home, or "
+            "replace it and all it learned with --force"
+        )
+    chosen = _taps(taps)
+    config = Config(
+        store=StoreConfig(capacity_samples=capacity, capacity_mb=capacity_mb),
+        head=HeadConfig(name=head, seed=seed),
+    )
+    with working(f"loading {backbone}"):
+        from edgecl.backbones import load_backbone
+        from edgecl.exporters.onnx import init_home
+
+        network = load_backbone(backbone, weights=weights, image_size=image_size, taps=chosen)
+    with working("exporting it to ONNX and comparing both (about 15 s)"):
+        return init_home(path, network, config, force=force)
+
+
+def _taps(text: str | None) -> tuple[int, ...] | None:
+    from edgecl.errors import UsageError
+
+    if text is None:
+        return None
+    if text.strip().lower() == "none":
+        return ()
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise UsageError(
+            f"--taps {text!r} is not a list of stages; expected numbers as 2,3,4, or none"
+        ) from error

@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgecl.config import DEFAULT_HOME
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="EDGECL_HOME", help="The device home.", show_default=False)
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")
+]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--provider", help="auto, cpu, cuda or tensorrt; what is named must really be in use."
+    ),
+]
+FallbackOption = Annotated[
+    bool, typer.Option("--allow-fallback", help="Use the CPU when the named provider fails.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")
+]
+DEFAULT = Path(DEFAULT_HOME)

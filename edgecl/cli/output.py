@@ -1,0 +1,131 @@
+"""What commands print: text for people on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_MOST_NEWS = 20
+_PLAIN_EVERY_S = 10.0
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something takes a while."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        say(f"{what} ...")
+        yield
+        return
+    with console.status(escape(f"{what} ...")):
+        yield
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on one line of stdout."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on stdout; numbers are set to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        is_number = all(isinstance(row[i], int | float) for row in rows) and bool(rows)
+        table.add_column(column, justify="right" if is_number else "left")
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row))
+    Console(soft_wrap=True).print(table)
+
+
+class StreamBar:
+    """Progress of a run: a bar in a terminal, a line every ten seconds elsewhere.
+
+    Args:
+        total: Frames in all, or 0 when that is not known.
+        done: Frames that an earlier run took.
+    """
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True)
+        self._total = total
+        self._begin = done
+        self._n_news = 0
+        self._last_line = time.monotonic()
+        self._progress = Progress(
+            TextColumn("learning"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f}/s"),
+            TextColumn("right {task.fields[accuracy]:.1%}"),
+            TextColumn("{task.fields[classes]} classes"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "", total=total or None, completed=done, rate=0.0, accuracy=0.0, classes=0
+        )
+
+    def __enter__(self) -> StreamBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        hidden = self._n_news - _MOST_NEWS
+        if hidden > 0:
+            say(f"{hidden} more messages not shown")
+
+    def update(
+        self, seen: int, rate: float, accuracy: float, n_classes: int, news: Sequence[str]
+    ) -> None:
+        """Show where the run stands, and what is new."""
+        for text in news:
+            self._n_news += 1
+            if self._n_news <= _MOST_NEWS:
+                self._console.print(escape(text), soft_wrap=True, highlight=False)
+        self._progress.update(
+            self._task,
+            completed=self._begin + seen,
+            rate=rate,
+            accuracy=accuracy,
+            classes=n_classes,
+        )
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line > _PLAIN_EVERY_S:
+            self._last_line = now
+            done = self._begin + seen
+            left = (self._total - done) / rate if self._total and rate else 0
+            of = f" of {self._total}, {left:.0f} s left" if self._total else ""
+            say(f"{done}{of}, {rate:.0f}/s, right {accuracy:.1%}, {n_classes} classes")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,145 @@
+"""`edgecl predict` and `edgecl evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgecl.cli.options import (
+    DEFAULT,
+    FallbackOption,
+    HomeOption,
+    JsonOption,
+    ProviderOption,
+    ThreadsOption,
+)
+from edgecl.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from edgecl.home import Home
+    from edgecl.runtime.predictor import Predictor
+    from edgecl.types import Frame, Skipped
+
+
+def predict(
+    paths: Annotated[list[str], typer.Argument(help="Pictures, or sources as train-stream takes.")],
+    home: HomeOption = DEFAULT,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    provider: ProviderOption = None,
+    allow_fallback: FallbackOption = False,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Predict pictures; nothing is learned."""
+    import numpy as np
+
+    from edgecl.errors import DecodeError
+    from edgecl.home import Home
+    from edgecl.runtime.pipeline import Embedded, embed
+    from edgecl.runtime.sources import open_source
+    from edgecl.types import Skipped
+
+    device = Home(home)
+    sources = [open_source(path, max_bytes=device.max_bytes) for path in paths]
+    predictor = _predictor(device, provider, threads, allow_fallback)
+
+    def frames() -> Iterator[Frame | Skipped]:
+        for source in sources:
+            yield from source.frames()
+
+    n_done, skipped = 0, []
+    groups = embed(
+        frames(),
+        device.manifest.preprocessing,
+        predictor.engine,
+        batch_size=device.config.engine.batch_size,
+        max_pixels=device.max_pixels,
+    )
+    for group in groups:
+        for item in group:
+            if isinstance(item, Skipped):
+                skipped.append(item)
+                say(f"skipped {item.id}: {item.reason}")
+        usable = [item for item in group if isinstance(item, Embedded)]
+        if not usable:
+            continue
+        x = np.array([item.feature for item in usable])
+        names = [item.frame.id for item in usable]
+        for prediction in predictor.predict_features(names, x, top=top):
+            n_done += 1
+            if json:
+                print_json(prediction.as_json())
+            else:
+                ranked = ", ".join(f"{name} {score:.2f}" for name, score in prediction.top)
+                print(f"{prediction.path}: {ranked}", flush=True)
+    if not n_done:
+        raise DecodeError(
+            f"none of {len(skipped)} pictures could be predicted"
+            + (f"; the first: {skipped[0].id}: {skipped[0].reason}" if skipped else "")
+        )
+
+
+def evaluate(
+    source: Annotated[str, typer.Argument(help="Labelled source, as train-stream takes.")],
+    home: HomeOption = DEFAULT,
+    provider: ProviderOption = None,
+    allow_fallback: FallbackOption = False,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure accuracy on a labelled source; nothing is learned."""
+    from edgecl.errors import SourceError
+    from edgecl.evaluation.progressive import evaluate_stream
+    from edgecl.home import Home
+    from edgecl.runtime.sources import open_source
+
+    device = Home(home)
+    frames = open_source(source, max_bytes=device.max_bytes)
+    predictor = _predictor(device, provider, threads, allow_fallback)
+    scores = evaluate_stream(device, predictor, frames)
+    if scores.n == 0:
+        raise SourceError(
+            f"source {source} holds no labelled picture that can be used "
+            f"({scores.n_skipped} skipped); expected {'a sub-folder a class'}"
+        )
+    unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))
+    if unknown:
+        say(f"never learned, so counted as wrong: {', '.join(unknown)}")
+    if json:
+        print_json(
+            {
+                "accuracy": scores.accuracy,
+                "n": scores.n,
+                "per_class": scores.per_class,
+                "confusion": scores.confusion,
+                "skipped": scores.n_skipped,
+            }
+        )
+        return
+    print(f"accuracy {scores.accuracy:.4f} on {scores.n} pictures, {scores.n_skipped} skipped")
+    rows = []
+    for label, share in scores.per_class.items():
+        row = scores.confusion[label]
+        wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
+        rows.append((label, sum(row.values()), share, ", ".join(wrong)))
+    print_table("by class", ("class", "n", "accuracy", "taken for"), rows)
+
+
+def _predictor(
+    device: Home, provider: str | None, threads: int | None, allow_fallback: bool
+) -> Predictor:
+    from edgecl.errors import NothingLearnedError
+    from edgecl.learner import load_scorer, open_store
+    from edgecl.runtime.predictor import Predictor
+
+    with open_store(device, read_only=True) as store:
+        if not store.names:
+            raise NothingLearnedError(
+                f"the home {device.path} learned nothing yet; run `edgecl train-stream SOURCE "
+                f"--home {device.path}` first"
+            )
+        scorer = load_scorer(device, store)
+    engine = device.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+    return Predictor(engine, device.manifest.preprocessing, scorer, max_pixels=device.max_pixels)

@@ -1,0 +1,175 @@
+"""Settings of a device home: a TOML file read into frozen dataclasses."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from edgecl.errors import ConfigError
+
+DEFAULT_HOME = "edgecl-home"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Replay store.
+
+    Args:
+        capacity_samples: Most pictures kept for replay.
+        capacity_mb: Most megabytes (10^6 bytes) of kept pictures.
+        picture: `original` keeps the bytes as they came; `backbone` re-encodes a picture that is
+            larger than what the backbone looks at, as JPEG of that size.
+        commit_every: Samples learned in one transaction on sources that can wait.
+    """
+
+    capacity_samples: int = 2000
+    capacity_mb: float = 200.0
+    picture: str = "backbone"
+    commit_every: int = 16
+
+    def __post_init__(self) -> None:
+        _positive("store", self, "capacity_samples", "capacity_mb", "commit_every")
+        _one_of("store.picture", self.picture, ("original", "backbone"))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Engine of the frozen backbone.
+
+    Args:
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes the first that makes a session.
+        threads: CPU threads of one engine.
+        batch_size: Pictures in one call on sources that can wait.
+    """
+
+    provider: str = "auto"
+    threads: int = 1
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        _positive("engine", self, "threads", "batch_size")
+        _one_of("engine.provider", self.provider, ("auto", "cpu", "cuda", "tensorrt"))
+
+
+@dataclass(frozen=True, slots=True)
+class PictureConfig:
+    """Limits on what is decoded.
+
+    Args:
+        max_megapixels: A picture with more pixels (millions) is skipped before it is decoded.
+        max_megabytes: A file with more bytes (10^6) is skipped unread.
+    """
+
+    max_megapixels: float = 50.0
+    max_megabytes: float = 64.0
+
+    def __post_init__(self) -> None:
+        _positive("picture", self, "max_megapixels", "max_megabytes")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadConfig:
+    """Head that learns.
+
+    Args:
+        name: `ridge` or `uer`.
+        seed: Seed of all random choices (which samples are kept, replayed, how rows start).
+    """
+
+    name: str = "ridge"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a home, one section each."""
+
+    store: StoreConfig = field(default_factory=StoreConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    picture: PictureConfig = field(default_factory=PictureConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+
+def load_config(path: Path) -> Config:
+    """Read settings; what the file leaves out has its default.
+
+    Raises:
+        ConfigError: Not TOML, an unknown section or key, a wrong type or a value out of range.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
+    sections = {f.name: f for f in fields(Config)}
+    parts: dict[str, Any] = {}
+    for name, values in raw.items():
+        if name not in sections:
+            raise ConfigError(_unknown(str(path), "section", name, sections))
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: {name} is a value; expected a section [{name}]")
+        parts[name] = _section(path, name, values)
+    return Config(**parts)
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write settings as TOML."""
+    lines = ["# Settings of this edgecl home; see docs/configuration.md", ""]
+    for section, values in asdict(config).items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _section(path: Path, name: str, values: dict[str, Any]) -> Any:
+    kinds = {
+        "store": StoreConfig,
+        "engine": EngineConfig,
+        "picture": PictureConfig,
+        "head": HeadConfig,
+    }
+    kind = kinds[name]
+    known = {f.name: f for f in fields(kind)}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(_unknown(str(path), f"key in [{name}]", key, known))
+        expected = type(known[key].default)
+        fits = isinstance(value, expected) and not isinstance(value, bool)
+        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            value, fits = float(value), True
+        if not fits:
+            raise ConfigError(
+                f"{path}: {name}.{key} = {value!r} is {type(value).__name__}; "
+                f"expected {expected.__name__}"
+            )
+        checked[key] = value
+    try:
+        return kind(**checked)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _unknown(where: str, what: str, given: str, known: dict[str, Any]) -> str:
+    near = get_close_matches(given, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"{where}: unknown {what} {given!r}; {hint}"
+
+
+def _positive(section: str, config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value <= 0:
+            raise ConfigError(f"{section}.{name} = {value} must be above 0")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(known)}")
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)

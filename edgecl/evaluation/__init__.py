@@ -1,0 +1,1 @@
+"""Streams and scores: test-then-train, and accuracy on data that is not learned."""

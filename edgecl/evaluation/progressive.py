@@ -1,0 +1,229 @@
+"""Test-then-train over a source: every frame is predicted before it is learned.
+
+Reference: Gama, Sebastiao and Rodrigues 2013, "On evaluating stream learning algorithms".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from edgecl.errors import RequestError
+from edgecl.evaluation.metrics import Evaluation, evaluate
+from edgecl.home import Home
+from edgecl.learner import Learner, chain, position_key
+from edgecl.replay.store import Position
+from edgecl.runtime.engines.base import Engine
+from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.runtime.predictor import Predictor
+from edgecl.runtime.sources import Source
+from edgecl.types import Frame, Skipped, UpdateReport
+from edgecl.unlearning.receipt import find_tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after one commit.
+
+    Args:
+        start: Position of the source at which the run began.
+        seen: Frames taken from the source by this run.
+        learned: Frames learned.
+        n_correct: Learned frames that were predicted rightly before.
+        seconds: Time since the run began.
+        n_classes: Classes that the head knows.
+        skipped: Frames that could not be used, in this run.
+        news: What to tell since the last commit: frames skipped, classes learned again.
+        is_interrupted: Whether the run was asked to stop before the end.
+    """
+
+    start: int = 0
+    seen: int = 0
+    learned: int = 0
+    n_correct: int = 0
+    seconds: float = 0.0
+    n_classes: int = 0
+    skipped: int = 0
+    news: tuple[str, ...] = ()
+    is_interrupted: bool = False
+
+    @property
+    def prequential_accuracy(self) -> float:
+        """Share of the learned frames that were predicted rightly before; 0 without any."""
+        return self.n_correct / self.learned if self.learned else 0.0
+
+    @property
+    def samples_per_second(self) -> float:
+        """Frames taken a second."""
+        return self.seen / self.seconds if self.seconds else 0.0
+
+
+def start_position(
+    home: Home, learner: Learner, source: Source, key: str, *, resume: bool
+) -> Position:
+    """Return where a run begins.
+
+    Raises:
+        RequestError: The source no longer begins with the frames that were learned.
+    """
+    beginning = Position(0, b"", False)
+    if not resume:
+        return beginning
+    kept = learner.store.position(key) or beginning
+    digest = b""
+    n = 0
+    for frame_id in source.ids(kept.n):
+        digest = chain(digest, frame_id)
+        n += 1
+    if n != kept.n or digest != kept.digest:
+        raise RequestError(
+            f"source {source.name} no longer begins with the {kept.n} frames that were learned "
+            "from it; name only the new pictures, or learn all again with --no-resume"
+        )
+    return kept
+
+
+def source_key(home: Home, spec: str, label: str | None, shuffle_seed: int | None) -> str:
+    """Return the key of a source's position: the same words on the command line, the same key."""
+    return position_key(home, "position", spec, label, shuffle_seed)
+
+
+def learn_stream(
+    home: Home,
+    learner: Learner,
+    engine: Engine,
+    source: Source,
+    *,
+    key: str,
+    start: Position,
+    limit: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Progress]:
+    """Learn a source from a position on; yields after every commit, the last time at the end.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        learner: Its learner.
+        engine: Its engine.
+        source: Labelled frames.
+        key: Key of the source's position.
+        start: Where to begin.
+        limit: Most frames to take.
+        should_stop: Asked after every group of frames; the samples at hand are still learned.
+    """
+    begin = time.monotonic()
+    config = home.config
+    progress = Progress(start=start.n, n_classes=len(learner.head.classes))
+    position = start
+    waiting: list[Embedded] = []
+    news: list[str] = []
+    n_at_commit = 0
+
+    def commit(*, is_finished: bool = False) -> Progress:
+        nonlocal position, n_at_commit
+        for name in dict.fromkeys(item.frame.label or "" for item in waiting):
+            news.extend(_relearned(home, learner, name))
+        position = replace(position, is_finished=is_finished)
+        width = learner.head.num_features
+        x = np.array([item.feature for item in waiting], np.float32).reshape(-1, width)
+        reports: list[UpdateReport] = learner.learn_many(
+            [item.frame for item in waiting], x, position=(key, position)
+        )
+        done = replace(
+            progress,
+            learned=progress.learned + len(reports),
+            n_correct=progress.n_correct + sum(r.is_correct for r in reports),
+            n_classes=len(learner.head.classes),
+            seconds=time.monotonic() - begin,
+            news=tuple(news),
+        )
+        waiting.clear()
+        news.clear()
+        n_at_commit = done.seen
+        return done
+
+    groups = embed(
+        _limited(source, start.n, limit),
+        home.manifest.preprocessing,
+        engine,
+        batch_size=config.engine.batch_size,
+        max_pixels=home.max_pixels,
+    )
+    is_stopped = False
+    for group in groups:
+        for item in group:
+            name = item.id if isinstance(item, Skipped) else item.frame.id
+            position = Position(position.n + 1, chain(position.digest, name), False)
+            progress = replace(progress, seen=progress.seen + 1)
+            reason = _unusable(item)
+            if reason:
+                news.append(f"skipped {name}: {reason}")
+                progress = replace(progress, skipped=progress.skipped + 1)
+            elif isinstance(item, Embedded):
+                waiting.append(item)
+            if len(waiting) >= config.store.commit_every:
+                progress = commit()
+                yield progress
+        if not group and progress.seen > n_at_commit:
+            progress = commit()
+            yield progress
+        if should_stop():
+            is_stopped = True
+            break
+    is_end = not is_stopped and (limit is None or position.n == len(source))
+    progress = commit(is_finished=is_end)
+    learner.settle()
+    yield replace(progress, is_interrupted=is_stopped, seconds=time.monotonic() - begin)
+
+
+def evaluate_stream(home: Home, predictor: Predictor, source: Source) -> Evaluation:
+    """Score a source's labelled frames; nothing is learned."""
+    pairs: list[tuple[str, str]] = []
+    n_skipped = 0
+    groups = embed(
+        source.frames(),
+        home.manifest.preprocessing,
+        predictor.engine,
+        batch_size=home.config.engine.batch_size,
+        max_pixels=home.max_pixels,
+    )
+    for group in groups:
+        usable = [item for item in group if isinstance(item, Embedded) and item.frame.label]
+        n_skipped += len(group) - len(usable)
+        if not usable:
+            continue
+        x = np.array([item.feature for item in usable])
+        guesses = predictor.predict_features([item.frame.id for item in usable], x, top=1)
+        for item, guess in zip(usable, guesses, strict=True):
+            pairs.append((item.frame.label or "", guess.label))
+    return evaluate(pairs, n_skipped=n_skipped)
+
+
+def _limited(source: Source, start: int, limit: int | None) -> Iterator[Frame | Skipped]:
+    return islice(source.frames(start), limit)
+
+
+def _unusable(item: Embedded | Skipped) -> str:
+    if isinstance(item, Skipped):
+        return item.reason
+    if item.frame.label is None:
+        return "it has no label; put it into a sub-folder or name its class with --label"
+    if not np.isfinite(item.feature).all():
+        return "its feature is not finite"
+    return ""
+
+
+def _relearned(home: Home, learner: Learner, name: str) -> list[str]:
+    if name in learner.store.names.values():
+        return []
+    receipt = find_tombstone(home, learner.store, name)
+    if receipt is None:
+        return []
+    return [
+        f"class {name!r} was unlearned (receipt {receipt}) and is now learned again, under a new "
+        "uid"
+    ]

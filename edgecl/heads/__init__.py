@@ -1,0 +1,66 @@
+"""Online heads: from features to classes, learned one sample at a time.
+
+`HEADS` is the whole list. A head's module loads when the head is made, so naming heads costs
+nothing and only `uer` needs torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from edgecl.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgecl.heads.base import Head
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSpec:
+    """Where a head lives and what the store must keep for it.
+
+    Args:
+        module: Module that defines it.
+        class_name: Its class there.
+        second_moment: `full` (Gram matrix) or `diagonal`: the statistic kept for every class.
+        mode: What an unlearning with it is called in the receipt.
+    """
+
+    module: str
+    class_name: str
+    second_moment: str
+    mode: str
+
+
+HEADS = {
+    "ridge": HeadSpec("edgecl.heads.ridge", "RidgeHead", "full", "exact_head"),
+    "uer": HeadSpec("edgecl.heads.cosine", "UerHead", "diagonal", "exact_retrain"),
+}
+
+
+def make_head(name: str, num_features: int, *, seed: int = 0) -> Head:
+    """Make an empty head.
+
+    Args:
+        name: One of `HEADS`.
+        num_features: Width D of the features.
+        seed: Seed of the head's random choices.
+
+    Raises:
+        UsageError: No such head.
+        MissingPackageError: The head needs a package that is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> head = make_head("ridge", num_features=2)
+        >>> head.learn_one(np.array([1.0, 0.0], dtype=np.float32), 7)
+        >>> head.classes
+        (7,)
+    """
+    if name not in HEADS:
+        raise UsageError(f"head {name!r} is unknown; expected one of {', '.join(HEADS)}")
+    spec = HEADS[name]
+    return cast(
+        "Head", getattr(import_module(spec.module), spec.class_name)(num_features, seed=seed)
+    )

@@ -1,0 +1,138 @@
+"""What every head does.
+
+A head names classes by uid, an integer that is never used twice; names belong to the store. The
+contract tests in tests/contracts run every check on every head of `HEADS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecl.errors import ShapeError, UnknownClassError
+from edgecl.heads.statistics import Moments
+from edgecl.runtime.scoring import LinearScorer
+from edgecl.types import Float16, Float32, Float64
+
+Labels = npt.NDArray[np.int64]
+State = dict[str, npt.NDArray[Any]]
+
+
+class Memory(Protocol):
+    """What a head may ask of the store when it unlearns a class."""
+
+    def moments(self, y: int) -> Moments:
+        """Return the statistics of all samples of class y that were learned."""
+        ...
+
+    def stored_rows(self) -> tuple[Float16, Labels]:
+        """Return the features and classes of the samples kept for replay, oldest first."""
+        ...
+
+
+class Head(Protocol):
+    """An online classifier over features of a frozen map."""
+
+    name: str
+    num_features: int
+    batch_size: int
+    """Samples of one update on a source that can wait."""
+    n_replay: int
+    """Stored samples that one update wants beside them."""
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Uids of the classes, in the order in which they came."""
+        ...
+
+    def learn_one(self, x: Float32, y: int) -> None:
+        """Learn one feature (D,) of class y; changes the head.
+
+        Raises:
+            ShapeError: x is not (D,) or not finite.
+        """
+        ...
+
+    def learn_many(
+        self, x: Float32, y: Labels, replay: tuple[Float32, Labels] | None = None
+    ) -> None:
+        """Learn features (N, D) of classes (N,), with stored samples beside them; changes the head.
+
+        Raises:
+            ShapeError: Another shape, or not finite.
+        """
+        ...
+
+    def predict_many(self, x: Float32) -> Float64:
+        """Return scores (N, K) of features (N, D), columns as `classes`.
+
+        Raises:
+            NothingLearnedError: There is no class.
+            ShapeError: x is not (N, D).
+        """
+        ...
+
+    def settle(self) -> None:
+        """Bring the head to the state that its statistics define; a no-op for heads by gradient."""
+        ...
+
+    def forget(self, y: int, memory: Memory) -> None:
+        """Unlearn class y, which `memory` still holds.
+
+        Raises:
+            UnknownClassError: The head never learned it; nothing was changed.
+        """
+        ...
+
+    def state(self) -> State:
+        """Return all that the head learned, as arrays; `load_state` brings it back bit by bit."""
+        ...
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        ...
+
+    def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
+        """Take over what a store kept: statistics by class, and the state of the last commit."""
+        ...
+
+    def saved_state(self) -> State | None:
+        """Return what must be committed with every step, or None when the statistics suffice."""
+        ...
+
+    def scorer(self, names: Mapping[int, str]) -> LinearScorer:
+        """Return the head as weights, its classes called by `names`."""
+        ...
+
+
+def checked_rows(x: Float32, num_features: int) -> Float32:
+    """Return x when it is (N, D) and finite.
+
+    Raises:
+        ShapeError: It is not.
+    """
+    if x.ndim != 2 or x.shape[1] != num_features:
+        raise ShapeError(f"features are {x.shape}; this head expects (N, {num_features})")
+    if not np.isfinite(x).all():
+        raise ShapeError("a feature is not finite; check the engine with `edgecl doctor`")
+    return x
+
+
+def checked_pair(x: Float32, y: Labels, num_features: int) -> tuple[Float32, Labels]:
+    """Return x (N, D) and y (N,) when they fit.
+
+    Raises:
+        ShapeError: They do not.
+    """
+    y = np.asarray(y, dtype=np.int64)
+    if y.ndim != 1 or len(y) != len(x):
+        raise ShapeError(f"{len(x)} features have classes of shape {y.shape}; expected one each")
+    return checked_rows(x, num_features), y
+
+
+def unknown_class(y: int) -> UnknownClassError:
+    """Return the error for a class uid that a head does not hold."""
+    return UnknownClassError(f"class uid {y} was never learned by this head; nothing was changed")

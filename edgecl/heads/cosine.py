@@ -1,0 +1,272 @@
+"""UER, unbiased experience replay: a linear head learns by angle, rehearses by angle and norm.
+
+The current batch is learned with cosine logits over a temperature, so it can only turn the class
+rows; stored samples are learned with plain dot products, which also set the rows' norms. Both
+softmaxes go over the classes seen so far; prediction takes dot products. The class set grows by
+rows that start at random and are never normalised.
+
+Reference: Lin et al. 2023, "UER: A Heuristic Bias Addressing Approach for Online Continual
+Learning", arXiv:2309.04081. The authors' repository holds no code: the temperature is the
+constant of their PCR code, equal weights and dot-product inference are a reconstruction.
+Departures: features are centred and scaled by the running statistics of all learned samples
+(measured in docs/decisions/0004), two steps a batch, 32 stored samples beside 10 new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecl.errors import MissingPackageError, NothingLearnedError
+from edgecl.heads.base import (
+    Labels,
+    Memory,
+    State,
+    checked_pair,
+    checked_rows,
+    unknown_class,
+)
+from edgecl.heads.ridge import scale_of
+from edgecl.heads.statistics import DIAGONAL, Moments, quantise
+from edgecl.runtime.scoring import LinearScorer
+from edgecl.types import Float16, Float32, Float64
+
+if TYPE_CHECKING:
+    import torch
+
+TEMPERATURE = 0.09
+LEARNING_RATE = 1.0
+STEPS = 2
+# The authors' PCR code keeps a cosine finite with this.
+EPSILON = 1e-6
+# Passes over the stored samples when a class was forgotten and the rest is learned anew.
+RELEARN_PASSES = 5
+
+
+class UerHead:
+    """Linear head trained by UER.
+
+    Args:
+        num_features: Width D of the features.
+        seed: Seed of the new rows and of the order in which survivors are learned anew.
+
+    Raises:
+        MissingPackageError: torch is not installed.
+    """
+
+    name = "uer"
+    batch_size = 10
+    n_replay = 32
+
+    def __init__(self, num_features: int, *, seed: int = 0) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingPackageError(
+                f"the head uer needs torch ({error}); run `pip install 'edgecl[torch]'`"
+            ) from error
+        self.num_features = num_features
+        self._seed = seed
+        self._moments: dict[int, Moments] = {}
+        self._sum = Moments.empty(num_features, DIAGONAL)
+        self._rows = torch.zeros((0, num_features))  # (K, D)
+        self._mean, self._scale = self._standard()
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Uids of the classes, in the order in which they came."""
+        return tuple(self._moments)
+
+    def learn_one(self, x: Float32, y: int) -> None:
+        """Learn one feature (D,) of class y without replay; changes the head."""
+        self.learn_many(x[None], np.array([y]))
+
+    def learn_many(
+        self, x: Float32, y: Labels, replay: tuple[Float32, Labels] | None = None
+    ) -> None:
+        """Learn features (N, D) of classes (N,) with stored samples beside them.
+
+        A stored sample of a class that the head does not hold is left out.
+        """
+        x, y = checked_pair(x, y, self.num_features)
+        rows = quantise(x)
+        self._count(rows, y)
+        self._mean, self._scale = self._standard()
+        self._step(rows, y, replay)
+
+    def predict_many(self, x: Float32) -> Float64:
+        """Return dot-product logits (N, K) of features (N, D)."""
+        if not self._moments:
+            raise NothingLearnedError("the head knows no class; learn a sample first")
+        z = self._standardised(quantise(checked_rows(x, self.num_features)))
+        scores: Float64 = z.astype(np.float64) @ self._rows.numpy().T.astype(np.float64)
+        return scores
+
+    def settle(self) -> None:
+        """Do nothing: a head by gradient has no other state than the one it is in."""
+
+    def forget(self, y: int, memory: Memory) -> None:
+        """Unlearn class y: start anew and learn the stored samples of the other classes.
+
+        Gradient steps cannot be taken back, so what the class did to the other rows goes with
+        them. The result is a function of the surviving samples, their order and the seed.
+        """
+        if y not in self._moments:
+            raise unknown_class(y)
+        import torch
+
+        x, labels = memory.stored_rows()
+        kept = labels != y
+        x, labels = x[kept], labels[kept]
+        survivors = {c: m for c, m in self._moments.items() if c != y}
+        self._moments = {}
+        self._rows = torch.zeros((0, self.num_features))
+        for uid, part in survivors.items():
+            self._add_class(uid)
+            self._moments[uid] = part
+        self._sum = self._total()
+        self._mean, self._scale = self._standard()
+        rng = np.random.default_rng([self._seed, 1])
+        for _ in range(RELEARN_PASSES):
+            order = rng.permutation(len(labels))
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                beside = rng.permutation(len(labels))[: self.n_replay]
+                self._step(x[batch], labels[batch], (x[beside].astype(np.float32), labels[beside]))
+
+    def state(self) -> State:
+        """Return rows and statistics."""
+        d = self.num_features
+        moments = list(self._moments.values())
+        return {
+            "classes": np.array(self.classes, dtype=np.int64),
+            "rows": self._rows.numpy().copy(),
+            "counts": np.array([m.n for m in moments], dtype=np.int64),
+            "totals": np.array([m.total for m in moments]).reshape(-1, d),
+            "seconds": np.array([m.second for m in moments]).reshape(-1, d),
+        }
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        moments = {
+            int(c): Moments(int(n), np.array(total), np.array(second))
+            for c, n, total, second in zip(
+                state["classes"], state["counts"], state["totals"], state["seconds"], strict=True
+            )
+        }
+        self.restore(moments, {"rows": state["rows"]})
+
+    def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
+        """Take over the statistics and the rows of the last commit."""
+        import torch
+
+        self._moments = dict(moments)
+        self._sum = self._total()
+        rows = np.zeros((0, self.num_features), np.float32) if state is None else state["rows"]
+        self._rows = torch.from_numpy(np.array(rows, dtype=np.float32))
+        self._mean, self._scale = self._standard()
+
+    def saved_state(self) -> State | None:
+        """Return the rows; the statistics are in the store."""
+        return {"rows": self._rows.numpy().copy()}
+
+    def scorer(self, names: Mapping[int, str]) -> LinearScorer:
+        """Return the head as weights on plain features."""
+        weights = (self._rows.numpy().astype(np.float64) / self._scale).T  # (D, K)
+        return LinearScorer(
+            weights=weights,
+            bias=-(self._mean.astype(np.float64) @ weights),
+            labels=tuple(names[c] for c in self._moments),
+            kind="logits",
+        )
+
+    def _count(self, rows: Float16, y: Labels) -> None:
+        for uid in dict.fromkeys(y.tolist()):
+            part = Moments.of(rows[y == uid], DIAGONAL)
+            if uid not in self._moments:
+                self._add_class(uid)
+                self._moments[uid] = part
+            else:
+                self._moments[uid] = self._moments[uid].plus(part)
+            self._sum = self._sum.plus(part)
+
+    def _add_class(self, uid: int) -> None:
+        """Append a row; not zero, where the gradient of a cosine is undefined."""
+        import torch
+
+        rng = np.random.default_rng([self._seed, 0, len(self._rows)])
+        bound = 1 / np.sqrt(self.num_features)
+        row = rng.uniform(-bound, bound, (1, self.num_features)).astype(np.float32)
+        self._rows = torch.cat([self._rows, torch.from_numpy(row)])
+        self._moments[uid] = Moments.empty(self.num_features, DIAGONAL)
+
+    def _total(self) -> Moments:
+        total = Moments.empty(self.num_features, DIAGONAL)
+        for part in self._moments.values():
+            total = total.plus(part)
+        return total
+
+    def _standard(self) -> tuple[Float32, Float32]:
+        """Return centre and scale (D,) of all learned samples; scaled features have norm ~ 1."""
+        d, n = self.num_features, max(1, self._sum.n)
+        mean = self._sum.total / n
+        scale = scale_of(self._sum.second / n - mean * mean) * np.sqrt(d)
+        return mean.astype(np.float32), scale.astype(np.float32)
+
+    def _standardised(self, rows: Float16) -> Float32:
+        z: Float32 = (rows.astype(np.float32) - self._mean) / self._scale
+        return z
+
+    def _step(self, rows: Float16, y: Labels, replay: tuple[Float32, Labels] | None) -> None:
+        import torch
+
+        place = {uid: i for i, uid in enumerate(self._moments)}
+        z = torch.from_numpy(self._standardised(rows))  # (N, D)
+        target = torch.tensor([place[uid] for uid in y.tolist()])
+        old_z = old_target = None
+        if replay is not None:
+            old_x, old_y = replay
+            known = np.isin(old_y, self.classes)
+            if known.any():
+                old_z = torch.from_numpy(self._standardised(quantise(old_x[known])))
+                old_target = torch.tensor([place[uid] for uid in old_y[known].tolist()])
+        for _ in range(STEPS):
+            w = self._rows.requires_grad_(True)
+            loss = uer_loss(w, z, target, old_z, old_target)
+            (gradient,) = torch.autograd.grad(loss, w)
+            self._rows = (w.detach() - LEARNING_RATE * gradient).contiguous()
+
+
+def uer_loss(
+    w: torch.Tensor,
+    z: torch.Tensor,
+    target: torch.Tensor,
+    old_z: torch.Tensor | None,
+    old_target: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return the loss of one step.
+
+    Args:
+        w: Class rows (K, D).
+        z: Features of the current batch (N, D), learned by angle only.
+        target: Their rows (N,).
+        old_z: Features of stored samples (M, D), learned by angle and norm, or None.
+        old_target: Their rows (M,), or None.
+    """
+    from torch.nn.functional import cross_entropy
+
+    loss = cross_entropy(cosine(z, w) / TEMPERATURE, target)
+    if old_z is not None and old_target is not None:
+        loss = loss + cross_entropy(old_z @ w.T, old_target)
+    return loss
+
+
+def cosine(z: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Return the angle factors (N, K) of features (N, D) and class rows (K, D)."""
+    unit_z = z / (z.norm(dim=1, keepdim=True) + EPSILON)
+    unit_w = w / (w.norm(dim=1, keepdim=True) + EPSILON)
+    angles: torch.Tensor = unit_z @ unit_w.T
+    return angles

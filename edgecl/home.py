@@ -1,0 +1,166 @@
+"""The device home: one folder with the settings, the engine and the store.
+
+    edgecl.toml            settings
+    device.key             32 random bytes for keyed hashes, readable by the owner only
+    device.db              everything learned (edgecl/replay/store.py)
+    engine/backbone.onnx   the frozen backbone
+    engine/manifest.json   what it is, with hashes
+    lock                   held by the one process that writes
+
+A home is made beside its place and moved there in one step, so it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgecl.config import Config, load_config, save_config
+from edgecl.errors import HomeLockedError, IntegrityError, RequestError
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.manifest import Manifest, checked_engine
+
+_CONFIG, _KEY, _DATABASE, _ENGINE, _LOCK = (
+    "edgecl.toml",
+    "device.key",
+    "device.db",
+    "engine",
+    "lock",
+)
+
+
+class Home:
+    """An existing device home.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        RequestError: There is no home.
+        ConfigError: Its settings cannot be read.
+        IntegrityError: A part is missing or was changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not is_home(path):
+            raise RequestError(
+                f"there is no edgecl home at {path}; make one with `edgecl init --home {path}`"
+            )
+        self.path = path
+        self.config: Config = load_config(path / _CONFIG)
+        self.manifest = Manifest.load(path / _ENGINE)
+        try:
+            self.key = (path / _KEY).read_bytes()
+        except OSError as error:
+            raise IntegrityError(
+                f"the device key {path / _KEY} cannot be read ({error.strerror}); restore it from "
+                "a backup of this home"
+            ) from error
+
+    @property
+    def database(self) -> Path:
+        """Path of the SQLite store."""
+        return self.path / _DATABASE
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of a picture that is decoded."""
+        return int(self.config.picture.max_megapixels * 1e6)
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of a picture file that is read."""
+        return int(self.config.picture.max_megabytes * 1e6)
+
+    def save_config(self, config: Config) -> None:
+        """Replace the settings, in one step."""
+        part = self.path / f".{_CONFIG}.part"
+        save_config(config, part)
+        part.replace(self.path / _CONFIG)
+        self.config = config
+
+    def engine(
+        self,
+        *,
+        provider: str | None = None,
+        threads: int | None = None,
+        allow_fallback: bool = False,
+    ) -> OnnxEngine:
+        """Load the engine after its hash was checked; what is None comes from the settings."""
+        return OnnxEngine(
+            checked_engine(self.path / _ENGINE, self.manifest),
+            provider=provider or self.config.engine.provider,
+            threads=threads or self.config.engine.threads,
+            allow_fallback=allow_fallback,
+        )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one process that writes to this home.
+
+        Raises:
+            HomeLockedError: Another process writes.
+        """
+        with open(self.path / _LOCK, "wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise HomeLockedError(
+                    f"another edgecl process writes to {self.path}; wait for it or stop it"
+                ) from error
+            yield
+
+
+def is_home(path: Path) -> bool:
+    """Whether the folder is a device home."""
+    return (path / _CONFIG).is_file()
+
+
+def make_home(
+    path: Path, config: Config, fill: Callable[[Path, Path], None], *, force: bool = False
+) -> Home:
+    """Make a device home, whole or not at all.
+
+    Args:
+        path: Where it will be; a folder that is there must be empty.
+        config: Its settings.
+        fill: Called with the engine folder and the path of the database; writes both.
+        force: Replace a home that is there, with all that it learned.
+
+    Raises:
+        RequestError: Something else is there.
+    """
+    path = Path(os.path.abspath(path))
+    if is_home(path) and not force:
+        raise RequestError(
+            f"there is an edgecl home at {path} already; use it, name another with --home, or "
+            "replace it and all it learned with --force"
+        )
+    if path.exists() and not is_home(path) and (not path.is_dir() or any(path.iterdir())):
+        raise RequestError(f"{path} exists and is no edgecl home; name another place with --home")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        (part / _ENGINE).mkdir()
+        save_config(config, part / _CONFIG)
+        descriptor = os.open(part / _KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+        fill(part / _ENGINE, part / _DATABASE)
+        if is_home(path):
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+            path.replace(old)
+            part.replace(path)
+            shutil.rmtree(old)
+        else:
+            part.replace(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Home(path)

@@ -1,0 +1,281 @@
+"""The learner: predict, store, sample, update, report. Read this file first.
+
+`Learner.learn_many` is the whole of online learning: for each batch that the head wants, the head
+predicts (the prequential score), stored samples are drawn, the new ones are written, the head is
+updated, and everything commits in one transaction with the position in the source. If anything
+fails, the store is as before and the head is taken back from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecl.errors import FeatureMapError, RequestError, UsageError
+from edgecl.heads import HEADS, make_head
+from edgecl.heads.base import Head
+from edgecl.heads.statistics import quantise
+from edgecl.home import Home
+from edgecl.replay.store import Position, Store
+from edgecl.runtime.preprocess import Preprocessing, encode_png, picture_of, shrink
+from edgecl.runtime.scoring import LinearScorer
+from edgecl.types import Float32, Float64, Frame, UpdateReport
+
+
+class Learner:
+    """A head and the store that it learns into.
+
+    Args:
+        store: Open store; its classes and statistics are taken over.
+        head: Head of the store's feature width.
+        seed: Seed of what is kept and replayed.
+        shrink_to: Re-encode kept pictures whose shorter side is longer than this, pixels; None
+            keeps the bytes as they came.
+        max_pixels: Limit for decoding a picture again when it is re-encoded.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        head: Head,
+        *,
+        seed: int = 0,
+        shrink_to: int | None = None,
+        max_pixels: int = 50_000_000,
+    ) -> None:
+        self.store = store
+        self.head = head
+        self._seed = seed
+        self._shrink_to = shrink_to
+        self._max_pixels = max_pixels
+        self.reload()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the head's columns."""
+        return tuple(self.store.names[uid] for uid in self.head.classes)
+
+    def predict_many(self, x: Float32) -> Float64:
+        """Return the head's scores (N, K) of features (N, D), columns as `labels`."""
+        return self.head.predict_many(x)
+
+    def learn_one(self, frame: Frame, x: Float32) -> UpdateReport:
+        """Learn one labelled frame with its feature (D,); one transaction."""
+        return self.learn_many([frame], x[None])[0]
+
+    def learn_many(
+        self,
+        frames: Sequence[Frame],
+        x: Float32,
+        *,
+        position: tuple[str, Position] | None = None,
+    ) -> list[UpdateReport]:
+        """Learn labelled frames with their features (N, D); one transaction.
+
+        Args:
+            frames: Frames with labels, in the order of the stream.
+            x: Features of the store's frozen map, float32.
+            position: Key and position of the source after these frames, committed with them.
+
+        Raises:
+            UsageError: A frame has no label.
+            ShapeError: x is not (N, D) or not finite.
+            StoreError: The store cannot be written; nothing was learned.
+        """
+        reports: list[UpdateReport] = []
+        try:
+            with self.store.transaction():
+                for start in range(0, len(frames), self.head.batch_size):
+                    part = slice(start, start + self.head.batch_size)
+                    reports += self._learn_batch(frames[part], x[part])
+                if position is not None:
+                    self.store.set_position(*position)
+                self.save_state()
+        except BaseException:
+            self.reload()
+            raise
+        return reports
+
+    def settle(self) -> None:
+        """Bring the head to the state that its statistics define and keep its weights at hand."""
+        self.head.settle()
+        with self.store.transaction(changes_head=False):
+            save_scorer(self.store, self.head)
+
+    def save_state(self) -> None:
+        """Write what the head learned and the statistics do not hold; inside a transaction."""
+        state = self.head.saved_state()
+        if state is not None:
+            self.store.save_head("state", self.head.name, state)
+
+    def reload(self) -> None:
+        """Take the head back from the store, as after the last commit."""
+        state = self.store.load_head("state", self.head.name)
+        self.head.restore(self.store.all_moments(), state)
+
+    def _learn_batch(self, frames: Sequence[Frame], x: Float32) -> list[UpdateReport]:
+        begin = time.perf_counter()
+        store, head = self.store, self.head
+        names = [_label(frame) for frame in frames]
+
+        predicted: list[str | None] = [None] * len(frames)
+        if head.classes:
+            best = head.predict_many(x).argmax(axis=1)
+            predicted = [store.names[head.classes[i]] for i in best]
+
+        rng = np.random.default_rng([self._seed, store.step])
+        replay = store.draw(head.n_replay, rng)
+
+        written = []
+        y = np.array([store.add_class(name) for name in names], dtype=np.int64)
+        for frame, row, class_uid in zip(frames, quantise(x), y.tolist(), strict=True):
+            written.append(
+                store.add_sample(
+                    class_uid,
+                    row,
+                    lambda frame=frame: self._encoded(frame),  # type: ignore[misc]
+                    source=frame.source,
+                    frame=frame.id,
+                    time=frame.time or time.time(),
+                    rng=rng,
+                )
+            )
+
+        head.learn_many(x, y, replay)
+
+        latency_ms = (time.perf_counter() - begin) * 1e3 / len(frames)
+        return [
+            UpdateReport(uid, guess, guess == name, len(head.classes), is_stored, latency_ms)
+            for (uid, is_stored), guess, name in zip(written, predicted, names, strict=True)
+        ]
+
+    def _encoded(self, frame: Frame) -> bytes:
+        """Return the picture as it is kept."""
+        if self._shrink_to is not None:
+            image = picture_of(frame, max_pixels=self._max_pixels)
+            if min(image.size) > self._shrink_to:
+                return shrink(image, self._shrink_to)
+        if frame.encoded is not None:
+            return frame.encoded
+        assert frame.pixels is not None
+        return encode_png(frame.pixels)
+
+
+def open_store(home: Home, *, read_only: bool = False) -> Store:
+    """Open a home's store; its feature map must be the engine's.
+
+    Raises:
+        FeatureMapError: The store was made under another frozen map.
+    """
+    config = home.config.store
+    store = Store(
+        home.database,
+        capacity_samples=config.capacity_samples,
+        capacity_bytes=int(config.capacity_mb * 1e6),
+        read_only=read_only,
+    )
+    if store.feature_map != home.manifest.feature_map:
+        store.close()
+        raise FeatureMapError(
+            f"the store of {home.path} was learned under feature map {store.feature_map[:12]}..., "
+            f"its engine is {home.manifest.feature_map[:12]}...; restore the engine that belongs "
+            "to it, or start anew with `edgecl init --force`"
+        )
+    return store
+
+
+def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learner:
+    """Make the learner of a home; the caller holds the home's lock.
+
+    Args:
+        home: The home.
+        store: Its open store.
+        head: Name of another head than the home's; possible while nothing was learned.
+
+    Raises:
+        RequestError: Another head, and classes were learned already.
+    """
+    from dataclasses import replace
+
+    name = head or home.config.head.name
+    if name not in HEADS:
+        raise UsageError(f"head {name!r} is unknown; expected one of {', '.join(HEADS)}")
+    if name != home.config.head.name:
+        if store.names:
+            raise RequestError(
+                f"this home learns with the head {home.config.head.name}; {name} needs a home of "
+                f"its own: `edgecl init --head {name} --home DIR`"
+            )
+        made = make_head(name, store.num_features, seed=home.config.head.seed)
+        with store.transaction():
+            store.set_second_moment(HEADS[name].second_moment)
+        home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
+    else:
+        made = make_head(name, store.num_features, seed=home.config.head.seed)
+    preprocessing: Preprocessing = home.manifest.preprocessing
+    is_small = home.config.store.picture == "backbone"
+    return Learner(
+        store,
+        made,
+        seed=home.config.head.seed,
+        shrink_to=preprocessing.resize_side if is_small else None,
+        max_pixels=home.max_pixels,
+    )
+
+
+def save_scorer(store: Store, head: Head) -> None:
+    """Keep the head's weights for prediction; inside a transaction."""
+    scorer = head.scorer(store.names)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "weights": scorer.weights,
+        "bias": scorer.bias,
+        "classes": np.array(head.classes, dtype=np.int64),
+        "is_logits": np.array([scorer.kind == "logits"]),
+    }
+    store.save_head("scorer", head.name, arrays)
+
+
+def load_scorer(home: Home, store: Store) -> LinearScorer:
+    """Return what prediction needs: kept weights, or the head built from the store anew.
+
+    Weights are kept at the end of every run; they are out of date only after a run that was
+    killed, or while another process learns.
+    """
+    name = home.config.head.name
+    kept = store.load_head("scorer", name)
+    if kept is not None:
+        return LinearScorer(
+            weights=kept["weights"],
+            bias=kept["bias"],
+            labels=tuple(store.names[int(uid)] for uid in kept["classes"]),
+            kind="logits" if kept["is_logits"][0] else "regression",
+        )
+    head = make_head(name, store.num_features, seed=home.config.head.seed)
+    head.restore(store.all_moments(), store.load_head("state", name))
+    return head.scorer(store.names)
+
+
+def position_key(home: Home, *parts: object) -> str:
+    """Return the key under which a source's position is kept.
+
+    A keyed hash: a path may name a class, and must not survive its unlearning.
+    """
+    text = "\0".join(str(part) for part in parts)
+    return hmac.new(home.key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def chain(digest: bytes, frame_id: str) -> bytes:
+    """Return the digest of a position one frame further."""
+    return hashlib.sha256(digest + frame_id.encode("utf-8", "surrogateescape")).digest()
+
+
+def _label(frame: Frame) -> str:
+    if frame.label is None:
+        raise UsageError(f"frame {frame.id} has no label; give one, or name a class with --label")
+    return frame.label

@@ -1,0 +1,1 @@
+"""Stored samples: the SQLite store and the rules of what it keeps."""

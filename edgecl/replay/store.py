@@ -1,0 +1,643 @@
+"""The store: samples, statistics, head, stream position and receipts in one SQLite file.
+
+Everything that one step changes is written inside `transaction()`, so it is all there or not at
+all. The file is in WAL mode with `secure_delete` on (read back, and refused when it is not) and
+`synchronous=FULL`: a committed sample survives a pulled plug, and a deleted one leaves no bytes.
+
+A sample's feature counts in two ways, as replay and as statistics. Its row lives as long as one of
+the two needs it: an evicted sample keeps its feature until that was folded into its class's
+statistics, which happens once the folded form is smaller.
+
+This module is long because it holds every SQL statement on samples; one place for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from edgecl.errors import (
+    FeatureMapError,
+    IntegrityError,
+    ShapeError,
+    StoreError,
+    UnknownClassError,
+)
+from edgecl.heads.statistics import Moments, fold_limit
+from edgecl.replay.sampling import class_to_evict
+from edgecl.replay.schema import SCHEMA_VERSION, TABLES, migrate
+from edgecl.types import Float16, Float32
+
+Labels = npt.NDArray[np.int64]
+_BUSY_TIMEOUT_MS = 5000
+# One or two letters stand in every path.
+_MIN_NAME_IN_TEXT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a source was learned.
+
+    Args:
+        n: Frames that were learned or skipped.
+        digest: Hash chain over their ids.
+        is_finished: Whether the source ended there.
+    """
+
+    n: int
+    digest: bytes
+    is_finished: bool
+
+
+def create_store(
+    path: Path | str, *, feature_map: str, num_features: int, second_moment: str
+) -> None:
+    """Make an empty store.
+
+    Args:
+        path: A file that does not exist.
+        feature_map: Hash of the frozen map.
+        num_features: Width D of its features.
+        second_moment: `full` or `diagonal`, the statistic kept for every class.
+    """
+    from sqlite_utils import Database
+
+    connection = _connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(TABLES)
+        db = Database(connection)
+        db.table("meta").insert_all(
+            {"key": key, "value": value}
+            for key, value in {
+                "feature_map": feature_map,
+                "num_features": str(num_features),
+                "second_moment": second_moment,
+                "step": "0",
+                "version": "0",
+            }.items()
+        )
+        db.table("feature_maps").insert({"id": 1, "hash": feature_map})
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    finally:
+        connection.close()
+
+
+class Store:
+    """An open store.
+
+    Args:
+        path: The SQLite file.
+        capacity_samples: Most pictures kept for replay.
+        capacity_bytes: Most bytes of kept pictures.
+        read_only: Open without the right to change anything.
+
+    Raises:
+        StoreError: It cannot be opened.
+        IntegrityError: Not a store of this schema, or `secure_delete` cannot be switched on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        capacity_samples: int = 2000,
+        capacity_bytes: int = 200_000_000,
+        read_only: bool = False,
+    ) -> None:
+        self.path = path
+        self.step: int
+        self.version: int
+        self.capacity_samples = capacity_samples
+        self.capacity_bytes = capacity_bytes
+        if not path.is_file():
+            raise StoreError(f"the store {path} is missing; restore it or run `edgecl init` anew")
+        with _sqlite_errors(path):
+            self.connection = _connect(path, read_only=read_only)
+            try:
+                if not read_only:
+                    migrate(self.connection)
+                meta = dict(self.connection.execute("SELECT key, value FROM meta"))
+                self.feature_map = str(meta["feature_map"])
+                self.num_features = int(meta["num_features"])
+                self.second_moment = str(meta["second_moment"])
+                self._fold_limit = fold_limit(self.num_features, self.second_moment)
+                self._load()
+            except KeyError as error:
+                raise IntegrityError(f"the store {path} lacks the entry {error}") from error
+            except BaseException:
+                self.connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self, *, changes_head: bool = True) -> Iterator[None]:
+        """Commit all that happens inside, or nothing.
+
+        Args:
+            changes_head: Whether a kept head becomes out of date unless it is saved inside.
+
+        Raises:
+            StoreError: SQLite refused (disk full, locked, read-only); nothing was changed.
+        """
+        with _sqlite_errors(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._head_version = self.version + changes_head
+            try:
+                yield
+                self.version = self._head_version
+                self._set_meta("step", self.step)
+                self._set_meta("version", self.version)
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                self._load()
+                raise
+
+    # Classes
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Names of the classes by uid, oldest first."""
+        return self._names
+
+    def class_uid(self, name: str) -> int:
+        """Return a class's uid.
+
+        Raises:
+            UnknownClassError: No class has this name.
+        """
+        if name not in self._uids:
+            known = ", ".join(list(self._uids)[:8]) + (", ..." if len(self._uids) > 8 else "")
+            raise UnknownClassError(
+                f"class {name!r} is unknown; "
+                + (f"known: {known}" if known else "nothing was learned yet")
+            )
+        return self._uids[name]
+
+    def add_class(self, name: str) -> int:
+        """Return the uid of a class, which is new if the name is."""
+        if name in self._uids:
+            return self._uids[name]
+        cursor = self.connection.execute(
+            "INSERT INTO classes(name, created) VALUES (?, ?)", (name, time.time())
+        )
+        uid = int(cursor.lastrowid or 0)
+        self._names[uid] = name
+        self._uids[name] = uid
+        self._n_seen[uid] = 0
+        self._n_unfolded[uid] = 0
+        return uid
+
+    def n_seen(self) -> dict[int, int]:
+        """Return how many samples of each class were learned."""
+        return dict(self._n_seen)
+
+    def n_stored(self) -> dict[int, int]:
+        """Return how many samples of each class are kept for replay."""
+        return {uid: len(self._stored.get(uid, ())) for uid in self._names}
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all kept pictures."""
+        return self._stored_bytes
+
+    # Samples
+
+    def add_sample(
+        self,
+        class_uid: int,
+        x: Float16,
+        picture: Callable[[], bytes],
+        *,
+        source: str,
+        frame: str,
+        time: float,
+        rng: np.random.Generator,
+        feature_map: str | None = None,
+    ) -> tuple[int, bool]:
+        """Write one learned sample, evicting another if the store is full.
+
+        Args:
+            class_uid: Its class.
+            x: Its quantised feature (D,).
+            picture: Gives the encoded picture; called only if the sample is kept.
+            source: Where it came from.
+            frame: Its name there.
+            time: Wall clock, seconds since the epoch.
+            rng: Decides what is kept.
+            feature_map: The map that made the feature; None means the store's own.
+
+        Returns:
+            Its uid, and whether it is kept for replay.
+
+        Raises:
+            FeatureMapError: The feature was made by another map.
+            ShapeError: x is not (D,) float16.
+        """
+        if feature_map is not None and feature_map != self.feature_map:
+            raise FeatureMapError(
+                f"a feature of map {feature_map[:12]}... cannot be learned into a store of map "
+                f"{self.feature_map[:12]}...; use the engine of this home"
+            )
+        if x.shape != (self.num_features,) or x.dtype != np.float16:
+            raise ShapeError(
+                f"feature is {x.shape} {x.dtype}; the store keeps ({self.num_features},) float16"
+            )
+        self.step += 1
+        self._n_seen[class_uid] += 1
+        data = self._make_room(class_uid, picture, rng)
+        cursor = self.connection.execute(
+            "INSERT INTO samples(class_uid, feature_map, source, frame, time, step, is_stored, "
+            "size_bytes, due_step) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                class_uid,
+                source,
+                frame,
+                time,
+                self.step,
+                data is not None,
+                0 if data is None else len(data),
+                self.step,
+            ),
+        )
+        uid = int(cursor.lastrowid or 0)
+        self.connection.execute("INSERT INTO features VALUES (?, ?)", (uid, x.tobytes()))
+        if data is not None:
+            self.connection.execute("INSERT INTO pictures VALUES (?, ?)", (uid, data))
+            self._stored.setdefault(class_uid, []).append(uid)
+            self._n_stored_samples += 1
+            self._stored_bytes += len(data)
+            self._sizes[uid] = len(data)
+        self.connection.execute(
+            "UPDATE classes SET n_seen = n_seen + 1 WHERE uid = ?", (class_uid,)
+        )
+        self._n_unfolded[class_uid] += 1
+        if self._n_unfolded[class_uid] >= self._fold_limit:
+            self._fold(class_uid)
+        return uid, data is not None
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[Float32, Labels] | None:
+        """Draw kept samples without repetition, each equally likely, and note the replay.
+
+        Returns:
+            Features (M, D) and class uids (M,), M = min(n, kept); None when nothing is kept.
+        """
+        total = self._n_stored_samples
+        if n == 0 or total == 0:
+            return None
+        chosen = rng.choice(total, size=min(n, total), replace=False)
+        ends = np.cumsum([len(uids) for uids in self._stored.values()])
+        starts = ends - [len(uids) for uids in self._stored.values()]
+        classes = list(self._stored)
+        which = np.searchsorted(ends, chosen, side="right")
+        owner = {
+            self._stored[classes[c]][int(i - starts[c])]: classes[c]
+            for c, i in zip(which.tolist(), chosen.tolist(), strict=True)
+        }
+        marks = ",".join("?" * len(owner))
+        rows = self.connection.execute(
+            f"SELECT uid, x FROM features WHERE uid IN ({marks}) ORDER BY uid", tuple(owner)
+        ).fetchall()
+        self.connection.execute(
+            f"UPDATE samples SET last_step = ?, n_replays = n_replays + 1 WHERE uid IN ({marks})",
+            (self.step, *owner),
+        )
+        x = self._features([row for _, row in rows]).astype(np.float32)
+        return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
+
+    def stored_rows(self) -> tuple[Float16, Labels]:
+        """Return features (N, D) and class uids (N,) of all kept samples, oldest first."""
+        rows = self.connection.execute(
+            "SELECT s.class_uid, f.x FROM samples s JOIN features f USING (uid) "
+            "WHERE s.is_stored ORDER BY s.uid"
+        ).fetchall()
+        return self._features([x for _, x in rows]), np.array([c for c, _ in rows], dtype=np.int64)
+
+    # Statistics
+
+    def moments(self, y: int) -> Moments:
+        """Return the statistics of all samples of class y that were learned."""
+        folded = self._folded(y)
+        rows = self._unfolded(y)
+        if not len(rows):
+            return folded
+        fresh = Moments.of(rows, self.second_moment)
+        return fresh if folded.n == 0 else folded.plus(fresh)
+
+    def all_moments(self) -> Mapping[int, Moments]:
+        """Return the statistics of every class; each is read when it is asked for."""
+        return _LazyMoments(self)
+
+    # Position, head
+
+    def position(self, key: str) -> Position | None:
+        """Return how far the source of this key was learned, or None."""
+        row = self.connection.execute(
+            "SELECT n, digest, is_finished FROM positions WHERE key = ?", (key,)
+        ).fetchone()
+        return None if row is None else Position(row[0], row[1], bool(row[2]))
+
+    def set_position(self, key: str, position: Position) -> None:
+        """Note how far a source was learned; inside the transaction of the step."""
+        self.connection.execute(
+            "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
+            "n = excluded.n, digest = excluded.digest, is_finished = excluded.is_finished",
+            (key, position.n, position.digest, position.is_finished),
+        )
+
+    def save_head(self, kind: str, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write a head's `state` or `scorer`, valid for what this transaction commits."""
+        data = save_arrays({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        self.connection.execute(
+            "INSERT INTO head VALUES (?, ?, ?, ?) ON CONFLICT(kind) DO UPDATE SET "
+            "name = excluded.name, version = excluded.version, data = excluded.data",
+            (kind, name, self._head_version, data),
+        )
+
+    def load_head(self, kind: str, name: str) -> dict[str, npt.NDArray[Any]] | None:
+        """Read what `save_head` wrote; None when it is missing, another head's or out of date."""
+        row = self.connection.execute(
+            "SELECT data FROM head WHERE kind = ? AND name = ? AND version = ?",
+            (kind, name, self.version),
+        ).fetchone()
+        if row is None:
+            return None
+        try:
+            arrays: dict[str, npt.NDArray[Any]] = load_arrays(row[0])
+        except SafetensorError as error:
+            raise IntegrityError(
+                f"the stored head is damaged ({error}); restore the home from a backup"
+            ) from error
+        return arrays
+
+    def set_second_moment(self, kind: str) -> None:
+        """Change the statistic that is kept; only while no class is there."""
+        if self._names:
+            raise StoreError("the statistics of a store that holds classes cannot be changed")
+        self._set_meta("second_moment", kind)
+        self.second_moment = kind
+        self._fold_limit = fold_limit(self.num_features, kind)
+
+    # Unlearning
+
+    def delete_class(self, uid: int) -> dict[str, int]:
+        """Delete a class with all its rows; returns how many each table lost.
+
+        Where a sample of another class came from may name this one (`cups.csv`); such a text is
+        emptied.
+        """
+        name = self._names[uid]
+        if len(name) >= _MIN_NAME_IN_TEXT:
+            for column in ("source", "frame"):
+                self.connection.execute(
+                    f"UPDATE samples SET {column} = '' WHERE instr({column}, ?)", (name,)
+                )
+        count = self.connection.execute
+        erased = {
+            "samples": count("SELECT count(*) FROM samples WHERE class_uid = ?", (uid,)),
+            "features": count(
+                "SELECT count(*) FROM features JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            ),
+            "pictures": count(
+                "SELECT count(*) FROM pictures JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            ),
+            "class_stats": count("SELECT count(*) FROM class_stats WHERE class_uid = ?", (uid,)),
+        }
+        numbers = {table: int(cursor.fetchone()[0]) for table, cursor in erased.items()}
+        self.connection.execute("DELETE FROM samples WHERE class_uid = ?", (uid,))
+        self.connection.execute("DELETE FROM classes WHERE uid = ?", (uid,))
+        self.connection.execute("DELETE FROM head")
+        self._load_classes()
+        return numbers | {"classes": 1}
+
+    def clear_positions(self) -> None:
+        """Forget how far every source was learned, as after `init`."""
+        self.connection.execute("DELETE FROM positions")
+
+    # Inside
+
+    def _load(self) -> None:
+        """Read what is kept in memory: counters, names and the list of kept samples."""
+        meta = dict(self.connection.execute("SELECT key, value FROM meta"))
+        self.step, self.version = int(meta["step"]), int(meta["version"])
+        self._load_classes()
+
+    def _load_classes(self) -> None:
+        rows = self.connection.execute("SELECT uid, name, n_seen FROM classes ORDER BY uid")
+        self._names: dict[int, str] = {}
+        self._n_seen: dict[int, int] = {}
+        for uid, name, n_seen in rows:
+            self._names[uid], self._n_seen[uid] = name, n_seen
+        self._uids = {name: uid for uid, name in self._names.items()}
+        self._n_unfolded = dict.fromkeys(self._names, 0)
+        self._n_unfolded |= dict(
+            self.connection.execute(
+                "SELECT class_uid, count(*) FROM samples WHERE NOT is_folded GROUP BY class_uid"
+            )
+        )
+        self._stored: dict[int, list[int]] = {}
+        self._sizes: dict[int, int] = {}
+        for uid, class_uid, size in self.connection.execute(
+            "SELECT uid, class_uid, size_bytes FROM samples WHERE is_stored ORDER BY uid"
+        ):
+            self._stored.setdefault(class_uid, []).append(uid)
+            self._sizes[uid] = size
+        self._n_stored_samples = len(self._sizes)
+        self._stored_bytes = sum(self._sizes.values())
+
+    def _set_meta(self, key: str, value: object) -> None:
+        self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
+
+    def _make_room(
+        self, class_uid: int, picture: Callable[[], bytes], rng: np.random.Generator
+    ) -> bytes | None:
+        """Return the picture if it is to be kept, after evicting what it displaces."""
+        is_full = self._n_stored_samples >= self.capacity_samples
+        victim = self._victim(class_uid, rng) if is_full else None
+        if is_full and victim is None:
+            return None
+        data = picture()
+        if len(data) > self.capacity_bytes:
+            return None
+        if victim is not None:
+            self._evict(victim, rng)
+        while self._stored_bytes + len(data) > self.capacity_bytes:
+            victim = self._victim(class_uid, rng)
+            if victim is None:
+                return None
+            self._evict(victim, rng)
+        return data
+
+    def _victim(self, class_uid: int, rng: np.random.Generator) -> int | None:
+        kept = {c: len(uids) for c, uids in self._stored.items() if uids}
+        return class_to_evict(kept, class_uid, self._n_seen[class_uid], rng)
+
+    def _evict(self, class_uid: int, rng: np.random.Generator) -> None:
+        """Drop a random kept picture of a class, and its row unless the statistics need it."""
+        uids = self._stored[class_uid]
+        uid = uids.pop(int(rng.integers(len(uids))))
+        deleted = self.connection.execute(
+            "DELETE FROM samples WHERE uid = ? AND is_folded", (uid,)
+        ).rowcount
+        if not deleted:
+            self.connection.execute("DELETE FROM pictures WHERE uid = ?", (uid,))
+            self.connection.execute(
+                "UPDATE samples SET is_stored = 0, size_bytes = 0 WHERE uid = ?", (uid,)
+            )
+        self._n_stored_samples -= 1
+        self._stored_bytes -= self._sizes.pop(uid)
+
+    def _fold(self, class_uid: int) -> None:
+        """Add a class's rows to its statistics and drop those that nothing else needs."""
+        moments = self.moments(class_uid)
+        self.connection.execute(
+            "INSERT INTO class_stats VALUES (?, ?, ?, ?) ON CONFLICT(class_uid) DO UPDATE SET "
+            "n = excluded.n, total = excluded.total, second = excluded.second",
+            (class_uid, moments.n, *moments.pack()),
+        )
+        self.connection.execute(
+            "DELETE FROM samples WHERE class_uid = ? AND NOT is_stored", (class_uid,)
+        )
+        self.connection.execute(
+            "UPDATE samples SET is_folded = 1 WHERE class_uid = ? AND NOT is_folded", (class_uid,)
+        )
+        self._n_unfolded[class_uid] = 0
+
+    def _folded(self, y: int) -> Moments:
+        row = self.connection.execute(
+            "SELECT n, total, second FROM class_stats WHERE class_uid = ?", (y,)
+        ).fetchone()
+        if row is None:
+            return Moments.empty(self.num_features, self.second_moment)
+        n, total, second = row
+        return Moments.unpack(n, total, second, self.second_moment)
+
+    def _unfolded(self, y: int) -> Float16:
+        rows = self.connection.execute(
+            "SELECT f.x FROM samples s JOIN features f USING (uid) "
+            "WHERE s.class_uid = ? AND NOT s.is_folded ORDER BY s.uid",
+            (y,),
+        ).fetchall()
+        return self._features([x for (x,) in rows])
+
+    def _features(self, blobs: list[bytes]) -> Float16:
+        data = np.frombuffer(b"".join(blobs), np.float16)
+        if data.size != len(blobs) * self.num_features:
+            raise IntegrityError(
+                f"a stored feature does not have {self.num_features} values; restore the home "
+                "from a backup"
+            )
+        return data.reshape(len(blobs), self.num_features)
+
+
+class _LazyMoments(Mapping[int, Moments]):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getitem__(self, uid: int) -> Moments:
+        return self._store.moments(uid)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._store.names)
+
+    def __len__(self) -> int:
+        return len(self._store.names)
+
+
+def _connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a connection with the pragmas that the promises rest on, read back."""
+    if read_only:
+        uri = f"{Path(path).resolve().as_uri()}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    else:
+        connection = sqlite3.connect(path, isolation_level=None)
+    execute = connection.execute
+    execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    execute("PRAGMA foreign_keys = ON")
+    execute("PRAGMA temp_store = MEMORY")
+    execute("PRAGMA synchronous = FULL")
+    execute("PRAGMA secure_delete = ON")
+    # VACUUM would renumber nothing (explicit keys), and a trusted schema runs no foreign code.
+    execute("PRAGMA trusted_schema = OFF")
+    wanted = {"secure_delete": 1, "foreign_keys": 1, "synchronous": 2}
+    for pragma, value in wanted.items():
+        (found,) = execute(f"PRAGMA {pragma}").fetchone()
+        if found != value:
+            connection.close()
+            raise IntegrityError(
+                f"SQLite {sqlite3.sqlite_version} answers {pragma} = {found}; edgecl needs "
+                f"{value}; install an SQLite that has it"
+            )
+    return connection
+
+
+@contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into one line that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        remedy = {
+            "locked": "another process holds it; wait for it or stop it",
+            "full": "free some disk space; nothing of this step was kept",
+            "readonly": "make the home writable",
+            "unable to open": "check that the home and its files are readable",
+        }
+        hint = next((h for word, h in remedy.items() if word in str(error)), "check the disk")
+        raise StoreError(f"the store {path} cannot be used ({error}); {hint}") from error
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise
+        raise IntegrityError(
+            f"the store {path} is damaged ({error}); restore the home from a backup"
+        ) from error
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """Return what `edgecl status` says about a store, JSON values only."""
+    seen, stored = store.n_seen(), store.n_stored()
+    (statistics_bytes,) = store.connection.execute(
+        "SELECT (SELECT coalesce(sum(length(x)), 0) FROM features) + "
+        "(SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats)"
+    ).fetchone()
+    (n_receipts,) = store.connection.execute("SELECT count(*) FROM receipts").fetchone()
+    return {
+        "classes": {
+            name: {"seen": seen[uid], "stored": stored[uid]} for uid, name in store.names.items()
+        },
+        "samples": sum(seen.values()),
+        "stored": sum(stored.values()),
+        "stored_bytes": store.stored_bytes,
+        "statistics_bytes": int(statistics_bytes),
+        "capacity_samples": store.capacity_samples,
+        "capacity_bytes": store.capacity_bytes,
+        "receipts": int(n_receipts),
+    }
+
+
+def dump_json(value: object) -> str:
+    """Write JSON as receipts hash it: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -1,0 +1,175 @@
+"""Values that cross module borders: frozen, and checked when they are made."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecl.errors import ShapeError, UsageError
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Float16 = npt.NDArray[np.float16]
+Pixels = npt.NDArray[np.uint8]
+
+MAX_LABEL_LENGTH = 200
+
+
+def clean_label(label: object) -> str:
+    """Return a class name as it is stored: NFC, without white space around it.
+
+    Args:
+        label: What the source or the user gave; numbers become their decimal text.
+
+    Returns:
+        The name, 1 to `MAX_LABEL_LENGTH` characters.
+
+    Raises:
+        UsageError: The name is empty, too long or holds a control character.
+    """
+    name = unicodedata.normalize("NFC", str(label)).strip()
+    if not name:
+        raise UsageError("a class name is empty; give at least one character")
+    if len(name) > MAX_LABEL_LENGTH:
+        raise UsageError(
+            f"a class name has {len(name)} characters; at most {MAX_LABEL_LENGTH} are allowed"
+        )
+    if any(unicodedata.category(c) in {"Cc", "Cs"} for c in name):
+        raise UsageError(f"the class name {name!r} holds a control character; take it out")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a source, encoded or as pixels, with or without a label.
+
+    Args:
+        id: Name inside the source (a path relative to a folder, an index), never empty.
+        encoded: The bytes of a picture file, or None.
+        pixels: RGB picture, shape (H, W, 3), uint8, or None. One of the two must be there.
+        label: Class name, or None.
+        source: The source as the user named it, without secrets.
+        time: Wall clock, seconds since the epoch, or 0 when the source has none.
+    """
+
+    id: str
+    encoded: bytes | None = None
+    pixels: Pixels | None = None
+    label: str | None = None
+    source: str = ""
+    time: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise UsageError("a frame needs an id; give the name it has in its source")
+        if (self.encoded is None) == (self.pixels is None):
+            raise UsageError(f"frame {self.id} needs either encoded bytes or pixels, not both")
+        if self.pixels is not None:
+            p = self.pixels
+            if p.dtype != np.uint8 or p.ndim != 3 or p.shape[2] != 3 or 0 in p.shape:
+                raise ShapeError(
+                    f"frame {self.id} has pixels {p.shape} {p.dtype}; expected (H, W, 3) uint8"
+                )
+        if self.label is not None:
+            object.__setattr__(self, "label", clean_label(self.label))
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A picture of a source that could not be used; the stream goes on.
+
+    Args:
+        id: Name inside the source.
+        reason: One line that says why.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the head says of one picture.
+
+    Args:
+        path: The picture's id or path.
+        label: The best class.
+        score: Estimated probability of `label`, 0 to 1.
+        top: The best classes with their scores, best first.
+    """
+
+    path: str
+    label: str
+    score: float
+    top: tuple[tuple[str, float], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `edgecl predict --json` prints."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "score": self.score,
+            "top": [{"label": label, "score": score} for label, score in self.top],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """What one learned sample did.
+
+    Args:
+        uid: The sample's uid in the store.
+        predicted: The class that the head named before it learned the sample, None for the first.
+        is_correct: Whether that was the label.
+        n_classes: Classes that the head knows after the update.
+        is_stored: Whether the sample's picture was kept for replay.
+        latency_ms: Time of predict, store and update, milliseconds.
+    """
+
+    uid: int
+    predicted: str | None
+    is_correct: bool
+    n_classes: int
+    is_stored: bool
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRequest:
+    """A request to unlearn one class.
+
+    Args:
+        name: Class name.
+        reason: Free text for the receipt; must not name the class.
+    """
+
+    name: str
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", clean_label(self.name))
+        if self.name in self.reason:
+            raise UsageError(
+                "the reason holds the class name, which a receipt must not keep; reword it"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof of one unlearning, as it stands in the store's chain.
+
+    Args:
+        receipt_id: Its name, `r` and a running number.
+        body: What was done: JSON values only, no class name, no picture, no feature.
+        previous: Hash of the receipt before it, hex.
+        digest: SHA-256 over `previous` and the body, hex.
+    """
+
+    receipt_id: str
+    body: dict[str, Any] = field(hash=False)
+    previous: str
+    digest: str

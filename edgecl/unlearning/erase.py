@@ -1,0 +1,82 @@
+"""Physical erasure: nothing of a deleted row stays in the files of the home.
+
+With `secure_delete` the database overwrites deleted content, but only a checkpoint brings that to
+the main file and empties the log: delete, commit, checkpoint, VACUUM, checkpoint. A reader that is
+open makes a checkpoint answer "busy" instead of failing, so the answer is read.
+
+Flash wear levelling and copy-on-write file systems keep old blocks below what a file shows; that is
+beyond this module and said in docs/unlearning.md.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from edgecl.errors import StoreError
+from edgecl.replay.store import Store
+
+_PATIENCE_S = 5.0
+_CHUNK = 8 * 2**20
+
+
+def scrub(store: Store) -> dict[str, Any]:
+    """Rewrite the store without what was deleted.
+
+    Returns:
+        `busy` (0, or 1 when a reader was in the way for 5 seconds and the log could not be
+        emptied), `vacuumed`, and the pragma `secure_delete` as read back.
+    """
+    execute = store.connection.execute
+    (secure_delete,) = execute("PRAGMA secure_delete").fetchone()
+    busy = _truncate_log(store)
+    vacuumed = False
+    if not busy:
+        # VACUUM needs about as much room again; without it the deleted pages are zeroed anyway.
+        free = shutil.disk_usage(store.path.parent).free
+        if free > 2.5 * store.path.stat().st_size:
+            try:
+                execute("VACUUM")
+                vacuumed = True
+            except Exception as error:  # SQLITE_BUSY: a reader came in between
+                if "locked" not in str(error):
+                    raise StoreError(
+                        f"the store {store.path} could not be compacted ({error}); deleted rows "
+                        "are overwritten, free disk space and run `edgecl doctor`"
+                    ) from error
+        busy = _truncate_log(store)
+    return {"busy": busy, "vacuumed": vacuumed, "secure_delete": int(secure_delete)}
+
+
+def find_bytes(folder: Path, needles: dict[str, bytes]) -> dict[str, list[str]]:
+    """Look for byte strings in every file below a folder.
+
+    Returns:
+        For each needle that was found, the files that hold it.
+    """
+    found: dict[str, list[str]] = {}
+    if not needles:
+        return found
+    overlap = max(len(n) for n in needles.values()) - 1
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        tail = b""
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                window = tail + chunk
+                for name, needle in needles.items():
+                    if needle in window and str(path) not in found.get(name, []):
+                        found.setdefault(name, []).append(str(path))
+                tail = window[-overlap:] if overlap else b""
+    return found
+
+
+def _truncate_log(store: Store) -> int:
+    """Bring the log into the main file and empty it; returns 1 when a reader kept it busy."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        busy, _, _ = store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy or time.monotonic() > deadline:
+            return int(busy)
+        time.sleep(0.05)

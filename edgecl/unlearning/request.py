@@ -1,0 +1,198 @@
+"""Unlearning a class: plan, head, store, erasure, check, receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import edgecl
+from edgecl.heads import HEADS, make_head
+from edgecl.home import Home
+from edgecl.learner import Learner, save_scorer
+from edgecl.replay.store import Store
+from edgecl.runtime.scoring import LinearScorer
+from edgecl.types import ForgetRequest, Receipt
+from edgecl.unlearning.erase import find_bytes, scrub
+from edgecl.unlearning.receipt import add_tombstone, all_receipts, append_receipt
+
+# A shorter name would be found in any binary file by chance.
+_MIN_NAME_BYTES = 6
+_PICTURE_SLICE = 32
+_MOST_SLICES = 200
+_WEIGHT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Unlearned:
+    """What an unlearning did.
+
+    Args:
+        receipt: The receipt, already in the chain.
+        erasure: What the rewrite of the store reported.
+        verified: Whether the checks passed; None when none was asked for.
+        faults: What the checks found.
+        seconds: Time of the whole request.
+        head_seconds: Time of the head's part.
+    """
+
+    receipt: Receipt
+    erasure: dict[str, Any]
+    verified: bool | None
+    faults: tuple[str, ...]
+    seconds: float
+    head_seconds: float
+
+
+def forget_class(
+    home: Home, learner: Learner, request: ForgetRequest, *, verify: bool = False
+) -> Unlearned:
+    """Remove a class from head, statistics and store for good, and write a receipt.
+
+    Head, rows, tombstone and receipt change in one transaction; the rewrite of the file follows,
+    and its outcome is a second entry of the chain. A request that was killed in between is finished
+    by `finish_erasures`.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        learner: Its learner.
+        request: Which class, and why.
+        verify: Compare the head with one built anew from the store, and look for the class's
+            bytes in every file of the home.
+
+    Raises:
+        UnknownClassError: No such class; nothing was changed.
+    """
+    begin = time.perf_counter()
+    store, head = learner.store, learner.head
+    uid = store.class_uid(request.name)
+    needles = _needles(learner, uid, request.name) if verify else {}
+    before = _fingerprint(head.scorer(store.names))
+    try:
+        with store.transaction():
+            head_begin = time.perf_counter()
+            head.forget(uid, store)
+            head_seconds = time.perf_counter() - head_begin
+            rows_erased = store.delete_class(uid)
+            if store.names:
+                save_scorer(store, head)
+                learner.save_state()
+            else:
+                store.clear_positions()
+            receipt = append_receipt(
+                store,
+                {
+                    "kind": "forget",
+                    "mode": HEADS[head.name].mode,
+                    "class_uid": uid,
+                    "reason": request.reason,
+                    "time": time.time(),
+                    "rows_erased": rows_erased,
+                    "adapters": [],
+                    "exports_stale": [],
+                    "head": head.name,
+                    "head_before": before,
+                    "head_after": _fingerprint(head.scorer(store.names)),
+                    "feature_map": store.feature_map,
+                    "edgecl": edgecl.__version__,
+                },
+            )
+            add_tombstone(home, store, uid, request.name, receipt.receipt_id)
+    except BaseException:
+        learner.reload()
+        raise
+    erasure = finish_erasures(store)[-1]
+    faults = _faults(home, learner, needles, erasure) if verify else ()
+    return Unlearned(
+        receipt=receipt,
+        erasure=erasure,
+        verified=not faults if verify else None,
+        faults=tuple(faults),
+        seconds=time.perf_counter() - begin,
+        head_seconds=head_seconds,
+    )
+
+
+def finish_erasures(store: Store) -> list[dict[str, Any]]:
+    """Rewrite the store for every receipt whose erasure is not confirmed yet.
+
+    Returns:
+        One report a receipt; empty when nothing was open.
+    """
+    receipts = all_receipts(store)
+    done = {r.body["of"] for r in receipts if r.body["kind"] == "erasure" and not r.body["busy"]}
+    open_ = [r for r in receipts if r.body["kind"] == "forget" and r.receipt_id not in done]
+    if not open_:
+        return []
+    report = scrub(store)
+    with store.transaction(changes_head=False):
+        for receipt in open_:
+            body = {"kind": "erasure", "of": receipt.receipt_id, "time": time.time(), **report}
+            append_receipt(store, body)
+    return [report] * len(open_)
+
+
+def _needles(learner: Learner, uid: int, name: str) -> dict[str, bytes]:
+    """Return byte strings that only this class has: its name, and pieces of its pictures."""
+    needles = {}
+    encoded = name.encode()
+    if len(encoded) >= _MIN_NAME_BYTES:
+        needles["class name"] = encoded
+    rows = learner.store.connection.execute(
+        "SELECT p.uid, p.data FROM pictures p JOIN samples s USING (uid) WHERE s.class_uid = ? "
+        "ORDER BY p.uid LIMIT ?",
+        (uid, _MOST_SLICES),
+    )
+    for sample, data in rows:
+        # Headers are alike in all pictures; the middle is not, unless the picture is flat.
+        piece = data[len(data) // 2 :][:_PICTURE_SLICE]
+        if len(set(piece)) >= _PICTURE_SLICE // 2:
+            needles[f"picture of sample {sample}"] = piece
+    return needles
+
+
+def _faults(
+    home: Home, learner: Learner, needles: dict[str, bytes], erasure: dict[str, Any]
+) -> list[str]:
+    faults = []
+    if erasure["busy"]:
+        faults.append("the store's log could not be emptied, another process was reading")
+    store = learner.store
+    head = learner.head
+    if store.names and head.saved_state() is None:
+        fresh = make_head(head.name, store.num_features, seed=home.config.head.seed)
+        fresh.restore(store.all_moments(), None)
+        ours, theirs = head.scorer(store.names).weights, fresh.scorer(store.names).weights
+        gap, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
+        if gap > _WEIGHT_TOLERANCE * scale:
+            faults.append(
+                f"the head differs from one built anew by {gap:.2g} (largest {scale:.2g})"
+            )
+    kept = _kept_copies(learner, needles)
+    for what, files in find_bytes(home.path, needles).items():
+        if what not in kept:
+            faults.append(f"bytes of the {what} are still in {', '.join(files)}")
+    return faults
+
+
+def _kept_copies(learner: Learner, needles: dict[str, bytes]) -> set[str]:
+    """Return the needles that a sample of another class legitimately holds."""
+    kept = set()
+    for what, needle in needles.items():
+        row = learner.store.connection.execute(
+            "SELECT EXISTS(SELECT 1 FROM pictures WHERE instr(data, ?)) OR "
+            "EXISTS(SELECT 1 FROM classes WHERE instr(CAST(name AS BLOB), ?))",
+            (needle, needle),
+        ).fetchone()
+        if row[0]:
+            kept.add(what)
+    return kept
+
+
+def _fingerprint(scorer: LinearScorer) -> str:
+    digest = hashlib.sha256(scorer.weights.tobytes())
+    digest.update(scorer.bias.tobytes())
+    return digest.hexdigest()

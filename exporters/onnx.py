@@ -1,0 +1,155 @@
+"""The frozen backbone as ONNX, once per home.
+
+Opset 18, one file, dynamic batch. The exporter is told batch 2 because a batch of one may be baked
+in, and the result is read back and run at three batch sizes on real-range pictures, since wrong
+exports have shipped (docs/walkthrough.md, walk 4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+
+from edgecl.backbones import Backbone
+from edgecl.config import Config
+from edgecl.errors import MissingPackageError, ParityError
+from edgecl.heads import HEADS
+from edgecl.home import Home, make_home
+from edgecl.replay.store import create_store
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.manifest import ENGINE_NAME, Manifest
+
+from .parity import compare
+
+OPSET = 18
+MAX_ABS_FP32 = 1e-4
+
+
+def export_backbone(backbone: Backbone, folder: Path) -> Manifest:
+    """Write `backbone.onnx` and `manifest.json` into a folder.
+
+    Args:
+        backbone: A frozen backbone.
+        folder: An existing folder.
+
+    Returns:
+        Manifest: Also written to the folder.
+
+    Raises:
+        MissingPackageError: onnx or onnxscript is not installed.
+        ParityError: The export differs from torch by more than 1e-4, or lost its dynamic batch.
+    """
+    path = folder / ENGINE_NAME
+    _export(backbone, path)
+    opset = _checked_opset(path)
+    data = path.read_bytes()
+    engine = OnnxEngine(data, provider="cpu")
+    parity = compare(backbone, engine)
+    if parity.max_abs > MAX_ABS_FP32:
+        path.unlink()
+        raise ParityError(
+            f"the ONNX export of {backbone.name} differs from torch by {parity.max_abs:.2g}; at "
+            f"most {MAX_ABS_FP32:g} is accepted; try other versions of torch and onnxscript"
+        )
+    manifest = Manifest(
+        backbone=backbone.name,
+        weights_sha256=backbone.weights_sha256,
+        weights_source=backbone.weights_source,
+        weights_licence=backbone.weights_licence,
+        taps=backbone.taps,
+        num_features=backbone.num_features,
+        preprocessing=backbone.preprocessing,
+        engine_sha256=hashlib.sha256(data).hexdigest(),
+        opset=opset,
+        parity=parity.as_json(),
+        made_with={
+            p: version(p)
+            for p in ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
+            if _is_installed(p)
+        },
+    )
+    manifest.save(folder)
+    return manifest
+
+
+def init_home(path: Path, backbone: Backbone, config: Config, *, force: bool = False) -> Home:
+    """Make a device home around a frozen backbone; see `make_home` and `export_backbone`."""
+
+    def fill(engine_folder: Path, database: Path) -> None:
+        manifest = export_backbone(backbone, engine_folder)
+        create_store(
+            database,
+            feature_map=manifest.feature_map,
+            num_features=manifest.num_features,
+            second_moment=HEADS[config.head.name].second_moment,
+        )
+
+    return make_home(path, config, fill, force=force)
+
+
+def _export(backbone: Backbone, path: Path) -> None:
+    import torch
+
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            f"exporting needs onnx and onnxscript ({error}); run `pip install 'edgecl[torch]'`"
+        ) from error
+    size = backbone.preprocessing.image_size
+    example = torch.rand(2, 3, size, size) * 2 - 1
+    loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                backbone.model,
+                (example,),
+                str(path),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=["features"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1, max=1024)}},
+            )
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _checked_opset(path: Path) -> int:
+    import onnx
+
+    onnx.checker.check_model(str(path), full_check=True)
+    model = onnx.load(str(path))
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    if not batch.dim_param:
+        raise ParityError(
+            f"the export has a fixed batch of {batch.dim_value}; expected a dynamic one; try "
+            "another version of torch"
+        )
+    return next(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
+
+
+def _is_installed(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Engines that run the frozen backbone: one module a runtime."""

@@ -1,0 +1,28 @@
+"""What every engine does."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgecl.types import Float32
+
+
+class Engine(Protocol):
+    """A frozen backbone that is ready to run."""
+
+    provider: str
+    num_features: int
+
+    def run(self, pixels: Float32) -> Float32:
+        """Return features.
+
+        Args:
+            pixels: Preprocessed pictures, shape (N, 3, S, S), float32.
+
+        Returns:
+            Features, shape (N, D), float32. A picture's feature does not depend on its neighbours.
+
+        Raises:
+            ShapeError: Another shape or dtype.
+        """
+        ...

@@ -1,0 +1,148 @@
+"""The backbone on ONNX Runtime: CUDA, TensorRT or CPU, whichever really makes a session.
+
+`get_available_providers()` lists what was compiled in, not what runs, and a session that cannot use
+a provider falls back in silence; so the provider in use is read back from the session. Telemetry is
+switched off in the environment before the import, the only way that leaves no file and no socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+
+from edgecl.errors import IntegrityError, MissingPackageError, ProviderError, ShapeError
+from edgecl.types import Float32
+
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+_NO_PACKAGE = (
+    "onnxruntime is not installed; run `pip install 'edgecl[cpu]'`, or 'edgecl[gpu]' on a GPU box"
+)
+
+
+def import_onnxruntime() -> Any:  # Any: onnxruntime ships no types
+    """Import onnxruntime with its telemetry off.
+
+    Raises:
+        MissingPackageError: Not installed, or an empty leftover of two clashing packages.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError(_NO_PACKAGE) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingPackageError(
+            "onnxruntime imports as an empty folder, as it does after onnxruntime and "
+            "onnxruntime-gpu were both installed and one was removed; uninstall both, then "
+            "install one: `pip install 'edgecl[cpu]'` or 'edgecl[gpu]'"
+        )
+    return onnxruntime
+
+
+def has_cuda_driver() -> bool:
+    """Whether the NVIDIA driver library can be loaded."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+class OnnxEngine:
+    """A backbone in an ONNX Runtime session.
+
+    Args:
+        model: Content of the ONNX file, its hash checked before.
+        provider: `auto`, `cuda`, `tensorrt` or `cpu`; `auto` takes the first that makes a session.
+        threads: CPU threads for one picture; on a busy 2-core device one is faster than two.
+        allow_fallback: Use the CPU when the named provider does not make a session.
+
+    Raises:
+        ProviderError: The named provider is not in use and no fallback was allowed.
+        IntegrityError: The model cannot be loaded at all.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        provider: str = "auto",
+        threads: int = 1,
+        allow_fallback: bool = False,
+    ) -> None:
+        self._session, self.provider = _open(model, provider, threads, allow_fallback)
+        (pixels,) = self._session.get_inputs()
+        (features,) = self._session.get_outputs()
+        self._input, self._output = pixels.name, features.name
+        self._side = int(pixels.shape[2])
+        self.num_features = int(features.shape[1])
+
+    def run(self, pixels: Float32) -> Float32:
+        """Return features (N, D) of pictures (N, 3, S, S); see `Engine.run`."""
+        expected = (3, self._side, self._side)
+        if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.float32:
+            raise ShapeError(
+                f"engine input is {pixels.shape} {pixels.dtype}; expected (N, 3, {self._side}, "
+                f"{self._side}) float32 as Preprocessing.tensor makes it"
+            )
+        if len(pixels) == 0:
+            return np.empty((0, self.num_features), np.float32)
+        features: Float32 = self._session.run([self._output], {self._input: pixels})[0]
+        return features
+
+
+def _open(model: bytes, provider: str, threads: int, allow_fallback: bool) -> tuple[Any, str]:
+    wanted = list(PROVIDERS) if provider == "auto" else [provider]
+    if provider not in PROVIDERS and provider != "auto":
+        raise ProviderError(
+            f"provider {provider!r} is unknown; expected auto, {', '.join(PROVIDERS)}"
+        )
+    if allow_fallback and "cpu" not in wanted:
+        wanted.append("cpu")
+    reasons: list[str] = []
+    for name in wanted:
+        session, reason = _try(model, name, threads)
+        if session is not None:
+            return session, name
+        reasons.append(f"{name}: {reason}")
+    if wanted[-1] == "cpu":
+        raise IntegrityError(
+            f"the engine cannot be loaded ({'; '.join(reasons)}); run `edgecl init` anew"
+        )
+    raise ProviderError(
+        f"provider {provider} was asked for and is not in use ({'; '.join(reasons)}); run "
+        "`edgecl doctor`, or allow the CPU with --allow-fallback"
+    )
+
+
+def _try(model: bytes, name: str, threads: int) -> tuple[Any | None, str]:
+    ort = import_onnxruntime()
+    full_name = PROVIDERS[name]
+    if full_name not in ort.get_available_providers():
+        return None, "not part of the installed onnxruntime"
+    if name != "cpu" and not has_cuda_driver():
+        return None, "no NVIDIA driver (libcuda.so.1) on this machine"
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads that spin steal the core that the head and the camera need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        # Its banner about failed providers goes to stdout, where a command's results belong.
+        with redirect_stdout(sys.stderr):
+            session = ort.InferenceSession(model, options, providers=[full_name])
+    except Exception as error:  # onnxruntime raises many kinds, some of its own
+        return None, str(error).splitlines()[0]
+    if session.get_providers()[0] != full_name:
+        return None, f"the session runs on {session.get_providers()[0]} instead"
+    return session, ""

@@ -1,0 +1,134 @@
+"""The manifest beside an engine: what it is, what it expects, and hashes to prove it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgecl.errors import IntegrityError
+
+from .preprocess import Preprocessing
+
+SCHEMA = 1
+MANIFEST_NAME = "manifest.json"
+ENGINE_NAME = "backbone.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Description of one exported backbone.
+
+    Args:
+        backbone: timm name.
+        weights_sha256: Hash over all weight tensors, hex.
+        weights_source: Where the weights came from, for people.
+        weights_licence: Licence of the weights as their source states it, or `unknown`.
+        taps: Intermediate stages whose pooled features stand before the last ones.
+        num_features: Width D of the feature.
+        preprocessing: How a picture becomes the input.
+        engine_sha256: Hash of the engine file, hex.
+        opset: ONNX opset, read back from the file.
+        parity: Largest and mean absolute difference to torch, and on how many inputs.
+        made_with: Versions of the packages that made the engine.
+    """
+
+    backbone: str
+    weights_sha256: str
+    weights_source: str
+    weights_licence: str
+    taps: tuple[int, ...]
+    num_features: int
+    preprocessing: Preprocessing
+    engine_sha256: str
+    opset: int
+    parity: dict[str, float]
+    made_with: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def feature_map(self) -> str:
+        """Hash of the frozen map: weights, architecture, taps, adapters (none) and preprocessing.
+
+        The engine file is not part of it: the same map exported by two torch versions is the same
+        map, and every stored feature, statistic and export carries this hash.
+        """
+        what = {
+            "backbone": self.backbone,
+            "weights": self.weights_sha256,
+            "taps": list(self.taps),
+            "num_features": self.num_features,
+            "adapter": None,
+            "preprocessing": self.preprocessing.as_json(),
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json` into the engine's folder."""
+        values = asdict(self) | {"schema": SCHEMA, "feature_map": self.feature_map}
+        text = json.dumps(values, indent=2, sort_keys=True)
+        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `manifest.json` from an engine's folder.
+
+        Raises:
+            IntegrityError: Missing, of a newer schema, incomplete, or its feature map hash differs.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            schema = int(values["schema"])
+            if schema > SCHEMA:
+                raise IntegrityError(
+                    f"{path} has schema {schema}, this edgecl reads up to {SCHEMA}; upgrade edgecl"
+                )
+            manifest = cls(
+                backbone=str(values["backbone"]),
+                weights_sha256=str(values["weights_sha256"]),
+                weights_source=str(values["weights_source"]),
+                weights_licence=str(values["weights_licence"]),
+                taps=tuple(int(t) for t in values["taps"]),
+                num_features=int(values["num_features"]),
+                preprocessing=Preprocessing.from_json(values["preprocessing"]),
+                engine_sha256=str(values["engine_sha256"]),
+                opset=int(values["opset"]),
+                parity={str(k): float(v) for k, v in values["parity"].items()},
+                made_with={str(k): str(v) for k, v in values["made_with"].items()},
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(
+                f"{path} cannot be read ({error}); make the home anew with `edgecl init`"
+            ) from error
+        if values.get("feature_map") != manifest.feature_map:
+            raise IntegrityError(
+                f"{path} was changed: its feature map hash does not fit its content; "
+                "restore the file or make the home anew with `edgecl init`"
+            )
+        return manifest
+
+
+def checked_engine(folder: Path, manifest: Manifest) -> bytes:
+    """Return the engine's bytes after their hash was compared with the manifest.
+
+    The bytes that were hashed are the bytes that run: the file is read once.
+
+    Raises:
+        IntegrityError: The file is missing or its hash differs.
+    """
+    path = folder / ENGINE_NAME
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(
+            f"engine {path} cannot be read ({error}); make the home anew with `edgecl init`"
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.engine_sha256:
+        raise IntegrityError(
+            f"engine {path} has SHA-256 {digest[:12]}..., its manifest says "
+            f"{manifest.engine_sha256[:12]}...; restore the file or run `edgecl init` anew"
+        )
+    return data

@@ -1,0 +1,172 @@
+"""Frames to features with the cores busy: read and decode, engine, and the caller in parallel.
+
+One thread reads, decodes and scales, one runs the engine, and the caller (the head and the store)
+is the third; each waits for the next at bounded queues. numpy, Pillow and onnxruntime let go of the
+interpreter lock in their heavy parts, so on two cores the stream runs at nearly the engine's own
+rate (docs/benchmarks.md). The order of the source is kept, and so is every position: a picture that
+cannot be used comes out as `Skipped` in its place.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecl.errors import DecodeError
+from edgecl.types import Float32, Frame, Skipped
+
+from .engines.base import Engine
+from .preprocess import Preprocessing, picture_of
+
+_QUEUE_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A frame with its feature, shape (D,), float32."""
+
+    frame: Frame
+    feature: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    frame: Frame
+    tensor: Float32
+
+
+class _Failed:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+_END = object()
+
+
+def embed(
+    frames: Iterator[Frame | Skipped],
+    preprocessing: Preprocessing,
+    engine: Engine,
+    *,
+    batch_size: int = 8,
+    max_pixels: int = 50_000_000,
+    n_ahead: int = 128,
+) -> Iterator[list[Embedded | Skipped]]:
+    """Yield features in the order of the frames, in lists of what is ready together.
+
+    An empty list means that nothing came for a while: the caller can commit, look at the clock or
+    stop.
+
+    Args:
+        frames: Frames of a source.
+        preprocessing: How a picture becomes the engine's input.
+        engine: Frozen backbone.
+        batch_size: Most pictures in one engine call; a slow source is not waited for.
+        max_pixels: Pictures with more pixels are skipped before they are decoded.
+        n_ahead: Features that may wait for the caller; bounds memory.
+    """
+    stop = threading.Event()
+    ready: queue.Queue[Any] = queue.Queue(maxsize=2 * batch_size)
+    done: queue.Queue[Any] = queue.Queue(maxsize=max(1, n_ahead // batch_size))
+
+    def decode_all() -> None:
+        for frame in frames:
+            if isinstance(frame, Skipped):
+                item: _Ready | Skipped = frame
+            else:
+                try:
+                    image = picture_of(frame, max_pixels=max_pixels)
+                    item = _Ready(frame, preprocessing.tensor(image))
+                except DecodeError as error:
+                    item = Skipped(frame.id, str(error))
+            if not _put(ready, item, stop):
+                return
+        _put(ready, _END, stop)
+
+    def run_all() -> None:
+        is_open = True
+        while is_open:
+            group: list[_Ready | Skipped] = []
+            while len(group) < batch_size:
+                item = _take(ready, stop, wait=not group)
+                if item is None:
+                    break
+                if item is _END or isinstance(item, _Failed):
+                    is_open = False
+                    break
+                group.append(item)
+            if stop.is_set():
+                return
+            if group and not _put(done, _run(engine, group), stop):
+                return
+            if not is_open:
+                _put(done, item, stop)
+
+    threads = [
+        threading.Thread(target=_guarded(decode_all, ready, stop), name="decode", daemon=True),
+        threading.Thread(target=_guarded(run_all, done, stop), name="engine", daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        while True:
+            try:
+                item = done.get(timeout=_QUEUE_POLL_S)
+            except queue.Empty:
+                item = []
+            if item is _END:
+                return
+            if isinstance(item, _Failed):
+                raise item.error
+            yield item
+    finally:
+        stop.set()
+        # A source that blocks (standard input) cannot be woken; its thread is a daemon.
+        for thread in threads:
+            thread.join(timeout=1)
+
+
+def _run(engine: Engine, group: list[_Ready | Skipped]) -> list[Embedded | Skipped]:
+    tensors = [item.tensor for item in group if isinstance(item, _Ready)]
+    features = iter(engine.run(np.stack(tensors)) if tensors else ())
+    return [
+        Embedded(item.frame, next(features)) if isinstance(item, _Ready) else item for item in group
+    ]
+
+
+def _guarded(
+    work: Callable[[], None], out: queue.Queue[Any], stop: threading.Event
+) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            _put(out, _Failed(error), stop)
+
+    return run
+
+
+def _put(q: queue.Queue[Any], item: object, stop: threading.Event) -> bool:
+    while not stop.is_set():
+        try:
+            q.put(item, timeout=_QUEUE_POLL_S)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _take(q: queue.Queue[Any], stop: threading.Event, *, wait: bool) -> Any:
+    """Take the next item; None when stopped, or when nothing is there and `wait` is off."""
+    while not stop.is_set():
+        try:
+            return q.get(timeout=_QUEUE_POLL_S) if wait else q.get_nowait()
+        except queue.Empty:
+            if not wait:
+                return None
+    return None

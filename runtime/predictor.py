@@ -1,0 +1,89 @@
+"""From pictures to predictions: preprocess, engine, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from edgecl.errors import DecodeError, NothingLearnedError, SourceError
+from edgecl.types import Float32, Pixels, Prediction
+
+from .engines.base import Engine
+from .preprocess import Preprocessing, decode
+from .scoring import LinearScorer
+
+
+class Predictor:
+    """Predicts the class of pictures; nothing is learned.
+
+    Args:
+        engine: Frozen backbone.
+        preprocessing: How a picture becomes the engine's input.
+        scorer: What was learned.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        preprocessing: Preprocessing,
+        scorer: LinearScorer,
+        *,
+        max_pixels: int = 50_000_000,
+    ) -> None:
+        self.engine = engine
+        self.preprocessing = preprocessing
+        self.scorer = scorer
+        self.max_pixels = max_pixels
+
+    def predict(self, picture: str | Path | Pixels, *, top: int = 5) -> Prediction:
+        """Predict one picture.
+
+        Args:
+            picture: Path of a picture file, or RGB pixels (H, W, 3) uint8.
+            top: How many classes to name.
+
+        Raises:
+            DecodeError: The file is not a picture.
+            SourceError: The file cannot be read.
+            NothingLearnedError: There is no class yet.
+        """
+        if isinstance(picture, np.ndarray):
+            name, image = "array", Image.fromarray(picture).convert("RGB")
+        else:
+            name = str(picture)
+            try:
+                data = Path(picture).read_bytes()
+            except OSError as error:
+                raise SourceError(f"{name} cannot be read ({error.strerror})") from error
+            try:
+                image = decode(data, max_pixels=self.max_pixels)
+            except DecodeError as error:
+                raise DecodeError(f"{name}: {error}") from error
+        features = self.engine.run(self.preprocessing.tensor(image)[None])
+        return self.predict_features([name], features, top=top)[0]
+
+    def predict_features(
+        self, names: Sequence[str], features: Float32, *, top: int = 5
+    ) -> list[Prediction]:
+        """Predict features (N, D) whose pictures are called `names`."""
+        return predictions(self.scorer, names, features, top=top)
+
+
+def predictions(
+    scorer: LinearScorer, names: Iterable[str], features: Float32, *, top: int = 5
+) -> list[Prediction]:
+    """Score features (N, D) and name the `top` best classes of each."""
+    if not scorer.labels:
+        raise NothingLearnedError("nothing was learned yet; run `edgecl train-stream SOURCE` first")
+    scores = scorer.scores(features)
+    shares = scorer.probabilities(scores)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(1, top)]
+    out = []
+    for name, row, share in zip(names, best, shares, strict=True):
+        ranked = tuple((scorer.labels[i], float(share[i])) for i in row)
+        out.append(Prediction(path=name, label=ranked[0][0], score=ranked[0][1], top=ranked))
+    return out

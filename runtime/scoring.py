@@ -1,0 +1,76 @@
+"""Scores of a linear head, as arrays: all that prediction needs of what was learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecl.errors import NothingLearnedError, ShapeError
+from edgecl.types import Float32, Float64
+
+
+@dataclass(frozen=True, slots=True)
+class LinearScorer:
+    """A head as weights.
+
+    Args:
+        weights: Shape (D, K), float64.
+        bias: Shape (K,), float64.
+        labels: K class names.
+        kind: `regression` (scores estimate probabilities) or `logits`.
+    """
+
+    weights: Float64
+    bias: Float64
+    labels: tuple[str, ...]
+    kind: str
+
+    def __post_init__(self) -> None:
+        k = len(self.labels)
+        if self.weights.ndim != 2 or self.weights.shape[1] != k or self.bias.shape != (k,):
+            raise ShapeError(
+                f"scorer has weights {self.weights.shape}, bias {self.bias.shape} and {k} labels; "
+                "expected (D, K), (K,) and K"
+            )
+
+    def scores(self, x: Float32) -> Float64:
+        """Return raw scores (N, K) of features (N, D); the largest names the class.
+
+        Raises:
+            NothingLearnedError: There is no class.
+            ShapeError: x is not (N, D).
+        """
+        if not self.labels:
+            raise NothingLearnedError(
+                "nothing was learned yet; run `edgecl train-stream SOURCE` first"
+            )
+        if x.ndim != 2 or x.shape[1] != len(self.weights):
+            raise ShapeError(f"features are {x.shape}; expected (N, {len(self.weights)})")
+        scores: Float64 = x.astype(np.float64) @ self.weights + self.bias  # (N, K)
+        return scores
+
+    def probabilities(self, scores: Float64) -> Float64:
+        """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
+        if self.kind == "logits":
+            e = np.exp(scores - scores.max(axis=1, keepdims=True))
+            shares: Float64 = e / e.sum(axis=1, keepdims=True)
+            return shares
+        return nearest_simplex(scores)
+
+
+def nearest_simplex(scores: Float64) -> Float64:
+    """Return the probability vectors nearest to rows of scores (N, K), in Euclidean distance.
+
+    A least-squares head estimates class probabilities that may leave [0, 1]; the projection is the
+    nearest that does not, and keeps their order.
+
+    Reference: Wang and Carreira-Perpinan 2013, arXiv:1309.1541.
+    """
+    ordered = -np.sort(-scores, axis=1)
+    excess = np.cumsum(ordered, axis=1) - 1
+    k = np.arange(1, scores.shape[1] + 1)
+    n_kept = (ordered - excess / k > 0).sum(axis=1)
+    threshold = np.take_along_axis(excess, n_kept[:, None] - 1, axis=1) / n_kept[:, None]
+    nearest: Float64 = np.maximum(scores - threshold, 0)
+    return nearest

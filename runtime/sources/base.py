@@ -1,0 +1,98 @@
+"""What every source of frames does, and the reading of files that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgecl.errors import UsageError
+from edgecl.types import Frame, Skipped
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"}
+)
+
+
+class Source(Protocol):
+    """A sequence of frames that can be read again from any position."""
+
+    name: str
+
+    def __len__(self) -> int:
+        """Frames in all, or 0 when that is not known."""
+        ...
+
+    def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
+        """Yield what stands at `start` and after it, in order; every position yields one item."""
+        ...
+
+    def ids(self, stop: int) -> Iterator[str]:
+        """Yield the ids of the first `stop` positions; a stream may have to be read for it."""
+        ...
+
+
+class ListSource:
+    """A source whose items are known beforehand.
+
+    Args:
+        name: The source as the user named it.
+        items: One (id, read) a position; `read` makes the frame when its turn comes.
+        shuffle_seed: Seed of the order, None keeps it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        items: Sequence[tuple[str, Callable[[], Frame | Skipped]]],
+        *,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        self.name = name
+        self._items = items
+        self._order = order(len(items), shuffle_seed)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def ids(self, stop: int) -> Iterator[str]:
+        """Yield the ids of the first `stop` positions."""
+        for i in self._order[:stop]:
+            yield self._items[i][0]
+
+    def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
+        """Yield the frames from position `start` on."""
+        for i in self._order[start:]:
+            name, read = self._items[i]
+            try:
+                yield read()
+            except UsageError as error:  # a label that cannot be one
+                yield Skipped(name, str(error))
+
+
+def order(n: int, shuffle_seed: int | None) -> Sequence[int]:
+    """Return the order in which n items are visited."""
+    if shuffle_seed is None:
+        return range(n)
+    permuted: list[int] = np.random.default_rng(shuffle_seed).permutation(n).tolist()
+    return permuted
+
+
+def read_frame(
+    path: Path, *, id: str, label: str | None, source: str, max_bytes: int
+) -> Frame | Skipped:
+    """Read one picture file; what cannot be read is skipped and named."""
+    try:
+        stat = path.stat()
+        if not path.is_file():
+            return Skipped(id, "not a regular file")
+        if stat.st_size > max_bytes:
+            return Skipped(
+                id, f"{stat.st_size / 1e6:.1f} MB are more than the limit of {max_bytes / 1e6:g} MB"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        return Skipped(id, f"cannot be read ({error.strerror or error})")
+    return Frame(id=id, encoded=data, label=label, source=source, time=stat.st_mtime)
