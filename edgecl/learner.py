@@ -134,7 +134,8 @@ class Learner:
 
         written = []
         y = np.array([store.add_class(name) for name in names], dtype=np.int64)
-        for frame, row, class_uid in zip(frames, quantise(x), y.tolist(), strict=True):
+        rows = quantise(x)
+        for frame, row, class_uid in zip(frames, rows, y.tolist(), strict=True):
             written.append(
                 store.add_sample(
                     class_uid,
@@ -147,7 +148,7 @@ class Learner:
                 )
             )
 
-        head.learn_many(x, y, replay)
+        head.learn_many(rows, y, replay)
 
         latency_ms = (time.perf_counter() - begin) * 1e3 / len(frames)
         return [

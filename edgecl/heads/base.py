@@ -7,7 +7,7 @@ contract tests in tests/contracts run every check on every head of `HEADS`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from edgecl.types import Float16, Float32, Float64
 
 Labels = npt.NDArray[np.int64]
 State = dict[str, npt.NDArray[Any]]
+_Rows = TypeVar("_Rows", Float32, Float16)
 
 
 class Memory(Protocol):
@@ -57,9 +58,11 @@ class Head(Protocol):
         ...
 
     def learn_many(
-        self, x: Float32, y: Labels, replay: tuple[Float32, Labels] | None = None
+        self, x: Float32 | Float16, y: Labels, replay: tuple[Float32, Labels] | None = None
     ) -> None:
         """Learn features (N, D) of classes (N,), with stored samples beside them; changes the head.
+
+        float16 features are taken to be quantised already.
 
         Raises:
             ShapeError: Another shape, or not finite.
@@ -108,7 +111,7 @@ class Head(Protocol):
         ...
 
 
-def checked_rows(x: Float32, num_features: int) -> Float32:
+def checked_rows(x: _Rows, num_features: int) -> _Rows:
     """Return x when it is (N, D) and finite.
 
     Raises:
@@ -121,7 +124,7 @@ def checked_rows(x: Float32, num_features: int) -> Float32:
     return x
 
 
-def checked_pair(x: Float32, y: Labels, num_features: int) -> tuple[Float32, Labels]:
+def checked_pair(x: _Rows, y: Labels, num_features: int) -> tuple[_Rows, Labels]:
     """Return x (N, D) and y (N,) when they fit.
 
     Raises:

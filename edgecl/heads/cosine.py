@@ -85,7 +85,7 @@ class UerHead:
         self.learn_many(x[None], np.array([y]))
 
     def learn_many(
-        self, x: Float32, y: Labels, replay: tuple[Float32, Labels] | None = None
+        self, x: Float32 | Float16, y: Labels, replay: tuple[Float32, Labels] | None = None
     ) -> None:
         """Learn features (N, D) of classes (N,) with stored samples beside them.
 
@@ -101,7 +101,7 @@ class UerHead:
         """Return dot-product logits (N, K) of features (N, D)."""
         if not self._moments:
             raise NothingLearnedError("the head knows no class; learn a sample first")
-        z = self._standardised(quantise(checked_rows(x, self.num_features)))
+        z = self._standardised(checked_rows(x, self.num_features))
         scores: Float64 = z.astype(np.float64) @ self._rows.numpy().T.astype(np.float64)
         return scores
 
@@ -216,7 +216,7 @@ class UerHead:
         scale = scale_of(self._sum.second / n - mean * mean) * np.sqrt(d)
         return mean.astype(np.float32), scale.astype(np.float32)
 
-    def _standardised(self, rows: Float16) -> Float32:
+    def _standardised(self, rows: Float16 | Float32) -> Float32:
         z: Float32 = (rows.astype(np.float32) - self._mean) / self._scale
         return z
 

@@ -10,6 +10,7 @@ that never adding it gives: the exactly forgettable head rests on this and on no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -21,11 +22,14 @@ _EXACT_LIMIT = 2.0**53 * GRID * GRID
 FULL, DIAGONAL = "full", "diagonal"
 
 
-def quantise(x: Float32) -> Float16:
+def quantise(x: Float32 | Float16) -> Float16:
     """Round features to float16 on the grid of 2^-12; values beyond float16 are cut to its range.
 
-    The error is at most 2^-13 below 0.5 and half a float16 step above.
+    The error is at most 2^-13 below 0.5 and half a float16 step above. float16 is taken to be
+    rounded already.
     """
+    if x.dtype == np.float16:
+        return cast(Float16, x)
     limit = np.float32(np.finfo(np.float16).max)
     half = np.clip(x, -limit, limit).astype(np.float16).astype(np.float32)
     return (np.round(half / np.float32(GRID)) * np.float32(GRID)).astype(np.float16)

@@ -1,0 +1,122 @@
+"""The one place where tests build what they need."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edgecl.heads.statistics import Moments, quantise
+from edgecl.replay.store import Store, create_store
+from edgecl.types import Frame
+
+# Four parts that even a small picture tells apart, and that differ from sample to sample.
+PARTS = ("bolt-m4", "bracket", "washer", "gasket")
+FEATURE_MAP = "f" * 64
+
+
+def part_picture(part: str, i: int, size: int = 48) -> Image.Image:
+    """Draw a noisy stripe pattern whose direction and colour belong to the part."""
+    k = PARTS.index(part)
+    rng = np.random.default_rng([k, i])
+    y, x = np.mgrid[:size, :size]
+    angle = k * np.pi / len(PARTS) + rng.normal(0, 0.05)
+    wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 0.6 + rng.uniform(0, 6))
+    colour = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [190, 190, 60]])[k]
+    noise = rng.normal(0, 12, (size, size, 3))
+    pixels = np.clip((wave[:, :, None] * 0.5 + 0.5) * colour + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    """Return a picture as file bytes."""
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def part_folder(folder: Path, per_class: int = 6, *, parts: tuple[str, ...] = PARTS, start: int = 0) -> Path:
+    """Write a folder with a sub-folder a part."""
+    for part in parts:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for i in range(start, start + per_class):
+            (folder / part / f"{i:03}.jpg").write_bytes(encode(part_picture(part, i)))
+    return folder
+
+
+def features(
+    n: int, num_features: int = 12, n_classes: int = 3, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return non-negative features (n, D) in clusters and their classes (n,), all classes early."""
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(0, 3, (n_classes, num_features))
+    y = np.concatenate([np.arange(n_classes), rng.integers(0, n_classes, n)])[:n] + 1
+    x = np.maximum(centres[y - 1] + rng.normal(0, 0.3, (n, num_features)), 0)
+    return x.astype(np.float32), y
+
+
+def store(path: Path, num_features: int = 12, *, second_moment: str = "full", **options: Any) -> Store:
+    """Return an open, empty store."""
+    create_store(
+        path, feature_map=FEATURE_MAP, num_features=num_features, second_moment=second_moment
+    )
+    return Store(path, **options)
+
+
+def frame(label: str, i: int, *, seed_part: str | None = None) -> Frame:
+    """Return a labelled frame with a small encoded picture of its own."""
+    pixels = np.random.default_rng([i, len(label)]).integers(0, 255, (8, 8, 3), np.uint8)
+    del seed_part
+    return Frame(id=f"{label}/{i}.png", encoded=encode(Image.fromarray(pixels), "PNG"), label=label)
+
+
+class ListMemory:
+    """What a head may ask of the store, held in a list."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.x: list[np.ndarray] = []
+        self.y: list[int] = []
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Remember learned samples."""
+        self.x += list(quantise(x))
+        self.y += [int(v) for v in y]
+
+    def moments(self, y: int) -> Moments:
+        """Return the statistics of class y."""
+        rows = np.array([x for x, label in zip(self.x, self.y, strict=True) if label == y])
+        return Moments.of(rows, self.kind)
+
+    def stored_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return everything."""
+        return np.array(self.x), np.array(self.y, dtype=np.int64)
+
+
+def run_edgecl(
+    *arguments: object, env: dict[str, str] | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from edgecl.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        env={**os.environ, **(env or {})},
+        timeout=300,
+        check=False,
+    )
+
+
+def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return the JSON object on the last line of stdout."""
+    assert done.returncode == 0, done.stderr
+    value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return value
