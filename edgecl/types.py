@@ -152,7 +152,7 @@ class ForgetRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", clean_label(self.name))
-        if self.name in self.reason:
+        if self.name.casefold() in self.reason.casefold():
             raise UsageError(
                 "the reason holds the class name, which a receipt must not keep; reword it"
             )

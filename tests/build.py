@@ -42,7 +42,9 @@ def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
     return out.getvalue()
 
 
-def part_folder(folder: Path, per_class: int = 6, *, parts: tuple[str, ...] = PARTS, start: int = 0) -> Path:
+def part_folder(
+    folder: Path, per_class: int = 6, *, parts: tuple[str, ...] = PARTS, start: int = 0
+) -> Path:
     """Write a folder with a sub-folder a part."""
     for part in parts:
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,9 @@ def features(
     return x.astype(np.float32), y
 
 
-def store(path: Path, num_features: int = 12, *, second_moment: str = "full", **options: Any) -> Store:
+def store(
+    path: Path, num_features: int = 12, *, second_moment: str = "full", **options: Any
+) -> Store:
     """Return an open, empty store."""
     create_store(
         path, feature_map=FEATURE_MAP, num_features=num_features, second_moment=second_moment
@@ -70,10 +74,9 @@ def store(path: Path, num_features: int = 12, *, second_moment: str = "full", **
     return Store(path, **options)
 
 
-def frame(label: str, i: int, *, seed_part: str | None = None) -> Frame:
+def frame(label: str, i: int) -> Frame:
     """Return a labelled frame with a small encoded picture of its own."""
     pixels = np.random.default_rng([i, len(label)]).integers(0, 255, (8, 8, 3), np.uint8)
-    del seed_part
     return Frame(id=f"{label}/{i}.png", encoded=encode(Image.fromarray(pixels), "PNG"), label=label)
 
 
@@ -89,6 +92,11 @@ class ListMemory:
         """Remember learned samples."""
         self.x += list(quantise(x))
         self.y += [int(v) for v in y]
+
+    def drop(self, y: int) -> None:
+        """Forget a class, as the store does after the head did."""
+        kept = [(x, label) for x, label in zip(self.x, self.y, strict=True) if label != y]
+        self.x, self.y = [x for x, _ in kept], [label for _, label in kept]
 
     def moments(self, y: int) -> Moments:
         """Return the statistics of class y."""

@@ -309,9 +309,11 @@ class Store:
         if n == 0 or total == 0:
             return None
         chosen = rng.choice(total, size=min(n, total), replace=False)
-        ends = np.cumsum([len(uids) for uids in self._stored.values()])
-        starts = ends - [len(uids) for uids in self._stored.values()]
-        classes = list(self._stored)
+        # By uid, not as they came: a reopened store must draw what this one draws.
+        classes = sorted(self._stored)
+        lengths = np.array([len(self._stored[c]) for c in classes])
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
         which = np.searchsorted(ends, chosen, side="right")
         owner = {
             self._stored[classes[c]][int(i - starts[c])]: classes[c]

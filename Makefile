@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both install what they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= cpu,torch,demo,dev
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test types format clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --no-cache-dir --quiet -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/edgecl demo
+
+test: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory types
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest
+
+# The packages of runtime/ and exporters/ are whole only in an installed tree, so that is checked.
+types: $(VENV)/installed
+	rm -rf .typecheck build
+	$(BIN)/pip install --no-cache-dir --quiet --no-deps --target .typecheck .
+	$(BIN)/mypy .typecheck/edgecl
+	rm -rf .typecheck build
+
+format: $(VENV)/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache

@@ -1,0 +1,154 @@
+"""The ridge head against closed forms and scikit-learn."""
+
+from __future__ import annotations
+
+import build
+import numpy as np
+import pytest
+from build import ListMemory
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+from edgecl.heads.ridge import LAMBDA_PER_FEATURE, RidgeHead, scale_of
+from edgecl.heads.statistics import DIAGONAL, FULL, GRID, Moments, fold_limit, quantise
+
+D = 12
+
+
+def closed_form(
+    x: np.ndarray, y: np.ndarray, classes: tuple[int, ...], at: np.ndarray
+) -> np.ndarray:
+    """Scores by scikit-learn, on the same scaled features."""
+    rows = quantise(x).astype(np.float64)
+    scale = scale_of(rows.var(axis=0))
+    model = Ridge(alpha=LAMBDA_PER_FEATURE * x.shape[1], solver="cholesky")
+    model.fit(rows / scale, (y[:, None] == np.array(classes)).astype(float))
+    scores: np.ndarray = model.predict(at.astype(np.float64) / scale)
+    return scores
+
+
+def test_settled_head_equals_scikit_learn() -> None:
+    x, y = build.features(200, D, 4)
+    head = RidgeHead(D)
+    head.learn_many(x, y)
+    head.settle()
+    at, _ = build.features(50, D, 4, seed=1)
+    expected = closed_form(x, y, head.classes, at)
+    np.testing.assert_allclose(head.predict_many(at), expected, atol=1e-9)
+
+
+def test_rank_one_updates_equal_a_solve_with_the_same_centre_and_scale() -> None:
+    x, y = build.features(700, D, 3)
+    head = RidgeHead(D)
+    head.learn_many(x[:512], y[:512])  # the last solve, at 512
+    mean, scale = head._mean.copy(), 1 / head._inverse_scale
+    head.learn_many(x[512:], y[512:])  # 188 updates: two flushes and a part
+    rows = (quantise(x).astype(np.float64) - mean) / scale
+    design = np.column_stack([rows, np.ones(len(rows))])
+    penalty = np.diag([LAMBDA_PER_FEATURE * D] * D + [0.0])
+    targets = (y[:, None] == np.array(head.classes)).astype(float)
+    weights = np.linalg.solve(design.T @ design + penalty, design.T @ targets)
+    at, _ = build.features(50, D, 3, seed=1)
+    z = np.column_stack([(at.astype(np.float64) - mean) / scale, np.ones(len(at))])
+    # float32 in the inverse: 1e-5 is ten times what was seen.
+    np.testing.assert_allclose(head.predict_many(at), z @ weights, atol=1e-5)
+
+
+@given(seed=st.integers(0, 1000), split=st.integers(1, 59))
+@settings(max_examples=25, deadline=None)
+def test_order_and_batching_do_not_change_a_single_bit(seed: int, split: int) -> None:
+    x, y = build.features(60, D, 3)
+    first = RidgeHead(D)
+    first.learn_many(x, y)
+    first.settle()
+    order = np.random.default_rng(seed).permutation(60)
+    second = RidgeHead(D)
+    second.learn_many(x[order][:split], y[order][:split])
+    second.settle()
+    second.learn_many(x[order][split:], y[order][split:])
+    second.settle()
+    columns = [second.classes.index(c) for c in first.classes]
+    assert np.array_equal(first._moments.second, second._moments.second)
+    # The columns stand in another order, and BLAS may treat them in other groups.
+    np.testing.assert_allclose(
+        first.predict_many(x), second.predict_many(x)[:, columns], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("n", [9, 100, 1100])
+def test_forgetting_gives_the_bits_of_never_having_learned(n: int) -> None:
+    x, y = build.features(n, D, 3)
+    head, memory = RidgeHead(D), ListMemory(FULL)
+    head.learn_many(x, y)
+    memory.add(x, y)
+    head.forget(2, memory)
+    never = RidgeHead(D)
+    never.learn_many(x[y != 2], y[y != 2])
+    never.settle()
+    names = {1: "a", 3: "b"}
+    assert np.array_equal(head.scorer(names).weights, never.scorer(names).weights)
+    assert np.array_equal(head.scorer(names).bias, never.scorer(names).bias)
+
+
+def test_forgetting_then_learning_again_equals_having_learned_at_once() -> None:
+    x, y = build.features(90, D, 3)
+    head, memory = RidgeHead(D), ListMemory(FULL)
+    head.learn_many(x, y)
+    memory.add(x, y)
+    head.forget(2, memory)
+    head.learn_many(x[y == 2], np.full((y == 2).sum(), 4))
+    head.settle()
+    once = RidgeHead(D)
+    once.learn_many(x, np.where(y == 2, 4, y))
+    once.settle()
+    columns = [once.classes.index(c) for c in head.classes]
+    np.testing.assert_allclose(head.predict_many(x), once.predict_many(x)[:, columns], atol=1e-9)
+
+
+def test_inexact_sums_are_added_up_anew_instead_of_subtracted() -> None:
+    x, y = build.features(60, D, 3)
+    x = x * 9000  # beyond what float64 adds without rounding
+    head, memory = RidgeHead(D), ListMemory(FULL)
+    head.learn_many(x, y)
+    memory.add(x, y)
+    head.settle()
+    assert not head._moments.is_exact
+    head.forget(2, memory)
+    never = RidgeHead(D)
+    never.learn_many(x[y != 2], y[y != 2])
+    never.settle()
+    np.testing.assert_allclose(head.predict_many(x), never.predict_many(x), atol=1e-8)
+
+
+@given(st.lists(st.floats(-70000, 70000, width=32), min_size=1, max_size=30))
+def test_quantised_values_lie_on_the_grid_and_near_the_input(values: list[float]) -> None:
+    x = np.array(values, np.float32)
+    q = quantise(x)
+    assert q.dtype == np.float16
+    assert np.array_equal(q.astype(np.float64) / GRID, np.round(q.astype(np.float64) / GRID))
+    limit = float(np.finfo(np.float16).max)
+    step = np.maximum(GRID / 2, np.abs(x) * 2.0**-11)
+    assert (np.abs(q.astype(np.float64) - np.clip(x, -limit, limit)) <= step + GRID / 2).all()
+    assert np.array_equal(quantise(q.astype(np.float32)), q)
+
+
+@pytest.mark.parametrize("kind", [FULL, DIAGONAL])
+def test_moments_survive_packing_and_add_exactly(kind: str) -> None:
+    x = quantise(build.features(50, D)[0])
+    whole, a, b = Moments.of(x, kind), Moments.of(x[:20], kind), Moments.of(x[20:], kind)
+    again = Moments.unpack(whole.n, *whole.pack(), kind)
+    for got in (again, a.plus(b)):
+        assert got.n == 50
+        assert np.array_equal(got.total, whole.total)
+        assert np.array_equal(got.second, whole.second)
+    back = whole.minus(b)
+    assert np.array_equal(back.second, a.second)
+    assert np.array_equal(back.total, a.total)
+
+
+def test_folded_statistics_are_never_larger_than_the_rows_they_replace() -> None:
+    for d in (64, 1280, 1752):
+        n = fold_limit(d, FULL)
+        packed = sum(len(part) for part in Moments.empty(d, FULL).pack())
+        assert packed <= n * d * 2 < packed + 2 * d

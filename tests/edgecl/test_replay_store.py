@@ -1,0 +1,364 @@
+"""The store: transactions, capacity, statistics, refusal of what does not belong."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import build
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgecl.errors import FeatureMapError, IntegrityError, ShapeError, StoreError, UnknownClassError
+from edgecl.heads.statistics import FULL, Moments, fold_limit, quantise
+from edgecl.replay import schema
+from edgecl.replay.sampling import class_to_evict
+from edgecl.replay.store import Position, Store
+
+D = 12
+
+
+def add(
+    store: Store, label: str, x: np.ndarray, i: int, picture: bytes = b"picture"
+) -> tuple[int, bool]:
+    return store.add_sample(
+        store.add_class(label),
+        quantise(x),
+        lambda: picture,
+        source="test",
+        frame=f"{i}",
+        time=1.0,
+        rng=np.random.default_rng([0, store.step]),
+    )
+
+
+def fill(store: Store, n: int, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    x, y = build.features(n, D, n_classes, seed)
+    with store.transaction():
+        for i in range(n):
+            add(store, f"class-{y[i]}", x[i], i)
+    return x, y
+
+
+def test_pragmas_hold_and_are_read_back(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        for pragma, value in {
+            "secure_delete": 1,
+            "foreign_keys": 1,
+            "synchronous": 2,
+            "journal_mode": "wal",
+            "user_version": schema.SCHEMA_VERSION,
+        }.items():
+            assert store.connection.execute(f"PRAGMA {pragma}").fetchone()[0] == value
+
+
+def test_an_sqlite_without_secure_delete_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.db"
+    build.store(path).close()
+
+    class Weak(sqlite3.Connection):
+        def execute(self, sql: str, *args: object) -> sqlite3.Cursor:
+            return super().execute(sql.replace("secure_delete = ON", "secure_delete = OFF"), *args)
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **k, factory=Weak))
+    with pytest.raises(IntegrityError, match="secure_delete = 0"):
+        Store(path)
+
+
+def test_a_failed_transaction_leaves_everything_as_before(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", capacity_samples=10) as store:
+        fill(store, 20)
+        before = "\n".join(store.connection.iterdump())
+        memory = (store.step, store.n_seen(), store.n_stored(), store.stored_bytes)
+        with pytest.raises(RuntimeError, match="pulled plug"), store.transaction():
+            fill_inside(store)
+            raise RuntimeError("pulled plug")
+        assert "\n".join(store.connection.iterdump()) == before
+        assert (store.step, store.n_seen(), store.n_stored(), store.stored_bytes) == memory
+
+
+def fill_inside(store: Store) -> None:
+    x, _ = build.features(15, D, 3, 9)
+    for i in range(15):
+        add(store, "new class", x[i], i)
+    store.set_position("k", Position(3, b"d", False))
+
+
+def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", capacity_samples=10) as store:
+        fill(store, 40)
+        expected = (store.step, store.n_seen(), store.n_stored(), dict(store.names))
+    with Store(tmp_path / "s.db", capacity_samples=10) as again:
+        assert (again.step, again.n_seen(), again.n_stored(), dict(again.names)) == expected
+        assert again.step == 40
+
+
+@given(
+    labels=st.lists(st.integers(1, 4), min_size=1, max_size=60),
+    capacity=st.integers(1, 12),
+)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_capacity_holds_and_statistics_count_every_sample(
+    tmp_path: Path, labels: list[int], capacity: int
+) -> None:
+    path = tmp_path / f"{np.random.default_rng().integers(1 << 60)}.db"
+    x, _ = build.features(len(labels), D, 1)
+    with build.store(path, capacity_samples=capacity) as store:
+        for i, label in enumerate(labels):
+            with store.transaction():
+                add(store, f"class-{label}", x[i], i)
+            assert sum(store.n_stored().values()) == min(i + 1, capacity)
+        (n_pictures,) = store.connection.execute("SELECT count(*) FROM pictures").fetchone()
+        assert n_pictures == min(len(labels), capacity)
+        rows = quantise(x)
+        for uid, name in store.names.items():
+            mine = np.array([f"class-{c}" == name for c in labels])
+            expected = Moments.of(rows[mine], FULL)
+            assert store.moments(uid).n == mine.sum()
+            assert np.array_equal(store.moments(uid).second, expected.second)
+        # Balanced: no class keeps more than one above a class that had more to give.
+        kept = store.n_stored()
+        seen = store.n_seen()
+        for a in kept:
+            for b in kept:
+                assert kept[a] <= kept[b] + 1 or kept[b] == seen[b]
+
+
+def test_bytes_are_bounded_too(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", capacity_bytes=1000) as store, store.transaction():
+        x, _ = build.features(30, D, 1)
+        for i in range(30):
+            add(store, f"class-{i % 3}", x[i], i, picture=bytes(150))
+            assert store.stored_bytes <= 1000
+        _, is_stored = add(store, "class-0", x[0], 99, picture=bytes(2000))
+        assert not is_stored
+        assert sum(store.n_stored().values()) == 6
+
+
+def test_the_reservoir_keeps_every_sample_of_a_class_equally_likely() -> None:
+    kept_runs = Counter[int]()
+    runs, n, capacity = 4000, 12, 4
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        kept: list[int] = []
+        for i in range(n):
+            if len(kept) < capacity:
+                kept.append(i)
+            elif class_to_evict({1: len(kept)}, 1, i + 1, rng) == 1:
+                kept.pop(int(rng.integers(len(kept))))
+                kept.append(i)
+        kept_runs.update(kept)
+    expected = capacity / n
+    # Five standard deviations of a binomial share.
+    slack = 5 * np.sqrt(expected * (1 - expected) / runs)
+    assert all(abs(kept_runs[i] / runs - expected) < slack for i in range(n))
+
+
+def test_a_small_class_displaces_a_sample_of_the_largest_one() -> None:
+    rng = np.random.default_rng(0)
+    assert class_to_evict({1: 5, 2: 9, 3: 9}, 1, 6, rng) == 2
+    assert class_to_evict({2: 9}, 7, 1, rng) == 2
+
+
+def test_statistics_fold_once_they_are_smaller_and_stay_exact(tmp_path: Path) -> None:
+    limit = fold_limit(D, FULL)
+    n = 2 * limit + 7
+    x, _ = build.features(n, D, 1)
+    with build.store(tmp_path / "s.db", capacity_samples=5) as store:
+        with store.transaction():
+            for i in range(n):
+                add(store, "one", x[i], i)
+        (n_rows,) = store.connection.execute("SELECT count(*) FROM features").fetchone()
+        assert n_rows <= 7 + 5
+        uid = store.class_uid("one")
+        expected = Moments.of(quantise(x), FULL)
+        assert store.moments(uid).n == n
+        assert np.array_equal(store.moments(uid).second, expected.second)
+        (orphans,) = store.connection.execute(
+            "SELECT count(*) FROM samples WHERE NOT is_stored AND is_folded"
+        ).fetchone()
+        assert orphans == 0
+
+
+def test_drawing_gives_stored_rows_once_each_and_notes_the_replay(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", capacity_samples=10) as store:
+        fill(store, 30)
+        rows, labels = store.stored_rows()
+        with store.transaction():
+            drawn = store.draw(6, np.random.default_rng(1))
+        assert drawn is not None
+        x, y = drawn
+        known = {(r.tobytes(), int(c)) for r, c in zip(rows, labels, strict=True)}
+        got = {(r.astype(np.float16).tobytes(), int(c)) for r, c in zip(x, y, strict=True)}
+        assert len(got) == 6
+        assert got <= known
+        (n,) = store.connection.execute("SELECT sum(n_replays) FROM samples").fetchone()
+        assert n == 6
+        with store.transaction():
+            everything = store.draw(99, np.random.default_rng(1))
+        assert everything is not None
+        assert len(everything[0]) == 10
+
+
+def test_nothing_can_be_drawn_from_an_empty_store(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        assert store.draw(5, np.random.default_rng(0)) is None
+
+
+def test_a_feature_of_another_map_or_shape_is_refused(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store, store.transaction():
+        uid = store.add_class("a")
+        rest = {"source": "", "frame": "", "time": 0.0, "rng": np.random.default_rng(0)}
+        with pytest.raises(FeatureMapError, match="another|cannot be learned"):
+            store.add_sample(
+                uid,
+                np.zeros(D, np.float16),
+                bytes,
+                feature_map="e" * 64,
+                **rest,  # type: ignore[arg-type]
+            )
+        for bad in (np.zeros(D + 1, np.float16), np.zeros(D, np.float32)):
+            with pytest.raises(ShapeError):
+                store.add_sample(uid, bad, bytes, **rest)  # type: ignore[arg-type]
+
+
+def test_unknown_class_names_the_known_ones(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        with pytest.raises(UnknownClassError, match="nothing was learned"):
+            store.class_uid("cup")
+        fill(store, 3)
+        with pytest.raises(UnknownClassError, match="class-1"):
+            store.class_uid("cup")
+
+
+def test_a_newer_schema_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    build.store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(IntegrityError, match="schema 99") as caught:
+        Store(path)
+    assert caught.value.exit_code == 4
+
+
+def test_an_older_schema_is_migrated_in_a_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.db"
+    build.store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 0")
+    connection.close()
+    with pytest.raises(IntegrityError, match="schema 0"):
+        Store(path)
+
+    def step(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE added(x)")
+
+    def broken(connection: sqlite3.Connection) -> None:
+        step(connection)
+        raise ValueError("half way")
+
+    monkeypatch.setitem(schema.MIGRATIONS, 0, broken)
+    with pytest.raises(ValueError, match="half way"):
+        Store(path)
+    monkeypatch.setitem(schema.MIGRATIONS, 0, step)
+    with Store(path) as store:
+        assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="missing"):
+        Store(tmp_path / "none.db")
+    (tmp_path / "text.db").write_text("not a database, but long enough to look like one" * 30)
+    with pytest.raises(IntegrityError, match="damaged"):
+        Store(tmp_path / "text.db")
+
+
+def test_a_locked_store_says_so_and_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecl.replay.store._BUSY_TIMEOUT_MS", 20)
+    with build.store(tmp_path / "s.db") as store:
+        other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked.*wait"):
+            fill(store, 3)
+        other.execute("ROLLBACK")
+        other.close()
+        assert store.step == 0
+        fill(store, 3)
+        assert store.step == 3
+
+
+def test_a_full_disk_says_so_and_keeps_nothing(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        fill(store, 3)
+        (pages,) = store.connection.execute("PRAGMA page_count").fetchone()
+        store.connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="free some disk space"), store.transaction():
+            add(store, "big", np.zeros(D, np.float32), 0, picture=bytes(500_000))
+        assert store.step == 3
+        assert "big" not in store.names.values()
+
+
+def test_read_only_cannot_write(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        fill(store, 3)
+    with Store(tmp_path / "s.db", read_only=True) as store:
+        assert store.step == 3
+        with pytest.raises(StoreError, match="writable"):
+            fill(store, 1)
+
+
+def test_a_kept_head_is_valid_for_one_version_only(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        with store.transaction():
+            store.save_head("state", "uer", {"rows": np.ones((2, 3), np.float32)})
+        kept = store.load_head("state", "uer")
+        assert kept is not None
+        assert np.array_equal(kept["rows"], np.ones((2, 3)))
+        assert store.load_head("state", "ridge") is None
+        with store.transaction(changes_head=False):
+            store.set_position("k", Position(1, b"x", True))
+        assert store.load_head("state", "uer") is not None
+        fill(store, 1)
+        assert store.load_head("state", "uer") is None
+
+
+def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        x, _ = build.features(4, D, 1)
+        with store.transaction():
+            for i, label in enumerate(("washer", "bolt", "washer", "bolt")):
+                store.add_sample(
+                    store.add_class(label),
+                    quantise(x[i]),
+                    lambda: b"p",
+                    source="washers.csv",
+                    frame=f"{i}",
+                    time=0.0,
+                    rng=np.random.default_rng(0),
+                )
+        with store.transaction():
+            erased = store.delete_class(store.class_uid("washer"))
+        assert erased == {
+            "samples": 2,
+            "features": 2,
+            "pictures": 2,
+            "class_stats": 0,
+            "classes": 1,
+        }
+        assert "washer" not in "\n".join(store.connection.iterdump())
+        assert store.n_stored() == {store.class_uid("bolt"): 2}
+        assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -1,0 +1,246 @@
+"""Unlearning: exact, erased from the disk, receipted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import build
+import numpy as np
+import pytest
+
+from edgecl.errors import IntegrityError, RequestError, UnknownClassError, UsageError
+from edgecl.heads import HEADS
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store
+from edgecl.types import ForgetRequest
+from edgecl.unlearning import erase
+from edgecl.unlearning import request as unlearning
+from edgecl.unlearning.receipt import all_receipts, append_receipt, find_tombstone, receipt_by_id
+
+every_head = pytest.mark.parametrize("name", list(HEADS))
+LABELS = ("purple bracket", "brass washer", "steel gasket")
+
+
+def teach(home: Home, n: int = 30, labels: tuple[str, ...] = LABELS) -> None:
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        x, y = build.features(n, store.num_features, 3)
+        kept = [i for i in range(n) if LABELS[y[i] - 1] in labels]
+        learner.learn_many([build.frame(LABELS[y[i] - 1], i) for i in kept], x[kept])
+        learner.settle()
+
+
+def forget(home: Home, name: str, *, verify: bool = True) -> unlearning.Unlearned:
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store)
+        return unlearning.forget_class(home, learner, ForgetRequest(name), verify=verify)
+
+
+def pick(home: Home, head: str) -> None:
+    with open_store(home) as store:
+        open_learner(home, store, head=head)
+
+
+@every_head
+def test_every_trace_of_a_forgotten_class_is_gone_from_every_file(home: Home, name: str) -> None:
+    pick(home, name)
+    teach(home)
+    needles = [LABELS[1].encode()]
+    with open_store(home) as store:
+        uid = store.class_uid(LABELS[1])
+        for (data,) in store.connection.execute(
+            "SELECT data FROM pictures JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+        ):
+            needles.append(data[60:100])
+        for (x,) in store.connection.execute(
+            "SELECT x FROM features JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+        ):
+            needles.append(x[:64])
+    content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
+    assert all(needle in content for needle in needles)
+    done = forget(home, LABELS[1])
+    assert done.verified, done.faults
+    assert done.receipt.body["mode"] == HEADS[name].mode
+    content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
+    assert not any(needle in content for needle in needles)
+    assert LABELS[0].encode() in content
+
+
+def test_the_head_is_the_one_that_never_saw_the_class(
+    home: Home, copy_of: Callable[[Path], Path]
+) -> None:
+    other = Home(copy_of(home.path))
+    teach(home)
+    forget(home, LABELS[1])
+    teach(other, labels=(LABELS[0], LABELS[2]))
+    weights = []
+    for device in (home, other):
+        with open_store(device) as store:
+            weights.append(open_learner(device, store).head.scorer(store.names))
+    assert np.array_equal(weights[0].weights, weights[1].weights)
+    assert np.array_equal(weights[0].bias, weights[1].bias)
+    assert weights[0].labels == weights[1].labels
+
+
+@every_head
+def test_after_the_last_class_the_home_is_as_after_init(
+    home: Home, copy_of: Callable[[Path], Path], name: str
+) -> None:
+    pick(home, name)
+    fresh = Home(copy_of(home.path))
+    teach(home)
+    for label in LABELS:
+        forget(home, label)
+    tables = [
+        "classes",
+        "samples",
+        "features",
+        "pictures",
+        "class_stats",
+        "head",
+        "positions",
+        "feature_maps",
+    ]
+    with open_store(home) as ours, open_store(fresh) as theirs:
+        for table in tables:
+            rows = [
+                s.connection.execute(f"SELECT * FROM {table}").fetchall() for s in (ours, theirs)
+            ]
+            assert rows[0] == rows[1], table
+        heads = [open_learner(d, s).head for d, s in ((home, ours), (fresh, theirs))]
+        states = [head.state() for head in heads]
+        assert all(np.array_equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_unknown_class_changes_nothing(home: Home) -> None:
+    teach(home)
+    with open_store(home) as store:
+        before = "\n".join(store.connection.iterdump())
+    with pytest.raises(UnknownClassError, match="unicorn"):
+        forget(home, "unicorn")
+    with open_store(home) as store:
+        assert "\n".join(store.connection.iterdump()) == before
+
+
+def test_a_class_learned_again_gets_a_new_uid_and_the_old_one_stays_a_tombstone(home: Home) -> None:
+    teach(home)
+    done = forget(home, LABELS[1])
+    with open_store(home) as store:
+        assert find_tombstone(home, store, LABELS[1]) == done.receipt.receipt_id
+        assert find_tombstone(home, store, "never seen") is None
+    teach(home)
+    with open_store(home) as store:
+        assert store.class_uid(LABELS[1]) > done.receipt.body["class_uid"]
+        assert find_tombstone(home, store, LABELS[1]) is not None
+
+
+def test_a_failure_before_the_commit_leaves_class_and_head(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(home)
+    with open_store(home) as store:
+        before = "\n".join(store.connection.iterdump())
+        learner = open_learner(home, store)
+        state = learner.head.state()
+
+        def fail(*_: object) -> None:
+            raise OSError("pulled plug")
+
+        monkeypatch.setattr(unlearning, "add_tombstone", fail)
+        with pytest.raises(OSError, match="pulled plug"):
+            unlearning.forget_class(home, learner, ForgetRequest(LABELS[1]))
+        assert "\n".join(store.connection.iterdump()) == before
+        after = learner.head.state()
+        assert all(np.array_equal(state[k], after[k]) for k in state)
+
+
+def test_an_erasure_that_was_cut_off_is_finished_by_the_next_command(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(unlearning, "scrub", lambda _: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            forget(home, LABELS[1])
+    with open_store(home) as store:
+        assert LABELS[1] not in store.names.values()
+        assert [r.body["kind"] for r in all_receipts(store)] == ["forget"]
+        (report,) = unlearning.finish_erasures(store)
+        assert report["busy"] == 0
+        assert [r.body["kind"] for r in all_receipts(store)] == ["forget", "erasure"]
+        assert unlearning.finish_erasures(store) == []
+    content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
+    assert LABELS[1].encode() not in content
+
+
+def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(home)
+    monkeypatch.setattr(erase, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr("edgecl.replay.store._BUSY_TIMEOUT_MS", 20)
+    reader = sqlite3.connect(home.database, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM pictures").fetchone()
+    done = forget(home, LABELS[1])
+    assert done.erasure["busy"] == 1
+    assert done.verified is False
+    assert any("another process was reading" in fault for fault in done.faults)
+    reader.execute("ROLLBACK")
+    reader.close()
+    with open_store(home) as store:
+        assert unlearning.finish_erasures(store)[-1]["busy"] == 0
+    content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
+    assert LABELS[1].encode() not in content
+
+
+def test_the_check_finds_bytes_that_were_left(home: Home) -> None:
+    teach(home)
+    (home.path / "notes.txt").write_text(f"look for the {LABELS[1]} tomorrow")
+    done = forget(home, LABELS[1])
+    assert done.verified is False
+    assert any("notes.txt" in fault for fault in done.faults)
+
+
+def test_a_receipt_names_no_class_and_the_reason_must_not_either(home: Home) -> None:
+    teach(home)
+    done = forget(home, LABELS[1])
+    assert LABELS[1] not in repr(done.receipt)
+    with pytest.raises(UsageError, match="reason"):
+        ForgetRequest(LABELS[1], f"the {LABELS[1].upper()} left")
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("UPDATE receipts SET body = replace(body, 'forget', 'forgot') WHERE number = 3", "r3"),
+        ("UPDATE receipts SET previous = replace(previous, 'a', 'b') WHERE number = 2", "r2"),
+        ("DELETE FROM receipts WHERE number = 2", "r2"),
+    ],
+)
+def test_any_change_of_the_chain_is_found_and_named(tmp_path: Path, sql: str, named: str) -> None:
+    with build.store(tmp_path / "s.db") as store:
+        for i in range(4):
+            with store.transaction():
+                append_receipt(store, {"kind": "forget", "n": i})
+        assert [r.body["n"] for r in all_receipts(store)] == [0, 1, 2, 3]
+        assert receipt_by_id(store, "r2").body["n"] == 1
+        with pytest.raises(RequestError, match="r9"):
+            receipt_by_id(store, "r9")
+        with store.transaction():
+            store.connection.execute(sql)
+        with pytest.raises(IntegrityError, match=named):
+            all_receipts(store)
+
+
+def test_bytes_are_found_across_chunk_borders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase, "_CHUNK", 16)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "f.bin").write_bytes(b"." * 12 + b"needle" + b"." * 30)
+    found = erase.find_bytes(tmp_path, {"a": b"needle", "b": b"absent"})
+    assert list(found) == ["a"]
+    assert found["a"][0].endswith("f.bin")

@@ -1,0 +1,301 @@
+"""Pictures of every kind become the tensor that timm's own transform makes, or are refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import tracemalloc
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+from skimage import data as photographs
+
+import build
+from edgecl.errors import DecodeError, IntegrityError
+from edgecl.runtime.preprocess import Preprocessing, decode, encode_png, picture_of, shrink
+from edgecl.types import Frame
+
+HALF = (0.5, 0.5, 0.5)
+LITE0 = Preprocessing(64, 0.875, "bicubic", HALF, HALF)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and holds nothing of it."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    idat = zlib.compress(b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", idat) + chunk(b"IEND", b"")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Warnings of other packages are not what is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    return build.encode(image, format, **options)
+
+
+def grey(values: list[list[int]], mode: str = "L") -> Image.Image:
+    dtype = {"L": np.uint8, "I;16": np.uint16, "F": np.float32}[mode]
+    return Image.fromarray(np.array(values, dtype))
+
+
+@pytest.mark.parametrize("model_name", ["tf_efficientnet_lite0", "resnet18", "test_vit"])
+@pytest.mark.parametrize("size", [224, 64])
+@pytest.mark.parametrize("photograph", ["astronaut", "coffee", "chelsea", "rocket"])
+def test_tensor_equals_timms_evaluation_transform(
+    photograph: str, size: int, model_name: str
+) -> None:
+    image = Image.fromarray(getattr(photographs, photograph)())
+    with quiet():
+        model = timm.create_model(model_name, pretrained=False)
+    config = timm.data.resolve_model_data_config(model) | {"input_size": (3, size, size)}
+    expected = timm.data.create_transform(**config, is_training=False)(image).numpy()
+    ours = Preprocessing(
+        size, config["crop_pct"], config["interpolation"], config["mean"], config["std"]
+    )
+    assert ours.tensor(image).shape == expected.shape
+    assert np.abs(ours.tensor(image) - expected).max() <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello, I am no picture\n" * 20, "cannot identify"),
+        (encoded(build.part_picture("washer", 0), "JPEG")[:-600], "truncated"),
+        (encoded(build.part_picture("washer", 0))[:1000], "truncated"),
+    ],
+    ids=["empty", "text", "truncated jpeg", "truncated png"],
+)
+def test_what_is_no_whole_picture_is_refused_with_its_reason(content: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        decode(content)
+
+
+def test_float_pixels_are_refused() -> None:
+    with pytest.raises(DecodeError, match="floating-point"):
+        decode(encoded(grey([[0.5, 0.25]], "F"), "TIFF"))  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("side", [60_000, 9_000], ids=["above Pillow's limit", "below it"])
+def test_decompression_bomb_is_refused_from_its_header(side: int) -> None:
+    bomb = png_header(side, side)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match=r"pixels|exceeds limit"):
+            decode(bomb, max_pixels=50_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_pixel_limit_refuses_one_more_and_takes_exactly_as_many() -> None:
+    picture = encoded(Image.new("RGB", (11, 10)))
+    assert decode(picture, max_pixels=110).size == (11, 10)
+    with pytest.raises(DecodeError, match="11 x 10 pixels are more"):
+        decode(picture, max_pixels=109)
+
+
+def test_damaged_exif_is_refused_or_ignored_but_never_escapes() -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    exif[0x10E] = "hello"
+    picture = encoded(Image.new("RGB", (8, 4)), "JPEG", exif=exif)
+    start, length = picture.index(b"Exif"), len(exif.tobytes())
+    outcomes = set()
+    for i in range(start + 6, start + length):
+        for value in (0, 1, 7, 255):
+            broken = picture[:i] + bytes([value]) + picture[i + 1 :]
+            with quiet():
+                try:
+                    outcomes.add(decode(broken).mode)
+                except DecodeError:
+                    outcomes.add("refused")
+    assert "RGB" in outcomes
+
+
+def with_transparency() -> Image.Image:
+    image = grey([[0, 1], [1, 0]]).convert("P")
+    image.putpalette([255, 0, 0, 0, 0, 255] + [0] * 762)
+    image.info["transparency"] = bytes([0, 255])
+    return image
+
+
+def plain_palette() -> Image.Image:
+    image = with_transparency()
+    del image.info["transparency"]
+    return image
+
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: encoded(Image.new("RGB", (1, 1), (1, 2, 3))), [[(1, 2, 3)]]),
+        (lambda: encoded(grey([[0, 7, 255]])), [[(0,) * 3, (7,) * 3, (255,) * 3]]),
+        (lambda: encoded(Image.new("LA", (1, 1), (9, 0))), [[(9, 9, 9)]]),
+        (lambda: encoded(Image.new("RGBA", (1, 1), (9, 8, 7, 0))), [[(9, 8, 7)]]),
+        (lambda: encoded(plain_palette()), [[RED, BLUE], [BLUE, RED]]),
+        (lambda: encoded(with_transparency()), [[RED, BLUE], [BLUE, RED]]),
+        (lambda: encoded(plain_palette(), "GIF"), [[RED, BLUE], [BLUE, RED]]),
+        (
+            lambda: encoded(grey([[0, 255, 256, 32768, 65535]], "I;16")),
+            [[(0,) * 3, (0,) * 3, (1,) * 3, (128,) * 3, (255,) * 3]],
+        ),
+        (
+            lambda: encoded(grey([[0, 32768]], "I;16"), "TIFF"),
+            [[(0,) * 3, (128,) * 3]],
+        ),
+        (
+            lambda: encoded(Image.fromarray(np.array([[True, False]]))),
+            [[(255,) * 3, (0,) * 3]],
+        ),
+    ],
+    ids=[
+        "one pixel",
+        "grey",
+        "grey with alpha",
+        "rgba",
+        "palette",
+        "palette with transparency",
+        "gif",
+        "16-bit png",
+        "16-bit tiff",
+        "one bit",
+    ],
+)
+def test_every_kind_of_picture_becomes_8_bit_rgb(
+    make: Callable[[], bytes], expected: list[list[tuple[int, ...]]]
+) -> None:
+    image = decode(make())
+    assert image.mode == "RGB"
+    assert np.asarray(image).tolist() == [[list(p) for p in row] for row in expected]
+    x = LITE0.tensor(image)
+    assert x.shape == (3, 64, 64)
+    assert np.isfinite(x).all()
+
+
+def test_cmyk_jpeg_keeps_its_colour() -> None:
+    image = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image).astype(int) - RED).max() <= 6  # JPEG rounding
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_to_the_pixels(orientation: int) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16] = 255  # the top left quarter is white
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture = encoded(Image.fromarray(np.ascontiguousarray(turned)), "JPEG", quality=95, exif=exif)
+    image = np.asarray(decode(picture)).astype(int)
+    assert image.shape == upright.shape
+    assert np.abs(image - upright).max() <= 8  # JPEG rounding
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (3, 5000)])
+def test_extreme_aspect_keeps_the_middle_and_memory_small(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, (0, 0, 0))
+    image.paste((255, 255, 255), (size[0] * 2 // 5, size[1] * 2 // 5, size[0], size[1] * 3 // 5 + 1))
+    tracemalloc.start()
+    try:
+        x = LITE0.tensor(image)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert x.shape == (3, 64, 64)
+    assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((200, 100), (128, 64)),
+        ((100, 200), (64, 128)),
+        ((100, 100), (64, 64)),
+        ((1000, 10), (128, 64)),
+        ((150, 100), (96, 64)),
+    ],
+)
+def test_shrink_gives_the_short_side_and_at_most_twice_the_long_one(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    small = shrink(Image.new("RGB", size, (10, 200, 30)), 64)
+    assert small[:2] == b"\xff\xd8"
+    assert decode(small).size == expected
+
+
+def test_shrink_keeps_what_the_backbone_sees() -> None:
+    image = Image.fromarray(photographs.coffee())
+    before, after = LITE0.tensor(image), LITE0.tensor(decode(shrink(image, LITE0.resize_side)))
+    # Two resamplings and one JPEG (quality 95) apart: small on the whole, larger on single edges.
+    assert np.abs(before - after).mean() < 0.03
+
+
+@pytest.mark.parametrize("is_grey", [True, False])
+def test_encode_png_gives_the_same_pixels_back(is_grey: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    if is_grey:
+        pixels = pixels[:, :, :1].repeat(3, axis=2)
+    data = encode_png(pixels)
+    assert Image.open(io.BytesIO(data)).mode == ("L" if is_grey else "RGB")
+    assert np.array_equal(np.asarray(decode(data)), pixels)
+    assert np.array_equal(np.asarray(picture_of(Frame(id="a", pixels=pixels))), pixels)
+    assert np.array_equal(np.asarray(picture_of(Frame(id="a", encoded=data))), pixels)
+
+
+def test_preprocessing_survives_json() -> None:
+    text = json.dumps(LITE0.as_json())
+    assert Preprocessing.from_json(json.loads(text)) == LITE0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 0},
+        {"crop_pct": 0.0},
+        {"crop_pct": 1.01},
+        {"crop_pct": float("nan")},
+        {"interpolation": "area"},
+        {"std": (0.5, 0.0, 0.5)},
+        {"mean": (float("nan"), 0.5, 0.5)},
+    ],
+    ids=str,
+)
+def test_preprocessing_that_cannot_be_used_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(IntegrityError, match="cannot be used"):
+        Preprocessing.from_json(LITE0.as_json() | change)
+
+
+@pytest.mark.parametrize("values", [(0.5, 0.5), (0.5,) * 4])
+def test_mean_of_another_length_is_refused(values: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="unpack"):
+        Preprocessing.from_json(LITE0.as_json() | {"mean": values})
