@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -81,6 +82,11 @@ class HeadConfig:
 
     name: str = "ridge"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("head.name", self.name, ("ridge", "uer"))
+        if self.seed < 0:
+            raise ConfigError(f"head.seed = {self.seed} must be 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +168,8 @@ def _unknown(where: str, what: str, given: str, known: dict[str, Any]) -> str:
 def _positive(section: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if value <= 0:
-            raise ConfigError(f"{section}.{name} = {value} must be above 0")
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{section}.{name} = {value} must be a number above 0")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

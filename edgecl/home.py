@@ -35,6 +35,9 @@ _CONFIG, _KEY, _DATABASE, _ENGINE, _LOCK = (
 )
 
 
+_KEY_BYTES = 32
+
+
 class Home:
     """An existing device home.
 
@@ -62,6 +65,11 @@ class Home:
                 f"the device key {path / _KEY} cannot be read ({error.strerror}); restore it from "
                 "a backup of this home"
             ) from error
+        if len(self.key) != _KEY_BYTES:
+            raise IntegrityError(
+                f"the device key {path / _KEY} has {len(self.key)} bytes; expected {_KEY_BYTES}; "
+                "restore it from a backup of this home"
+            )
 
     @property
     def database(self) -> Path:
@@ -122,6 +130,22 @@ def is_home(path: Path) -> bool:
     return (path / _CONFIG).is_file()
 
 
+def check_place(path: Path, *, force: bool = False) -> None:
+    """Check that a home can be made here.
+
+    Raises:
+        RequestError: A home is there and `force` is off, or something else is there.
+    """
+    if is_home(path):
+        if not force:
+            raise RequestError(
+                f"there is an edgecl home at {path} already; use it, name another with --home, or "
+                "replace it and all it learned with --force"
+            )
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RequestError(f"{path} exists and is no edgecl home; name another place with --home")
+
+
 def make_home(
     path: Path, config: Config, fill: Callable[[Path, Path], None], *, force: bool = False
 ) -> Home:
@@ -136,14 +160,8 @@ def make_home(
     Raises:
         RequestError: Something else is there.
     """
-    path = Path(os.path.abspath(path))
-    if is_home(path) and not force:
-        raise RequestError(
-            f"there is an edgecl home at {path} already; use it, name another with --home, or "
-            "replace it and all it learned with --force"
-        )
-    if path.exists() and not is_home(path) and (not path.is_dir() or any(path.iterdir())):
-        raise RequestError(f"{path} exists and is no edgecl home; name another place with --home")
+    path = Path(os.path.realpath(path))
+    check_place(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -151,7 +169,7 @@ def make_home(
         save_config(config, part / _CONFIG)
         descriptor = os.open(part / _KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
+            file.write(secrets.token_bytes(_KEY_BYTES))
         fill(part / _ENGINE, part / _DATABASE)
         if is_home(path):
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))

@@ -152,7 +152,8 @@ class ForgetRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", clean_label(self.name))
-        if self.name.casefold() in self.reason.casefold():
+        reason = unicodedata.normalize("NFC", self.reason)
+        if self.name.casefold() in reason.casefold():
             raise UsageError(
                 "the reason holds the class name, which a receipt must not keep; reword it"
             )

@@ -90,17 +90,13 @@ def make(
 ) -> Home:
     """Make a home from what the command line says."""
     from edgecl.config import Config, HeadConfig, StoreConfig
-    from edgecl.errors import RequestError, UsageError
+    from edgecl.errors import UsageError
     from edgecl.heads import HEADS
-    from edgecl.home import is_home
+    from edgecl.home import check_place
 
     if head not in HEADS:
         raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
-    if is_home(path) and not force:  # before the minute that torch takes
-        raise RequestError(
-            f"there is an edgecl home at {path} already; use it, name another with --home, or "
-            "replace it and all it learned with --force"
-        )
+    check_place(path, force=force)  # before the time that torch takes
     chosen = _taps(taps)
     config = Config(
         store=StoreConfig(capacity_samples=capacity, capacity_mb=capacity_mb),

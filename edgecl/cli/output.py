@@ -18,9 +18,17 @@ _MOST_NEWS = 20
 _PLAIN_EVERY_S = 10.0
 
 
+def printable(text: str) -> str:
+    """Return text that any stream takes: bytes of file names that are not UTF-8 become escapes.
+
+    In JSON the escape is that of a lone surrogate, which reads back as the file's name.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -37,7 +45,7 @@ def working(what: str) -> Iterator[None]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on one line of stdout."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(printable(json.dumps(value, ensure_ascii=False)), flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -47,7 +55,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         is_number = all(isinstance(row[i], int | float) for row in rows) and bool(rows)
         table.add_column(column, justify="right" if is_number else "left")
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row))
+        table.add_row(*(escape(printable(_cell(value))) for value in row))
     Console(soft_wrap=True).print(table)
 
 
@@ -110,7 +118,7 @@ class StreamBar:
         for text in news:
             self._n_news += 1
             if self._n_news <= _MOST_NEWS:
-                self._console.print(escape(text), soft_wrap=True, highlight=False)
+                self._console.print(escape(printable(text)), soft_wrap=True, highlight=False)
         self._progress.update(
             self._task,
             completed=self._begin + seen,

@@ -15,7 +15,7 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.output import print_json, print_table, say
+from edgecl.cli.output import print_json, print_table, printable, say
 
 if TYPE_CHECKING:
     from edgecl.home import Home
@@ -73,7 +73,7 @@ def predict(
                 print_json(prediction.as_json())
             else:
                 ranked = ", ".join(f"{name} {score:.2f}" for name, score in prediction.top)
-                print(f"{prediction.path}: {ranked}", flush=True)
+                print(printable(f"{prediction.path}: {ranked}"), flush=True)
     if not n_done:
         raise DecodeError(
             f"none of {len(skipped)} pictures could be predicted"

@@ -113,7 +113,8 @@ def learn_stream(
         key: Key of the source's position.
         start: Where to begin.
         limit: Most frames to take.
-        should_stop: Asked after every group of frames; the samples at hand are still learned.
+        should_stop: Asked after every group of frames. Frames since the last commit are left to
+            the run that resumes, so that a stopped stream ends in the head of one that was not.
     """
     begin = time.monotonic()
     config = home.config
@@ -121,10 +122,12 @@ def learn_stream(
     position = start
     waiting: list[Embedded] = []
     news: list[str] = []
-    n_at_commit = 0
+    committed = progress
+    # Whole batches of the head in every commit: a resumed stream then has the same batches.
+    n_step = -(-config.store.commit_every // learner.head.batch_size) * learner.head.batch_size
 
     def commit(*, is_finished: bool = False) -> Progress:
-        nonlocal position, n_at_commit
+        nonlocal position, committed
         for name in dict.fromkeys(item.frame.label or "" for item in waiting):
             news.extend(_relearned(home, learner, name))
         position = replace(position, is_finished=is_finished)
@@ -133,7 +136,7 @@ def learn_stream(
         reports: list[UpdateReport] = learner.learn_many(
             [item.frame for item in waiting], x, position=(key, position)
         )
-        done = replace(
+        committed = replace(
             progress,
             learned=progress.learned + len(reports),
             n_correct=progress.n_correct + sum(r.is_correct for r in reports),
@@ -143,8 +146,7 @@ def learn_stream(
         )
         waiting.clear()
         news.clear()
-        n_at_commit = done.seen
-        return done
+        return committed
 
     groups = embed(
         _limited(source, start.n, limit),
@@ -165,19 +167,19 @@ def learn_stream(
                 progress = replace(progress, skipped=progress.skipped + 1)
             elif isinstance(item, Embedded):
                 waiting.append(item)
-            if len(waiting) >= config.store.commit_every:
+            if len(waiting) >= n_step:
                 progress = commit()
                 yield progress
-        if not group and progress.seen > n_at_commit:
+        if not group and progress.seen > committed.seen:
             progress = commit()
             yield progress
         if should_stop():
             is_stopped = True
             break
-    is_end = not is_stopped and (limit is None or position.n == len(source))
-    progress = commit(is_finished=is_end)
+    if not is_stopped:
+        commit(is_finished=limit is None or position.n == len(source))
     learner.settle()
-    yield replace(progress, is_interrupted=is_stopped, seconds=time.monotonic() - begin)
+    yield replace(committed, is_interrupted=is_stopped, seconds=time.monotonic() - begin)
 
 
 def evaluate_stream(home: Home, predictor: Predictor, source: Source) -> Evaluation:

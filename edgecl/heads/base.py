@@ -58,7 +58,10 @@ class Head(Protocol):
         ...
 
     def learn_many(
-        self, x: Float32 | Float16, y: Labels, replay: tuple[Float32, Labels] | None = None
+        self,
+        x: Float32 | Float16,
+        y: Labels,
+        replay: tuple[Float32 | Float16, Labels] | None = None,
     ) -> None:
         """Learn features (N, D) of classes (N,), with stored samples beside them; changes the head.
 

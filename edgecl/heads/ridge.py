@@ -101,7 +101,10 @@ class RidgeHead:
         self.learn_many(x[None], np.array([y]))
 
     def learn_many(
-        self, x: Float32 | Float16, y: Labels, replay: tuple[Float32, Labels] | None = None
+        self,
+        x: Float32 | Float16,
+        y: Labels,
+        replay: tuple[Float32 | Float16, Labels] | None = None,
     ) -> None:
         """Learn features (N, D) of classes (N,), one after the other; replay is not needed."""
         x, y = checked_pair(x, y, self.num_features)
@@ -194,7 +197,8 @@ class RidgeHead:
         x = row.astype(np.float64)
         if uid not in self._sums:
             self._sums[uid] = (0, np.zeros(self.num_features))
-            self._weights = np.column_stack([self._weights, np.zeros(self.num_features)])
+            column = np.zeros(self.num_features)
+            self._weights = np.asfortranarray(np.column_stack([self._weights, column]))
             self._bias = np.append(self._bias, 0.0)
         n, total = self._sums[uid]
         total += x
@@ -223,7 +227,9 @@ class RidgeHead:
         denominator = 1.0 + float(z32 @ gain) + edge
         error = -(z @ self._weights) - self._bias  # (K,)
         error[k] += 1.0
-        self._weights += gain[:, None] * (error / denominator)
+        self._weights = blas.dger(
+            1.0 / denominator, gain.astype(np.float64), error, a=self._weights, overwrite_a=1
+        )
         self._bias += edge / denominator * error
         root = math.sqrt(denominator)
         self._u[:, j] = gain / root
@@ -260,7 +266,7 @@ class RidgeHead:
             self._mean, self._inverse_scale = np.zeros(d), np.ones(d)
             self._r = np.asfortranarray(np.eye(d, dtype=np.float32) / np.float32(penalty))
             self._r_corner = 1.0
-            self._weights, self._bias = np.zeros((d, 0)), np.zeros(0)
+            self._weights, self._bias = np.zeros((d, 0), order="F"), np.zeros(0)
             return
         self._mean = self._moments.total / n
         self._inverse_scale = 1.0 / _scale(self._moments)
@@ -277,7 +283,7 @@ class RidgeHead:
             raise AssertionError("a Gram matrix plus a penalty is positive definite")
         targets = (sums - np.outer(self._mean, counts)) * self._inverse_scale[:, None]
         self._weights, _ = lapack.dpotrs(factor, np.asfortranarray(targets), lower=1)
-        self._weights = np.ascontiguousarray(self._weights).reshape(d, k)
+        self._weights = self._weights.reshape((d, k), order="F")
         self._bias = counts / n
         self._r, _ = lapack.spotri(
             np.asfortranarray(factor, dtype=np.float32), lower=1, overwrite_c=1

@@ -14,8 +14,10 @@ This module is long because it holds every SQL statement on samples; one place f
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ from edgecl.errors import (
 from edgecl.heads.statistics import Moments, fold_limit
 from edgecl.replay.sampling import class_to_evict
 from edgecl.replay.schema import SCHEMA_VERSION, TABLES, migrate
-from edgecl.types import Float16, Float32
+from edgecl.types import Float16
 
 Labels = npt.NDArray[np.int64]
 _BUSY_TIMEOUT_MS = 5000
@@ -274,8 +276,8 @@ class Store:
             "size_bytes, due_step) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)",
             (
                 class_uid,
-                source,
-                frame,
+                _text(source),
+                _text(frame),
                 time,
                 self.step,
                 data is not None,
@@ -299,7 +301,7 @@ class Store:
             self._fold(class_uid)
         return uid, data is not None
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[Float32, Labels] | None:
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[Float16, Labels] | None:
         """Draw kept samples without repetition, each equally likely, and note the replay.
 
         Returns:
@@ -327,7 +329,7 @@ class Store:
             f"UPDATE samples SET last_step = ?, n_replays = n_replays + 1 WHERE uid IN ({marks})",
             (self.step, *owner),
         )
-        x = self._features([row for _, row in rows]).astype(np.float32)
+        x = self._features([row for _, row in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
 
     def stored_rows(self) -> tuple[Float16, Labels]:
@@ -413,9 +415,13 @@ class Store:
         """
         name = self._names[uid]
         if len(name) >= _MIN_NAME_IN_TEXT:
+            self.connection.create_function(
+                "names", 1, lambda text: name in unicodedata.normalize("NFC", text)
+            )
             for column in ("source", "frame"):
                 self.connection.execute(
-                    f"UPDATE samples SET {column} = '' WHERE instr({column}, ?)", (name,)
+                    f"UPDATE samples SET {column} = '' WHERE class_uid != ? AND names({column})",
+                    (uid,),
                 )
         count = self.connection.execute
         erased = {
@@ -616,6 +622,11 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         raise IntegrityError(
             f"the store {path} is damaged ({error}); restore the home from a backup"
         ) from error
+
+
+def _text(name: str) -> str:
+    """Return a file name as text; bytes that are not UTF-8 become escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def describe(store: Store) -> dict[str, Any]:

@@ -15,7 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from edgecl.errors import IntegrityError, MissingPackageError, ProviderError, ShapeError
+from edgecl.errors import (
+    IntegrityError,
+    MissingPackageError,
+    ProviderError,
+    ShapeError,
+    UsageError,
+)
 from edgecl.types import Float32
 
 PROVIDERS = {
@@ -67,6 +73,7 @@ class OnnxEngine:
         allow_fallback: Use the CPU when the named provider does not make a session.
 
     Raises:
+        UsageError: No such provider.
         ProviderError: The named provider is not in use and no fallback was allowed.
         IntegrityError: The model cannot be loaded at all.
     """
@@ -103,9 +110,7 @@ class OnnxEngine:
 def _open(model: bytes, provider: str, threads: int, allow_fallback: bool) -> tuple[Any, str]:
     wanted = list(PROVIDERS) if provider == "auto" else [provider]
     if provider not in PROVIDERS and provider != "auto":
-        raise ProviderError(
-            f"provider {provider!r} is unknown; expected auto, {', '.join(PROVIDERS)}"
-        )
+        raise UsageError(f"provider {provider!r} is unknown; expected auto, {', '.join(PROVIDERS)}")
     if allow_fallback and "cpu" not in wanted:
         wanted.append("cpu")
     reasons: list[str] = []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import build
 import numpy as np
 import pytest
-from build import ListMemory
 
+import build
+from build import ListMemory
 from edgecl.errors import NothingLearnedError, ShapeError, UnknownClassError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.base import Head

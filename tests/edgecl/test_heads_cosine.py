@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import build
 import numpy as np
 import torch
 
+import build
 from edgecl.heads.cosine import TEMPERATURE, UerHead, cosine, uer_loss
 
 D = 12

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import build
 import numpy as np
 import pytest
-from build import ListMemory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
+import build
+from build import ListMemory
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE, RidgeHead, scale_of
 from edgecl.heads.statistics import DIAGONAL, FULL, GRID, Moments, fold_limit, quantise
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import build
 import numpy as np
 import pytest
 
+import build
 from edgecl.errors import RequestError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home

@@ -6,12 +6,12 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
-import build
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import build
 from edgecl.errors import FeatureMapError, IntegrityError, ShapeError, StoreError, UnknownClassError
 from edgecl.heads.statistics import FULL, Moments, fold_limit, quantise
 from edgecl.replay import schema

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-import build
 import numpy as np
 import pytest
 
+import build
 from edgecl.errors import IntegrityError, RequestError, UnknownClassError, UsageError
 from edgecl.heads import HEADS
 from edgecl.home import Home

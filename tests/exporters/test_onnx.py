@@ -1,0 +1,117 @@
+"""The exported backbone is the torch model, at any batch, or it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import edgecl.exporters.onnx as module
+from edgecl.backbones import Backbone, load_backbone
+from edgecl.config import Config
+from edgecl.errors import ParityError, RequestError
+from edgecl.exporters.onnx import export_backbone, init_home
+from edgecl.exporters.parity import Parity, compare
+from edgecl.home import Home, is_home
+
+
+@pytest.fixture(scope="module")
+def small() -> Backbone:
+    return load_backbone("test_efficientnet", weights="random", image_size=32)
+
+
+def test_default_backbone_equals_torch(made_home: Path, backbone: Backbone) -> None:
+    home = Home(made_home)
+    assert home.manifest.parity["max_abs"] <= 1e-4
+    assert home.manifest.parity["cosine"] > 0.99999
+    assert home.manifest.parity["n"] == 8
+    # Other pictures than the export itself was checked with.
+    x = np.random.default_rng(9).uniform(-1, 1, (3, 3, 64, 64)).astype(np.float32)
+    ours = home.engine(provider="cpu").run(x)
+    assert np.abs(ours - backbone.forward_features(torch.from_numpy(x)).numpy()).max() <= 1e-4
+
+
+def test_manifest_tells_what_was_exported(made_home: Path, backbone: Backbone) -> None:
+    manifest = Home(made_home).manifest
+    assert manifest.backbone == "tf_efficientnet_lite0"
+    assert manifest.weights_sha256 == backbone.weights_sha256
+    assert manifest.taps == backbone.taps
+    assert manifest.num_features == backbone.num_features
+    assert manifest.preprocessing == backbone.preprocessing
+    assert {"torch", "timm", "onnx", "onnxscript"} <= set(manifest.made_with)
+
+
+def test_file_has_opset_18_dynamic_batch_and_no_data_beside_it(made_home: Path) -> None:
+    folder = made_home / "engine"
+    model = onnx.load(str(folder / "backbone.onnx"))
+    assert [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")] == [18]
+    assert Home(made_home).manifest.opset == 18
+    for value in (model.graph.input[0], model.graph.output[0]):
+        assert value.type.tensor_type.shape.dim[0].dim_param
+    assert sorted(p.name for p in folder.iterdir()) == ["backbone.onnx", "manifest.json"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_engine_takes_any_batch(made_home: Path, n: int) -> None:
+    engine = Home(made_home).engine(provider="cpu")
+    assert engine.run(np.zeros((n, 3, 64, 64), np.float32)).shape == (n, engine.num_features)
+
+
+def test_compare_finds_a_wrong_engine(made_home: Path, backbone: Backbone) -> None:
+    engine = Home(made_home).engine(provider="cpu")
+
+    class Wrong:
+        provider = "cpu"
+        num_features = engine.num_features
+
+        def run(self, pixels: np.ndarray) -> np.ndarray:
+            features = engine.run(pixels)
+            features[-1, 0] += 0.01
+            return features
+
+    parity = compare(backbone, Wrong(), batches=(1, 2))
+    assert parity.max_abs == pytest.approx(0.01, rel=0.05)
+    assert parity.n == 3
+
+
+@pytest.mark.slow
+def test_unfaithful_export_is_refused_and_nothing_is_left(
+    tmp_path: Path, small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "compare", lambda *_: Parity(1.01e-4, 1e-5, 1.0, 8))
+    with pytest.raises(ParityError, match=r"differs from torch by 0\.0001") as caught:
+        init_home(tmp_path / "place" / "home", small, Config())
+    assert caught.value.exit_code == 4
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_unknown_parity_is_refused(
+    tmp_path: Path, small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan = float("nan")
+    monkeypatch.setattr(module, "compare", lambda *_: Parity(nan, nan, nan, 8))
+    with pytest.raises(ParityError):
+        export_backbone(small, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_that_is_there_is_kept_unless_forced(
+    home: Home, small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (home.path / "engine" / "manifest.json").read_bytes()
+    with pytest.raises(RequestError, match="--force"):
+        init_home(home.path, small, Config())
+    monkeypatch.setattr(module, "export_backbone", _fail)
+    with pytest.raises(OSError, match="disk full"):
+        init_home(home.path, small, Config(), force=True)
+    assert (home.path / "engine" / "manifest.json").read_bytes() == before
+    assert [p.name for p in home.path.parent.iterdir()] == ["home"]
+    assert is_home(home.path)
+
+
+def _fail(*_: object) -> None:
+    raise OSError("disk full")

@@ -1,0 +1,173 @@
+"""Reading, decoding and the engine run in parallel without changing order or result."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import build
+from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.runtime.preprocess import Preprocessing
+from edgecl.types import Float32, Frame, Skipped
+
+HALF = (0.5, 0.5, 0.5)
+PREPROCESSING = Preprocessing(8, 1.0, "bicubic", HALF, HALF)
+
+
+class FakeEngine:
+    """Features are means of the picture's quarters; the batch sizes are written down."""
+
+    provider = "cpu"
+    num_features = 12
+
+    def __init__(self, *, fails_at: int | None = None) -> None:
+        self.batches: list[int] = []
+        self.fails_at = fails_at
+
+    def run(self, pixels: Float32) -> Float32:
+        self.batches.append(len(pixels))
+        if self.fails_at is not None and sum(self.batches) >= self.fails_at:
+            raise ZeroDivisionError("the engine broke")
+        quarters = pixels.reshape(len(pixels), 3, 2, 4, 2, 4).mean(axis=(3, 5), dtype=np.float32)
+        features: Float32 = quarters.reshape(len(pixels), 12)
+        return features
+
+
+def frames(n: int) -> list[Frame | Skipped]:
+    """Every fifth was skipped by its source, every seventh cannot be decoded."""
+    items: list[Frame | Skipped] = []
+    for i in range(n):
+        if i % 5 == 4:
+            items.append(Skipped(str(i), "gone"))
+        elif i % 7 == 6:
+            items.append(Frame(id=str(i), encoded=b"no picture"))
+        else:
+            picture = build.encode(build.part_picture("bolt-m4", i, 16), "PNG")
+            items.append(Frame(id=str(i), encoded=picture, label="a"))
+    return items
+
+
+def all_of(items: list[Frame | Skipped], **options: int) -> list[Embedded | Skipped]:
+    groups = embed(iter(items), PREPROCESSING, FakeEngine(), **options)
+    return list(itertools.chain.from_iterable(groups))
+
+
+def id_of(item: Embedded | Skipped) -> str:
+    return item.id if isinstance(item, Skipped) else item.frame.id
+
+
+def own_threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name in ("decode", "engine")]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("n", [0, 1, 7, 40])
+def test_order_is_kept_and_what_is_skipped_stays_in_its_place(n: int, batch_size: int) -> None:
+    out = all_of(frames(n), batch_size=batch_size)
+    assert [id_of(item) for item in out] == [str(i) for i in range(n)]
+    expected = [i % 5 == 4 or i % 7 == 6 for i in range(n)]
+    assert [isinstance(item, Skipped) for item in out] == expected
+    for item in out:
+        if isinstance(item, Embedded):
+            assert item.feature.shape == (12,)
+            assert item.frame.label == "a"
+    assert own_threads() == []
+
+
+def test_features_do_not_depend_on_the_batch_size() -> None:
+    one, eight = (all_of(frames(30), batch_size=size) for size in (1, 8))
+    for a, b in zip(one, eight, strict=True):
+        if isinstance(a, Embedded):
+            assert isinstance(b, Embedded)
+            assert np.array_equal(a.feature, b.feature)
+        else:
+            assert a == b
+
+
+def test_a_group_is_never_larger_than_the_batch_size() -> None:
+    engine = FakeEngine()
+    for group in embed(iter(frames(40)), PREPROCESSING, engine, batch_size=3):
+        assert len(group) <= 3
+    assert max(engine.batches) <= 3
+    assert sum(engine.batches) == sum(not (i % 5 == 4 or i % 7 == 6) for i in range(40))
+
+
+def test_a_picture_above_the_pixel_limit_is_skipped_with_the_reason() -> None:
+    out = all_of(frames(1), max_pixels=255)
+    assert isinstance(out[0], Skipped)
+    assert "16 x 16 pixels" in out[0].reason
+
+
+def test_an_engine_error_reaches_the_caller_after_what_went_well() -> None:
+    seen = []
+    with pytest.raises(ZeroDivisionError, match="the engine broke"):  # noqa: PT012
+        for group in embed(iter(frames(40)), PREPROCESSING, FakeEngine(fails_at=10), batch_size=2):
+            seen += [id_of(item) for item in group]
+    assert seen == [str(i) for i in range(len(seen))]
+    assert 0 < len(seen) < 40
+    assert own_threads() == []
+
+
+def test_a_source_error_reaches_the_caller_after_all_frames_before_it() -> None:
+    def breaks() -> Iterator[Frame | Skipped]:
+        yield from frames(5)
+        raise RuntimeError("the cable was pulled")
+
+    seen = []
+    with pytest.raises(RuntimeError, match="the cable was pulled"):  # noqa: PT012
+        for group in embed(breaks(), PREPROCESSING, FakeEngine(), batch_size=8):
+            seen += [id_of(item) for item in group]
+    assert seen == ["0", "1", "2", "3", "4"]
+    assert own_threads() == []
+
+
+def test_closing_early_ends_the_threads_and_restores_the_interpreter() -> None:
+    interval = sys.getswitchinterval()
+    endless = itertools.cycle(frames(5))
+    groups = embed(endless, PREPROCESSING, FakeEngine(), batch_size=2, n_ahead=4)
+    assert next(g for g in groups if g)
+    assert len(own_threads()) == 2
+    groups.close()  # type: ignore[attr-defined]
+    assert own_threads() == []
+    assert sys.getswitchinterval() == interval
+
+
+def test_the_source_is_read_only_a_bounded_way_ahead() -> None:
+    n_read = 0
+
+    def counted() -> Iterator[Frame | Skipped]:
+        nonlocal n_read
+        for item in itertools.cycle(frames(4)):
+            n_read += 1
+            yield item
+
+    groups = embed(counted(), PREPROCESSING, FakeEngine(), batch_size=2, n_ahead=4)
+    next(groups)
+    threading.Event().wait(0.5)
+    groups.close()  # type: ignore[attr-defined]
+    # Two lists of two wait for the caller, four pictures for the engine; each thread holds some.
+    assert 0 < n_read <= 20
+
+
+def test_a_waiting_source_yields_empty_lists_and_loses_nothing() -> None:
+    go = threading.Event()
+
+    def slow() -> Iterator[Frame | Skipped]:
+        yield from frames(2)
+        assert go.wait(20)
+        yield from frames(4)[2:]
+
+    seen, n_empty = [], 0
+    for group in embed(slow(), PREPROCESSING, FakeEngine()):
+        seen += [id_of(item) for item in group]
+        if not group and len(seen) == 2:
+            n_empty += 1
+            if n_empty == 2:
+                go.set()
+    assert n_empty >= 2
+    assert seen == ["0", "1", "2", "3"]

@@ -1,0 +1,427 @@
+"""Every source yields one item a position, in a known order, and names what it cannot read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import build
+from edgecl.errors import SourceError, UsageError
+from edgecl.runtime.sources import Source, open_source
+from edgecl.types import Frame, Skipped
+
+PICTURE = build.encode(build.part_picture("washer", 0, 8), "PNG")
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(PICTURE)
+    return folder
+
+
+def labels(items: Iterable[Frame | Skipped]) -> list[tuple[str, str | None]]:
+    out = []
+    for item in items:
+        assert isinstance(item, Frame), item
+        out.append((item.id, item.label))
+    return out
+
+
+def skipped(items: Iterable[Frame | Skipped]) -> list[tuple[str, str]]:
+    return [(i.id, i.reason) for i in items if isinstance(i, Skipped)]
+
+
+def idx(values: np.ndarray) -> bytes:
+    head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    return head + values.astype(np.uint8).tobytes()
+
+
+def idx_pair(folder: Path, *, packed: bool = False, rgb: bool = False, n_labels: int = 5) -> str:
+    pictures = np.arange(5 * 4 * 3 * (3 if rgb else 1)).reshape((5, 4, 3, 3) if rgb else (5, 4, 3))
+    pack = gzip.compress if packed else bytes
+    (folder / "x").write_bytes(pack(idx(pictures)))
+    (folder / "y").write_bytes(pack(idx(np.array([3, 1, 4, 1, 5])[:n_labels])))
+    return f"{folder / 'x'},{folder / 'y'}"
+
+
+# Folder
+
+
+def test_folder_is_sorted_by_class_then_file_and_deeper_folders_belong_to_the_first(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "b/2.png", "b/10.PNG", "a/z.jpg", "a/deep/er/a.webp", "loose.png")
+    source = open_source(str(tmp_path))
+    assert len(source) == 5
+    assert labels(source.frames()) == [
+        ("a/deep/er/a.webp", "a"),
+        ("a/z.jpg", "a"),
+        ("b/10.PNG", "b"),
+        ("b/2.png", "b"),
+        ("loose.png", None),
+    ]
+    assert [i.source for i in source.frames() if isinstance(i, Frame)] == [str(tmp_path)] * 5
+    assert list(source.ids(2)) == ["a/deep/er/a.webp", "a/z.jpg"]
+
+
+def test_folder_passes_over_hidden_files_and_other_kinds(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "a/.2.png", ".git/3.png", "a/notes.txt", "a/png")
+    assert labels(open_source(str(tmp_path)).frames()) == [("a/1.png", "a")]
+
+
+def test_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match="holds no picture") as caught:
+        open_source(str(tmp_path))
+    assert str(tmp_path) in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_label_option_wins_over_the_folder(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "2.png")
+    source = open_source(str(tmp_path), label=" all ")
+    assert labels(source.frames()) == [("2.png", "all"), ("a/1.png", "all")]
+
+
+def test_folder_name_that_is_no_label_skips_its_pictures_only(tmp_path: Path) -> None:
+    put(tmp_path, "a\x07/1.png", "b/2.png")
+    items = list(open_source(str(tmp_path)).frames())
+    assert [(i, "control" in r) for i, r in skipped(items)] == [("a\x07/1.png", True)]
+    assert labels(items[1:]) == [("b/2.png", "b")]
+
+
+def test_file_and_folder_names_that_are_no_text_give_ids_that_can_be_stored(tmp_path: Path) -> None:
+    for name in (b"a/\xff.png", b"b\xfe/1.png", b"c/1.png"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path))
+        with open(path, "wb") as file:
+            file.write(PICTURE)
+    items = list(open_source(str(tmp_path)).frames())
+    assert len(items) == 3
+    assert all(item.id.encode("utf-8") for item in items)
+    assert labels(items[2:]) == [("c/1.png", "c")]
+
+
+# What cannot be read
+
+
+def test_too_large_vanished_and_unreadable_files_are_skipped_in_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, *(f"a/{i}.png" for i in range(4)))
+    source = open_source(str(tmp_path), max_bytes=len(PICTURE))
+    (tmp_path / "a/0.png").write_bytes(PICTURE + b"x")
+    (tmp_path / "a/1.png").unlink()
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "2.png":  # a mode of 000 does not stop root, who runs tests in a container
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    items = list(source.frames())
+    reasons = skipped(items)
+    assert [i for i, _ in reasons] == ["a/0.png", "a/1.png", "a/2.png"]
+    assert "more than the limit" in reasons[0][1]
+    assert "No such file" in reasons[1][1]
+    assert "Permission denied" in reasons[2][1]
+    assert labels(items[3:]) == [("a/3.png", "a")]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_a_folder_or_pipe_named_like_a_picture_is_skipped_and_not_waited_for(
+    tmp_path: Path, make: object
+) -> None:
+    make(tmp_path / "x.png")  # type: ignore[operator]
+    (tmp_path / "t.jsonl").write_text('{"path": "x.png"}\n')
+    items = list(open_source(str(tmp_path / "t.jsonl")).frames())
+    assert skipped(items) == [("x.png", "not a regular file")]
+
+
+# Table
+
+
+def test_csv_paths_start_at_the_table(tmp_path: Path) -> None:
+    put(tmp_path, "p/1.png", "2.png")
+    far = put(tmp_path / "far", "3.png") / "3.png"
+    table = tmp_path / "t.csv"
+    table.write_text(f'label,path,more\nx,p/1.png,1\n,2.png\n"a, b",{far}\n')
+    source = open_source(str(table))
+    assert len(source) == 3
+    assert labels(source.frames()) == [("p/1.png", "x"), ("2.png", None), (str(far), "a, b")]
+
+
+def test_csv_with_byte_order_mark_and_windows_lines_is_read(tmp_path: Path) -> None:
+    put(tmp_path, "1.png")
+    (tmp_path / "t.csv").write_bytes("\ufeffpath,label\r\n1.png,é\r\n".encode())
+    assert labels(open_source(str(tmp_path / "t.csv")).frames()) == [("1.png", "é")]
+
+
+def test_rows_without_path_or_with_a_missing_file_are_skipped_in_their_place(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "1.png")
+    (tmp_path / "t.csv").write_text("path,label\n,a\nnone.png,a\n1.png,a\n1.png,   \n")
+    items = list(open_source(str(tmp_path / "t.csv")).frames())
+    reasons = skipped(items)
+    assert [i for i, _ in reasons] == ["row 2", "none.png", "1.png"]
+    assert "no path" in reasons[0][1]
+    assert "No such file" in reasons[1][1]
+    assert "empty" in reasons[2][1]
+    assert labels(items[2:3]) == [("1.png", "a")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "file,label\na,b\n", "columns file, label; expected path,label"),
+        ("t.csv", "", r"columns \(none\)"),
+        ("t.csv", "path,label\n", "no row"),
+        ("t.jsonl", "\n\n", "no row"),
+        ("t.csv", "path,label\n\udcff,a\n", "UTF-8"),
+    ],
+)
+def test_table_that_cannot_be_used_is_an_error(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(SourceError, match=message):
+        open_source(str(tmp_path / name))
+
+
+def test_csv_with_a_field_too_long_to_read_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\n" + "x" * 140_000 + ",a\n")
+    with pytest.raises(SourceError, match=r"t\.csv"):
+        open_source(str(tmp_path / "t.csv"))
+
+
+def test_jsonl_skips_bad_lines_in_their_place(tmp_path: Path) -> None:
+    put(tmp_path, "1.png")
+    lines = ['{"path": "1.png", "label": 7}', "{bad", "[1]", '{"label": "a"}', '{"path": 1}']
+    lines += ["", '{"path": "1.png", "label": null}']
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    items = list(open_source(str(tmp_path / "t.jsonl")).frames())
+    assert [i for i, _ in skipped(items)] == ["line 2", "line 3", "line 4", "line 5"]
+    assert labels([items[0], items[-1]]) == [("1.png", "7"), ("1.png", None)]
+
+
+def test_a_line_separator_inside_a_json_string_does_not_break_the_line(tmp_path: Path) -> None:
+    put(tmp_path, "1.png")
+    line = json.dumps({"path": "1.png", "label": "a\u2028b"}, ensure_ascii=False)
+    (tmp_path / "t.jsonl").write_text(line + "\n", encoding="utf-8")
+    assert labels(open_source(str(tmp_path / "t.jsonl")).frames()) == [("1.png", "a\u2028b")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [r'{"path": "a\u0000b.png"}', r'{"path": "\ud800.png"}', "[" * 50_000],
+    ids=["zero byte", "lone surrogate", "deep nesting"],
+)
+@pytest.mark.parametrize("kind", ["table", "stdin"])
+def test_a_hostile_line_is_skipped_and_the_stream_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, line: str
+) -> None:
+    good = put(tmp_path, "1.png") / "1.png"
+    text = f"{line}\n" + json.dumps({"path": str(good), "label": "a"}) + "\n"
+    (tmp_path / "t.jsonl").write_text(text)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    source = open_source(str(tmp_path / "t.jsonl") if kind == "table" else "-")
+    items = list(source.frames())
+    assert len(skipped(items[:1])) == 1
+    assert labels(items[1:]) == [(str(good), "a")]
+
+
+# IDX
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_pair_gives_grey_pictures_and_numbers_as_labels(tmp_path: Path, packed: bool) -> None:
+    source = open_source(idx_pair(tmp_path, packed=packed))
+    assert len(source) == 5
+    frames = [f for f in source.frames() if isinstance(f, Frame)]
+    assert labels(frames) == [("0", "3"), ("1", "1"), ("2", "4"), ("3", "1"), ("4", "5")]
+    pixels = frames[1].pixels
+    assert pixels is not None
+    assert pixels.shape == (4, 3, 3)
+    assert pixels[0, :, 0].tolist() == [12, 13, 14]
+    assert (pixels == pixels[:, :, :1]).all()
+
+
+def test_idx_pictures_may_be_rgb(tmp_path: Path) -> None:
+    first = next(open_source(idx_pair(tmp_path, rgb=True)).frames())
+    assert isinstance(first, Frame)
+    assert first.pixels is not None
+    assert first.pixels[0, 0].tolist() == [0, 1, 2]
+
+
+def test_label_option_wins_over_idx_labels(tmp_path: Path) -> None:
+    source = open_source(idx_pair(tmp_path), label="all")
+    assert {label for _, label in labels(source.frames())} == {"all"}
+
+
+GOOD = idx(np.zeros((5, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an IDX"),
+        (b"\0\0\x0d\x03" + GOOD[4:], "not an IDX"),
+        (b"\0\0\x08\x09" + GOOD[4:], "not an IDX"),
+        (GOOD[:4], "dimensions"),
+        (GOOD[:7], "dimensions|damaged|cannot be read"),
+        (GOOD[:8], "dimensions"),
+        (b"\0\0\x08\x03" + b"\xff" * 12, "more than can be read"),
+        (GOOD[:-1], "damaged"),
+        (GOOD + b"x", "damaged"),
+        (gzip.compress(GOOD, mtime=0)[:-12], "cannot be read"),
+        (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 20, "cannot be read"),
+        (idx(np.zeros((5, 4))), "shapes"),
+        (idx(np.zeros((4, 4, 3))), "shapes"),
+        (idx(np.zeros((5, 0, 3))), "shapes"),
+        (idx(np.zeros((5, 4, 3, 2))), "shapes"),
+    ],
+    ids=[
+        "empty",
+        "another type",
+        "nine dimensions",
+        "no dimension",
+        "half a dimension",
+        "one dimension of three",
+        "huge",
+        "a byte short",
+        "a byte long",
+        "gzip cut",
+        "gzip damaged",
+        "one axis short",
+        "fewer pictures",
+        "no pixels",
+        "two channels",
+    ],
+)
+def test_damaged_idx_file_or_unfit_pair_is_an_error(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    spec = idx_pair(tmp_path)
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        open_source(spec)
+
+
+def test_missing_half_of_an_idx_pair_is_an_error(tmp_path: Path) -> None:
+    spec = idx_pair(tmp_path)
+    (tmp_path / "y").unlink()
+    with pytest.raises(SourceError, match="y cannot be read"):
+        open_source(spec)
+
+
+# Standard input
+
+
+def stdin_source(monkeypatch: pytest.MonkeyPatch, lines: list[str], **options: str) -> Source:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+    return open_source("-", **options)  # type: ignore[arg-type]
+
+
+def test_stdin_lines_are_frames_and_bad_ones_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = str(put(tmp_path, "1.png") / "1.png")
+    good = json.dumps({"path": one, "label": "a"})
+    source = stdin_source(monkeypatch, [good, "", "no json", '{"path": "/none.png"}', good])
+    assert len(source) == 0
+    items = list(source.frames())
+    assert [i for i, _ in skipped(items)] == ["line 2", "/none.png"]
+    assert labels([items[0], items[3]]) == [(one, "a"), (one, "a")]
+
+
+@pytest.mark.parametrize("knows_ids", [True, False])
+def test_stdin_continues_at_a_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_ids: bool
+) -> None:
+    put(tmp_path, *(f"{i}.png" for i in range(5)))
+    names = [str(tmp_path / f"{i}.png") for i in range(5)]
+    lines = [json.dumps({"path": name}) for name in names]
+    source = stdin_source(monkeypatch, [lines[0], "no json", *lines[2:]])
+    if knows_ids:
+        assert list(source.ids(3)) == [names[0], "line 2", names[2]]
+    assert [i for i, _ in labels(source.frames(3))] == names[3:]
+
+
+def test_label_option_wins_over_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = str(put(tmp_path, "1.png") / "1.png")
+    line = json.dumps({"path": one, "label": "a"})
+    assert labels(stdin_source(monkeypatch, [line], label="b").frames()) == [(one, "b")]
+
+
+def test_stdin_cannot_be_shuffled() -> None:
+    with pytest.raises(UsageError, match="cannot be shuffled"):
+        open_source("-", shuffle_seed=1)
+
+
+# One picture, and none
+
+
+def test_a_picture_is_a_source_of_one_frame(tmp_path: Path) -> None:
+    path = str(put(tmp_path, "1.PNG") / "1.PNG")
+    source = open_source(path, label="a")
+    assert len(source) == 1
+    assert labels(source.frames()) == [(path, "a")]
+    assert list(source.frames(1)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("gone", "does not exist; expected a folder"), ("a.zip", r"is a \.zip")]
+)
+def test_unknown_source_is_an_error_that_lists_the_syntax(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(SourceError, match=message) as caught:
+        open_source(str(tmp_path / name))
+    for known in (".csv", ".jsonl", "images.gz,labels.gz", "stdin", "picture"):
+        assert known in str(caught.value)
+
+
+# Order and position
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("kind", ["folder", "table", "idx"])
+def test_frames_from_a_position_continue_exactly(
+    tmp_path: Path, kind: str, seed: int | None
+) -> None:
+    names = [f"a/{i}.png" for i in range(5)]
+    put(tmp_path / "f", *names)
+    table = tmp_path / "f" / "t.csv"
+    table.write_text("path\n" + "".join(f"{n}\n" for n in names))
+    spec = {"folder": str(tmp_path / "f"), "table": str(table), "idx": idx_pair(tmp_path)}[kind]
+    whole = [i.id for i in open_source(spec, shuffle_seed=seed).frames()]
+    assert sorted(whole) == sorted(set(whole))
+    for start in range(7):
+        source = open_source(spec, shuffle_seed=seed)
+        assert [i.id for i in source.frames(start)] == whole[start:]
+        assert list(source.ids(start)) == whole[:start]
+
+
+def test_shuffle_repeats_with_its_seed_and_changes_with_another(tmp_path: Path) -> None:
+    put(tmp_path, *(f"a/{i:02}.png" for i in range(20)))
+
+    def ids(seed: int | None) -> list[str]:
+        return [i.id for i in open_source(str(tmp_path), shuffle_seed=seed).frames()]
+
+    assert ids(1) == ids(1)
+    assert ids(1) != ids(2) != ids(None)
+    assert sorted(ids(1)) == ids(None)
