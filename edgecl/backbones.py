@@ -86,6 +86,10 @@ def load_backbone(
         UsageError: timm has no such model, or a tap or size that it cannot give.
         WeightsError: No weights, or weights that do not fit.
     """
+    if image_size is not None and image_size < 1:
+        raise UsageError(
+            f"an image size of {image_size} pixels is none; choose another, at least 1"
+        )
     timm, torch = _import_timm()
     try:
         # The fork keeps the caller's generator; the seed makes `random` weights repeatable.
@@ -97,7 +101,7 @@ def load_backbone(
                 model = timm.create_model(name, pretrained=False, **sized)
             except TypeError:  # convolutional models take any size and have no such argument
                 model = timm.create_model(name, pretrained=False)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, OSError) as error:
         near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         raise UsageError(
             f"timm cannot make the backbone {name!r} ({str(error).splitlines()[0]}); "

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from edgecl.errors import DecodeError, NothingLearnedError, SourceError
-from edgecl.types import Float32, Pixels, Prediction
+from edgecl.types import Float32, Frame, Pixels, Prediction
 
 from .engines.base import Engine
-from .preprocess import Preprocessing, decode
+from .preprocess import Preprocessing, decode, picture_of
 from .scoring import LinearScorer
 
 
@@ -49,10 +48,11 @@ class Predictor:
         Raises:
             DecodeError: The file is not a picture.
             SourceError: The file cannot be read.
+            ShapeError: The array is not (H, W, 3) uint8.
             NothingLearnedError: There is no class yet.
         """
         if isinstance(picture, np.ndarray):
-            name, image = "array", Image.fromarray(picture).convert("RGB")
+            name, image = "array", picture_of(Frame(id="array", pixels=picture))
         else:
             name = str(picture)
             try:

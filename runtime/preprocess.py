@@ -9,6 +9,8 @@ and a 1 x 10,000 picture cannot grow into gigabytes.
 from __future__ import annotations
 
 import io
+import math
+import struct
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +33,7 @@ _FILTERS = {
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
 # What Pillow and its decoders raise on broken files; MemoryError on absurd headers.
 _BROKEN = (
+    struct.error,
     UnidentifiedImageError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
@@ -65,10 +68,15 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if self.interpolation not in _FILTERS or not 0 < self.crop_pct <= 1 or self.image_size < 1:
+        numbers_fit = all(map(math.isfinite, self.mean)) and all(
+            math.isfinite(s) and s > 0 for s in self.std
+        )
+        size_fits = self.image_size >= 1 and 0 < self.crop_pct <= 1
+        if self.interpolation not in _FILTERS or not size_fits or not numbers_fit:
             raise IntegrityError(
                 f"preprocessing {self} cannot be used; expected image_size >= 1, crop_pct in "
-                f"(0, 1] and one of {', '.join(_FILTERS)}; make the home anew with `edgecl init`"
+                f"(0, 1], finite mean, std above 0 and one of "
+                f"{', '.join(_FILTERS)}; make the home anew with `edgecl init`"
             )
 
     @property
@@ -132,7 +140,7 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000) -> Image.Image:
                 f"{width} x {height} pixels are more than the limit of {max_pixels / 1e6:g} million"
             )
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        return _rgb(_upright(image))
     except DecodeError:
         raise
     except _BROKEN as error:
@@ -175,6 +183,14 @@ def shrink(image: Image.Image, side: int) -> bytes:
     out = io.BytesIO()
     small.save(out, "JPEG", quality=95, subsampling=0)
     return out.getvalue()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a damaged EXIF block costs the orientation, not the picture."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN:
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ contract tests in tests/contracts run every check on every head of `HEADS`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from edgecl.types import Float16, Float32, Float64
 
 Labels = npt.NDArray[np.int64]
 State = dict[str, npt.NDArray[Any]]
-_Rows = TypeVar("_Rows", Float32, Float16)
 
 
 class Memory(Protocol):
@@ -114,7 +113,7 @@ class Head(Protocol):
         ...
 
 
-def checked_rows(x: _Rows, num_features: int) -> _Rows:
+def checked_rows(x: Float32 | Float16, num_features: int) -> Float32 | Float16:
     """Return x when it is (N, D) and finite.
 
     Raises:
@@ -127,7 +126,9 @@ def checked_rows(x: _Rows, num_features: int) -> _Rows:
     return x
 
 
-def checked_pair(x: _Rows, y: Labels, num_features: int) -> tuple[_Rows, Labels]:
+def checked_pair(
+    x: Float32 | Float16, y: Labels, num_features: int
+) -> tuple[Float32 | Float16, Labels]:
     """Return x (N, D) and y (N,) when they fit.
 
     Raises:

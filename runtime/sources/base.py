@@ -93,6 +93,9 @@ def read_frame(
                 id, f"{stat.st_size / 1e6:.1f} MB are more than the limit of {max_bytes / 1e6:g} MB"
             )
         data = path.read_bytes()
-    except OSError as error:
-        return Skipped(id, f"cannot be read ({error.strerror or error})")
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: a zero byte or half a character in the name
+        return Skipped(id, f"cannot be read ({getattr(error, 'strerror', None) or error})")
     return Frame(id=id, encoded=data, label=label, source=source, time=stat.st_mtime)

@@ -70,9 +70,11 @@ def read_idx(path: Path) -> Pixels:
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] != 8 or head[3] not in (1, 2, 3, 4):
                 raise SourceError(f"{path} is not an IDX file of unsigned bytes")
             dims = file.read(4 * head[3])
+            if len(dims) != 4 * head[3]:
+                raise SourceError(f"{path} is damaged: its header ends before its dimensions do")
             shape = tuple(int(n) for n in np.frombuffer(dims, ">u4"))
             size = math.prod(shape)
-            if len(shape) != head[3] or size > _MAX_VALUES:
+            if size > _MAX_VALUES:
                 raise SourceError(f"{path} has the dimensions {shape}; more than can be read")
             data = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from functools import partial
@@ -58,21 +59,24 @@ def _text(table: Path) -> str:
 
 
 def _csv_rows(table: Path) -> list[tuple[str, str, str | None]]:
-    reader = csv.DictReader(_text(table).splitlines())
-    names = reader.fieldnames or []
+    reader = csv.DictReader(io.StringIO(_text(table), newline=""))
+    try:
+        rows, names = list(reader), reader.fieldnames or []
+    except csv.Error as error:
+        raise SourceError(f"table {table} cannot be read as CSV ({error})") from error
     if "path" not in names:
         raise SourceError(
             f"table {table} has the columns {', '.join(names) or '(none)'}; expected path,label"
         )
     return [
         (f"row {i}", (row.get("path") or "").strip(), row.get("label") or None)
-        for i, row in enumerate(reader, start=2)
+        for i, row in enumerate(rows, start=2)
     ]
 
 
 def _json_rows(table: Path) -> list[tuple[str, str, str | None]]:
     rows = []
-    for i, line in enumerate(_text(table).splitlines(), start=1):
+    for i, line in enumerate(_text(table).split("\n"), start=1):
         if not line.strip():
             continue
         path, label = parse_line(line)
@@ -84,7 +88,7 @@ def parse_line(line: str) -> tuple[str, str | None]:
     """Read `{"path": ..., "label": ...}`; a line that is none of that has an empty path."""
     try:
         value: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", None
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):
         return "", None

@@ -187,9 +187,8 @@ def test_a_resumed_run_learns_each_frame_once_and_ends_bit_for_bit_the_same(
 
 @pytest.mark.slow
 def test_a_resumed_uer_run_ends_bit_for_bit_the_same(home: Home, second: Home, parts: Path) -> None:
-    pytest.importorskip("torch")
     train(second, parts, "--head", "uer")
-    train(home, parts, "--head", "uer", "--limit", 16)  # a whole number of the head's batches
+    train(home, parts, "--head", "uer", "--limit", 10)  # a whole number of the head's batches
     train(home, parts, "--resume")
     assert frames(home) == frames(second)
     # `--head` changed the settings on disk, so they are read anew.

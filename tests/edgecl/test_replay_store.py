@@ -77,17 +77,17 @@ def test_a_failed_transaction_leaves_everything_as_before(tmp_path: Path) -> Non
         before = "\n".join(store.connection.iterdump())
         memory = (store.step, store.n_seen(), store.n_stored(), store.stored_bytes)
         with pytest.raises(RuntimeError, match="pulled plug"), store.transaction():
-            fill_inside(store)
-            raise RuntimeError("pulled plug")
+            fill_and_fail(store)
         assert "\n".join(store.connection.iterdump()) == before
         assert (store.step, store.n_seen(), store.n_stored(), store.stored_bytes) == memory
 
 
-def fill_inside(store: Store) -> None:
+def fill_and_fail(store: Store) -> None:
     x, _ = build.features(15, D, 3, 9)
     for i in range(15):
         add(store, "new class", x[i], i)
     store.set_position("k", Position(3, b"d", False))
+    raise RuntimeError("pulled plug")
 
 
 def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_feature_of_another_map_or_shape_is_refused(tmp_path: Path) -> None:
     with build.store(tmp_path / "s.db") as store, store.transaction():
         uid = store.add_class("a")
         rest = {"source": "", "frame": "", "time": 0.0, "rng": np.random.default_rng(0)}
-        with pytest.raises(FeatureMapError, match="another|cannot be learned"):
+        with pytest.raises(FeatureMapError, match="cannot be learned"):
             store.add_sample(
                 uid,
                 np.zeros(D, np.float16),
@@ -292,7 +292,7 @@ def test_a_locked_store_says_so_and_keeps_nothing(
     with build.store(tmp_path / "s.db") as store:
         other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match="locked.*wait"):
+        with pytest.raises(StoreError, match=r"locked.*wait"):
             fill(store, 3)
         other.execute("ROLLBACK")
         other.close()

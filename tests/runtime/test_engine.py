@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from edgecl.errors import IntegrityError, ProviderError, ShapeError
+from edgecl.errors import IntegrityError, ProviderError, ShapeError, UsageError
 from edgecl.home import Home
 from edgecl.runtime.engines import onnx as module
 from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
@@ -84,7 +84,7 @@ def test_a_session_that_fell_back_in_silence_is_refused(
 
 
 def test_unknown_provider_is_refused_with_the_known_ones(home: Home) -> None:
-    with pytest.raises(ProviderError, match="'npu' is unknown; expected auto, cuda, tensorrt, cpu"):
+    with pytest.raises(UsageError, match="'npu' is unknown; expected auto, cuda, tensorrt, cpu"):
         home.engine(provider="npu")
 
 
