@@ -135,7 +135,7 @@ def load_backbone(
             mean=_three(data["mean"]),
             std=_three(data["std"]),
         ),
-        weights_sha256=_hash_tensors(model.state_dict()),
+        weights_sha256=_hash_tensors(model.state_dict(), but_not=_classifier_keys(model)),
         weights_source=source,
         weights_licence=licence,
     )
@@ -269,7 +269,7 @@ def _fit(model: Any, tensors: dict[str, torch.Tensor], where: str) -> None:
     """Load tensors by name; every one must be known, wanted and of the right shape."""
     wanted = model.state_dict()
     # A classifier that the file lacks or sizes differently is not part of the features.
-    classifier = {f"{model.default_cfg.get('classifier', '')}.{end}" for end in ("weight", "bias")}
+    classifier = _classifier_keys(model)
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
     missing = sorted(set(wanted) - set(tensors) - classifier - counters)
     surplus = sorted(set(tensors) - set(wanted) - classifier)
@@ -327,10 +327,16 @@ def _rename_lite0(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def _hash_tensors(tensors: dict[str, torch.Tensor]) -> str:
+def _classifier_keys(model: Any) -> set[str]:
+    names = (getattr(model, "default_cfg", None) or {}).get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    return {f"{name}.{end}" for name in names for end in ("weight", "bias")}
+
+
+def _hash_tensors(tensors: dict[str, torch.Tensor], *, but_not: set[str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        if name.endswith("num_batches_tracked"):
+        if name.endswith("num_batches_tracked") or name in but_not:
             continue
         array = tensors[name].detach().cpu().numpy()
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())

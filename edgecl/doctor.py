@@ -17,7 +17,7 @@ from edgecl.home import Home, is_home
 from edgecl.learner import open_store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import checked_engine
-from edgecl.unlearning.receipt import all_receipts
+from edgecl.unlearning.receipt import all_receipts, open_erasures
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _LOW_DISK = 500_000_000
@@ -165,8 +165,7 @@ def _store(path: Path) -> str:
 def _receipts(path: Path) -> str:
     with open_store(Home(path), read_only=True) as store:
         receipts = all_receipts(store)
-    done = {r.body["of"] for r in receipts if r.body["kind"] == "erasure" and not r.body["busy"]}
-    n_open = sum(r.body["kind"] == "forget" and r.receipt_id not in done for r in receipts)
+    n_open = len(open_erasures(receipts))
     open_text = f", {n_open} erasures not yet confirmed" if n_open else ""
     return f"{len(receipts)} entries, the chain is whole{open_text}"
 

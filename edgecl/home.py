@@ -7,7 +7,8 @@
     engine/manifest.json   what it is, with hashes
     lock                   held by the one process that writes
 
-A home is made beside its place and moved there in one step, so it is whole or absent.
+A new home is made beside its place and moved there in one step, so it is whole or absent. One that
+is replaced (`--force`) is first moved aside, as `.NAME-old-...`, and deleted last.
 """
 
 from __future__ import annotations
@@ -115,14 +116,20 @@ class Home:
         Raises:
             HomeLockedError: Another process writes.
         """
-        with open(self.path / _LOCK, "wb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise HomeLockedError(
-                    f"another edgecl process writes to {self.path}; wait for it or stop it"
-                ) from error
+        with _locked(self.path):
             yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path / _LOCK, "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HomeLockedError(
+                f"another edgecl process writes to {path}; wait for it or stop it"
+            ) from error
+        yield
 
 
 def is_home(path: Path) -> bool:
@@ -173,8 +180,9 @@ def make_home(
         fill(part / _ENGINE, part / _DATABASE)
         if is_home(path):
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-            path.replace(old)
-            part.replace(path)
+            with _locked(path):
+                path.replace(old)
+                part.replace(path)
             shutil.rmtree(old)
         else:
             part.replace(path)

@@ -12,12 +12,13 @@ import hashlib
 import hmac
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.errors import FeatureMapError, RequestError, UsageError
+from edgecl.errors import FeatureMapError, IntegrityError, RequestError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.base import Head
 from edgecl.heads.statistics import quantise
@@ -202,11 +203,7 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
     Raises:
         RequestError: Another head, and classes were learned already.
     """
-    from dataclasses import replace
-
     name = head or home.config.head.name
-    if name not in HEADS:
-        raise UsageError(f"head {name!r} is unknown; expected one of {', '.join(HEADS)}")
     if name != home.config.head.name:
         if store.names:
             raise RequestError(
@@ -218,7 +215,7 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
             store.set_second_moment(HEADS[name].second_moment)
         home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
     else:
-        made = make_head(name, store.num_features, seed=home.config.head.seed)
+        made = _make_head(home, store)
     preprocessing: Preprocessing = home.manifest.preprocessing
     is_small = home.config.store.picture == "backbone"
     return Learner(
@@ -248,18 +245,30 @@ def load_scorer(home: Home, store: Store) -> LinearScorer:
     Weights are kept at the end of every run; they are out of date only after a run that was
     killed, or while another process learns.
     """
+    head = _make_head(home, store)
+    with store.snapshot():
+        kept = store.load_head("scorer", head.name)
+        if kept is not None:
+            return LinearScorer(
+                weights=kept["weights"],
+                bias=kept["bias"],
+                labels=tuple(store.names[int(uid)] for uid in kept["classes"]),
+                kind="logits" if kept["is_logits"][0] else "regression",
+            )
+        head.restore(store.all_moments(), store.load_head("state", head.name))
+        return head.scorer(store.names)
+
+
+def _make_head(home: Home, store: Store) -> Head:
+    """Make the home's head, empty; its store must have been learned with it."""
     name = home.config.head.name
-    kept = store.load_head("scorer", name)
-    if kept is not None:
-        return LinearScorer(
-            weights=kept["weights"],
-            bias=kept["bias"],
-            labels=tuple(store.names[int(uid)] for uid in kept["classes"]),
-            kind="logits" if kept["is_logits"][0] else "regression",
-        )
     head = make_head(name, store.num_features, seed=home.config.head.seed)
-    head.restore(store.all_moments(), store.load_head("state", name))
-    return head.scorer(store.names)
+    if HEADS[name].second_moment != store.second_moment:
+        raise IntegrityError(
+            f"edgecl.toml names the head {name}, the store of {home.path} was learned with "
+            "another; put the head back that it was made with"
+        )
+    return head
 
 
 def position_key(home: Home, *parts: object) -> str:
@@ -271,9 +280,10 @@ def position_key(home: Home, *parts: object) -> str:
     return hmac.new(home.key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def chain(digest: bytes, frame_id: str) -> bytes:
-    """Return the digest of a position one frame further."""
-    return hashlib.sha256(digest + frame_id.encode("utf-8", "surrogateescape")).digest()
+def chain(key: bytes, digest: bytes, frame_id: str) -> bytes:
+    """Return the digest of a position one frame further; keyed, since an id may name a class."""
+    text = digest + frame_id.encode("utf-8", "surrogateescape")
+    return hmac.new(key, text, hashlib.sha256).digest()
 
 
 def _label(frame: Frame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,19 @@ def clean_label(label: object) -> str:
     if any(unicodedata.category(c) in {"Cc", "Cs"} for c in name):
         raise UsageError(f"the class name {name!r} holds a control character; take it out")
     return name
+
+
+def check_reason(reason: str, name: str) -> None:
+    """Check that the text of a receipt does not hold a class name as a word of its own.
+
+    Raises:
+        UsageError: It does.
+    """
+    text = unicodedata.normalize("NFC", reason).casefold()
+    if re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", text):
+        raise UsageError(
+            f"the reason holds the class name {name!r}, which a receipt must not keep; reword it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +166,7 @@ class ForgetRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", clean_label(self.name))
-        reason = unicodedata.normalize("NFC", self.reason)
-        if self.name.casefold() in reason.casefold():
-            raise UsageError(
-                "the reason holds the class name, which a receipt must not keep; reword it"
-            )
+        check_reason(self.reason, self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +60,11 @@ def embed(
     batch_size: int = 8,
     max_pixels: int = 50_000_000,
     n_ahead: int = 128,
-) -> Iterator[list[Embedded | Skipped]]:
+) -> Generator[list[Embedded | Skipped]]:
     """Yield features in the order of the frames, in lists of what is ready together.
 
     An empty list means that nothing came for a while: the caller can commit, look at the clock or
-    stop.
+    stop. Close the generator when you leave it early (`contextlib.closing`): that ends the threads.
 
     Args:
         frames: Frames of a source.
@@ -86,8 +86,8 @@ def embed(
                 try:
                     image = picture_of(frame, max_pixels=max_pixels)
                     item = _Ready(frame, preprocessing.tensor(image))
-                except DecodeError as error:
-                    item = Skipped(frame.id, str(error))
+                except (DecodeError, MemoryError) as error:
+                    item = Skipped(frame.id, str(error) or "not enough memory")
             if not _put(ready, item, stop):
                 return
         _put(ready, _END, stop)

@@ -103,6 +103,10 @@ class ListMemory:
         rows = np.array([x for x, label in zip(self.x, self.y, strict=True) if label == y])
         return Moments.of(rows, self.kind)
 
+    def all_moments(self) -> dict[int, Moments]:
+        """Return the statistics of every class."""
+        return {y: self.moments(y) for y in dict.fromkeys(self.y)}
+
     def stored_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Return everything."""
         return np.array(self.x), np.array(self.y, dtype=np.int64)

@@ -30,6 +30,16 @@ def main() -> None:
             raise
         print(f"edgecl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # `edgecl ... | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except Exception as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        # What no part of edgecl expected: a disk that fails, a package that misbehaves.
+        what = str(error).splitlines()[0] if str(error) else ""
+        print(f"edgecl: {type(error).__name__}: {what}; add --debug for more", file=sys.stderr)
+        sys.exit(3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1)
+
+
+def _is_damage(error: Exception) -> bool:
+    import sqlite3
+
+    return isinstance(error, sqlite3.DatabaseError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from edgecl.cli.options import (
     ThreadsOption,
 )
 from edgecl.cli.output import StreamBar, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from edgecl.replay.store import Position
 
 
 def train_stream(
@@ -54,10 +57,11 @@ def train_stream(
 
     name = None if label is None else clean_label(label)
     shuffle_seed = seed if shuffle else None
-    frames = open_source(source, label=name, shuffle_seed=shuffle_seed)
     if is_home(home):
         device = Home(home)
     else:
+        # A source that is not there is told before the time that making a home takes.
+        open_source(source, label=name, shuffle_seed=shuffle_seed)
         say(f"there is no home at {home} yet; making one with the default backbone")
         device = make(home, head=head or "ridge")
     frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
@@ -109,15 +113,13 @@ def train_stream(
         print_table("learned", ("what", "value"), [(k, str(_short(v))) for k, v in result.items()])
 
 
-def _tell_start(kept: object, *, resume: bool) -> None:
-    from edgecl.replay.store import Position
-
-    if not isinstance(kept, Position):
+def _tell_start(kept: Position | None, *, resume: bool) -> None:
+    if kept is None:
         return
     if kept.is_finished:
         say(
             f"this source was learned to its end before, {kept.n} frames; "
-            + ("nothing may be left" if resume else "learning it again")
+            + ("only what is new at its end is learned now" if resume else "learning it again")
         )
     elif not resume:
         say(f"an earlier run stopped at frame {kept.n}; --resume would go on from there")

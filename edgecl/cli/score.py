@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,7 +50,7 @@ def predict(
         for source in sources:
             yield from source.frames()
 
-    n_done, skipped = 0, []
+    n_done, n_skipped, first = 0, 0, None
     groups = embed(
         frames(),
         device.manifest.preprocessing,
@@ -57,27 +58,29 @@ def predict(
         batch_size=device.config.engine.batch_size,
         max_pixels=device.max_pixels,
     )
-    for group in groups:
-        for item in group:
-            if isinstance(item, Skipped):
-                skipped.append(item)
-                say(f"skipped {item.id}: {item.reason}")
-        usable = [item for item in group if isinstance(item, Embedded)]
-        if not usable:
-            continue
-        x = np.array([item.feature for item in usable])
-        names = [item.frame.id for item in usable]
-        for prediction in predictor.predict_features(names, x, top=top):
-            n_done += 1
-            if json:
-                print_json(prediction.as_json())
-            else:
-                ranked = ", ".join(f"{name} {score:.2f}" for name, score in prediction.top)
-                print(printable(f"{prediction.path}: {ranked}"), flush=True)
+    with closing(groups):
+        for group in groups:
+            for item in group:
+                if isinstance(item, Skipped):
+                    n_skipped += 1
+                    first = first or item
+                    say(f"skipped {item.id}: {item.reason}")
+            usable = [item for item in group if isinstance(item, Embedded)]
+            if not usable:
+                continue
+            x = np.array([item.feature for item in usable])
+            names = [item.frame.id for item in usable]
+            for prediction in predictor.predict_features(names, x, top=top):
+                n_done += 1
+                if json:
+                    print_json(prediction.as_json())
+                else:
+                    ranked = ", ".join(f"{name} {score:.2f}" for name, score in prediction.top)
+                    print(printable(f"{prediction.path}: {ranked}"), flush=True)
     if not n_done:
         raise DecodeError(
-            f"none of {len(skipped)} pictures could be predicted"
-            + (f"; the first: {skipped[0].id}: {skipped[0].reason}" if skipped else "")
+            f"none of {n_skipped} pictures could be predicted"
+            + (f"; the first: {first.id}: {first.reason}" if first else "")
         )
 
 
@@ -102,7 +105,7 @@ def evaluate(
     if scores.n == 0:
         raise SourceError(
             f"source {source} holds no labelled picture that can be used "
-            f"({scores.n_skipped} skipped); expected {'a sub-folder a class'}"
+            f"({scores.n_skipped} skipped); expected one sub-folder a class, or a table with labels"
         )
     unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))
     if unknown:

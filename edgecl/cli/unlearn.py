@@ -44,6 +44,7 @@ def forget_class(
     asked = ForgetRequest(name, reason)
     device = Home(home)
     with device.lock(), open_store(device) as store:
+        unlearning.finish_erasures(store)  # what an earlier command had to leave
         store.class_uid(asked.name)  # an unknown class is refused before anything is loaded
         with working("unlearning"):
             learner = open_learner(device, store)
@@ -62,7 +63,10 @@ def forget_class(
         "erasure": "pending" if done.erasure["busy"] else "done",
     }
     if done.erasure["busy"]:
-        say("another process is reading the store: its log is emptied by the next command")
+        say(
+            "another process is reading the store; the next train-stream or forget finishes the "
+            "erasure"
+        )
     if json:
         print_json(result)
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -77,7 +78,7 @@ def start_position(
     digest = b""
     n = 0
     for frame_id in source.ids(kept.n):
-        digest = chain(digest, frame_id)
+        digest = chain(home.key, digest, frame_id)
         n += 1
     if n != kept.n or digest != kept.digest:
         raise RequestError(
@@ -156,26 +157,28 @@ def learn_stream(
         max_pixels=home.max_pixels,
     )
     is_stopped = False
-    for group in groups:
-        for item in group:
-            name = item.id if isinstance(item, Skipped) else item.frame.id
-            position = Position(position.n + 1, chain(position.digest, name), False)
-            progress = replace(progress, seen=progress.seen + 1)
-            reason = _unusable(item)
-            if reason:
-                news.append(f"skipped {name}: {reason}")
-                progress = replace(progress, skipped=progress.skipped + 1)
-            elif isinstance(item, Embedded):
-                waiting.append(item)
-            if len(waiting) >= n_step:
+    with closing(groups):
+        for group in groups:
+            for item in group:
+                name = item.id if isinstance(item, Skipped) else item.frame.id
+                position = Position(position.n + 1, chain(home.key, position.digest, name), False)
+                progress = replace(progress, seen=progress.seen + 1)
+                reason = _unusable(item)
+                if reason:
+                    news.append(f"skipped {name}: {reason}")
+                    progress = replace(progress, skipped=progress.skipped + 1)
+                elif isinstance(item, Embedded):
+                    waiting.append(item)
+                if len(waiting) >= n_step:
+                    progress = commit()
+                    yield progress
+            # A live source is not waited for; one that can be read again keeps whole batches.
+            if not group and len(source) == 0 and progress.seen > committed.seen:
                 progress = commit()
                 yield progress
-        if not group and progress.seen > committed.seen:
-            progress = commit()
-            yield progress
-        if should_stop():
-            is_stopped = True
-            break
+            if should_stop():
+                is_stopped = True
+                break
     if not is_stopped:
         commit(is_finished=limit is None or position.n == len(source))
     learner.settle()
@@ -193,15 +196,16 @@ def evaluate_stream(home: Home, predictor: Predictor, source: Source) -> Evaluat
         batch_size=home.config.engine.batch_size,
         max_pixels=home.max_pixels,
     )
-    for group in groups:
-        usable = [item for item in group if isinstance(item, Embedded) and item.frame.label]
-        n_skipped += len(group) - len(usable)
-        if not usable:
-            continue
-        x = np.array([item.feature for item in usable])
-        guesses = predictor.predict_features([item.frame.id for item in usable], x, top=1)
-        for item, guess in zip(usable, guesses, strict=True):
-            pairs.append((item.frame.label or "", guess.label))
+    with closing(groups):
+        for group in groups:
+            usable = [item for item in group if isinstance(item, Embedded) and item.frame.label]
+            n_skipped += len(group) - len(usable)
+            if not usable:
+                continue
+            x = np.array([item.feature for item in usable])
+            guesses = predictor.predict_features([item.frame.id for item in usable], x, top=1)
+            for item, guess in zip(usable, guesses, strict=True):
+                pairs.append((item.frame.label or "", guess.label))
     return evaluate(pairs, n_skipped=n_skipped)
 
 

@@ -28,6 +28,10 @@ class Memory(Protocol):
         """Return the statistics of all samples of class y that were learned."""
         ...
 
+    def all_moments(self) -> Mapping[int, Moments]:
+        """Return the statistics of every class."""
+        ...
+
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return the features and classes of the samples kept for replay, oldest first."""
         ...
@@ -82,6 +86,15 @@ class Head(Protocol):
 
     def settle(self) -> None:
         """Bring the head to the state that its statistics define; a no-op for heads by gradient."""
+        ...
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether an unlearning gives the very bits of never having learned."""
+        ...
+
+    def rebuild(self, memory: Memory) -> None:
+        """Learn what a store holds, from nothing; `forget` ends in the same head."""
         ...
 
     def forget(self, y: int, memory: Memory) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.errors import MissingPackageError, NothingLearnedError
+from edgecl.errors import IntegrityError, MissingPackageError, NothingLearnedError
 from edgecl.heads.base import (
     Labels,
     Memory,
@@ -42,8 +42,10 @@ LEARNING_RATE = 1.0
 STEPS = 3
 # The authors' PCR code keeps a cosine finite with this.
 EPSILON = 1e-6
-# Passes over the stored samples when a class was forgotten and the rest is learned anew.
+# When a class was forgotten the rest is learned anew from the stored samples: five passes, fewer
+# when many are stored, so that it takes about two seconds at most.
 RELEARN_PASSES = 5
+RELEARN_SAMPLES = 10_000
 
 
 class UerHead:
@@ -53,8 +55,7 @@ class UerHead:
         num_features: Width D of the features.
         seed: Seed of the new rows and of the order in which survivors are learned anew.
 
-    Raises:
-        MissingPackageError: torch is not installed.
+    torch is imported by the first update, so that a kept head predicts without it.
     """
 
     name = "uer"
@@ -62,17 +63,11 @@ class UerHead:
     n_replay = 32
 
     def __init__(self, num_features: int, *, seed: int = 0) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise MissingPackageError(
-                f"the head uer needs torch ({error}); run `pip install 'edgecl[torch]'`"
-            ) from error
         self.num_features = num_features
         self._seed = seed
         self._moments: dict[int, Moments] = {}
         self._sum = Moments.empty(num_features, DIAGONAL)
-        self._rows = torch.zeros((0, num_features))  # (K, D)
+        self._rows = np.zeros((0, num_features), np.float32)  # (K, D)
         self._mean, self._scale = self._standard()
 
     @property
@@ -105,7 +100,7 @@ class UerHead:
         if not self._moments:
             raise NothingLearnedError("the head knows no class; learn a sample first")
         z = self._standardised(checked_rows(x, self.num_features))
-        scores: Float64 = z.astype(np.float64) @ self._rows.numpy().T.astype(np.float64)
+        scores: Float64 = z.astype(np.float64) @ self._rows.T.astype(np.float64)
         return scores
 
     def settle(self) -> None:
@@ -119,21 +114,32 @@ class UerHead:
         """
         if y not in self._moments:
             raise unknown_class(y)
-        import torch
-
         x, labels = memory.stored_rows()
         kept = labels != y
-        x, labels = x[kept], labels[kept]
         survivors = {c: m for c, m in self._moments.items() if c != y}
+        self._relearn(survivors, x[kept], labels[kept])
+
+    @property
+    def is_exact(self) -> bool:
+        """Return False: which samples were kept may have depended on the forgotten class."""
+        return False
+
+    def rebuild(self, memory: Memory) -> None:
+        """Learn what a store holds, from nothing."""
+        x, labels = memory.stored_rows()
+        self._relearn(dict(memory.all_moments()), x, labels)
+
+    def _relearn(self, moments: dict[int, Moments], x: Float16, labels: Labels) -> None:
         self._moments = {}
-        self._rows = torch.zeros((0, self.num_features))
-        for uid, part in survivors.items():
+        self._rows = np.zeros((0, self.num_features), np.float32)
+        for uid, part in moments.items():
             self._add_class(uid)
             self._moments[uid] = part
         self._sum = self._total()
         self._mean, self._scale = self._standard()
         rng = np.random.default_rng([self._seed, 1])
-        for _ in range(RELEARN_PASSES):
+        n_fitting = RELEARN_SAMPLES // max(1, len(labels))
+        for _ in range(max(1, min(RELEARN_PASSES, n_fitting))):
             order = rng.permutation(len(labels))
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
@@ -146,7 +152,7 @@ class UerHead:
         moments = list(self._moments.values())
         return {
             "classes": np.array(self.classes, dtype=np.int64),
-            "rows": self._rows.numpy().copy(),
+            "rows": self._rows.copy(),
             "counts": np.array([m.n for m in moments], dtype=np.int64),
             "totals": np.array([m.total for m in moments]).reshape(-1, d),
             "seconds": np.array([m.second for m in moments]).reshape(-1, d),
@@ -164,21 +170,24 @@ class UerHead:
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Take over the statistics and the rows of the last commit."""
-        import torch
-
         self._moments = dict(moments)
         self._sum = self._total()
-        rows = np.zeros((0, self.num_features), np.float32) if state is None else state["rows"]
-        self._rows = torch.from_numpy(np.array(rows, dtype=np.float32))
+        rows = np.zeros((0, self.num_features)) if state is None else state["rows"]
+        if len(rows) != len(self._moments):
+            raise IntegrityError(
+                f"the store has {len(self._moments)} classes and a head of {len(rows)}; restore "
+                "the home from a backup"
+            )
+        self._rows = np.array(rows, dtype=np.float32)
         self._mean, self._scale = self._standard()
 
     def saved_state(self) -> State | None:
         """Return the rows; the statistics are in the store."""
-        return {"rows": self._rows.numpy().copy()}
+        return {"rows": self._rows.copy()}
 
     def scorer(self, names: Mapping[int, str]) -> LinearScorer:
         """Return the head as weights on plain features."""
-        weights = (self._rows.numpy().astype(np.float64) / self._scale).T  # (D, K)
+        weights = (self._rows.astype(np.float64) / self._scale).T  # (D, K)
         return LinearScorer(
             weights=weights,
             bias=-(self._mean.astype(np.float64) @ weights),
@@ -198,12 +207,10 @@ class UerHead:
 
     def _add_class(self, uid: int) -> None:
         """Append a row; not zero, where the gradient of a cosine is undefined."""
-        import torch
-
         rng = np.random.default_rng([self._seed, 0, len(self._rows)])
         bound = 1 / np.sqrt(self.num_features)
         row = rng.uniform(-bound, bound, (1, self.num_features)).astype(np.float32)
-        self._rows = torch.cat([self._rows, torch.from_numpy(row)])
+        self._rows = np.concatenate([self._rows, row])
         self._moments[uid] = Moments.empty(self.num_features, DIAGONAL)
 
     def _total(self) -> Moments:
@@ -226,7 +233,12 @@ class UerHead:
     def _step(
         self, rows: Float16, y: Labels, replay: tuple[Float32 | Float16, Labels] | None
     ) -> None:
-        import torch
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingPackageError(
+                f"learning with uer needs torch ({error}); run `pip install 'edgecl[torch]'`"
+            ) from error
 
         place = {uid: i for i, uid in enumerate(self._moments)}
         z = torch.from_numpy(self._standardised(rows))  # (N, D)
@@ -238,11 +250,13 @@ class UerHead:
             if known.any():
                 old_z = torch.from_numpy(self._standardised(quantise(old_x[known])))
                 old_target = torch.tensor([place[uid] for uid in old_y[known].tolist()])
+        w = torch.from_numpy(self._rows)
         for _ in range(STEPS):
-            w = self._rows.requires_grad_(True)
+            w = w.detach().requires_grad_(True)
             loss = uer_loss(w, z, target, old_z, old_target)
             (gradient,) = torch.autograd.grad(loss, w)
-            self._rows = (w.detach() - LEARNING_RATE * gradient).contiguous()
+            w = w.detach() - LEARNING_RATE * gradient
+        self._rows = w.numpy()
 
 
 def uer_loss(

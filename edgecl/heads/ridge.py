@@ -49,6 +49,8 @@ _MOST_PENDING = 512
 # A solve comes when the samples have doubled; below this many, when there are four times as many,
 # since it costs as much as some hundred updates.
 _EARLY = 256
+# Bounds what rounding can add up to in the float32 inverse.
+_MOST_UPDATES = 16_384
 
 
 class RidgeHead:
@@ -126,6 +128,15 @@ class RidgeHead:
         if not self._is_settled:
             self._solve()
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether an unlearning gives the very bits of never having learned."""
+        return self._moments.is_exact
+
+    def rebuild(self, memory: Memory) -> None:
+        """Learn what a store holds, from nothing."""
+        self.restore(memory.all_moments(), None)
+
     def forget(self, y: int, memory: Memory) -> None:
         """Unlearn class y: subtract its exact statistics, which `memory` still holds, and solve."""
         if y not in self._sums:
@@ -176,7 +187,7 @@ class RidgeHead:
         self._moments = Moments.empty(self.num_features, FULL)
         for uid, part in moments.items():
             self._moments = self._moments.plus(part)
-            self._sums[uid] = (part.n, part.total)
+            self._sums[uid] = (part.n, part.total.copy())
         self._solve()
 
     def saved_state(self) -> State | None:
@@ -259,7 +270,7 @@ class RidgeHead:
         self._u_edge = np.zeros(_BLOCK, np.float32)
         self._n_block = 0
         self._r_edge = np.zeros(d, np.float32)
-        self._n_next_solve = max(1, n * (2 if n >= _EARLY else 4))
+        self._n_next_solve = max(1, 4 * n if n < _EARLY else n + min(n, _MOST_UPDATES))
         self._is_settled = True
         penalty = LAMBDA_PER_FEATURE * d
         if n == 0:

@@ -69,7 +69,8 @@ class Moments:
         return bool(diagonal.max(initial=0.0) < _EXACT_LIMIT)
 
     def plus(self, other: Moments) -> Moments:
-        """Return the statistics of both sets of samples."""
+        """Return the statistics of both sets of samples; both of one kind."""
+        assert self.second.shape == other.second.shape
         return Moments(self.n + other.n, self.total + other.total, self.second + other.second)
 
     def minus(self, other: Moments) -> Moments:

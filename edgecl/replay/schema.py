@@ -99,11 +99,11 @@ CREATE TABLE receipts (
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring an older store to this version, one committed step after the other.
+def check_version(connection: sqlite3.Connection) -> int:
+    """Return the store's schema version.
 
     Raises:
-        IntegrityError: A newer store, or an older one without a step.
+        IntegrityError: It is newer than this edgecl.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
@@ -111,6 +111,16 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"the store has schema {version}, this edgecl reads up to {SCHEMA_VERSION}; "
             "upgrade edgecl"
         )
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring an older store to this version, one committed step after the other.
+
+    Raises:
+        IntegrityError: A newer store, or an older one without a step.
+    """
+    version = check_version(connection)
     while version < SCHEMA_VERSION:
         step = MIGRATIONS.get(version)
         if step is None:

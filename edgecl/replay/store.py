@@ -39,7 +39,7 @@ from edgecl.errors import (
 )
 from edgecl.heads.statistics import Moments, fold_limit
 from edgecl.replay.sampling import class_to_evict
-from edgecl.replay.schema import SCHEMA_VERSION, TABLES, migrate
+from edgecl.replay.schema import SCHEMA_VERSION, TABLES, check_version, migrate
 from edgecl.types import Float16
 
 Labels = npt.NDArray[np.int64]
@@ -129,6 +129,7 @@ class Store:
         with _sqlite_errors(path):
             self.connection = _connect(path, read_only=read_only)
             try:
+                check_version(self.connection)
                 if not read_only:
                     migrate(self.connection)
                 meta = dict(self.connection.execute("SELECT key, value FROM meta"))
@@ -177,6 +178,17 @@ class Store:
                     self.connection.execute("ROLLBACK")
                 self._load()
                 raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read one state of the store, whatever another process commits meanwhile."""
+        with _sqlite_errors(self.path):
+            self.connection.execute("BEGIN")
+            try:
+                self._load()
+                yield
+            finally:
+                self.connection.execute("COMMIT")
 
     # Classes
 
@@ -441,9 +453,11 @@ class Store:
         self._load_classes()
         return numbers | {"classes": 1}
 
-    def clear_positions(self) -> None:
-        """Forget how far every source was learned, as after `init`."""
+    def reset(self) -> None:
+        """Forget positions and counters, as after `init`; uids of classes are never used again."""
         self.connection.execute("DELETE FROM positions")
+        self.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'samples'")
+        self.step = 0
 
     # Inside
 
@@ -483,20 +497,25 @@ class Store:
         self, class_uid: int, picture: Callable[[], bytes], rng: np.random.Generator
     ) -> bytes | None:
         """Return the picture if it is to be kept, after evicting what it displaces."""
-        is_full = self._n_stored_samples >= self.capacity_samples
-        victim = self._victim(class_uid, rng) if is_full else None
-        if is_full and victim is None:
+
+        def largest() -> int:
+            return min(self._stored, key=lambda c: (-len(self._stored[c]), c))
+
+        def is_full(size: int) -> bool:
+            return (
+                self._n_stored_samples >= self.capacity_samples
+                or self._stored_bytes + size > self.capacity_bytes
+            )
+
+        victim = self._victim(class_uid, rng) if is_full(0) else largest() if self._stored else None
+        if is_full(0) and victim is None:
             return None
         data = picture()
         if len(data) > self.capacity_bytes:
             return None
-        if victim is not None:
-            self._evict(victim, rng)
-        while self._stored_bytes + len(data) > self.capacity_bytes:
-            victim = self._victim(class_uid, rng)
-            if victim is None:
-                return None
-            self._evict(victim, rng)
+        while is_full(len(data)):
+            self._evict(largest() if victim is None else victim, rng)
+            victim = None
         return data
 
     def _victim(self, class_uid: int, rng: np.random.Generator) -> int | None:
@@ -653,4 +672,4 @@ def describe(store: Store) -> dict[str, Any]:
 
 def dump_json(value: object) -> str:
     """Write JSON as receipts hash it: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -11,6 +11,7 @@ beyond this module and said in docs/unlearning.md.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,27 @@ def scrub(store: Store) -> dict[str, Any]:
             try:
                 execute("VACUUM")
                 vacuumed = True
-            except Exception as error:  # SQLITE_BUSY: a reader came in between
+            except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise StoreError(
                         f"the store {store.path} could not be compacted ({error}); deleted rows "
-                        "are overwritten, free disk space and run `edgecl doctor`"
+                        "are overwritten; free disk space, the next `edgecl train-stream` or "
+                        "`edgecl forget` tries again"
                     ) from error
+                return {"busy": 1, "vacuumed": False, "secure_delete": int(secure_delete)}
         busy = _truncate_log(store)
     return {"busy": busy, "vacuumed": vacuumed, "secure_delete": int(secure_delete)}
 
 
-def find_bytes(folder: Path, needles: dict[str, bytes]) -> dict[str, list[str]]:
+def find_bytes(
+    folder: Path, needles: dict[str, bytes], *, but_not: tuple[str, ...] = ()
+) -> dict[str, list[str]]:
     """Look for byte strings in every file below a folder.
+
+    Args:
+        folder: Where to look.
+        needles: What to look for, by the name under which it is reported.
+        but_not: Entries of the folder to leave out: files that never hold learned data.
 
     Returns:
         For each needle that was found, the files that hold it.
@@ -61,6 +71,8 @@ def find_bytes(folder: Path, needles: dict[str, bytes]) -> dict[str, list[str]]:
         return found
     overlap = max(len(n) for n in needles.values()) - 1
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.relative_to(folder).parts[0] in but_not:
+            continue
         tail = b""
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):

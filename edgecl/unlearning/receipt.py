@@ -52,7 +52,18 @@ def all_receipts(store: Store) -> list[Receipt]:
             )
         receipts.append(Receipt(f"r{number}", json.loads(body), before, digest))
         previous, expected = digest, number + 1
+    row = store.connection.execute(
+        "SELECT seq FROM sqlite_sequence WHERE name = 'receipts'"
+    ).fetchone()
+    if row is not None and row[0] >= expected:
+        raise IntegrityError(f"receipt r{expected} is missing from the end of the chain")
     return receipts
+
+
+def open_erasures(receipts: list[Receipt]) -> list[Receipt]:
+    """Return the unlearnings whose physical erasure is not confirmed yet."""
+    done = {r.body["of"] for r in receipts if r.body["kind"] == "erasure" and not r.body["busy"]}
+    return [r for r in receipts if r.body["kind"] == "forget" and r.receipt_id not in done]
 
 
 def receipt_by_id(store: Store, receipt_id: str) -> Receipt:

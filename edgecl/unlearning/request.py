@@ -14,11 +14,17 @@ import edgecl
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import Learner, save_scorer
+from edgecl.replay.schema import TABLES
 from edgecl.replay.store import Store
 from edgecl.runtime.scoring import LinearScorer
-from edgecl.types import ForgetRequest, Receipt
+from edgecl.types import ForgetRequest, Receipt, check_reason
 from edgecl.unlearning.erase import find_bytes, scrub
-from edgecl.unlearning.receipt import add_tombstone, all_receipts, append_receipt
+from edgecl.unlearning.receipt import (
+    add_tombstone,
+    all_receipts,
+    append_receipt,
+    open_erasures,
+)
 
 # A shorter name would be found in any binary file by chance.
 _MIN_NAME_BYTES = 6
@@ -71,6 +77,8 @@ def forget_class(
     store, head = learner.store, learner.head
     uid = store.class_uid(request.name)
     all_receipts(store)  # a broken chain is refused before anything is changed
+    for name in store.names.values():
+        check_reason(request.reason, name)
     needles = _needles(learner, uid, request.name) if verify else {}
     before = _fingerprint(head.scorer(store.names))
     try:
@@ -83,7 +91,7 @@ def forget_class(
                 save_scorer(store, head)
                 learner.save_state()
             else:
-                store.clear_positions()
+                store.reset()
             receipt = append_receipt(
                 store,
                 {
@@ -96,6 +104,7 @@ def forget_class(
                     "adapters": [],
                     "exports_stale": [],
                     "head": head.name,
+                    "bit_exact": head.is_exact,
                     "head_before": before,
                     "head_after": _fingerprint(head.scorer(store.names)),
                     "feature_map": store.feature_map,
@@ -124,9 +133,7 @@ def finish_erasures(store: Store) -> list[dict[str, Any]]:
     Returns:
         One report a receipt; empty when nothing was open.
     """
-    receipts = all_receipts(store)
-    done = {r.body["of"] for r in receipts if r.body["kind"] == "erasure" and not r.body["busy"]}
-    open_ = [r for r in receipts if r.body["kind"] == "forget" and r.receipt_id not in done]
+    open_ = open_erasures(all_receipts(store))
     if not open_:
         return []
     report = scrub(store)
@@ -142,7 +149,8 @@ def _needles(learner: Learner, uid: int, name: str) -> dict[str, bytes]:
     needles = {}
     for form in ("NFC", "NFD"):
         encoded = unicodedata.normalize(form, name).encode()
-        if len(encoded) >= _MIN_NAME_BYTES:
+        # A word of the schema is in every database file.
+        if len(encoded) >= _MIN_NAME_BYTES and encoded not in TABLES.encode():
             needles[f"class name ({form})"] = encoded
     rows = learner.store.connection.execute(
         "SELECT p.uid, p.data FROM pictures p JOIN samples s USING (uid) WHERE s.class_uid = ? "
@@ -166,9 +174,9 @@ def _faults(
         faults.append("the store's log could not be emptied, another process was reading")
     store = learner.store
     head = learner.head
-    if store.names and head.saved_state() is None:
+    if store.names:
         fresh = make_head(head.name, store.num_features, seed=home.config.head.seed)
-        fresh.restore(store.all_moments(), None)
+        fresh.rebuild(store)
         ours, theirs = head.scorer(store.names).weights, fresh.scorer(store.names).weights
         gap, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
         if gap > _WEIGHT_TOLERANCE * scale:
@@ -176,7 +184,7 @@ def _faults(
                 f"the head differs from one built anew by {gap:.2g} (largest {scale:.2g})"
             )
     kept = _kept_copies(learner, needles)
-    for what, files in find_bytes(home.path, needles).items():
+    for what, files in find_bytes(home.path, needles, but_not=("engine", "edgecl.toml")).items():
         if what not in kept:
             faults.append(f"bytes of the {what} are still in {', '.join(files)}")
     return faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -72,9 +73,15 @@ class LinesSource:
                 yield Skipped(path, str(error))
 
     def _read(self) -> Iterator[tuple[int, str]]:
+        if isinstance(sys.stdin, io.TextIOWrapper):  # a name need not be UTF-8
+            sys.stdin.reconfigure(errors="surrogateescape")
         number = 0
         while line := sys.stdin.readline(_MAX_LINE):
-            if not line.strip():
+            is_whole = line.endswith("\n")
+            rest = line
+            while not is_whole and (rest := sys.stdin.readline(_MAX_LINE)):
+                line, is_whole = "", rest.endswith("\n")  # too long: no frame
+            if is_whole and not line.strip() and line:
                 continue
             number += 1
             self._n_read = number

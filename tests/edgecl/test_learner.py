@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import build
-from edgecl.errors import RequestError, UsageError
+from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import Learner, load_scorer, open_learner, open_store
@@ -147,3 +149,46 @@ def test_another_head_needs_a_home_that_learned_nothing(home: Home) -> None:
         with pytest.raises(RequestError, match="head uer"):
             open_learner(home, store, head="ridge")
     assert Home(home.path).config.head.name == "uer"
+
+
+def test_settings_that_name_another_head_than_the_store_are_refused(home: Home) -> None:
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        learner.learn_one(build.frame("cup", 0), np.zeros(store.num_features, np.float32))
+    toml = home.path / "edgecl.toml"
+    toml.write_text(toml.read_text().replace('name = "ridge"', 'name = "uer"'))
+    changed = Home(home.path)
+    with open_store(changed) as store:
+        for use in (open_learner, load_scorer):
+            with pytest.raises(IntegrityError, match="names the head uer"):
+                use(changed, store)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_weights_of_a_run_that_was_killed_are_built_anew_without_torch(
+    home: Home, name: str
+) -> None:
+    with open_store(home) as store:
+        learner = open_learner(home, store, head=name)
+        x, y = build.features(20, store.num_features, 3)
+        learner.learn_many([build.frame(f"p-{c}", i) for i, c in enumerate(y)], x)
+    code = (
+        "import sys; from pathlib import Path; from edgecl.home import Home; "
+        "from edgecl.learner import load_scorer, open_store; home = Home(Path(sys.argv[1])); "
+        "store = open_store(home, read_only=True); print(load_scorer(home, store).labels); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(home.path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["('p-1', 'p-2', 'p-3')", "False"]
+
+
+def test_a_learner_of_another_process_does_not_disturb_a_reader(home: Home) -> None:
+    with open_store(home) as store:
+        open_learner(home, store, head="uer")
+    with open_store(home) as store, open_store(home, read_only=True) as reader:
+        learner = open_learner(home, store)
+        x, y = build.features(20, store.num_features, 3)
+        learner.learn_many([build.frame(f"p-{c}", i) for i, c in enumerate(y)], x)
+        assert load_scorer(home, reader).labels == ("p-1", "p-2", "p-3")

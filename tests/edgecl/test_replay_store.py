@@ -245,9 +245,20 @@ def test_a_newer_schema_is_refused_untouched(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(IntegrityError, match="schema 99") as caught:
-        Store(path)
-    assert caught.value.exit_code == 4
+    for read_only in (False, True):
+        with pytest.raises(IntegrityError, match="schema 99") as caught:
+            Store(path, read_only=read_only)
+        assert caught.value.exit_code == 4
+
+
+def test_a_smaller_capacity_takes_effect_with_the_next_kept_sample(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", capacity_samples=12) as store:
+        fill(store, 12)
+    with Store(tmp_path / "s.db", capacity_samples=4) as store:
+        with store.transaction():
+            add(store, "another class", np.zeros(D, np.float32), 0)
+        assert sum(store.n_stored().values()) == 4
+        assert sum(store.n_seen().values()) == 13
 
 
 def test_an_older_schema_is_migrated_in_a_transaction(

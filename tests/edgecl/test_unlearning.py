@@ -62,6 +62,7 @@ def test_every_trace_of_a_forgotten_class_is_gone_from_every_file(home: Home, na
     assert all(needle in content for needle in needles)
     done = forget(home, LABELS[1])
     assert done.verified, done.faults
+    assert done.receipt.body["bit_exact"] is (name == "ridge")
     assert done.receipt.body["mode"] == HEADS[name].mode
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
     assert not any(needle in content for needle in needles)
@@ -109,6 +110,7 @@ def test_after_the_last_class_the_home_is_as_after_init(
                 s.connection.execute(f"SELECT * FROM {table}").fetchall() for s in (ours, theirs)
             ]
             assert rows[0] == rows[1], table
+        assert ours.step == theirs.step == 0
         heads = [open_learner(d, s).head for d, s in ((home, ours), (fresh, theirs))]
         states = [head.state() for head in heads]
         assert all(np.array_equal(states[0][k], states[1][k]) for k in states[0])
@@ -210,6 +212,12 @@ def test_a_receipt_names_no_class_and_the_reason_must_not_either(home: Home) -> 
     assert LABELS[1] not in repr(done.receipt)
     with pytest.raises(UsageError, match="reason"):
         ForgetRequest(LABELS[1], f"the {LABELS[1].upper()} left")
+    assert ForgetRequest("1", "ticket 1034").reason == "ticket 1034"
+    request = ForgetRequest(LABELS[2], f"confused with {LABELS[0]}")
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        with pytest.raises(UsageError, match=LABELS[0]):
+            unlearning.forget_class(home, learner, request)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +226,7 @@ def test_a_receipt_names_no_class_and_the_reason_must_not_either(home: Home) -> 
         ("UPDATE receipts SET body = replace(body, 'forget', 'forgot') WHERE number = 3", "r3"),
         ("UPDATE receipts SET previous = replace(previous, 'a', 'b') WHERE number = 2", "r2"),
         ("DELETE FROM receipts WHERE number = 2", "r2"),
+        ("DELETE FROM receipts WHERE number = 4", "r4"),
     ],
 )
 def test_any_change_of_the_chain_is_found_and_named(tmp_path: Path, sql: str, named: str) -> None:

@@ -307,3 +307,9 @@ def test_preprocessing_that_cannot_be_used_is_refused(change: dict[str, object])
 def test_mean_of_another_length_is_refused(values: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="unpack"):
         Preprocessing.from_json(LITE0.as_json() | {"mean": values})
+
+
+def test_a_format_that_would_start_an_interpreter_is_not_opened() -> None:
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(DecodeError, match="cannot identify"):
+        decode(postscript)

@@ -426,3 +426,24 @@ def test_shuffle_repeats_with_its_seed_and_changes_with_another(tmp_path: Path) 
     assert ids(1) == ids(1)
     assert ids(1) != ids(2) != ids(None)
     assert sorted(ids(1)) == ids(None)
+
+
+def test_a_line_that_is_too_long_is_one_skip_and_the_next_line_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.png")
+    good = '{"path": "%s", "label": "x"}' % (tmp_path / "a.png")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("[" * 200_000 + "\n" + good + "\n"))
+    items = list(open_source("-").frames())
+    assert [type(i).__name__ for i in items] == ["Skipped", "Frame"]
+
+
+def test_a_line_that_is_not_utf8_does_not_end_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.png")
+    good = '{"path": "%s", "label": "x"}' % (tmp_path / "a.png")
+    raw = io.BytesIO(b'{"path": "\xff.png"}\n' + good.encode() + b"\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw, encoding="utf-8", errors="strict"))
+    items = list(open_source("-").frames())
+    assert [type(i).__name__ for i in items] == ["Skipped", "Frame"]

@@ -1,0 +1,98 @@
+"""Test-then-train: what a stream leaves does not depend on how fast it went."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import build
+from edgecl.evaluation.progressive import Progress, learn_stream, source_key
+from edgecl.heads import HEADS
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store
+from edgecl.replay.store import Position
+from edgecl.runtime.sources import open_source
+
+
+class FakeEngine:
+    """Means of small patches instead of a backbone, as slow as asked."""
+
+    provider = "fake"
+
+    def __init__(self, num_features: int, seconds: float = 0.0) -> None:
+        self.num_features = num_features
+        self.seconds = seconds
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        flat = pixels.reshape(len(pixels), -1)[:, :: pixels[0].size // self.num_features]
+        return np.ascontiguousarray(flat[:, : self.num_features] + 1)
+
+
+def learn(home: Home, folder: Path, head: str, engine: FakeEngine, **options: object) -> Progress:
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store, head=head)
+        source = open_source(str(folder))
+        *_, last = learn_stream(
+            home,
+            learner,
+            engine,
+            source,
+            key=source_key(home, str(folder), None, None),
+            start=Position(0, b"", False),
+            **options,  # type: ignore[arg-type]
+        )
+        weights = learner.head.scorer(store.names).weights
+    np.save(home.path / "weights.npy", weights)
+    return last
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_a_slow_engine_ends_in_the_same_head(home: Home, tmp_path: Path, head: str) -> None:
+    folder = build.part_folder(tmp_path / "parts", 8)
+    slow = Home(shutil.copytree(home.path, tmp_path / "slow"))
+    width = home.manifest.num_features
+    assert learn(home, folder, head, FakeEngine(width)).learned == 32
+    assert learn(slow, folder, head, FakeEngine(width, 0.25)).learned == 32
+    weights = [np.load(h.path / "weights.npy") for h in (home, slow)]
+    assert np.array_equal(*weights)
+
+
+def test_progress_adds_up_and_skips_are_told(home: Home, tmp_path: Path) -> None:
+    folder = build.part_folder(tmp_path / "parts", 5)
+    (folder / build.PARTS[0] / "broken.jpg").write_bytes(b"no picture")
+    news: list[str] = []
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store)
+        for progress in learn_stream(
+            home,
+            learner,
+            FakeEngine(home.manifest.num_features),
+            open_source(str(folder)),
+            key="k",
+            start=Position(0, b"", False),
+        ):
+            news += progress.news
+        position = store.position("k")
+    assert (progress.seen, progress.learned, progress.skipped) == (21, 20, 1)
+    assert progress.n_classes == 4
+    assert 0 < progress.prequential_accuracy < 1
+    assert [n for n in news if "broken.jpg" in n] == news
+    assert position is not None
+    assert (position.n, position.is_finished) == (21, True)
+
+
+def test_stopped_at_once_nothing_is_learned_and_threads_end(home: Home, tmp_path: Path) -> None:
+    import threading
+
+    folder = build.part_folder(tmp_path / "parts", 8)
+    engine = FakeEngine(home.manifest.num_features)
+    last = learn(home, folder, "ridge", engine, should_stop=lambda: True)
+    assert last.is_interrupted
+    assert last.learned % 16 == 0
+    assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine"})
+    assert learn(home, folder, "ridge", engine).learned == 32
