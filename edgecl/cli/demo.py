@@ -104,7 +104,7 @@ def _story(place: Path) -> dict[str, Any]:
         tell(
             f"   receipt {done.receipt.receipt_id}: {done.receipt.body['mode']}, "
             f"{sum(done.receipt.body['rows_erased'].values())} rows erased in {done.seconds:.2f} s "
-            f"(head {done.head_seconds:.2f} s); every file of the home searched: "
+            f"(head {done.head_seconds:.2f} s); files searched for it: "
             f"{'clean' if done.verified else '; '.join(done.faults)}"
         )
         tell(f"   the nine others: accuracy {after.accuracy:.4f}")
