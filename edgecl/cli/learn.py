@@ -17,7 +17,7 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.output import StreamBar, print_json, print_table, say
+from edgecl.cli.output import StreamBar, print_json, print_values, say
 
 if TYPE_CHECKING:
     from edgecl.replay.store import Position
@@ -110,7 +110,7 @@ def train_stream(
     if json:
         print_json(result)
     else:
-        print_table("learned", ("what", "value"), [(k, str(_short(v))) for k, v in result.items()])
+        print_values("learned", result)
 
 
 def _tell_start(kept: Position | None, *, resume: bool) -> None:
@@ -142,7 +142,3 @@ def _stop_flag() -> Iterator[list[int]]:
         yield flag
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _short(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value

@@ -59,6 +59,24 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     Console(soft_wrap=True).print(table)
 
 
+def print_values(title: str, values: dict[str, Any]) -> None:
+    """Print names and values on stdout, for a person: short numbers, lists and times as text."""
+    rows = []
+    for name, value in values.items():
+        if name == "time":
+            text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))
+        elif isinstance(value, float):
+            text = f"{value:.4g}"
+        elif isinstance(value, dict):
+            text = ", ".join(f"{key} {part}" for key, part in value.items())
+        elif value is None:
+            text = "not asked for"
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append((name, text or "none"))
+    print_table(title, ("what", "value"), rows)
+
+
 class StreamBar:
     """Progress of a run: a bar in a terminal, a line every ten seconds elsewhere.
 

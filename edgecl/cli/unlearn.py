@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_table, say, working
+from edgecl.cli.output import print_json, print_values, say, working
 
 forget_app = typer.Typer(
     help="Unlearn for good, with a receipt.", no_args_is_help=True, rich_markup_mode=None
@@ -70,7 +70,7 @@ def forget_class(
     if json:
         print_json(result)
     else:
-        print_table("unlearned", ("what", "value"), [(k, str(v)) for k, v in result.items()])
+        print_values("unlearned", result)
     if done.faults:
         raise IntegrityError(
             "the class was unlearned, but a check failed: " + "; ".join(done.faults)
@@ -98,6 +98,4 @@ def receipt(
     if json:
         print_json(values)
         return
-    print_table(
-        f"receipt {receipt_id}", ("what", "value"), [(k, str(v)) for k, v in values.items()]
-    )
+    print_values(f"receipt {receipt_id}", values)
