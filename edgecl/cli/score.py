@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,7 +70,7 @@ def predict(
             if not usable:
                 continue
             x = np.array([item.feature for item in usable])
-            names = [item.frame.id for item in usable]
+            names = [_path(item.frame) for item in usable]
             for prediction in predictor.predict_features(names, x, top=top):
                 n_done += 1
                 if json:
@@ -128,6 +129,12 @@ def evaluate(
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         rows.append((label, sum(row.values()), share, ", ".join(wrong)))
     print_table("by class", ("class", "n", "accuracy", "taken for"), rows)
+
+
+def _path(frame: Frame) -> str:
+    """Return a path that opens the picture from here; a folder's ids are relative to it."""
+    folder = Path(frame.source)
+    return str(folder / frame.id) if frame.source and folder.is_dir() else frame.id
 
 
 def _predictor(

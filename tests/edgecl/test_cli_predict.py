@@ -61,10 +61,8 @@ def test_what_is_said_of_a_picture_does_not_depend_on_its_company(
     taught_home: Path, unseen: Path
 ) -> None:
     together = predict(taught_home, unseen)
-    assert [r["path"] for r in together] == sorted(
-        str(p.relative_to(unseen)) for p in unseen.rglob("*.jpg")
-    )
-    (alone,) = predict(taught_home, unseen / together[5]["path"])
+    assert [r["path"] for r in together] == sorted(str(p) for p in unseen.rglob("*.jpg"))
+    (alone,) = predict(taught_home, together[5]["path"])
     assert alone["label"] == together[5]["label"]
     assert alone["score"] == pytest.approx(together[5]["score"], abs=1e-4)
 
