@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgecl.errors import EdgeclError
-from edgecl.home import Home, is_home
+from edgecl.home import Home, is_damaged, is_home
 from edgecl.learner import open_store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import checked_engine
@@ -54,6 +54,9 @@ def examine(home: Path) -> list[Finding]:
 
 def examine_home(home: Path) -> list[Finding]:
     """Check a home: engine hash, store, pragmas, feature map, chain of receipts."""
+    if is_damaged(home):
+        text = f"{home} lacks edgecl.toml, the rest is there; restore it from a backup"
+        return [Finding("home", "bad", text)]
     if not is_home(home):
         return [Finding("home", "note", f"none at {home}; make one with `edgecl init`")]
     checks: list[tuple[str, Callable[[], str]]] = [

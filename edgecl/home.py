@@ -52,6 +52,11 @@ class Home:
     """
 
     def __init__(self, path: Path) -> None:
+        if is_damaged(path):
+            raise IntegrityError(
+                f"{path / _CONFIG} is missing, the rest of the home is there; restore it from a "
+                "backup"
+            )
         if not is_home(path):
             raise RequestError(
                 f"there is no edgecl home at {path}; make one with `edgecl init --home {path}`"
@@ -135,6 +140,11 @@ def _locked(path: Path) -> Iterator[None]:
 def is_home(path: Path) -> bool:
     """Whether the folder is a device home."""
     return (path / _CONFIG).is_file()
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether the folder holds parts of a home without its settings."""
+    return not is_home(path) and any((path / part).exists() for part in (_DATABASE, _KEY))
 
 
 def check_place(path: Path, *, force: bool = False) -> None:

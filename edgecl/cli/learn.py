@@ -30,7 +30,9 @@ def train_stream(
         str | None, typer.Option(help="Class of all frames, instead of what the source says.")
     ] = None,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most frames to take.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=2**62, help="Most frames to take.")
+    ] = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Visit them in random order.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that order.")] = 0,
     resume: Annotated[
@@ -43,13 +45,14 @@ def train_stream(
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
     from edgecl.cli.make import make
+    from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import (
         Progress,
         learn_stream,
         source_key,
         start_position,
     )
-    from edgecl.home import Home, is_home
+    from edgecl.home import Home, check_place, is_damaged, is_home
     from edgecl.learner import open_learner, open_store
     from edgecl.runtime.sources import open_source
     from edgecl.types import clean_label
@@ -57,9 +60,10 @@ def train_stream(
 
     name = None if label is None else clean_label(label)
     shuffle_seed = seed if shuffle else None
-    if is_home(home):
+    if is_home(home) or is_damaged(home):
         device = Home(home)
     else:
+        check_place(home)
         # A source that is not there is told before the time that making a home takes.
         open_source(source, label=name, shuffle_seed=shuffle_seed)
         say(f"there is no home at {home} yet; making one with the default backbone")
@@ -111,6 +115,10 @@ def train_stream(
         print_json(result)
     else:
         print_values("learned", result)
+    if progress.skipped and progress.skipped == progress.seen:
+        raise SourceError(
+            f"none of the {progress.seen} frames of {source} could be learned; see above"
+        )
 
 
 def _tell_start(kept: Position | None, *, resume: bool) -> None:
@@ -129,16 +137,18 @@ def _tell_start(kept: Position | None, *, resume: bool) -> None:
 
 @contextmanager
 def _stop_flag() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C instead of raising; the second one raises."""
+    """Collect the first Ctrl-C or SIGTERM instead of ending; the second one ends."""
     flag: list[int] = []
 
     def note(number: int, _: object) -> None:
         flag.append(number)
         say("stopping after this step; once more to break off")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
+        for name, handler in before.items():
+            signal.signal(name, handler)

@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from edgecl.types import Skipped
 
 _MOST_NEWS = 20
 _PLAIN_EVERY_S = 10.0
@@ -29,6 +32,14 @@ def printable(text: str) -> str:
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def say_skipped(skipped: Sequence[Skipped]) -> None:
+    """Name the pictures that could not be used; of very many the first ones."""
+    for item in skipped[:_MOST_NEWS]:
+        say(f"skipped {item.id}: {item.reason}")
+    if len(skipped) > _MOST_NEWS:
+        say(f"{len(skipped) - _MOST_NEWS} more skipped")
 
 
 @contextmanager

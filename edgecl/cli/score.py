@@ -17,7 +17,7 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.output import print_json, print_table, printable, say
+from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 
 if TYPE_CHECKING:
     from edgecl.home import Home
@@ -103,10 +103,11 @@ def evaluate(
     frames = open_source(source, max_bytes=device.max_bytes)
     predictor = _predictor(device, provider, threads, allow_fallback)
     scores = evaluate_stream(device, predictor, frames)
+    say_skipped(scores.skipped)
     if scores.n == 0:
         raise SourceError(
             f"source {source} holds no labelled picture that can be used "
-            f"({scores.n_skipped} skipped); expected one sub-folder a class, or a table with labels"
+            f"({len(scores.skipped)} skipped); expected a sub-folder a class, or a table"
         )
     unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))
     if unknown:
@@ -118,11 +119,11 @@ def evaluate(
                 "n": scores.n,
                 "per_class": scores.per_class,
                 "confusion": scores.confusion,
-                "skipped": scores.n_skipped,
+                "skipped": len(scores.skipped),
             }
         )
         return
-    print(f"accuracy {scores.accuracy:.4f} on {scores.n} pictures, {scores.n_skipped} skipped")
+    print(f"accuracy {scores.accuracy:.4f} on {scores.n} pictures, {len(scores.skipped)} skipped")
     rows = []
     for label, share in scores.per_class.items():
         row = scores.confusion[label]

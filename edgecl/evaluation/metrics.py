@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgecl.types import Skipped
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -16,17 +18,17 @@ class Evaluation:
         accuracy: Share that was right; 0 when there was none.
         per_class: Share right for each label that the data holds.
         confusion: For each label, how often each class was predicted.
-        n_skipped: Pictures that could not be used.
+        skipped: Pictures that could not be used, and why.
     """
 
     n: int
     accuracy: float
     per_class: dict[str, float]
     confusion: dict[str, dict[str, int]]
-    n_skipped: int = 0
+    skipped: tuple[Skipped, ...] = ()
 
 
-def evaluate(pairs: Iterable[tuple[str, str]], *, n_skipped: int = 0) -> Evaluation:
+def evaluate(pairs: Iterable[tuple[str, str]], *, skipped: Iterable[Skipped] = ()) -> Evaluation:
     """Score (label, predicted) pairs; a label that was never learned counts as wrong.
 
     Example:
@@ -43,5 +45,5 @@ def evaluate(pairs: Iterable[tuple[str, str]], *, n_skipped: int = 0) -> Evaluat
         accuracy=n_right / n if n else 0.0,
         per_class={label: row[label] / row.total() for label, row in sorted(rows.items())},
         confusion={label: dict(row.most_common()) for label, row in sorted(rows.items())},
-        n_skipped=n_skipped,
+        skipped=tuple(skipped),
     )

@@ -5,6 +5,7 @@ Reference: Gama, Sebastiao and Rodrigues 2013, "On evaluating stream learning al
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -89,8 +90,9 @@ def start_position(
 
 
 def source_key(home: Home, spec: str, label: str | None, shuffle_seed: int | None) -> str:
-    """Return the key of a source's position: the same words on the command line, the same key."""
-    return position_key(home, "position", spec, label, shuffle_seed)
+    """Return the key of a source's position; however a path is spelled, the key is the same."""
+    place = spec if spec == "-" else ",".join(os.path.realpath(part) for part in spec.split(","))
+    return position_key(home, "position", place, label, shuffle_seed)
 
 
 def learn_stream(
@@ -188,7 +190,7 @@ def learn_stream(
 def evaluate_stream(home: Home, predictor: Predictor, source: Source) -> Evaluation:
     """Score a source's labelled frames; nothing is learned."""
     pairs: list[tuple[str, str]] = []
-    n_skipped = 0
+    skipped: list[Skipped] = []
     groups = embed(
         source.frames(),
         home.manifest.preprocessing,
@@ -199,14 +201,18 @@ def evaluate_stream(home: Home, predictor: Predictor, source: Source) -> Evaluat
     with closing(groups):
         for group in groups:
             usable = [item for item in group if isinstance(item, Embedded) and item.frame.label]
-            n_skipped += len(group) - len(usable)
+            for item in group:
+                if isinstance(item, Skipped):
+                    skipped.append(item)
+                elif not item.frame.label:
+                    skipped.append(Skipped(item.frame.id, "it has no label"))
             if not usable:
                 continue
             x = np.array([item.feature for item in usable])
             guesses = predictor.predict_features([item.frame.id for item in usable], x, top=1)
             for item, guess in zip(usable, guesses, strict=True):
                 pairs.append((item.frame.label or "", guess.label))
-    return evaluate(pairs, n_skipped=n_skipped)
+    return evaluate(pairs, skipped=skipped)
 
 
 def _limited(source: Source, start: int, limit: int | None) -> Iterator[Frame | Skipped]:

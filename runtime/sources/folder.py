@@ -17,8 +17,8 @@ class FolderSource(ListSource):
     """A folder with a sub-folder a class, or pictures that lie in it directly.
 
     Sorted by class, then by file, so it is class-incremental by nature. Pictures in deeper folders
-    belong to the first sub-folder. Hidden files and files of other kinds are passed over; pictures
-    directly in the folder have no label unless `label` gives one.
+    belong to the first sub-folder. Links are followed. Hidden files and files of other kinds are
+    passed over; pictures directly in the folder have no label unless `label` gives one.
 
     Raises:
         SourceError: The folder cannot be read or holds no picture.
@@ -71,8 +71,14 @@ def _pictures(folder: Path) -> list[tuple[str, ...]]:
         raise SourceError(f"folder {error.filename} cannot be read ({error.strerror})") from error
 
     found = []
-    for where, folders, files in os.walk(folder, onerror=refuse, followlinks=False):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+    for where, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        here = os.path.realpath(where) + os.sep
+        # A link back to a folder on the way would never end.
+        folders[:] = sorted(
+            f
+            for f in folders
+            if not f.startswith(".") and not here.startswith(os.path.realpath(here + f) + os.sep)
+        )
         base = Path(where).relative_to(folder).parts
         for file in files:
             if not file.startswith(".") and Path(file).suffix.lower() in PICTURE_SUFFIXES:

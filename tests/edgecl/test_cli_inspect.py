@@ -11,6 +11,7 @@ import pytest
 
 import build
 import edgecl
+from edgecl.home import Home
 
 
 def damage_engine(home: Path) -> None:
@@ -185,3 +186,20 @@ def test_init_reports_what_it_made(tmp_path: Path) -> None:
     for key in ("backbone", "num_features", "image_size", "feature_map", "head"):
         assert status[key] == values[key]
     assert status["head"] == "uer"
+
+
+def test_a_home_without_its_settings_is_damaged_not_absent(home: Home) -> None:
+    (home.path / "edgecl.toml").unlink()
+    for command in (["doctor"], ["status"], ["train-stream", home.path]):
+        done = build.run_edgecl(*command, "--home", home.path)
+        assert done.returncode == 4, done.stderr
+    done = build.run_edgecl("doctor", "--home", home.path, "--json")
+    assert "lacks edgecl.toml" in json.loads(done.stdout.splitlines()[-1])["checks"]["home"]["text"]
+
+
+def test_evaluate_names_what_it_skips(taught_home: Path, tmp_path: Path) -> None:
+    folder = build.part_folder(tmp_path / "parts", 2)
+    (folder / build.PARTS[0] / "bad.jpg").write_bytes(b"no picture")
+    done = build.run_edgecl("evaluate", folder, "--home", taught_home, "--json")
+    assert build.last_json(done)["skipped"] == 1
+    assert "skipped bolt-m4/bad.jpg: " in done.stderr

@@ -414,3 +414,21 @@ def test_a_changed_engine_is_status_4_and_nothing_is_learned(home: Home, parts: 
     assert "SHA-256" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert seen(home) == {}
+
+
+def test_a_source_is_the_same_however_its_path_is_spelled(home: Home, parts: Path) -> None:
+    assert train(home, f"{parts}/")["learned"] == 24
+    link = parts.parent / "link"
+    link.symlink_to(parts)
+    for spelled in (parts, os.path.relpath(parts), link):
+        assert train(home, spelled, "--resume")["seen"] == 0
+
+
+def test_learning_nothing_of_what_was_seen_is_no_success(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "p" / "a").mkdir(parents=True)
+    (tmp_path / "p" / "a" / "x.jpg").write_bytes(b"no picture")
+    done = build.run_edgecl("train-stream", tmp_path / "p", "--home", home.path)
+    assert done.returncode == 3
+    assert "none of the 1 frames" in done.stderr
+    done = build.run_edgecl("evaluate", tmp_path / "p", "--home", home.path)
+    assert done.returncode == 3

@@ -7,7 +7,7 @@ import pytest
 
 from edgecl.errors import ShapeError, UsageError
 from edgecl.evaluation.metrics import evaluate
-from edgecl.types import Frame, clean_label
+from edgecl.types import Frame, Skipped, clean_label
 
 
 def test_labels_are_normalised() -> None:
@@ -41,8 +41,10 @@ def test_a_frame_has_an_id_and_exactly_one_picture() -> None:
 
 
 def test_evaluation_counts_by_class() -> None:
-    scores = evaluate([("a", "a"), ("a", "b"), ("b", "b"), ("c", "b")], n_skipped=2)
-    assert (scores.n, scores.accuracy, scores.n_skipped) == (4, 0.5, 2)
+    scores = evaluate(
+        [("a", "a"), ("a", "b"), ("b", "b"), ("c", "b")], skipped=[Skipped("x", "broken")]
+    )
+    assert (scores.n, scores.accuracy, len(scores.skipped)) == (4, 0.5, 1)
     assert scores.per_class == {"a": 0.5, "b": 1.0, "c": 0.0}
     assert scores.confusion["a"] == {"a": 1, "b": 1}
     assert evaluate([]).accuracy == 0.0

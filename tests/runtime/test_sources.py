@@ -447,3 +447,12 @@ def test_a_line_that_is_not_utf8_does_not_end_the_stream(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw, encoding="utf-8", errors="strict"))
     items = list(open_source("-").frames())
     assert [type(i).__name__ for i in items] == ["Skipped", "Frame"]
+
+
+def test_links_are_followed_and_a_link_back_does_not_loop(tmp_path: Path) -> None:
+    put(tmp_path / "real", "1.png")
+    put(tmp_path / "parts", "bolt/1.png")
+    (tmp_path / "parts" / "nut").symlink_to(tmp_path / "real")
+    (tmp_path / "parts" / "bolt" / "back").symlink_to(tmp_path / "parts")
+    items = list(open_source(str(tmp_path / "parts")).frames())
+    assert labels(items) == [("bolt/1.png", "bolt"), ("nut/1.png", "nut")]
