@@ -215,7 +215,8 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
             store.set_second_moment(HEADS[name].second_moment)
         home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
     else:
-        made = _make_head(home, store)
+        _check_head(home, store)
+        made = make_head(name, store.num_features, seed=home.config.head.seed)
     preprocessing: Preprocessing = home.manifest.preprocessing
     is_small = home.config.store.picture == "backbone"
     return Learner(
@@ -245,9 +246,9 @@ def load_scorer(home: Home, store: Store) -> LinearScorer:
     Weights are kept at the end of every run; they are out of date only after a run that was
     killed, or while another process learns.
     """
-    head = _make_head(home, store)
+    _check_head(home, store)
     with store.snapshot():
-        kept = store.load_head("scorer", head.name)
+        kept = store.load_head("scorer", home.config.head.name)
         if kept is not None:
             return LinearScorer(
                 weights=kept["weights"],
@@ -255,20 +256,19 @@ def load_scorer(home: Home, store: Store) -> LinearScorer:
                 labels=tuple(store.names[int(uid)] for uid in kept["classes"]),
                 kind="logits" if kept["is_logits"][0] else "regression",
             )
+        head = make_head(home.config.head.name, store.num_features, seed=home.config.head.seed)
         head.restore(store.all_moments(), store.load_head("state", head.name))
         return head.scorer(store.names)
 
 
-def _make_head(home: Home, store: Store) -> Head:
-    """Make the home's head, empty; its store must have been learned with it."""
+def _check_head(home: Home, store: Store) -> None:
+    """Check that the settings name the head with which the store was learned."""
     name = home.config.head.name
-    head = make_head(name, store.num_features, seed=home.config.head.seed)
     if HEADS[name].second_moment != store.second_moment:
         raise IntegrityError(
             f"edgecl.toml names the head {name}, the store of {home.path} was learned with "
             "another; put the head back that it was made with"
         )
-    return head
 
 
 def position_key(home: Home, *parts: object) -> str:

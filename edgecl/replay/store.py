@@ -497,26 +497,28 @@ class Store:
         self, class_uid: int, picture: Callable[[], bytes], rng: np.random.Generator
     ) -> bytes | None:
         """Return the picture if it is to be kept, after evicting what it displaces."""
-
-        def largest() -> int:
-            return min(self._stored, key=lambda c: (-len(self._stored[c]), c))
-
-        def is_full(size: int) -> bool:
-            return (
-                self._n_stored_samples >= self.capacity_samples
-                or self._stored_bytes + size > self.capacity_bytes
-            )
-
-        victim = self._victim(class_uid, rng) if is_full(0) else largest() if self._stored else None
-        if is_full(0) and victim is None:
+        is_crowded = self._n_stored_samples >= self.capacity_samples
+        victim = self._victim(class_uid, rng) if is_crowded else None
+        if is_crowded and victim is None:
             return None
         data = picture()
         if len(data) > self.capacity_bytes:
             return None
-        while is_full(len(data)):
-            self._evict(largest() if victim is None else victim, rng)
-            victim = None
+        if not is_crowded and not self._fits(len(data)):
+            victim = self._victim(class_uid, rng)
+            if victim is None:
+                return None
+        while victim is not None and not self._fits(len(data)):
+            self._evict(victim, rng)
+            victim = min(self._stored, key=lambda c: (-len(self._stored[c]), c))
         return data
+
+    def _fits(self, size: int) -> bool:
+        """Whether one more picture of this size has room."""
+        return (
+            self._n_stored_samples < self.capacity_samples
+            and self._stored_bytes + size <= self.capacity_bytes
+        )
 
     def _victim(self, class_uid: int, rng: np.random.Generator) -> int | None:
         kept = {c: len(uids) for c, uids in self._stored.items() if uids}

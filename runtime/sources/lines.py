@@ -77,11 +77,11 @@ class LinesSource:
             sys.stdin.reconfigure(errors="surrogateescape")
         number = 0
         while line := sys.stdin.readline(_MAX_LINE):
-            is_whole = line.endswith("\n")
-            rest = line
-            while not is_whole and (rest := sys.stdin.readline(_MAX_LINE)):
-                line, is_whole = "", rest.endswith("\n")  # too long: no frame
-            if is_whole and not line.strip() and line:
+            if len(line) == _MAX_LINE and not line.endswith("\n"):
+                while (rest := sys.stdin.readline(_MAX_LINE)) and not rest.endswith("\n"):
+                    pass
+                line = ""  # too long: a position without a path
+            elif not line.strip():
                 continue
             number += 1
             self._n_read = number

@@ -143,6 +143,17 @@ def test_bytes_are_bounded_too(tmp_path: Path) -> None:
         assert sum(store.n_stored().values()) == 6
 
 
+def test_a_store_bounded_by_bytes_is_a_reservoir_too(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", capacity_bytes=1000) as store:
+        with store.transaction():
+            for i in range(400):
+                add(store, "one", np.zeros(D, np.float32), i, picture=bytes(100))
+        steps = [s for (s,) in store.connection.execute("SELECT step FROM samples WHERE is_stored")]
+    assert len(steps) == 10
+    # Uniform over 1..400: mean 200, standard deviation of ten 37. The newest ten have 395.
+    assert abs(np.mean(steps) - 200) < 4 * 37
+
+
 def test_the_reservoir_keeps_every_sample_of_a_class_equally_likely() -> None:
     kept_runs = Counter[int]()
     runs, n, capacity = 4000, 12, 4
