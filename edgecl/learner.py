@@ -13,19 +13,18 @@ import hmac
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgecl.errors import FeatureMapError, IntegrityError, RequestError, UsageError
-from edgecl.heads import HEADS, make_head
+from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head
 from edgecl.heads.statistics import quantise
 from edgecl.home import Home
 from edgecl.replay.store import Position, Store
 from edgecl.runtime.preprocess import Preprocessing, encode_png, picture_of, shrink
-from edgecl.runtime.scoring import LinearScorer
+from edgecl.runtime.scoring import Scorer
+from edgecl.runtime.scoring import load_scorer as scorer_of
 from edgecl.types import Float32, Float64, Frame, UpdateReport
 
 
@@ -210,13 +209,14 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
                 f"this home learns with the head {home.config.head.name}; {name} needs a home of "
                 f"its own: `edgecl init --head {name} --home DIR`"
             )
-        made = make_head(name, store.num_features, seed=home.config.head.seed)
+        config = replace(home.config.head, name=name)
+        made = make_head_of(config, store.num_features)
         with store.transaction():
             store.set_second_moment(HEADS[name].second_moment)
-        home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
+        home.save_config(replace(home.config, head=config))
     else:
         _check_head(home, store)
-        made = make_head(name, store.num_features, seed=home.config.head.seed)
+        made = make_head_of(home.config.head, store.num_features)
     preprocessing: Preprocessing = home.manifest.preprocessing
     is_small = home.config.store.picture == "backbone"
     return Learner(
@@ -231,16 +231,11 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
 def save_scorer(store: Store, head: Head) -> None:
     """Keep the head's weights for prediction; inside a transaction."""
     scorer = head.scorer(store.names)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "weights": scorer.weights,
-        "bias": scorer.bias,
-        "classes": np.array(head.classes, dtype=np.int64),
-        "is_logits": np.array([scorer.kind == "logits"]),
-    }
-    store.save_head("scorer", head.name, arrays)
+    classes = np.array(head.classes, dtype=np.int64)
+    store.save_head("scorer", head.name, scorer.arrays() | {"classes": classes})
 
 
-def load_scorer(home: Home, store: Store) -> LinearScorer:
+def load_scorer(home: Home, store: Store) -> Scorer:
     """Return what prediction needs: kept weights, or the head built from the store anew.
 
     Weights are kept at the end of every run; they are out of date only after a run that was
@@ -250,13 +245,8 @@ def load_scorer(home: Home, store: Store) -> LinearScorer:
     with store.snapshot():
         kept = store.load_head("scorer", home.config.head.name)
         if kept is not None:
-            return LinearScorer(
-                weights=kept["weights"],
-                bias=kept["bias"],
-                labels=tuple(store.names[int(uid)] for uid in kept["classes"]),
-                kind="logits" if kept["is_logits"][0] else "regression",
-            )
-        head = make_head(home.config.head.name, store.num_features, seed=home.config.head.seed)
+            return scorer_of(kept, tuple(store.names[int(uid)] for uid in kept["classes"]))
+        head = make_head_of(home.config.head, store.num_features)
         head.restore(store.all_moments(), store.load_head("state", head.name))
         return head.scorer(store.names)
 

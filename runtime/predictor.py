@@ -12,7 +12,7 @@ from edgecl.types import Float32, Frame, Pixels, Prediction
 
 from .engines.base import Engine
 from .preprocess import Preprocessing, decode, picture_of
-from .scoring import LinearScorer
+from .scoring import Scorer
 
 
 class Predictor:
@@ -29,7 +29,7 @@ class Predictor:
         self,
         engine: Engine,
         preprocessing: Preprocessing,
-        scorer: LinearScorer,
+        scorer: Scorer,
         *,
         max_pixels: int = 50_000_000,
     ) -> None:
@@ -74,7 +74,7 @@ class Predictor:
 
 
 def predictions(
-    scorer: LinearScorer, names: Iterable[str], features: Float32, *, top: int = 5
+    scorer: Scorer, names: Iterable[str], features: Float32, *, top: int = 5
 ) -> list[Prediction]:
     """Score features (N, D) and name the `top` best classes of each."""
     if not scorer.labels:

@@ -1,13 +1,44 @@
-"""Scores of a linear head, as arrays: all that prediction needs of what was learned."""
+"""Scores of a head, as arrays: all that prediction needs of what was learned."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from edgecl.errors import NothingLearnedError, ShapeError
+from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError
 from edgecl.types import Float32, Float64
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class Scorer(Protocol):
+    """A head that only predicts; immutable, and whole in its arrays and labels."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the columns."""
+        ...
+
+    def scores(self, x: Float32) -> Float64:
+        """Return raw scores (N, K) of features (N, D); the largest names the class.
+
+        Raises:
+            NothingLearnedError: There is no class.
+            ShapeError: x is not (N, D).
+        """
+        ...
+
+    def probabilities(self, scores: Float64) -> Float64:
+        """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
+        ...
+
+    def arrays(self) -> Arrays:
+        """Return all but the labels as arrays; `load_scorer` reads them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +66,7 @@ class LinearScorer:
             )
 
     def scores(self, x: Float32) -> Float64:
-        """Return raw scores (N, K) of features (N, D); the largest names the class.
-
-        Raises:
-            NothingLearnedError: There is no class.
-            ShapeError: x is not (N, D).
-        """
+        """Return raw scores (N, K) of features (N, D); see `Scorer.scores`."""
         if not self.labels:
             raise NothingLearnedError(
                 "nothing was learned yet; run `edgecl train-stream SOURCE` first"
@@ -52,11 +78,43 @@ class LinearScorer:
 
     def probabilities(self, scores: Float64) -> Float64:
         """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
-        if self.kind == "logits":
-            e = np.exp(scores - scores.max(axis=1, keepdims=True))
-            shares: Float64 = e / e.sum(axis=1, keepdims=True)
-            return shares
-        return nearest_simplex(scores)
+        return softmax(scores) if self.kind == "logits" else nearest_simplex(scores)
+
+    def arrays(self) -> Arrays:
+        """Return weights and bias, and what the scores are."""
+        return {
+            "form": _word("linear"),
+            "kind": _word(self.kind),
+            "weights": self.weights,
+            "bias": self.bias,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
+        """Read what `arrays` returned."""
+        return cls(arrays["weights"], arrays["bias"], labels, _text(arrays["kind"]))
+
+
+def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
+    """Make the scorer that `arrays` describe.
+
+    Raises:
+        IntegrityError: No scorer of this edgecl.
+    """
+    forms = {"linear": LinearScorer}
+    try:
+        return forms[_text(arrays["form"])].from_arrays(arrays, labels)
+    except (KeyError, ValueError) as error:
+        raise IntegrityError(
+            f"the kept head is of no known form ({error}); learn or `edgecl verify` to renew it"
+        ) from error
+
+
+def softmax(scores: Float64) -> Float64:
+    """Return the softmax of rows of scores (N, K)."""
+    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: Float64 = e / e.sum(axis=1, keepdims=True)
+    return shares
 
 
 def nearest_simplex(scores: Float64) -> Float64:
@@ -74,3 +132,12 @@ def nearest_simplex(scores: Float64) -> Float64:
     threshold = np.take_along_axis(excess, n_kept[:, None] - 1, axis=1) / n_kept[:, None]
     nearest: Float64 = np.maximum(scores - threshold, 0)
     return nearest
+
+
+def _word(text: str) -> npt.NDArray[np.uint8]:
+    """Write a word as an array, so that a scorer is arrays only."""
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _text(word: npt.NDArray[Any]) -> str:
+    return word.tobytes().decode()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+from edgecl.config import HeadConfig
 from edgecl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,28 +25,29 @@ class HeadSpec:
         module: Module that defines it.
         class_name: Its class there.
         second_moment: `full` (Gram matrix) or `diagonal`: the statistic kept for every class.
-        mode: What an unlearning with it is called in the receipt.
+        options: Settings of `HeadConfig` that it takes beside the seed.
     """
 
     module: str
     class_name: str
     second_moment: str
-    mode: str
+    options: tuple[str, ...] = ()
 
 
 HEADS = {
-    "ridge": HeadSpec("edgecl.heads.ridge", "RidgeHead", "full", "exact_head"),
-    "uer": HeadSpec("edgecl.heads.cosine", "UerHead", "diagonal", "exact_retrain"),
+    "ridge": HeadSpec("edgecl.heads.ridge", "RidgeHead", "full"),
+    "uer": HeadSpec("edgecl.heads.cosine", "UerHead", "diagonal"),
 }
 
 
-def make_head(name: str, num_features: int, *, seed: int = 0) -> Head:
+def make_head(name: str, num_features: int, *, seed: int = 0, **options: object) -> Head:
     """Make an empty head.
 
     Args:
         name: One of `HEADS`.
         num_features: Width D of the features.
         seed: Seed of the head's random choices.
+        options: What the head takes beside it; see `HeadSpec.options`.
 
     Raises:
         UsageError: No such head.
@@ -62,5 +64,12 @@ def make_head(name: str, num_features: int, *, seed: int = 0) -> Head:
         raise UsageError(f"head {name!r} is unknown; expected one of {', '.join(HEADS)}")
     spec = HEADS[name]
     return cast(
-        "Head", getattr(import_module(spec.module), spec.class_name)(num_features, seed=seed)
+        "Head",
+        getattr(import_module(spec.module), spec.class_name)(num_features, seed=seed, **options),
     )
+
+
+def make_head_of(config: HeadConfig, num_features: int) -> Head:
+    """Make an empty head from settings; see `make_head`."""
+    options = {name: getattr(config, name) for name in HEADS[config.name].options}
+    return make_head(config.name, num_features, seed=config.seed, **options)

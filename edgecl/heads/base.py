@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgecl.errors import ShapeError, UnknownClassError
 from edgecl.heads.statistics import Moments
-from edgecl.runtime.scoring import LinearScorer
+from edgecl.runtime.scoring import Scorer
 from edgecl.types import Float16, Float32, Float64
 
 Labels = npt.NDArray[np.int64]
@@ -42,6 +42,8 @@ class Head(Protocol):
 
     name: str
     num_features: int
+    forget_mode: str
+    """What an unlearning is called in the receipt: `exact_head` or `exact_retrain`."""
     batch_size: int
     """Samples of one update on a source that can wait."""
     n_replay: int
@@ -121,8 +123,8 @@ class Head(Protocol):
         """Return what must be committed with every step, or None when the statistics suffice."""
         ...
 
-    def scorer(self, names: Mapping[int, str]) -> LinearScorer:
-        """Return the head as weights, its classes called by `names`."""
+    def scorer(self, names: Mapping[int, str]) -> Scorer:
+        """Return the head as arrays that only predict, its classes called by `names`."""
         ...
 
 

@@ -59,6 +59,7 @@ class UerHead:
     """
 
     name = "uer"
+    forget_mode = "exact_retrain"
     batch_size = 10
     n_replay = 32
 

@@ -62,6 +62,7 @@ class RidgeHead:
     """
 
     name = "ridge"
+    forget_mode = "exact_head"
     batch_size = 1
     n_replay = 0
 

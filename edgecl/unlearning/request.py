@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import edgecl
-from edgecl.heads import HEADS, make_head
+from edgecl.heads import make_head_of
 from edgecl.home import Home
 from edgecl.learner import Learner, save_scorer
 from edgecl.replay.schema import TABLES
 from edgecl.replay.store import Store
-from edgecl.runtime.scoring import LinearScorer
+from edgecl.runtime.scoring import Scorer
 from edgecl.types import ForgetRequest, Receipt, check_reason
 from edgecl.unlearning.erase import find_bytes, scrub
 from edgecl.unlearning.receipt import (
@@ -96,7 +96,7 @@ def forget_class(
                 store,
                 {
                     "kind": "forget",
-                    "mode": HEADS[head.name].mode,
+                    "mode": head.forget_mode,
                     "class_uid": uid,
                     "reason": request.reason,
                     "time": time.time(),
@@ -175,14 +175,17 @@ def _faults(
     store = learner.store
     head = learner.head
     if store.names:
-        fresh = make_head(head.name, store.num_features, seed=home.config.head.seed)
+        fresh = make_head_of(home.config.head, store.num_features)
         fresh.rebuild(store)
-        ours, theirs = head.scorer(store.names).weights, fresh.scorer(store.names).weights
-        gap, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
-        if gap > _WEIGHT_TOLERANCE * scale:
-            faults.append(
-                f"the head differs from one built anew by {gap:.2g} (largest {scale:.2g})"
-            )
+        ours, theirs = (h.scorer(store.names).arrays() for h in (head, fresh))
+        for part, wanted in theirs.items():
+            gap = np.abs(ours[part].astype(np.float64) - wanted).max(initial=0.0)
+            scale = np.abs(wanted).max(initial=0)
+            if gap > _WEIGHT_TOLERANCE * scale:
+                faults.append(
+                    f"the head's {part} differ from one built anew by {gap:.2g} (largest "
+                    f"{scale:.2g})"
+                )
     kept = _kept_copies(learner, needles)
     for what, files in find_bytes(home.path, needles, but_not=("engine", "edgecl.toml")).items():
         if what not in kept:
@@ -204,7 +207,9 @@ def _kept_copies(learner: Learner, needles: dict[str, bytes]) -> set[str]:
     return kept
 
 
-def _fingerprint(scorer: LinearScorer) -> str:
-    digest = hashlib.sha256(scorer.weights.tobytes())
-    digest.update(scorer.bias.tobytes())
+def _fingerprint(scorer: Scorer) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(scorer.arrays().items()):
+        digest.update(name.encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
