@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from edgecl.errors import IntegrityError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-TABLES = """
+_TABLES_1 = """
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -95,8 +95,50 @@ CREATE TABLE receipts (
 );
 """
 
+_NEW_IN_2 = """
+-- Features of further views of a kept sample (view-batch replay), view 1 on; view 0 is the
+-- feature itself.
+CREATE TABLE views (
+    uid INTEGER NOT NULL REFERENCES samples(uid) ON DELETE CASCADE,
+    view INTEGER NOT NULL,
+    x BLOB NOT NULL,
+    PRIMARY KEY (uid, view)
+) WITHOUT ROWID;
+
+-- Arrays that never change while classes are there, and that statistics depend on (keys of a
+-- key-value head); no class's samples made them.
+CREATE TABLE fixed (
+    name TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    data BLOB NOT NULL
+) WITHOUT ROWID;
+
+-- Trained adapters; `body` says how (JSON).
+CREATE TABLE adapters (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL,
+    created REAL NOT NULL,
+    body TEXT NOT NULL,
+    data BLOB NOT NULL
+);
+
+-- T(c): every class whose pictures an adapter saw; outlives the class, so that a later request
+-- knows what is left of it.
+CREATE TABLE adapter_classes (
+    adapter_uid INTEGER NOT NULL REFERENCES adapters(uid) ON DELETE CASCADE,
+    class_uid INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    is_task INTEGER NOT NULL,
+    PRIMARY KEY (adapter_uid, class_uid)
+) WITHOUT ROWID;
+"""
+
+TABLES = _TABLES_1 + _NEW_IN_2
+
 # From version N to N + 1, run in one transaction each; the key is N.
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
+    1: lambda connection: _execute(connection, _NEW_IN_2),
+}
 
 
 def check_version(connection: sqlite3.Connection) -> int:
@@ -137,3 +179,10 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
             raise
         version += 1
+
+
+def _execute(connection: sqlite3.Connection, statements: str) -> None:
+    """Run statements inside the open transaction; `executescript` would commit it first."""
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)

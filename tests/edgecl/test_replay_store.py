@@ -294,9 +294,24 @@ def test_an_older_schema_is_migrated_in_a_transaction(
     with pytest.raises(ValueError, match="half way"):
         Store(path)
     monkeypatch.setitem(schema.MIGRATIONS, 0, step)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 1)
     with Store(path) as store:
         assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
         assert store.connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_store_of_the_first_schema_gets_the_tables_of_the_second(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with build.store(path) as store:
+        wanted = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+    with sqlite3.connect(path) as connection:
+        for table in ("views", "fixed", "adapter_classes", "adapters"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with Store(path) as store:
+        found = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+        assert sorted(found) == sorted(wanted)
 
 
 def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
