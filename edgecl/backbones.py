@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecl.errors import MissingPackageError, UsageError, WeightsError
+from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -138,6 +139,18 @@ def load_backbone(
         weights_sha256=_hash_tensors(model.state_dict(), but_not=_classifier_keys(model)),
         weights_source=source,
         weights_licence=licence,
+    )
+
+
+def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backbone:
+    """Load the backbone that a manifest describes; see `load_backbone`."""
+    if weights is None and manifest.weights_source.startswith(RANDOM):
+        weights = RANDOM
+    return load_backbone(
+        manifest.backbone,
+        weights=weights,
+        image_size=manifest.preprocessing.image_size,
+        taps=manifest.taps,
     )
 
 

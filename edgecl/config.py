@@ -90,6 +90,28 @@ class HeadConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsolidationConfig:
+    """Training of adapters on the kept pictures.
+
+    Args:
+        epochs: Times that every kept picture is looked at.
+        views: Augmented views of a picture, which stand in one batch; 1 is the picture alone.
+        replay: Train on kept pictures of earlier classes too, not of the session's only.
+        seed: Seed of how an adapter starts and of the order of the pictures.
+    """
+
+    epochs: int = 4
+    views: int = 1
+    replay: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive("consolidation", self, "epochs", "views")
+        if self.seed < 0:
+            raise ConfigError(f"consolidation.seed = {self.seed} must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of a home, one section each."""
 
@@ -97,6 +119,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     picture: PictureConfig = field(default_factory=PictureConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
+    consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
 
 
 def load_config(path: Path) -> Config:
@@ -136,6 +159,7 @@ def _section(path: Path, name: str, values: dict[str, Any]) -> Any:
         "engine": EngineConfig,
         "picture": PictureConfig,
         "head": HeadConfig,
+        "consolidation": ConsolidationConfig,
     }
     kind = kinds[name]
     known = {f.name: f for f in fields(kind)}
@@ -144,7 +168,7 @@ def _section(path: Path, name: str, values: dict[str, Any]) -> Any:
         if key not in known:
             raise ConfigError(_unknown(str(path), f"key in [{name}]", key, known))
         expected = type(known[key].default)
-        fits = isinstance(value, expected) and not isinstance(value, bool)
+        fits = isinstance(value, expected) and isinstance(value, bool) is (expected is bool)
         if expected is float and isinstance(value, int) and not isinstance(value, bool):
             value, fits = float(value), True
         if not fits:
@@ -178,4 +202,6 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)

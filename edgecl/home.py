@@ -27,7 +27,7 @@ from edgecl.errors import HomeLockedError, IntegrityError, RequestError
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest, checked_engine
 
-_CONFIG, _KEY, _DATABASE, _ENGINE, _LOCK = (
+_CONFIG, _KEY, _DATABASE, ENGINE_FOLDER, _LOCK = (
     "edgecl.toml",
     "device.key",
     "device.db",
@@ -63,7 +63,7 @@ class Home:
             )
         self.path = path
         self.config: Config = load_config(path / _CONFIG)
-        self.manifest = Manifest.load(path / _ENGINE)
+        self.manifest = Manifest.load(path / ENGINE_FOLDER)
         try:
             self.key = (path / _KEY).read_bytes()
         except OSError as error:
@@ -108,7 +108,7 @@ class Home:
     ) -> OnnxEngine:
         """Load the engine after its hash was checked; what is None comes from the settings."""
         return OnnxEngine(
-            checked_engine(self.path / _ENGINE, self.manifest),
+            checked_engine(self.path / ENGINE_FOLDER, self.manifest),
             provider=provider or self.config.engine.provider,
             threads=threads or self.config.engine.threads,
             allow_fallback=allow_fallback,
@@ -182,12 +182,12 @@ def make_home(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        (part / _ENGINE).mkdir()
+        (part / ENGINE_FOLDER).mkdir()
         save_config(config, part / _CONFIG)
         descriptor = os.open(part / _KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_KEY_BYTES))
-        fill(part / _ENGINE, part / _DATABASE)
+        fill(part / ENGINE_FOLDER, part / _DATABASE)
         if is_home(path):
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
             with _locked(path):

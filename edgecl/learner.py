@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -21,11 +22,19 @@ from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head
 from edgecl.heads.statistics import quantise
 from edgecl.home import Home
+from edgecl.replay.adapters import active_adapter
 from edgecl.replay.store import Position, Store
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.preprocess import Preprocessing, encode_png, picture_of, shrink
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.scoring import load_scorer as scorer_of
-from edgecl.types import Float32, Float64, Frame, UpdateReport
+from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
+
+_EMBED_CHUNK = 512
+
+Say = Callable[[str, int, int], None]
+"""Told what is going on, how far it is, and of how much."""
 
 
 class Learner:
@@ -181,11 +190,12 @@ def open_store(home: Home, *, read_only: bool = False) -> Store:
         capacity_bytes=int(config.capacity_mb * 1e6),
         read_only=read_only,
     )
-    if store.feature_map != home.manifest.feature_map:
+    expected = home.manifest.feature_map_with(store.adapter)
+    if store.feature_map != expected:
         store.close()
         raise FeatureMapError(
             f"the store of {home.path} was learned under feature map {store.feature_map[:12]}..., "
-            f"its engine is {home.manifest.feature_map[:12]}...; restore the engine that belongs "
+            f"its engine gives {expected[:12]}...; restore the engine that belongs "
             "to it, or start anew with `edgecl init --force`"
         )
     return store
@@ -226,6 +236,83 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
         shrink_to=preprocessing.resize_side if is_small else None,
         max_pixels=home.max_pixels,
     )
+
+
+def open_engine(
+    home: Home,
+    store: Store,
+    *,
+    provider: str | None = None,
+    threads: int | None = None,
+    allow_fallback: bool = False,
+) -> OnnxEngine:
+    """Load a home's engine with the adapter of its store; see `Home.engine`.
+
+    Raises:
+        IntegrityError: The adapters are not those that made the store's features.
+    """
+    engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+    adapter = active_adapter(store)
+    return engine if adapter is None else engine.with_adapters(adapter)
+
+
+def embed_stored(
+    home: Home,
+    store: Store,
+    engine: OnnxEngine,
+    *,
+    say: Say = lambda what, done, of: None,
+) -> dict[int, Float16]:
+    """Return the quantised feature (D,) of every kept picture, by uid.
+
+    Raises:
+        IntegrityError: A kept picture cannot be decoded.
+    """
+    uids = [uid for uid, _ in store.stored_samples()]
+    features: dict[int, Float16] = {}
+    for start in range(0, len(uids), _EMBED_CHUNK):
+        say("embedding", start, len(uids))
+        # Read here, not in the pipeline's thread: a connection belongs to its thread.
+        frames = [
+            Frame(id=str(uid), encoded=store.picture(uid))
+            for uid in uids[start : start + _EMBED_CHUNK]
+        ]
+        groups = embed(
+            iter(frames),
+            home.manifest.preprocessing,
+            engine,
+            batch_size=home.config.engine.batch_size,
+            max_pixels=home.max_pixels,
+        )
+        with closing(groups):
+            for item in (item for group in groups for item in group):
+                if not isinstance(item, Embedded):
+                    raise IntegrityError(
+                        f"the kept picture of sample {item.id} cannot be used ({item.reason}); "
+                        "restore the home from a backup"
+                    )
+                features[int(item.frame.id)] = quantise(item.feature)
+    say("embedding", len(uids), len(uids))
+    return features
+
+
+def change_map(
+    home: Home, learner: Learner, adapter: str | None, features: Mapping[int, Float16]
+) -> None:
+    """Put a home under another feature map, inside a transaction; the head learns it anew.
+
+    Args:
+        home: The home.
+        learner: Its learner.
+        adapter: Hash of the new map's adapter, or None for the plain backbone.
+        features: Features of all kept samples, as `embed_stored` gives them.
+    """
+    store = learner.store
+    store.replace_features(home.manifest.feature_map_with(adapter), adapter, features)
+    learner.head.rebuild(store)
+    learner.head.settle()
+    save_scorer(store, learner.head)
+    learner.save_state()
 
 
 def save_scorer(store: Store, head: Head) -> None:

@@ -14,28 +14,37 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgecl.adapters.bottleneck import RANK, adapt
 from edgecl.backbones import Backbone
 from edgecl.config import Config
 from edgecl.errors import MissingPackageError, ParityError
 from edgecl.heads import HEADS
-from edgecl.home import Home, make_home
+from edgecl.home import ENGINE_FOLDER, Home, make_home
 from edgecl.replay.store import create_store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest
 
 from .parity import compare
 
+if TYPE_CHECKING:
+    from edgecl.adapters.bottleneck import AdaptedNetwork
+
 OPSET = 18
 MAX_ABS_FP32 = 1e-4
 
 
-def export_backbone(backbone: Backbone, folder: Path) -> Manifest:
-    """Write `backbone.onnx` and `manifest.json` into a folder.
+def export_backbone(
+    backbone: Backbone, folder: Path, *, adapter_rank: int = 0, name: str = ENGINE_NAME
+) -> Manifest:
+    """Write the backbone as ONNX and its `manifest.json` into a folder.
 
     Args:
         backbone: A frozen backbone.
         folder: An existing folder.
+        adapter_rank: Let the engine take adapters up to this rank, as required inputs; 0 for none.
+        name: Name of the engine file. The manifest is replaced last, in one step.
 
     Returns:
         Manifest: Also written to the folder.
@@ -43,13 +52,15 @@ def export_backbone(backbone: Backbone, folder: Path) -> Manifest:
     Raises:
         MissingPackageError: onnx or onnxscript is not installed.
         ParityError: The export differs from torch by more than 1e-4, or lost its dynamic batch.
+        UsageError: Adapters are not known for this backbone.
     """
-    path = folder / ENGINE_NAME
-    _export(backbone, path)
+    path = folder / name
+    network = adapt(backbone, rank=adapter_rank) if adapter_rank else None
+    _export(backbone, network, path)
     opset = _checked_opset(path)
     data = path.read_bytes()
     engine = OnnxEngine(data, provider="cpu")
-    parity = compare(backbone, engine)
+    parity = compare(backbone, engine, network)
     if not parity.max_abs <= MAX_ABS_FP32:  # so that NaN is refused too
         path.unlink()
         raise ParityError(
@@ -72,16 +83,25 @@ def export_backbone(backbone: Backbone, folder: Path) -> Manifest:
             for p in ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
             if _is_installed(p)
         },
+        engine=name,
+        adapter_rank=adapter_rank,
     )
     manifest.save(folder)
     return manifest
 
 
-def init_home(path: Path, backbone: Backbone, config: Config, *, force: bool = False) -> Home:
+def init_home(
+    path: Path,
+    backbone: Backbone,
+    config: Config,
+    *,
+    adapter_rank: int = 0,
+    force: bool = False,
+) -> Home:
     """Make a device home around a frozen backbone; see `make_home` and `export_backbone`."""
 
     def fill(engine_folder: Path, database: Path) -> None:
-        manifest = export_backbone(backbone, engine_folder)
+        manifest = export_backbone(backbone, engine_folder, adapter_rank=adapter_rank)
         create_store(
             database,
             feature_map=manifest.feature_map,
@@ -92,7 +112,18 @@ def init_home(path: Path, backbone: Backbone, config: Config, *, force: bool = F
     return make_home(path, config, fill, force=force)
 
 
-def _export(backbone: Backbone, path: Path) -> None:
+def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> None:
+    """Give a home an engine that takes adapters; the feature map stays the same.
+
+    The manifest, replaced in one step, names the new file; the old one goes last.
+    """
+    folder, old = home.path / ENGINE_FOLDER, home.manifest
+    name = "backbone-adapters.onnx" if old.engine == ENGINE_NAME else ENGINE_NAME
+    home.manifest = export_backbone(backbone, folder, adapter_rank=rank, name=name)
+    (folder / old.engine).unlink()
+
+
+def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> None:
     import torch
 
     try:
@@ -104,6 +135,9 @@ def _export(backbone: Backbone, path: Path) -> None:
         ) from error
     size = backbone.preprocessing.image_size
     example = torch.rand(2, 3, size, size) * 2 - 1
+    batch = {0: torch.export.Dim("batch", min=1, max=1024)}
+    shapes = {} if network is None else network.shapes
+    adapter = [torch.zeros(shape) for shape in shapes.values()]
     loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -116,15 +150,17 @@ def _export(backbone: Backbone, path: Path) -> None:
         ):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                backbone.model,
-                (example,),
+                backbone.model if network is None else network,
+                (example,) if network is None else (example, adapter),
                 str(path),
                 dynamo=True,
                 external_data=False,
                 opset_version=OPSET,
-                input_names=["pixels"],
+                input_names=["pixels", *shapes],
                 output_names=["features"],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1, max=1024)}},
+                dynamic_shapes={"pixels": batch}
+                if network is None
+                else {"pixels": batch, "adapter": [None] * len(adapter)},
             )
     finally:
         for logger, level in zip(loggers, levels, strict=True):

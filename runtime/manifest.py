@@ -33,6 +33,8 @@ class Manifest:
         opset: ONNX opset, read back from the file.
         parity: Largest and mean absolute difference to torch, and on how many inputs.
         made_with: Versions of the packages that made the engine.
+        engine: Name of the engine file.
+        adapter_rank: Largest rank of the adapters that the engine takes; 0 if it takes none.
     """
 
     backbone: str
@@ -46,29 +48,37 @@ class Manifest:
     opset: int
     parity: dict[str, float]
     made_with: dict[str, str] = field(default_factory=dict)
+    engine: str = ENGINE_NAME
+    adapter_rank: int = 0
 
     @property
     def feature_map(self) -> str:
-        """Hash of the frozen map: weights, architecture, taps, adapters (none) and preprocessing.
+        """Hash of the frozen map: weights, architecture, taps and preprocessing, no adapter.
 
         The engine file is not part of it: the same map exported by two torch versions is the same
         map, and every stored feature, statistic and export carries this hash.
         """
+        return self.feature_map_with(None)
+
+    def feature_map_with(self, adapter: str | None) -> str:
+        """Return the hash of the map with an adapter, named by its own hash."""
         what = {
             "backbone": self.backbone,
             "weights": self.weights_sha256,
             "taps": list(self.taps),
             "num_features": self.num_features,
-            "adapter": None,
+            "adapter": adapter,
             "preprocessing": self.preprocessing.as_json(),
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write `manifest.json` into the engine's folder."""
+        """Write `manifest.json` into the engine's folder, in one step."""
         values = asdict(self) | {"schema": SCHEMA, "feature_map": self.feature_map}
         text = json.dumps(values, indent=2, sort_keys=True)
-        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        part = folder / f".{MANIFEST_NAME}.part"
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(folder / MANIFEST_NAME)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -97,6 +107,8 @@ class Manifest:
                 opset=int(values["opset"]),
                 parity={str(k): float(v) for k, v in values["parity"].items()},
                 made_with={str(k): str(v) for k, v in values["made_with"].items()},
+                engine=_file_name(values.get("engine", ENGINE_NAME)),
+                adapter_rank=int(values.get("adapter_rank", 0)),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(
@@ -118,7 +130,7 @@ def checked_engine(folder: Path, manifest: Manifest) -> bytes:
     Raises:
         IntegrityError: The file is missing or its hash differs.
     """
-    path = folder / ENGINE_NAME
+    path = folder / manifest.engine
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -132,3 +144,11 @@ def checked_engine(folder: Path, manifest: Manifest) -> bytes:
             f"{manifest.engine_sha256[:12]}...; restore the file or run `edgecl init` anew"
         )
     return data
+
+
+def _file_name(value: Any) -> str:
+    """Return a plain file name; a path would let a manifest name files outside of its folder."""
+    name = str(value)
+    if name != Path(name).name or not name.endswith(".onnx"):
+        raise ValueError(f"engine {name!r} is no file name ending in .onnx")
+    return name

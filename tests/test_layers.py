@@ -146,7 +146,8 @@ def test_side_by_side_layers_are_joined_only_where_the_design_says_so() -> None:
 
 def test_exporters_take_only_what_an_export_needs() -> None:
     allowed = {
-        "backbones", "config", "errors", "exporters", "heads", "home", "replay", "runtime", "types"
+        "adapters", "backbones", "config", "errors", "exporters", "heads", "home", "replay",
+        "runtime", "types"
     }  # fmt: skip
     faults = [
         i

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.inspect import doctor, status, verify
 from edgecl.cli.learn import train_stream
@@ -26,6 +27,7 @@ app.command("init")(init)
 app.command("train-stream")(train_stream)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
+app.command("consolidate")(consolidate)
 app.add_typer(forget_app, name="forget")
 app.command("receipt")(receipt)
 app.command("status")(status)

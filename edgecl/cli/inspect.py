@@ -10,11 +10,13 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Say what a home has learned."""
     from edgecl.home import Home
     from edgecl.learner import open_store
+    from edgecl.replay.adapters import task_adapters
     from edgecl.replay.store import describe
 
     device = Home(home)
     with open_store(device, read_only=True) as store:
         values = describe(store)
+        feature_map, n_adapters = store.feature_map, len(task_adapters(store))
     manifest = device.manifest
     values |= {
         "home": str(device.path),
@@ -22,7 +24,8 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         "backbone": manifest.backbone,
         "num_features": manifest.num_features,
         "image_size": manifest.preprocessing.image_size,
-        "feature_map": manifest.feature_map,
+        "feature_map": feature_map,
+        "adapters": n_adapters,
         "database_bytes": device.database.stat().st_size,
     }
     if json:
@@ -30,7 +33,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         return
     print(
         f"{device.path}: {manifest.backbone} at {manifest.preprocessing.image_size} px, "
-        f"{manifest.num_features} features, head {device.config.head.name}"
+        f"{manifest.num_features} features, {n_adapters} adapters, head {device.config.head.name}"
     )
     print(
         f"{values['samples']} samples learned, {values['stored']} of at most "

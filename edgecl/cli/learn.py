@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +16,16 @@ from edgecl.cli.options import (
     JsonOption,
     ProviderOption,
     ThreadsOption,
+    WeightsOption,
 )
 from edgecl.cli.output import StreamBar, print_json, print_values, say
 
 if TYPE_CHECKING:
+    from edgecl.consolidation import Consolidated
+    from edgecl.home import Home
+    from edgecl.learner import Learner
     from edgecl.replay.store import Position
+    from edgecl.runtime.engines.base import Engine
 
 
 def train_stream(
@@ -38,6 +43,11 @@ def train_stream(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where the last run stopped.")
     ] = False,
+    consolidate_every: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train an adapter whenever so many new classes were learned."),
+    ] = None,
+    weights: WeightsOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
@@ -53,7 +63,7 @@ def train_stream(
         start_position,
     )
     from edgecl.home import Home, check_place, is_damaged, is_home
-    from edgecl.learner import open_learner, open_store
+    from edgecl.learner import open_engine, open_learner, open_store
     from edgecl.runtime.sources import open_source
     from edgecl.types import clean_label
     from edgecl.unlearning.request import finish_erasures
@@ -73,7 +83,18 @@ def train_stream(
     with device.lock(), open_store(device) as store, _stop_flag() as flag:
         finish_erasures(store)
         learner = open_learner(device, store, head=head)
-        engine = device.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+        engine_options: dict[str, Any] = {
+            "provider": provider,
+            "threads": threads,
+            "allow_fallback": allow_fallback,
+        }
+        consolidations: list[Consolidated] = []
+        renew = None
+        if consolidate_every is not None:
+            renew = _renewal(
+                device, learner, consolidate_every, weights, engine_options, consolidations
+            )
+        engine = open_engine(device, store, **engine_options)
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
         _tell_start(store.position(key), resume=resume)
@@ -87,6 +108,7 @@ def train_stream(
             start=start,
             limit=limit,
             should_stop=lambda: bool(flag),
+            renew=renew,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
         with StreamBar(total, start.n) as bar:
@@ -100,7 +122,7 @@ def train_stream(
                 )
         if progress.is_interrupted:
             say("stopped; go on with --resume")
-        result = {
+        result: dict[str, Any] = {
             "seen": progress.seen,
             "learned": progress.learned,
             "skipped": progress.skipped,
@@ -111,6 +133,8 @@ def train_stream(
             "started_at": progress.start,
             "interrupted": progress.is_interrupted,
         }
+        if consolidate_every is not None:
+            result["consolidations"] = [c.accepted for c in consolidations]
     if json:
         print_json(result)
     else:
@@ -119,6 +143,32 @@ def train_stream(
         raise SourceError(
             f"none of the {progress.seen} frames of {source} could be learned; see above"
         )
+
+
+def _renewal(
+    device: Home,
+    learner: Learner,
+    every: int,
+    weights: str | None,
+    engine_options: dict[str, Any],
+    done: list[Consolidated],
+) -> Callable[[str | None], Engine | None]:
+    """Return what `learn_stream` calls before new classes; it collects the outcomes in `done`."""
+    from edgecl.cli.consolidate import consolidator
+    from edgecl.consolidation import is_due
+    from edgecl.learner import open_engine
+
+    run = consolidator(device, learner, weights, None, engine_options)
+
+    def renew(name: str | None) -> Engine | None:
+        if not is_due(learner.store, every, name):
+            return None
+        done.append(run(lambda what, n, of: None))
+        if not done[-1].accepted:
+            return None
+        return open_engine(device, learner.store, **engine_options)
+
+    return renew
 
 
 def _tell_start(kept: Position | None, *, resume: bool) -> None:

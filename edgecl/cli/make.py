@@ -34,6 +34,9 @@ def init(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     capacity: Annotated[int, typer.Option(min=1, help="Most pictures kept for replay.")] = 2000,
     capacity_mb: Annotated[float, typer.Option(min=0.001, help="Most megabytes of them.")] = 200.0,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Make an engine that takes adapters at once.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a home and all that it learned.")
     ] = False,
@@ -50,6 +53,7 @@ def init(
         seed=seed,
         capacity=capacity,
         capacity_mb=capacity_mb,
+        adapters=adapters,
         force=force,
     )
     manifest = made.manifest
@@ -68,6 +72,7 @@ def init(
         "taps": list(manifest.taps),
         "weights": manifest.weights_source,
         "parity": manifest.parity,
+        "adapter_rank": manifest.adapter_rank,
     }
     if json:
         print_json(result)
@@ -86,6 +91,7 @@ def make(
     seed: int = 0,
     capacity: int = 2000,
     capacity_mb: float = 200.0,
+    adapters: bool = False,
     force: bool = False,
 ) -> Home:
     """Make a home from what the command line says."""
@@ -103,12 +109,14 @@ def make(
         head=HeadConfig(name=head, seed=seed),
     )
     with working(f"loading {backbone}"):
+        from edgecl.adapters.bottleneck import RANK
         from edgecl.backbones import load_backbone
         from edgecl.exporters.onnx import init_home
 
         network = load_backbone(backbone, weights=weights, image_size=image_size, taps=chosen)
     with working("exporting it to ONNX and comparing both (about 15 s)"):
-        return init_home(path, network, config, force=force)
+        rank = RANK if adapters else 0
+        return init_home(path, network, config, adapter_rank=rank, force=force)
 
 
 def _taps(text: str | None) -> tuple[int, ...] | None:

@@ -27,4 +27,8 @@ FallbackOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")
 ]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option("--weights", help="The file that the home was made from, if it was a file."),
+]
 DEFAULT = Path(DEFAULT_HOME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -43,15 +43,15 @@ def say_skipped(skipped: Sequence[Skipped]) -> None:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that something takes a while."""
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Show that something takes a while; yields a function that tells how far it is."""
     console = Console(stderr=True)
     if not console.is_terminal:
         say(f"{what} ...")
-        yield
+        yield lambda text: None
         return
-    with console.status(escape(f"{what} ...")):
-        yield
+    with console.status(escape(f"{what} ...")) as status:
+        yield lambda text: status.update(escape(f"{what}: {text}"))
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -142,7 +142,7 @@ def _predictor(
     device: Home, provider: str | None, threads: int | None, allow_fallback: bool
 ) -> Predictor:
     from edgecl.errors import NothingLearnedError
-    from edgecl.learner import load_scorer, open_store
+    from edgecl.learner import load_scorer, open_engine, open_store
     from edgecl.runtime.predictor import Predictor
 
     with open_store(device, read_only=True) as store:
@@ -152,5 +152,7 @@ def _predictor(
                 f"--home {device.path}` first"
             )
         scorer = load_scorer(device, store)
-    engine = device.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+        engine = open_engine(
+            device, store, provider=provider, threads=threads, allow_fallback=allow_fallback
+        )
     return Predictor(engine, device.manifest.preprocessing, scorer, max_pixels=device.max_pixels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -105,6 +105,7 @@ def learn_stream(
     start: Position,
     limit: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    renew: Callable[[str | None], Engine | None] | None = None,
 ) -> Iterator[Progress]:
     """Learn a source from a position on; yields after every commit, the last time at the end.
 
@@ -118,6 +119,9 @@ def learn_stream(
         limit: Most frames to take.
         should_stop: Asked after every group of frames. Frames since the last commit are left to
             the run that resumes, so that a stopped stream ends in the head of one that was not.
+        renew: Called before the first frame of a new class, with its name, and with None at the
+            end; all before is committed. May put the home under another feature map, and then
+            returns the engine that goes on from there.
     """
     begin = time.monotonic()
     config = home.config
@@ -151,38 +155,61 @@ def learn_stream(
         news.clear()
         return committed
 
-    groups = embed(
-        _limited(source, start.n, limit),
-        home.manifest.preprocessing,
-        engine,
-        batch_size=config.engine.batch_size,
-        max_pixels=home.max_pixels,
-    )
+    def embedded() -> Generator[list[Embedded | Skipped]]:
+        return embed(
+            _limited(source, position.n, None if limit is None else limit - progress.seen),
+            home.manifest.preprocessing,
+            engine,
+            batch_size=config.engine.batch_size,
+            max_pixels=home.max_pixels,
+        )
+
+    def is_new(item: Embedded | Skipped) -> bool:
+        known = (*learner.store.names.values(), *(_label(other) for other in waiting))
+        return not _unusable(item) and _label(item) not in known
+
     is_stopped = False
-    with closing(groups):
-        for group in groups:
-            for item in group:
-                name = item.id if isinstance(item, Skipped) else item.frame.id
-                position = Position(position.n + 1, chain(home.key, position.digest, name), False)
-                progress = replace(progress, seen=progress.seen + 1)
-                reason = _unusable(item)
-                if reason:
-                    news.append(f"skipped {name}: {reason}")
-                    progress = replace(progress, skipped=progress.skipped + 1)
-                elif isinstance(item, Embedded):
-                    waiting.append(item)
-                if len(waiting) >= n_step:
+    is_open = True
+    while is_open:
+        is_open = False
+        with closing(embedded()) as groups:
+            for group in groups:
+                for item in group:
+                    if renew is not None and is_new(item):
+                        if waiting:
+                            progress = commit()
+                            yield progress
+                        renewed = renew(_label(item))
+                        if renewed is not None:  # this frame and those behind it are embedded anew
+                            engine, is_open = renewed, True
+                            break
+                    name = item.id if isinstance(item, Skipped) else item.frame.id
+                    position = Position(
+                        position.n + 1, chain(home.key, position.digest, name), False
+                    )
+                    progress = replace(progress, seen=progress.seen + 1)
+                    reason = _unusable(item)
+                    if reason:
+                        news.append(f"skipped {name}: {reason}")
+                        progress = replace(progress, skipped=progress.skipped + 1)
+                    elif isinstance(item, Embedded):
+                        waiting.append(item)
+                    if len(waiting) >= n_step:
+                        progress = commit()
+                        yield progress
+                if is_open:
+                    break
+                # A live source is not waited for; one that can be read again keeps whole batches.
+                if not group and len(source) == 0 and progress.seen > committed.seen:
                     progress = commit()
                     yield progress
-            # A live source is not waited for; one that can be read again keeps whole batches.
-            if not group and len(source) == 0 and progress.seen > committed.seen:
-                progress = commit()
-                yield progress
-            if should_stop():
-                is_stopped = True
-                break
+                if should_stop():
+                    is_stopped = True
+                    break
     if not is_stopped:
         commit(is_finished=limit is None or position.n == len(source))
+        if renew is not None:
+            renew(None)
     learner.settle()
     yield replace(committed, is_interrupted=is_stopped, seconds=time.monotonic() - begin)
 
@@ -227,6 +254,10 @@ def _unusable(item: Embedded | Skipped) -> str:
     if not np.isfinite(item.feature).all():
         return "its feature is not finite"
     return ""
+
+
+def _label(item: Embedded | Skipped) -> str | None:
+    return item.frame.label if isinstance(item, Embedded) else None
 
 
 def _relearned(home: Home, learner: Learner, name: str) -> list[str]:

@@ -136,6 +136,7 @@ class Store:
                 self.feature_map = str(meta["feature_map"])
                 self.num_features = int(meta["num_features"])
                 self.second_moment = str(meta["second_moment"])
+                self.adapter: str | None
                 self._fold_limit = fold_limit(self.num_features, self.second_moment)
                 self._load()
             except KeyError as error:
@@ -352,6 +353,74 @@ class Store:
         ).fetchall()
         return self._features([x for _, x in rows]), np.array([c for c, _ in rows], dtype=np.int64)
 
+    def stored_samples(self) -> list[tuple[int, int]]:
+        """Return uid and class uid of all kept samples, oldest first."""
+        return [
+            (int(uid), int(class_uid))
+            for uid, class_uid in self.connection.execute(
+                "SELECT uid, class_uid FROM samples WHERE is_stored ORDER BY uid"
+            )
+        ]
+
+    def picture(self, uid: int) -> bytes:
+        """Return the encoded picture of a kept sample."""
+        row = self.connection.execute("SELECT data FROM pictures WHERE uid = ?", (uid,)).fetchone()
+        if row is None:
+            raise IntegrityError(
+                f"the picture of sample {uid} is missing; restore the home from a backup"
+            )
+        return bytes(row[0])
+
+    def classes_since(self, step: int) -> tuple[int, ...]:
+        """Return the uids of classes with kept samples that were learned after a step."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT class_uid FROM samples WHERE is_stored AND step > ? "
+            "ORDER BY class_uid",
+            (step,),
+        )
+        return tuple(int(uid) for (uid,) in rows)
+
+    def replace_features(
+        self, feature_map: str, adapter: str | None, features: Mapping[int, Float16]
+    ) -> None:
+        """Put the store under another feature map, inside a transaction.
+
+        Statistics and the features of samples without a picture belong to the old map and go:
+        from here on the kept samples are what the head knows.
+
+        Args:
+            feature_map: Hash of the new map.
+            adapter: Hash of its adapter, or None for the plain backbone.
+            features: Quantised features (D,) of every kept sample by uid.
+        """
+        execute = self.connection.execute
+        if set(features) != {uid for uid, _ in self.stored_samples()}:
+            raise StoreError("a new feature map needs the features of all kept samples; retry")
+        execute("DELETE FROM samples WHERE NOT is_stored")
+        execute("DELETE FROM class_stats")
+        execute("DELETE FROM views")
+        execute("DELETE FROM head")
+        execute("UPDATE feature_maps SET hash = ? WHERE id = 1", (feature_map,))
+        execute("UPDATE samples SET is_folded = 0")
+        self.connection.executemany(
+            "UPDATE features SET x = ? WHERE uid = ?",
+            [(x.tobytes(), uid) for uid, x in features.items()],
+        )
+        self._set_meta("feature_map", feature_map)
+        self._set_meta("adapter", adapter or "")
+        self._load_classes()
+        self.feature_map, self.adapter = feature_map, adapter
+
+    def note_consolidation(self) -> None:
+        """Note that what was learned until now had its consolidation; inside a transaction."""
+        self.consolidated_step = self.step
+        self._set_meta("consolidated_step", self.step)
+
+    def note_attempt(self) -> None:
+        """Note that the classes until now had a consolidation, taken or not; in a transaction."""
+        self.attempted_class = max(self._names, default=0)
+        self._set_meta("attempted_class", self.attempted_class)
+
     # Statistics
 
     def moments(self, y: int) -> Moments:
@@ -458,6 +527,7 @@ class Store:
         self.connection.execute("DELETE FROM positions")
         self.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'samples'")
         self.step = 0
+        self.note_consolidation()
 
     # Inside
 
@@ -465,6 +535,9 @@ class Store:
         """Read what is kept in memory: counters, names and the list of kept samples."""
         meta = dict(self.connection.execute("SELECT key, value FROM meta"))
         self.step, self.version = int(meta["step"]), int(meta["version"])
+        self.feature_map, self.adapter = meta["feature_map"], meta.get("adapter") or None
+        self.consolidated_step = int(meta.get("consolidated_step", 0))
+        self.attempted_class = int(meta.get("attempted_class", 0))
         self._load_classes()
 
     def _load_classes(self) -> None:
@@ -491,7 +564,10 @@ class Store:
         self._stored_bytes = sum(self._sizes.values())
 
     def _set_meta(self, key: str, value: object) -> None:
-        self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
+        self.connection.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
+            (key, str(value)),
+        )
 
     def _make_room(
         self, class_uid: int, picture: Callable[[], bytes], rng: np.random.Generator

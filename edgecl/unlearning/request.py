@@ -13,11 +13,13 @@ import numpy as np
 import edgecl
 from edgecl.heads import make_head_of
 from edgecl.home import Home
-from edgecl.learner import Learner, save_scorer
+from edgecl.learner import Learner, change_map, embed_stored, save_scorer
+from edgecl.replay.adapters import drop_adapters, first_that_saw, mean_adapter, task_adapters
 from edgecl.replay.schema import TABLES
 from edgecl.replay.store import Store
+from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.scoring import Scorer
-from edgecl.types import ForgetRequest, Receipt, check_reason
+from edgecl.types import Float16, ForgetRequest, Receipt, check_reason
 from edgecl.unlearning.erase import find_bytes, scrub
 from edgecl.unlearning.receipt import (
     add_tombstone,
@@ -59,9 +61,11 @@ def forget_class(
 ) -> Unlearned:
     """Remove a class from head, statistics and store for good, and write a receipt.
 
-    Head, rows, tombstone and receipt change in one transaction; the rewrite of the file follows,
-    and its outcome is a second entry of the chain. A request that was killed in between is finished
-    by `finish_erasures`.
+    Adapters that were trained on the class, and those trained on from them, are dropped: the kept
+    pictures are embedded under the map that remains, and the head learns them anew. Head, rows,
+    adapters, tombstone and receipt change in one transaction; the rewrite of the file follows, and
+    its outcome is a second entry of the chain. A request that was killed in between is finished by
+    `finish_erasures`.
 
     Args:
         home: The home, whose lock the caller holds.
@@ -81,12 +85,20 @@ def forget_class(
         check_reason(request.reason, name)
     needles = _needles(learner, uid, request.name) if verify else {}
     before = _fingerprint(head.scorer(store.names))
+    first = first_that_saw(store, uid)
+    plan = None if first is None else _without_adapters(home, store, first)
+    dropped: list[int] = []
     try:
         with store.transaction():
             head_begin = time.perf_counter()
-            head.forget(uid, store)
+            if plan is None:
+                head.forget(uid, store)
             head_seconds = time.perf_counter() - head_begin
             rows_erased = store.delete_class(uid)
+            if plan is not None and first is not None:
+                dropped = drop_adapters(store, first)
+                kept = {sample: plan.features[sample] for sample, _ in store.stored_samples()}
+                change_map(home, learner, plan.adapter, kept)
             if store.names:
                 save_scorer(store, head)
                 learner.save_state()
@@ -96,15 +108,15 @@ def forget_class(
                 store,
                 {
                     "kind": "forget",
-                    "mode": head.forget_mode,
+                    "mode": "exact_retrain" if dropped else head.forget_mode,
                     "class_uid": uid,
                     "reason": request.reason,
                     "time": time.time(),
                     "rows_erased": rows_erased,
-                    "adapters": [],
+                    "adapters": dropped,
                     "exports_stale": [],
                     "head": head.name,
-                    "bit_exact": head.is_exact,
+                    "bit_exact": head.is_exact and not dropped,
                     "head_before": before,
                     "head_after": _fingerprint(head.scorer(store.names)),
                     "feature_map": store.feature_map,
@@ -125,6 +137,24 @@ def forget_class(
         seconds=time.perf_counter() - begin,
         head_seconds=head_seconds,
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The map under which a home goes on when its later adapters are dropped."""
+
+    adapter: str | None
+    features: dict[int, Float16]
+
+
+def _without_adapters(home: Home, store: Store, first: int) -> _Plan:
+    """Embed the kept pictures under the map of the adapters before one."""
+    mean = mean_adapter([task for task in task_adapters(store) if task.uid < first])
+    engine = home.engine()
+    if mean is not None:
+        engine = engine.with_adapters(mean)
+    features = embed_stored(home, store, engine)
+    return _Plan(None if mean is None else digest_of(mean), features)
 
 
 def finish_erasures(store: Store) -> list[dict[str, Any]]:

@@ -11,7 +11,11 @@ class Engine(Protocol):
     """A frozen backbone that is ready to run."""
 
     provider: str
-    num_features: int
+
+    @property
+    def num_features(self) -> int:
+        """Width D of the features."""
+        ...
 
     def run(self, pixels: Float32) -> Float32:
         """Return features.

@@ -7,6 +7,7 @@ switched off in the environment before the import, the only way that leaves no f
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgecl.errors import (
+    FeatureMapError,
     IntegrityError,
     MissingPackageError,
     ProviderError,
@@ -23,6 +25,8 @@ from edgecl.errors import (
     UsageError,
 )
 from edgecl.types import Float32
+
+from ..adapters import Adapter, padded, zeros
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -87,11 +91,37 @@ class OnnxEngine:
         allow_fallback: bool = False,
     ) -> None:
         self._session, self.provider = _open(model, provider, threads, allow_fallback)
-        (pixels,) = self._session.get_inputs()
+        pixels, *rest = self._session.get_inputs()
         (features,) = self._session.get_outputs()
         self._input, self._output = pixels.name, features.name
         self._side = int(pixels.shape[2])
-        self.num_features = int(features.shape[1])
+        self._width = int(features.shape[1])
+        self.adapter_shapes: dict[str, tuple[int, ...]] = {
+            part.name: tuple(int(n) for n in part.shape) for part in rest
+        }
+        self._adapters: tuple[Adapter, ...] = (zeros(self.adapter_shapes),)
+
+    @property
+    def num_features(self) -> int:
+        """Width of what `run` returns."""
+        return self._width * len(self._adapters)
+
+    def with_adapters(self, *adapters: Adapter) -> OnnxEngine:
+        """Return this engine, same session, with other adapters; none is the plain backbone.
+
+        With several, `run` returns the features of each beside the other.
+
+        Raises:
+            FeatureMapError: The engine takes no adapters, or others.
+        """
+        if adapters and not self.adapter_shapes:
+            raise FeatureMapError(
+                "this engine takes no adapters; run `edgecl consolidate`, which makes one that does"
+            )
+        other = copy.copy(self)
+        chosen = adapters or (zeros(self.adapter_shapes),)
+        other._adapters = tuple(padded(adapter, self.adapter_shapes) for adapter in chosen)
+        return other
 
     def run(self, pixels: Float32) -> Float32:
         """Return features (N, D) of pictures (N, 3, S, S); see `Engine.run`."""
@@ -103,8 +133,11 @@ class OnnxEngine:
             )
         if len(pixels) == 0:
             return np.empty((0, self.num_features), np.float32)
-        features: Float32 = self._session.run([self._output], {self._input: pixels})[0]
-        return features
+        parts: list[Float32] = [
+            self._session.run([self._output], {self._input: pixels, **adapter})[0]
+            for adapter in self._adapters
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _open(model: bytes, provider: str, threads: int, allow_fallback: bool) -> tuple[Any, str]:

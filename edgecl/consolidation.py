@@ -1,0 +1,304 @@
+"""Consolidation: the slow path, which trains an adapter on the kept pictures.
+
+What a session taught is trained into a new adapter (edgecl/adapters/training.py); the mean of all
+adapters becomes the feature map, every kept picture is embedded anew, the head learns them from
+nothing, and all of it commits in one transaction with the record of which classes the adapter saw.
+Before that, old and new map are compared on pictures that neither the adapter nor the two compared
+heads saw; if accuracy on them falls, nothing is taken.
+
+Method: MOS (Sun et al. 2025, arXiv:2412.09441). Departures, by measurement (docs/decisions/0009):
+kept pictures of earlier classes are trained on too, and what predicts is the online head on the
+mean of the adapters, one forward pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecl.adapters.bottleneck import adapt, new_adapter
+from edgecl.adapters.training import Training, train_adapter
+from edgecl.backbones import Backbone
+from edgecl.errors import IntegrityError, RequestError
+from edgecl.heads import make_head_of
+from edgecl.heads.base import Head, Memory
+from edgecl.heads.statistics import Moments
+from edgecl.home import Home
+from edgecl.learner import Learner, Say, change_map, embed_stored
+from edgecl.replay.adapters import add_adapter, mean_adapter, task_adapters
+from edgecl.replay.store import Store
+from edgecl.runtime.adapters import digest_of, mean_of
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.preprocess import decode
+from edgecl.types import Float16, Float32
+
+Labels = npt.NDArray[np.int64]
+# Of a class's kept pictures this share, at most so many, judges an adapter and trains none.
+_PROBE_SHARE = 0.1
+_PROBE_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidated:
+    """What a consolidation did.
+
+    Args:
+        accepted: Whether the new adapter was taken.
+        adapter: Its uid, or None.
+        classes: Names of the classes of the session.
+        samples: Pictures that it was trained on.
+        n_probe: Pictures that judged it.
+        accuracy_before: Share of those that were right under the old map.
+        accuracy_after: And under the new one.
+        seconds: Time of the whole.
+        parts: Seconds of its parts.
+    """
+
+    accepted: bool
+    adapter: int | None
+    classes: tuple[str, ...]
+    samples: int
+    n_probe: int
+    accuracy_before: float
+    accuracy_after: float
+    seconds: float
+    parts: dict[str, float]
+
+
+def consolidate(
+    home: Home,
+    learner: Learner,
+    backbone: Backbone,
+    engine: OnnxEngine,
+    *,
+    training: Training | None = None,
+    say: Say = lambda what, done, of: None,
+) -> Consolidated:
+    """Train an adapter on what the last session taught, and take it if it does not harm.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        learner: Its learner.
+        backbone: The backbone that the home's engine was made from.
+        engine: The home's engine, which must take adapters.
+        training: Settings; None takes the home's.
+        say: Told about progress.
+
+    Raises:
+        IntegrityError: Another backbone than the engine's.
+        RequestError: Nothing new since the last consolidation, or too few kept pictures.
+    """
+    begin = time.perf_counter()
+    store, config = learner.store, home.config.consolidation
+    check_backbone(home, backbone)
+    training = training or Training(epochs=config.epochs, views=config.views)
+    bank = task_adapters(store)
+    session = store.classes_since(store.consolidated_step)
+    if not session:
+        raise RequestError(
+            "nothing was learned since the last consolidation; learn first with "
+            "`edgecl train-stream SOURCE`"
+        )
+    rows = store.stored_samples()
+    probe = probe_of(rows)
+    trained_on = [
+        (uid, c) for uid, c in rows if uid not in probe and (config.replay or c in session)
+    ]
+    if len({c for _, c in trained_on}) < 2 or not probe:
+        raise RequestError(
+            f"{len(rows)} kept pictures of {len(session)} classes are too few to train an adapter; "
+            "expected two classes at least, one of them with ten pictures"
+        )
+    network = adapt(backbone, rank=home.manifest.adapter_rank)
+    owned = {c for task in bank for c in task.task}
+    y = np.array([c for _, c in trained_on], dtype=np.int64)
+    pictures = [store.picture(uid) for uid, _ in trained_on]
+
+    def pixels(i: int, view: int) -> Float32:
+        image = decode(pictures[i], max_pixels=home.max_pixels)
+        return home.manifest.preprocessing.tensor(image)
+
+    say("training", 0, training.epochs)
+    trained = train_adapter(
+        network,
+        pixels,
+        y,
+        start=bank[-1].adapter if bank else new_adapter(network.shapes, seed=config.seed),
+        earlier_mean=mean_adapter(bank),
+        class_means=_class_means(store, [c for c in store.names if c not in session]),
+        training=training,
+        seed=config.seed + len(bank),
+        on_epoch=lambda epoch: say("training", epoch, training.epochs),
+    )
+    training_seconds = time.perf_counter() - begin
+    active = mean_of([*(task.adapter for task in bank), trained.adapter])
+    features = embed_stored(home, store, engine.with_adapters(active), say=say)
+    embedding_seconds = time.perf_counter() - begin - training_seconds
+
+    before, after = _judge(home, store, probe, features)
+    seconds = {**asdict(trained.seconds), "training": training_seconds}
+    seconds["embedding"] = embedding_seconds
+    accepted = after >= before
+    adapter = None
+    saw = {int(c): int(n) for c, n in zip(*np.unique(y, return_counts=True), strict=True)}
+    with store.transaction(changes_head=accepted):
+        if accepted:
+            adapter = add_adapter(
+                store,
+                trained.adapter,
+                saw=saw,
+                task=tuple(c for c in session if c not in owned),
+                body={
+                    "feature_map": home.manifest.feature_map,
+                    "training": asdict(training),
+                    "replay": config.replay,
+                    "n_probe": len(probe),
+                    "accuracy_before": before,
+                    "accuracy_after": after,
+                },
+            )
+            change_map(home, learner, digest_of(active), features)
+            store.note_consolidation()
+        store.note_attempt()
+    return Consolidated(
+        accepted=accepted,
+        adapter=adapter,
+        classes=tuple(store.names[c] for c in session),
+        samples=len(trained_on),
+        n_probe=len(probe),
+        accuracy_before=before,
+        accuracy_after=after,
+        seconds=time.perf_counter() - begin,
+        parts={name: round(value, 3) for name, value in seconds.items()},
+    )
+
+
+def is_due(store: Store, every: int, name: str | None) -> bool:
+    """Whether a consolidation comes before a class of this name is learned.
+
+    Args:
+        store: The store.
+        every: New classes between two consolidations.
+        name: The class about to be learned; None asks at the end of a stream.
+    """
+    if name is not None and name in store.names.values():
+        return False
+    return sum(uid > store.attempted_class for uid in store.names) >= every
+
+
+def check_backbone(home: Home, backbone: Backbone) -> None:
+    """Check that a backbone is the one that the home's engine was made from.
+
+    Raises:
+        IntegrityError: It is another, or has other weights.
+    """
+    manifest = home.manifest
+    ours = (backbone.name, backbone.weights_sha256, backbone.taps, backbone.preprocessing)
+    theirs = (manifest.backbone, manifest.weights_sha256, manifest.taps, manifest.preprocessing)
+    if ours != theirs:
+        raise IntegrityError(
+            f"the home was made from {manifest.backbone} with weights "
+            f"{manifest.weights_sha256[:12]}... ({manifest.weights_source}), given is "
+            f"{backbone.name} with {backbone.weights_sha256[:12]}...; name the same weights with "
+            "--weights FILE"
+        )
+
+
+def probe_of(rows: list[tuple[int, int]]) -> frozenset[int]:
+    """Choose the pictures that judge: a tenth of each class's, spread over its time.
+
+    Args:
+        rows: uid and class uid of all kept samples, oldest first.
+    """
+    by_class: dict[int, list[int]] = {}
+    for uid, c in rows:
+        by_class.setdefault(c, []).append(uid)
+    chosen: set[int] = set()
+    for uids in by_class.values():
+        n = min(_PROBE_MOST, int(len(uids) * _PROBE_SHARE))
+        chosen.update(uids[int((i + 0.5) * len(uids) / n)] for i in range(n))
+    return frozenset(chosen)
+
+
+def _judge(
+    home: Home, store: Store, probe: frozenset[int], features: Mapping[int, Float16]
+) -> tuple[float, float]:
+    """Return the accuracy on the probe under the old and the new map, heads without the probe."""
+    rows = store.stored_samples()
+    old = {uid: x for (uid, _), x in zip(rows, store.stored_rows()[0], strict=True)}
+    held_out = [(uid, c) for uid, c in rows if uid in probe]
+    kept = [(uid, c) for uid, c in rows if uid not in probe]
+    before = _Without(store, old, held_out)
+    after = _Rows(store.second_moment, features, kept)
+    accuracies = []
+    for memory, by_uid in ((before, old), (after, features)):
+        head = make_head_of(home.config.head, store.num_features)
+        head.rebuild(memory)
+        head.settle()
+        accuracies.append(_accuracy(head, by_uid, held_out))
+    return accuracies[0], accuracies[1]
+
+
+def _accuracy(head: Head, features: Mapping[int, Float16], rows: list[tuple[int, int]]) -> float:
+    x = np.array([features[uid] for uid, _ in rows], dtype=np.float32)
+    best = np.array(head.classes)[head.predict_many(x).argmax(axis=1)]
+    return float((best == [c for _, c in rows]).mean())
+
+
+class _Rows(Memory):
+    """Kept samples under another map, as a head's memory."""
+
+    def __init__(
+        self, kind: str, features: Mapping[int, Float16], rows: list[tuple[int, int]]
+    ) -> None:
+        self._kind = kind
+        self._x = np.array([features[uid] for uid, _ in rows])
+        self._y = np.array([c for _, c in rows], dtype=np.int64)
+
+    def moments(self, y: int) -> Moments:
+        """Return the statistics of class y."""
+        return Moments.of(self._x[self._y == y], self._kind)
+
+    def all_moments(self) -> Mapping[int, Moments]:
+        """Return the statistics of every class."""
+        return {int(c): self.moments(int(c)) for c in dict.fromkeys(self._y.tolist())}
+
+    def stored_rows(self) -> tuple[Float16, Labels]:
+        """Return all rows."""
+        return self._x, self._y
+
+
+class _Without(Memory):
+    """A store's memory without some of its kept samples."""
+
+    def __init__(
+        self, store: Store, features: Mapping[int, Float16], but: list[tuple[int, int]]
+    ) -> None:
+        self._store = store
+        self._but = _Rows(store.second_moment, features, but)
+        self._uids = {uid for uid, _ in but}
+
+    def moments(self, y: int) -> Moments:
+        """Return the statistics of class y."""
+        whole = self._store.moments(y)
+        return whole.minus(self._but.moments(y)) if y in self._but.all_moments() else whole
+
+    def all_moments(self) -> Mapping[int, Moments]:
+        """Return the statistics of every class."""
+        return {c: self.moments(c) for c in self._store.names}
+
+    def stored_rows(self) -> tuple[Float16, Labels]:
+        """Return the kept samples but those."""
+        x, y = self._store.stored_rows()
+        kept = np.array([uid not in self._uids for uid, _ in self._store.stored_samples()])
+        return x[kept], y[kept]
+
+
+def _class_means(store: Store, classes: list[int]) -> Float32:
+    """Return the mean features (M, D) of classes under the store's map."""
+    means = [m.total / m.n for m in map(store.moments, classes) if m.n]
+    return np.array(means, dtype=np.float32).reshape(-1, store.num_features)

@@ -1,0 +1,64 @@
+"""Adapters as arrays: what the engine takes beside the pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgecl.errors import FeatureMapError
+from edgecl.types import Float32
+
+Adapter = dict[str, Float32]
+"""Arrays by the name of the engine's input; zeros are the plain backbone."""
+
+
+def zeros(shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
+    """Return the adapter that changes nothing."""
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+def mean_of(adapters: Sequence[Adapter]) -> Adapter:
+    """Return the mean of adapters of one shape, summed in float64 in their order."""
+    mean: Adapter = {}
+    for name in adapters[0]:
+        total = np.zeros(adapters[0][name].shape, np.float64)
+        for adapter in adapters:
+            total += adapter[name]
+        mean[name] = (total / len(adapters)).astype(np.float32)
+    return mean
+
+
+def padded(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
+    """Return an adapter of smaller rank as one of the engine's rank, the rest zeros.
+
+    Raises:
+        FeatureMapError: It belongs to another backbone, or its rank is larger.
+    """
+    if set(adapter) != set(shapes):
+        raise FeatureMapError(
+            f"the adapter has {len(adapter)} arrays, the engine takes {len(shapes)} of other "
+            "names; use the engine that it was trained for"
+        )
+    out: Adapter = {}
+    for name, shape in shapes.items():
+        found = adapter[name]
+        if found.ndim != len(shape) or any(a > b for a, b in zip(found.shape, shape, strict=True)):
+            raise FeatureMapError(
+                f"adapter array {name} is {found.shape}, the engine takes {shape}; use the engine "
+                "that it was trained for"
+            )
+        out[name] = np.zeros(shape, np.float32)
+        out[name][tuple(slice(n) for n in found.shape)] = found
+    return out
+
+
+def digest_of(adapter: Adapter) -> str:
+    """Return a SHA-256 over names, shapes and values, hex."""
+    digest = hashlib.sha256()
+    for name in sorted(adapter):
+        array = np.ascontiguousarray(adapter[name], dtype="<f4")
+        digest.update(f"{name} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
