@@ -97,16 +97,21 @@ class ConsolidationConfig:
         epochs: Times that every kept picture is looked at.
         views: Augmented views of a picture, which stand in one batch; 1 is the picture alone.
         replay: Train on kept pictures of earlier classes too, not of the session's only.
+        bank: What predicts after a consolidation: `mean` (the head on the mean of all adapters, one
+            forward pass), `two` (MOS's classifier on the first adapter and the mean, two passes)
+            or `all` (on every task's adapter, one pass each), until something is learned again.
         seed: Seed of how an adapter starts and of the order of the pictures.
     """
 
     epochs: int = 4
     views: int = 1
     replay: bool = True
+    bank: str = "mean"
     seed: int = 0
 
     def __post_init__(self) -> None:
         _positive("consolidation", self, "epochs", "views")
+        _one_of("consolidation.bank", self.bank, ("mean", "two", "all"))
         if self.seed < 0:
             raise ConfigError(f"consolidation.seed = {self.seed} must be 0 or more")
 

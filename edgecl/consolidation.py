@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgecl.adapters.bank import bank_scorer
 from edgecl.adapters.bottleneck import adapt, new_adapter
 from edgecl.adapters.training import Training, train_adapter
 from edgecl.backbones import Backbone
@@ -28,12 +29,13 @@ from edgecl.heads import make_head_of
 from edgecl.heads.base import Head, Memory
 from edgecl.heads.statistics import Moments
 from edgecl.home import Home
-from edgecl.learner import Learner, Say, change_map, embed_stored
+from edgecl.learner import Learner, Say, change_map, embed_stored, keep_scorer
 from edgecl.replay.adapters import add_adapter, mean_adapter, task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import digest_of, mean_of
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import decode
+from edgecl.runtime.scoring import BankScorer
 from edgecl.types import Float16, Float32
 
 Labels = npt.NDArray[np.int64]
@@ -162,6 +164,9 @@ def consolidate(
                 },
             )
             change_map(home, learner, digest_of(active), features)
+            if config.bank != "mean":
+                scorer = _bank_scorer(home, store, engine, config.bank, features)
+                keep_scorer(store, learner.head, scorer, bank=config.bank)
             store.note_consolidation()
         store.note_attempt()
     return Consolidated(
@@ -222,6 +227,48 @@ def probe_of(rows: list[tuple[int, int]]) -> frozenset[int]:
         n = min(_PROBE_MOST, int(len(uids) * _PROBE_SHARE))
         chosen.update(uids[int((i + 0.5) * len(uids) / n)] for i in range(n))
     return frozenset(chosen)
+
+
+def _bank_scorer(
+    home: Home,
+    store: Store,
+    engine: OnnxEngine,
+    kind: str,
+    features: Mapping[int, Float16],
+) -> BankScorer:
+    """Build MOS's classifier from the kept pictures; `features` are those under the mean."""
+    bank = task_adapters(store)
+    owner: dict[int, int] = {}
+    for number, task in enumerate(bank):
+        for c in task.task:
+            owner.setdefault(c, number if kind == "all" else min(number, 1))
+    task_of = {c: owner.get(c, 0) for c in store.names}
+    first = embed_stored(home, store, engine.with_adapters(bank[0].adapter))
+    own: dict[int, Float16] = {}
+    if kind == "two":
+        own = {
+            uid: first[uid] if task_of[c] == 0 else features[uid]
+            for uid, c in store.stored_samples()
+        }
+    else:
+        for number, task in enumerate(bank):
+            uids = [uid for uid, c in store.stored_samples() if task_of[c] == number]
+            own |= embed_stored(home, store, engine.with_adapters(task.adapter), uids=uids)
+
+    def by_class(of: Mapping[int, Float16]) -> dict[int, Float16]:
+        rows: dict[int, list[Float16]] = {c: [] for c in store.names}
+        for uid, c in store.stored_samples():
+            rows[c].append(of[uid])
+        return {c: np.array(part) for c, part in rows.items() if part}
+
+    return bank_scorer(
+        by_class(first),
+        by_class(own),
+        task_of,
+        store.names,
+        n_maps=2 if kind == "two" else len(bank),
+        seed=home.config.consolidation.seed,
+    )
 
 
 def _judge(

@@ -17,15 +17,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgecl.errors import FeatureMapError, IntegrityError, RequestError, UsageError
+from edgecl.errors import (
+    FeatureMapError,
+    IntegrityError,
+    NothingLearnedError,
+    RequestError,
+    UsageError,
+)
 from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head
 from edgecl.heads.statistics import quantise
 from edgecl.home import Home
-from edgecl.replay.adapters import active_adapter
+from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.store import Position, Store
+from edgecl.runtime.adapters import mean_of
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.preprocess import Preprocessing, encode_png, picture_of, shrink
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.scoring import load_scorer as scorer_of
@@ -114,8 +122,9 @@ class Learner:
     def settle(self) -> None:
         """Bring the head to the state that its statistics define and keep its weights at hand."""
         self.head.settle()
-        with self.store.transaction(changes_head=False):
-            save_scorer(self.store, self.head)
+        if self.store.load_head("scorer", self.head.name) is None:
+            with self.store.transaction(changes_head=False):
+                save_scorer(self.store, self.head)
 
     def save_state(self) -> None:
         """Write what the head learned and the statistics do not hold; inside a transaction."""
@@ -256,19 +265,50 @@ def open_engine(
     return engine if adapter is None else engine.with_adapters(adapter)
 
 
+def open_predictor(
+    home: Home,
+    *,
+    provider: str | None = None,
+    threads: int | None = None,
+    allow_fallback: bool = False,
+) -> Predictor:
+    """Load all that prediction in a home needs; see `Home.engine`.
+
+    Raises:
+        NothingLearnedError: The home knows no class.
+    """
+    with open_store(home, read_only=True) as store:
+        if not store.names:
+            raise NothingLearnedError(
+                f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
+                f"--home {home.path}` first"
+            )
+        scorer = load_scorer(home, store)
+        engine = open_engine(
+            home, store, provider=provider, threads=threads, allow_fallback=allow_fallback
+        )
+        if scorer.n_maps > 1:
+            bank = [task.adapter for task in task_adapters(store)]
+            chosen = [bank[0], mean_of(bank)] if store.bank == "two" else bank
+            engine = engine.with_adapters(*chosen)
+    return Predictor(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
+
+
 def embed_stored(
     home: Home,
     store: Store,
     engine: OnnxEngine,
     *,
+    uids: Sequence[int] | None = None,
     say: Say = lambda what, done, of: None,
 ) -> dict[int, Float16]:
-    """Return the quantised feature (D,) of every kept picture, by uid.
+    """Return the quantised feature (D,) of every kept picture, or of some, by uid.
 
     Raises:
         IntegrityError: A kept picture cannot be decoded.
     """
-    uids = [uid for uid, _ in store.stored_samples()]
+    if uids is None:
+        uids = [uid for uid, _ in store.stored_samples()]
     features: dict[int, Float16] = {}
     for start in range(0, len(uids), _EMBED_CHUNK):
         say("embedding", start, len(uids))
@@ -317,9 +357,22 @@ def change_map(
 
 def save_scorer(store: Store, head: Head) -> None:
     """Keep the head's weights for prediction; inside a transaction."""
-    scorer = head.scorer(store.names)
-    classes = np.array(head.classes, dtype=np.int64)
+    keep_scorer(store, head, head.scorer(store.names))
+
+
+def keep_scorer(store: Store, head: Head, scorer: Scorer, *, bank: str = "mean") -> None:
+    """Keep what predicts until something is learned again; inside a transaction.
+
+    Args:
+        store: The store.
+        head: The head of the same state.
+        scorer: What predicts.
+        bank: Which adapters make its features; see `ConsolidationConfig.bank`.
+    """
+    uids = {name: uid for uid, name in store.names.items()}
+    classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
     store.save_head("scorer", head.name, scorer.arrays() | {"classes": classes})
+    store.note_bank(bank)
 
 
 def load_scorer(home: Home, store: Store) -> Scorer:

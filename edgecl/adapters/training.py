@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def train_adapter(
 
     Args:
         network: The frozen backbone with sites.
-        pixels: Gives the backbone's input (3, S, S) of picture i in view v.
+        pixels: Gives the backbone's input (3, S, S) of picture i in view v; view 0 is itself.
         y: Class of each picture (N,), at least two different ones.
         start: Where training starts.
         earlier_mean: Mean of the earlier adapters, or None for the first.
@@ -159,10 +159,9 @@ def _train(
     optimiser = torch.optim.AdamW(
         [*tensors, weights, bias], lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    batches_of_epoch = [
-        epoch_batches(len(y), training.views, training.batch_size, rng)
-        for _ in range(training.epochs)
-    ]
+    batches_of_epoch = list(
+        view_batches(len(y), training.views, training.batch_size, training.epochs, rng)
+    )
     n_steps = max(1, sum(map(len, batches_of_epoch)))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
     losses = []
@@ -205,21 +204,35 @@ def _train(
     return Trained(arrays, seconds, losses)
 
 
-def epoch_batches(
-    n: int, views: int, batch_size: int, rng: np.random.Generator
-) -> list[list[tuple[int, int]]]:
-    """Return the batches of one epoch as (picture, view) pairs.
+def view_batches(
+    n: int, views: int, batch_size: int, epochs: int, rng: np.random.Generator
+) -> Iterator[list[list[tuple[int, int]]]]:
+    """Yield the batches of every epoch as (picture, view) pairs.
 
-    With one view every picture comes once. With V views an epoch holds all views of a V-th of the
-    pictures, side by side, so that exposures are equal and a picture rests V times as long; V
-    epochs of one generator draw anew which those are, without a picture twice in one epoch.
+    With one view every picture comes once an epoch. With V views an epoch holds V views each of a
+    V-th of the pictures, side by side, so that exposures are equal and a picture rests V times as
+    long; V epochs walk through one order of all pictures. View 0 is the picture itself, the others
+    have new numbers in every epoch, so that they are drawn anew.
+
+    Args:
+        n: Pictures.
+        views: Views of a picture, V.
+        batch_size: Rows of a batch; holds batch_size // V pictures, one at least.
+        epochs: Epochs.
+        rng: Makes the orders.
     """
     per_batch = max(1, batch_size // views)
-    order = rng.permutation(n)[: max(1, -(-n // views))]
-    return [
-        [(int(i), view) for i in order[start : start + per_batch] for view in range(views)]
-        for start in range(0, len(order), per_batch)
-    ]
+    share = -(-n // views)
+    for epoch in range(epochs):
+        turn = epoch % views
+        if turn == 0:
+            order = rng.permutation(n)
+        pictures = order[turn * share : (turn + 1) * share]
+        numbers = [0, *range(1 + epoch * (views - 1), 1 + (epoch + 1) * (views - 1))]
+        yield [
+            [(int(i), view) for i in pictures[start : start + per_batch] for view in numbers]
+            for start in range(0, len(pictures), per_batch)
+        ]
 
 
 def merge_(tensors: Sequence[torch.Tensor], mean: Sequence[torch.Tensor], share: float) -> None:

@@ -20,8 +20,6 @@ from edgecl.cli.options import (
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 
 if TYPE_CHECKING:
-    from edgecl.home import Home
-    from edgecl.runtime.predictor import Predictor
     from edgecl.types import Frame, Skipped
 
 
@@ -39,13 +37,16 @@ def predict(
 
     from edgecl.errors import DecodeError
     from edgecl.home import Home
+    from edgecl.learner import open_predictor
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.types import Skipped
 
     device = Home(home)
     sources = [open_source(path, max_bytes=device.max_bytes) for path in paths]
-    predictor = _predictor(device, provider, threads, allow_fallback)
+    predictor = open_predictor(
+        device, provider=provider, threads=threads, allow_fallback=allow_fallback
+    )
 
     def frames() -> Iterator[Frame | Skipped]:
         for source in sources:
@@ -97,11 +98,14 @@ def evaluate(
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import evaluate_stream
     from edgecl.home import Home
+    from edgecl.learner import open_predictor
     from edgecl.runtime.sources import open_source
 
     device = Home(home)
     frames = open_source(source, max_bytes=device.max_bytes)
-    predictor = _predictor(device, provider, threads, allow_fallback)
+    predictor = open_predictor(
+        device, provider=provider, threads=threads, allow_fallback=allow_fallback
+    )
     scores = evaluate_stream(device, predictor, frames)
     say_skipped(scores.skipped)
     if scores.n == 0:
@@ -136,23 +140,3 @@ def _path(frame: Frame) -> str:
     """Return a path that opens the picture from here; a folder's ids are relative to it."""
     folder = Path(frame.source)
     return str(folder / frame.id) if frame.source and folder.is_dir() else frame.id
-
-
-def _predictor(
-    device: Home, provider: str | None, threads: int | None, allow_fallback: bool
-) -> Predictor:
-    from edgecl.errors import NothingLearnedError
-    from edgecl.learner import load_scorer, open_engine, open_store
-    from edgecl.runtime.predictor import Predictor
-
-    with open_store(device, read_only=True) as store:
-        if not store.names:
-            raise NothingLearnedError(
-                f"the home {device.path} learned nothing yet; run `edgecl train-stream SOURCE "
-                f"--home {device.path}` first"
-            )
-        scorer = load_scorer(device, store)
-        engine = open_engine(
-            device, store, provider=provider, threads=threads, allow_fallback=allow_fallback
-        )
-    return Predictor(engine, device.manifest.preprocessing, scorer, max_pixels=device.max_pixels)

@@ -137,6 +137,7 @@ class Store:
                 self.num_features = int(meta["num_features"])
                 self.second_moment = str(meta["second_moment"])
                 self.adapter: str | None
+                self.bank: str
                 self._fold_limit = fold_limit(self.num_features, self.second_moment)
                 self._load()
             except KeyError as error:
@@ -421,6 +422,12 @@ class Store:
         self.attempted_class = max(self._names, default=0)
         self._set_meta("attempted_class", self.attempted_class)
 
+    def note_bank(self, kind: str) -> None:
+        """Note which adapters the kept scorer wants; inside a transaction."""
+        if kind != self.bank:
+            self.bank = kind
+            self._set_meta("bank", kind)
+
     # Statistics
 
     def moments(self, y: int) -> Moments:
@@ -538,6 +545,7 @@ class Store:
         self.feature_map, self.adapter = meta["feature_map"], meta.get("adapter") or None
         self.consolidated_step = int(meta.get("consolidated_step", 0))
         self.attempted_class = int(meta.get("attempted_class", 0))
+        self.bank = meta.get("bank", "mean")
         self._load_classes()
 
     def _load_classes(self) -> None:
