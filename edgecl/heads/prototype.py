@@ -45,14 +45,14 @@ TEMPERATURE = 0.1
 RANK = 16
 # Widths of the projector, which only the contrastive loss looks through.
 PROJECTOR = (64, 64, 32)
-SCALE = 0.1
+SCALE = 1.0
 STEPS = 2
-LEARNING_RATE = 0.05
-PROTOTYPE_RATE = 0.1
+LEARNING_RATE = 0.2
+PROTOTYPE_RATE = 0.01
 CONTRAST_TEMPERATURE = 0.1
 PROTOTYPES_COEF = 2.0
 DISTILL_COEF = 4.0
-RELATION_TEMPERATURE = 0.1
+RELATION_TEMPERATURE = 1.0
 # As UER: when a class was forgotten the rest is learned anew in about a bounded time.
 RELEARN_PASSES = 5
 RELEARN_SAMPLES = 10_000
@@ -89,6 +89,11 @@ class PrototypeHead:
         self.batch_size = 1 if is_plain else 10
         self.n_replay = 0 if is_plain else 32
         self._seed = seed
+        self._moments: dict[int, Moments]
+        self._sum: Moments
+        # Of PRD: projection, projector and offsets; and of the first and last, before a class came.
+        self._weights: dict[str, Float32]
+        self._teacher: dict[str, Float32]
         self._start({})
 
     @property
@@ -215,7 +220,7 @@ class PrototypeHead:
             self._sum = self._sum.plus(part)
         rank = 0 if self.relation == "none" else RANK
         rng = np.random.default_rng([self._seed, 0])
-        self._weights: dict[str, Float32] = {
+        self._weights = {
             "down": _uniform(rng, rank, d),
             "down_bias": np.zeros(rank, np.float32),
             "up": np.zeros((d, rank), np.float32),
@@ -421,7 +426,8 @@ def cosine(h: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
-    return x / x.norm(dim=1, keepdim=True).clamp_min(_SHORTEST)
+    unit: torch.Tensor = x / x.norm(dim=1, keepdim=True).clamp_min(_SHORTEST)
+    return unit
 
 
 def _uniform(rng: np.random.Generator, n_out: int, n_in: int) -> Float32:

@@ -161,6 +161,7 @@ def test_with_a_projection_that_does_not_move_nothing_is_distilled(
 ) -> None:
     """On frozen features PRD is the nearest class mean: L_d stays 0, prototypes turn to means."""
     monkeypatch.setattr(prototype, "LEARNING_RATE", 0.0)
+    monkeypatch.setattr(prototype, "PROTOTYPE_RATE", 0.1)
     lost: list[float] = []
     plain = prototype.relation_loss
 
@@ -177,7 +178,7 @@ def test_with_a_projection_that_does_not_move_nothing_is_distilled(
     for uid in (1, 2):
         head.learn_many(x[y == uid], y[y == uid])
     lost.clear()
-    for _ in range(150):
+    for _ in range(300):
         head.learn_many(x[y == 3], y[y == 3])
     assert lost
     assert max(lost) < 1e-6
