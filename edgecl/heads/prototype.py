@@ -11,7 +11,9 @@ Reference: Asadi et al. 2023, "Prototype-Sample Relation Distillation: Towards R
 Learning" (PRD), arXiv:2303.14771. The paper keeps the order of the samples for a prototype
 (`samples`), the released code that of the classes for a sample (`classes`). Departures: features
 are centred and scaled by the running statistics, the teacher is taken when a class first appears,
-stored samples fill the batch, relations are cosines (docs/decisions/0007).
+stored samples fill the batch and pull their prototypes
+too, a prototype is the exact class mean plus a learned offset, relations are cosines, plain SGD
+(docs/decisions/0007).
 """
 
 from __future__ import annotations
