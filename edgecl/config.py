@@ -76,15 +76,18 @@ class HeadConfig:
     """Head that learns.
 
     Args:
-        name: `ridge` or `uer`.
+        name: `ridge`, `uer` or `prototype`.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
+        relation: Of `prototype`: `none` (class means), `samples` or `classes` (PRD).
     """
 
     name: str = "ridge"
     seed: int = 0
+    relation: str = "none"
 
     def __post_init__(self) -> None:
-        _one_of("head.name", self.name, ("ridge", "uer"))
+        _one_of("head.name", self.name, ("ridge", "uer", "prototype"))
+        _one_of("head.relation", self.relation, ("none", "samples", "classes"))
         if self.seed < 0:
             raise ConfigError(f"head.seed = {self.seed} must be 0 or more")
 

@@ -191,13 +191,107 @@ class BankScorer:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectedScorer:
+    """A head as prototypes behind a small projection; scores are cosines.
+
+    Args:
+        mean: Centre of the features, shape (D,).
+        scale: Their scale, shape (D,).
+        down: First matrix of the bottleneck, shape (R, D); R = 0 is no bottleneck.
+        down_bias: Its bias, shape (R,).
+        up: Second matrix, with the correction's scale in it, shape (D, R).
+        prototypes: Unit vectors, shape (K, D).
+        labels: K class names.
+        temperature: Of the softmax that makes cosines probabilities.
+    """
+
+    mean: Float64
+    scale: Float64
+    down: Float32
+    down_bias: Float32
+    up: Float32
+    prototypes: Float64
+    labels: tuple[str, ...]
+    temperature: float
+
+    def __post_init__(self) -> None:
+        d, r = len(self.mean), len(self.down)
+        expected = (
+            (self.scale, (d,)),
+            (self.down, (r, d)),
+            (self.down_bias, (r,)),
+            (self.up, (d, r)),
+            (self.prototypes, (len(self.labels), d)),
+        )
+        for array, shape in expected:
+            if array.shape != shape:
+                raise ShapeError(f"scorer has an array of {array.shape}; expected {shape}")
+
+    @property
+    def n_maps(self) -> int:
+        """Return 1."""
+        return 1
+
+    def scores(self, x: Float32) -> Float64:
+        """Return cosines (N, K) of features (N, D); see `Scorer.scores`."""
+        if not self.labels:
+            raise NothingLearnedError(
+                "nothing was learned yet; run `edgecl train-stream SOURCE` first"
+            )
+        if x.ndim != 2 or x.shape[1] != len(self.mean):
+            raise ShapeError(f"features are {x.shape}; expected (N, {len(self.mean)})")
+        z = (x.astype(np.float64) - self.mean) / self.scale
+        hidden = np.maximum(z @ self.down.T + self.down_bias, 0)  # (N, R)
+        h = z + hidden @ self.up.T
+        # The smallest norm keeps a feature on the centre finite: it is as near to every class.
+        unit = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-8)
+        cosines: Float64 = unit @ self.prototypes.T
+        return cosines
+
+    def probabilities(self, scores: Float64) -> Float64:
+        """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
+        return softmax(scores / self.temperature)
+
+    def arrays(self) -> Arrays:
+        """Return the arrays and the temperature."""
+        return {
+            "form": _word("projected"),
+            "mean": self.mean,
+            "scale": self.scale,
+            "down": self.down,
+            "down_bias": self.down_bias,
+            "up": self.up,
+            "prototypes": self.prototypes,
+            "temperature": np.array([self.temperature]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
+        """Read what `arrays` returned."""
+        return cls(
+            mean=arrays["mean"],
+            scale=arrays["scale"],
+            down=arrays["down"],
+            down_bias=arrays["down_bias"],
+            up=arrays["up"],
+            prototypes=arrays["prototypes"],
+            labels=labels,
+            temperature=float(arrays["temperature"][0]),
+        )
+
+
 def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
     """Make the scorer that `arrays` describe.
 
     Raises:
         IntegrityError: No scorer of this edgecl.
     """
-    forms: dict[str, Any] = {"linear": LinearScorer, "bank": BankScorer}
+    forms: dict[str, Any] = {
+        "linear": LinearScorer,
+        "projected": ProjectedScorer,
+        "bank": BankScorer,
+    }
     try:
         scorer: Scorer = forms[_text(arrays["form"])].from_arrays(arrays, labels)
         return scorer

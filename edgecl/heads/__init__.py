@@ -1,7 +1,7 @@
 """Online heads: from features to classes, learned one sample at a time.
 
 `HEADS` is the whole list. A head's module loads when the head is made, so naming heads costs
-nothing and only `uer` needs torch.
+nothing; `uer` needs torch to learn, and so does `prototype` with a relation.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class HeadSpec:
 HEADS = {
     "ridge": HeadSpec("edgecl.heads.ridge", "RidgeHead", "full"),
     "uer": HeadSpec("edgecl.heads.cosine", "UerHead", "diagonal"),
+    "prototype": HeadSpec(
+        "edgecl.heads.prototype", "PrototypeHead", "diagonal", options=("relation",)
+    ),
 }
 
 

@@ -1,0 +1,437 @@
+"""Nearest class mean by cosine, and PRD: prototypes that follow a projection which learns.
+
+With `relation="none"` a class is the mean of its features and the head is a pure function of exact
+statistics. With `samples` or `classes` a small projection h = z + s A(z) of the feature learns by
+supervised contrast, prototypes in h-space are pulled to their samples without pulling back, and a
+relation distillation keeps how samples stand to the older prototypes as a frozen teacher (the
+projection and the prototypes from before the latest class) saw it. On features that do not move
+PRD is the nearest class mean, so only the projection makes a difference.
+
+Reference: Asadi et al. 2023, "Prototype-Sample Relation Distillation: Towards Replay-Free Continual
+Learning" (PRD), arXiv:2303.14771. The paper keeps the order of the samples for a prototype
+(`samples`), the released code that of the classes for a sample (`classes`). Departures: features
+are centred and scaled by the running statistics, the teacher is taken when a class first appears,
+stored samples fill the batch and pull their prototypes
+too, a prototype is the exact class mean plus a learned offset, relations are cosines, plain SGD
+(docs/decisions/0007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecl.errors import IntegrityError, MissingPackageError, NothingLearnedError, UsageError
+from edgecl.heads.base import (
+    Labels,
+    Memory,
+    State,
+    checked_pair,
+    checked_rows,
+    unknown_class,
+)
+from edgecl.heads.ridge import scale_of
+from edgecl.heads.statistics import DIAGONAL, Moments, quantise
+from edgecl.runtime.scoring import ProjectedScorer
+from edgecl.types import Float16, Float32, Float64
+
+if TYPE_CHECKING:
+    import torch
+
+RELATIONS = ("none", "samples", "classes")
+# Of the softmax that makes cosines probabilities: least log loss on two data sets.
+TEMPERATURE = 0.1
+RANK = 16
+# Widths of the projector, which only the contrastive loss looks through.
+PROJECTOR = (64, 64, 32)
+SCALE = 1.0
+STEPS = 2
+LEARNING_RATE = 0.2
+PROTOTYPE_RATE = 0.01
+CONTRAST_TEMPERATURE = 0.1
+PROTOTYPES_COEF = 2.0
+DISTILL_COEF = 4.0
+RELATION_TEMPERATURE = 1.0
+# As UER: when a class was forgotten the rest is learned anew in about a bounded time.
+RELEARN_PASSES = 5
+RELEARN_SAMPLES = 10_000
+# A shorter vector has no direction to speak of; bounds the gradient of a cosine.
+_SHORTEST = 0.1
+_TINY = 1e-8
+_ADAPTER = ("down", "down_bias", "up")
+_LAYERS = tuple(f"{kind}{i}" for i in range(len(PROJECTOR)) for kind in ("weight", "bias"))
+
+
+class PrototypeHead:
+    """Cosine to class prototypes.
+
+    Args:
+        num_features: Width D of the features.
+        seed: Seed of the projection's and the prototypes' start and of the order of relearning.
+        relation: `none` (class means), `samples` or `classes` (PRD; learning needs torch).
+
+    Raises:
+        UsageError: Another relation.
+    """
+
+    name = "prototype"
+
+    def __init__(self, num_features: int, *, seed: int = 0, relation: str = "none") -> None:
+        if relation not in RELATIONS:
+            raise UsageError(
+                f"relation {relation!r} is unknown; expected one of {', '.join(RELATIONS)}"
+            )
+        self.num_features = num_features
+        self.relation = relation
+        is_plain = relation == "none"
+        self.forget_mode = "exact_head" if is_plain else "exact_retrain"
+        self.batch_size = 1 if is_plain else 10
+        self.n_replay = 0 if is_plain else 32
+        self._seed = seed
+        self._moments: dict[int, Moments]
+        self._sum: Moments
+        # Of PRD: projection, projector and offsets; and of the first and last, before a class came.
+        self._weights: dict[str, Float32]
+        self._teacher: dict[str, Float32]
+        self._start({})
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Uids of the classes, in the order in which they came."""
+        return tuple(self._moments)
+
+    def learn_one(self, x: Float32, y: int) -> None:
+        """Learn one feature (D,) of class y without replay; changes the head."""
+        self.learn_many(x[None], np.array([y]))
+
+    def learn_many(
+        self,
+        x: Float32 | Float16,
+        y: Labels,
+        replay: tuple[Float32 | Float16, Labels] | None = None,
+    ) -> None:
+        """Learn features (N, D) of classes (N,); only PRD looks at the stored samples.
+
+        A stored sample of a class that the head does not hold is left out.
+        """
+        x, y = checked_pair(x, y, self.num_features)
+        if not len(x):
+            return
+        rows = quantise(x)
+        new = [uid for uid in dict.fromkeys(y.tolist()) if uid not in self._moments]
+        self._meet(new)
+        for uid in dict.fromkeys(y.tolist()):
+            part = Moments.of(rows[y == uid], DIAGONAL)
+            self._moments[uid] = self._moments[uid].plus(part)
+            self._sum = self._sum.plus(part)
+        if self.relation != "none":
+            self._step(rows, y, replay)
+
+    def predict_many(self, x: Float32) -> Float64:
+        """Return cosines (N, K) of features (N, D) with the prototypes."""
+        if not self._moments:
+            raise NothingLearnedError("the head knows no class; learn a sample first")
+        checked_rows(x, self.num_features)
+        return self.scorer({uid: str(uid) for uid in self._moments}).scores(x)
+
+    def settle(self) -> None:
+        """Do nothing: class means are always up to date, and PRD learns by gradient."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether an unlearning gives the very bits of never having learned; never with PRD."""
+        return self.relation == "none" and self._sum.is_exact
+
+    def rebuild(self, memory: Memory) -> None:
+        """Learn what a store holds, from nothing."""
+        self._relearn(dict(memory.all_moments()), memory)
+
+    def forget(self, y: int, memory: Memory) -> None:
+        """Unlearn class y: drop its statistics; PRD learns the stored samples of the rest anew."""
+        if y not in self._moments:
+            raise unknown_class(y)
+        self._relearn({c: m for c, m in self._moments.items() if c != y}, memory)
+
+    def state(self) -> State:
+        """Return statistics, and with PRD projection, projector, offsets and teacher."""
+        d = self.num_features
+        moments = list(self._moments.values())
+        return {
+            "classes": np.array(self.classes, dtype=np.int64),
+            "counts": np.array([m.n for m in moments], dtype=np.int64),
+            "totals": np.array([m.total for m in moments]).reshape(-1, d),
+            "seconds": np.array([m.second for m in moments]).reshape(-1, d),
+        } | (self.saved_state() or {})
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        moments = {
+            int(c): Moments(int(n), np.array(total), np.array(second))
+            for c, n, total, second in zip(
+                state["classes"], state["counts"], state["totals"], state["seconds"], strict=True
+            )
+        }
+        self.restore(moments, dict(state))
+
+    def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
+        """Take over the statistics, and with PRD what was learned until the last commit."""
+        self._start(dict(moments))
+        if self.relation == "none" or (state is None and not self._moments):
+            return
+        n = 0 if state is None else len(state.get("offsets", ()))
+        if state is None or n != len(self._moments):
+            raise IntegrityError(
+                f"the store has {len(self._moments)} classes and a head of {n}; restore the home "
+                "from a backup"
+            )
+        self._weights = {key: np.array(state[key]) for key in (*_ADAPTER, *_LAYERS, "offsets")}
+        self._teacher = {key: np.array(state[f"teacher_{key}"]) for key in (*_ADAPTER, "offsets")}
+
+    def saved_state(self) -> State | None:
+        """Return what the statistics do not hold: nothing for class means."""
+        if self.relation == "none":
+            return None
+        teacher = {f"teacher_{key}": value.copy() for key, value in self._teacher.items()}
+        return {key: value.copy() for key, value in self._weights.items()} | teacher
+
+    def scorer(self, names: Mapping[int, str]) -> ProjectedScorer:
+        """Return the head as arrays on plain features."""
+        mean, scale = self._standard()
+        prototypes = self._means(mean, scale) + self._weights["offsets"]
+        norms = np.linalg.norm(prototypes, axis=1, keepdims=True)
+        return ProjectedScorer(
+            mean=mean,
+            scale=scale,
+            down=self._weights["down"],
+            down_bias=self._weights["down_bias"],
+            up=self._weights["up"] * np.float32(SCALE),
+            prototypes=prototypes / (norms + _TINY),
+            labels=tuple(names[c] for c in self._moments),
+            temperature=TEMPERATURE,
+        )
+
+    def _start(self, moments: dict[int, Moments]) -> None:
+        """Know these statistics and nothing else; the projection starts as the identity."""
+        d = self.num_features
+        self._sum = Moments.empty(d, DIAGONAL)
+        # Exact sums, so their order does not matter while `is_exact`.
+        for part in moments.values():
+            self._sum = self._sum.plus(part)
+        rank = 0 if self.relation == "none" else RANK
+        rng = np.random.default_rng([self._seed, 0])
+        self._weights = {
+            "down": _uniform(rng, rank, d),
+            "down_bias": np.zeros(rank, np.float32),
+            "up": np.zeros((d, rank), np.float32),
+            "offsets": np.zeros((len(moments), d), np.float32),
+        }
+        if rank:
+            for i, (n_in, n_out) in enumerate(zip((d, *PROJECTOR), PROJECTOR, strict=False)):
+                self._weights[f"weight{i}"] = _uniform(rng, n_out, n_in)
+                self._weights[f"bias{i}"] = np.zeros(n_out, np.float32)
+        self._moments = moments
+        self._teacher = self._student() | {"offsets": np.zeros((0, d), np.float32)}
+
+    def _student(self) -> dict[str, Float32]:
+        """Return a copy of what a teacher is made of."""
+        return {key: self._weights[key].copy() for key in (*_ADAPTER, "offsets")}
+
+    def _meet(self, new: list[int]) -> None:
+        """Take the teacher and add rows, when classes appear."""
+        if new:
+            self._teacher = self._student()
+            zeros = np.zeros((len(new), self.num_features), np.float32)
+            self._weights["offsets"] = np.concatenate([self._weights["offsets"], zeros])
+        for uid in new:
+            self._moments[uid] = Moments.empty(self.num_features, DIAGONAL)
+
+    def _means(self, mean: Float64, scale: Float64) -> Float64:
+        """Return the class means (K, D), centred and scaled, of norm ~ 1."""
+        d = self.num_features
+        means = np.array([m.total / max(1, m.n) for m in self._moments.values()]).reshape(-1, d)
+        scaled: Float64 = (means - mean) / (scale * np.sqrt(d))
+        return scaled
+
+    def _relearn(self, moments: dict[int, Moments], memory: Memory) -> None:
+        if self.relation == "none":
+            self._start(moments)
+            return
+        x, labels = memory.stored_rows()
+        kept = np.isin(labels, list(moments))
+        x, labels = x[kept], labels[kept]
+        self._start(moments)
+        rng = np.random.default_rng([self._seed, 2])
+        n_fitting = RELEARN_SAMPLES // max(1, len(labels))
+        for _ in range(max(1, min(RELEARN_PASSES, n_fitting))):
+            order = rng.permutation(len(labels))
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                beside = rng.permutation(len(labels))[: self.n_replay]
+                self._step(x[batch], labels[batch], (x[beside], labels[beside]))
+
+    def _standard(self) -> tuple[Float64, Float64]:
+        """Return centre and scale (D,) of all learned samples."""
+        n = max(1, self._sum.n)
+        mean = self._sum.total / n
+        return mean, scale_of(self._sum.second / n - mean * mean)
+
+    def _step(
+        self, rows: Float16, y: Labels, replay: tuple[Float32 | Float16, Labels] | None
+    ) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingPackageError(
+                f"learning with PRD needs torch ({error}); run `pip install 'edgecl[torch]'`"
+            ) from error
+
+        x, labels = rows, y
+        if replay is not None:
+            known = np.isin(replay[1], self.classes)
+            x = np.concatenate([rows, quantise(replay[0][known])])
+            labels = np.concatenate([y, replay[1][known]])
+        mean, scale = self._standard()
+        z = torch.from_numpy(((x.astype(np.float64) - mean) / scale).astype(np.float32))
+        place = {uid: i for i, uid in enumerate(self._moments)}
+        target = torch.tensor([place[uid] for uid in labels.tolist()])
+        n_old = len(self._teacher["offsets"])
+        current = {place[uid] for uid in y.tolist()}
+        old = torch.tensor([k for k in range(n_old) if k not in current], dtype=torch.int64)
+        teacher = {key: torch.from_numpy(value) for key, value in self._teacher.items()}
+        means = torch.from_numpy(self._means(mean, scale).astype(np.float32))
+        before = cosine(project(z, teacher), (means[:n_old] + teacher["offsets"])[old])
+        weights = {key: torch.from_numpy(value) for key, value in self._weights.items()}
+        for _ in range(STEPS):
+            weights = {key: w.detach().requires_grad_(True) for key, w in weights.items()}
+            loss = prd_loss(weights, means, z, target, old, before, self.relation)
+            gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+            weights = {
+                key: w.detach() - (PROTOTYPE_RATE if key == "offsets" else LEARNING_RATE) * gradient
+                for (key, w), gradient in zip(weights.items(), gradients, strict=True)
+            }
+        self._weights = {key: w.numpy() for key, w in weights.items()}
+
+
+def prd_loss(
+    weights: Mapping[str, torch.Tensor],
+    means: torch.Tensor,
+    z: torch.Tensor,
+    target: torch.Tensor,
+    old: torch.Tensor,
+    before: torch.Tensor,
+    form: str,
+) -> torch.Tensor:
+    """Return PRD's loss of one step.
+
+    Args:
+        weights: Projection, projector and offsets (K, D) of the prototypes.
+        means: Class means (K, D); with the offsets they are the prototypes.
+        z: Features (N, D).
+        target: Their prototypes (N,).
+        old: Prototypes (C,) whose relations are kept.
+        before: Cosines (N, C) of the teacher.
+        form: `samples` or `classes`.
+    """
+    h = project(z, weights)
+    loss = supcon_loss(projected(h, weights), target, temperature=CONTRAST_TEMPERATURE)
+    prototypes = means + weights["offsets"]
+    loss = loss + PROTOTYPES_COEF * prototype_loss(prototypes, h, target)
+    if len(old):
+        now = cosine(h, prototypes[old])
+        kept = relation_loss(before, now, temperature=RELATION_TEMPERATURE, form=form)
+        loss = loss + DISTILL_COEF * kept
+    return loss
+
+
+def project(z: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return h (N, D) of features z (N, D): z and a bottleneck's scaled correction."""
+    hidden = (z @ weights["down"].T + weights["down_bias"]).relu()  # (N, RANK)
+    return z + SCALE * (hidden @ weights["up"].T)
+
+
+def projected(h: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return what the contrastive loss compares: unit vectors (N, M) behind the projector."""
+    from torch.nn.functional import normalize
+
+    for i in range(len(PROJECTOR)):
+        if i:
+            h = h.relu()
+        h = h @ weights[f"weight{i}"].T + weights[f"bias{i}"]
+    return normalize(h, dim=1)
+
+
+def supcon_loss(u: torch.Tensor, target: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    """Return the supervised contrastive loss of unit vectors.
+
+    An anchor that is alone in its class has no positives and is skipped; if all are, the loss is 0.
+
+    Args:
+        u: Unit vectors (N, M).
+        target: Their classes (N,).
+        temperature: Of the softmax over the other vectors; the loss carries a factor of it / 0.07.
+
+    Reference: Khosla et al. 2020, arXiv:2004.11362.
+    """
+    import torch
+
+    n = len(u)
+    itself = torch.eye(n, dtype=torch.bool)
+    logits = (u @ u.T / temperature).masked_fill(itself, -torch.inf)
+    log_p = logits - logits.logsumexp(dim=1, keepdim=True) if n > 1 else torch.zeros_like(logits)
+    positive = (target[:, None] == target) & ~itself
+    n_positive = positive.sum(dim=1)
+    has_any = n_positive > 0
+    if not has_any.any():
+        return (u * 0).sum()
+    mean = log_p.masked_fill(~positive, 0).sum(dim=1)[has_any] / n_positive[has_any]
+    return -(temperature / 0.07) * mean.mean()
+
+
+def prototype_loss(prototypes: torch.Tensor, h: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean of 1 - cosine of features with their prototypes; features get no gradient.
+
+    Args:
+        prototypes: Shape (K, D).
+        h: Features (N, D).
+        target: Their prototypes (N,).
+    """
+    return 1 - (_unit(prototypes)[target] * _unit(h.detach())).sum(dim=1).mean()
+
+
+def relation_loss(
+    before: torch.Tensor, now: torch.Tensor, *, temperature: float, form: str
+) -> torch.Tensor:
+    """Return how far the relation of samples and prototypes moved, as a KL divergence.
+
+    Args:
+        before: Scores (N, C) of the teacher; they get no gradient.
+        now: Scores (N, C) of the student.
+        temperature: Of the softmax.
+        form: `samples` compares, for each prototype, shares among the samples (the paper);
+            `classes`, for each sample, shares among the prototypes (the released code).
+    """
+    from torch.nn.functional import kl_div, log_softmax
+
+    dim = {"samples": 0, "classes": 1}[form]
+    p = log_softmax(before.detach() / temperature, dim=dim)
+    q = log_softmax(now / temperature, dim=dim)
+    total = kl_div(q, p, reduction="sum", log_target=True)
+    return total / before.shape[1 - dim]
+
+
+def cosine(h: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
+    """Return the cosines (N, C) of features (N, D) with prototypes (C, D)."""
+    return _unit(h) @ _unit(prototypes).T
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    unit: torch.Tensor = x / x.norm(dim=1, keepdim=True).clamp_min(_SHORTEST)
+    return unit
+
+
+def _uniform(rng: np.random.Generator, n_out: int, n_in: int) -> Float32:
+    bound = 1 / np.sqrt(n_in)
+    return rng.uniform(-bound, bound, (n_out, n_in)).astype(np.float32)
