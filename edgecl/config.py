@@ -78,13 +78,16 @@ class HeadConfig:
     Args:
         name: `ridge` or `uer`.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
+        profile: `light`, `balanced` or `careful`: what a head by gradient does for stability.
     """
 
     name: str = "ridge"
     seed: int = 0
+    profile: str = "balanced"
 
     def __post_init__(self) -> None:
         _one_of("head.name", self.name, ("ridge", "uer"))
+        _one_of("head.profile", self.profile, ("light", "balanced", "careful"))
         if self.seed < 0:
             raise ConfigError(f"head.seed = {self.seed} must be 0 or more")
 

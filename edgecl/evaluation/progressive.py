@@ -121,6 +121,10 @@ def learn_stream(
     """
     begin = time.monotonic()
     config = home.config
+    preprocessing = home.manifest.preprocessing
+    learner.embed_views = lambda pictures: engine.run(
+        np.stack([preprocessing.tensor(picture) for picture in pictures])
+    )
     progress = Progress(start=start.n, n_classes=len(learner.head.classes))
     position = start
     waiting: list[Embedded] = []
@@ -153,7 +157,7 @@ def learn_stream(
 
     groups = embed(
         _limited(source, start.n, limit),
-        home.manifest.preprocessing,
+        preprocessing,
         engine,
         batch_size=config.engine.batch_size,
         max_pixels=home.max_pixels,

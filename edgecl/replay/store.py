@@ -38,7 +38,7 @@ from edgecl.errors import (
     UnknownClassError,
 )
 from edgecl.heads.statistics import Moments, fold_limit
-from edgecl.replay.sampling import class_to_evict
+from edgecl.replay.sampling import balanced_draw, class_to_evict
 from edgecl.replay.schema import SCHEMA_VERSION, TABLES, check_version, migrate
 from edgecl.types import Float16
 
@@ -234,6 +234,15 @@ class Store:
         return {uid: len(self._stored.get(uid, ())) for uid in self._names}
 
     @property
+    def n_stored_samples(self) -> int:
+        """How many samples are kept for replay."""
+        return self._n_stored_samples
+
+    def is_stored(self, uid: int) -> bool:
+        """Whether a sample is kept for replay."""
+        return uid in self._sizes
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of all kept pictures."""
         return self._stored_bytes
@@ -313,8 +322,16 @@ class Store:
             self._fold(class_uid)
         return uid, data is not None
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[Float16, Labels] | None:
-        """Draw kept samples without repetition, each equally likely, and note the replay.
+    def draw(
+        self, n: int, rng: np.random.Generator, *, is_balanced: bool = False
+    ) -> tuple[Float16, Labels] | None:
+        """Draw kept samples without repetition and note the replay.
+
+        Args:
+            n: Samples to draw.
+            rng: Source of randomness.
+            is_balanced: Let classes that were replayed less catch up (`sampling.balanced_draw`);
+                else each sample is equally likely.
 
         Returns:
             Features (M, D) and class uids (M,), M = min(n, kept); None when nothing is kept.
@@ -322,10 +339,20 @@ class Store:
         total = self._n_stored_samples
         if n == 0 or total == 0:
             return None
-        chosen = rng.choice(total, size=min(n, total), replace=False)
+        n = min(n, total)
         # By uid, not as they came: a reopened store must draw what this one draws.
-        classes = sorted(self._stored)
+        classes = sorted(c for c, uids in self._stored.items() if uids)
         lengths = np.array([len(self._stored[c]) for c in classes])
+        if is_balanced:
+            counts = dict(
+                self.connection.execute(
+                    "SELECT class_uid, sum(n_replays) FROM samples WHERE is_stored "
+                    "GROUP BY class_uid"
+                )
+            )
+            chosen = balanced_draw(lengths.tolist(), [counts[c] for c in classes], n, rng)
+        else:
+            chosen = rng.choice(total, size=n, replace=False)
         ends = np.cumsum(lengths)
         starts = ends - lengths
         which = np.searchsorted(ends, chosen, side="right")
@@ -343,6 +370,62 @@ class Store:
         )
         x = self._features([row for _, row in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
+
+    def draw_due(self, n: int, *, rest: int, n_views: int) -> tuple[Float16, Labels] | None:
+        """Take the kept samples whose rest is over, the longest overdue first, and note the replay.
+
+        Args:
+            n: Most samples to take.
+            rest: Learned samples until one that is taken is due again.
+            n_views: Views V of each; a sample without views comes as its own feature V times.
+
+        Returns:
+            Features (M, V, D) and class uids (M,), M <= n; None when nothing is due.
+        """
+        rows = self.connection.execute(
+            "SELECT uid, class_uid, x FROM samples JOIN features USING (uid) "
+            "WHERE is_stored AND due_step <= ? ORDER BY due_step, uid LIMIT ?",
+            (self.step, n),
+        ).fetchall()
+        if not rows:
+            return None
+        uids = [uid for uid, _, _ in rows]
+        marks = ",".join("?" * len(uids))
+        views = {
+            (uid, view): x
+            for uid, view, x in self.connection.execute(
+                f"SELECT uid, view, x FROM views WHERE uid IN ({marks})", uids
+            )
+        }
+        blobs = [views.get((uid, v), x) for uid, _, x in rows for v in range(n_views)]
+        self.connection.execute(
+            "UPDATE samples SET last_step = ?, due_step = ?, n_replays = n_replays + 1 "
+            f"WHERE uid IN ({marks})",
+            (self.step, self.step + rest, *uids),
+        )
+        x = self._features(blobs).reshape(len(rows), n_views, self.num_features)
+        return x, np.array([c for _, c, _ in rows], dtype=np.int64)
+
+    def add_views(self, uid: int, x: Float16) -> None:
+        """Keep features (V - 1, D) of further views of a sample, view 1 on.
+
+        The sample must be kept (`is_stored`).
+        """
+        self.connection.executemany(
+            "INSERT INTO views VALUES (?, ?, ?)",
+            [(uid, view, row.tobytes()) for view, row in enumerate(x, 1)],
+        )
+
+    def picture(self, uid: int) -> bytes:
+        """Return the encoded picture of a kept sample.
+
+        Raises:
+            StoreError: No kept sample has this uid.
+        """
+        row = self.connection.execute("SELECT data FROM pictures WHERE uid = ?", (uid,)).fetchone()
+        if row is None:
+            raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
+        return bytes(row[0])
 
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return features (N, D) and class uids (N,) of all kept samples, oldest first."""
@@ -444,6 +527,9 @@ class Store:
             "pictures": count(
                 "SELECT count(*) FROM pictures JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
             ),
+            "views": count(
+                "SELECT count(*) FROM views JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            ),
             "class_stats": count("SELECT count(*) FROM class_stats WHERE class_uid = ?", (uid,)),
         }
         numbers = {table: int(cursor.fetchone()[0]) for table, cursor in erased.items()}
@@ -533,6 +619,7 @@ class Store:
         ).rowcount
         if not deleted:
             self.connection.execute("DELETE FROM pictures WHERE uid = ?", (uid,))
+            self.connection.execute("DELETE FROM views WHERE uid = ?", (uid,))
             self.connection.execute(
                 "UPDATE samples SET is_stored = 0, size_bytes = 0 WHERE uid = ?", (uid,)
             )

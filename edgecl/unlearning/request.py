@@ -87,6 +87,7 @@ def forget_class(
             head.forget(uid, store)
             head_seconds = time.perf_counter() - head_begin
             rows_erased = store.delete_class(uid)
+            head.settle(store)
             if store.names:
                 save_scorer(store, head)
                 learner.save_state()
@@ -177,6 +178,7 @@ def _faults(
     if store.names:
         fresh = make_head_of(home.config.head, store.num_features)
         fresh.rebuild(store)
+        fresh.settle(store)
         ours, theirs = (h.scorer(store.names).arrays() for h in (head, fresh))
         for part, wanted in theirs.items():
             gap = np.abs(ours[part].astype(np.float64) - wanted).max(initial=0.0)
