@@ -171,7 +171,7 @@ class Learner:
         """Draw what the head's profile wants beside so many new samples."""
         store, profile, n = self.store, self.head.profile, self.head.n_replay
         if not n or self.embed_views is None or profile.n_views == 1:
-            return store.draw(n, rng, is_balanced=profile.is_balanced)
+            return store.draw(n, rng)
         rest = rest_of(store.n_stored_samples, n_new, n, profile.n_views)
         return store.draw_due(max(1, n // profile.n_views), rest=rest, n_views=profile.n_views)
 

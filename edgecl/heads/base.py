@@ -50,7 +50,7 @@ class Head(Protocol):
     n_replay: int
     """Stored samples that one update wants beside them; a view counts as one."""
     profile: Profile
-    """How they are drawn, and in how many views; `PLAIN` for a head that takes no profile."""
+    """In how many views they are wanted; `PLAIN` for a head that takes no profile."""
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -232,10 +232,12 @@ class UerHead:
             )
         self._rows = np.array(rows, dtype=np.float32)
         # A home of an earlier edgecl kept no slow rows: they start where the rows are.
-        state = {"slow": rows, "settled": self._no_rows(), "n_updates": np.array(0)} | (state or {})
+        state = {"slow": rows, "settled": self._no_rows(), "n_updates": np.array([0])} | (
+            state or {}
+        )
         self._slow = np.array(state["slow"], dtype=np.float32)
         self._settled = np.array(state["settled"], dtype=np.float32)
-        self._n_updates = int(state["n_updates"])
+        self._n_updates = int(state["n_updates"][0])
         self._mean, self._scale = self._standard()
 
     def saved_state(self) -> State:
@@ -244,7 +246,7 @@ class UerHead:
             "rows": self._rows.copy(),
             "slow": self._slow.copy(),
             "settled": self._settled.copy(),
-            "n_updates": np.array(self._n_updates, dtype=np.int64),
+            "n_updates": np.array([self._n_updates], dtype=np.int64),
         }
 
     def scorer(self, names: Mapping[int, str]) -> LinearScorer:

@@ -1,8 +1,8 @@
 """How much a head by gradient does for stability: one word for a device, one value a part.
 
 Heads in closed form have nothing to steady and carry `PLAIN`. What each profile holds was measured
-(docs/decisions/0008). Two parts lost there and are in no named profile, only in one that a program
-makes itself: balanced replay and views.
+(docs/decisions/0008). Views lost there: they are in no named profile, only in one that a program
+makes itself.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ class Profile:
 
     Args:
         n_replay: Stored features beside the new ones in one update; a view counts as one.
-        is_balanced: Whether replay makes up for classes that were replayed less so far; else every
-            stored sample is equally likely.
         slow_decay: Most that an update keeps of the slow rows, which are served; 0 serves the rows
             that learn.
         focal_gamma: Exponent of the weight on samples that are not yet learned; 0 weighs all alike.
@@ -29,7 +27,6 @@ class Profile:
     """
 
     n_replay: int = 32
-    is_balanced: bool = False
     slow_decay: float = 0.0
     focal_gamma: float = 0.0
     n_settle_steps: int = 0

@@ -38,7 +38,7 @@ from edgecl.errors import (
     UnknownClassError,
 )
 from edgecl.heads.statistics import Moments, fold_limit
-from edgecl.replay.sampling import balanced_draw, class_to_evict
+from edgecl.replay.sampling import class_to_evict
 from edgecl.replay.schema import SCHEMA_VERSION, TABLES, check_version, migrate
 from edgecl.types import Float16
 
@@ -322,16 +322,8 @@ class Store:
             self._fold(class_uid)
         return uid, data is not None
 
-    def draw(
-        self, n: int, rng: np.random.Generator, *, is_balanced: bool = False
-    ) -> tuple[Float16, Labels] | None:
-        """Draw kept samples without repetition and note the replay.
-
-        Args:
-            n: Samples to draw.
-            rng: Source of randomness.
-            is_balanced: Let classes that were replayed less catch up (`sampling.balanced_draw`);
-                else each sample is equally likely.
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[Float16, Labels] | None:
+        """Draw kept samples without repetition, each equally likely, and note the replay.
 
         Returns:
             Features (M, D) and class uids (M,), M = min(n, kept); None when nothing is kept.
@@ -339,20 +331,10 @@ class Store:
         total = self._n_stored_samples
         if n == 0 or total == 0:
             return None
-        n = min(n, total)
+        chosen = rng.choice(total, size=min(n, total), replace=False)
         # By uid, not as they came: a reopened store must draw what this one draws.
-        classes = sorted(c for c, uids in self._stored.items() if uids)
+        classes = sorted(self._stored)
         lengths = np.array([len(self._stored[c]) for c in classes])
-        if is_balanced:
-            counts = dict(
-                self.connection.execute(
-                    "SELECT class_uid, sum(n_replays) FROM samples WHERE is_stored "
-                    "GROUP BY class_uid"
-                )
-            )
-            chosen = balanced_draw(lengths.tolist(), [counts[c] for c in classes], n, rng)
-        else:
-            chosen = rng.choice(total, size=n, replace=False)
         ends = np.cumsum(lengths)
         starts = ends - lengths
         which = np.searchsorted(ends, chosen, side="right")
