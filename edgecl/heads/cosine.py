@@ -14,8 +14,7 @@ Departures: features are centred and scaled by the running statistics of all lea
 What a `Profile` switches on (docs/decisions/0008) never touches that loss's weights on new and
 stored samples:
 - slow rows, an average of the rows that learn, are what is served. Plain average with a warm-up, as
-  in mean teachers (Tarvainen and Valpola 2017, arXiv:1703.01780); a class of few samples, whose
-  slow row lags, is served from the row that learns.
+  in mean teachers (Tarvainen and Valpola 2017, arXiv:1703.01780).
 - a focal weight (Lin et al. 2017, arXiv:1708.02002), normalised over the batch.
 - `settle` runs a short class-balanced pass over the stored samples before the head is deployed,
   after the idea of forgetting-prioritised fine-tuning. It changes the served copy only: a stream
@@ -59,8 +58,6 @@ EPSILON = 1e-6
 # when many are stored, so that it takes about two seconds at most.
 RELEARN_PASSES = 5
 RELEARN_SAMPLES = 10_000
-# A class with fewer samples is served from the row that learns.
-YOUNG = 30
 # Most that one sample weighs against the mean of its batch.
 HEAVIEST = 4.0
 # Updates before views are asked to agree: while the head is untrained there is nothing to agree on.
@@ -266,7 +263,9 @@ class UerHead:
         """Return the rows (K, D) that predict."""
         if len(self._settled):
             return self._settled
-        is_young = np.array([m.n < YOUNG for m in self._moments.values()], dtype=bool)
+        is_young = np.array(
+            [m.n < self.profile.n_young for m in self._moments.values()], dtype=bool
+        )
         return np.where(is_young[:, None], self._rows, self._slow)
 
     def _places(self, y: Labels) -> Labels:

@@ -181,7 +181,7 @@ def test_plain_serves_the_rows_that_learn() -> None:
 
 
 def test_a_class_of_few_samples_is_served_from_the_row_that_learns() -> None:
-    head = UerHead(D, profile=replace(PLAIN, slow_decay=0.99))
+    head = UerHead(D, profile=replace(PLAIN, slow_decay=0.99, n_young=30))
     stream(head, 0, 200)
     x = build.features(10, D, 3)[0]
     head.learn_many(x, np.full(10, 9))
