@@ -42,8 +42,9 @@ from edgecl.heads.base import (
 )
 from edgecl.heads.profile import BALANCED, Profile, profile_of
 from edgecl.heads.ridge import scale_of
+from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay, view_kl
 from edgecl.heads.statistics import DIAGONAL, Moments, quantise
-from edgecl.runtime.scoring import LinearScorer, softmax
+from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64
 
 if TYPE_CHECKING:
@@ -58,13 +59,8 @@ EPSILON = 1e-6
 # when many are stored, so that it takes about two seconds at most.
 RELEARN_PASSES = 5
 RELEARN_SAMPLES = 10_000
-# Most that one sample weighs against the mean of its batch.
-HEAVIEST = 4.0
 # Updates before views are asked to agree: while the head is untrained there is nothing to agree on.
 VIEWS_AFTER = 200
-SETTLE_BATCH = 32
-# A class with fewer stored samples counts less in the pass before a deploy.
-FEW_ROWS = 3
 
 
 class UerHead:
@@ -151,6 +147,7 @@ class UerHead:
             z,
             target,
             n_steps=self.profile.n_settle_steps,
+            learning_rate=LEARNING_RATE,
             rng=np.random.default_rng([self._seed, 2]),
         )
 
@@ -344,19 +341,6 @@ class UerHead:
         self._n_updates += 1
 
 
-def slow_decay(n_updates: int, most: float) -> float:
-    """Return what the slow rows keep in update number `n_updates`, from 0.
-
-    The average reaches back over a ninth of all updates at first, so that the same setting fits a
-    short stream and a long one.
-
-    Args:
-        n_updates: Updates so far.
-        most: Largest value; 0 makes the slow rows equal to the others.
-    """
-    return min(most, (1 + n_updates) / (10 + n_updates))
-
-
 def uer_loss(
     w: torch.Tensor,
     z: torch.Tensor,
@@ -390,74 +374,6 @@ def uer_loss(
         if view_weight and n_views > 1:
             loss = loss + view_weight * view_kl(logits)
     return loss
-
-
-def focal_cross_entropy(logits: torch.Tensor, target: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return the mean cross-entropy of logits (N, K), weighed by `focal_weights`."""
-    from torch.nn.functional import cross_entropy
-
-    losses = cross_entropy(logits, target, reduction="none")
-    if not gamma:
-        return losses.mean()
-    p = (-losses.detach()).exp()
-    return (focal_weights(p, gamma) * losses).mean()
-
-
-def focal_weights(p: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return weights (N,) of samples whose own class has probability p (N,).
-
-    (1 - p)^gamma over its mean, so that the step is as long as without, and at most `HEAVIEST`.
-
-    Reference: Lin et al. 2017, arXiv:1708.02002; differs: normalised over the batch, capped.
-    """
-    weights = (1 - p) ** gamma
-    # All may be learned to the last digit.
-    return (weights / weights.mean().clamp_min(1e-12)).clamp_max(HEAVIEST)
-
-
-def view_kl(logits: torch.Tensor) -> torch.Tensor:
-    """Return how far the strong views' predictions are from the weak one's.
-
-    1 / (S (V - 1)) times the sum over samples and strong views of KL(p_1 || p_v); p_1, the weak
-    view, is the target and gets no gradient.
-
-    Args:
-        logits: Shape (S, V, K), V at least 2, the weak view first.
-
-    Reference: "Do Your Best and Get Enough Rest for Continual Learning", CVPR 2025; the released
-    code divides by K besides, which the paper does not.
-    """
-    log_p = logits.log_softmax(dim=2)
-    anchor = log_p[:, :1].detach()
-    return (anchor.exp() * (anchor - log_p[:, 1:])).sum(dim=2).mean()
-
-
-def settled_rows(
-    w: Float32, z: Float32, y: Labels, *, n_steps: int, rng: np.random.Generator
-) -> Float32:
-    """Return class rows after a class-balanced pass with plain cross-entropy.
-
-    Args:
-        w: Class rows (K, D).
-        z: Scaled features of stored samples (N, D), of at least two classes.
-        y: Their rows (N,).
-        n_steps: Steps of `SETTLE_BATCH` samples, drawn with replacement.
-        rng: Draws them.
-
-    Reference: the head's part of forgetting-prioritised fine-tuning (FPF): the head is what a
-    stream moves most.
-    """
-    n = np.bincount(y, minlength=len(w))
-    share = 1 / (n[y] * np.count_nonzero(n))
-    weight = np.minimum(1, n[y] / FEW_ROWS).astype(np.float32)
-    w = w.copy()
-    for _ in range(n_steps):
-        drawn = rng.choice(len(y), SETTLE_BATCH, p=share)
-        x, own = z[drawn], y[drawn]
-        p = softmax((x @ w.T).astype(np.float64)).astype(np.float32)  # (B, K)
-        p[np.arange(len(own)), own] -= 1
-        w -= LEARNING_RATE * (p * weight[drawn, None]).T @ x / SETTLE_BATCH
-    return w
 
 
 def cosine(z: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -11,18 +11,15 @@ import torch
 import build
 from build import ListMemory
 from edgecl.errors import UsageError
-from edgecl.heads.cosine import (
-    TEMPERATURE,
-    UerHead,
-    cosine,
+from edgecl.heads.cosine import TEMPERATURE, UerHead, cosine, uer_loss
+from edgecl.heads.profile import PLAIN
+from edgecl.heads.stability import (
     focal_cross_entropy,
     focal_weights,
     settled_rows,
     slow_decay,
-    uer_loss,
     view_kl,
 )
-from edgecl.heads.profile import PLAIN
 from edgecl.heads.statistics import DIAGONAL
 
 D = 12
@@ -226,7 +223,9 @@ def test_settling_mends_a_head_that_lost_a_class() -> None:
     x, y = build.features(400, D, 3)
     rows = np.zeros((3, D), np.float32)
     z = x - x.mean(axis=0)
-    mended = settled_rows(rows, z, y - 1, n_steps=100, rng=np.random.default_rng(0))
+    mended = settled_rows(
+        rows, z, y - 1, n_steps=100, learning_rate=1.0, rng=np.random.default_rng(0)
+    )
     assert ((z @ mended.T).argmax(axis=1) == y - 1).mean() > 0.95
     assert not rows.any()
 
@@ -234,13 +233,19 @@ def test_settling_mends_a_head_that_lost_a_class() -> None:
 def test_a_class_of_one_stored_sample_counts_a_third_in_a_step() -> None:
     z = np.ones((2, 3), np.float32)
     one = settled_rows(
-        np.zeros((2, 3), np.float32), z, np.array([0, 1]), n_steps=1, rng=np.random.default_rng(0)
+        np.zeros((2, 3), np.float32),
+        z,
+        np.array([0, 1]),
+        n_steps=1,
+        learning_rate=1.0,
+        rng=np.random.default_rng(0),
     )
     many = settled_rows(
         np.zeros((2, 3), np.float32),
         np.ones((6, 3), np.float32),
         np.array([0, 0, 0, 1, 1, 1]),
         n_steps=1,
+        learning_rate=1.0,
         rng=np.random.default_rng(0),
     )
     np.testing.assert_allclose(one * 3, many, atol=1e-6)
