@@ -78,15 +78,18 @@ class HeadConfig:
     Args:
         name: `ridge`, `uer` or `prototype`.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
+        profile: `light`, `balanced` or `careful`: what a head by gradient does for stability.
         relation: Of `prototype`: `none` (class means), `samples` or `classes` (PRD).
     """
 
     name: str = "ridge"
     seed: int = 0
+    profile: str = "balanced"
     relation: str = "none"
 
     def __post_init__(self) -> None:
         _one_of("head.name", self.name, ("ridge", "uer", "prototype"))
+        _one_of("head.profile", self.profile, ("light", "balanced", "careful"))
         _one_of("head.relation", self.relation, ("none", "samples", "classes"))
         if self.seed < 0:
             raise ConfigError(f"head.seed = {self.seed} must be 0 or more")

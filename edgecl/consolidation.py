@@ -285,7 +285,7 @@ def _judge(
     for memory, by_uid in ((before, old), (after, features)):
         head = make_head_of(home.config.head, store.num_features)
         head.rebuild(memory)
-        head.settle()
+        head.settle(memory)
         accuracies.append(_accuracy(head, by_uid, held_out))
     return accuracies[0], accuracies[1]
 

@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from edgecl.errors import (
     FeatureMapError,
@@ -25,11 +26,12 @@ from edgecl.errors import (
     UsageError,
 )
 from edgecl.heads import HEADS, make_head_of
-from edgecl.heads.base import Head
+from edgecl.heads.base import Head, Labels
 from edgecl.heads.statistics import quantise
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.store import Position, Store
+from edgecl.replay.view_batch import rest_of, views_of
 from edgecl.runtime.adapters import mean_of
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
@@ -44,6 +46,9 @@ _EMBED_CHUNK = 512
 Say = Callable[[str, int, int], None]
 """Told what is going on, how far it is, and of how much."""
 
+EmbedViews = Callable[[Sequence[Image.Image]], Float32]
+Replay = tuple[Float16, Labels]
+
 
 class Learner:
     """A head and the store that it learns into.
@@ -54,7 +59,9 @@ class Learner:
         seed: Seed of what is kept and replayed.
         shrink_to: Re-encode kept pictures whose shorter side is longer than this, pixels; None
             keeps the bytes as they came.
-        max_pixels: Limit for decoding a picture again when it is re-encoded.
+        max_pixels: Limit for decoding a picture again when it is re-encoded or viewed.
+        embed_views: Gives the features (N, D) of N pictures; without it a kept sample has no
+            views but its own feature.
     """
 
     def __init__(
@@ -65,7 +72,9 @@ class Learner:
         seed: int = 0,
         shrink_to: int | None = None,
         max_pixels: int = 50_000_000,
+        embed_views: EmbedViews | None = None,
     ) -> None:
+        self.embed_views = embed_views
         self.store = store
         self.head = head
         self._seed = seed
@@ -120,11 +129,12 @@ class Learner:
         return reports
 
     def settle(self) -> None:
-        """Bring the head to the state that its statistics define and keep its weights at hand."""
-        self.head.settle()
+        """Make the head fit to be deployed, and keep what it then serves at hand."""
+        self.head.settle(self.store)
         if self.store.load_head("scorer", self.head.name) is None:
             with self.store.transaction(changes_head=False):
                 save_scorer(self.store, self.head)
+                self.save_state()
 
     def save_state(self) -> None:
         """Write what the head learned and the statistics do not hold; inside a transaction."""
@@ -148,7 +158,7 @@ class Learner:
             predicted = [store.names[head.classes[i]] for i in best]
 
         rng = np.random.default_rng([self._seed, store.step])
-        replay = store.draw(head.n_replay, rng)
+        replay = self._draw(len(frames), rng)
 
         written = []
         y = np.array([store.add_class(name) for name in names], dtype=np.int64)
@@ -165,6 +175,7 @@ class Learner:
                     rng=rng,
                 )
             )
+        self._add_views([uid for uid, is_stored in written if is_stored])
 
         head.learn_many(rows, y, replay)
 
@@ -173,6 +184,27 @@ class Learner:
             UpdateReport(uid, guess, guess == name, len(head.classes), is_stored, latency_ms)
             for (uid, is_stored), guess, name in zip(written, predicted, names, strict=True)
         ]
+
+    def _draw(self, n_new: int, rng: np.random.Generator) -> Replay | None:
+        """Draw what the head's profile wants beside so many new samples."""
+        store, profile, n = self.store, self.head.profile, self.head.n_replay
+        if not n or self.embed_views is None or profile.n_views == 1:
+            return store.draw(n, rng)
+        rest = rest_of(store.n_stored_samples, n_new, n, profile.n_views)
+        return store.draw_due(max(1, n // profile.n_views), rest=rest, n_views=profile.n_views)
+
+    def _add_views(self, uids: Sequence[int]) -> None:
+        """Embed strong views of new samples, drawn from the pictures as they are kept."""
+        n_views = self.head.profile.n_views
+        uids = [uid for uid in uids if self.store.is_stored(uid)]
+        if self.embed_views is None or n_views == 1 or not uids:
+            return
+        drawn = views_of(
+            self.store, uids, n_views=n_views, seed=self._seed, max_pixels=self._max_pixels
+        )
+        x = self.embed_views([image for _, view, image in drawn if view])
+        for uid, rows in zip(uids, quantise(x).reshape(len(uids), n_views - 1, -1), strict=True):
+            self.store.add_views(uid, rows)
 
     def _encoded(self, frame: Frame) -> bytes:
         """Return the picture as it is kept."""
@@ -350,7 +382,7 @@ def change_map(
     store = learner.store
     store.replace_features(home.manifest.feature_map_with(adapter), adapter, features)
     learner.head.rebuild(store)
-    learner.head.settle()
+    learner.head.settle(store)
     save_scorer(store, learner.head)
     learner.save_state()
 

@@ -125,6 +125,10 @@ def learn_stream(
     """
     begin = time.monotonic()
     config = home.config
+    preprocessing = home.manifest.preprocessing
+    learner.embed_views = lambda pictures: engine.run(
+        np.stack([preprocessing.tensor(picture) for picture in pictures])
+    )
     progress = Progress(start=start.n, n_classes=len(learner.head.classes))
     position = start
     waiting: list[Embedded] = []
@@ -158,7 +162,7 @@ def learn_stream(
     def embedded() -> Generator[list[Embedded | Skipped]]:
         return embed(
             _limited(source, position.n, None if limit is None else limit - progress.seen),
-            home.manifest.preprocessing,
+            preprocessing,
             engine,
             batch_size=config.engine.batch_size,
             max_pixels=home.max_pixels,

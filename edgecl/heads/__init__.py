@@ -36,7 +36,7 @@ class HeadSpec:
 
 HEADS = {
     "ridge": HeadSpec("edgecl.heads.ridge", "RidgeHead", "full"),
-    "uer": HeadSpec("edgecl.heads.cosine", "UerHead", "diagonal"),
+    "uer": HeadSpec("edgecl.heads.cosine", "UerHead", "diagonal", ("profile",)),
     "prototype": HeadSpec(
         "edgecl.heads.prototype", "PrototypeHead", "diagonal", options=("relation",)
     ),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import ShapeError, UnknownClassError
+from edgecl.heads.profile import Profile
 from edgecl.heads.statistics import Moments
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import Float16, Float32, Float64
@@ -22,7 +23,7 @@ State = dict[str, npt.NDArray[Any]]
 
 
 class Memory(Protocol):
-    """What a head may ask of the store when it unlearns a class."""
+    """What a head may ask of the store when it settles or unlearns a class."""
 
     def moments(self, y: int) -> Moments:
         """Return the statistics of all samples of class y that were learned."""
@@ -47,7 +48,9 @@ class Head(Protocol):
     batch_size: int
     """Samples of one update on a source that can wait."""
     n_replay: int
-    """Stored samples that one update wants beside them."""
+    """Stored samples that one update wants beside them; a view counts as one."""
+    profile: Profile
+    """In how many views they are wanted; `PLAIN` for a head that takes no profile."""
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -70,7 +73,8 @@ class Head(Protocol):
     ) -> None:
         """Learn features (N, D) of classes (N,), with stored samples beside them; changes the head.
 
-        float16 features are taken to be quantised already.
+        Stored features are (M, D), or (M, V, D) when the profile asks for V views. float16 features
+        are taken to be quantised already.
 
         Raises:
             ShapeError: Another shape, or not finite.
@@ -86,8 +90,12 @@ class Head(Protocol):
         """
         ...
 
-    def settle(self) -> None:
-        """Bring the head to the state that its statistics define; a no-op for heads by gradient."""
+    def settle(self, memory: Memory | None = None) -> None:
+        """Make the head fit to be deployed; how it goes on learning does not change.
+
+        A closed form is brought to the state that its statistics define; a head by gradient may
+        tune the copy that it serves on what `memory` holds.
+        """
         ...
 
     @property

@@ -10,6 +10,17 @@ Learning", arXiv:2309.04081. The authors' repository holds no code: the temperat
 constant of their PCR code, equal weights and dot-product inference are a reconstruction.
 Departures: features are centred and scaled by the running statistics of all learned samples
 (measured in docs/decisions/0004), three steps a batch, 32 stored samples beside 10 new ones.
+
+What a `Profile` switches on (docs/decisions/0008) never touches that loss's weights on new and
+stored samples:
+- slow rows, an average of the rows that learn, are what is served. Plain average with a warm-up, as
+  in mean teachers (Tarvainen and Valpola 2017, arXiv:1703.01780).
+- a focal weight (Lin et al. 2017, arXiv:1708.02002), normalised over the batch.
+- `settle` runs a short class-balanced pass over the stored samples before the head is deployed,
+  after the idea of forgetting-prioritised fine-tuning. It changes the served copy only: a stream
+  that was stopped, settled and resumed learns what it would have learned without.
+- views of stored samples, with the one-to-many agreement loss of view-batch replay
+  (replay/view_batch.py).
 """
 
 from __future__ import annotations
@@ -29,7 +40,9 @@ from edgecl.heads.base import (
     checked_rows,
     unknown_class,
 )
+from edgecl.heads.profile import BALANCED, Profile, profile_of
 from edgecl.heads.ridge import scale_of
+from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay, view_kl
 from edgecl.heads.statistics import DIAGONAL, Moments, quantise
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64
@@ -46,6 +59,8 @@ EPSILON = 1e-6
 # when many are stored, so that it takes about two seconds at most.
 RELEARN_PASSES = 5
 RELEARN_SAMPLES = 10_000
+# Updates before views are asked to agree: while the head is untrained there is nothing to agree on.
+VIEWS_AFTER = 200
 
 
 class UerHead:
@@ -54,6 +69,7 @@ class UerHead:
     Args:
         num_features: Width D of the features.
         seed: Seed of the new rows and of the order in which survivors are learned anew.
+        profile: What is done for stability, or the name of it.
 
     torch is imported by the first update, so that a kept head predicts without it.
     """
@@ -61,14 +77,20 @@ class UerHead:
     name = "uer"
     forget_mode = "exact_retrain"
     batch_size = 10
-    n_replay = 32
 
-    def __init__(self, num_features: int, *, seed: int = 0) -> None:
+    def __init__(
+        self, num_features: int, *, seed: int = 0, profile: Profile | str = BALANCED
+    ) -> None:
         self.num_features = num_features
+        self.profile = profile_of(profile) if isinstance(profile, str) else profile
+        self.n_replay = self.profile.n_replay
         self._seed = seed
         self._moments: dict[int, Moments] = {}
         self._sum = Moments.empty(num_features, DIAGONAL)
-        self._rows = np.zeros((0, num_features), np.float32)  # (K, D)
+        # (K, D) each: the rows that learn, their average, and what `settle` made of it, with no
+        # rows while something was learned since.
+        self._rows = self._slow = self._settled = self._no_rows()
+        self._n_updates = 0
         self._mean, self._scale = self._standard()
 
     @property
@@ -88,7 +110,8 @@ class UerHead:
     ) -> None:
         """Learn features (N, D) of classes (N,) with stored samples beside them.
 
-        A stored sample of a class that the head does not hold is left out.
+        A stored sample of a class that the head does not hold is left out. Stored features may be
+        (M, V, D): V views of each sample, the weak one first.
         """
         x, y = checked_pair(x, y, self.num_features)
         rows = quantise(x)
@@ -101,11 +124,32 @@ class UerHead:
         if not self._moments:
             raise NothingLearnedError("the head knows no class; learn a sample first")
         z = self._standardised(checked_rows(x, self.num_features))
-        scores: Float64 = z.astype(np.float64) @ self._rows.T.astype(np.float64)
+        scores: Float64 = z.astype(np.float64) @ self._served().T.astype(np.float64)
         return scores
 
-    def settle(self) -> None:
-        """Do nothing: a head by gradient has no other state than the one it is in."""
+    def settle(self, memory: Memory | None = None) -> None:
+        """Fine-tune the served copy on the stored samples, every class alike.
+
+        Nothing that learns is changed. Without a memory, or with stored samples of fewer than two
+        classes (all would be called by one name), nothing is done.
+        """
+        if memory is None or not self.profile.n_settle_steps:
+            return
+        x, y = memory.stored_rows()
+        known = np.isin(y, self.classes)
+        if len(np.unique(y[known])) < 2:
+            return
+        self._settled = self._no_rows()
+        z = self._standardised(x[known])
+        target = self._places(y[known])
+        self._settled = settled_rows(
+            self._served(),
+            z,
+            target,
+            n_steps=self.profile.n_settle_steps,
+            learning_rate=LEARNING_RATE,
+            rng=np.random.default_rng([self._seed, 2]),
+        )
 
     def forget(self, y: int, memory: Memory) -> None:
         """Unlearn class y: start anew and learn the stored samples of the other classes.
@@ -132,7 +176,8 @@ class UerHead:
 
     def _relearn(self, moments: dict[int, Moments], x: Float16, labels: Labels) -> None:
         self._moments = {}
-        self._rows = np.zeros((0, self.num_features), np.float32)
+        self._rows = self._slow = self._settled = self._no_rows()
+        self._n_updates = 0
         for uid, part in moments.items():
             self._add_class(uid)
             self._moments[uid] = part
@@ -153,7 +198,7 @@ class UerHead:
         moments = list(self._moments.values())
         return {
             "classes": np.array(self.classes, dtype=np.int64),
-            "rows": self._rows.copy(),
+            **self.saved_state(),
             "counts": np.array([m.n for m in moments], dtype=np.int64),
             "totals": np.array([m.total for m in moments]).reshape(-1, d),
             "seconds": np.array([m.second for m in moments]).reshape(-1, d),
@@ -167,34 +212,62 @@ class UerHead:
                 state["classes"], state["counts"], state["totals"], state["seconds"], strict=True
             )
         }
-        self.restore(moments, {"rows": state["rows"]})
+        self.restore(moments, dict(state))
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Take over the statistics and the rows of the last commit."""
         self._moments = dict(moments)
         self._sum = self._total()
-        rows = np.zeros((0, self.num_features)) if state is None else state["rows"]
+        rows = self._no_rows() if state is None else state["rows"]
         if len(rows) != len(self._moments):
             raise IntegrityError(
                 f"the store has {len(self._moments)} classes and a head of {len(rows)}; restore "
                 "the home from a backup"
             )
         self._rows = np.array(rows, dtype=np.float32)
+        # A home of an earlier edgecl kept no slow rows: they start where the rows are.
+        state = {"slow": rows, "settled": self._no_rows(), "n_updates": np.array([0])} | (
+            state or {}
+        )
+        self._slow = np.array(state["slow"], dtype=np.float32)
+        self._settled = np.array(state["settled"], dtype=np.float32)
+        self._n_updates = int(state["n_updates"][0])
         self._mean, self._scale = self._standard()
 
-    def saved_state(self) -> State | None:
+    def saved_state(self) -> State:
         """Return the rows; the statistics are in the store."""
-        return {"rows": self._rows.copy()}
+        return {
+            "rows": self._rows.copy(),
+            "slow": self._slow.copy(),
+            "settled": self._settled.copy(),
+            "n_updates": np.array([self._n_updates], dtype=np.int64),
+        }
 
     def scorer(self, names: Mapping[int, str]) -> LinearScorer:
         """Return the head as weights on plain features."""
-        weights = (self._rows.astype(np.float64) / self._scale).T  # (D, K)
+        weights = (self._served().astype(np.float64) / self._scale).T  # (D, K)
         return LinearScorer(
             weights=weights,
             bias=-(self._mean.astype(np.float64) @ weights),
             labels=tuple(names[c] for c in self._moments),
             kind="logits",
         )
+
+    def _no_rows(self) -> Float32:
+        return np.zeros((0, self.num_features), np.float32)
+
+    def _served(self) -> Float32:
+        """Return the rows (K, D) that predict."""
+        if len(self._settled):
+            return self._settled
+        is_young = np.array(
+            [m.n < self.profile.n_young for m in self._moments.values()], dtype=bool
+        )
+        return np.where(is_young[:, None], self._rows, self._slow)
+
+    def _places(self, y: Labels) -> Labels:
+        place = {uid: i for i, uid in enumerate(self._moments)}
+        return np.array([place[uid] for uid in y.tolist()], dtype=np.int64)
 
     def _count(self, rows: Float16, y: Labels) -> None:
         for uid in dict.fromkeys(y.tolist()):
@@ -212,6 +285,7 @@ class UerHead:
         bound = 1 / np.sqrt(self.num_features)
         row = rng.uniform(-bound, bound, (1, self.num_features)).astype(np.float32)
         self._rows = np.concatenate([self._rows, row])
+        self._slow = np.concatenate([self._slow, row])
         self._moments[uid] = Moments.empty(self.num_features, DIAGONAL)
 
     def _total(self) -> Moments:
@@ -241,23 +315,30 @@ class UerHead:
                 f"learning with uer needs torch ({error}); run `pip install 'edgecl[torch]'`"
             ) from error
 
-        place = {uid: i for i, uid in enumerate(self._moments)}
+        profile = self.profile
         z = torch.from_numpy(self._standardised(rows))  # (N, D)
-        target = torch.tensor([place[uid] for uid in y.tolist()])
+        target = torch.from_numpy(self._places(y))
         old_z = old_target = None
         if replay is not None:
             old_x, old_y = replay
             known = np.isin(old_y, self.classes)
             if known.any():
                 old_z = torch.from_numpy(self._standardised(quantise(old_x[known])))
-                old_target = torch.tensor([place[uid] for uid in old_y[known].tolist()])
+                old_target = torch.from_numpy(self._places(old_y[known]))
+        view_weight = profile.view_weight if self._n_updates >= VIEWS_AFTER else 0.0
         w = torch.from_numpy(self._rows)
         for _ in range(STEPS):
             w = w.detach().requires_grad_(True)
-            loss = uer_loss(w, z, target, old_z, old_target)
+            loss = uer_loss(
+                w, z, target, old_z, old_target, gamma=profile.focal_gamma, view_weight=view_weight
+            )
             (gradient,) = torch.autograd.grad(loss, w)
             w = w.detach() - LEARNING_RATE * gradient
         self._rows = w.numpy()
+        keep = np.float32(slow_decay(self._n_updates, profile.slow_decay))
+        self._slow = keep * self._slow + (1 - keep) * self._rows
+        self._settled = self._no_rows()
+        self._n_updates += 1
 
 
 def uer_loss(
@@ -266,6 +347,9 @@ def uer_loss(
     target: torch.Tensor,
     old_z: torch.Tensor | None,
     old_target: torch.Tensor | None,
+    *,
+    gamma: float = 0.0,
+    view_weight: float = 0.0,
 ) -> torch.Tensor:
     """Return the loss of one step.
 
@@ -273,14 +357,22 @@ def uer_loss(
         w: Class rows (K, D).
         z: Features of the current batch (N, D), learned by angle only.
         target: Their rows (N,).
-        old_z: Features of stored samples (M, D), learned by angle and norm, or None.
+        old_z: Features of stored samples (M, D), or (M, V, D) in V views, learned by angle and
+            norm, or None.
         old_target: Their rows (M,), or None.
+        gamma: Exponent of the focal weight; 0 is the plain mean.
+        view_weight: Weight of the views' agreement.
     """
-    from torch.nn.functional import cross_entropy
-
-    loss = cross_entropy(cosine(z, w) / TEMPERATURE, target)
+    loss = focal_cross_entropy(cosine(z, w) / TEMPERATURE, target, gamma)
     if old_z is not None and old_target is not None:
-        loss = loss + cross_entropy(old_z @ w.T, old_target)
+        logits = old_z @ w.T  # (M, K) or (M, V, K)
+        if logits.ndim == 2:
+            logits = logits[:, None]
+        n_views = logits.shape[1]
+        repeated = old_target.repeat_interleave(n_views)
+        loss = loss + focal_cross_entropy(logits.flatten(0, 1), repeated, gamma)
+        if view_weight and n_views > 1:
+            loss = loss + view_weight * view_kl(logits)
     return loss
 
 

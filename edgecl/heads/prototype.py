@@ -33,6 +33,7 @@ from edgecl.heads.base import (
     checked_rows,
     unknown_class,
 )
+from edgecl.heads.profile import PLAIN
 from edgecl.heads.ridge import scale_of
 from edgecl.heads.statistics import DIAGONAL, Moments, quantise
 from edgecl.runtime.scoring import ProjectedScorer
@@ -78,6 +79,7 @@ class PrototypeHead:
     """
 
     name = "prototype"
+    profile = PLAIN
 
     def __init__(self, num_features: int, *, seed: int = 0, relation: str = "none") -> None:
         if relation not in RELATIONS:
@@ -137,7 +139,7 @@ class PrototypeHead:
         checked_rows(x, self.num_features)
         return self.scorer({uid: str(uid) for uid in self._moments}).scores(x)
 
-    def settle(self) -> None:
+    def settle(self, memory: Memory | None = None) -> None:
         """Do nothing: class means are always up to date, and PRD learns by gradient."""
 
     @property

@@ -34,6 +34,7 @@ from edgecl.heads.base import (
     checked_rows,
     unknown_class,
 )
+from edgecl.heads.profile import PLAIN
 from edgecl.heads.statistics import FULL, Moments, quantise
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64
@@ -65,6 +66,7 @@ class RidgeHead:
     forget_mode = "exact_head"
     batch_size = 1
     n_replay = 0
+    profile = PLAIN
 
     def __init__(self, num_features: int, *, seed: int = 0) -> None:
         del seed
@@ -124,8 +126,9 @@ class RidgeHead:
         scores += self._bias
         return scores  # (N, K)
 
-    def settle(self) -> None:
+    def settle(self, memory: Memory | None = None) -> None:
         """Solve exactly; a no-op when nothing was learned since the last solve."""
+        del memory
         if not self._is_settled:
             self._solve()
 

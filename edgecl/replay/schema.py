@@ -96,6 +96,9 @@ CREATE TABLE receipts (
 """
 
 _NEW_IN_2 = """
+-- Which kept sample's rest is over (view-batch replay).
+CREATE INDEX samples_by_due ON samples(due_step, uid) WHERE is_stored;
+
 -- Features of further views of a kept sample (view-batch replay), view 1 on; view 0 is the
 -- feature itself.
 CREATE TABLE views (

@@ -236,6 +236,15 @@ class Store:
         return {uid: len(self._stored.get(uid, ())) for uid in self._names}
 
     @property
+    def n_stored_samples(self) -> int:
+        """How many samples are kept for replay."""
+        return self._n_stored_samples
+
+    def is_stored(self, uid: int) -> bool:
+        """Whether a sample is kept for replay."""
+        return uid in self._sizes
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of all kept pictures."""
         return self._stored_bytes
@@ -346,6 +355,62 @@ class Store:
         x = self._features([row for _, row in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
 
+    def draw_due(self, n: int, *, rest: int, n_views: int) -> tuple[Float16, Labels] | None:
+        """Take the kept samples whose rest is over, the longest overdue first, and note the replay.
+
+        Args:
+            n: Most samples to take.
+            rest: Learned samples until one that is taken is due again.
+            n_views: Views V of each; a sample without views comes as its own feature V times.
+
+        Returns:
+            Features (M, V, D) and class uids (M,), M <= n; None when nothing is due.
+        """
+        rows = self.connection.execute(
+            "SELECT uid, class_uid, x FROM samples JOIN features USING (uid) "
+            "WHERE is_stored AND due_step <= ? ORDER BY due_step, uid LIMIT ?",
+            (self.step, n),
+        ).fetchall()
+        if not rows:
+            return None
+        uids = [uid for uid, _, _ in rows]
+        marks = ",".join("?" * len(uids))
+        views = {
+            (uid, view): x
+            for uid, view, x in self.connection.execute(
+                f"SELECT uid, view, x FROM views WHERE uid IN ({marks})", uids
+            )
+        }
+        blobs = [views.get((uid, v), x) for uid, _, x in rows for v in range(n_views)]
+        self.connection.execute(
+            "UPDATE samples SET last_step = ?, due_step = ?, n_replays = n_replays + 1 "
+            f"WHERE uid IN ({marks})",
+            (self.step, self.step + rest, *uids),
+        )
+        x = self._features(blobs).reshape(len(rows), n_views, self.num_features)
+        return x, np.array([c for _, c, _ in rows], dtype=np.int64)
+
+    def add_views(self, uid: int, x: Float16) -> None:
+        """Keep features (V - 1, D) of further views of a sample, view 1 on.
+
+        The sample must be kept (`is_stored`).
+        """
+        self.connection.executemany(
+            "INSERT INTO views VALUES (?, ?, ?)",
+            [(uid, view, row.tobytes()) for view, row in enumerate(x, 1)],
+        )
+
+    def picture(self, uid: int) -> bytes:
+        """Return the encoded picture of a kept sample.
+
+        Raises:
+            StoreError: No kept sample has this uid.
+        """
+        row = self.connection.execute("SELECT data FROM pictures WHERE uid = ?", (uid,)).fetchone()
+        if row is None:
+            raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
+        return bytes(row[0])
+
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return features (N, D) and class uids (N,) of all kept samples, oldest first."""
         rows = self.connection.execute(
@@ -362,15 +427,6 @@ class Store:
                 "SELECT uid, class_uid FROM samples WHERE is_stored ORDER BY uid"
             )
         ]
-
-    def picture(self, uid: int) -> bytes:
-        """Return the encoded picture of a kept sample."""
-        row = self.connection.execute("SELECT data FROM pictures WHERE uid = ?", (uid,)).fetchone()
-        if row is None:
-            raise IntegrityError(
-                f"the picture of sample {uid} is missing; restore the home from a backup"
-            )
-        return bytes(row[0])
 
     def classes_since(self, step: int) -> tuple[int, ...]:
         """Return the uids of classes with kept samples that were learned after a step."""
@@ -520,6 +576,9 @@ class Store:
             "pictures": count(
                 "SELECT count(*) FROM pictures JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
             ),
+            "views": count(
+                "SELECT count(*) FROM views JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            ),
             "class_stats": count("SELECT count(*) FROM class_stats WHERE class_uid = ?", (uid,)),
         }
         numbers = {table: int(cursor.fetchone()[0]) for table, cursor in erased.items()}
@@ -617,6 +676,7 @@ class Store:
         ).rowcount
         if not deleted:
             self.connection.execute("DELETE FROM pictures WHERE uid = ?", (uid,))
+            self.connection.execute("DELETE FROM views WHERE uid = ?", (uid,))
             self.connection.execute(
                 "UPDATE samples SET is_stored = 0, size_bytes = 0 WHERE uid = ?", (uid,)
             )

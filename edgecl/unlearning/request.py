@@ -99,6 +99,7 @@ def forget_class(
                 dropped = drop_adapters(store, first)
                 kept = {sample: plan.features[sample] for sample, _ in store.stored_samples()}
                 change_map(home, learner, plan.adapter, kept)
+            head.settle(store)
             if store.names:
                 save_scorer(store, head)
                 learner.save_state()
@@ -207,6 +208,7 @@ def _faults(
     if store.names:
         fresh = make_head_of(home.config.head, store.num_features)
         fresh.rebuild(store)
+        fresh.settle(store)
         ours, theirs = (h.scorer(store.names).arrays() for h in (head, fresh))
         for part, wanted in theirs.items():
             gap = np.abs(ours[part].astype(np.float64) - wanted).max(initial=0.0)

@@ -12,6 +12,8 @@ import pytest
 import build
 from edgecl.evaluation.progressive import Progress, learn_stream, source_key
 from edgecl.heads import HEADS
+from edgecl.heads.cosine import UerHead
+from edgecl.heads.profile import Profile
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.replay.store import Position
@@ -96,3 +98,29 @@ def test_stopped_at_once_nothing_is_learned_and_threads_end(home: Home, tmp_path
     assert last.learned % 16 == 0
     assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine"})
     assert learn(home, folder, "ridge", engine).learned == 32
+
+
+def test_views_of_kept_pictures_are_embedded_by_the_engine_of_the_stream(
+    home: Home, tmp_path: Path
+) -> None:
+    folder = build.part_folder(tmp_path / "parts", 8)
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store, head="uer")
+        learner.head = UerHead(store.num_features, profile=Profile(n_views=3, view_weight=1.0))
+        list(
+            learn_stream(
+                home,
+                learner,
+                FakeEngine(home.manifest.num_features),
+                open_source(str(folder)),
+                key=source_key(home, str(folder), None, None),
+                start=Position(0, b"", False),
+            )
+        )
+        count = store.connection.execute
+        assert count("SELECT count(*) FROM views").fetchone()[0] == 2 * 32
+        assert count("SELECT min(n_replays) FROM samples WHERE uid <= 10").fetchone()[0] > 0
+        (same,) = count(
+            "SELECT count(*) FROM views v JOIN features f USING (uid) WHERE v.x = f.x"
+        ).fetchone()
+        assert same == 0

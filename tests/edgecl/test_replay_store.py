@@ -307,6 +307,7 @@ def test_a_store_of_the_first_schema_gets_the_tables_of_the_second(tmp_path: Pat
     with sqlite3.connect(path) as connection:
         for table in ("views", "fixed", "adapter_classes", "adapters"):
             connection.execute(f"DROP TABLE {table}")
+        connection.execute("DROP INDEX samples_by_due")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     with Store(path) as store:
@@ -393,6 +394,7 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(tmp_path: P
             "samples": 2,
             "features": 2,
             "pictures": 2,
+            "views": 0,
             "class_stats": 0,
             "classes": 1,
         }

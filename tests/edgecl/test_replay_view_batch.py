@@ -1,0 +1,211 @@
+"""View-batch replay: rest, equal exposure, and the released sampler's numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import build
+from edgecl.errors import StoreError
+from edgecl.heads.cosine import UerHead
+from edgecl.heads.profile import Profile
+from edgecl.heads.statistics import DIAGONAL, quantise
+from edgecl.learner import Learner
+from edgecl.replay.store import Store
+from edgecl.replay.view_batch import due_rows, epoch_indices, rest_of, views_of
+
+D = 12
+VIEWS = Profile(n_replay=8, slow_decay=0.95, n_views=4, view_weight=1.0)
+
+
+def torch_permutation(seed: int, n: int) -> np.ndarray:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def test_the_released_sampler_of_epochs() -> None:
+    # Numeric check of the released code: 1,000 samples, four views, torch's generator.
+    epochs = [epoch_indices(1000, 4, e, torch_permutation) for e in range(4)]
+    assert epochs[0][:12].tolist() == [44] * 4 + [37] * 4 + [675] * 4
+    assert [len(e) for e in epochs] == [768] * 4
+    assert [len(set(e.tolist())) for e in epochs] == [192] * 4
+    assert set(Counter(np.concatenate(epochs).tolist()).values()) == {4}
+    assert len(set(np.concatenate(epochs).tolist())) == 768
+
+
+def test_the_released_sampler_with_two_views() -> None:
+    # Numeric check of the released code: 512 samples, two views.
+    epoch = epoch_indices(512, 2, 0, torch_permutation)
+    assert epoch[:6].tolist() == [172, 172, 137, 137, 235, 235]
+    assert (len(epoch), len(set(epoch.tolist()))) == (512, 256)
+
+
+@pytest.mark.parametrize(("n", "length"), [(200, 192), (256, 256), (40, 32), (7, 7), (0, 0)])
+def test_a_small_epoch_is_whole_batches_and_never_empty(n: int, length: int) -> None:
+    assert len(epoch_indices(n, 4, 0, torch_permutation, batch_size=32)) == length
+
+
+def test_rest_is_the_interval_of_plain_replay_times_the_views() -> None:
+    # 1,000 kept, 32 replayed for 10 learned: each comes back after 312.5 learned samples.
+    assert rest_of(1000, 10, 32, 1) == 313
+    assert rest_of(1000, 10, 32, 4) == 1250
+    assert rest_of(1000, 10, 32, 16) == rest_of(1000, 10, 32, 40) == 5000
+    assert rest_of(1, 1, 32, 1) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 60),
+    st.integers(1, 8),
+    st.integers(1, 6),
+    st.integers(1, 12),
+)
+def test_every_sample_gets_its_share_and_its_rest(
+    n_kept: int, n_views: int, n_rows: int, n_new: int
+) -> None:
+    n_replay, now = n_rows * n_views, 0
+    rest = rest_of(n_kept, n_new, n_replay, n_views)
+    due, served = dict.fromkeys(range(n_kept), 0), dict[int, list[int]]()
+    n_steps = 6 * (-(-rest // n_new))
+    for _ in range(n_steps):
+        for uid in due_rows([(d, u) for u, d in due.items()], now, n_rows):
+            served.setdefault(uid, []).append(now)
+            due[uid] = now + rest
+        now += n_new
+    counts = [len(served.get(uid, [])) for uid in range(n_kept)]
+    assert max(counts) - min(counts) <= 1
+    assert all(b - a >= rest for times in served.values() for a, b in pairwise(times))
+    # A due row waits for the next update, so it comes at most one update late in each round.
+    assert sum(counts) * n_views <= n_steps * n_replay
+    rounds = now / (rest + n_new)
+    assert min(counts) >= int(rounds)
+
+
+def fill(store: Store, n: int) -> None:
+    x, y = build.features(n, D, 3)
+    with store.transaction():
+        for i in range(n):
+            uid, _ = store.add_sample(
+                store.add_class(f"c{y[i]}"),
+                quantise(x[i]),
+                lambda i=i: build.encode(build.part_picture("bolt-m4", i, 12), "PNG"),
+                source="s",
+                frame=str(i),
+                time=1.0,
+                rng=np.random.default_rng([1, i]),
+            )
+            if store.is_stored(uid):
+                store.add_views(uid, quantise(np.stack([x[i] + v for v in (1, 2, 3)])))
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 6), st.integers(1, 30))
+def test_the_store_serves_what_the_plain_schedule_says(
+    tmp_path_factory: pytest.TempPathFactory, new: list[int], n: int, rest: int
+) -> None:
+    path = tmp_path_factory.mktemp("view") / "s.db"
+    with build.store(path, D, second_moment=DIAGONAL) as store:
+        fill(store, 10)
+    due = {uid: uid for uid in range(1, 11)}
+    for advance in new:
+        with Store(path) as store, store.transaction():  # reopened every time
+            expected = due_rows([(d, u) for u, d in due.items()], store.step, n)
+            before = dict(store.connection.execute("SELECT uid, n_replays FROM samples"))
+            store.draw_due(n, rest=rest, n_views=4)
+            after = dict(store.connection.execute("SELECT uid, n_replays FROM samples"))
+            assert [u for u in after if after[u] != before[u]] == sorted(expected)
+            due |= dict.fromkeys(expected, store.step + rest)
+            store.step += advance
+
+
+def test_views_come_with_the_feature_and_without_them_the_feature_itself(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", D, second_moment=DIAGONAL) as store:
+        fill(store, 3)
+        with store.transaction():
+            drawn = store.draw_due(3, rest=5, n_views=4)
+            assert drawn is not None
+            x, y = drawn
+            assert x.shape == (3, 4, D)
+            assert [store.names[c] for c in y] == ["c1", "c2", "c3"]
+            np.testing.assert_allclose(x[:, 2] - x[:, 0], 2, atol=0.01)
+            assert store.draw_due(3, rest=5, n_views=4) is None
+            store.step += 5
+            store.connection.execute("DELETE FROM views")
+            drawn = store.draw_due(3, rest=5, n_views=4)
+            assert drawn is not None
+            assert (drawn[0] == x[:, :1]).all()
+
+
+def test_an_evicted_sample_and_a_deleted_class_take_their_views_along(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", D, second_moment=DIAGONAL, capacity_samples=5) as store:
+        fill(store, 30)
+        kept = {u for (u,) in store.connection.execute("SELECT uid FROM samples WHERE is_stored")}
+        viewed = {u for (u,) in store.connection.execute("SELECT uid FROM views")}
+        assert viewed == kept
+        with store.transaction():
+            erased = store.delete_class(store.class_uid("c1"))
+        assert erased["views"] == 3 * erased["pictures"] > 0
+        (n,) = store.connection.execute("SELECT count(*) FROM views").fetchone()
+        assert n == 3 * sum(store.n_stored().values())
+
+
+def test_what_is_due_is_found_by_an_index(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", D) as store:
+        plan = store.connection.execute(
+            "EXPLAIN QUERY PLAN SELECT uid FROM samples WHERE is_stored AND due_step <= 5 "
+            "ORDER BY due_step, uid LIMIT 8"
+        ).fetchall()
+    assert "samples_by_due" in plan[0][3]
+    assert len(plan) == 1  # no sorting
+
+
+def test_views_are_drawn_anew_from_the_stored_picture(tmp_path: Path) -> None:
+    with build.store(tmp_path / "s.db", D, second_moment=DIAGONAL) as store:
+        fill(store, 3)
+        drawn = list(views_of(store, [1, 3], n_views=3, seed=7))
+        again = list(views_of(store, [1, 3], n_views=3, seed=7))
+        with pytest.raises(StoreError, match="sample 99 is not kept"):
+            list(views_of(store, [99], n_views=3, seed=7))
+    assert [(uid, view) for uid, view, _ in drawn] == [(u, v) for u in (1, 3) for v in range(3)]
+    assert drawn[3][2].tobytes() == build.part_picture("bolt-m4", 2, 12).tobytes()
+    assert [i.tobytes() for _, _, i in drawn] == [i.tobytes() for _, _, i in again]
+    assert len({i.tobytes() for _, _, i in drawn}) == 6
+
+
+def embed(pictures: list[Image.Image]) -> np.ndarray:
+    small = [
+        np.asarray(picture.resize((2, 2)), np.float32).reshape(-1) / 64 for picture in pictures
+    ]
+    return np.array(small)
+
+
+def learn(path: Path, start: int, stop: int) -> tuple[np.ndarray, list[object]]:
+    with Store(path, capacity_samples=20) as store:
+        learner = Learner(store, UerHead(D, seed=1, profile=VIEWS), seed=1, embed_views=embed)
+        x, y = build.features(120, D, 3)
+        for i in range(start, stop, 10):
+            frames = [build.frame(f"c{y[k]}", k) for k in range(i, i + 10)]
+            learner.learn_many(frames, x[i : i + 10])
+        learner.settle()
+        rows = store.connection.execute("SELECT uid, view, x FROM views ORDER BY uid, view")
+        return learner.head.state()["rows"], rows.fetchall()
+
+
+def test_a_stream_with_views_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    for name in ("a.db", "b.db"):
+        build.store(tmp_path / name, D, second_moment=DIAGONAL).close()
+    whole = learn(tmp_path / "a.db", 0, 120)
+    learn(tmp_path / "b.db", 0, 60)
+    resumed = learn(tmp_path / "b.db", 60, 120)
+    assert np.array_equal(whole[0], resumed[0])
+    assert whole[1] == resumed[1]
+    assert len(whole[1]) == 3 * 20
