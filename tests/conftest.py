@@ -37,6 +37,14 @@ def made_home(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
     return path
 
 
+@pytest.fixture(scope="session")
+def adapted_home(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
+    """A home whose engine takes adapters and that learned nothing; never write to it."""
+    path = tmp_path_factory.mktemp("adapted") / "home"
+    init_home(path, backbone, Config(head=HeadConfig("ridge")), adapter_rank=16)
+    return path
+
+
 @pytest.fixture
 def home(made_home: Path, tmp_path: Path) -> Home:
     """A fresh copy of the home."""

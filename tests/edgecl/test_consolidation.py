@@ -1,0 +1,390 @@
+"""Consolidation through a real home: what is trained, taken, refused, recorded and unlearned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import build
+import edgecl.consolidation
+from edgecl.adapters.training import Training
+from edgecl.backbones import Backbone, load_backbone
+from edgecl.consolidation import Consolidated, consolidate, is_due, probe_of
+from edgecl.errors import FeatureMapError, IntegrityError, RequestError
+from edgecl.home import Home
+from edgecl.learner import Learner, open_engine, open_learner, open_predictor, open_store
+from edgecl.replay.adapters import task_adapters
+from edgecl.replay.store import Store
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.types import ForgetRequest, Frame
+from edgecl.unlearning.request import forget_class
+
+QUICK = Training(epochs=1, batch_size=16)
+
+
+@pytest.fixture
+def device(adapted_home: Path, copy_of: Callable[[Path], Path]) -> Home:
+    return Home(copy_of(adapted_home))
+
+
+def frames(parts: tuple[str, ...], n: int, start: int = 0) -> list[Frame]:
+    return [
+        Frame(id=f"{p}/{i}", encoded=build.encode(build.part_picture(p, i)), label=p)
+        for p in parts
+        for i in range(start, start + n)
+    ]
+
+
+def teach(home: Home, learner: Learner, engine: OnnxEngine, pictures: list[Frame]) -> None:
+    from edgecl.runtime.preprocess import picture_of
+
+    tensor = home.manifest.preprocessing.tensor
+    x = engine.run(np.stack([tensor(picture_of(frame)) for frame in pictures]))
+    learner.learn_many(pictures, x)
+
+
+def run(
+    home: Home, store: Store, backbone: Backbone, training: Training = QUICK
+) -> tuple[Learner, Consolidated]:
+    learner = open_learner(home, store)
+    done = consolidate(home, learner, backbone, home.engine(), training=training)
+    return learner, done
+
+
+def with_settings(home: Home, **options: object) -> Home:
+    part = replace(home.config.consolidation, **options)  # type: ignore[arg-type]
+    home.save_config(replace(home.config, consolidation=part))
+    return home
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every adapter pass: with few pictures the judgement is chance."""
+    monkeypatch.setattr(edgecl.consolidation, "_judge", lambda *_: (0.5, 0.5))
+
+
+def test_an_adapter_that_is_taken_changes_map_features_head_and_record(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        learner = open_learner(device, store)
+        teach(device, learner, device.engine(), frames(build.PARTS, 10))
+        before, plain = store.stored_rows()[0], store.feature_map
+        learner, done = run(device, store, backbone)
+        assert done.accepted
+        assert done.classes == build.PARTS
+        assert (done.samples, done.n_probe) == (36, 4)
+        (task,) = task_adapters(store)
+        assert task.uid == done.adapter
+        assert task.saw == dict.fromkeys(store.names, 9)
+        assert task.task == tuple(store.names)
+        assert store.feature_map == device.manifest.feature_map_with(store.adapter) != plain
+        rows = store.stored_rows()[0]
+        assert not np.array_equal(rows, before)
+        engine = open_engine(device, store)
+        scores = learner.predict_many(rows.astype(np.float32))
+    # Opened anew, without torch in the way, the same is predicted.
+    predictor = open_predictor(device)
+    with open_store(device, read_only=True) as store:
+        picture = store.picture(store.stored_samples()[0][0])
+        (device.path / "one.jpg").write_bytes(picture)
+        guess = predictor.predict(device.path / "one.jpg")
+        assert guess.label == learner.labels[int(scores[0].argmax())]
+        x = engine.run(device.manifest.preprocessing.tensor(build_image(picture))[None])
+        assert np.allclose(x, rows[0], atol=1e-2)
+
+
+def build_image(data: bytes) -> object:
+    from edgecl.runtime.preprocess import decode
+
+    return decode(data)
+
+
+def test_an_adapter_that_harms_is_not_taken_and_nothing_changes(
+    device: Home, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edgecl.consolidation, "_judge", lambda *_: (0.9, 0.8))
+    with open_store(device) as store:
+        learner = open_learner(device, store)
+        teach(device, learner, device.engine(), frames(build.PARTS[:2], 10))
+        learner.settle()
+        before, rows = store.load_head("scorer", "ridge"), store.stored_rows()[0]
+        _, done = run(device, store, backbone)
+        assert (done.accepted, done.adapter) == (False, None)
+        assert (done.accuracy_before, done.accuracy_after) == (0.9, 0.8)
+        assert task_adapters(store) == []
+        assert store.adapter is None
+        assert np.array_equal(store.stored_rows()[0], rows)
+        after = store.load_head("scorer", "ridge")
+        assert before is not None
+        assert after is not None
+        assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_earlier_classes_are_replayed_or_left_out(
+    device: Home, backbone: Backbone, always: None, kept: bool
+) -> None:
+    with_settings(device, replay=kept)
+    with open_store(device) as store:
+        learner = open_learner(device, store)
+        teach(device, learner, device.engine(), frames(build.PARTS[:2], 10))
+        run(device, store, backbone)
+        learner = open_learner(device, store)
+        teach(device, learner, open_engine(device, store), frames(build.PARTS[2:], 10))
+        run(device, store, backbone)
+        first, second = task_adapters(store)
+        names = store.names
+        assert [names[c] for c in first.saw] == list(build.PARTS[:2])
+        assert [names[c] for c in second.saw] == list(build.PARTS if kept else build.PARTS[2:])
+        assert [names[c] for c in second.task] == list(build.PARTS[2:])
+
+
+def test_a_class_that_comes_back_keeps_its_task(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        run(device, store, backbone)
+        back = frames(build.PARTS[1:3], 10, start=50)
+        teach(device, open_learner(device, store), open_engine(device, store), back)
+        _, done = run(device, store, backbone)
+        assert done.classes == build.PARTS[1:3]
+        first, second = task_adapters(store)
+        assert [store.names[c] for c in first.task] == list(build.PARTS[:2])
+        assert [store.names[c] for c in second.task] == [build.PARTS[2]]
+
+
+def test_a_class_with_one_sample_takes_part(device: Home, backbone: Backbone, always: None) -> None:
+    with_settings(device, bank="two")
+    with open_store(device) as store:
+        pictures = frames(build.PARTS[:2], 10) + frames(build.PARTS[2:3], 1)
+        teach(device, open_learner(device, store), device.engine(), pictures)
+        learner, done = run(device, store, backbone, replace(QUICK, views=2))
+        assert done.accepted
+        assert len(learner.labels) == 3
+        assert list(task_adapters(store)[0].saw.values()) == [9, 9, 1]
+    assert np.isfinite(open_predictor(device).scorer.arrays()["weights"]).all()
+
+
+def test_a_broken_off_consolidation_leaves_the_home_as_it_was(
+    device: Home, backbone: Backbone, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        rows, plain = store.stored_rows()[0], store.feature_map
+
+        def broken(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        for place in ("train_adapter", "embed_stored", "change_map"):
+            with monkeypatch.context() as patch:
+                patch.setattr(edgecl.consolidation, place, broken)
+                with pytest.raises(KeyboardInterrupt):
+                    run(device, store, backbone)
+            assert (store.feature_map, store.adapter) == (plain, None)
+            assert task_adapters(store) == []
+            assert np.array_equal(store.stored_rows()[0], rows)
+        assert run(device, store, backbone)[1].accepted
+
+
+def test_what_cannot_be_consolidated_is_said(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        with pytest.raises(RequestError, match="nothing was learned since"):
+            run(device, store, backbone)
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:1], 12))
+        with pytest.raises(RequestError, match="too few to train"):
+            run(device, store, backbone)
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[1:2], 12))
+        run(device, store, backbone)
+        with pytest.raises(RequestError, match="nothing was learned since"):
+            run(device, store, backbone)
+        other = load_backbone(image_size=64, weights="random")
+        with pytest.raises(IntegrityError, match="name the same weights"):
+            run(device, store, other)
+
+
+def test_an_engine_without_adapter_inputs_refuses_adapters(home: Home, backbone: Backbone) -> None:
+    with pytest.raises(FeatureMapError, match="takes no adapters"):
+        home.engine().with_adapters({"adapter.blocks.3.0.up": np.zeros((80, 16), np.float32)})
+
+
+def test_an_adapter_of_another_map_is_refused(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        run(device, store, backbone)
+        with store.transaction(changes_head=False):
+            store.connection.execute("UPDATE meta SET value = ? WHERE key = 'adapter'", ("0" * 64,))
+    with pytest.raises(FeatureMapError, match="engine gives"):
+        open_store(device)
+    with Store(device.database) as store, pytest.raises(IntegrityError, match="not those that"):
+        open_engine(device, store)
+
+
+def test_a_changed_adapter_is_found(device: Home, backbone: Backbone, always: None) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        run(device, store, backbone)
+        (data,) = store.connection.execute("SELECT data FROM adapters").fetchone()
+        changed = data[:-4] + bytes([data[-4] ^ 1, *data[-3:]])
+        with store.transaction(changes_head=False):
+            store.connection.execute("UPDATE adapters SET data = ?", (changed,))
+        with pytest.raises(IntegrityError, match="was changed"):
+            open_engine(device, store)
+
+
+def test_forgetting_drops_the_adapters_that_saw_the_class_and_keeps_earlier_ones(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        run(device, store, backbone)
+        first_map = store.feature_map
+        late = frames(build.PARTS[2:], 10)
+        teach(device, open_learner(device, store), open_engine(device, store), late)
+        learner, _ = run(device, store, backbone)
+        assert store.feature_map != first_map
+        done = forget_class(device, learner, ForgetRequest(build.PARTS[3]), verify=True)
+        assert done.verified, done.faults
+        assert done.receipt.body["mode"] == "exact_retrain"
+        assert done.receipt.body["adapters"] == [2]
+        assert [task.uid for task in task_adapters(store)] == [1]
+        assert store.feature_map == first_map
+        done = forget_class(device, learner, ForgetRequest(build.PARTS[0]), verify=True)
+        assert done.verified, done.faults
+        assert done.receipt.body["adapters"] == [1]
+        assert (store.adapter, store.feature_map) == (None, device.manifest.feature_map)
+        # What is left equals a home that only ever saw the two others.
+        rest = Store(_twin(device))
+        twin = open_learner(device, rest)
+        teach(device, twin, device.engine(), frames(build.PARTS[1:3], 10))
+        twin.settle()
+        ours, never = (head.scorer({c: str(c) for c in head.classes}).arrays() for head in
+                       (learner.head, twin.head))  # fmt: skip
+        for part in never:
+            assert np.allclose(ours[part], never[part], atol=1e-4), part
+        rest.close()
+
+
+def _twin(device: Home) -> Path:
+    from edgecl.replay.store import create_store
+
+    path = device.path / "twin.db"
+    create_store(
+        path,
+        feature_map=device.manifest.feature_map,
+        num_features=device.manifest.num_features,
+        second_moment="full",
+    )
+    return path
+
+
+def test_after_a_partial_forget_the_next_task_trains_on_what_is_left(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:3], 10))
+        learner, _ = run(device, store, backbone)
+        forget_class(device, learner, ForgetRequest(build.PARTS[0]))
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[3:], 10))
+        _, done = run(device, store, backbone)
+        (task,) = task_adapters(store)
+        assert [store.names[c] for c in task.saw] == list(build.PARTS[1:])
+        assert done.accepted
+
+
+def test_a_bank_predicts_until_something_is_learned(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with_settings(device, bank="all")
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        run(device, store, backbone)
+        late = frames(build.PARTS[2:], 10)
+        teach(device, open_learner(device, store), open_engine(device, store), late)
+        run(device, store, backbone)
+    predictor = open_predictor(device)
+    assert predictor.scorer.n_maps == 2
+    before = predictor.scorer.arrays()
+    right = 0
+    for frame in frames(build.PARTS, 5, start=100):
+        (device.path / "one.jpg").write_bytes(frame.encoded or b"")
+        right += predictor.predict(device.path / "one.jpg").label == frame.label
+    assert right >= 18
+    assert all(np.array_equal(before[k], v) for k, v in predictor.scorer.arrays().items())
+    with open_store(device) as store:
+        learner = open_learner(device, store)
+        learner.settle()
+        assert open_predictor(device).scorer.n_maps == 2, "settling alone keeps the bank"
+        more = frames(build.PARTS[:1], 1, start=200)
+        teach(device, learner, open_engine(device, store), more)
+        learner.settle()
+    assert open_predictor(device).scorer.n_maps == 1
+
+
+def test_due_counts_new_classes_since_the_last_attempt(device: Home, backbone: Backbone) -> None:
+    with open_store(device) as store:
+        learner = open_learner(device, store)
+        teach(device, learner, device.engine(), frames(build.PARTS[:2], 1))
+        assert not is_due(store, 2, build.PARTS[0])
+        assert is_due(store, 2, build.PARTS[2])
+        assert is_due(store, 2, None)
+        assert not is_due(store, 3, None)
+        with store.transaction(changes_head=False):
+            store.note_attempt()
+        assert not is_due(store, 2, build.PARTS[2])
+
+
+def test_the_probe_is_a_tenth_of_every_class() -> None:
+    rows = [(uid, uid % 3) for uid in range(90)] + [(100 + i, 7) for i in range(9)]
+    probe = probe_of(rows)
+    assert len(probe) == 9
+    assert all(sum(uid % 3 == c for uid in probe) == 3 for c in range(3))
+    assert len(probe_of([(uid, 1) for uid in range(5000)])) == 100
+
+
+def test_the_command_makes_an_engine_that_takes_adapters(
+    taught_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    home = copy_of(taught_home)
+    more = build.part_folder(tmp_path / "more", 6, start=30)
+    build.run_edgecl("train-stream", more, "--home", home)
+    done = build.last_json(build.run_edgecl("consolidate", "--home", home, "--epochs", 1, "--json"))
+    assert {
+        "adapter",
+        "classes",
+        "samples",
+        "accuracy_before",
+        "accuracy_after",
+        "accepted",
+    } <= set(done)
+    made = Home(home)
+    assert made.manifest.adapter_rank == 16
+    assert [p.name for p in sorted((home / "engine").iterdir())] == [
+        "backbone-adapters.onnx",
+        "manifest.json",
+    ]
+    assert build.run_edgecl("verify", "--home", home).returncode == 0
+
+
+def test_a_stream_consolidates_between_classes(
+    adapted_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    home = copy_of(adapted_home)
+    folder = build.part_folder(tmp_path / "parts", 12)
+    done = build.run_edgecl(
+        "train-stream", folder, "--home", home, "--consolidate-every", 2, "--json"
+    )
+    result = build.last_json(done)
+    assert result["learned"] == 48
+    assert len(result["consolidations"]) == 2
+    score = build.last_json(build.run_edgecl("evaluate", folder, "--home", home, "--json"))
+    assert score["accuracy"] > 0.9
