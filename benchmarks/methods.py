@@ -14,11 +14,12 @@ Bytes are statistics, kept features and state, without pictures.
 
 Peers, with what is not their default: StreamingLDA; NCM (normalised features, exact running mean);
 Replay (linear layer on layer-normalised features, Adam 1e-3, batches of 10 and 10 stored, reservoir
-of 1,000; the best of Adam and SGD at 1e-3 and 1e-4 on a quarter of the tuning selection) and ER-ACE (the same, its own class-balanced buffer of 1,000), one experience for every
-`every` samples, one epoch; River's kNN (5 neighbours, exact, the last 1,000 samples, tested on the
-fixed part only); SGDClassifier (after StandardScaler, both by partial_fit). StreamingLDA inverts a
-matrix for each prediction after an update: it learns without predicting, and its time is that of
-`N_TIMED` steps of both at the end.
+of 1,000; the best of Adam and SGD at 1e-3 and 1e-4 on a quarter of the tuning selection) and ER-ACE
+(the same, its own class-balanced buffer of 1,000), one experience for every `every` samples, one
+epoch; River's kNN (5 neighbours, exact, the last 1,000 samples, tested on the fixed part only);
+SGDClassifier (after StandardScaler, both by partial_fit). StreamingLDA inverts a matrix for each
+prediction after an update: it learns without predicting, and its time is that of `N_TIMED` steps of
+both at the end.
 
 Run: pip install avalanche-lib river; python benchmarks/methods.py --cache FOLDER
 """
