@@ -33,6 +33,7 @@ from edgecl.learner import Learner, Say, change_map, embed_stored, keep_scorer
 from edgecl.replay.adapters import add_adapter, mean_adapter, task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import digest_of, mean_of
+from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import decode
 from edgecl.runtime.scoring import BankScorer
@@ -122,7 +123,8 @@ def consolidate(
 
     def pixels(i: int, view: int) -> Float32:
         image = decode(pictures[i], max_pixels=home.max_pixels)
-        return home.manifest.preprocessing.tensor(image)
+        changed = strong_view(image, seed=config.seed, uid=trained_on[i][0], view=view)
+        return home.manifest.preprocessing.tensor(changed)
 
     say("training", 0, training.epochs)
     trained = train_adapter(

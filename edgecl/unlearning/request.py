@@ -93,12 +93,13 @@ def forget_class(
             head_begin = time.perf_counter()
             if plan is None:
                 head.forget(uid, store)
-            head_seconds = time.perf_counter() - head_begin
+                head_seconds = time.perf_counter() - head_begin
             rows_erased = store.delete_class(uid)
             if plan is not None and first is not None:
                 dropped = drop_adapters(store, first)
                 kept = {sample: plan.features[sample] for sample, _ in store.stored_samples()}
                 change_map(home, learner, plan.adapter, kept)
+                head_seconds = time.perf_counter() - head_begin
             head.settle(store)
             if store.names:
                 save_scorer(store, head)
