@@ -47,7 +47,6 @@ import fashion_data
 import numpy as np
 from PIL import Image
 
-from edgecl.config import HeadConfig
 from edgecl.evaluation.continual import (
     accuracy_by_task,
     average_incremental,
@@ -55,7 +54,8 @@ from edgecl.evaluation.continual import (
     worst_case_accuracy,
 )
 from edgecl.evaluation.streams import Stream, blurry, class_incremental
-from edgecl.heads import HEADS, make_head_of
+from edgecl.heads import HEADS, make_head
+from edgecl.heads.profile import PLAIN
 from edgecl.learner import Learner
 from edgecl.replay.store import Store, create_store
 from edgecl.types import Frame
@@ -108,12 +108,26 @@ class Method(Protocol):
         """Return how a class can be forgotten."""
 
 
+# Every head with every value of its options; what is not named has its default.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ridge": ("ridge", {}),
+    "uer": ("uer", {}),
+    "uer, light": ("uer", {"profile": "light"}),
+    "uer, careful": ("uer", {"profile": "careful"}),
+    "uer, plain replay": ("uer", {"profile": PLAIN}),
+    "prototype": ("prototype", {}),
+    "prototype, samples": ("prototype", {"relation": "samples"}),
+    "prototype, classes": ("prototype", {"relation": "classes"}),
+}
+
+
 class _Ours:
     """A head of this package, in a learner with a store."""
 
     is_slow = False
 
-    def __init__(self, name: str, d: int, seed: int, place: Path) -> None:
+    def __init__(self, variant: str, d: int, seed: int, place: Path) -> None:
+        name, options = VARIANTS[variant]
         create_store(
             place / "store.db",
             feature_map=FEATURE_MAP,
@@ -121,7 +135,7 @@ class _Ours:
             second_moment=HEADS[name].second_moment,
         )
         self.store = Store(place / "store.db", capacity_samples=N_STORED)
-        head = make_head_of(HeadConfig(name=name, seed=seed), d)
+        head = make_head(name, d, seed=seed, **options)
         self.learner = Learner(self.store, head, seed=seed)
         picture = io.BytesIO()
         Image.new("RGB", (8, 8)).save(picture, "PNG")
@@ -387,7 +401,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder in which features are kept")
     parser.add_argument("--quick", action="store_true", help="a small run: digits, one order")
     parser.add_argument("--data", default="fashion,digits", help="data sets, with commas")
-    parser.add_argument("--methods", default=",".join((*HEADS, *PEERS)), help="with commas")
+    parser.add_argument("--methods", default=";".join((*VARIANTS, *PEERS)), help="with ;")
     parser.add_argument("--orders", type=int, default=3, help="orders of the classes")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -400,7 +414,7 @@ def main() -> None:
                 data = small(data)
             orders = range(1 if options.quick else options.orders)
             for stream_name in STREAMS:
-                print_table(data, stream_name, options.methods.split(","), orders)
+                print_table(data, stream_name, options.methods.split(";"), orders)
 
 
 def print_table(data: Data, stream_name: str, methods: list[str], orders: range) -> None:
@@ -439,10 +453,10 @@ def line(data: Data, stream_name: str, name: str, orders: range) -> str:
 
 
 def make(name: str, d: int, n_classes: int, seed: int, place: Path) -> Method:
-    if name in HEADS:
+    if name in VARIANTS:
         return _Ours(name, d, seed, place)
     if name not in PEERS:
-        sys.exit(f"method {name!r} is unknown; expected one of {', '.join((*HEADS, *PEERS))}")
+        sys.exit(f"method {name!r} is unknown; expected one of {'; '.join((*VARIANTS, *PEERS))}")
     return PEERS[name][1](d, n_classes, seed)
 
 

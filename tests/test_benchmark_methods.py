@@ -50,3 +50,12 @@ def test_a_peer_that_is_not_installed_is_named(
     found = methods.line(data(methods), "blurry", "River kNN", range(1))
     assert "not installed: pip install river" in found
     assert found.count("|") == 10
+
+
+def test_no_head_and_no_option_is_left_out(methods: ModuleType) -> None:
+    assert {name for name, _ in methods.VARIANTS.values()} == set(HEADS)
+    for name, spec in HEADS.items():
+        tried = {
+            key for head, options in methods.VARIANTS.values() if head == name for key in options
+        }
+        assert tried == set(spec.options), name
