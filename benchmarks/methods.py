@@ -55,6 +55,7 @@ from edgecl.evaluation.continual import (
 )
 from edgecl.evaluation.streams import Stream, blurry, class_incremental
 from edgecl.heads import HEADS, make_head
+from edgecl.heads.codebook import default_codebook
 from edgecl.heads.profile import PLAIN
 from edgecl.learner import Learner
 from edgecl.replay.store import Store, create_store
@@ -118,6 +119,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prototype": ("prototype", {}),
     "prototype, samples": ("prototype", {"relation": "samples"}),
     "prototype, classes": ("prototype", {"relation": "classes"}),
+    "key-value": ("key-value", {}),
+    "key-value, sgd": ("key-value", {"values": "sgd"}),
 }
 
 
@@ -133,6 +136,7 @@ class _Ours:
             feature_map=FEATURE_MAP,
             num_features=d,
             second_moment=HEADS[name].second_moment,
+            codebook=default_codebook(d) if name == "key-value" else None,
         )
         self.store = Store(place / "store.db", capacity_samples=N_STORED)
         head = make_head(name, d, seed=seed, **options)

@@ -76,20 +76,23 @@ class HeadConfig:
     """Head that learns.
 
     Args:
-        name: `ridge`, `uer` or `prototype`.
+        name: `ridge`, `uer`, `prototype` or `key-value`.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
         profile: `light`, `balanced` or `careful`: what a head by gradient does for stability.
         relation: Of `prototype`: `none` (class means), `samples` or `classes` (PRD).
+        values: Of `key-value`: `counts` or `sgd`.
     """
 
     name: str = "ridge"
     seed: int = 0
     profile: str = "balanced"
     relation: str = "none"
+    values: str = "counts"
 
     def __post_init__(self) -> None:
-        _one_of("head.name", self.name, ("ridge", "uer", "prototype"))
+        _one_of("head.name", self.name, ("ridge", "uer", "prototype", "key-value"))
         _one_of("head.profile", self.profile, ("light", "balanced", "careful"))
+        _one_of("head.values", self.values, ("counts", "sgd"))
         _one_of("head.relation", self.relation, ("none", "samples", "classes"))
         if self.seed < 0:
             raise ConfigError(f"head.seed = {self.seed} must be 0 or more")

@@ -27,7 +27,7 @@ from edgecl.backbones import Backbone
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.heads import make_head_of
 from edgecl.heads.base import Head, Memory
-from edgecl.heads.statistics import Moments
+from edgecl.heads.statistics import Kind, Moments
 from edgecl.home import Home
 from edgecl.learner import Learner, Say, change_map, embed_stored, keep_scorer
 from edgecl.replay.adapters import add_adapter, mean_adapter, task_adapters
@@ -282,10 +282,10 @@ def _judge(
     held_out = [(uid, c) for uid, c in rows if uid in probe]
     kept = [(uid, c) for uid, c in rows if uid not in probe]
     before = _Without(store, old, held_out)
-    after = _Rows(store.second_moment, features, kept)
+    after = _Rows(store.statistic, features, kept)
     accuracies = []
     for memory, by_uid in ((before, old), (after, features)):
-        head = make_head_of(home.config.head, store.num_features)
+        head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
         head.rebuild(memory)
         head.settle(memory)
         accuracies.append(_accuracy(head, by_uid, held_out))
@@ -302,7 +302,7 @@ class _Rows(Memory):
     """Kept samples under another map, as a head's memory."""
 
     def __init__(
-        self, kind: str, features: Mapping[int, Float16], rows: list[tuple[int, int]]
+        self, kind: Kind, features: Mapping[int, Float16], rows: list[tuple[int, int]]
     ) -> None:
         self._kind = kind
         self._x = np.array([features[uid] for uid, _ in rows])
@@ -328,7 +328,7 @@ class _Without(Memory):
         self, store: Store, features: Mapping[int, Float16], but: list[tuple[int, int]]
     ) -> None:
         self._store = store
-        self._but = _Rows(store.second_moment, features, but)
+        self._but = _Rows(store.statistic, features, but)
         self._uids = {uid for uid, _ in but}
 
     def moments(self, y: int) -> Moments:

@@ -27,7 +27,7 @@ from edgecl.errors import (
 )
 from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head, Labels
-from edgecl.heads.statistics import quantise
+from edgecl.heads.statistics import COUNTS, quantise
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.store import Position, Store
@@ -260,6 +260,11 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
                 f"this home learns with the head {home.config.head.name}; {name} needs a home of "
                 f"its own: `edgecl init --head {name} --home DIR`"
             )
+        if HEADS[name].second_moment == COUNTS:
+            raise RequestError(
+                f"the head {name} needs keys, which are made with its home: "
+                f"`edgecl init --head {name} --home DIR`"
+            )
         config = replace(home.config.head, name=name)
         made = make_head_of(config, store.num_features)
         with store.transaction():
@@ -267,7 +272,7 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
         home.save_config(replace(home.config, head=config))
     else:
         _check_head(home, store)
-        made = make_head_of(home.config.head, store.num_features)
+        made = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
     preprocessing: Preprocessing = home.manifest.preprocessing
     is_small = home.config.store.picture == "backbone"
     return Learner(
@@ -418,7 +423,7 @@ def load_scorer(home: Home, store: Store) -> Scorer:
         kept = store.load_head("scorer", home.config.head.name)
         if kept is not None:
             return scorer_of(kept, tuple(store.names[int(uid)] for uid in kept["classes"]))
-        head = make_head_of(home.config.head, store.num_features)
+        head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
         head.restore(store.all_moments(), store.load_head("state", head.name))
         return head.scorer(store.names)
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
@@ -21,10 +22,13 @@ from edgecl.backbones import Backbone
 from edgecl.config import Config
 from edgecl.errors import MissingPackageError, ParityError
 from edgecl.heads import HEADS
+from edgecl.heads.codebook import default_codebook
+from edgecl.heads.statistics import COUNTS
 from edgecl.home import ENGINE_FOLDER, Home, make_home
 from edgecl.replay.store import create_store
+from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.runtime.manifest import ENGINE_NAME, Manifest
+from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine
 
 from .parity import compare
 
@@ -97,16 +101,35 @@ def init_home(
     *,
     adapter_rank: int = 0,
     force: bool = False,
+    make_keys: Callable[[Manifest, OnnxEngine], Codebook] | None = None,
 ) -> Home:
-    """Make a device home around a frozen backbone; see `make_home` and `export_backbone`."""
+    """Make a device home around a frozen backbone; see `make_home` and `export_backbone`.
+
+    Args:
+        path: Where it will be.
+        backbone: A frozen backbone.
+        config: Settings.
+        adapter_rank: Let the engine take adapters up to this rank; 0 for none.
+        force: Replace a home that is there.
+        make_keys: Makes the keys of a key-value head with the new engine; None takes keys that no
+            data made.
+    """
 
     def fill(engine_folder: Path, database: Path) -> None:
         manifest = export_backbone(backbone, engine_folder, adapter_rank=adapter_rank)
+        statistic = HEADS[config.head.name].second_moment
+        codebook = None
+        if statistic == COUNTS:
+            codebook = default_codebook(manifest.num_features)
+            if make_keys is not None:
+                engine = OnnxEngine(checked_engine(engine_folder, manifest), provider="cpu")
+                codebook = make_keys(manifest, engine)
         create_store(
             database,
             feature_map=manifest.feature_map,
             num_features=manifest.num_features,
-            second_moment=HEADS[config.head.name].second_moment,
+            second_moment=statistic,
+            codebook=codebook,
         )
 
     return make_home(path, config, fill, force=force)

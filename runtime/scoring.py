@@ -12,6 +12,8 @@ import numpy.typing as npt
 from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError
 from edgecl.types import Float32, Float64
 
+from .codebook import Codebook
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -103,6 +105,81 @@ class LinearScorer:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
         """Read what `arrays` returned."""
         return cls(arrays["weights"], arrays["bias"], labels, _text(arrays["kind"]))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValueScorer:
+    """A key-value head: frozen keys, and tables of what samples took them.
+
+    Args:
+        codebook: Keys of C codebooks with J keys each.
+        counts: How often each class took a key, shape (K, C * J); a key that none took is not used.
+        values: Trained values (K, C * J), or None to score by counts.
+        prior: Added to every count.
+        labels: K class names.
+    """
+
+    codebook: Codebook
+    counts: npt.NDArray[Any]
+    values: Float64 | None
+    prior: float
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.labels), self.codebook.n_codebooks * self.codebook.n_keys)
+        if self.counts.shape != shape or (self.values is not None and self.values.shape != shape):
+            raise ShapeError(f"a key-value scorer has counts {self.counts.shape}; expected {shape}")
+
+    @property
+    def n_maps(self) -> int:
+        """Return 1."""
+        return 1
+
+    def scores(self, x: Float32) -> Float64:
+        """Return mean log shares, or mean values, (N, K); see `Scorer.scores`."""
+        if not self.labels:
+            raise NothingLearnedError(
+                "nothing was learned yet; run `edgecl train-stream SOURCE` first"
+            )
+        book = self.codebook
+        used = self.counts.any(axis=0).reshape(book.n_codebooks, book.n_keys)
+        steps = np.arange(book.n_codebooks) * book.n_keys
+        flat = book.addresses(_on_grid(x), used) + steps  # (N, C)
+        if self.values is not None:
+            means: Float64 = self.values[:, flat].mean(axis=2).T
+            return means
+        counts = self.counts[:, flat].astype(np.float64)  # (K, N, C)
+        whole = counts.sum(axis=0) + self.prior * len(self.labels)
+        shares: Float64 = np.log((counts + self.prior) / whole).mean(axis=2).T
+        return shares
+
+    def probabilities(self, scores: Float64) -> Float64:
+        """Turn scores (N, K) into estimated probabilities (N, K)."""
+        return softmax(scores)
+
+    def arrays(self) -> Arrays:
+        """Return keys and tables; counts in the smallest type that holds them."""
+        most = int(self.counts.max(initial=0))
+        arrays: Arrays = {
+            "form": _word("key-value"),
+            "counts": self.counts.astype(np.min_scalar_type(most)),
+            "prior": np.array([self.prior]),
+            **self.codebook.arrays(),
+        }
+        if self.values is not None:
+            arrays["values"] = self.values
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
+        """Read what `arrays` returned."""
+        return cls(
+            codebook=Codebook.from_arrays(arrays),
+            counts=arrays["counts"],
+            values=arrays.get("values"),
+            prior=float(arrays["prior"][0]),
+            labels=labels,
+        )
 
 
 _MOST_ROUNDS = 4
@@ -291,6 +368,7 @@ def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...])
         "linear": LinearScorer,
         "projected": ProjectedScorer,
         "bank": BankScorer,
+        "key-value": KeyValueScorer,
     }
     try:
         scorer: Scorer = forms[_text(arrays["form"])].from_arrays(arrays, labels)
@@ -323,6 +401,13 @@ def nearest_simplex(scores: Float64) -> Float64:
     threshold = np.take_along_axis(excess, n_kept[:, None] - 1, axis=1) / n_kept[:, None]
     nearest: Float64 = np.maximum(scores - threshold, 0)
     return nearest
+
+
+def _on_grid(x: Float32) -> Float32:
+    """Round features to the grid on which they are learned; see edgecl/heads/statistics.py."""
+    limit = np.float32(np.finfo(np.float16).max)
+    half = np.clip(x, -limit, limit).astype(np.float16).astype(np.float32)
+    return (np.round(half * np.float32(4096)) / np.float32(4096)).astype(np.float32)
 
 
 def _word(text: str) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,10 +31,17 @@ def init(
             help="Stages whose pooled features are added, as 2,3,4; `none` for the last only."
         ),
     ] = None,
-    head: Annotated[str, typer.Option(help="ridge or uer.")] = "ridge",
+    head: Annotated[str, typer.Option(help="ridge, uer, prototype or key-value.")] = "ridge",
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     capacity: Annotated[int, typer.Option(min=1, help="Most pictures kept for replay.")] = 2000,
     capacity_mb: Annotated[float, typer.Option(min=0.001, help="Most megabytes of them.")] = 200.0,
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            help="Source of pictures for the keys of key-value, labels ignored; without it keys "
+            "come from no data."
+        ),
+    ] = None,
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Make an engine that takes adapters at once.")
     ] = False,
@@ -53,6 +61,7 @@ def init(
         seed=seed,
         capacity=capacity,
         capacity_mb=capacity_mb,
+        keys=keys,
         adapters=adapters,
         force=force,
     )
@@ -91,6 +100,7 @@ def make(
     seed: int = 0,
     capacity: int = 2000,
     capacity_mb: float = 200.0,
+    keys: str | None = None,
     adapters: bool = False,
     force: bool = False,
 ) -> Home:
@@ -99,10 +109,14 @@ def make(
     from edgecl.errors import UsageError
     from edgecl.heads import HEADS
     from edgecl.home import check_place
+    from edgecl.runtime.sources import open_source
 
     if head not in HEADS:
         raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
+    if keys is not None and HEADS[head].second_moment != "counts":
+        raise UsageError(f"--keys is for the head key-value, not for {head}; leave it out")
     check_place(path, force=force)  # before the time that torch takes
+    frames = None if keys is None else open_source(keys, shuffle_seed=0)
     chosen = _taps(taps)
     config = Config(
         store=StoreConfig(capacity_samples=capacity, capacity_mb=capacity_mb),
@@ -112,11 +126,22 @@ def make(
         from edgecl.adapters.bottleneck import RANK
         from edgecl.backbones import load_backbone
         from edgecl.exporters.onnx import init_home
+        from edgecl.heads.keys import keys_of
 
         network = load_backbone(backbone, weights=weights, image_size=image_size, taps=chosen)
     with working("exporting it to ONNX and comparing both (about 15 s)"):
-        rank = RANK if adapters else 0
-        return init_home(path, network, config, adapter_rank=rank, force=force)
+        make_keys = None
+        if frames is not None:
+            max_pixels = int(config.picture.max_megapixels * 1e6)
+            make_keys = partial(keys_of, frames.frames(), max_pixels=max_pixels)
+        return init_home(
+            path,
+            network,
+            config,
+            adapter_rank=RANK if adapters else 0,
+            force=force,
+            make_keys=make_keys,
+        )
 
 
 def _taps(text: str | None) -> tuple[int, ...] | None:

@@ -15,6 +15,7 @@ from edgecl.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecl.heads.base import Head
+    from edgecl.runtime.codebook import Codebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class HeadSpec:
     Args:
         module: Module that defines it.
         class_name: Its class there.
-        second_moment: `full` (Gram matrix) or `diagonal`: the statistic kept for every class.
+        second_moment: `full` (Gram matrix), `diagonal` or `counts` (of keys): the statistic kept
+            for every class.
         options: Settings of `HeadConfig` that it takes beside the seed.
     """
 
@@ -40,6 +42,7 @@ HEADS = {
     "prototype": HeadSpec(
         "edgecl.heads.prototype", "PrototypeHead", "diagonal", options=("relation",)
     ),
+    "key-value": HeadSpec("edgecl.heads.key_value", "KeyValueHead", "counts", ("values",)),
 }
 
 
@@ -72,7 +75,17 @@ def make_head(name: str, num_features: int, *, seed: int = 0, **options: object)
     )
 
 
-def make_head_of(config: HeadConfig, num_features: int) -> Head:
-    """Make an empty head from settings; see `make_head`."""
+def make_head_of(
+    config: HeadConfig, num_features: int, *, codebook: Codebook | None = None
+) -> Head:
+    """Make an empty head from settings; see `make_head`.
+
+    Args:
+        config: Settings.
+        num_features: Width D of the features.
+        codebook: Keys of the store, for a head that counts them.
+    """
     options = {name: getattr(config, name) for name in HEADS[config.name].options}
+    if HEADS[config.name].second_moment == "counts":
+        options["codebook"] = codebook
     return make_head(config.name, num_features, seed=config.seed, **options)

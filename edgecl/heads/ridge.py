@@ -161,7 +161,7 @@ class RidgeHead:
     def state(self) -> State:
         """Return the statistics, exact and complete."""
         self._fold()
-        total, second = self._moments.pack()
+        total, second = self._moments.pack(FULL)
         return {
             "classes": np.array(self.classes, dtype=np.int64),
             "counts": np.array([n for n, _ in self._sums.values()], dtype=np.int64),

@@ -15,11 +15,16 @@ from typing import cast
 import numpy as np
 
 from edgecl.errors import IntegrityError
+from edgecl.runtime.codebook import Codebook
 from edgecl.types import Float16, Float32, Float64
 
 GRID = 2.0**-12
+_FEWEST_ROWS = 64
 _EXACT_LIMIT = 2.0**53 * GRID * GRID
-FULL, DIAGONAL = "full", "diagonal"
+FULL, DIAGONAL, COUNTS = "full", "diagonal", "counts"
+
+Kind = str | Codebook
+"""Which second part a statistic has: `full`, `diagonal`, or the codebook whose keys are counted."""
 
 
 def quantise(x: Float32 | Float16) -> Float16:
@@ -42,7 +47,7 @@ class Moments:
     Args:
         n: Samples.
         total: Sum of the features, shape (D,), float64.
-        second: Gram matrix (D, D), or its diagonal (D,), float64.
+        second: Gram matrix (D, D), its diagonal (D,), or counts of keys (C * J,), float64.
     """
 
     n: int
@@ -50,16 +55,24 @@ class Moments:
     second: Float64
 
     @classmethod
-    def empty(cls, num_features: int, kind: str) -> Moments:
-        """Return the statistics of no sample; `kind` is `full` or `diagonal`."""
-        shape = (num_features, num_features) if kind == FULL else (num_features,)
+    def empty(cls, num_features: int, kind: Kind) -> Moments:
+        """Return the statistics of no sample."""
+        shape: tuple[int, ...] = (num_features,)
+        if isinstance(kind, Codebook):
+            shape = (kind.n_codebooks * kind.n_keys,)
+        elif kind == FULL:
+            shape = (num_features, num_features)
         return cls(0, np.zeros(num_features), np.zeros(shape))
 
     @classmethod
-    def of(cls, rows: Float16, kind: str) -> Moments:
+    def of(cls, rows: Float16, kind: Kind) -> Moments:
         """Return the statistics of quantised rows (N, D)."""
         x = rows.astype(np.float64)
-        second: Float64 = x.T @ x if kind == FULL else np.einsum("nd,nd->d", x, x)
+        second: Float64
+        if isinstance(kind, Codebook):
+            second = kind.counts(rows)
+        else:
+            second = x.T @ x if kind == FULL else np.einsum("nd,nd->d", x, x)
         return cls(len(x), x.sum(axis=0), second)
 
     @property
@@ -77,21 +90,38 @@ class Moments:
         """Return the statistics without the samples of `other`, which must be part of these."""
         return Moments(self.n - other.n, self.total - other.total, self.second - other.second)
 
-    def pack(self) -> tuple[bytes, bytes]:
-        """Return `total` and `second` as bytes; of a Gram matrix the upper triangle, row by row."""
+    def pack(self, kind: Kind) -> tuple[bytes, bytes]:
+        """Return `total` and `second` as bytes.
+
+        Of a Gram matrix the upper triangle, row by row; of counts those that are not zero, as
+        places and numbers.
+        """
         second = self.second
+        if isinstance(kind, Codebook):
+            places = np.flatnonzero(second)
+            numbers = second[places].astype("<u4")
+            data = places.astype("<u4").tobytes() + numbers.tobytes()
+            return self.total.astype("<f8").tobytes(), data
         if second.ndim == 2:
             second = np.concatenate([second[i, i:] for i in range(len(second))])
         return self.total.astype("<f8").tobytes(), second.astype("<f8").tobytes()
 
     @classmethod
-    def unpack(cls, n: int, total: bytes, second: bytes, kind: str) -> Moments:
+    def unpack(cls, n: int, total: bytes, second: bytes, kind: Kind) -> Moments:
         """Read what `pack` wrote.
 
         Raises:
             IntegrityError: The bytes do not fit each other.
         """
         a = np.frombuffer(total, "<f8").astype(np.float64)
+        if isinstance(kind, Codebook):
+            counts = _counts(second, kind.n_codebooks * kind.n_keys)
+            if len(a) != kind.num_features or counts.sum() != n * kind.n_codebooks:
+                raise IntegrityError(
+                    f"counts of a class are damaged: they do not add up to {n} samples; restore "
+                    "the home from a backup"
+                )
+            return cls(n, a, counts)
         b = np.frombuffer(second, "<f8").astype(np.float64)
         d = len(a)
         if len(b) != (d * (d + 1) // 2 if kind == FULL else d):
@@ -110,8 +140,23 @@ class Moments:
         return cls(n, a, b)
 
 
-def fold_limit(num_features: int, kind: str) -> int:
+def _counts(data: bytes, size: int) -> Float64:
+    values = np.frombuffer(data, "<u4") if len(data) % 8 == 0 else np.empty(0, "<u4")
+    places, numbers = np.split(values, 2)
+    if len(data) % 8 or (places >= size).any():
+        raise IntegrityError(
+            f"counts of a class are damaged: {len(data)} bytes for {size} keys; restore the home "
+            "from a backup"
+        )
+    counts = np.zeros(size)
+    counts[places] = numbers
+    return counts
+
+
+def fold_limit(num_features: int, kind: Kind) -> int:
     """Return from how many rows on a class's statistics are smaller than its float16 rows."""
+    if isinstance(kind, Codebook):
+        return _FEWEST_ROWS
     d = num_features
     values = d * (d + 1) // 2 if kind == FULL else d
-    return max(64, -(-(values + d) * 8 // (2 * d)))
+    return max(_FEWEST_ROWS, -(-(values + d) * 8 // (2 * d)))

@@ -37,13 +37,15 @@ from edgecl.errors import (
     StoreError,
     UnknownClassError,
 )
-from edgecl.heads.statistics import Moments, fold_limit
+from edgecl.heads.statistics import COUNTS, Kind, Moments, fold_limit
 from edgecl.replay.sampling import class_to_evict
 from edgecl.replay.schema import SCHEMA_VERSION, TABLES, check_version, migrate
+from edgecl.runtime.codebook import Codebook
 from edgecl.types import Float16
 
 Labels = npt.NDArray[np.int64]
 _BUSY_TIMEOUT_MS = 5000
+_CODEBOOK = "codebook"
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
@@ -64,7 +66,12 @@ class Position:
 
 
 def create_store(
-    path: Path | str, *, feature_map: str, num_features: int, second_moment: str
+    path: Path | str,
+    *,
+    feature_map: str,
+    num_features: int,
+    second_moment: str,
+    codebook: Codebook | None = None,
 ) -> None:
     """Make an empty store.
 
@@ -72,7 +79,8 @@ def create_store(
         path: A file that does not exist.
         feature_map: Hash of the frozen map.
         num_features: Width D of its features.
-        second_moment: `full` or `diagonal`, the statistic kept for every class.
+        second_moment: `full`, `diagonal` or `counts`, the statistic kept for every class.
+        codebook: Keys that `counts` counts; frozen from here on.
     """
     from sqlite_utils import Database
 
@@ -92,6 +100,14 @@ def create_store(
             }.items()
         )
         db.table("feature_maps").insert({"id": 1, "hash": feature_map})
+        if codebook is not None:
+            db.table("fixed").insert(
+                {
+                    "name": _CODEBOOK,
+                    "digest": codebook.digest,
+                    "data": save_arrays(codebook.arrays()),
+                }
+            )
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     finally:
         connection.close()
@@ -138,7 +154,7 @@ class Store:
                 self.second_moment = str(meta["second_moment"])
                 self.adapter: str | None
                 self.bank: str
-                self._fold_limit = fold_limit(self.num_features, self.second_moment)
+                self.codebook = self._read_codebook()
                 self._load()
             except KeyError as error:
                 raise IntegrityError(f"the store {path} lacks the entry {error}") from error
@@ -191,6 +207,21 @@ class Store:
                 yield
             finally:
                 self.connection.execute("COMMIT")
+
+    @property
+    def statistic(self) -> Kind:
+        """What is kept for every class.
+
+        Raises:
+            IntegrityError: Keys are counted, and there are none.
+        """
+        if self.second_moment != COUNTS:
+            return self.second_moment
+        if self.codebook is None:
+            raise IntegrityError(
+                f"the store {self.path} counts keys and has none; restore the home from a backup"
+            )
+        return self.codebook
 
     # Classes
 
@@ -320,7 +351,7 @@ class Store:
             "UPDATE classes SET n_seen = n_seen + 1 WHERE uid = ?", (class_uid,)
         )
         self._n_unfolded[class_uid] += 1
-        if self._n_unfolded[class_uid] >= self._fold_limit:
+        if self._n_unfolded[class_uid] >= fold_limit(self.num_features, self.statistic):
             self._fold(class_uid)
         return uid, data is not None
 
@@ -492,7 +523,7 @@ class Store:
         rows = self._unfolded(y)
         if not len(rows):
             return folded
-        fresh = Moments.of(rows, self.second_moment)
+        fresh = Moments.of(rows, self.statistic)
         return fresh if folded.n == 0 else folded.plus(fresh)
 
     def all_moments(self) -> Mapping[int, Moments]:
@@ -547,7 +578,6 @@ class Store:
             raise StoreError("the statistics of a store that holds classes cannot be changed")
         self._set_meta("second_moment", kind)
         self.second_moment = kind
-        self._fold_limit = fold_limit(self.num_features, kind)
 
     # Unlearning
 
@@ -630,6 +660,22 @@ class Store:
         self._n_stored_samples = len(self._sizes)
         self._stored_bytes = sum(self._sizes.values())
 
+    def _read_codebook(self) -> Codebook | None:
+        row = self.connection.execute(
+            "SELECT digest, data FROM fixed WHERE name = ?", (_CODEBOOK,)
+        ).fetchone()
+        if row is None:
+            return None
+        try:
+            codebook = Codebook.from_arrays(load_arrays(row[1]))
+        except SafetensorError as error:
+            raise IntegrityError(
+                f"the keys are damaged ({error}); restore the home from a backup"
+            ) from error
+        if codebook.digest != row[0]:
+            raise IntegrityError("the keys were changed; restore the home from a backup")
+        return codebook
+
     def _set_meta(self, key: str, value: object) -> None:
         self.connection.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
@@ -689,7 +735,7 @@ class Store:
         self.connection.execute(
             "INSERT INTO class_stats VALUES (?, ?, ?, ?) ON CONFLICT(class_uid) DO UPDATE SET "
             "n = excluded.n, total = excluded.total, second = excluded.second",
-            (class_uid, moments.n, *moments.pack()),
+            (class_uid, moments.n, *moments.pack(self.statistic)),
         )
         self.connection.execute(
             "DELETE FROM samples WHERE class_uid = ? AND NOT is_stored", (class_uid,)
@@ -704,9 +750,9 @@ class Store:
             "SELECT n, total, second FROM class_stats WHERE class_uid = ?", (y,)
         ).fetchone()
         if row is None:
-            return Moments.empty(self.num_features, self.second_moment)
+            return Moments.empty(self.num_features, self.statistic)
         n, total, second = row
-        return Moments.unpack(n, total, second, self.second_moment)
+        return Moments.unpack(n, total, second, self.statistic)
 
     def _unfolded(self, y: int) -> Float16:
         rows = self.connection.execute(

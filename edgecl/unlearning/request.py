@@ -207,7 +207,7 @@ def _faults(
     store = learner.store
     head = learner.head
     if store.names:
-        fresh = make_head_of(home.config.head, store.num_features)
+        fresh = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
         fresh.rebuild(store)
         fresh.settle(store)
         ours, theirs = (h.scorer(store.names).arrays() for h in (head, fresh))

@@ -36,8 +36,9 @@ class FakeEngine:
 
 
 def learn(home: Home, folder: Path, head: str, engine: FakeEngine, **options: object) -> Progress:
+    build.change_head(home, head)
     with home.lock(), open_store(home) as store:
-        learner = open_learner(home, store, head=head)
+        learner = open_learner(home, store)
         source = open_source(str(folder))
         *_, last = learn_stream(
             home,
@@ -48,7 +49,8 @@ def learn(home: Home, folder: Path, head: str, engine: FakeEngine, **options: ob
             start=Position(0, b"", False),
             **options,  # type: ignore[arg-type]
         )
-        weights = learner.head.scorer(store.names).weights
+        arrays = learner.head.scorer(store.names).arrays()
+        weights = np.concatenate([a.ravel().astype(np.float64) for a in arrays.values()])
     np.save(home.path / "weights.npy", weights)
     return last
 

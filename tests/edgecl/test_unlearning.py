@@ -38,14 +38,9 @@ def forget(home: Home, name: str, *, verify: bool = True) -> unlearning.Unlearne
         return unlearning.forget_class(home, learner, ForgetRequest(name), verify=verify)
 
 
-def pick(home: Home, head: str) -> None:
-    with open_store(home) as store:
-        open_learner(home, store, head=head)
-
-
 @every_head
 def test_every_trace_of_a_forgotten_class_is_gone_from_every_file(home: Home, name: str) -> None:
-    pick(home, name)
+    build.change_head(home, name)
     teach(home)
     needles = [LABELS[1].encode()]
     with open_store(home) as store:
@@ -62,7 +57,7 @@ def test_every_trace_of_a_forgotten_class_is_gone_from_every_file(home: Home, na
     assert all(needle in content for needle in needles)
     done = forget(home, LABELS[1])
     assert done.verified, done.faults
-    assert done.receipt.body["bit_exact"] is (name == "ridge")
+    assert done.receipt.body["bit_exact"] is (name != "uer")
     assert done.receipt.body["mode"] == make_head(name, 4).forget_mode
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
     assert not any(needle in content for needle in needles)
@@ -89,7 +84,7 @@ def test_the_head_is_the_one_that_never_saw_the_class(
 def test_after_the_last_class_the_home_is_as_after_init(
     home: Home, copy_of: Callable[[Path], Path], name: str
 ) -> None:
-    pick(home, name)
+    build.change_head(home, name)
     fresh = Home(copy_of(home.path))
     teach(home)
     for label in LABELS:

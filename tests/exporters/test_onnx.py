@@ -113,5 +113,5 @@ def test_home_that_is_there_is_kept_unless_forced(
     assert is_home(home.path)
 
 
-def _fail(*_: object) -> None:
+def _fail(*_: object, **__: object) -> None:
     raise OSError("disk full")

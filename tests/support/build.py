@@ -7,14 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from edgecl.heads.statistics import Moments, quantise
+from edgecl.heads import HEADS
+from edgecl.heads.codebook import default_codebook
+from edgecl.heads.statistics import COUNTS, Kind, Moments, quantise
+from edgecl.home import Home
 from edgecl.replay.store import Store, create_store
+from edgecl.runtime.scoring import Scorer
 from edgecl.types import Frame
 
 # Four parts that even a small picture tells apart, and that differ from sample to sample.
@@ -69,9 +74,21 @@ def store(
 ) -> Store:
     """Return an open, empty store."""
     create_store(
-        path, feature_map=FEATURE_MAP, num_features=num_features, second_moment=second_moment
+        path,
+        feature_map=FEATURE_MAP,
+        num_features=num_features,
+        second_moment=second_moment,
+        codebook=default_codebook(num_features) if second_moment == COUNTS else None,
     )
     return Store(path, **options)
+
+
+def assert_same(a: Scorer, b: Scorer) -> None:
+    """Check that two scorers are the same bit by bit."""
+    ours, theirs = a.arrays(), b.arrays()
+    assert a.labels == b.labels
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[part], theirs[part]) for part in theirs)
 
 
 def frame(label: str, i: int) -> Frame:
@@ -80,11 +97,26 @@ def frame(label: str, i: int) -> Frame:
     return Frame(id=f"{label}/{i}.png", encoded=encode(Image.fromarray(pixels), "PNG"), label=label)
 
 
+def change_head(home: Home, name: str) -> None:
+    """Let a home that learned nothing learn with another head; its config is saved."""
+    spec = HEADS[name]
+    home.database.unlink()
+    width = home.manifest.num_features
+    create_store(
+        home.database,
+        feature_map=home.manifest.feature_map,
+        num_features=width,
+        second_moment=spec.second_moment,
+        codebook=default_codebook(width) if spec.second_moment == COUNTS else None,
+    )
+    home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
+
+
 class ListMemory:
     """What a head may ask of the store, held in a list."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, num_features: int = 12) -> None:
+        self.kind: Kind = default_codebook(num_features) if kind == COUNTS else kind
         self.x: list[np.ndarray] = []
         self.y: list[int] = []
 

@@ -1,0 +1,117 @@
+"""Keys for a key-value head, learned on unlabelled features before any class is learned.
+
+Exponential moving averages of the features that fall to a key, smoothed counts, and a new place for
+keys that get nothing (van den Oord et al. 2017, arXiv:1711.00937, as the Discrete Key-Value
+Bottleneck uses it, Traeuble et al. 2023, arXiv:2207.11240). Two faults of the released code are
+mended: sums start as count times key, so that the first step does not shrink the keys, and a key
+that is moved takes its sum and count along, so that the next step does not undo it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgecl.heads.ridge import scale_of
+from edgecl.heads.statistics import GRID, quantise
+from edgecl.runtime.codebook import PROJECTED_GRID, PROJECTION_BITS, Codebook
+from edgecl.types import Float16, Float32, Float64
+
+N_CODEBOOKS, N_KEYS, WIDTH = 64, 512, 8
+_DECAY = 0.95
+_SMOOTHING = 1e-5
+_BATCH = 256
+_EPOCHS = 10
+# A key that gets less than this share of its fair part of a batch is moved.
+_DEAD_SHARE = 0.1
+_DATA_FREE_ROWS = 2048
+
+
+def make_codebook(
+    features: Float16 | Float32,
+    *,
+    seed: int = 0,
+    n_codebooks: int = N_CODEBOOKS,
+    n_keys: int = N_KEYS,
+    width: int = WIDTH,
+    epochs: int = _EPOCHS,
+) -> Codebook:
+    """Learn keys on unlabelled features (N, D); no class may depend on them.
+
+    Args:
+        features: Features of pictures that will not have to be forgotten.
+        seed: Seed of projections and keys.
+        n_codebooks: Codebooks, C.
+        n_keys: Keys of each, J.
+        width: Values k of a projected feature.
+        epochs: Passes over the features.
+    """
+    rows = quantise(np.asarray(features)).astype(np.float64)
+    rng = np.random.default_rng([seed, 10])
+    mean = rows.mean(axis=0)
+    scale = scale_of(rows.var(axis=0))
+    directions = rng.standard_normal((rows.shape[1], n_codebooks * width))
+    directions /= np.linalg.norm(directions, axis=0)
+    exact = directions / scale[:, None]
+    unit = 2.0 ** np.ceil(np.log2(np.abs(exact).max() / 2**PROJECTION_BITS))
+    limit = 2**PROJECTION_BITS - 1
+    projection = np.clip(np.rint(exact / unit), -limit, limit).astype(np.int16)
+    step = unit * GRID
+    offset = np.rint((mean @ (projection * unit)) / step) * step
+    blank = np.zeros((n_codebooks, n_keys, width), np.int16)
+    book = Codebook(projection, float(unit), offset, blank)
+    h = np.concatenate(
+        [book.project(quantise(part)) for part in np.array_split(features, 1 + len(rows) // _BATCH)]
+    )
+    keys = np.empty((n_codebooks, n_keys, width))
+    for c in range(n_codebooks):
+        keys[c] = learned_keys(h[:, c] * PROJECTED_GRID, n_keys, rng, epochs=epochs)
+    most = np.iinfo(np.int16).max
+    whole = np.clip(np.rint(keys / PROJECTED_GRID), -most, most).astype(np.int16)
+    return Codebook(projection, float(unit), offset, whole)
+
+
+def default_codebook(num_features: int, *, seed: int = 0) -> Codebook:
+    """Return keys that no data made.
+
+    They are learned on normal features around one with deviation one, which is where the pooled
+    features of a network with rectified units lie roughly (docs/decisions/0006).
+    """
+    rng = np.random.default_rng([seed, 11])
+    rows = rng.normal(1.0, 1.0, (_DATA_FREE_ROWS, num_features)).astype(np.float32)
+    return make_codebook(rows, seed=seed, epochs=1)
+
+
+def learned_keys(
+    h: Float64, n_keys: int, rng: np.random.Generator, *, epochs: int = _EPOCHS
+) -> Float64:
+    """Return keys (J, k) of projected features (N, k)."""
+    start = rng.permutation(len(h))[:n_keys]
+    start = np.concatenate([start, rng.integers(len(h), size=n_keys - len(start))])
+    keys, counts = h[start].copy(), np.ones(n_keys)
+    sums = counts[:, None] * keys
+    for _ in range(epochs):
+        order = rng.permutation(len(h))
+        for begin in range(0, len(order), _BATCH):
+            batch = h[order[begin : begin + _BATCH]]
+            keys, counts, sums = moved(keys, counts, sums, batch, rng)
+    return keys
+
+
+def moved(
+    keys: Float64, counts: Float64, sums: Float64, batch: Float64, rng: np.random.Generator
+) -> tuple[Float64, Float64, Float64]:
+    """Return keys (J, k), counts (J,) and sums (J, k) after one batch (B, k)."""
+    nearest = (np.square(keys).sum(axis=1) - 2 * batch @ keys.T).argmin(axis=1)
+    hits = np.bincount(nearest, minlength=len(keys))
+    added = np.zeros_like(keys)
+    np.add.at(added, nearest, batch)
+    counts = _DECAY * counts + (1 - _DECAY) * hits
+    sums = _DECAY * sums + (1 - _DECAY) * added
+    total = counts.sum()
+    smooth = (counts + _SMOOTHING) / (total + len(keys) * _SMOOTHING) * total
+    keys = sums / smooth[:, None]
+    least = _DEAD_SHARE * len(batch) / len(keys)
+    dead = counts < least
+    chosen = batch[rng.integers(len(batch), size=int(dead.sum()))]
+    keys[dead], counts[dead], sums[dead] = chosen, least, least * chosen
+    return keys, counts, sums

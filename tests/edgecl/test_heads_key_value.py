@@ -1,0 +1,286 @@
+"""The key-value head: exact addresses, keys that learn once, counts that can be taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import build
+from edgecl.errors import IntegrityError, RequestError, UsageError
+from edgecl.heads import make_head
+from edgecl.heads.codebook import default_codebook, learned_keys, make_codebook, moved
+from edgecl.heads.key_value import KeyValueHead
+from edgecl.heads.statistics import quantise
+from edgecl.learner import Learner
+from edgecl.replay.store import Store
+from edgecl.runtime.codebook import PROJECTED_GRID, Codebook
+from edgecl.runtime.scoring import KeyValueScorer, load_scorer
+
+D = 12
+
+
+def plain_book(keys: list[list[list[float]]]) -> Codebook:
+    """One projection that passes features through, the same for every codebook."""
+    whole = np.array(keys) / PROJECTED_GRID
+    c, _, k = whole.shape
+    projection = np.tile(np.eye(k), (1, c)) * 2**7
+    return Codebook(projection.astype(np.int16), 2.0**-7, np.zeros(c * k), whole.astype(np.int16))
+
+
+KEYS = [[[0.0, 0], [4, 0], [0, 4]]]
+QUERIES = np.array([[1, 0], [3, 1], [0, 3]], np.float32)
+
+
+def test_nearest_keys_equal_the_official_numbers() -> None:
+    """Numeric check of the official code: queries (1,0), (3,1), (0,3) take keys 0, 1, 2."""
+    book = plain_book(KEYS)
+    assert book.addresses(QUERIES).ravel().tolist() == [0, 1, 2]
+    values = np.array([[1.0, 0, 3], [0, 2, -1]])
+    counts = np.ones((2, 3), np.int64)
+    scorer = KeyValueScorer(book, counts, values, 0.5, ("a", "b"))
+    assert np.allclose(scorer.scores(QUERIES), [[1, 0], [0, 2], [3, -1]])
+
+
+def test_a_key_update_equals_the_official_numbers_but_for_the_two_mended_faults() -> None:
+    """From counts 0 and sums 0 the official step gives keys (1,0), (79,1), (0,79).
+
+    Here sums start as count times key, so that the same step moves keys towards the data.
+    """
+    keys = np.array(KEYS[0])
+    rng = np.random.default_rng(0)
+    batch = QUERIES.astype(np.float64)
+    official, counts, _ = moved(keys, np.zeros(3), np.zeros((3, 2)), batch, rng)
+    assert np.allclose(counts, 0.1) or np.allclose(counts, 0.05)
+    mended, _, _ = moved(keys, np.ones(3), keys.copy(), batch, rng)
+    assert np.allclose(mended, 0.95 * keys + 0.05 * batch, atol=1e-4)
+    assert np.abs(official - keys).max() > np.abs(mended - keys).max()
+
+
+def test_a_dead_key_moves_and_stays_where_it_moved() -> None:
+    rng = np.random.default_rng(0)
+    keys = np.array([[0.0, 0], [100.0, 100]])
+    counts, sums = np.array([1.0, 1e-6]), np.array([[0.0, 0], [1e-4, 1e-4]])
+    batch = rng.uniform(1, 2, (20, 2))
+    keys, counts, sums = moved(keys, counts, sums, batch, rng)
+    assert any(np.allclose(keys[1], row) for row in batch)
+    place = keys[1].copy()
+    # Nothing falls to it in the next step, and it stays; the released code would take it back.
+    keys, _, _ = moved(keys, counts, sums, np.array([[-50.0, -50]] * 2), rng)
+    assert np.allclose(keys[1], place, atol=1e-3)
+
+
+def test_keys_come_to_lie_among_the_data() -> None:
+    rng = np.random.default_rng(1)
+    h = np.concatenate([rng.normal(c, 0.1, (100, 2)) for c in (-3, 0, 3)])
+    keys = learned_keys(h, 6, rng)
+    gaps = np.linalg.norm(keys[:, None] - h[None], axis=2).min(axis=1)
+    assert gaps.max() < 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 40))
+def test_addresses_depend_neither_on_the_batch_nor_on_the_order(seed: int, n: int) -> None:
+    book = default_codebook(D)
+    x = quantise(np.random.default_rng(seed).uniform(0, 6, (n, D)).astype(np.float32))
+    whole = book.addresses(x)
+    order = np.random.default_rng(seed + 1).permutation(n)
+    assert np.array_equal(book.addresses(x[order]), whole[order])
+    one = np.concatenate([book.addresses(x[i : i + 1]) for i in range(n)])
+    assert np.array_equal(one, whole)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_counts_know_no_order_and_can_be_added(seed: int) -> None:
+    x, y = build.features(40, D, 3, seed=seed)
+    order = np.random.default_rng(seed).permutation(40)
+    one, other = make_head("key-value", D), make_head("key-value", D)
+    one.learn_many(x, y)
+    for i in order:
+        other.learn_one(x[i], int(y[i]))
+    left, right = KeyValueHead(D), KeyValueHead(D)
+    left.learn_many(x[:20], y[:20])
+    right.learn_many(x[20:], y[20:])
+    both = left.merged_with(right)
+    probe, _ = build.features(20, D, 3, seed=seed + 1)
+
+    def by_uid(head: object) -> np.ndarray:
+        return head.predict_many(probe)[:, np.argsort(head.classes)]  # type: ignore[attr-defined]
+
+    assert np.array_equal(by_uid(one), by_uid(other))
+    assert np.array_equal(by_uid(one), by_uid(both))
+
+
+def test_only_counts_with_the_same_keys_are_merged() -> None:
+    with pytest.raises(IntegrityError, match="same keys"):
+        KeyValueHead(D).merged_with(KeyValueHead(D, codebook=default_codebook(D, seed=1)))
+
+
+def test_a_forgotten_class_leaves_the_bits_of_never_seen_through_a_folding_store(
+    tmp_path: Path,
+) -> None:
+    scorers = []
+    for classes in ((1, 2, 3), (1, 3)):
+        path = tmp_path / f"{len(classes)}.db"
+        with build.store(path, D, second_moment="counts", capacity_samples=20) as store:
+            learner = Learner(store, make_head("key-value", D))
+            x, y = build.features(600, D, 3)
+            for c in classes:
+                rows = x[y == c]
+                learner.learn_many([build.frame(f"part-{c}", i) for i in range(len(rows))], rows)
+            (n_folded,) = store.connection.execute("SELECT count(*) FROM class_stats").fetchone()
+            assert n_folded == len(classes)
+            if 2 in classes:
+                uid = store.class_uid("part-2")
+                with store.transaction():
+                    learner.head.forget(uid, store)
+                    store.delete_class(uid)
+            scorers.append(learner.head.scorer(store.names))
+            again = Learner(store, make_head("key-value", D))
+            build.assert_same(again.head.scorer(store.names), scorers[-1])
+    build.assert_same(*scorers)
+
+
+def test_unused_keys_do_not_vote() -> None:
+    book = plain_book([[[0.0, 0], [1, 0], [4, 0]]])
+    head = KeyValueHead(2, codebook=book)
+    head.learn_one(np.array([0.1, 0], np.float32), 1)
+    head.learn_one(np.array([4.1, 0], np.float32), 2)
+    # Key 1 is nearest to (1.2, 0), but no sample took it.
+    assert head.predict_many(np.array([[1.2, 0]], np.float32)).argmax() == 0
+
+
+def test_keys_are_hashed_kept_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with build.store(path, D, second_moment="counts") as store:
+        assert store.codebook is not None
+        assert store.codebook.digest == default_codebook(D).digest
+        assert store.codebook.digest != default_codebook(D, seed=1).digest
+        with store.transaction():
+            uid = store.add_class("part")
+            store.delete_class(uid)
+        assert store.connection.execute("SELECT count(*) FROM fixed").fetchone() == (1,)
+        store.connection.execute("UPDATE fixed SET digest = ?", ("0" * 64,))
+    with pytest.raises(IntegrityError, match="keys were changed"):
+        Store(path)
+
+
+def test_damaged_counts_are_found(tmp_path: Path) -> None:
+    from edgecl.heads.statistics import Moments
+
+    book = default_codebook(D)
+    x, _ = build.features(10, D, 3)
+    moments = Moments.of(quantise(x), book)
+    total, second = moments.pack(book)
+    back = Moments.unpack(10, total, second, book)
+    assert np.array_equal(back.second, moments.second)
+    for damaged in (second[:-4], second[:-8], b"\xff" * len(second)):
+        with pytest.raises(IntegrityError, match="damaged"):
+            Moments.unpack(10, total, damaged, book)
+
+
+def test_a_kept_scorer_is_small_and_scores_the_same() -> None:
+    head = make_head("key-value", D)
+    x, y = build.features(200, D, 3)
+    head.learn_many(x, y)
+    scorer = head.scorer({c: str(c) for c in head.classes})
+    arrays = scorer.arrays()
+    assert arrays["counts"].dtype == np.uint8
+    again = load_scorer(arrays, scorer.labels)
+    assert np.array_equal(again.scores(x), scorer.scores(x))
+    assert np.array_equal(again.scores(x), head.predict_many(x))
+    # At 1,752 features and ten classes with counts above 255 the kept arrays take 3 MB.
+    n_bytes = 1752 * 64 * 8 * 2 + 64 * 512 * 8 * 2 + 10 * 64 * 512 * 2
+    assert n_bytes < 8e6
+
+
+def test_an_sgd_step_equals_autograd() -> None:
+    head = KeyValueHead(D, values="sgd")
+    x, y = build.features(10, D, 3)
+    head.learn_many(x, y)
+    flat = head._flat(quantise(x))
+    n_codebooks = flat.shape[1]
+    values = torch.zeros(3, head._size, dtype=torch.float64, requires_grad=True)
+    logits = values[:, torch.from_numpy(flat)].mean(dim=2).T
+    place = {uid: k for k, uid in enumerate(head.classes)}
+    target = torch.tensor([place[int(v)] for v in y])
+    loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.1)
+    (gradient,) = torch.autograd.grad(loss, values)
+    norm = float(gradient.norm())
+    assert norm < 1
+    wanted = -0.3 * n_codebooks * gradient.numpy()
+    assert np.allclose(head._values, wanted, atol=1e-12)
+
+
+def test_sgd_learns_forgets_and_goes_on_from_a_store(tmp_path: Path) -> None:
+    x, y = build.features(150, D, 3)
+    with build.store(tmp_path / "s.db", D, second_moment="counts") as store:
+        learner = Learner(store, make_head("key-value", D, values="sgd"))
+        frames = [build.frame(f"part-{c}", i) for i, c in enumerate(y)]
+        learner.learn_many(frames, x)
+        labels = np.array([f"part-{c}" for c in y])
+        guesses = np.array(learner.labels)[learner.predict_many(x).argmax(axis=1)]
+        assert (guesses == labels).mean() > 0.95
+        again = Learner(store, make_head("key-value", D, values="sgd"))
+        assert np.array_equal(again.predict_many(x), learner.predict_many(x))
+        uid = store.class_uid("part-2")
+        with store.transaction():
+            learner.head.forget(uid, store)
+            store.delete_class(uid)
+            learner.save_state()
+        assert learner.head.forget_mode == "exact_retrain"
+        kept = y != 2
+        guesses = np.array(learner.labels)[learner.predict_many(x[kept]).argmax(axis=1)]
+        assert (guesses == labels[kept]).mean() > 0.95
+
+
+def test_keys_need_features_of_one_width() -> None:
+    rng = np.random.default_rng(0)
+    book = make_codebook(rng.uniform(0, 3, (100, 5)).astype(np.float32), n_codebooks=4, n_keys=8)
+    assert (book.n_codebooks, book.n_keys, book.num_features) == (4, 8, 5)
+    x = rng.uniform(0, 3, (300, 5)).astype(np.float32)
+    taken = np.unique(book.addresses(quantise(x))[:, 0])
+    assert len(taken) >= 6, "keys share the data"
+
+
+def test_the_command_makes_keys_from_a_source(tmp_path: Path) -> None:
+    folder = build.part_folder(tmp_path / "parts", 20)
+    home = tmp_path / "home"
+    small = ("--image-size", 32, "--backbone", "test_efficientnet", "--weights", "random")
+    done = build.run_edgecl(
+        "init", "--home", home, "--head", "key-value", "--keys", folder, *small, "--json"
+    )
+    assert build.last_json(done)["head"] == "key-value"
+    result = build.last_json(build.run_edgecl("train-stream", folder, "--home", home, "--json"))
+    assert result["learned"] == 80
+    assert (
+        build.run_edgecl("forget", "class", build.PARTS[0], "--home", home, "--verify").returncode
+        == 0
+    )
+    few = build.part_folder(tmp_path / "few", 3)
+    done = build.run_edgecl(
+        "init", "--home", tmp_path / "b", "--head", "key-value", "--keys", few, *small
+    )
+    assert done.returncode == 3
+    assert "too few for keys" in done.stderr
+    assert not (tmp_path / "b").exists()
+    done = build.run_edgecl("init", "--home", tmp_path / "c", "--keys", folder, *small)
+    assert done.returncode == 2
+    assert "leave it out" in done.stderr
+
+
+def test_a_home_of_another_head_says_how_to_get_keys(made_home: Path) -> None:
+    from edgecl.home import Home
+    from edgecl.learner import open_learner, open_store
+
+    device = Home(made_home)
+    with open_store(device, read_only=True) as store:
+        with pytest.raises(RequestError, match="edgecl init --head key-value"):
+            open_learner(device, store, head="key-value")
+        with pytest.raises(UsageError, match="unknown"):
+            make_head("keyvalue", D)
