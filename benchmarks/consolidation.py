@@ -5,7 +5,7 @@ of the test set tested, lite0 at 112 px. The frozen ridge learns the same pictur
 comparison, 1,200 a class). Settings were chosen on other pictures of the training set
 (docs/decisions/0009).
 
-Run: python benchmarks/consolidation.py [--bank mean|two|all] [--no-replay] [--views N] [--epochs N]
+Run: python benchmarks/consolidation.py [--bank mean|two|all] [--replay] [--views N] [--epochs N]
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     defaults = ConsolidationConfig()
     parser.add_argument("--bank", default=defaults.bank)
-    parser.add_argument("--no-replay", dest="replay", action="store_false")
+    parser.add_argument("--replay", action="store_true", help="earlier classes too")
     parser.add_argument("--views", type=int, default=defaults.views)
     parser.add_argument("--epochs", type=int, default=defaults.epochs)
     parser.add_argument("--kept", type=int, default=600, help="pictures a class")

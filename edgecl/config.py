@@ -114,7 +114,7 @@ class ConsolidationConfig:
 
     epochs: int = 4
     views: int = 1
-    replay: bool = True
+    replay: bool = False
     bank: str = "mean"
     seed: int = 0
 

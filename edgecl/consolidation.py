@@ -6,9 +6,9 @@ nothing, and all of it commits in one transaction with the record of which class
 Before that, old and new map are compared on pictures that neither the adapter nor the two compared
 heads saw; if accuracy on them falls, nothing is taken.
 
-Method: MOS (Sun et al. 2025, arXiv:2412.09441). Departures, by measurement (docs/decisions/0009):
-kept pictures of earlier classes are trained on too, and what predicts is the online head on the
-mean of the adapters, one forward pass.
+Method: MOS (Sun et al. 2025, arXiv:2412.09441). Departure, by measurement (docs/decisions/0009):
+what predicts is the online head on the mean of the adapters, one forward pass; MOS's own classifier
+is a setting.
 """
 
 from __future__ import annotations
