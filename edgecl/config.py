@@ -120,6 +120,11 @@ class ConsolidationConfig:
 
     def __post_init__(self) -> None:
         _positive("consolidation", self, "epochs", "views")
+        if self.epochs % self.views:
+            raise ConfigError(
+                f"consolidation.epochs = {self.epochs} must be a multiple of consolidation.views = "
+                f"{self.views}, so that every picture is looked at equally often"
+            )
         _one_of("consolidation.bank", self.bank, ("mean", "two", "all"))
         if self.seed < 0:
             raise ConfigError(f"consolidation.seed = {self.seed} must be 0 or more")

@@ -14,7 +14,8 @@ is a setting.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ from edgecl.home import Home
 from edgecl.learner import Learner, Say, change_map, embed_stored, keep_scorer
 from edgecl.replay.adapters import add_adapter, mean_adapter, task_adapters
 from edgecl.replay.store import Store
-from edgecl.runtime.adapters import digest_of, mean_of
+from edgecl.runtime.adapters import Adapter, digest_of, mean_of
 from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import decode
@@ -43,6 +44,8 @@ Labels = npt.NDArray[np.int64]
 # Of a class's kept pictures this share, at most so many, judges an adapter and trains none.
 _PROBE_SHARE = 0.1
 _PROBE_MOST = 100
+_PROBE_LEAST = 2
+_GOLDEN = 2_654_435_761
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +110,20 @@ def consolidate(
             "`edgecl train-stream SOURCE`"
         )
     rows = store.stored_samples()
+    lost = set(store.names) - {c for _, c in rows}
+    if lost:
+        raise RequestError(
+            f"no picture of {', '.join(store.names[c] for c in sorted(lost))} is kept, so a new "
+            "feature map would lose it; learn some again, or forget it"
+        )
     probe = probe_of(rows)
     trained_on = [
         (uid, c) for uid, c in rows if uid not in probe and (config.replay or c in session)
     ]
-    if len({c for _, c in trained_on}) < 2 or not probe:
+    if len({c for _, c in trained_on}) < 2 or len(probe) < _PROBE_LEAST:
         raise RequestError(
             f"{len(rows)} kept pictures of {len(session)} classes are too few to train an adapter; "
-            "expected two classes at least, one of them with ten pictures"
+            "expected two classes at least and some ten pictures of each"
         )
     network = adapt(backbone, rank=home.manifest.adapter_rank)
     owned = {c for task in bank for c in task.task}
@@ -144,33 +153,44 @@ def consolidate(
     embedding_seconds = time.perf_counter() - begin - training_seconds
 
     before, after = _judge(home, store, probe, features)
+    scorer = None
+    if config.bank != "mean":
+        adapters = [*(task.adapter for task in bank), trained.adapter]
+        tasks = [*(task.task for task in bank), session]
+        built = _Bank(home, store, engine, adapters, tasks, features)
+        after, scorer = built.accuracy(probe), built.scorer(frozenset())
     seconds = {**asdict(trained.seconds), "training": training_seconds}
     seconds["embedding"] = embedding_seconds
     accepted = after >= before
     adapter = None
     saw = {int(c): int(n) for c, n in zip(*np.unique(y, return_counts=True), strict=True)}
-    with store.transaction(changes_head=accepted):
-        if accepted:
-            adapter = add_adapter(
-                store,
-                trained.adapter,
-                saw=saw,
-                task=tuple(c for c in session if c not in owned),
-                body={
-                    "feature_map": home.manifest.feature_map,
-                    "training": asdict(training),
-                    "replay": config.replay,
-                    "n_probe": len(probe),
-                    "accuracy_before": before,
-                    "accuracy_after": after,
-                },
-            )
-            change_map(home, learner, digest_of(active), features)
-            if config.bank != "mean":
-                scorer = _bank_scorer(home, store, engine, config.bank, features)
-                keep_scorer(store, learner.head, scorer, bank=config.bank)
-            store.note_consolidation()
-        store.note_attempt()
+    try:
+        with store.transaction(changes_head=accepted):
+            if accepted:
+                adapter = add_adapter(
+                    store,
+                    trained.adapter,
+                    saw=saw,
+                    task=tuple(c for c in session if c not in owned),
+                    body={
+                        "feature_map": home.manifest.feature_map,
+                        "training": asdict(training),
+                        "replay": config.replay,
+                        "n_probe": len(probe),
+                        "accuracy_before": before,
+                        "accuracy_after": after,
+                        "step_before": store.consolidated_step,
+                        "class_before": store.attempted_class,
+                    },
+                )
+                change_map(home, learner, digest_of(active), features)
+                if scorer is not None:
+                    keep_scorer(store, learner.head, scorer, bank=config.bank)
+                store.note_consolidation(store.step)
+            store.note_attempt(max(store.names))
+    except BaseException:
+        learner.reload()
+        raise
     return Consolidated(
         accepted=accepted,
         adapter=adapter,
@@ -216,61 +236,74 @@ def check_backbone(home: Home, backbone: Backbone) -> None:
 
 
 def probe_of(rows: list[tuple[int, int]]) -> frozenset[int]:
-    """Choose the pictures that judge: a tenth of each class's, spread over its time.
+    """Choose the pictures that judge: about a tenth of each class's, at most 100.
+
+    A function of the uid alone, so that a picture that judges never trains in a later task.
 
     Args:
         rows: uid and class uid of all kept samples, oldest first.
     """
-    by_class: dict[int, list[int]] = {}
+    n_of: Counter[int] = Counter()
+    chosen = set()
     for uid, c in rows:
-        by_class.setdefault(c, []).append(uid)
-    chosen: set[int] = set()
-    for uids in by_class.values():
-        n = min(_PROBE_MOST, int(len(uids) * _PROBE_SHARE))
-        chosen.update(uids[int((i + 0.5) * len(uids) / n)] for i in range(n))
+        # Multiples of the golden ratio: spread evenly over the uids, every tenth or so.
+        if (uid * _GOLDEN) % 2**32 < _PROBE_SHARE * 2**32 and n_of[c] < _PROBE_MOST:
+            chosen.add(uid)
+            n_of[c] += 1
     return frozenset(chosen)
 
 
-def _bank_scorer(
-    home: Home,
-    store: Store,
-    engine: OnnxEngine,
-    kind: str,
-    features: Mapping[int, Float16],
-) -> BankScorer:
-    """Build MOS's classifier from the kept pictures; `features` are those under the mean."""
-    bank = task_adapters(store)
-    owner: dict[int, int] = {}
-    for number, task in enumerate(bank):
-        for c in task.task:
-            owner.setdefault(c, number if kind == "all" else min(number, 1))
-    task_of = {c: owner.get(c, 0) for c in store.names}
-    first = embed_stored(home, store, engine.with_adapters(bank[0].adapter))
-    own: dict[int, Float16] = {}
-    if kind == "two":
-        own = {
-            uid: first[uid] if task_of[c] == 0 else features[uid]
-            for uid, c in store.stored_samples()
-        }
-    else:
-        for number, task in enumerate(bank):
-            uids = [uid for uid, c in store.stored_samples() if task_of[c] == number]
-            own |= embed_stored(home, store, engine.with_adapters(task.adapter), uids=uids)
+class _Bank:
+    """MOS's classifier on the kept pictures, under every adapter that it wants."""
 
-    def by_class(of: Mapping[int, Float16]) -> dict[int, Float16]:
-        rows: dict[int, list[Float16]] = {c: [] for c in store.names}
-        for uid, c in store.stored_samples():
-            rows[c].append(of[uid])
-        return {c: np.array(part) for c, part in rows.items() if part}
+    def __init__(
+        self,
+        home: Home,
+        store: Store,
+        engine: OnnxEngine,
+        adapters: list[Adapter],
+        tasks: list[tuple[int, ...]],
+        features: Mapping[int, Float16],
+    ) -> None:
+        self._seed = home.config.consolidation.seed
+        self._names = dict(store.names)
+        self._rows = store.stored_samples()
+        is_pair = home.config.consolidation.bank == "two"
+        self._maps: list[Mapping[int, Float16]] = [
+            embed_stored(home, store, engine.with_adapters(adapter))
+            for adapter in (adapters[:1] if is_pair else adapters)
+        ]
+        if is_pair:
+            self._maps.append(features)
+        self._task_of = dict.fromkeys(store.names, 0)
+        for number, task in reversed(list(enumerate(tasks))):
+            for c in task:
+                self._task_of[c] = min(number, len(self._maps) - 1)
 
-    return bank_scorer(
-        by_class(first),
-        by_class(own),
-        task_of,
-        store.names,
-        n_maps=2 if kind == "two" else len(bank),
-        seed=home.config.consolidation.seed,
-    )
+    def scorer(self, but: frozenset[int]) -> BankScorer:
+        """Build the classifier without some pictures; a class of only those keeps them."""
+        kept: dict[int, list[int]] = {c: [] for c in self._names}
+        for uid, c in self._rows:
+            kept[c].append(uid)
+        kept = {c: [u for u in uids if u not in but] or uids for c, uids in kept.items()}
+        first, own = (
+            {c: np.array([self._maps[number(c)][uid] for uid in uids]) for c, uids in kept.items()}
+            for number in (lambda c: 0, self._task_of.__getitem__)
+        )
+        return bank_scorer(
+            first, own, self._task_of, self._names, n_maps=len(self._maps), seed=self._seed
+        )
+
+    def accuracy(self, probe: frozenset[int]) -> float:
+        """Return the accuracy on pictures of a classifier built without them."""
+        scorer = self.scorer(probe)
+        held_out = [(uid, c) for uid, c in self._rows if uid in probe]
+        x = np.array([np.concatenate([of[uid] for of in self._maps]) for uid, _ in held_out])
+        best = scorer.scores(x.astype(np.float32)).argmax(axis=1)
+        right = [
+            scorer.labels[i] == self._names[c] for i, (_, c) in zip(best, held_out, strict=True)
+        ]
+        return float(np.mean(right))
 
 
 def _judge(
@@ -308,13 +341,18 @@ class _Rows(Memory):
         self._x = np.array([features[uid] for uid, _ in rows])
         self._y = np.array([c for _, c in rows], dtype=np.int64)
 
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Uids of the classes, in the order in which they came."""
+        return tuple(sorted(set(self._y.tolist())))
+
     def moments(self, y: int) -> Moments:
         """Return the statistics of class y."""
         return Moments.of(self._x[self._y == y], self._kind)
 
     def all_moments(self) -> Mapping[int, Moments]:
-        """Return the statistics of every class."""
-        return {int(c): self.moments(int(c)) for c in dict.fromkeys(self._y.tolist())}
+        """Return the statistics of every class; each is made when it is asked for."""
+        return _Lazy(self.classes, self.moments)
 
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return all rows."""
@@ -334,17 +372,33 @@ class _Without(Memory):
     def moments(self, y: int) -> Moments:
         """Return the statistics of class y."""
         whole = self._store.moments(y)
-        return whole.minus(self._but.moments(y)) if y in self._but.all_moments() else whole
+        return whole.minus(self._but.moments(y)) if y in self._but.classes else whole
 
     def all_moments(self) -> Mapping[int, Moments]:
-        """Return the statistics of every class."""
-        return {c: self.moments(c) for c in self._store.names}
+        """Return the statistics of every class; each is made when it is asked for."""
+        return _Lazy(tuple(self._store.names), self.moments)
 
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return the kept samples but those."""
         x, y = self._store.stored_rows()
         kept = np.array([uid not in self._uids for uid, _ in self._store.stored_samples()])
         return x[kept], y[kept]
+
+
+class _Lazy(Mapping[int, Moments]):
+    """Statistics by class that are made one at a time: a Gram matrix is 25 MB."""
+
+    def __init__(self, classes: tuple[int, ...], of: Callable[[int], Moments]) -> None:
+        self._classes, self._of = classes, of
+
+    def __getitem__(self, uid: int) -> Moments:
+        return self._of(uid)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
 
 
 def _class_means(store: Store, classes: list[int]) -> Float32:

@@ -107,8 +107,12 @@ class Home:
         allow_fallback: bool = False,
     ) -> OnnxEngine:
         """Load the engine after its hash was checked; what is None comes from the settings."""
+        folder = self.path / ENGINE_FOLDER
+        if not (folder / self.manifest.engine).exists():
+            # Another process gave the home an engine that takes adapters since this was opened.
+            self.manifest = Manifest.load(folder)
         return OnnxEngine(
-            checked_engine(self.path / ENGINE_FOLDER, self.manifest),
+            checked_engine(folder, self.manifest),
             provider=provider or self.config.engine.provider,
             threads=threads or self.config.engine.threads,
             allow_fallback=allow_fallback,

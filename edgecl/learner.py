@@ -314,20 +314,21 @@ def open_predictor(
     Raises:
         NothingLearnedError: The home knows no class.
     """
-    with open_store(home, read_only=True) as store:
+    with open_store(home, read_only=True) as store, store.snapshot():
         if not store.names:
             raise NothingLearnedError(
                 f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
                 f"--home {home.path}` first"
             )
-        scorer = load_scorer(home, store)
-        engine = open_engine(
-            home, store, provider=provider, threads=threads, allow_fallback=allow_fallback
-        )
+        scorer = _scorer(home, store)
+        adapter = active_adapter(store)
+        chosen = [] if adapter is None else [adapter]
         if scorer.n_maps > 1:
             bank = [task.adapter for task in task_adapters(store)]
             chosen = [bank[0], mean_of(bank)] if store.bank == "two" else bank
-            engine = engine.with_adapters(*chosen)
+    engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+    if chosen:
+        engine = engine.with_adapters(*chosen)
     return Predictor(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
 
 
@@ -418,14 +419,19 @@ def load_scorer(home: Home, store: Store) -> Scorer:
     Weights are kept at the end of every run; they are out of date only after a run that was
     killed, or while another process learns.
     """
-    _check_head(home, store)
     with store.snapshot():
-        kept = store.load_head("scorer", home.config.head.name)
-        if kept is not None:
-            return scorer_of(kept, tuple(store.names[int(uid)] for uid in kept["classes"]))
-        head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
-        head.restore(store.all_moments(), store.load_head("state", head.name))
-        return head.scorer(store.names)
+        return _scorer(home, store)
+
+
+def _scorer(home: Home, store: Store) -> Scorer:
+    """Return what prediction needs; inside a snapshot."""
+    _check_head(home, store)
+    kept = store.load_head("scorer", home.config.head.name)
+    if kept is not None:
+        return scorer_of(kept, tuple(store.names[int(uid)] for uid in kept["classes"]))
+    head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
+    head.restore(store.all_moments(), store.load_head("state", head.name))
+    return head.scorer(store.names)
 
 
 def _check_head(home: Home, store: Store) -> None:

@@ -28,7 +28,7 @@ from edgecl.home import ENGINE_FOLDER, Home, make_home
 from edgecl.replay.store import create_store
 from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine
+from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine, flush
 
 from .parity import compare
 
@@ -90,6 +90,7 @@ def export_backbone(
         engine=name,
         adapter_rank=adapter_rank,
     )
+    flush(path)  # before the manifest names it
     manifest.save(folder)
     return manifest
 
@@ -143,7 +144,9 @@ def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> N
     folder, old = home.path / ENGINE_FOLDER, home.manifest
     name = "backbone-adapters.onnx" if old.engine == ENGINE_NAME else ENGINE_NAME
     home.manifest = export_backbone(backbone, folder, adapter_rank=rank, name=name)
-    (folder / old.engine).unlink()
+    for file in folder.glob("*.onnx"):
+        if file.name != name:
+            file.unlink()
 
 
 def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ class Manifest:
         text = json.dumps(values, indent=2, sort_keys=True)
         part = folder / f".{MANIFEST_NAME}.part"
         part.write_text(text + "\n", encoding="utf-8")
+        flush(part)
         part.replace(folder / MANIFEST_NAME)
+        flush(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -144,6 +147,15 @@ def checked_engine(folder: Path, manifest: Manifest) -> bytes:
             f"{manifest.engine_sha256[:12]}...; restore the file or run `edgecl init` anew"
         )
     return data
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk: a pulled plug keeps it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _file_name(value: Any) -> str:

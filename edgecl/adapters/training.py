@@ -8,7 +8,7 @@ few pictures, each picture rests correspondingly longer, and the strong views le
 one.
 
 What lies before the first adapter is the same in every step, so it is computed once and kept as
-float16 while memory allows, else once an epoch.
+float16 while memory allows, else once an epoch; augmented views are new in every epoch.
 """
 
 from __future__ import annotations
@@ -153,7 +153,14 @@ def _train(
     )
     old_means = torch.from_numpy(class_means)
     rng = np.random.default_rng([seed, 8])
-    centre, spread = _standard(cache, fast, tensors, len(y), rng, training.batch_size)
+
+    def scaled() -> list[torch.Tensor]:
+        return [
+            part * scale if name.endswith((".up", ".up_bias")) else part
+            for name, part in zip(network.shapes, tensors, strict=True)
+        ]
+
+    centre, spread = _standard(cache, fast, scaled(), len(y), rng, training.batch_size)
     weights = torch.zeros(len(classes), len(centre), requires_grad=True)
     bias = torch.zeros(len(classes), requires_grad=True)
     optimiser = torch.optim.AdamW(
@@ -170,11 +177,7 @@ def _train(
         for batch in batches:
             h, early = cache.take(batch)
             begin = time.perf_counter()
-            scaled = [
-                part * scale if name.endswith((".up", ".up_bias")) else part
-                for name, part in zip(network.shapes, tensors, strict=True)
-            ]
-            z = fast.suffix(h, early, scaled, dropout=training.dropout)
+            z = fast.suffix(h, early, scaled(), dropout=training.dropout)
             logits = (z - centre) / spread @ weights.T + bias
             target = target_all[[i for i, _ in batch]]
             loss = F.cross_entropy(logits, target)
@@ -266,20 +269,20 @@ def spreading_loss(z: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
 
 
 def consistency_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Return the mean divergence of the strong views from the weak one.
+    """Return how far the strong views' predictions are from the weak one's.
 
-    KL(p_0 || p_v), summed over classes, mean over pictures and strong views; view 0 is the target
-    and gets no gradient.
+    1 / (S (V - 1)) times the sum over samples and strong views of KL(p_0 || p_v); p_0, the weak
+    view, is the target and gets no gradient.
 
     Args:
-        logits: Shape (S, V, K), V at least 2.
-    """
-    from torch.nn import functional as F
+        logits: Shape (S, V, K), V at least 2, the weak view first.
 
-    target = F.log_softmax(logits[:, :1].detach(), dim=2)
-    others = F.log_softmax(logits[:, 1:], dim=2)
-    divergence = (target.exp() * (target - others)).sum(dim=2)  # (S, V - 1)
-    mean: torch.Tensor = divergence.mean()
+    Reference: Han et al. 2025, "Do Your Best and Get Enough Rest for Continual Learning", CVPR; the
+    released code divides by K besides, which the paper does not.
+    """
+    log_p = logits.log_softmax(dim=2)
+    anchor = log_p[:, :1].detach()
+    mean: torch.Tensor = (anchor.exp() * (anchor - log_p[:, 1:])).sum(dim=2).mean()
     return mean
 
 
@@ -351,7 +354,8 @@ class _Prefixes:
             for k, pair in enumerate(missing):
                 fresh[pair] = (h[k], early[k])
                 size = h[k].nbytes + early[k].nbytes
-                if size <= self._room:
+                # Strong views are drawn anew in every epoch and never come back.
+                if size <= self._room and pair[1] == 0:
                     self._room -= size
                     self._kept[pair] = (h[k].clone(), early[k].clone())
             self._seconds.prefix += time.perf_counter() - begin

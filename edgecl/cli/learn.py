@@ -55,7 +55,7 @@ def train_stream(
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
     from edgecl.cli.make import make
-    from edgecl.errors import SourceError
+    from edgecl.errors import SourceError, UsageError
     from edgecl.evaluation.progressive import (
         Progress,
         learn_stream,
@@ -91,6 +91,11 @@ def train_stream(
         consolidations: list[Consolidated] = []
         renew = None
         if consolidate_every is not None:
+            if len(frames) == 0:
+                raise UsageError(
+                    f"--consolidate-every needs a source that can be read again, {source} cannot; "
+                    "learn it first, then run `edgecl consolidate`"
+                )
             renew = _renewal(
                 device, learner, consolidate_every, weights, engine_options, consolidations
             )
@@ -156,6 +161,7 @@ def _renewal(
     """Return what `learn_stream` calls before new classes; it collects the outcomes in `done`."""
     from edgecl.cli.consolidate import consolidator
     from edgecl.consolidation import is_due
+    from edgecl.errors import RequestError
     from edgecl.learner import open_engine
 
     run = consolidator(device, learner, weights, None, engine_options)
@@ -163,7 +169,13 @@ def _renewal(
     def renew(name: str | None) -> Engine | None:
         if not is_due(learner.store, every, name):
             return None
-        done.append(run(lambda what, n, of: None))
+        try:
+            done.append(run(lambda what, n, of: None))
+        except RequestError as error:  # the stream goes on; the next new class asks again
+            say(f"not consolidated: {error}")
+            with learner.store.transaction(changes_head=False):
+                learner.store.note_attempt(max(learner.store.names))
+            return None
         if not done[-1].accepted:
             return None
         return open_engine(device, learner.store, **engine_options)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecl.adapters.training import consistency_loss
 from edgecl.errors import IntegrityError, MissingPackageError, NothingLearnedError
 from edgecl.heads.base import (
     Labels,
@@ -42,7 +43,7 @@ from edgecl.heads.base import (
 )
 from edgecl.heads.profile import BALANCED, Profile, profile_of
 from edgecl.heads.ridge import scale_of
-from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay, view_kl
+from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay
 from edgecl.heads.statistics import DIAGONAL, Moments, quantise
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64
@@ -372,7 +373,7 @@ def uer_loss(
         repeated = old_target.repeat_interleave(n_views)
         loss = loss + focal_cross_entropy(logits.flatten(0, 1), repeated, gamma)
         if view_weight and n_views > 1:
-            loss = loss + view_weight * view_kl(logits)
+            loss = loss + view_weight * consistency_loss(logits)
     return loss
 
 

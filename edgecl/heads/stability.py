@@ -61,23 +61,6 @@ def focal_weights(p: torch.Tensor, gamma: float) -> torch.Tensor:
     return (weights / weights.mean().clamp_min(1e-12)).clamp_max(HEAVIEST)
 
 
-def view_kl(logits: torch.Tensor) -> torch.Tensor:
-    """Return how far the strong views' predictions are from the weak one's.
-
-    1 / (S (V - 1)) times the sum over samples and strong views of KL(p_1 || p_v); p_1, the weak
-    view, is the target and gets no gradient.
-
-    Args:
-        logits: Shape (S, V, K), V at least 2, the weak view first.
-
-    Reference: "Do Your Best and Get Enough Rest for Continual Learning", CVPR 2025; the released
-    code divides by K besides, which the paper does not.
-    """
-    log_p = logits.log_softmax(dim=2)
-    anchor = log_p[:, :1].detach()
-    return (anchor.exp() * (anchor - log_p[:, 1:])).sum(dim=2).mean()
-
-
 def settled_rows(
     w: Float32,
     z: Float32,

@@ -46,7 +46,9 @@ def task_adapters(store: Store) -> list[TaskAdapter]:
     Raises:
         IntegrityError: One was changed.
     """
-    found = []
+    found: list[TaskAdapter] = []
+    if not store.has_adapters:
+        return found
     rows = store.connection.execute("SELECT uid, digest, body, data FROM adapters ORDER BY uid")
     for uid, digest, body, data in rows.fetchall():
         try:
@@ -128,12 +130,18 @@ def first_that_saw(store: Store, class_uid: int) -> int | None:
 def drop_adapters(store: Store, first: int) -> list[int]:
     """Delete an adapter and all later ones, which were trained on from it.
 
-    Inside a transaction, and features must be replaced in the same one.
+    Inside a transaction, and features must be replaced in the same one. What the first of them was
+    trained on waits for a consolidation again.
 
     Returns:
         Uids of the deleted adapters.
     """
-    uids = store.connection.execute("SELECT uid FROM adapters WHERE uid >= ?", (first,))
-    dropped = [int(uid) for (uid,) in uids]
+    rows = store.connection.execute(
+        "SELECT uid, body FROM adapters WHERE uid >= ? ORDER BY uid", (first,)
+    ).fetchall()
+    dropped = [int(uid) for uid, _ in rows]
+    before = json.loads(rows[0][1])
+    store.note_consolidation(int(before["step_before"]))
+    store.note_attempt(int(before["class_before"]))
     store.connection.execute("DELETE FROM adapters WHERE uid >= ?", (first,))
     return dropped

@@ -450,6 +450,11 @@ class Store:
         ).fetchall()
         return self._features([x for _, x in rows]), np.array([c for c, _ in rows], dtype=np.int64)
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether the file is of a schema that can hold adapters."""
+        return check_version(self.connection) >= 2
+
     def stored_samples(self) -> list[tuple[int, int]]:
         """Return uid and class uid of all kept samples, oldest first."""
         return [
@@ -499,15 +504,15 @@ class Store:
         self._load_classes()
         self.feature_map, self.adapter = feature_map, adapter
 
-    def note_consolidation(self) -> None:
-        """Note that what was learned until now had its consolidation; inside a transaction."""
-        self.consolidated_step = self.step
-        self._set_meta("consolidated_step", self.step)
+    def note_consolidation(self, step: int) -> None:
+        """Note until which step samples had their consolidation; inside a transaction."""
+        self.consolidated_step = step
+        self._set_meta("consolidated_step", step)
 
-    def note_attempt(self) -> None:
-        """Note that the classes until now had a consolidation, taken or not; in a transaction."""
-        self.attempted_class = max(self._names, default=0)
-        self._set_meta("attempted_class", self.attempted_class)
+    def note_attempt(self, class_uid: int) -> None:
+        """Note until which class one was tried, taken or not; inside a transaction."""
+        self.attempted_class = class_uid
+        self._set_meta("attempted_class", class_uid)
 
     def note_bank(self, kind: str) -> None:
         """Note which adapters the kept scorer wants; inside a transaction."""
@@ -623,7 +628,8 @@ class Store:
         self.connection.execute("DELETE FROM positions")
         self.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'samples'")
         self.step = 0
-        self.note_consolidation()
+        self.note_consolidation(0)
+        self.note_attempt(0)
 
     # Inside
 
@@ -661,6 +667,8 @@ class Store:
         self._stored_bytes = sum(self._sizes.values())
 
     def _read_codebook(self) -> Codebook | None:
+        if check_version(self.connection) < 2:  # opened read-only, before its migration
+            return None
         row = self.connection.execute(
             "SELECT digest, data FROM fixed WHERE name = ?", (_CODEBOOK,)
         ).fetchone()

@@ -86,7 +86,7 @@ def forget_class(
     needles = _needles(learner, uid, request.name) if verify else {}
     before = _fingerprint(head.scorer(store.names))
     first = first_that_saw(store, uid)
-    plan = None if first is None else _without_adapters(home, store, first)
+    plan = None if first is None else _without_adapters(home, store, first, uid)
     dropped: list[int] = []
     try:
         with store.transaction():
@@ -149,13 +149,14 @@ class _Plan:
     features: dict[int, Float16]
 
 
-def _without_adapters(home: Home, store: Store, first: int) -> _Plan:
-    """Embed the kept pictures under the map of the adapters before one."""
+def _without_adapters(home: Home, store: Store, first: int, class_uid: int) -> _Plan:
+    """Embed the kept pictures of all other classes under the map of the adapters before one."""
     mean = mean_adapter([task for task in task_adapters(store) if task.uid < first])
     engine = home.engine()
     if mean is not None:
         engine = engine.with_adapters(mean)
-    features = embed_stored(home, store, engine)
+    others = [uid for uid, c in store.stored_samples() if c != class_uid]
+    features = embed_stored(home, store, engine, uids=others)
     return _Plan(None if mean is None else digest_of(mean), features)
 
 

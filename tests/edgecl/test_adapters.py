@@ -197,6 +197,38 @@ def test_what_is_computed_anew_and_what_is_kept_give_the_same_adapter(vit: Backb
     assert all(np.allclose(kept[k], anew[k], atol=1e-6) for k in kept)
 
 
+def test_the_heads_standard_is_that_of_the_features_it_sees(vit: Backbone) -> None:
+    """A later adapter starts from an earlier one, whose scale counts in the standardisation."""
+    from edgecl.adapters import training as module
+
+    network = adapt(vit, rank=4)
+    rng = np.random.default_rng(0)
+    start = {k: rng.normal(0, 0.2, s).astype(np.float32) for k, s in network.shapes.items()}
+    x, y = two_colours(16, 32)
+    seen = []
+    original = module._standard
+
+    def noted(*arguments: object) -> object:
+        seen.append(original(*arguments))  # type: ignore[arg-type]
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_standard", noted)
+        train_adapter(
+            network,
+            lambda i, view: x[i],
+            y,
+            start=start,
+            earlier_mean=None,
+            class_means=np.zeros((0, vit.num_features), np.float32),
+            training=Training(epochs=1, batch_size=8),
+            seed=0,
+        )
+    with torch.inference_mode():
+        features = network(torch.from_numpy(x), tensors(start))
+    assert torch.allclose(seen[0][0], features.mean(dim=0), atol=2e-2)
+
+
 def test_training_leaves_the_backbone_as_it_was(vit: Backbone) -> None:
     before = {k: v.clone() for k, v in vit.model.state_dict().items()}
     trained(vit, Training(epochs=2, batch_size=8))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -339,16 +341,94 @@ def test_due_counts_new_classes_since_the_last_attempt(device: Home, backbone: B
         assert is_due(store, 2, None)
         assert not is_due(store, 3, None)
         with store.transaction(changes_head=False):
-            store.note_attempt()
+            store.note_attempt(max(store.names))
         assert not is_due(store, 2, build.PARTS[2])
 
 
-def test_the_probe_is_a_tenth_of_every_class() -> None:
-    rows = [(uid, uid % 3) for uid in range(90)] + [(100 + i, 7) for i in range(9)]
+def test_the_probe_is_about_a_tenth_of_every_class_and_stays() -> None:
+    rows = [(uid, uid % 3) for uid in range(900)]
     probe = probe_of(rows)
-    assert len(probe) == 9
-    assert all(sum(uid % 3 == c for uid in probe) == 3 for c in range(3))
+    for c in range(3):
+        assert 20 <= sum(uid % 3 == c for uid in probe) <= 40
+    fewer = probe_of(rows[::2])
+    assert fewer == {uid for uid in probe if uid % 2 == 0}
     assert len(probe_of([(uid, 1) for uid in range(5000)])) == 100
+
+
+def test_what_was_left_by_a_forget_is_consolidated_again(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    """Forgetting a class of a later adapter never leaves one that a forgotten class shaped."""
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:3], 10))
+        learner, _ = run(device, store, backbone)
+        forget_class(device, learner, ForgetRequest(build.PARTS[0]))
+        assert [store.names[c] for c in store.classes_since(store.consolidated_step)] == list(
+            build.PARTS[1:3]
+        )
+        learner, done = run(device, store, backbone)
+        assert done.classes == build.PARTS[1:3]
+        forgotten = forget_class(device, learner, ForgetRequest(build.PARTS[1]))
+        assert forgotten.receipt.body["mode"] == "exact_retrain"
+        assert forgotten.receipt.body["adapters"] == [done.adapter]
+
+
+def test_a_class_without_a_kept_picture_is_not_given_up(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:3], 10))
+        with store.transaction():
+            uid = store.class_uid(build.PARTS[2])
+            store.connection.execute("UPDATE samples SET is_stored = 0 WHERE class_uid = ?", (uid,))
+        with pytest.raises(RequestError, match=f"no picture of {build.PARTS[2]} is kept"):
+            run(device, store, backbone)
+
+
+def test_a_bank_is_judged_as_what_predicts(
+    device: Home, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_settings(device, bank="two")
+    monkeypatch.setattr(edgecl.consolidation._Bank, "accuracy", lambda *_: 0.1)
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 20))
+        _, done = run(device, store, backbone)
+        assert (done.accepted, done.accuracy_after) == (False, 0.1)
+
+
+def test_a_failed_commit_leaves_head_and_store_together(
+    device: Home, backbone: Backbone, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    with open_store(device) as store:
+        learner = open_learner(device, store)
+        teach(device, learner, device.engine(), frames(build.PARTS[:2], 10))
+        x = store.stored_rows()[0].astype(np.float32)
+        learner.settle()
+        before = learner.predict_many(x)
+        monkeypatch.setattr(Store, "note_attempt", broken)
+        with pytest.raises(OSError, match="disk full"):
+            consolidate(device, learner, backbone, device.engine(), training=QUICK)
+        assert np.allclose(learner.predict_many(x), before, atol=1e-6)
+        assert store.adapter is None
+
+
+def test_a_stream_that_cannot_be_consolidated_goes_on(
+    adapted_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    home = copy_of(adapted_home)
+    folder = build.part_folder(tmp_path / "parts", 1)
+    done = build.run_edgecl(
+        "train-stream", folder, "--home", home, "--consolidate-every", 2, "--json"
+    )
+    result = build.last_json(done)
+    assert (result["learned"], result["consolidations"]) == (4, [])
+    assert "not consolidated" in done.stderr
+    done = build.run_edgecl("train-stream", "-", "--home", home, "--consolidate-every", 2, stdin="")
+    assert done.returncode == 2
+    assert "can be read again" in done.stderr
 
 
 def test_the_command_makes_an_engine_that_takes_adapters(
@@ -388,3 +468,15 @@ def test_a_stream_consolidates_between_classes(
     assert len(result["consolidations"]) == 2
     score = build.last_json(build.run_edgecl("evaluate", folder, "--home", home, "--json"))
     assert score["accuracy"] > 0.9
+    # Prediction under an adapter needs no torch.
+    code = (
+        "import sys; from pathlib import Path; from edgecl import Home; "
+        "from edgecl.learner import open_predictor; "
+        "predictor = open_predictor(Home(Path(sys.argv[1]))); "
+        "print(predictor.predict(sys.argv[2]).label, 'torch' in sys.modules)"
+    )
+    picture = folder / build.PARTS[1] / "003.jpg"
+    out = subprocess.run(
+        [sys.executable, "-c", code, home, picture], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.split() == [build.PARTS[1], "False"]

@@ -10,6 +10,7 @@ import torch
 
 import build
 from build import ListMemory
+from edgecl.adapters.training import consistency_loss
 from edgecl.errors import UsageError
 from edgecl.heads.cosine import TEMPERATURE, UerHead, cosine, uer_loss
 from edgecl.heads.profile import PLAIN
@@ -18,7 +19,6 @@ from edgecl.heads.stability import (
     focal_weights,
     settled_rows,
     slow_decay,
-    view_kl,
 )
 from edgecl.heads.statistics import DIAGONAL
 
@@ -127,7 +127,7 @@ def test_an_average_of_what_does_not_move_goes_there() -> None:
 def test_views_are_drawn_to_the_weak_one_and_not_back() -> None:
     # Numeric check: anchor (.9, .1), view (.6, .4): KL 0.226289, gradient p_view - p_anchor.
     logits = torch.log(torch.tensor([[[0.9, 0.1], [0.6, 0.4]]])).requires_grad_(True)
-    loss = view_kl(logits)
+    loss = consistency_loss(logits)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert loss.item() == pytest.approx(0.226289, abs=1e-6)
     torch.testing.assert_close(gradient, torch.tensor([[[0.0, 0.0], [-0.3, 0.3]]]))
@@ -138,9 +138,9 @@ def test_the_agreement_is_a_mean_over_samples_and_strong_views_and_stays_finite(
     p = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5]])
     same = p[[0, 0]]
     logits = torch.log(torch.stack([torch.cat([p, p[:1]]), torch.cat([same, same[:1]])]))
-    assert view_kl(logits).item() == pytest.approx(0.634897 / 4, abs=1e-6)
+    assert consistency_loss(logits).item() == pytest.approx(0.634897 / 4, abs=1e-6)
     far = torch.tensor([[[500.0, 0.0], [0.0, 500.0]]])
-    assert torch.isfinite(view_kl(far))
+    assert torch.isfinite(consistency_loss(far))
 
 
 def stream(head: UerHead, start: int, stop: int) -> None:

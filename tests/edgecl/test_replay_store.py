@@ -15,6 +15,7 @@ import build
 from edgecl.errors import FeatureMapError, IntegrityError, ShapeError, StoreError, UnknownClassError
 from edgecl.heads.statistics import FULL, Moments, fold_limit, quantise
 from edgecl.replay import schema
+from edgecl.replay.adapters import task_adapters
 from edgecl.replay.sampling import class_to_evict
 from edgecl.replay.store import Position, Store
 
@@ -310,6 +311,9 @@ def test_a_store_of_the_first_schema_gets_the_tables_of_the_second(tmp_path: Pat
         connection.execute("DROP INDEX samples_by_due")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
+    with Store(path, read_only=True) as store:
+        assert store.codebook is None
+        assert task_adapters(store) == []
     with Store(path) as store:
         found = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
         assert sorted(found) == sorted(wanted)
