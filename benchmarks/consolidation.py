@@ -103,7 +103,7 @@ def main() -> None:
                 print(f"| frozen ridge | {last:.4f} | | {seconds:.0f} |")
             else:
                 parts = {name: sum(o.parts[name] for o in outcomes) for name in outcomes[0].parts}
-                print(f"| {settings} | {last:.4f} | {forgetting(matrix)[-1]:.4f} | {seconds:.0f} |")
+                print(f"| {settings} | {last:.4f} | {forgetting(matrix):.4f} | {seconds:.0f} |")
                 print("accepted: " + ", ".join(str(o.accepted) for o in outcomes))
                 total = parts["training"]
                 shares = ", ".join(f"{n} {s:.0f} s ({s / total:.0%})" for n, s in parts.items())
