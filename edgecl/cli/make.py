@@ -38,8 +38,8 @@ def init(
     keys: Annotated[
         str | None,
         typer.Option(
-            help="Source of pictures for the keys of key-value, labels ignored; without it keys "
-            "come from no data."
+            help="Pictures for the keys of key-value, labels ignored; none that may have to be "
+            "forgotten. Without it keys come from no data."
         ),
     ] = None,
     adapters: Annotated[
