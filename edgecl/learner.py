@@ -260,7 +260,7 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
                 f"this home learns with the head {home.config.head.name}; {name} needs a home of "
                 f"its own: `edgecl init --head {name} --home DIR`"
             )
-        if HEADS[name].second_moment == COUNTS:
+        if name in HEADS and HEADS[name].second_moment == COUNTS:
             raise RequestError(
                 f"the head {name} needs keys, which are made with its home: "
                 f"`edgecl init --head {name} --home DIR`"

@@ -45,7 +45,8 @@ def make_codebook(
         width: Values k of a projected feature.
         epochs: Passes over the features.
     """
-    rows = quantise(np.asarray(features)).astype(np.float64)
+    quantised = quantise(features)
+    rows = quantised.astype(np.float64)
     rng = np.random.default_rng([seed, 10])
     mean = rows.mean(axis=0)
     scale = scale_of(rows.var(axis=0))
@@ -60,7 +61,7 @@ def make_codebook(
     blank = np.zeros((n_codebooks, n_keys, width), np.int16)
     book = Codebook(projection, float(unit), offset, blank)
     h = np.concatenate(
-        [book.project(quantise(part)) for part in np.array_split(features, 1 + len(rows) // _BATCH)]
+        [book.project(quantised[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
     )
     keys = np.empty((n_codebooks, n_keys, width))
     for c in range(n_codebooks):

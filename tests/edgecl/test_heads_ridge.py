@@ -137,7 +137,7 @@ def test_quantised_values_lie_on_the_grid_and_near_the_input(values: list[float]
 def test_moments_survive_packing_and_add_exactly(kind: str) -> None:
     x = quantise(build.features(50, D)[0])
     whole, a, b = Moments.of(x, kind), Moments.of(x[:20], kind), Moments.of(x[20:], kind)
-    again = Moments.unpack(whole.n, *whole.pack(), kind)
+    again = Moments.unpack(whole.n, *whole.pack(kind), kind)
     for got in (again, a.plus(b)):
         assert got.n == 50
         assert np.array_equal(got.total, whole.total)
@@ -150,5 +150,5 @@ def test_moments_survive_packing_and_add_exactly(kind: str) -> None:
 def test_folded_statistics_are_never_larger_than_the_rows_they_replace() -> None:
     for d in (64, 1280, 1752):
         n = fold_limit(d, FULL)
-        packed = sum(len(part) for part in Moments.empty(d, FULL).pack())
+        packed = sum(len(part) for part in Moments.empty(d, FULL).pack(FULL))
         assert packed <= n * d * 2 < packed + 2 * d
