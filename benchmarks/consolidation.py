@@ -5,7 +5,7 @@ of the test set tested, lite0 at 112 px. The frozen ridge learns the same pictur
 comparison, 1,200 a class). Settings were chosen on other pictures of the training set
 (docs/decisions/0009).
 
-Run: python benchmarks/consolidation.py [--bank mean|two|all] [--replay] [--views N] [--epochs N]
+Run: python benchmarks/consolidation.py [--bank last|mean|two|all] [--no-replay] [--merge SHARE] [--views N] [--epochs N]
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ def main() -> None:
     test = fashion_data.frames(tx, ty, np.arange(n_test))
     labels = np.array([frame.label for frame in test])
     settings = ConsolidationConfig(
-        epochs=options.epochs, views=options.views, replay=options.replay, bank=options.bank
+        epochs=options.epochs,
+        views=options.views,
+        replay=options.replay,
+        merge=options.merge,
+        bank=options.bank,
     )
     taps = () if options.no_taps else None
     backbone = load_backbone(image_size=112, taps=taps)
@@ -116,7 +120,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     defaults = ConsolidationConfig()
     parser.add_argument("--bank", default=defaults.bank)
-    parser.add_argument("--replay", action="store_true", help="earlier classes too")
+    parser.add_argument("--no-replay", dest="replay", action="store_false")
+    parser.add_argument("--merge", type=float, default=defaults.merge)
     parser.add_argument("--views", type=int, default=defaults.views)
     parser.add_argument("--epochs", type=int, default=defaults.epochs)
     parser.add_argument("--kept", type=int, default=600, help="pictures a class")

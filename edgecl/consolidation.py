@@ -1,14 +1,14 @@
 """Consolidation: the slow path, which trains an adapter on the kept pictures.
 
-What a session taught is trained into a new adapter (edgecl/adapters/training.py); the mean of all
-adapters becomes the feature map, every kept picture is embedded anew, the head learns them from
+What a session taught is trained into a new adapter (edgecl/adapters/training.py), which becomes part
+of the feature map; every kept picture is embedded anew, the head learns them from
 nothing, and all of it commits in one transaction with the record of which classes the adapter saw.
 Before that, old and new map are compared on pictures that neither the adapter nor the two compared
 heads saw; if accuracy on them falls, nothing is taken.
 
-Method: MOS (Sun et al. 2025, arXiv:2412.09441). Departure, by measurement (docs/decisions/0009):
-what predicts is the online head on the mean of the adapters, one forward pass; MOS's own classifier
-is a setting.
+Method: MOS (Sun et al. 2025, arXiv:2412.09441). Departures, by measurement (docs/decisions/0009):
+kept pictures of earlier classes are trained on too, without MOS's merge, and what predicts is the
+online head on the newest adapter, one forward pass. MOS as published is a matter of settings.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def consolidate(
     begin = time.perf_counter()
     store, config = learner.store, home.config.consolidation
     check_backbone(home, backbone)
-    training = training or Training(epochs=config.epochs, views=config.views)
+    training = training or Training(epochs=config.epochs, views=config.views, merge=config.merge)
     bank = task_adapters(store)
     session = store.classes_since(store.consolidated_step)
     if not session:
@@ -148,13 +148,15 @@ def consolidate(
         on_epoch=lambda epoch: say("training", epoch, training.epochs),
     )
     training_seconds = time.perf_counter() - begin
-    active = mean_of([*(task.adapter for task in bank), trained.adapter])
+    active = trained.adapter
+    if config.bank != "last":
+        active = mean_of([*(task.adapter for task in bank), trained.adapter])
     features = embed_stored(home, store, engine.with_adapters(active), say=say)
     embedding_seconds = time.perf_counter() - begin - training_seconds
 
     before, after = _judge(home, store, probe, features)
     scorer = None
-    if config.bank != "mean":
+    if config.bank in ("two", "all"):
         adapters = [*(task.adapter for task in bank), trained.adapter]
         tasks = [*(task.task for task in bank), session]
         built = _Bank(home, store, engine, adapters, tasks, features)

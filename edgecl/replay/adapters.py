@@ -1,7 +1,7 @@
 """Trained adapters in the store: one row a task, and T(c), which classes each of them saw.
 
-The adapter in use is the mean of all, a pure function of the rows; the store's feature map carries
-its hash.
+The adapter in use is the last one or the mean of all, a pure function of the rows; the store's
+feature map carries its hash.
 """
 
 from __future__ import annotations
@@ -84,13 +84,24 @@ def active_adapter(store: Store) -> Adapter | None:
     """
     if store.adapter is None:
         return None
-    mean = mean_adapter(task_adapters(store))
-    if mean is None or digest_of(mean) != store.adapter:
-        raise IntegrityError(
-            "the store's adapters are not those that made its features; restore the home from a "
-            "backup"
-        )
-    return mean
+    bank = task_adapters(store)
+    for kind in ("last", "mean"):
+        adapter = chosen_adapter(bank, kind)
+        if adapter is not None and digest_of(adapter) == store.adapter:
+            return adapter
+    raise IntegrityError(
+        "the store's adapters are not those that made its features; restore the home from a backup"
+    )
+
+
+def chosen_adapter(bank: Sequence[TaskAdapter], kind: str) -> Adapter | None:
+    """Return what a bank's features are made with, or None without any adapter.
+
+    Args:
+        bank: The adapters, oldest first.
+        kind: `last`, or any other word for their mean; see `ConsolidationConfig.bank`.
+    """
+    return bank[-1].adapter if bank and kind == "last" else mean_adapter(bank)
 
 
 def mean_adapter(bank: Sequence[TaskAdapter]) -> Adapter | None:

@@ -14,7 +14,7 @@ import edgecl
 from edgecl.heads import make_head_of
 from edgecl.home import Home
 from edgecl.learner import Learner, change_map, embed_stored, save_scorer
-from edgecl.replay.adapters import drop_adapters, first_that_saw, mean_adapter, task_adapters
+from edgecl.replay.adapters import chosen_adapter, drop_adapters, first_that_saw, task_adapters
 from edgecl.replay.schema import TABLES
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import digest_of
@@ -151,13 +151,14 @@ class _Plan:
 
 def _without_adapters(home: Home, store: Store, first: int, class_uid: int) -> _Plan:
     """Embed the kept pictures of all other classes under the map of the adapters before one."""
-    mean = mean_adapter([task for task in task_adapters(store) if task.uid < first])
+    left = [task for task in task_adapters(store) if task.uid < first]
+    adapter = chosen_adapter(left, home.config.consolidation.bank)
     engine = home.engine()
-    if mean is not None:
-        engine = engine.with_adapters(mean)
+    if adapter is not None:
+        engine = engine.with_adapters(adapter)
     others = [uid for uid, c in store.stored_samples() if c != class_uid]
     features = embed_stored(home, store, engine, uids=others)
-    return _Plan(None if mean is None else digest_of(mean), features)
+    return _Plan(None if adapter is None else digest_of(adapter), features)
 
 
 def finish_erasures(store: Store) -> list[dict[str, Any]]:
