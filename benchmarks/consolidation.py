@@ -5,7 +5,7 @@ of the test set tested, lite0 at 112 px. The frozen ridge learns the same pictur
 comparison, 1,200 a class). Settings were chosen on other pictures of the training set
 (docs/decisions/0009).
 
-Run: python benchmarks/consolidation.py [--bank last|mean|two|all] [--no-replay] [--merge SHARE] [--views N] [--epochs N]
+Run: python benchmarks/consolidation.py [--bank last|mean|two|all] [--no-replay] [--merge SHARE]
 """
 
 from __future__ import annotations

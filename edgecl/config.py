@@ -109,8 +109,9 @@ class ConsolidationConfig:
         merge: Share of the mean of the earlier adapters that is mixed into a new one after every
             step, below 1; MOS has 0.1.
         bank: What predicts after a consolidation: `last` (the head on the newest adapter, one
-            forward pass), `mean` (the head on the mean of all adapters, one pass), `two` (MOS's classifier on the first adapter and the mean, two passes)
-            or `all` (on every task's adapter, one pass each), until something is learned again.
+            forward pass), `mean` (the head on the mean of all adapters, one pass), `two` (MOS's
+            classifier on the first adapter and the mean, two passes) or `all` (on every task's
+            adapter, one pass each), until something is learned again.
         seed: Seed of how an adapter starts and of the order of the pictures.
     """
 

@@ -1,8 +1,8 @@
 """Consolidation: the slow path, which trains an adapter on the kept pictures.
 
-What a session taught is trained into a new adapter (edgecl/adapters/training.py), which becomes part
-of the feature map; every kept picture is embedded anew, the head learns them from
-nothing, and all of it commits in one transaction with the record of which classes the adapter saw.
+What a session taught is trained into a new adapter (edgecl/adapters/training.py), which becomes
+part of the feature map; every kept picture is embedded anew, the head learns them from nothing, and
+all of it commits in one transaction with the record of which classes the adapter saw.
 Before that, old and new map are compared on pictures that neither the adapter nor the two compared
 heads saw; if accuracy on them falls, nothing is taken.
 
