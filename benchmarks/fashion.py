@@ -29,11 +29,11 @@ from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook, make_codebook
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE, scale_of
-from edgecl.heads.statistics import quantise
 from edgecl.home import Home
 from edgecl.learner import open_learner
 from edgecl.replay.store import Store, create_store
 from edgecl.runtime.codebook import Codebook
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.types import Frame
 

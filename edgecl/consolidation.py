@@ -148,16 +148,14 @@ def consolidate(
         on_epoch=lambda epoch: say("training", epoch, training.epochs),
     )
     training_seconds = time.perf_counter() - begin
-    active = trained.adapter
-    if config.bank != "last":
-        active = mean_of([*(task.adapter for task in bank), trained.adapter])
+    adapters = [*(task.adapter for task in bank), trained.adapter]
+    active = trained.adapter if config.bank == "last" else mean_of(adapters)
     features = embed_stored(home, store, engine.with_adapters(active), say=say)
     embedding_seconds = time.perf_counter() - begin - training_seconds
 
     before, after = _judge(home, store, probe, features)
     scorer = None
     if config.bank in ("two", "all"):
-        adapters = [*(task.adapter for task in bank), trained.adapter]
         tasks = [*(task.task for task in bank), session]
         built = _Bank(home, store, engine, adapters, tasks, features)
         after, scorer = built.accuracy(probe), built.scorer(frozenset())

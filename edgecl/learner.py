@@ -27,13 +27,14 @@ from edgecl.errors import (
 )
 from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head, Labels
-from edgecl.heads.statistics import COUNTS, quantise
+from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.store import Position, Store
 from edgecl.replay.view_batch import rest_of, views_of
 from edgecl.runtime.adapters import mean_of
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.preprocess import Preprocessing, encode_png, picture_of, shrink

@@ -13,6 +13,7 @@ from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError
 from edgecl.types import Float32, Float64
 
 from .codebook import Codebook
+from .grid import quantise
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -79,12 +80,7 @@ class LinearScorer:
 
     def scores(self, x: Float32) -> Float64:
         """Return raw scores (N, K) of features (N, D); see `Scorer.scores`."""
-        if not self.labels:
-            raise NothingLearnedError(
-                "nothing was learned yet; run `edgecl train-stream SOURCE` first"
-            )
-        if x.ndim != 2 or x.shape[1] != len(self.weights):
-            raise ShapeError(f"features are {x.shape}; expected (N, {len(self.weights)})")
+        _check(self.labels, x, len(self.weights))
         scores: Float64 = x.astype(np.float64) @ self.weights + self.bias  # (N, K)
         return scores
 
@@ -137,14 +133,11 @@ class KeyValueScorer:
 
     def scores(self, x: Float32) -> Float64:
         """Return mean log shares, or mean values, (N, K); see `Scorer.scores`."""
-        if not self.labels:
-            raise NothingLearnedError(
-                "nothing was learned yet; run `edgecl train-stream SOURCE` first"
-            )
         book = self.codebook
+        _check(self.labels, x, book.num_features)
         used = self.counts.any(axis=0).reshape(book.n_codebooks, book.n_keys)
         steps = np.arange(book.n_codebooks) * book.n_keys
-        flat = book.addresses(_on_grid(x), used) + steps  # (N, C)
+        flat = book.addresses(quantise(x), used) + steps  # (N, C)
         if self.values is not None:
             means: Float64 = self.values[:, flat].mean(axis=2).T
             return means
@@ -312,12 +305,7 @@ class ProjectedScorer:
 
     def scores(self, x: Float32) -> Float64:
         """Return cosines (N, K) of features (N, D); see `Scorer.scores`."""
-        if not self.labels:
-            raise NothingLearnedError(
-                "nothing was learned yet; run `edgecl train-stream SOURCE` first"
-            )
-        if x.ndim != 2 or x.shape[1] != len(self.mean):
-            raise ShapeError(f"features are {x.shape}; expected (N, {len(self.mean)})")
+        _check(self.labels, x, len(self.mean))
         z = (x.astype(np.float64) - self.mean) / self.scale
         hidden = np.maximum(z @ self.down.T + self.down_bias, 0)  # (N, R)
         h = z + hidden @ self.up.T
@@ -403,11 +391,12 @@ def nearest_simplex(scores: Float64) -> Float64:
     return nearest
 
 
-def _on_grid(x: Float32) -> Float32:
-    """Round features to the grid on which they are learned; see edgecl/heads/statistics.py."""
-    limit = np.float32(np.finfo(np.float16).max)
-    half = np.clip(x, -limit, limit).astype(np.float16).astype(np.float32)
-    return (np.round(half * np.float32(4096)) / np.float32(4096)).astype(np.float32)
+def _check(labels: tuple[str, ...], x: Float32, num_features: int) -> None:
+    """Check that there is a class, and that features are (N, D)."""
+    if not labels:
+        raise NothingLearnedError("nothing was learned yet; run `edgecl train-stream SOURCE` first")
+    if x.ndim != 2 or x.shape[1] != num_features:
+        raise ShapeError(f"features are {x.shape}; expected (N, {num_features})")
 
 
 def _word(text: str) -> npt.NDArray[np.uint8]:

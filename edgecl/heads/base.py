@@ -6,7 +6,7 @@ contract tests in tests/contracts run every check on every head of `HEADS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -166,3 +166,19 @@ def checked_pair(
 def unknown_class(y: int) -> UnknownClassError:
     """Return the error for a class uid that a head does not hold."""
     return UnknownClassError(f"class uid {y} was never learned by this head; nothing was changed")
+
+
+# When a class was forgotten the rest is learned anew from the stored samples: five passes, fewer
+# when many are stored, so that the time is bounded.
+_RELEARN_PASSES = 5
+_RELEARN_SAMPLES = 10_000
+
+
+def relearn_batches(
+    n: int, *, batch_size: int, n_replay: int, rng: np.random.Generator
+) -> Iterator[tuple[Labels, Labels]]:
+    """Yield places of n stored samples to learn anew: a batch, and those to replay beside it."""
+    for _ in range(max(1, min(_RELEARN_PASSES, _RELEARN_SAMPLES // max(1, n)))):
+        order = rng.permutation(n)
+        for start in range(0, n, batch_size):
+            yield order[start : start + batch_size], rng.permutation(n)[:n_replay]

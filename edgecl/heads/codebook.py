@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgecl.heads.ridge import scale_of
-from edgecl.heads.statistics import GRID, quantise
 from edgecl.runtime.codebook import PROJECTED_GRID, PROJECTION_BITS, Codebook
+from edgecl.runtime.grid import GRID, quantise
 from edgecl.types import Float16, Float32, Float64
 
 N_CODEBOOKS, N_KEYS, WIDTH = 64, 512, 8

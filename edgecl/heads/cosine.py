@@ -39,12 +39,14 @@ from edgecl.heads.base import (
     State,
     checked_pair,
     checked_rows,
+    relearn_batches,
     unknown_class,
 )
 from edgecl.heads.profile import BALANCED, Profile, profile_of
 from edgecl.heads.ridge import scale_of
 from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay
-from edgecl.heads.statistics import DIAGONAL, Moments, quantise
+from edgecl.heads.statistics import DIAGONAL, Moments, diagonal_arrays, diagonal_moments
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64
 
@@ -56,10 +58,6 @@ LEARNING_RATE = 1.0
 STEPS = 3
 # The authors' PCR code keeps a cosine finite with this.
 EPSILON = 1e-6
-# When a class was forgotten the rest is learned anew from the stored samples: five passes, fewer
-# when many are stored, so that it takes about two seconds at most.
-RELEARN_PASSES = 5
-RELEARN_SAMPLES = 10_000
 # Updates before views are asked to agree: while the head is untrained there is nothing to agree on.
 VIEWS_AFTER = 200
 
@@ -185,35 +183,18 @@ class UerHead:
         self._sum = self._total()
         self._mean, self._scale = self._standard()
         rng = np.random.default_rng([self._seed, 1])
-        n_fitting = RELEARN_SAMPLES // max(1, len(labels))
-        for _ in range(max(1, min(RELEARN_PASSES, n_fitting))):
-            order = rng.permutation(len(labels))
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                beside = rng.permutation(len(labels))[: self.n_replay]
-                self._step(x[batch], labels[batch], (x[beside], labels[beside]))
+        for batch, beside in relearn_batches(
+            len(labels), batch_size=self.batch_size, n_replay=self.n_replay, rng=rng
+        ):
+            self._step(x[batch], labels[batch], (x[beside], labels[beside]))
 
     def state(self) -> State:
         """Return rows and statistics."""
-        d = self.num_features
-        moments = list(self._moments.values())
-        return {
-            "classes": np.array(self.classes, dtype=np.int64),
-            **self.saved_state(),
-            "counts": np.array([m.n for m in moments], dtype=np.int64),
-            "totals": np.array([m.total for m in moments]).reshape(-1, d),
-            "seconds": np.array([m.second for m in moments]).reshape(-1, d),
-        }
+        return diagonal_arrays(self._moments, self.num_features) | self.saved_state()
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over what `state` returned."""
-        moments = {
-            int(c): Moments(int(n), np.array(total), np.array(second))
-            for c, n, total, second in zip(
-                state["classes"], state["counts"], state["totals"], state["seconds"], strict=True
-            )
-        }
-        self.restore(moments, dict(state))
+        self.restore(diagonal_moments(state), dict(state))
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Take over the statistics and the rows of the last commit."""

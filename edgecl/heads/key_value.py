@@ -28,8 +28,9 @@ from edgecl.errors import IntegrityError, NothingLearnedError
 from edgecl.heads.base import Labels, Memory, State, checked_pair, checked_rows, unknown_class
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.profile import PLAIN
-from edgecl.heads.statistics import Moments, quantise
+from edgecl.heads.statistics import Moments
 from edgecl.runtime.codebook import Addresses, Codebook
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import KeyValueScorer, softmax
 from edgecl.types import Float16, Float32, Float64
 
@@ -104,8 +105,8 @@ class KeyValueHead:
         """Return scores (N, K) of features (N, D)."""
         if not self._moments:
             raise NothingLearnedError("the head knows no class; learn a sample first")
-        rows = quantise(checked_rows(x, self.num_features))
-        return self._scorer(tuple(map(str, self.classes))).scores(rows.astype(np.float32))
+        checked_rows(x, self.num_features)
+        return self._scorer(tuple(map(str, self.classes))).scores(x)
 
     def settle(self, memory: Memory | None = None) -> None:
         """Do nothing: counts are always up to date, and `sgd` learns by gradient."""

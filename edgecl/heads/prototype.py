@@ -31,11 +31,13 @@ from edgecl.heads.base import (
     State,
     checked_pair,
     checked_rows,
+    relearn_batches,
     unknown_class,
 )
 from edgecl.heads.profile import PLAIN
 from edgecl.heads.ridge import scale_of
-from edgecl.heads.statistics import DIAGONAL, Moments, quantise
+from edgecl.heads.statistics import DIAGONAL, Moments, diagonal_arrays, diagonal_moments
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import ProjectedScorer
 from edgecl.types import Float16, Float32, Float64
 
@@ -56,9 +58,6 @@ CONTRAST_TEMPERATURE = 0.1
 PROTOTYPES_COEF = 2.0
 DISTILL_COEF = 4.0
 RELATION_TEMPERATURE = 1.0
-# As UER: when a class was forgotten the rest is learned anew in about a bounded time.
-RELEARN_PASSES = 5
-RELEARN_SAMPLES = 10_000
 # A shorter vector has no direction to speak of; bounds the gradient of a cosine.
 _SHORTEST = 0.1
 _TINY = 1e-8
@@ -159,24 +158,12 @@ class PrototypeHead:
 
     def state(self) -> State:
         """Return statistics, and with PRD projection, projector, offsets and teacher."""
-        d = self.num_features
-        moments = list(self._moments.values())
-        return {
-            "classes": np.array(self.classes, dtype=np.int64),
-            "counts": np.array([m.n for m in moments], dtype=np.int64),
-            "totals": np.array([m.total for m in moments]).reshape(-1, d),
-            "seconds": np.array([m.second for m in moments]).reshape(-1, d),
-        } | (self.saved_state() or {})
+        statistics = diagonal_arrays(self._moments, self.num_features)
+        return statistics | (self.saved_state() or {})
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over what `state` returned."""
-        moments = {
-            int(c): Moments(int(n), np.array(total), np.array(second))
-            for c, n, total, second in zip(
-                state["classes"], state["counts"], state["totals"], state["seconds"], strict=True
-            )
-        }
-        self.restore(moments, dict(state))
+        self.restore(diagonal_moments(state), dict(state))
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Take over the statistics, and with PRD what was learned until the last commit."""
@@ -266,13 +253,10 @@ class PrototypeHead:
         x, labels = x[kept], labels[kept]
         self._start(moments)
         rng = np.random.default_rng([self._seed, 2])
-        n_fitting = RELEARN_SAMPLES // max(1, len(labels))
-        for _ in range(max(1, min(RELEARN_PASSES, n_fitting))):
-            order = rng.permutation(len(labels))
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                beside = rng.permutation(len(labels))[: self.n_replay]
-                self._step(x[batch], labels[batch], (x[beside], labels[beside]))
+        for batch, beside in relearn_batches(
+            len(labels), batch_size=self.batch_size, n_replay=self.n_replay, rng=rng
+        ):
+            self._step(x[batch], labels[batch], (x[beside], labels[beside]))
 
     def _standard(self) -> tuple[Float64, Float64]:
         """Return centre and scale (D,) of all learned samples."""

@@ -35,7 +35,8 @@ from edgecl.heads.base import (
     unknown_class,
 )
 from edgecl.heads.profile import PLAIN
-from edgecl.heads.statistics import FULL, Moments, quantise
+from edgecl.heads.statistics import FULL, Moments
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64
 

@@ -9,35 +9,24 @@ that never adding it gives: the exactly forgettable head rests on this and on no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecl.errors import IntegrityError
 from edgecl.runtime.codebook import Codebook
-from edgecl.types import Float16, Float32, Float64
+from edgecl.runtime.grid import GRID
+from edgecl.types import Float16, Float64
 
-GRID = 2.0**-12
 _FEWEST_ROWS = 64
 _EXACT_LIMIT = 2.0**53 * GRID * GRID
 FULL, DIAGONAL, COUNTS = "full", "diagonal", "counts"
 
 Kind = str | Codebook
 """Which second part a statistic has: `full`, `diagonal`, or the codebook whose keys are counted."""
-
-
-def quantise(x: Float32 | Float16) -> Float16:
-    """Round features to float16 on the grid of 2^-12; values beyond float16 are cut to its range.
-
-    The error is at most 2^-13 below 0.5 and half a float16 step above. float16 is taken to be
-    rounded already.
-    """
-    if x.dtype == np.float16:
-        return cast(Float16, x)
-    limit = np.float32(np.finfo(np.float16).max)
-    half = np.clip(x, -limit, limit).astype(np.float16).astype(np.float32)
-    return (np.round(half / np.float32(GRID)) * np.float32(GRID)).astype(np.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +127,28 @@ class Moments:
                 start += d - i
             b = gram
         return cls(n, a, b)
+
+
+def diagonal_arrays(
+    moments: Mapping[int, Moments], num_features: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Return diagonal statistics by class as arrays; `diagonal_moments` reads them."""
+    parts = list(moments.values())
+    return {
+        "classes": np.array(list(moments), dtype=np.int64),
+        "counts": np.array([m.n for m in parts], dtype=np.int64),
+        "totals": np.array([m.total for m in parts]).reshape(-1, num_features),
+        "seconds": np.array([m.second for m in parts]).reshape(-1, num_features),
+    }
+
+
+def diagonal_moments(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[int, Moments]:
+    """Read what `diagonal_arrays` returned."""
+    columns = (arrays[name] for name in ("classes", "counts", "totals", "seconds"))
+    return {
+        int(c): Moments(int(n), np.array(total), np.array(second))
+        for c, n, total, second in zip(*columns, strict=True)
+    }
 
 
 def _counts(data: bytes, size: int) -> Float64:

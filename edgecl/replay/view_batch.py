@@ -99,7 +99,7 @@ def epoch_indices(
 def views_of(
     store: Store, uids: Sequence[int], *, n_views: int, seed: int, max_pixels: int = 50_000_000
 ) -> Iterator[tuple[int, int, Image.Image]]:
-    """Draw the views of stored pictures anew; what trains an adapter learns from these.
+    """Draw the views of stored pictures anew, a pure function of picture, seed, uid and view.
 
     Args:
         store: Open store.

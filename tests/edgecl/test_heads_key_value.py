@@ -15,10 +15,10 @@ from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.heads import make_head
 from edgecl.heads.codebook import default_codebook, learned_keys, make_codebook, moved
 from edgecl.heads.key_value import KeyValueHead
-from edgecl.heads.statistics import quantise
 from edgecl.learner import Learner
 from edgecl.replay.store import Store
 from edgecl.runtime.codebook import PROJECTED_GRID, Codebook
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import KeyValueScorer, load_scorer
 
 D = 12

@@ -11,7 +11,8 @@ from sklearn.linear_model import Ridge
 import build
 from build import ListMemory
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE, RidgeHead, scale_of
-from edgecl.heads.statistics import DIAGONAL, FULL, GRID, Moments, fold_limit, quantise
+from edgecl.heads.statistics import DIAGONAL, FULL, Moments, fold_limit
+from edgecl.runtime.grid import GRID, quantise
 
 D = 12
 

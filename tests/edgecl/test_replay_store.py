@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 import build
 from edgecl.errors import FeatureMapError, IntegrityError, ShapeError, StoreError, UnknownClassError
-from edgecl.heads.statistics import FULL, Moments, fold_limit, quantise
+from edgecl.heads.statistics import FULL, Moments, fold_limit
 from edgecl.replay import schema
 from edgecl.replay.adapters import task_adapters
 from edgecl.replay.sampling import class_to_evict
 from edgecl.replay.store import Position, Store
+from edgecl.runtime.grid import quantise
 
 D = 12
 

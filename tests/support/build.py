@@ -16,9 +16,10 @@ from PIL import Image
 
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
-from edgecl.heads.statistics import COUNTS, Kind, Moments, quantise
+from edgecl.heads.statistics import COUNTS, Kind, Moments
 from edgecl.home import Home
 from edgecl.replay.store import Store, create_store
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import Frame
 
