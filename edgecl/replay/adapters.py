@@ -47,8 +47,6 @@ def task_adapters(store: Store) -> list[TaskAdapter]:
         IntegrityError: One was changed.
     """
     found: list[TaskAdapter] = []
-    if not store.has_adapters:
-        return found
     rows = store.connection.execute("SELECT uid, digest, body, data FROM adapters ORDER BY uid")
     for uid, digest, body, data in rows.fetchall():
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 
 from edgecl.errors import IntegrityError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-_TABLES_1 = """
+TABLES_1 = """
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -136,11 +137,93 @@ CREATE TABLE adapter_classes (
 ) WITHOUT ROWID;
 """
 
-TABLES = _TABLES_1 + _NEW_IN_2
+_NEW_IN_3 = """
+-- Where samples came from. Statistics are kept by class and source, so that a source can be
+-- unlearned; the text may be emptied, the uid stays.
+CREATE TABLE sources (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    text TEXT NOT NULL
+);
+INSERT INTO sources(text) SELECT DISTINCT source FROM samples ORDER BY source;
+ALTER TABLE samples ADD COLUMN source_uid INTEGER REFERENCES sources(uid);
+UPDATE samples SET source_uid = (SELECT uid FROM sources WHERE text = samples.source);
+ALTER TABLE samples DROP COLUMN source;
+
+-- `source_uid` 0: of several sources, folded before they were kept apart.
+ALTER TABLE class_stats RENAME TO class_stats_2;
+CREATE TABLE class_stats (
+    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
+    source_uid INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    total BLOB NOT NULL,
+    second BLOB NOT NULL,
+    PRIMARY KEY (class_uid, source_uid)
+);
+INSERT INTO class_stats SELECT class_uid, 0, n, total, second FROM class_stats_2;
+DROP TABLE class_stats_2;
+
+-- Other names of a class.
+CREATE TABLE aliases (
+    name TEXT PRIMARY KEY,
+    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE
+) WITHOUT ROWID;
+
+ALTER TABLE receipts ADD COLUMN signature TEXT NOT NULL DEFAULT '';
+
+-- What was unlearned: `tag` is a keyed hash, `target` the uid of a class, sample or source.
+ALTER TABLE tombstones RENAME TO tombstones_2;
+CREATE TABLE tombstones (
+    kind TEXT NOT NULL,
+    target INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    receipt_id TEXT NOT NULL,
+    PRIMARY KEY (kind, target, tag)
+) WITHOUT ROWID;
+INSERT INTO tombstones SELECT 'class', class_uid, tag, receipt_id FROM tombstones_2;
+DROP TABLE tombstones_2;
+CREATE INDEX tombstones_by_tag ON tombstones(tag);
+
+-- Requests to unlearn that are not finished; `phase` is the last one that was committed.
+CREATE TABLE requests (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    target INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    created REAL NOT NULL,
+    body TEXT NOT NULL
+);
+
+-- What left the home, or was copied aside in it; `classes` and `adapters` are lists of uids (JSON).
+CREATE TABLE exports (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    path TEXT NOT NULL,
+    created REAL NOT NULL,
+    digest TEXT NOT NULL,
+    feature_map TEXT NOT NULL,
+    classes TEXT NOT NULL,
+    adapters TEXT NOT NULL,
+    status TEXT NOT NULL,
+    body TEXT NOT NULL
+);
+
+CREATE TABLE snapshots (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    created REAL NOT NULL,
+    digest TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    classes TEXT NOT NULL,
+    adapters TEXT NOT NULL,
+    body TEXT NOT NULL
+);
+"""
+
+TABLES = TABLES_1 + _NEW_IN_2 + _NEW_IN_3
 
 # From version N to N + 1, run in one transaction each; the key is N.
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: lambda connection: _execute(connection, _NEW_IN_2),
+    2: lambda connection: _to_3(connection),
 }
 
 
@@ -182,6 +265,22 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
             raise
         version += 1
+
+
+def _to_3(connection: sqlite3.Connection) -> None:
+    _execute(connection, _NEW_IN_3)
+    bodies = connection.execute("SELECT number, body FROM receipts ORDER BY number").fetchall()
+    entries = [(f"r{number}", json.loads(body)) for number, body in bodies]
+    erased = {b["of"] for _, b in entries if b["kind"] == "erasure" and not b["busy"]}
+    connection.executemany(
+        "INSERT INTO requests(kind, target, phase, created, body) "
+        "VALUES ('class', ?, 'STORE', ?, ?)",
+        [
+            (body["class_uid"], body["time"], json.dumps({"receipt": receipt, "verify": False}))
+            for receipt, body in entries
+            if body["kind"] == "forget" and receipt not in erased
+        ],
+    )
 
 
 def _execute(connection: sqlite3.Connection, statements: str) -> None:

@@ -33,6 +33,7 @@ from safetensors.numpy import save as save_arrays
 from edgecl.errors import (
     FeatureMapError,
     IntegrityError,
+    RequestError,
     ShapeError,
     StoreError,
     UnknownClassError,
@@ -46,6 +47,8 @@ from edgecl.types import Float16
 Labels = npt.NDArray[np.int64]
 _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
+# The source of statistics that were folded before sources were kept apart (schema 3).
+MIXED = 0
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
@@ -145,9 +148,14 @@ class Store:
         with _sqlite_errors(path):
             self.connection = _connect(path, read_only=read_only)
             try:
-                check_version(self.connection)
+                version = check_version(self.connection)
                 if not read_only:
                     migrate(self.connection)
+                elif version < SCHEMA_VERSION:
+                    raise StoreError(
+                        f"the store {path} has schema {version} and must be brought to "
+                        f"{SCHEMA_VERSION} first; run `edgecl forget pending` once"
+                    )
                 meta = dict(self.connection.execute("SELECT key, value FROM meta"))
                 self.feature_map = str(meta["feature_map"])
                 self.num_features = int(meta["num_features"])
@@ -231,13 +239,14 @@ class Store:
         return self._names
 
     def class_uid(self, name: str) -> int:
-        """Return a class's uid.
+        """Return the uid of the class with this name or alias.
 
         Raises:
             UnknownClassError: No class has this name.
         """
         if name not in self._uids:
-            known = ", ".join(list(self._uids)[:8]) + (", ..." if len(self._uids) > 8 else "")
+            names = list(self._names.values())
+            known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise UnknownClassError(
                 f"class {name!r} is unknown; "
                 + (f"known: {known}" if known else "nothing was learned yet")
@@ -245,7 +254,7 @@ class Store:
         return self._uids[name]
 
     def add_class(self, name: str) -> int:
-        """Return the uid of a class, which is new if the name is."""
+        """Return the uid of the class with this name or alias; a new one if there is none."""
         if name in self._uids:
             return self._uids[name]
         cursor = self.connection.execute(
@@ -255,8 +264,34 @@ class Store:
         self._names[uid] = name
         self._uids[name] = uid
         self._n_seen[uid] = 0
-        self._n_unfolded[uid] = 0
         return uid
+
+    def rename_class(self, old: str, new: str) -> int:
+        """Give a class another name; the old one stays as its alias. Inside a transaction.
+
+        Raises:
+            UnknownClassError: No class has the old name.
+            RequestError: The new name is another class's.
+        """
+        uid = self.class_uid(old)
+        if self._uids.get(new, uid) != uid:
+            raise RequestError(
+                f"the name {new!r} is that of another class; choose one that is free"
+            )
+        before = self._names[uid]
+        self.connection.execute("DELETE FROM aliases WHERE name = ?", (new,))
+        if before != new:
+            self.connection.execute("INSERT INTO aliases VALUES (?, ?)", (before, uid))
+        self.connection.execute("UPDATE classes SET name = ? WHERE uid = ?", (new, uid))
+        self._load_classes()
+        return uid
+
+    def names_of(self, uid: int) -> tuple[str, ...]:
+        """Return a class's name and its aliases."""
+        rows = self.connection.execute(
+            "SELECT name FROM aliases WHERE class_uid = ? ORDER BY name", (uid,)
+        )
+        return (self._names[uid], *(name for (name,) in rows))
 
     def n_seen(self) -> dict[int, int]:
         """Return how many samples of each class were learned."""
@@ -324,13 +359,14 @@ class Store:
             )
         self.step += 1
         self._n_seen[class_uid] += 1
+        source_uid = self._source_uid(_text(source))
         data = self._make_room(class_uid, picture, rng)
         cursor = self.connection.execute(
-            "INSERT INTO samples(class_uid, feature_map, source, frame, time, step, is_stored, "
+            "INSERT INTO samples(class_uid, feature_map, source_uid, frame, time, step, is_stored, "
             "size_bytes, due_step) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)",
             (
                 class_uid,
-                _text(source),
+                source_uid,
                 _text(frame),
                 time,
                 self.step,
@@ -350,9 +386,10 @@ class Store:
         self.connection.execute(
             "UPDATE classes SET n_seen = n_seen + 1 WHERE uid = ?", (class_uid,)
         )
-        self._n_unfolded[class_uid] += 1
-        if self._n_unfolded[class_uid] >= fold_limit(self.num_features, self.statistic):
-            self._fold(class_uid)
+        shard = (class_uid, source_uid)
+        self._n_unfolded[shard] = self._n_unfolded.get(shard, 0) + 1
+        if self._n_unfolded[shard] >= fold_limit(self.num_features, self.statistic):
+            self._fold(*shard)
         return uid, data is not None
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Float16, Labels] | None:
@@ -449,11 +486,6 @@ class Store:
             "WHERE s.is_stored ORDER BY s.uid"
         ).fetchall()
         return self._features([x for _, x in rows]), np.array([c for c, _ in rows], dtype=np.int64)
-
-    @property
-    def has_adapters(self) -> bool:
-        """Whether the file is of a schema that can hold adapters."""
-        return check_version(self.connection) >= 2
 
     def stored_samples(self) -> list[tuple[int, int]]:
         """Return uid and class uid of all kept samples, oldest first."""
@@ -592,41 +624,130 @@ class Store:
         Where a sample of another class came from may name this one (`cups.csv`); such a text is
         emptied.
         """
-        name = self._names[uid]
-        if len(name) >= _MIN_NAME_IN_TEXT:
-            self.connection.create_function(
-                "names", 1, lambda text: name in unicodedata.normalize("NFC", text)
-            )
-            for column in ("source", "frame"):
-                self.connection.execute(
-                    f"UPDATE samples SET {column} = '' WHERE class_uid != ? AND names({column})",
-                    (uid,),
-                )
-        count = self.connection.execute
-        erased = {
-            "samples": count("SELECT count(*) FROM samples WHERE class_uid = ?", (uid,)),
-            "features": count(
-                "SELECT count(*) FROM features JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
-            ),
-            "pictures": count(
-                "SELECT count(*) FROM pictures JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
-            ),
-            "views": count(
-                "SELECT count(*) FROM views JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
-            ),
-            "class_stats": count("SELECT count(*) FROM class_stats WHERE class_uid = ?", (uid,)),
-        }
-        numbers = {table: int(cursor.fetchone()[0]) for table, cursor in erased.items()}
+        for name in self.names_of(uid):
+            self._empty_texts(name, uid)
+        numbers = self.count_rows("s.class_uid = ?", uid)
+        (numbers["class_stats"],) = self.connection.execute(
+            "SELECT count(*) FROM class_stats WHERE class_uid = ?", (uid,)
+        ).fetchone()
         self.connection.execute("DELETE FROM samples WHERE class_uid = ?", (uid,))
         self.connection.execute("DELETE FROM classes WHERE uid = ?", (uid,))
+        self._drop_unused()
+        return numbers | {"classes": 1}
+
+    def delete_sample(self, uid: int) -> dict[str, int]:
+        """Delete one sample, also from its class's statistics; returns the rows each table lost.
+
+        Raises:
+            RequestError: No row has this uid: never learned, or evicted after its feature was
+                added to its class's statistics, from which it cannot be told apart any more.
+        """
+        row = self.connection.execute(
+            "SELECT class_uid, source_uid, is_folded, x FROM samples JOIN features USING (uid) "
+            "WHERE uid = ?",
+            (uid,),
+        ).fetchone()
+        if row is None:
+            raise RequestError(
+                f"sample {uid} is not in the store; if it was learned, it is part of its class's "
+                "statistics and cannot be told apart: forget its source or its class"
+            )
+        class_uid, source_uid, is_folded, x = row
+        if is_folded:
+            moments = Moments.of(self._features([x]), self.statistic)
+            for shard in (source_uid, MIXED):
+                folded = self._folded(class_uid, shard)
+                if folded.n:
+                    self._write_folded(class_uid, shard, folded.minus(moments))
+                    break
+        numbers = self.count_rows("s.uid = ?", uid)
+        self.connection.execute("DELETE FROM samples WHERE uid = ?", (uid,))
+        return numbers | self._take_off({class_uid: 1})
+
+    def delete_source(self, source_uid: int) -> dict[str, int]:
+        """Delete all samples of a source, also from statistics; returns the rows each table lost.
+
+        Raises:
+            RequestError: There are statistics of several sources, from before they were kept
+                apart.
+        """
+        execute = self.connection.execute
+        mixed = execute(
+            "SELECT DISTINCT class_uid FROM class_stats WHERE source_uid = ? ORDER BY class_uid",
+            (MIXED,),
+        ).fetchall()
+        if mixed:
+            names = ", ".join(self._names[uid] for (uid,) in mixed)
+            raise RequestError(
+                f"the statistics of {names} are of several sources, from before edgecl kept them "
+                "apart; forget these classes and learn them again from the other sources"
+            )
+        numbers = self.count_rows("s.source_uid = ?", source_uid)
+        lost: dict[int, int] = {}
+        for class_uid, n in execute(
+            "SELECT class_uid, n FROM class_stats WHERE source_uid = ? UNION ALL "
+            "SELECT class_uid, count(*) FROM samples WHERE source_uid = ? AND NOT is_folded "
+            "GROUP BY class_uid",
+            (source_uid, source_uid),
+        ):
+            lost[class_uid] = lost.get(class_uid, 0) + n
+        numbers["class_stats"] = execute(
+            "DELETE FROM class_stats WHERE source_uid = ?", (source_uid,)
+        ).rowcount
+        execute("DELETE FROM samples WHERE source_uid = ?", (source_uid,))
+        return numbers | self._take_off(lost)
+
+    def count_rows(self, condition: str, uid: int) -> dict[str, int]:
+        """Return how many rows of each table belong to samples `s` under a condition on `uid`."""
+        numbers = {}
+        for table in ("samples", "features", "pictures", "views"):
+            join = "" if table == "samples" else f"JOIN {table} USING (uid) "
+            (numbers[table],) = self.connection.execute(
+                f"SELECT count(*) FROM samples s {join}WHERE {condition}", (uid,)
+            ).fetchone()
+        return numbers
+
+    def sources(self) -> dict[int, str]:
+        """Return where samples came from, by uid."""
+        return dict(self.connection.execute("SELECT uid, text FROM sources ORDER BY uid"))
+
+    def _empty_texts(self, name: str, class_uid: int) -> None:
+        """Empty names of sources and frames of other classes that hold a class's name."""
+        if len(name) < _MIN_NAME_IN_TEXT:
+            return
+        self.connection.create_function(
+            "names", 1, lambda text: name in unicodedata.normalize("NFC", text)
+        )
+        self.connection.execute("UPDATE sources SET text = '' WHERE names(text)")
+        self.connection.execute(
+            "UPDATE samples SET frame = '' WHERE class_uid != ? AND names(frame)", (class_uid,)
+        )
+
+    def _take_off(self, lost: Mapping[int, int]) -> dict[str, int]:
+        """Take samples off their classes' counters; a class of which none is left goes."""
+        for class_uid, n in lost.items():
+            self.connection.execute(
+                "UPDATE classes SET n_seen = n_seen - ? WHERE uid = ?", (n, class_uid)
+            )
+        empty = self.connection.execute("DELETE FROM classes WHERE n_seen <= 0").rowcount
+        self._drop_unused()
+        return {"classes": empty}
+
+    def _drop_unused(self) -> None:
+        """Drop what the rest no longer needs: sources without samples, the kept head."""
+        self.connection.execute(
+            "DELETE FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples) "
+            "AND uid NOT IN (SELECT source_uid FROM class_stats)"
+        )
         self.connection.execute("DELETE FROM head")
         self._load_classes()
-        return numbers | {"classes": 1}
 
     def reset(self) -> None:
         """Forget positions and counters, as after `init`; uids of classes are never used again."""
         self.connection.execute("DELETE FROM positions")
-        self.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'samples'")
+        self.connection.execute(
+            "DELETE FROM sqlite_sequence WHERE name IN ('samples', 'sources')"
+        )
         self.step = 0
         self.note_consolidation(0)
         self.note_attempt(0)
@@ -650,12 +771,15 @@ class Store:
         for uid, name, n_seen in rows:
             self._names[uid], self._n_seen[uid] = name, n_seen
         self._uids = {name: uid for uid, name in self._names.items()}
-        self._n_unfolded = dict.fromkeys(self._names, 0)
-        self._n_unfolded |= dict(
-            self.connection.execute(
-                "SELECT class_uid, count(*) FROM samples WHERE NOT is_folded GROUP BY class_uid"
+        self._uids |= dict(self.connection.execute("SELECT name, class_uid FROM aliases"))
+        self._sources = {text: uid for uid, text in self.sources().items() if text}
+        self._n_unfolded: dict[tuple[int, int], int] = {
+            (class_uid, source_uid): n
+            for class_uid, source_uid, n in self.connection.execute(
+                "SELECT class_uid, source_uid, count(*) FROM samples WHERE NOT is_folded "
+                "GROUP BY class_uid, source_uid"
             )
-        )
+        }
         self._stored: dict[int, list[int]] = {}
         self._sizes: dict[int, int] = {}
         for uid, class_uid, size in self.connection.execute(
@@ -667,8 +791,6 @@ class Store:
         self._stored_bytes = sum(self._sizes.values())
 
     def _read_codebook(self) -> Codebook | None:
-        if check_version(self.connection) < 2:  # opened read-only, before its migration
-            return None
         row = self.connection.execute(
             "SELECT digest, data FROM fixed WHERE name = ?", (_CODEBOOK,)
         ).fetchone()
@@ -737,36 +859,59 @@ class Store:
         self._n_stored_samples -= 1
         self._stored_bytes -= self._sizes.pop(uid)
 
-    def _fold(self, class_uid: int) -> None:
-        """Add a class's rows to its statistics and drop those that nothing else needs."""
-        moments = self.moments(class_uid)
+    def _source_uid(self, text: str) -> int:
+        """Return the uid of a source, which is new if its text is."""
+        if text not in self._sources:
+            cursor = self.connection.execute("INSERT INTO sources(text) VALUES (?)", (text,))
+            self._sources[text] = int(cursor.lastrowid or 0)
+        return self._sources[text]
+
+    def _fold(self, class_uid: int, source_uid: int) -> None:
+        """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
+        shard = (class_uid, source_uid)
+        fresh = Moments.of(self._unfolded(class_uid, source_uid), self.statistic)
+        folded = self._folded(class_uid, source_uid)
+        self._write_folded(class_uid, source_uid, folded.plus(fresh) if folded.n else fresh)
         self.connection.execute(
-            "INSERT INTO class_stats VALUES (?, ?, ?, ?) ON CONFLICT(class_uid) DO UPDATE SET "
+            "DELETE FROM samples WHERE class_uid = ? AND source_uid = ? AND NOT is_stored", shard
+        )
+        self.connection.execute(
+            "UPDATE samples SET is_folded = 1 "
+            "WHERE class_uid = ? AND source_uid = ? AND NOT is_folded",
+            shard,
+        )
+        self._n_unfolded[shard] = 0
+
+    def _write_folded(self, class_uid: int, source_uid: int, moments: Moments) -> None:
+        if not moments.n:
+            self.connection.execute(
+                "DELETE FROM class_stats WHERE class_uid = ? AND source_uid = ?",
+                (class_uid, source_uid),
+            )
+            return
+        self.connection.execute(
+            "INSERT INTO class_stats VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "n = excluded.n, total = excluded.total, second = excluded.second",
-            (class_uid, moments.n, *moments.pack(self.statistic)),
+            (class_uid, source_uid, moments.n, *moments.pack(self.statistic)),
         )
-        self.connection.execute(
-            "DELETE FROM samples WHERE class_uid = ? AND NOT is_stored", (class_uid,)
-        )
-        self.connection.execute(
-            "UPDATE samples SET is_folded = 1 WHERE class_uid = ? AND NOT is_folded", (class_uid,)
-        )
-        self._n_unfolded[class_uid] = 0
 
-    def _folded(self, y: int) -> Moments:
-        row = self.connection.execute(
-            "SELECT n, total, second FROM class_stats WHERE class_uid = ?", (y,)
-        ).fetchone()
-        if row is None:
-            return Moments.empty(self.num_features, self.statistic)
-        n, total, second = row
-        return Moments.unpack(n, total, second, self.statistic)
+    def _folded(self, y: int, source_uid: int | None = None) -> Moments:
+        """Return the folded statistics of a class, of one source or of all."""
+        found = Moments.empty(self.num_features, self.statistic)
+        for n, total, second in self.connection.execute(
+            "SELECT n, total, second FROM class_stats "
+            "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
+            (y, source_uid),
+        ):
+            moments = Moments.unpack(n, total, second, self.statistic)
+            found = found.plus(moments) if found.n else moments
+        return found
 
-    def _unfolded(self, y: int) -> Float16:
+    def _unfolded(self, y: int, source_uid: int | None = None) -> Float16:
         rows = self.connection.execute(
-            "SELECT f.x FROM samples s JOIN features f USING (uid) "
-            "WHERE s.class_uid = ? AND NOT s.is_folded ORDER BY s.uid",
-            (y,),
+            "SELECT f.x FROM samples s JOIN features f USING (uid) WHERE s.class_uid = ? "
+            "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
+            (y, source_uid),
         ).fetchall()
         return self._features([x for (x,) in rows])
 
@@ -866,6 +1011,13 @@ def describe(store: Store) -> dict[str, Any]:
         "statistics_bytes": int(statistics_bytes),
         "capacity_samples": store.capacity_samples,
         "capacity_bytes": store.capacity_bytes,
+        "sources": {
+            text: n
+            for text, n in store.connection.execute(
+                "SELECT text, count(*) FROM sources JOIN samples ON source_uid = sources.uid "
+                "GROUP BY sources.uid ORDER BY sources.uid"
+            )
+        },
         "receipts": int(n_receipts),
     }
 

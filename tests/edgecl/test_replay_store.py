@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -12,25 +13,36 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import build
-from edgecl.errors import FeatureMapError, IntegrityError, ShapeError, StoreError, UnknownClassError
+from edgecl.errors import (
+    FeatureMapError,
+    IntegrityError,
+    RequestError,
+    ShapeError,
+    StoreError,
+    UnknownClassError,
+)
 from edgecl.heads.statistics import FULL, Moments, fold_limit
 from edgecl.replay import schema
-from edgecl.replay.adapters import task_adapters
 from edgecl.replay.sampling import class_to_evict
-from edgecl.replay.store import Position, Store
+from edgecl.replay.store import Position, Store, describe
 from edgecl.runtime.grid import quantise
 
 D = 12
 
 
 def add(
-    store: Store, label: str, x: np.ndarray, i: int, picture: bytes = b"picture"
+    store: Store,
+    label: str,
+    x: np.ndarray,
+    i: int,
+    picture: bytes = b"picture",
+    source: str = "test",
 ) -> tuple[int, bool]:
     return store.add_sample(
         store.add_class(label),
         quantise(x),
         lambda: picture,
-        source="test",
+        source=source,
         frame=f"{i}",
         time=1.0,
         rng=np.random.default_rng([0, store.step]),
@@ -302,22 +314,70 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         assert store.connection.execute("PRAGMA user_version").fetchone() == (1,)
 
 
-def test_a_store_of_the_first_schema_gets_the_tables_of_the_second(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    with build.store(path) as store:
-        wanted = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-    with sqlite3.connect(path) as connection:
-        for table in ("views", "fixed", "adapter_classes", "adapters"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("DROP INDEX samples_by_due")
-        connection.execute("PRAGMA user_version = 1")
+def first_schema(path: Path, filled: Store) -> None:
+    """Write a store as edgecl made it first, with the content of a store of today."""
+    connection = sqlite3.connect(path)
+    connection.executescript(schema.TABLES_1)
+    connection.execute("ATTACH ? AS new", (str(filled.path),))
+    for table in ("meta", "feature_maps", "classes"):
+        connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
+    connection.execute(
+        "INSERT INTO samples SELECT s.uid, class_uid, feature_map, text, frame, time, step, "
+        "is_stored, is_folded, size_bytes, last_step, due_step, n_replays "
+        "FROM new.samples s JOIN new.sources o ON o.uid = s.source_uid"
+    )
+    for table in ("features", "pictures"):
+        connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
+    connection.execute(
+        "INSERT INTO class_stats SELECT class_uid, n, total, second FROM new.class_stats"
+    )
+    connection.execute("INSERT INTO tombstones VALUES (9, 'tag', 'r1')")
+    for i, body in enumerate(
+        (
+            {"kind": "forget", "class_uid": 9, "time": 1.0},
+            {"kind": "forget", "class_uid": 8, "time": 1.0},
+            {"kind": "erasure", "of": "r1", "busy": 0},
+            {"kind": "erasure", "of": "r2", "busy": 1},
+        )
+    ):
+        connection.execute(
+            "INSERT INTO receipts(body, previous, digest) VALUES (?, 'p', ?)",
+            (json.dumps(body), str(i)),
+        )
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
     connection.close()
-    with Store(path, read_only=True) as store:
-        assert store.codebook is None
-        assert task_adapters(store) == []
+
+
+def test_a_store_of_the_first_schema_is_brought_to_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    limit = fold_limit(D, "full")
+    with build.store(tmp_path / "s.db") as store:
+        fill(store, 3 * limit)
+        fill(store, 7)
+        first_schema(path, store)
+        wanted = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+        moments = dict(store.all_moments())
+        described = describe(store)
+    with pytest.raises(StoreError, match="schema 1 .*forget pending"):
+        Store(path, read_only=True)
     with Store(path) as store:
         found = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
         assert sorted(found) == sorted(wanted)
+        assert describe(store) == described | {"receipts": 4}
+        for uid, expected in moments.items():
+            ours = store.moments(uid)
+            assert ours.n == expected.n
+            assert ours.pack("full") == expected.pack("full")
+        execute = store.connection.execute
+        assert execute("SELECT * FROM tombstones").fetchall() == [("class", 9, "tag", "r1")]
+        assert execute("SELECT kind, target, phase FROM requests").fetchall() == [
+            ("class", 8, "STORE")
+        ]
+        if execute("SELECT count(*) FROM class_stats").fetchone() != (0,):
+            source = next(iter(store.sources()))
+            with pytest.raises(RequestError, match="several sources"):
+                store.delete_source(source)
 
 
 def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
@@ -406,3 +466,104 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(tmp_path: P
         assert "washer" not in "\n".join(store.connection.iterdump())
         assert store.n_stored() == {store.class_uid("bolt"): 2}
         assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def packed(store: Store) -> dict[str, tuple[int, bytes, bytes]]:
+    return {
+        name: (store.moments(uid).n, *store.moments(uid).pack("full"))
+        for uid, name in store.names.items()
+    }
+
+
+@pytest.mark.parametrize("capacity", [200, 9])
+def test_a_deleted_source_leaves_what_the_others_taught(tmp_path: Path, capacity: int) -> None:
+    x, y = build.features(600, D, 3)
+
+    def fill_from(store: Store, sources: tuple[str, ...]) -> None:
+        with store.transaction():
+            for i in range(600):
+                source = ("monday", "tuesday", "alone")[0 if i < 300 else 1 if y[i] > 1 else 2]
+                label = "only alone" if source == "alone" else f"class-{y[i]}"
+                if source in sources:
+                    add(store, label, x[i], i, source=source)
+
+    with (
+        build.store(tmp_path / "a.db", capacity_samples=capacity) as store,
+        build.store(tmp_path / "b.db") as without,
+        build.store(tmp_path / "c.db") as last,
+    ):
+        fill_from(store, ("monday", "tuesday", "alone"))
+        fill_from(without, ("tuesday", "alone"))
+        fill_from(last, ("tuesday",))
+        (n_stats,) = store.connection.execute(
+            "SELECT count(DISTINCT source_uid) FROM class_stats"
+        ).fetchone()
+        assert n_stats > 1
+        uid = {text: uid for uid, text in store.sources().items()}
+        with store.transaction():
+            erased = store.delete_source(uid["monday"])
+        assert erased["samples"] and erased["class_stats"]
+        assert packed(store) == packed(without)
+        assert store.n_seen() == {store.class_uid(n): c for n, c in named_counts(without).items()}
+        with store.transaction():
+            assert store.delete_source(uid["alone"])["classes"] == 1
+        assert packed(store) == packed(last)
+        assert "alone" not in "\n".join(store.connection.iterdump())
+        assert list(store.sources().values()) == ["tuesday"]
+        assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        before = describe(store)
+    with Store(tmp_path / "a.db", capacity_samples=capacity) as store:
+        assert describe(store) == before
+
+
+def named_counts(store: Store) -> dict[str, int]:
+    return {store.names[uid]: n for uid, n in store.n_seen().items()}
+
+
+def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path) -> None:
+    n = fold_limit(D, FULL) + 5
+    x, _ = build.features(n, D, 1)
+    with build.store(tmp_path / "a.db", capacity_samples=200) as store:
+        with store.transaction():
+            uids = [add(store, "cup", x[i], i)[0] for i in range(n)]
+        (folded,) = store.connection.execute("SELECT count(*) FROM class_stats").fetchone()
+        assert folded == 1
+        for gone in (0, n - 1, 20):
+            with store.transaction():
+                erased = store.delete_sample(uids[gone])
+            assert erased["samples"] == erased["features"] == erased["pictures"] == 1
+        left = np.array([row for i, row in enumerate(quantise(x)) if i not in (0, n - 1, 20)])
+        expected = Moments.of(left, FULL)
+        ours = store.moments(store.class_uid("cup"))
+        assert (ours.n, *ours.pack(FULL)) == (n - 3, *expected.pack(FULL))
+        with store.transaction(), pytest.raises(RequestError, match="forget its source"):
+            store.delete_sample(uids[0])
+        for i in range(n):
+            if i not in (0, n - 1, 20):
+                with store.transaction():
+                    store.delete_sample(uids[i])
+        assert not store.names
+        assert store.sources() == {}
+
+
+def test_a_renamed_class_answers_to_both_names(tmp_path: Path) -> None:
+    with build.store(tmp_path / "a.db") as store:
+        fill(store, 9)
+        uid = store.class_uid("class-1")
+        with store.transaction():
+            store.rename_class("class-1", "bracket")
+            store.rename_class("bracket", "big bracket")
+        assert store.names[uid] == "big bracket"
+        assert store.names_of(uid) == ("big bracket", "bracket", "class-1")
+        for name in ("big bracket", "bracket", "class-1"):
+            assert store.class_uid(name) == store.add_class(name) == uid
+        with store.transaction():
+            store.rename_class("class-1", "class-1")
+        assert store.names_of(uid) == ("class-1", "big bracket", "bracket")
+        with store.transaction(), pytest.raises(RequestError, match="another class"):
+            store.rename_class("class-1", "class-2")
+        with pytest.raises(UnknownClassError), store.transaction():
+            store.rename_class("nobody", "somebody")
+        with store.transaction():
+            store.delete_class(uid)
+        assert "bracket" not in "\n".join(store.connection.iterdump())
