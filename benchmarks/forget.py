@@ -28,7 +28,7 @@ from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.types import ForgetRequest, Frame
-from edgecl.unlearning.request import forget_class
+from edgecl.unlearning.request import forget
 
 N_CLASSES, PER_CLASS = 10, 1000
 
@@ -63,7 +63,7 @@ def _measure(home: Home, name: str) -> None:
     begin = time.perf_counter()
     with home.lock(), open_store(home) as store:
         learner = open_learner(home, store)
-        done = forget_class(home, learner, ForgetRequest("part number 4"))
+        done = forget(home, learner, ForgetRequest("part number 4"))
         seconds = time.perf_counter() - begin
         ours = learner.head.scorer(store.names)
     gap = "not comparable: retrained on 9,000 stored samples"

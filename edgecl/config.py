@@ -24,15 +24,19 @@ class StoreConfig:
         picture: `original` keeps the bytes as they came; `backbone` re-encodes a picture that is
             larger than what the backbone looks at, as JPEG of that size.
         commit_every: Samples learned in one transaction on sources that can wait.
+        snapshots: Most snapshots kept; the oldest goes when one more is taken.
     """
 
     capacity_samples: int = 2000
     capacity_mb: float = 200.0
     picture: str = "backbone"
     commit_every: int = 16
+    snapshots: int = 3
 
     def __post_init__(self) -> None:
         _positive("store", self, "capacity_samples", "capacity_mb", "commit_every")
+        if self.snapshots < 0:
+            raise ConfigError(f"store.snapshots = {self.snapshots} must be a number from 0 on")
         _one_of("store.picture", self.picture, ("original", "backbone"))
 
 

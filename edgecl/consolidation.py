@@ -177,6 +177,8 @@ def consolidate(
                         "training": asdict(training),
                         "replay": config.replay,
                         "n_probe": len(probe),
+                        "newest_sample": max(uid for uid, _ in trained_on),
+                        "sources": store.sources_of([uid for uid, _ in trained_on]),
                         "accuracy_before": before,
                         "accuracy_after": after,
                         "step_before": store.consolidated_step,
@@ -212,7 +214,7 @@ def is_due(store: Store, every: int, name: str | None) -> bool:
         every: New classes between two consolidations.
         name: The class about to be learned; None asks at the end of a stream.
     """
-    if name is not None and name in store.names.values():
+    if name is not None and store.has_class(name):
         return False
     return sum(uid > store.attempted_class for uid in store.names) >= every
 

@@ -17,7 +17,7 @@ from edgecl.home import Home, is_damaged, is_home
 from edgecl.learner import open_store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import checked_engine
-from edgecl.unlearning.receipt import all_receipts, open_erasures
+from edgecl.unlearning.receipt import all_receipts
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _LOW_DISK = 500_000_000
@@ -166,11 +166,12 @@ def _store(path: Path) -> str:
 
 
 def _receipts(path: Path) -> str:
-    with open_store(Home(path), read_only=True) as store:
-        receipts = all_receipts(store)
-    n_open = len(open_erasures(receipts))
-    open_text = f", {n_open} erasures not yet confirmed" if n_open else ""
-    return f"{len(receipts)} entries, the chain is whole{open_text}"
+    home = Home(path)
+    with open_store(home, read_only=True) as store:
+        receipts = all_receipts(home, store)
+        (n_open,) = store.connection.execute("SELECT count(*) FROM requests").fetchone()
+    open_text = f", {n_open} not finished; run `edgecl forget pending`" if n_open else ""
+    return f"{len(receipts)} entries, the chain is whole and signed{open_text}"
 
 
 def _version(package: str) -> str:

@@ -1,8 +1,11 @@
 """The device home: one folder with the settings, the engine and the store.
 
     edgecl.toml            settings
-    device.key             32 random bytes for keyed hashes, readable by the owner only
+    device.key             32 random bytes, readable by the owner only: keyed hashes, and the seed
+                           of the key that signs receipts
     device.db              everything learned (edgecl/replay/store.py)
+    receipts.jsonl         a copy of the receipts: what a restored older store must be told again
+    snapshots/             copies of what was learned, for `edgecl rollback`
     engine/backbone.onnx   the frozen backbone
     engine/manifest.json   what it is, with hashes
     lock                   held by the one process that writes
@@ -27,12 +30,13 @@ from edgecl.errors import HomeLockedError, IntegrityError, RequestError
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest, checked_engine
 
-_CONFIG, _KEY, _DATABASE, ENGINE_FOLDER, _LOCK = (
+_CONFIG, _KEY, _DATABASE, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "edgecl.toml",
     "device.key",
     "device.db",
     "engine",
     "lock",
+    "receipts.jsonl",
 )
 
 
@@ -81,6 +85,16 @@ class Home:
     def database(self) -> Path:
         """Path of the SQLite store."""
         return self.path / _DATABASE
+
+    @property
+    def ledger(self) -> Path:
+        """Path of the copy of all receipts."""
+        return self.path / _LEDGER
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of the snapshots; it may not be there yet."""
+        return self.path / "snapshots"
 
     @property
     def max_pixels(self) -> int:

@@ -30,6 +30,7 @@ from edgecl.heads.base import Head, Labels
 from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
+from edgecl.replay.ledger import check_not_older
 from edgecl.replay.store import Position, Store
 from edgecl.replay.view_batch import rest_of, views_of
 from edgecl.runtime.adapters import mean_of
@@ -38,7 +39,7 @@ from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.preprocess import Preprocessing, encode_png, picture_of, shrink
-from edgecl.runtime.scoring import Scorer
+from edgecl.runtime.scoring import MaskedScorer, Scorer
 from edgecl.runtime.scoring import load_scorer as scorer_of
 from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
 
@@ -151,7 +152,7 @@ class Learner:
     def _learn_batch(self, frames: Sequence[Frame], x: Float32) -> list[UpdateReport]:
         begin = time.perf_counter()
         store, head = self.store, self.head
-        names = [_label(frame) for frame in frames]
+        names = [store.canonical(_label(frame)) for frame in frames]
 
         predicted: list[str | None] = [None] * len(frames)
         if head.classes:
@@ -219,11 +220,20 @@ class Learner:
         return encode_png(frame.pixels)
 
 
-def open_store(home: Home, *, read_only: bool = False) -> Store:
+def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = False) -> Store:
     """Open a home's store; its feature map must be the engine's.
+
+    Commands that write do it through `unlearning.request.writing`, which unlearns again what an
+    older copy of the store still holds.
+
+    Args:
+        home: The home.
+        read_only: Open without the right to change anything.
+        may_be_older: Open also an older copy than the home's receipts.
 
     Raises:
         FeatureMapError: The store was made under another frozen map.
+        IntegrityError: It is an older copy and may hold what was unlearned.
     """
     config = home.config.store
     store = Store(
@@ -240,6 +250,12 @@ def open_store(home: Home, *, read_only: bool = False) -> Store:
             f"its engine gives {expected[:12]}...; restore the engine that belongs "
             "to it, or start anew with `edgecl init --force`"
         )
+    try:
+        if not may_be_older:
+            check_not_older(home.ledger, store)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
@@ -322,6 +338,14 @@ def open_predictor(
                 f"--home {home.path}` first"
             )
         scorer = _scorer(home, store)
+        blocked = tuple(store.names[uid] for uid in store.blocked_classes())
+        if blocked:
+            scorer = MaskedScorer(scorer, blocked)
+        if not scorer.labels:
+            raise NothingLearnedError(
+                f"all that the home {home.path} learned is being unlearned; run `edgecl forget "
+                "pending`"
+            )
         adapter = active_adapter(store)
         chosen = [] if adapter is None else [adapter]
         if scorer.n_maps > 1:

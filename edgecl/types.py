@@ -152,21 +152,49 @@ class UpdateReport:
     latency_ms: float
 
 
+FORGET_KINDS = ("class", "sample", "source")
+ADAPTER_METHODS = ("retrain", "drop", "ssd", "gu", "gs-lora", "iau")
+
+
 @dataclass(frozen=True, slots=True)
 class ForgetRequest:
-    """A request to unlearn one class.
+    """A request to unlearn one class, one sample or all samples of a source.
 
     Args:
-        name: Class name.
-        reason: Free text for the receipt; must not name the class.
+        name: Name or alias of the class, uid of the sample, or the source as it was learned.
+        reason: Free text for the receipt; must not name the class or source.
+        kind: `class`, `sample` or `source`.
+        adapter_method: What happens to adapters that saw it. `retrain` and `drop` delete them, and
+            the caller trains anew at once or later; the others change them in place, which is
+            approximate, and are for classes only.
     """
 
     name: str
     reason: str = ""
+    kind: str = "class"
+    adapter_method: str = "retrain"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", clean_label(self.name))
-        check_reason(self.reason, self.name)
+        if self.kind not in FORGET_KINDS:
+            raise UsageError(f"kind {self.kind!r} is unknown; expected {', '.join(FORGET_KINDS)}")
+        if self.adapter_method not in ADAPTER_METHODS:
+            raise UsageError(
+                f"adapter method {self.adapter_method!r} is unknown; expected one of "
+                f"{', '.join(ADAPTER_METHODS)}"
+            )
+        if self.kind != "class" and self.adapter_method not in ("retrain", "drop"):
+            raise UsageError(
+                f"the adapter method {self.adapter_method} unlearns classes; for a {self.kind} "
+                "use retrain or drop"
+            )
+        if self.kind == "class":
+            object.__setattr__(self, "name", clean_label(self.name))
+        if self.kind == "sample" and not (self.name.isascii() and self.name.isdigit()):
+            raise UsageError(f"a sample is named by its uid, a whole number, not {self.name!r}")
+        if not self.name:
+            raise UsageError(f"the {self.kind} to forget is empty; name one")
+        if self.kind != "sample":
+            check_reason(self.reason, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +206,11 @@ class Receipt:
         body: What was done: JSON values only, no class name, no picture, no feature.
         previous: Hash of the receipt before it, hex.
         digest: SHA-256 over `previous` and the body, hex.
+        signature: Ed25519 signature of the device over the digest, hex.
     """
 
     receipt_id: str
     body: dict[str, Any] = field(hash=False)
     previous: str
     digest: str
+    signature: str

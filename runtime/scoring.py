@@ -346,6 +346,41 @@ class ProjectedScorer:
         )
 
 
+class MaskedScorer:
+    """A scorer that names some classes no more: a block at the output, not an erasure.
+
+    Args:
+        scorer: What is masked.
+        hidden: Labels that must not be named.
+    """
+
+    def __init__(self, scorer: Scorer, hidden: tuple[str, ...]) -> None:
+        self._scorer = scorer
+        self._columns = [i for i, label in enumerate(scorer.labels) if label not in hidden]
+        self.labels = tuple(scorer.labels[i] for i in self._columns)
+        self.n_maps = scorer.n_maps
+
+    def scores(self, x: Float32) -> Float64:
+        """Return raw scores (N, K) of features; see `Scorer.scores`."""
+        return self._scorer.scores(x)[:, self._columns]
+
+    def probabilities(self, scores: Float64) -> Float64:
+        """Turn raw scores (N, K) into probabilities among the classes that are left."""
+        whole = np.full((len(scores), len(self._scorer.labels)), -1e9)
+        whole[:, self._columns] = scores
+        shares = self._scorer.probabilities(whole)[:, self._columns]
+        total: Float64 = shares / shares.sum(axis=1, keepdims=True)
+        return total
+
+    def arrays(self) -> Arrays:
+        """Raise: a block is not kept.
+
+        Raises:
+            IntegrityError: Always.
+        """
+        raise IntegrityError("a blocked class cannot be exported; run `edgecl forget pending`")
+
+
 def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
     """Make the scorer that `arrays` describe.
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("heads",),
     ("replay",),
     ("learner",),
-    ("consolidation", "unlearning", "evaluation", "doctor"),
+    ("consolidation", "unlearning", "snapshots", "evaluation", "doctor"),
     ("exporters",),
     ("cli",),
 )

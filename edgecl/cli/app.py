@@ -12,7 +12,7 @@ from edgecl.cli.inspect import doctor, status, verify
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
 from edgecl.cli.score import evaluate, predict
-from edgecl.cli.unlearn import forget_app, receipt
+from edgecl.cli.unlearn import forget_app, receipt, rename, rollback, snapshot
 
 app = typer.Typer(
     name="edgecl",
@@ -30,6 +30,9 @@ app.command("evaluate")(evaluate)
 app.command("consolidate")(consolidate)
 app.add_typer(forget_app, name="forget")
 app.command("receipt")(receipt)
+app.command("rename")(rename)
+app.command("snapshot")(snapshot)
+app.command("rollback")(rollback)
 app.command("status")(status)
 app.command("doctor")(doctor)
 app.command("verify")(verify)

@@ -38,12 +38,11 @@ def consolidate(
 ) -> None:
     """Train an adapter on the kept pictures; it is taken unless held-out accuracy falls."""
     from edgecl.home import Home
-    from edgecl.learner import open_learner, open_store
-    from edgecl.unlearning.request import finish_erasures
+    from edgecl.learner import open_learner
+    from edgecl.unlearning.request import writing
 
     device = Home(home)
-    with device.lock(), open_store(device) as store:
-        finish_erasures(store)
+    with writing(device) as store:
         learner = open_learner(device, store)
         engine_options = {
             "provider": provider,

@@ -63,7 +63,7 @@ def _story(place: Path) -> dict[str, Any]:
     from edgecl.learner import open_learner, open_store
     from edgecl.runtime.predictor import Predictor
     from edgecl.types import ForgetRequest
-    from edgecl.unlearning.request import forget_class
+    from edgecl.unlearning.request import forget
 
     tell("1. Real handwritten digits (scikit-learn has 1,797), as PNG files, one folder a class")
     _write_digits(place / "digits")
@@ -98,7 +98,7 @@ def _story(place: Path) -> dict[str, Any]:
         )
 
         tell(f"5. Forget the class {FORGOTTEN!r}")
-        done = forget_class(home, learner, ForgetRequest(FORGOTTEN, "demo"), verify=True)
+        done = forget(home, learner, ForgetRequest(FORGOTTEN, "demo"), verify=True)
         rest = tuple(name for name in NAMES if name != FORGOTTEN)
         after = _accuracy(home, learner, engine, place, rest)
         tell(

@@ -63,10 +63,10 @@ def train_stream(
         start_position,
     )
     from edgecl.home import Home, check_place, is_damaged, is_home
-    from edgecl.learner import open_engine, open_learner, open_store
+    from edgecl.learner import open_engine, open_learner
     from edgecl.runtime.sources import open_source
     from edgecl.types import clean_label
-    from edgecl.unlearning.request import finish_erasures
+    from edgecl.unlearning.request import writing
 
     name = None if label is None else clean_label(label)
     shuffle_seed = seed if shuffle else None
@@ -80,8 +80,7 @@ def train_stream(
         device = make(home, head=head or "ridge")
     frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
 
-    with device.lock(), open_store(device) as store, _stop_flag() as flag:
-        finish_erasures(store)
+    with writing(device) as store, _stop_flag() as flag:
         learner = open_learner(device, store, head=head)
         engine_options: dict[str, Any] = {
             "provider": provider,
@@ -114,6 +113,7 @@ def train_stream(
             limit=limit,
             should_stop=lambda: bool(flag),
             renew=renew,
+            reopen=lambda: open_engine(device, store, **engine_options),
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
         with StreamBar(total, start.n) as bar:

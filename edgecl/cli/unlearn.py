@@ -1,17 +1,46 @@
-"""`edgecl forget` and `edgecl receipt`."""
+"""`edgecl forget`, `edgecl receipt`, `edgecl rename`, `edgecl snapshot` and `edgecl rollback`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_values, say, working
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
+from edgecl.cli.output import print_json, print_table, print_values, say, working
+
+if TYPE_CHECKING:
+    from edgecl.home import Home
+    from edgecl.types import ForgetRequest
+    from edgecl.unlearning.request import Unlearned
 
 forget_app = typer.Typer(
     help="Unlearn for good, with a receipt.", no_args_is_help=True, rich_markup_mode=None
 )
+
+ReasonOption = Annotated[
+    str, typer.Option("--reason", help="For the receipt; must not hold the class name.")
+]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Compare with a head built anew, attack it, and look for the bytes."
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what holds it and what would happen; change nothing.")
+]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--adapter-method",
+        help="For adapters that saw it: retrain (drop them, then train anew), drop, or approximate: "
+        "ssd, gu, gs-lora, iau.",
+    ),
+]
+# How long a request that another process carries out is waited for.
+_PATIENCE_S = 30.0
 
 
 @forget_app.callback()
@@ -21,60 +50,79 @@ def _group() -> None:
 
 @forget_app.command("class")
 def forget_class(
-    name: Annotated[str, typer.Argument(help="The class's name.")],
+    name: Annotated[str, typer.Argument(help="The class's name, or an alias.")],
     home: HomeOption = DEFAULT,
-    reason: Annotated[
-        str, typer.Option(help="For the receipt; must not hold the class name.")
-    ] = "",
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify", help="Compare with a head built anew and look for the class's bytes."
-        ),
-    ] = False,
+    reason: ReasonOption = "",
+    verify: VerifyOption = False,
+    dry_run: DryRunOption = False,
+    adapter_method: MethodOption = "retrain",
+    weights: WeightsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove a class from head, statistics and store for good."""
-    from edgecl.errors import IntegrityError
-    from edgecl.home import Home
-    from edgecl.learner import open_learner, open_store
+    """Remove a class from head, adapters, statistics, store, snapshots and exports for good."""
     from edgecl.types import ForgetRequest
-    from edgecl.unlearning import request as unlearning
 
-    asked = ForgetRequest(name, reason)
+    asked = ForgetRequest(name, reason, adapter_method=adapter_method)
+    _forget(home, asked, verify=verify, dry_run=dry_run, weights=weights, json=json)
+
+
+@forget_app.command("sample")
+def forget_sample(
+    uid: Annotated[str, typer.Argument(help="The sample's uid, a number.")],
+    home: HomeOption = DEFAULT,
+    reason: ReasonOption = "",
+    verify: VerifyOption = False,
+    dry_run: DryRunOption = False,
+    adapter_method: MethodOption = "retrain",
+    weights: WeightsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove one sample that is still in the store."""
+    from edgecl.types import ForgetRequest
+
+    asked = ForgetRequest(uid, reason, "sample", adapter_method)
+    _forget(home, asked, verify=verify, dry_run=dry_run, weights=weights, json=json)
+
+
+@forget_app.command("source")
+def forget_source(
+    name: Annotated[str, typer.Argument(help="The source as it was learned; see `status`.")],
+    home: HomeOption = DEFAULT,
+    reason: ReasonOption = "",
+    verify: VerifyOption = False,
+    dry_run: DryRunOption = False,
+    adapter_method: MethodOption = "retrain",
+    weights: WeightsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove all that came from one source, evicted samples too."""
+    from edgecl.types import ForgetRequest
+
+    asked = ForgetRequest(name, reason, "source", adapter_method)
+    _forget(home, asked, verify=verify, dry_run=dry_run, weights=weights, json=json)
+
+
+@forget_app.command("pending")
+def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
+    """Finish what was cut off, and unlearn again what an older copy of the store brought back."""
+    from edgecl.home import Home
+    from edgecl.learner import open_store
+    from edgecl.unlearning.request import finish_requests
+
     device = Home(home)
-    with device.lock(), open_store(device) as store:
-        unlearning.finish_erasures(store)  # what an earlier command had to leave
-        store.class_uid(asked.name)  # an unknown class is refused before anything is loaded
-        with working("unlearning"):
-            learner = open_learner(device, store)
-            done = unlearning.forget_class(device, learner, asked, verify=verify)
-    body = done.receipt.body
+    with device.lock(), open_store(device, may_be_older=True) as store, working("unlearning"):
+        done = finish_requests(device, store)
+    left = [d for d in done if d.erasure["busy"]]
+    for part in done:
+        say(f"{part.receipt.receipt_id}: {part.mode}, {part.seconds:.1f} s")
     result = {
-        "receipt_id": done.receipt.receipt_id,
-        "mode": body["mode"],
-        "class_uid": body["class_uid"],
-        "rows_erased": sum(body["rows_erased"].values()),
-        "adapters": body["adapters"],
-        "exports_stale": body["exports_stale"],
-        "verified": done.verified,
-        "seconds": done.seconds,
-        "head_seconds": done.head_seconds,
-        "erasure": "pending" if done.erasure["busy"] else "done",
+        "receipts": [part.receipt.receipt_id for part in done],
+        "pending": [part.receipt.receipt_id for part in left],
     }
-    if done.erasure["busy"]:
-        say(
-            "another process is reading the store; the next train-stream or forget finishes the "
-            "erasure"
-        )
     if json:
         print_json(result)
     else:
-        print_values("unlearned", result)
-    if done.faults:
-        raise IntegrityError(
-            "the class was unlearned, but a check failed: " + "; ".join(done.faults)
-        )
+        print_values("finished", result)
 
 
 def receipt(
@@ -82,20 +130,259 @@ def receipt(
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Show a receipt, after checking the chain that it is part of."""
+    """Show a receipt, after checking the chain that it is part of and its signature."""
     from edgecl.home import Home
     from edgecl.learner import open_store
-    from edgecl.unlearning.receipt import receipt_by_id
+    from edgecl.unlearning.receipt import all_receipts, public_key, receipt_by_id
 
-    with open_store(Home(home), read_only=True) as store:
-        found = receipt_by_id(store, receipt_id)
+    device = Home(home)
+    with open_store(device, read_only=True) as store:
+        found = receipt_by_id(device, store, receipt_id)
+        later = [r for r in all_receipts(device, store) if r.body.get("of") == found.receipt_id]
     values = {
         "receipt_id": found.receipt_id,
         **found.body,
+        "followed_by": {r.receipt_id: _outcome(r.body) for r in later},
         "previous": found.previous,
         "digest": found.digest,
+        "signature": found.signature,
+        "public_key": public_key(device),
     }
     if json:
         print_json(values)
         return
     print_values(f"receipt {receipt_id}", values)
+
+
+def rename(
+    old: Annotated[str, typer.Argument(help="The class's name, or an alias.")],
+    new: Annotated[str, typer.Argument(help="Its new name.")],
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Give a class another name; the old one stays as an alias, for streams that still use it."""
+    from edgecl.home import Home
+    from edgecl.types import clean_label
+    from edgecl.unlearning.request import writing
+
+    with writing(Home(home)) as store:
+        with store.transaction():
+            uid = store.rename_class(clean_label(old), clean_label(new))
+        names = store.names_of(uid)
+    result = {"class_uid": uid, "name": names[0], "aliases": list(names[1:])}
+    if json:
+        print_json(result)
+    else:
+        print_values("renamed", result)
+
+
+def snapshot(
+    home: HomeOption = DEFAULT,
+    show: Annotated[bool, typer.Option("--list", help="Only say which there are.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Keep what is learned now, for `edgecl rollback`."""
+    from dataclasses import asdict
+
+    from edgecl.home import Home
+    from edgecl.learner import open_store
+    from edgecl.snapshots import snapshots_of, take
+    from edgecl.unlearning.request import writing
+
+    device = Home(home)
+    if show:
+        with open_store(device, read_only=True) as store:
+            known = snapshots_of(store)
+        if json:
+            print_json({"snapshots": [asdict(s) | {"snapshot_id": f"s{s.uid}"} for s in known]})
+            return
+        rows = [
+            (f"s{s.uid}", _when(s.created), len(s.classes), s.samples, f"{s.size_bytes / 1e6:.1f}")
+            for s in known
+        ]
+        print_table("snapshots", ("id", "taken", "classes", "samples", "MB"), rows)
+        return
+    with writing(device) as store, working("copying"):
+        taken = take(device, store)
+    result = {
+        "snapshot_id": f"s{taken.uid}",
+        "classes": len(taken.classes),
+        "samples": taken.samples,
+        "adapters": list(taken.adapters),
+        "bytes": taken.size_bytes,
+    }
+    if json:
+        print_json(result)
+    else:
+        print_values("kept", result)
+
+
+def rollback(
+    snapshot_id: Annotated[str, typer.Argument(help="As `snapshot` printed it, for example s1.")],
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Bring back what was learned at a snapshot; what was learned since is deleted."""
+    from edgecl import snapshots
+    from edgecl.errors import UsageError
+    from edgecl.home import Home
+    from edgecl.learner import open_learner
+    from edgecl.unlearning.request import writing
+
+    number = snapshot_id.removeprefix("s")
+    if not (number.isascii() and number.isdigit()):
+        raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
+    device = Home(home)
+    with writing(device) as store, working("rolling back"):
+        learner = open_learner(device, store)
+        done = snapshots.rollback(device, learner, int(number))
+    result = {
+        "snapshot_id": f"s{done.uid}",
+        "classes": len(done.classes),
+        "samples": done.samples,
+        "adapters": list(done.adapters),
+    }
+    if json:
+        print_json(result)
+    else:
+        print_values("rolled back", result)
+
+
+def _forget(
+    home: Any,
+    asked: ForgetRequest,
+    *,
+    verify: bool,
+    dry_run: bool,
+    weights: str | None,
+    json: bool,
+) -> None:
+    from edgecl.errors import HomeLockedError, IntegrityError
+    from edgecl.home import Home
+    from edgecl.learner import open_learner
+    from edgecl.unlearning.request import find, forget, writing
+
+    device = Home(home)
+    if dry_run:
+        _print_plan(device, asked, json=json)
+        return
+    try:
+        with writing(device) as store:
+            find(device, store, asked)  # what cannot be done is refused before the rest is loaded
+            with working("unlearning"):
+                done = forget(device, open_learner(device, store), asked, verify=verify)
+    except HomeLockedError:
+        _hand_over(device, asked, verify=verify, json=json)
+        return
+    result = _result(done)
+    if done.mode == "already_forgotten":
+        say(f"it was unlearned before, see receipt {done.receipt.receipt_id}; nothing was done")
+    elif done.erasure["busy"]:
+        say(
+            "another process is reading the store; the next train-stream or forget finishes the "
+            "erasure"
+        )
+    if result["adapters"] and asked.adapter_method == "retrain":
+        result["retrained"] = _retrain(device, weights)
+    if json:
+        print_json(result)
+    else:
+        print_values("unlearned", result)
+    if done.faults:
+        raise IntegrityError(
+            f"the {asked.kind} was unlearned, but a check failed: " + "; ".join(done.faults)
+        )
+
+
+def _result(done: Unlearned) -> dict[str, Any]:
+    body = done.receipt.body
+    kind = body["what"]
+    return {
+        "receipt_id": done.receipt.receipt_id,
+        "mode": done.mode,
+        f"{kind}_uid": body[f"{kind}_uid"],
+        "rows_erased": sum(body["rows_erased"].values()),
+        "adapters": body["adapters"],
+        "exports_stale": body["exports_stale"],
+        "snapshots_purged": body["snapshots_purged"],
+        "verified": done.verified,
+        "seconds": done.seconds,
+        "head_seconds": done.head_seconds,
+        "erasure": "pending" if done.erasure.get("busy") else "done",
+    }
+
+
+def _print_plan(device: Home, asked: ForgetRequest, *, json: bool) -> None:
+    from edgecl.learner import open_learner, open_store
+    from edgecl.unlearning.plan import make_plan, resolve
+
+    with open_store(device, read_only=True) as store, store.snapshot():
+        target = resolve(store, asked)
+        learner = open_learner(device, store)
+        plan = make_plan(store, learner.head, target, asked.adapter_method).as_json()
+    if json:
+        print_json(plan)
+    else:
+        print_values("would be unlearned; nothing was changed", plan)
+
+
+def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) -> None:
+    """Leave a request to the process that writes to the home, and wait a while for its receipt."""
+    from edgecl.learner import open_store
+    from edgecl.unlearning.plan import resolve
+    from edgecl.unlearning.receipt import all_receipts, receipt_by_id
+    from edgecl.unlearning.request import record
+
+    with open_store(device) as store:
+        number = record(store, resolve(store, asked), asked, verify=verify)
+        say("another edgecl process writes to this home; it carries the request out")
+        deadline = time.monotonic() + _PATIENCE_S
+        receipt_id = None
+        while receipt_id is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            receipt_id = store.receipt_of_request(number)
+        if receipt_id is None:
+            say("it did not come to it yet; until then no prediction names the class")
+            result = {"receipt_id": None, "mode": "pending", "verified": None}
+        else:
+            found = receipt_by_id(device, store, receipt_id)
+            checks = [
+                r.body["status"] == "verified"
+                for r in all_receipts(device, store)
+                if r.body["kind"] == "verification" and r.body["of"] == receipt_id
+            ]
+            verified = all(checks) if checks else None
+            result = {"receipt_id": receipt_id, "mode": found.body["mode"], "verified": verified}
+    if json:
+        print_json(result)
+    else:
+        print_values("handed over", result)
+
+
+def _retrain(device: Home, weights: str | None) -> bool:
+    """Train an adapter anew on what is left of the tasks whose adapters were dropped."""
+    from edgecl.cli.consolidate import consolidator
+    from edgecl.errors import EdgeclError
+    from edgecl.learner import open_learner
+    from edgecl.unlearning.request import writing
+
+    try:
+        with writing(device) as store:
+            learner = open_learner(device, store)
+            engine_options = {"provider": None, "threads": None, "allow_fallback": False}
+            run = consolidator(device, learner, weights, None, engine_options)
+            with working("training an adapter anew") as tell:
+                return run(lambda what, n, of: tell(f"{what} {n} of {of}")).accepted
+    except EdgeclError as error:
+        say(f"no adapter was trained anew: {error}")
+        return False
+
+
+def _outcome(body: dict[str, Any]) -> str:
+    if body["kind"] == "erasure":
+        return "erasure pending" if body["busy"] else "erasure done"
+    return str(body.get("status", body["kind"]))
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -17,7 +17,7 @@ import numpy as np
 from edgecl.errors import RequestError
 from edgecl.evaluation.metrics import Evaluation, evaluate
 from edgecl.home import Home
-from edgecl.learner import Learner, chain, position_key
+from edgecl.learner import Learner, chain, open_engine, position_key
 from edgecl.replay.store import Position
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.pipeline import Embedded, embed
@@ -25,6 +25,7 @@ from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import Source
 from edgecl.types import Frame, Skipped, UpdateReport
 from edgecl.unlearning.receipt import find_tombstone
+from edgecl.unlearning.request import finish_requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,12 @@ def learn_stream(
     limit: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     renew: Callable[[str | None], Engine | None] | None = None,
+    reopen: Callable[[], Engine] | None = None,
 ) -> Iterator[Progress]:
     """Learn a source from a position on; yields after every commit, the last time at the end.
+
+    An unlearning that another process asks for meanwhile is carried out between two commits; later
+    frames of such a class are skipped, since the request came after they were on their way.
 
     Args:
         home: The home, whose lock the caller holds.
@@ -122,6 +127,8 @@ def learn_stream(
         renew: Called before the first frame of a new class, with its name, and with None at the
             end; all before is committed. May put the home under another feature map, and then
             returns the engine that goes on from there.
+        reopen: Gives the engine of the home's map after an unlearning has changed it; None opens
+            it with the settings of the home.
     """
     begin = time.monotonic()
     config = home.config
@@ -169,8 +176,29 @@ def learn_stream(
         )
 
     def is_new(item: Embedded | Skipped) -> bool:
-        known = (*learner.store.names.values(), *(_label(other) for other in waiting))
-        return not _unusable(item) and _label(item) not in known
+        name = _label(item)
+        if name is None or _unusable(item):
+            return False
+        return not learner.store.has_class(name) and name not in map(_label, waiting)
+
+    unlearned: set[str] = set()
+
+    def obey() -> Engine | None:
+        """Carry out what another process asked for; returns the engine if the map changed."""
+        store = learner.store
+        if not store.has_requests():
+            return None
+        names = {name for uid in store.blocked_classes() for name in store.names_of(uid)}
+        before = store.feature_map
+        for done in finish_requests(home, store, learner):
+            news.append(
+                f"unlearned as another process asked (receipt {done.receipt.receipt_id})"
+                + ("; its frames are skipped from here on" if names else "")
+            )
+        unlearned.update(names)
+        if store.feature_map == before:
+            return None
+        return reopen() if reopen is not None else open_engine(home, store)
 
     is_stopped = False
     is_open = True
@@ -193,6 +221,8 @@ def learn_stream(
                     )
                     progress = replace(progress, seen=progress.seen + 1)
                     reason = _unusable(item)
+                    if not reason and _label(item) in unlearned:
+                        reason = "its class was unlearned while this source was learned"
                     if reason:
                         news.append(f"skipped {name}: {reason}")
                         progress = replace(progress, skipped=progress.skipped + 1)
@@ -201,12 +231,20 @@ def learn_stream(
                     if len(waiting) >= n_step:
                         progress = commit()
                         yield progress
+                        renewed = obey()
+                        if renewed is not None:
+                            engine, is_open = renewed, True
+                            break
                 if is_open:
                     break
                 # A live source is not waited for; one that can be read again keeps whole batches.
                 if not group and len(source) == 0 and progress.seen > committed.seen:
                     progress = commit()
                     yield progress
+                    renewed = obey()
+                    if renewed is not None:
+                        engine, is_open = renewed, True
+                        break
                 if should_stop():
                     is_stopped = True
                     break
@@ -265,12 +303,12 @@ def _label(item: Embedded | Skipped) -> str | None:
 
 
 def _relearned(home: Home, learner: Learner, name: str) -> list[str]:
-    if name in learner.store.names.values():
+    if learner.store.has_class(name):
         return []
-    receipt = find_tombstone(home, learner.store, name)
-    if receipt is None:
+    found = find_tombstone(home, learner.store, "class", name)
+    if found is None:
         return []
     return [
-        f"class {name!r} was unlearned (receipt {receipt}) and is now learned again, under a new "
+        f"class {name!r} was unlearned (receipt {found[1]}) and is now learned again, under a new "
         "uid"
     ]

@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +206,16 @@ class Store:
                 raise
 
     @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into one line each, outside of a transaction."""
+        with _sqlite_errors(self.path):
+            yield
+
+    def take_over(self) -> None:
+        """Read anew what is kept in memory, after its rows were replaced inside a transaction."""
+        self._load()
+
+    @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state of the store, whatever another process commits meanwhile."""
         with _sqlite_errors(self.path):
@@ -252,6 +262,14 @@ class Store:
                 + (f"known: {known}" if known else "nothing was learned yet")
             )
         return self._uids[name]
+
+    def canonical(self, name: str) -> str:
+        """Return the name of the class that has this name or alias; a new name stays itself."""
+        return self._names.get(self._uids.get(name, 0), name)
+
+    def has_class(self, name: str) -> bool:
+        """Whether a class has this name or alias."""
+        return name in self._uids
 
     def add_class(self, name: str) -> int:
         """Return the uid of the class with this name or alias; a new one if there is none."""
@@ -495,6 +513,15 @@ class Store:
                 "SELECT uid, class_uid FROM samples WHERE is_stored ORDER BY uid"
             )
         ]
+
+    def sources_of(self, uids: Sequence[int]) -> list[int]:
+        """Return the uids of the sources of some samples."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT source_uid FROM samples "
+            "WHERE uid IN (SELECT value FROM json_each(?)) ORDER BY source_uid",
+            (json.dumps(list(uids)),),
+        )
+        return [int(uid) for (uid,) in rows]
 
     def classes_since(self, step: int) -> tuple[int, ...]:
         """Return the uids of classes with kept samples that were learned after a step."""
@@ -742,12 +769,38 @@ class Store:
         self.connection.execute("DELETE FROM head")
         self._load_classes()
 
+    def keep_clear(self, table: str, uid: int) -> None:
+        """Have a table never give a uid to a new row; inside a transaction."""
+        execute = self.connection.execute
+        if not execute("SELECT 1 FROM sqlite_sequence WHERE name = ?", (table,)).fetchone():
+            execute("INSERT INTO sqlite_sequence(name, seq) VALUES (?, 0)", (table,))
+        execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (uid, table))
+
+    def blocked_classes(self) -> frozenset[int]:
+        """Return the classes whose unlearning was asked for and is not done: never to be named."""
+        rows = self.connection.execute(
+            "SELECT target FROM requests WHERE kind = 'class' AND phase = 'PENDING'"
+        )
+        return frozenset(int(uid) for (uid,) in rows)
+
+    def has_requests(self) -> bool:
+        """Whether an unlearning was asked for, perhaps by another process, and is not done."""
+        return self.connection.execute("SELECT 1 FROM requests LIMIT 1").fetchone() is not None
+
+    def receipt_of_request(self, number: int) -> str | None:
+        """Return the receipt of a request that is done, or None."""
+        if self.connection.execute("SELECT 1 FROM requests WHERE number = ?", (number,)).fetchone():
+            return None
+        row = self.connection.execute(
+            "SELECT 'r' || number FROM receipts WHERE json_extract(body, '$.request') = ?",
+            (number,),
+        ).fetchone()
+        return None if row is None else str(row[0])
+
     def reset(self) -> None:
         """Forget positions and counters, as after `init`; uids of classes are never used again."""
         self.connection.execute("DELETE FROM positions")
-        self.connection.execute(
-            "DELETE FROM sqlite_sequence WHERE name IN ('samples', 'sources')"
-        )
+        self.connection.execute("DELETE FROM sqlite_sequence WHERE name IN ('samples', 'sources')")
         self.step = 0
         self.note_consolidation(0)
         self.note_attempt(0)
@@ -1011,13 +1064,10 @@ def describe(store: Store) -> dict[str, Any]:
         "statistics_bytes": int(statistics_bytes),
         "capacity_samples": store.capacity_samples,
         "capacity_bytes": store.capacity_bytes,
-        "sources": {
-            text: n
-            for text, n in store.connection.execute(
+        "sources": dict(store.connection.execute(
                 "SELECT text, count(*) FROM sources JOIN samples ON source_uid = sources.uid "
                 "GROUP BY sources.uid ORDER BY sources.uid"
-            )
-        },
+            )),
         "receipts": int(n_receipts),
     }
 

@@ -23,7 +23,7 @@ from edgecl.replay.adapters import task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.types import ForgetRequest, Frame
-from edgecl.unlearning.request import forget_class
+from edgecl.unlearning.request import forget
 
 QUICK = Training(epochs=1, batch_size=16)
 
@@ -254,13 +254,13 @@ def test_forgetting_drops_the_adapters_that_saw_the_class_and_keeps_earlier_ones
         teach(device, open_learner(device, store), open_engine(device, store), late)
         learner, _ = run(device, store, backbone)
         assert store.feature_map != first_map
-        done = forget_class(device, learner, ForgetRequest(build.PARTS[3]), verify=True)
+        done = forget(device, learner, ForgetRequest(build.PARTS[3]), verify=True)
         assert done.verified, done.faults
         assert done.receipt.body["mode"] == "exact_retrain"
         assert done.receipt.body["adapters"] == [2]
         assert [task.uid for task in task_adapters(store)] == [1]
         assert store.feature_map == first_map
-        done = forget_class(device, learner, ForgetRequest(build.PARTS[0]), verify=True)
+        done = forget(device, learner, ForgetRequest(build.PARTS[0]), verify=True)
         assert done.verified, done.faults
         assert done.receipt.body["adapters"] == [1]
         assert (store.adapter, store.feature_map) == (None, device.manifest.feature_map)
@@ -295,7 +295,7 @@ def test_after_a_partial_forget_the_next_task_trains_on_what_is_left(
     with open_store(device) as store:
         teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:3], 10))
         learner, _ = run(device, store, backbone)
-        forget_class(device, learner, ForgetRequest(build.PARTS[0]))
+        forget(device, learner, ForgetRequest(build.PARTS[0]))
         teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[3:], 10))
         _, done = run(device, store, backbone)
         (task,) = task_adapters(store)
@@ -362,13 +362,13 @@ def test_what_was_left_by_a_forget_is_consolidated_again(
     with open_store(device) as store:
         teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:3], 10))
         learner, _ = run(device, store, backbone)
-        forget_class(device, learner, ForgetRequest(build.PARTS[0]))
+        forget(device, learner, ForgetRequest(build.PARTS[0]))
         assert [store.names[c] for c in store.classes_since(store.consolidated_step)] == list(
             build.PARTS[1:3]
         )
         learner, done = run(device, store, backbone)
         assert done.classes == build.PARTS[1:3]
-        forgotten = forget_class(device, learner, ForgetRequest(build.PARTS[1]))
+        forgotten = forget(device, learner, ForgetRequest(build.PARTS[1]))
         assert forgotten.receipt.body["mode"] == "exact_retrain"
         assert forgotten.receipt.body["adapters"] == [done.adapter]
 

@@ -14,6 +14,7 @@ from edgecl.errors import IntegrityError, RequestError, UnknownClassError, Usage
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
+from edgecl.replay.store import Store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import erase
 from edgecl.unlearning import request as unlearning
@@ -35,7 +36,7 @@ def teach(home: Home, n: int = 30, labels: tuple[str, ...] = LABELS) -> None:
 def forget(home: Home, name: str, *, verify: bool = True) -> unlearning.Unlearned:
     with home.lock(), open_store(home) as store:
         learner = open_learner(home, store)
-        return unlearning.forget_class(home, learner, ForgetRequest(name), verify=verify)
+        return unlearning.forget(home, learner, ForgetRequest(name), verify=verify)
 
 
 @every_head
@@ -111,26 +112,42 @@ def test_after_the_last_class_the_home_is_as_after_init(
         assert all(np.array_equal(states[0][k], states[1][k]) for k in states[0])
 
 
+def learned(store: Store) -> str:
+    """Everything in a store but its history."""
+    history = ("receipts", "requests", "sqlite_sequence")
+    lines = store.connection.iterdump()
+    return "\n".join(
+        line
+        for line in lines
+        if not line.startswith(tuple(f'INSERT INTO "{table}"' for table in history))
+    )
+
+
 def test_unknown_class_changes_nothing(home: Home) -> None:
     teach(home)
     with open_store(home) as store:
-        before = "\n".join(store.connection.iterdump())
+        before = learned(store)
     with pytest.raises(UnknownClassError, match="unicorn"):
         forget(home, "unicorn")
     with open_store(home) as store:
-        assert "\n".join(store.connection.iterdump()) == before
+        assert learned(store) == before
+        (entry,) = all_receipts(home, store)
+    assert entry.body["why"] == "unknown class"
+    assert "unicorn" not in repr(entry)
 
 
 def test_a_class_learned_again_gets_a_new_uid_and_the_old_one_stays_a_tombstone(home: Home) -> None:
     teach(home)
     done = forget(home, LABELS[1])
     with open_store(home) as store:
-        assert find_tombstone(home, store, LABELS[1]) == done.receipt.receipt_id
-        assert find_tombstone(home, store, "never seen") is None
+        uid = done.receipt.body["class_uid"]
+        found = find_tombstone(home, store, "class", LABELS[1])
+        assert found == (uid, done.receipt.receipt_id)
+        assert find_tombstone(home, store, "class", "never seen") is None
     teach(home)
     with open_store(home) as store:
         assert store.class_uid(LABELS[1]) > done.receipt.body["class_uid"]
-        assert find_tombstone(home, store, LABELS[1]) is not None
+        assert find_tombstone(home, store, "class", LABELS[1]) is not None
 
 
 def test_a_failure_before_the_commit_leaves_class_and_head(
@@ -138,17 +155,17 @@ def test_a_failure_before_the_commit_leaves_class_and_head(
 ) -> None:
     teach(home)
     with open_store(home) as store:
-        before = "\n".join(store.connection.iterdump())
+        before = learned(store)
         learner = open_learner(home, store)
         state = learner.head.state()
 
         def fail(*_: object) -> None:
             raise OSError("pulled plug")
 
-        monkeypatch.setattr(unlearning, "add_tombstone", fail)
+        monkeypatch.setattr(unlearning, "add_tombstones", fail)
         with pytest.raises(OSError, match="pulled plug"):
-            unlearning.forget_class(home, learner, ForgetRequest(LABELS[1]))
-        assert "\n".join(store.connection.iterdump()) == before
+            unlearning.forget(home, learner, ForgetRequest(LABELS[1]))
+        assert learned(store) == before
         after = learner.head.state()
         assert all(np.array_equal(state[k], after[k]) for k in state)
 
@@ -163,11 +180,15 @@ def test_an_erasure_that_was_cut_off_is_finished_by_the_next_command(
             forget(home, LABELS[1])
     with open_store(home) as store:
         assert LABELS[1] not in store.names.values()
-        assert [r.body["kind"] for r in all_receipts(store)] == ["forget"]
-        (report,) = unlearning.finish_erasures(store)
-        assert report["busy"] == 0
-        assert [r.body["kind"] for r in all_receipts(store)] == ["forget", "erasure"]
-        assert unlearning.finish_erasures(store) == []
+        assert [r.body["kind"] for r in all_receipts(home, store)] == ["forget"]
+        (done,) = unlearning.finish_requests(home, store)
+        assert done.erasure["busy"] == 0
+        assert [r.body["kind"] for r in all_receipts(home, store)] == [
+            "forget",
+            "erasure",
+            "verification",
+        ]
+        assert unlearning.finish_requests(home, store) == []
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
     assert LABELS[1].encode() not in content
 
@@ -188,7 +209,7 @@ def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
     reader.execute("ROLLBACK")
     reader.close()
     with open_store(home) as store:
-        assert unlearning.finish_erasures(store)[-1]["busy"] == 0
+        assert unlearning.finish_requests(home, store)[-1].erasure["busy"] == 0
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
     assert LABELS[1].encode() not in content
 
@@ -212,7 +233,7 @@ def test_a_receipt_names_no_class_and_the_reason_must_not_either(home: Home) -> 
     with open_store(home) as store:
         learner = open_learner(home, store)
         with pytest.raises(UsageError, match=LABELS[0]):
-            unlearning.forget_class(home, learner, request)
+            unlearning.forget(home, learner, request)
 
 
 @pytest.mark.parametrize(
@@ -224,19 +245,19 @@ def test_a_receipt_names_no_class_and_the_reason_must_not_either(home: Home) -> 
         ("DELETE FROM receipts WHERE number = 4", "r4"),
     ],
 )
-def test_any_change_of_the_chain_is_found_and_named(tmp_path: Path, sql: str, named: str) -> None:
-    with build.store(tmp_path / "s.db") as store:
+def test_any_change_of_the_chain_is_found_and_named(home: Home, sql: str, named: str) -> None:
+    with open_store(home) as store:
         for i in range(4):
             with store.transaction():
-                append_receipt(store, {"kind": "forget", "n": i})
-        assert [r.body["n"] for r in all_receipts(store)] == [0, 1, 2, 3]
-        assert receipt_by_id(store, "r2").body["n"] == 1
+                append_receipt(home, store, {"kind": "forget", "n": i})
+        assert [r.body["n"] for r in all_receipts(home, store)] == [0, 1, 2, 3]
+        assert receipt_by_id(home, store, "r2").body["n"] == 1
         with pytest.raises(RequestError, match="r9"):
-            receipt_by_id(store, "r9")
+            receipt_by_id(home, store, "r9")
         with store.transaction():
             store.connection.execute(sql)
         with pytest.raises(IntegrityError, match=named):
-            all_receipts(store)
+            all_receipts(home, store)
 
 
 def test_bytes_are_found_across_chunk_borders(

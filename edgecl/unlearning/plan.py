@@ -1,0 +1,214 @@
+"""The plan of an unlearning: what holds the class, sample or source, and what will happen to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgecl.errors import RequestError
+from edgecl.heads.base import Head
+from edgecl.replay.adapters import task_adapters
+from edgecl.replay.store import Store
+from edgecl.types import ForgetRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be unlearned, resolved to uids.
+
+    Args:
+        kind: `class`, `sample` or `source`.
+        uid: Its uid.
+        names: Its names, of a class with all aliases; they go into no receipt.
+        classes: Uids of the classes that it is part of.
+        newest: Uid of its newest sample that is still in the store, 0 if there is none.
+    """
+
+    kind: str
+    uid: int
+    names: tuple[str, ...]
+    classes: tuple[int, ...]
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What holds the target, and what will happen; printed by `edgecl forget ... --dry-run`.
+
+    Args:
+        kind: `class`, `sample` or `source`.
+        uid: Its uid.
+        mode: What the receipt will say; see docs/unlearning.md.
+        aliases: Names under which the class is known, its own not counted.
+        rows: Rows of each table that will be deleted.
+        statistics_bytes: Bytes of statistics of the classes that it is part of.
+        head: Parts of the head that hold it.
+        adapters: Uids of the adapters that saw it (T(c)).
+        adapters_later: Uids of those that were trained on from them.
+        adapter_method: What happens to both.
+        exports: Uids of the exports that hold it.
+        snapshots: Uids of the snapshots that hold it.
+        key: Whether its encryption key will be destroyed.
+        is_last: Whether nothing is left afterwards.
+    """
+
+    kind: str
+    uid: int
+    mode: str
+    aliases: int
+    rows: dict[str, int]
+    statistics_bytes: int
+    head: tuple[str, ...]
+    adapters: tuple[int, ...]
+    adapters_later: tuple[int, ...]
+    adapter_method: str
+    exports: tuple[int, ...]
+    snapshots: tuple[int, ...]
+    key: bool
+    is_last: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values; no name is in it."""
+        return asdict(self)
+
+
+def resolve(store: Store, request: ForgetRequest) -> Target:
+    """Find what a request means.
+
+    Raises:
+        UnknownClassError: No such class.
+        RequestError: No such sample or source.
+    """
+    if request.kind == "class":
+        return target_of(store, "class", store.class_uid(request.name))
+    if request.kind == "sample":
+        return target_of(store, "sample", int(request.name))
+    for uid, text in store.sources().items():
+        if text == request.name:
+            return target_of(store, "source", uid)
+    known = [text for text in store.sources().values() if text]
+    raise RequestError(
+        f"no sample came from {request.name!r}; "
+        + (f"sources: {', '.join(known[:5])}" if known else "nothing was learned yet")
+    )
+
+
+def target_of(store: Store, kind: str, uid: int) -> Target:
+    """Describe what has a uid.
+
+    Raises:
+        RequestError: There is no sample of this uid.
+    """
+    execute = store.connection.execute
+    if kind == "class":
+        newest = execute("SELECT max(uid) FROM samples WHERE class_uid = ?", (uid,)).fetchone()[0]
+        return Target(kind, uid, store.names_of(uid), (uid,), newest or 0)
+    if kind == "sample":
+        row = execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
+        if row is None:
+            raise RequestError(
+                f"sample {uid} is not in the store; if it was learned, it is part of its class's "
+                "statistics and cannot be told apart: forget its source or its class"
+            )
+        return Target(kind, uid, (str(uid),), (row[0],), uid)
+    rows = execute(
+        "SELECT class_uid FROM samples WHERE source_uid = ? UNION "
+        "SELECT class_uid FROM class_stats WHERE source_uid = ? ORDER BY class_uid",
+        (uid, uid),
+    ).fetchall()
+    newest = execute("SELECT max(uid) FROM samples WHERE source_uid = ?", (uid,)).fetchone()[0]
+    text = store.sources()[uid]
+    return Target(kind, uid, (text,), tuple(c for (c,) in rows), newest or 0)
+
+
+def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
+    """Find everything that holds a target."""
+    saw = adapters_that_saw(store, target)
+    later = tuple(
+        a.uid for a in task_adapters(store) if saw and a.uid > saw[0] and a.uid not in saw
+    )
+    is_drop = method in ("retrain", "drop")
+    if saw:
+        mode = "exact_retrain" if is_drop else f"approximate:{method}"
+    elif not set(target.classes) & set(head.classes):
+        mode = "store_only"
+    else:
+        mode = head.forget_mode
+    conditions = {"class": "s.class_uid = ?", "sample": "s.uid = ?", "source": "s.source_uid = ?"}
+    rows = store.count_rows(conditions[target.kind], target.uid)
+    marks = ",".join("?" * len(target.classes))
+    n_stats, n_bytes = store.connection.execute(
+        "SELECT count(*), coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
+        f"WHERE class_uid IN ({marks})",
+        target.classes,
+    ).fetchone()
+    gone = adapters_dropped(store, saw) if is_drop else saw
+    return Plan(
+        kind=target.kind,
+        uid=target.uid,
+        mode=mode,
+        aliases=len(target.names) - 1,
+        rows=rows | {"class_stats": n_stats},
+        statistics_bytes=n_bytes,
+        head=_head_parts(store, head),
+        adapters=saw,
+        adapters_later=later,
+        adapter_method=method if saw else "none",
+        exports=holding(store, "exports", target.classes, gone),
+        snapshots=holding(store, "snapshots", target.classes, gone),
+        key=target.kind == "class" and _is_sealed(store),
+        is_last=set(store.names) <= set(target.classes) and target.kind == "class",
+    )
+
+
+def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
+    """Return the adapters in whose training a target's pictures may have been, oldest first.
+
+    Of a class that is known exactly. A sample was seen if its class was and it is not newer than
+    the training; a source, if the training took pictures from it.
+    """
+    found = []
+    for adapter in task_adapters(store):
+        if not set(adapter.saw) & set(target.classes):
+            continue
+        body = adapter.body
+        if target.kind == "sample" and target.uid > body.get("newest_sample", target.uid):
+            continue
+        if target.kind == "source" and target.uid not in body.get("sources", [target.uid]):
+            continue
+        found.append(adapter.uid)
+    return tuple(found)
+
+
+def adapters_dropped(store: Store, saw: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the first adapter that saw a target and all later ones, which go on from it."""
+    return tuple(a.uid for a in task_adapters(store) if saw and a.uid >= saw[0])
+
+
+def holding(
+    store: Store, table: str, classes: tuple[int, ...], adapters: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return the exports or snapshots that hold one of some classes or adapters."""
+    assert table in ("exports", "snapshots")
+    return tuple(
+        int(uid)
+        for uid, held, used in store.connection.execute(
+            f"SELECT uid, classes, adapters FROM {table} ORDER BY uid"
+        )
+        if set(json.loads(held)) & set(classes) or set(json.loads(used)) & set(adapters)
+    )
+
+
+def _head_parts(store: Store, head: Head) -> tuple[str, ...]:
+    """Name the parts of a head that depend on every class that it learned."""
+    kinds = {"full": "Gram matrix", "diagonal": "mean and variance", "counts": "key counts"}
+    parts = [f"{kinds[store.second_moment]} of the class", "row of the class", "all other rows"]
+    if head.saved_state() is not None:
+        parts.append("trained weights, slow weights and optimiser moments")
+    return tuple(parts)
+
+
+def _is_sealed(store: Store) -> bool:
+    row = store.connection.execute("SELECT value FROM meta WHERE key = 'sealed'").fetchone()
+    return row is not None and row[0] == "1"
