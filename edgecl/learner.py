@@ -338,14 +338,6 @@ def open_predictor(
                 f"--home {home.path}` first"
             )
         scorer = _scorer(home, store)
-        blocked = tuple(store.names[uid] for uid in store.blocked_classes())
-        if blocked:
-            scorer = MaskedScorer(scorer, blocked)
-        if not scorer.labels:
-            raise NothingLearnedError(
-                f"all that the home {home.path} learned is being unlearned; run `edgecl forget "
-                "pending`"
-            )
         adapter = active_adapter(store)
         chosen = [] if adapter is None else [adapter]
         if scorer.n_maps > 1:
@@ -441,8 +433,8 @@ def keep_scorer(store: Store, head: Head, scorer: Scorer, *, bank: str = "mean")
 def load_scorer(home: Home, store: Store) -> Scorer:
     """Return what prediction needs: kept weights, or the head built from the store anew.
 
-    Weights are kept at the end of every run; they are out of date only after a run that was
-    killed, or while another process learns.
+    A class that is being unlearned is not named any more. Weights are kept at the end of every
+    run; they are out of date only after a run that was killed, or while another process learns.
     """
     with store.snapshot():
         return _scorer(home, store)
@@ -453,10 +445,13 @@ def _scorer(home: Home, store: Store) -> Scorer:
     _check_head(home, store)
     kept = store.load_head("scorer", home.config.head.name)
     if kept is not None:
-        return scorer_of(kept, tuple(store.names[int(uid)] for uid in kept["classes"]))
-    head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
-    head.restore(store.all_moments(), store.load_head("state", head.name))
-    return head.scorer(store.names)
+        scorer = scorer_of(kept, tuple(store.names[int(uid)] for uid in kept["classes"]))
+    else:
+        head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
+        head.restore(store.all_moments(), store.load_head("state", head.name))
+        scorer = head.scorer(store.names)
+    blocked = tuple(store.names[uid] for uid in store.blocked_classes())
+    return MaskedScorer(scorer, blocked) if blocked else scorer
 
 
 def _check_head(home: Home, store: Store) -> None:

@@ -2,8 +2,8 @@
 
 A snapshot is a compact copy of the store in the home's folder `snapshots/`. Rolling back replaces
 classes, samples, statistics, head and adapters by those of the copy, in one transaction; receipts,
-tombstones and uids go on. An unlearning deletes every snapshot that holds what it unlearns, so there
-is nothing to roll back to.
+tombstones and uids go on. An unlearning deletes every snapshot that holds what it unlearns, so
+there is nothing to roll back to.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ MethodOption = Annotated[
     str,
     typer.Option(
         "--adapter-method",
-        help="For adapters that saw it: retrain (drop them, then train anew), drop, or approximate: "
-        "ssd, gu, gs-lora, iau.",
+        help="For adapters that saw it: retrain (drop them, then train anew), drop, or, in place "
+        "and approximate, ssd, gu, gs-lora, iau.",
     ),
 ]
 # How long a request that another process carries out is waited for.

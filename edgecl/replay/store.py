@@ -1064,10 +1064,12 @@ def describe(store: Store) -> dict[str, Any]:
         "statistics_bytes": int(statistics_bytes),
         "capacity_samples": store.capacity_samples,
         "capacity_bytes": store.capacity_bytes,
-        "sources": dict(store.connection.execute(
+        "sources": dict(
+            store.connection.execute(
                 "SELECT text, count(*) FROM sources JOIN samples ON source_uid = sources.uid "
                 "GROUP BY sources.uid ORDER BY sources.uid"
-            )),
+            )
+        ),
         "receipts": int(n_receipts),
     }
 

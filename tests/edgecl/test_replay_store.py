@@ -359,7 +359,7 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one(tmp_path: Path) -> N
         wanted = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
         moments = dict(store.all_moments())
         described = describe(store)
-    with pytest.raises(StoreError, match="schema 1 .*forget pending"):
+    with pytest.raises(StoreError, match=r"schema 1 .*forget pending"):
         Store(path, read_only=True)
     with Store(path) as store:
         found = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()

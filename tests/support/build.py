@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgecl.config import Config, HeadConfig, StoreConfig
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS, Kind, Moments
-from edgecl.home import Home
+from edgecl.home import Home, make_home
 from edgecl.replay.store import Store, create_store
 from edgecl.runtime.grid import quantise
+from edgecl.runtime.manifest import Manifest
+from edgecl.runtime.preprocess import Preprocessing
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import Frame
 
@@ -96,6 +99,43 @@ def frame(label: str, i: int) -> Frame:
     """Return a labelled frame with a small encoded picture of its own."""
     pixels = np.random.default_rng([i, len(label)]).integers(0, 255, (8, 8, 3), np.uint8)
     return Frame(id=f"{label}/{i}.png", encoded=encode(Image.fromarray(pixels), "PNG"), label=label)
+
+
+def tiny_home(path: Path, head: str = "ridge", num_features: int = 12, **store: Any) -> Home:
+    """Make a home for features that come from elsewhere: it has a manifest and no engine.
+
+    Args:
+        path: Where it will be.
+        head: Name of its head.
+        num_features: Width of the features.
+        store: Entries of its `[store]` settings.
+    """
+    manifest = Manifest(
+        backbone="none",
+        weights_sha256="0" * 64,
+        weights_source="none",
+        weights_licence="unknown",
+        taps=(),
+        num_features=num_features,
+        preprocessing=Preprocessing(32, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        engine_sha256="0" * 64,
+        opset=18,
+        parity={"max_abs": 0.0},
+    )
+    moment = HEADS[head].second_moment
+
+    def fill(engine_folder: Path, database: Path) -> None:
+        manifest.save(engine_folder)
+        create_store(
+            database,
+            feature_map=manifest.feature_map,
+            num_features=num_features,
+            second_moment=moment,
+            codebook=default_codebook(num_features) if moment == COUNTS else None,
+        )
+
+    config = Config(head=HeadConfig(head), store=StoreConfig(**store))
+    return make_home(path, config, fill)
 
 
 def change_head(home: Home, name: str) -> None:
