@@ -1,0 +1,216 @@
+"""Random histories of a home: learn, evict, predict, forget, relearn, snapshot, roll back, reopen.
+
+After every step: statistics are those of the samples that remain, bit for bit; the head is the one
+that these statistics define; no row is orphaned; the chain of receipts is whole; nothing that was
+unlearned is named. `EDGECL_HISTORIES` says how many histories are tried (60 if it is not set; the
+10,000 that docs/unlearning.md reports were run with it).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+import build
+from edgecl import snapshots
+from edgecl.errors import RequestError
+from edgecl.heads import make_head_of
+from edgecl.heads.statistics import FULL, Moments
+from edgecl.learner import load_scorer, open_learner, open_store
+from edgecl.runtime.grid import quantise
+from edgecl.types import ForgetRequest
+from edgecl.unlearning.receipt import all_receipts, check_ledger
+from edgecl.unlearning.request import forget, writing
+
+D, CAPACITY = 6, 7
+NAMES = ("bolt", "nut", "ring", "plate")
+SOURCES = ("north gate", "south gate")
+# A file system in memory: a history commits dozens of times.
+PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was learned once."""
+
+    uid: int
+    label: str
+    source: str
+    x: np.ndarray
+
+
+class History(RuleBasedStateMachine):
+    """A home beside a plain list of what it should know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Path(tempfile.mkdtemp(dir=PLACE))
+        self.home = build.tiny_home(
+            self.place / "home", num_features=D, capacity_samples=CAPACITY, snapshots=2
+        )
+        self.known: list[Sample] = []
+        self.kept: dict[int, list[Sample]] = {}
+        self.n = 0
+        self.open()
+
+    def open(self) -> None:
+        """Open the home as a command does."""
+        self.writer = writing(self.home)
+        self.store = self.writer.__enter__()
+        self.learner = open_learner(self.home, self.store)
+
+    def teardown(self) -> None:
+        """Close and remove the home."""
+        self.writer.__exit__(None, None, None)
+        shutil.rmtree(self.place)
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        source=st.sampled_from(SOURCES),
+        n=st.sampled_from((1, 2, 5, 40)),
+    )
+    def learn(self, name: str, source: str, n: int) -> None:
+        """Learn a few samples; of 40 at once some are folded and most are evicted."""
+        rng = np.random.default_rng(self.n)
+        x = rng.uniform(0, 3, (n, D)).astype(np.float32)
+        frames = [replace(build.frame(name, self.n + i), source=source) for i in range(n)]
+        self.n += n
+        reports = self.learner.learn_many(frames, x)
+        self.known += [
+            Sample(report.uid, name, source, row)
+            for report, row in zip(reports, quantise(x), strict=True)
+        ]
+
+    @rule()
+    def reopen(self) -> None:
+        """End the process and start another."""
+        self.writer.__exit__(None, None, None)
+        self.open()
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def forget_class(self, data: st.DataObject) -> None:
+        """Unlearn a class."""
+        name = data.draw(st.sampled_from(sorted({s.label for s in self.known})))
+        self.forget("class", name, [s for s in self.known if s.label != name])
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def forget_source(self, data: st.DataObject) -> None:
+        """Unlearn a source."""
+        source = data.draw(st.sampled_from(sorted({s.source for s in self.known})))
+        self.forget("source", source, [s for s in self.known if s.source != source])
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def forget_sample(self, data: st.DataObject) -> None:
+        """Unlearn a sample, if it can still be told apart."""
+        sample = data.draw(st.sampled_from(self.known))
+        try:
+            self.forget("sample", str(sample.uid), [s for s in self.known if s != sample])
+        except RequestError as error:
+            assert "forget its source or its class" in str(error)  # noqa: PT017
+
+    def forget(self, kind: str, name: str, rest: list[Sample]) -> None:
+        """Unlearn, and take the snapshots that go with it off the list."""
+        request = ForgetRequest(name, kind=kind)
+        done = forget(self.home, self.learner, request)
+        assert done.mode == "exact_head"
+        gone = {s.label for s in self.known} - {s.label for s in rest}
+        touched = {s.label for s in self.known if s not in rest} | gone
+        purged = done.receipt.body["snapshots_purged"]
+        self.known = rest
+        for uid in list(self.kept):
+            held = {s.label for s in self.kept[uid]}
+            assert (uid in purged) or not (held & touched)
+            if uid in purged:
+                del self.kept[uid]
+
+    @precondition(lambda self: self.known)
+    @rule()
+    def snapshot(self) -> None:
+        """Keep what is known now."""
+        uid = snapshots.take(self.home, self.store).uid
+        self.kept[uid] = list(self.known)
+        for old in sorted(self.kept)[:-2]:
+            del self.kept[old]
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        """Bring back what was known."""
+        uid = data.draw(st.sampled_from(sorted(self.kept)))
+        snapshots.rollback(self.home, self.learner, uid)
+        self.known = list(self.kept[uid])
+
+    @invariant()
+    def statistics_are_those_of_what_is_known(self) -> None:
+        """Sums and Gram matrices equal those made of the rows at once, bit for bit."""
+        store = self.store
+        seen = Counter(s.label for s in self.known)
+        assert {store.names[uid]: n for uid, n in store.n_seen().items()} == dict(seen)
+        for uid, name in store.names.items():
+            wanted = Moments.of(np.array([s.x for s in self.known if s.label == name]), FULL)
+            found = store.moments(uid)
+            assert (found.n, *found.pack(FULL)) == (wanted.n, *wanted.pack(FULL))
+        assert store.n_stored_samples <= CAPACITY
+
+    @invariant()
+    def the_head_is_the_one_that_they_define(self) -> None:
+        """What predicts equals a head built anew, and names only what is known."""
+        fresh = make_head_of(self.home.config.head, D)
+        fresh.rebuild(self.store)
+        fresh.settle(self.store)
+        head, names = self.learner.head, self.store.names
+        head.settle(self.store)
+        build.assert_same(head.scorer(names), fresh.scorer(names))
+        served = load_scorer(self.home, self.store)
+        assert set(served.labels) == {s.label for s in self.known}
+        if served.labels:
+            scores = served.scores(np.ones((2, D), np.float32))
+            assert np.isfinite(scores).all()
+
+    @invariant()
+    def nothing_is_orphaned_and_the_chain_is_whole(self) -> None:
+        """Foreign keys, sizes and receipts fit."""
+        execute = self.store.connection.execute
+        assert execute("PRAGMA foreign_key_check").fetchall() == []
+        for table in ("features", "pictures"):
+            (n,) = execute(
+                f"SELECT count(*) FROM {table} WHERE uid NOT IN (SELECT uid FROM samples)"
+            ).fetchone()
+            assert n == 0
+        assert execute(
+            "SELECT count(*) FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples) "
+            "AND uid NOT IN (SELECT source_uid FROM class_stats)"
+        ).fetchone() == (0,)
+        assert not self.store.has_requests()
+        all_receipts(self.home, self.store)
+        assert check_ledger(self.home, self.store) == []
+        with open_store(self.home, read_only=True) as reader:
+            assert reader.n_seen() == self.store.n_seen()
+
+
+HISTORIES = int(os.environ.get("EDGECL_HISTORIES", "60"))
+History.TestCase.settings = settings(
+    max_examples=HISTORIES,
+    stateful_step_count=12,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+
+
+@pytest.mark.slow
+class TestHistory(History.TestCase):  # type: ignore[name-defined,misc]
+    """Run the histories."""
