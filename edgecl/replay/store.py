@@ -150,6 +150,7 @@ class Store:
             try:
                 version = check_version(self.connection)
                 if not read_only:
+                    _use_log(self.connection)
                     migrate(self.connection)
                 elif version < SCHEMA_VERSION:
                     raise StoreError(
@@ -1017,6 +1018,16 @@ def _connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection
                 f"{value}; install an SQLite that has it"
             )
     return connection
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Have the file in WAL mode, whatever somebody has set: other journals keep deleted pages."""
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise IntegrityError(
+            f"SQLite keeps the store's journal_mode at {mode!r}; edgecl needs WAL: put the home on "
+            "a local file system, and stop other programs that use it"
+        )
 
 
 @contextmanager

@@ -4,6 +4,9 @@ With `secure_delete` the database overwrites deleted content, but only a checkpo
 the main file and empties the log: delete, commit, checkpoint, VACUUM, checkpoint. A reader that is
 open makes a checkpoint answer "busy" instead of failing, so the answer is read.
 
+Statistics of the query planner (`ANALYZE`) hold sample values; if another program made some, they
+are dropped.
+
 Flash wear levelling and copy-on-write file systems keep old blocks below what a file shows; that is
 beyond this module and said in docs/unlearning.md.
 """
@@ -28,10 +31,17 @@ def scrub(store: Store) -> dict[str, Any]:
 
     Returns:
         `busy` (0, or 1 when a reader was in the way for 5 seconds and the log could not be
-        emptied), `vacuumed`, and the pragma `secure_delete` as read back.
+        emptied), `vacuumed`, the pragmas `secure_delete` and `journal_mode` as read back, and the
+        size of the file before and after.
     """
     execute = store.connection.execute
     (secure_delete,) = execute("PRAGMA secure_delete").fetchone()
+    (journal,) = execute("PRAGMA journal_mode").fetchone()
+    for (table,) in execute(
+        "SELECT name FROM sqlite_master WHERE name IN ('sqlite_stat1', 'sqlite_stat4')"
+    ).fetchall():
+        execute(f"DROP TABLE {table}")
+    size_before = store.path.stat().st_size
     busy = _truncate_log(store)
     vacuumed = False
     if not busy:
@@ -48,9 +58,16 @@ def scrub(store: Store) -> dict[str, Any]:
                         "are overwritten; free disk space, the next `edgecl train-stream` or "
                         "`edgecl forget` tries again"
                     ) from error
-                return {"busy": 1, "vacuumed": False, "secure_delete": int(secure_delete)}
-        busy = _truncate_log(store)
-    return {"busy": busy, "vacuumed": vacuumed, "secure_delete": int(secure_delete)}
+                busy = 1
+        busy = busy or _truncate_log(store)
+    return {
+        "busy": busy,
+        "vacuumed": vacuumed,
+        "secure_delete": int(secure_delete),
+        "journal_mode": journal,
+        "bytes_before": size_before,
+        "bytes_after": store.path.stat().st_size,
+    }
 
 
 def find_bytes(

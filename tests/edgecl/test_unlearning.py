@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import build
-from edgecl.errors import IntegrityError, RequestError, UnknownClassError, UsageError
+from edgecl.errors import EdgeclError, IntegrityError, RequestError, UnknownClassError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
@@ -212,6 +212,34 @@ def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
         assert unlearning.finish_requests(home, store)[-1].erasure["busy"] == 0
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
     assert LABELS[1].encode() not in content
+
+
+@pytest.mark.parametrize("journal", ["PERSIST", "DELETE", "TRUNCATE", "MEMORY"])
+def test_another_journal_that_somebody_set_is_put_back_to_wal(home: Home, journal: str) -> None:
+    teach(home)
+    foreign = sqlite3.connect(home.database, isolation_level=None)
+    assert foreign.execute(f"PRAGMA journal_mode = {journal}").fetchone() == (journal.lower(),)
+    foreign.execute("UPDATE classes SET created = created + 1")
+    foreign.execute("ANALYZE")
+    foreign.close()
+    done = forget(home, LABELS[1])
+    assert done.verified, done.faults
+    assert (done.erasure["journal_mode"], done.erasure["secure_delete"]) == ("wal", 1)
+    assert not list(home.path.glob("*-journal"))
+    with open_store(home) as store:
+        tables = [n for (n,) in store.connection.execute("SELECT name FROM sqlite_master")]
+    assert not [name for name in tables if name.startswith("sqlite_stat")]
+
+
+def test_a_log_that_cannot_be_used_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = sqlite3.connect(home.database, isolation_level=None)
+    foreign.execute("PRAGMA journal_mode = PERSIST")
+    foreign.execute("BEGIN")
+    foreign.execute("SELECT * FROM classes").fetchall()
+    monkeypatch.setattr("edgecl.replay.store._BUSY_TIMEOUT_MS", 20)
+    with pytest.raises(EdgeclError, match=r"locked|journal_mode"):
+        open_store(home)
+    foreign.close()
 
 
 def test_the_check_finds_bytes_that_were_left(home: Home) -> None:
