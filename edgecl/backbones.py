@@ -164,7 +164,8 @@ def _import_timm() -> tuple[Any, Any]:
             import torch
     except ImportError as error:
         raise MissingPackageError(
-            f"making a home needs torch and timm ({error}); run `pip install 'edgecl[torch]'`"
+            f"the backbone as a network needs torch and timm ({error}); run "
+            "`pip install 'edgecl[torch]'`"
         ) from error
     return timm, torch
 

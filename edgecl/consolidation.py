@@ -25,13 +25,13 @@ from edgecl.adapters.bank import bank_scorer
 from edgecl.adapters.bottleneck import adapt, new_adapter
 from edgecl.adapters.training import Training, train_adapter
 from edgecl.backbones import Backbone
-from edgecl.errors import IntegrityError, RequestError
+from edgecl.errors import DecodeError, IntegrityError, RequestError
 from edgecl.heads import make_head_of
 from edgecl.heads.base import Head, Memory
 from edgecl.heads.statistics import Kind, Moments
 from edgecl.home import Home
 from edgecl.learner import Learner, Say, change_map, embed_stored, keep_scorer
-from edgecl.replay.adapters import add_adapter, mean_adapter, task_adapters
+from edgecl.replay.adapters import add_adapter, first_that_saw, mean_adapter, task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter, digest_of, mean_of
 from edgecl.runtime.augment import strong_view
@@ -95,43 +95,29 @@ def consolidate(
         say: Told about progress.
 
     Raises:
-        IntegrityError: Another backbone than the engine's.
-        RequestError: Nothing new since the last consolidation, or too few kept pictures.
+        IntegrityError: Another backbone than the engine's, or a kept picture cannot be decoded.
+        RequestError: See `plan_of`, or the features of the trained adapter are not finite.
     """
     begin = time.perf_counter()
     store, config = learner.store, home.config.consolidation
     check_backbone(home, backbone)
     training = training or Training(epochs=config.epochs, views=config.views, merge=config.merge)
     bank = task_adapters(store)
-    session = store.classes_since(store.consolidated_step)
-    if not session:
-        raise RequestError(
-            "nothing was learned since the last consolidation; learn first with "
-            "`edgecl train-stream SOURCE`"
-        )
-    rows = store.stored_samples()
-    lost = set(store.names) - {c for _, c in rows}
-    if lost:
-        raise RequestError(
-            f"no picture of {', '.join(store.names[c] for c in sorted(lost))} is kept, so a new "
-            "feature map would lose it; learn some again, or forget it"
-        )
-    probe = probe_of(rows)
-    trained_on = [
-        (uid, c) for uid, c in rows if uid not in probe and (config.replay or c in session)
-    ]
-    if len({c for _, c in trained_on}) < 2 or len(probe) < _PROBE_LEAST:
-        raise RequestError(
-            f"{len(rows)} kept pictures of {len(session)} classes are too few to train an adapter; "
-            "expected two classes at least and some ten pictures of each"
-        )
+    plan = plan_of(home, store)
+    session, probe, trained_on = plan.session, plan.probe, plan.trained_on
     network = adapt(backbone, rank=home.manifest.adapter_rank)
     owned = {c for task in bank for c in task.task}
     y = np.array([c for _, c in trained_on], dtype=np.int64)
     pictures = [store.picture(uid) for uid, _ in trained_on]
 
     def pixels(i: int, view: int) -> Float32:
-        image = decode(pictures[i], max_pixels=home.max_pixels)
+        try:
+            image = decode(pictures[i], max_pixels=home.max_pixels)
+        except DecodeError as error:
+            raise IntegrityError(
+                f"the kept picture of sample {trained_on[i][0]} cannot be used ({error}); restore "
+                "the home from a backup"
+            ) from error
         changed = strong_view(image, seed=config.seed, uid=trained_on[i][0], view=view)
         return home.manifest.preprocessing.tensor(changed)
 
@@ -152,6 +138,11 @@ def consolidate(
     active = trained.adapter if config.bank == "last" else mean_of(adapters)
     features = embed_stored(home, store, engine.with_adapters(active), say=say)
     embedding_seconds = time.perf_counter() - begin - training_seconds
+    if not all(np.isfinite(x).all() for x in features.values()):
+        raise RequestError(
+            "the training came to an adapter whose features are not finite; nothing was taken; try "
+            "other [consolidation] settings"
+        )
 
     before, after = _judge(home, store, probe, features)
     scorer = None
@@ -164,6 +155,9 @@ def consolidate(
     accepted = after >= before
     adapter = None
     saw = {int(c): int(n) for c, n in zip(*np.unique(y, return_counts=True), strict=True)}
+    # A class may stand in the judgement or in the spreading term alone: the adapter depends on it
+    # all the same, and goes with it unless an earlier one goes already.
+    saw |= {c: 0 for c in store.names if c not in saw and first_that_saw(store, c) is None}
     try:
         with store.transaction(changes_head=accepted):
             if accepted:
@@ -204,6 +198,53 @@ def consolidate(
         seconds=time.perf_counter() - begin,
         parts={name: round(value, 3) for name, value in seconds.items()},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a consolidation would train on.
+
+    Args:
+        session: Uids of the classes that were learned since the last one.
+        probe: Uids of the pictures that judge.
+        trained_on: uid and class uid of the pictures that train.
+    """
+
+    session: tuple[int, ...]
+    probe: frozenset[int]
+    trained_on: list[tuple[int, int]]
+
+
+def plan_of(home: Home, store: Store) -> Plan:
+    """Return what a consolidation would train on; needs no backbone, so ask it first.
+
+    Raises:
+        RequestError: Nothing new since the last consolidation, or too few kept pictures.
+    """
+    session = store.classes_since(store.consolidated_step)
+    if not session:
+        raise RequestError(
+            "nothing was learned since the last consolidation; learn first with "
+            "`edgecl train-stream SOURCE`"
+        )
+    rows = store.stored_samples()
+    lost = set(store.names) - {c for _, c in rows}
+    if lost:
+        raise RequestError(
+            f"no picture of {', '.join(store.names[c] for c in sorted(lost))} is kept, so a new "
+            "feature map would lose it; learn some again, or forget it"
+        )
+    probe = probe_of(rows)
+    replay = home.config.consolidation.replay
+    trained_on = [(uid, c) for uid, c in rows if uid not in probe and (replay or c in session)]
+    n_classes = len({c for _, c in trained_on})
+    if n_classes < 2 or len(probe) < _PROBE_LEAST:
+        raise RequestError(
+            f"{len(trained_on)} kept pictures to train on (classes: {n_classes}) and {len(probe)} "
+            "to judge by are too few to train an adapter; expected two classes at least and some "
+            "ten pictures of each"
+        )
+    return Plan(session, probe, trained_on)
 
 
 def is_due(store: Store, every: int, name: str | None) -> bool:

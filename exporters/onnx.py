@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from edgecl.adapters.bottleneck import RANK, adapt
 from edgecl.backbones import Backbone
 from edgecl.config import Config
-from edgecl.errors import MissingPackageError, ParityError
+from edgecl.errors import EdgeclError, MissingPackageError, ParityError, RequestError
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS
@@ -56,22 +56,42 @@ def export_backbone(
     Raises:
         MissingPackageError: onnx or onnxscript is not installed.
         ParityError: The export differs from torch by more than 1e-4, or lost its dynamic batch.
+        RequestError: The folder cannot be written; nothing half-written is left.
         UsageError: Adapters are not known for this backbone.
     """
     path = folder / name
     network = adapt(backbone, rank=adapter_rank) if adapter_rank else None
+    try:
+        manifest = _exported(backbone, network, path, adapter_rank)
+    except BaseException as error:
+        path.unlink(missing_ok=True)  # on a full disk half an engine takes what is left of it
+        if isinstance(error, OSError) and not isinstance(error, EdgeclError):
+            raise RequestError(
+                f"the engine cannot be written to {folder} ({error.strerror or error}); free some "
+                "disk space or make the folder writable, and try again"
+            ) from error
+        raise
+    # Outside of that: once the manifest is replaced it names the file, whatever comes after.
+    manifest.save(folder)
+    return manifest
+
+
+def _exported(
+    backbone: Backbone, network: AdaptedNetwork | None, path: Path, adapter_rank: int
+) -> Manifest:
+    """Write the engine and return its manifest, which is not written yet."""
     _export(backbone, network, path)
     opset = _checked_opset(path)
     data = path.read_bytes()
     engine = OnnxEngine(data, provider="cpu")
     parity = compare(backbone, engine, network)
     if not parity.max_abs <= MAX_ABS_FP32:  # so that NaN is refused too
-        path.unlink()
         raise ParityError(
             f"the ONNX export of {backbone.name} differs from torch by {parity.max_abs:.2g}; at "
             f"most {MAX_ABS_FP32:g} is accepted; try other versions of torch and onnxscript"
         )
-    manifest = Manifest(
+    flush(path)  # before the manifest names it
+    return Manifest(
         backbone=backbone.name,
         weights_sha256=backbone.weights_sha256,
         weights_source=backbone.weights_source,
@@ -87,12 +107,9 @@ def export_backbone(
             for p in ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
             if _is_installed(p)
         },
-        engine=name,
+        engine=path.name,
         adapter_rank=adapter_rank,
     )
-    flush(path)  # before the manifest names it
-    manifest.save(folder)
-    return manifest
 
 
 def init_home(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,13 +39,15 @@ def consolidate(
     json: JsonOption = False,
 ) -> None:
     """Train an adapter on the kept pictures; it is taken unless held-out accuracy falls."""
+    from edgecl.consolidation import plan_of
     from edgecl.home import Home
     from edgecl.learner import open_learner
     from edgecl.unlearning.request import writing
 
     device = Home(home)
-    with writing(device) as store:
+    with writing(device) as store, _told_when_broken_off():
         learner = open_learner(device, store)
+        plan_of(device, store)  # what cannot be done is said before torch is loaded
         engine_options = {
             "provider": provider,
             "threads": threads,
@@ -87,14 +91,14 @@ def consolidator(
     if epochs is not None:
         part = replace(device.config.consolidation, epochs=epochs)
         device.config = replace(device.config, consolidation=part)
+    engine = device.engine(**engine_options)  # a provider that fails is told before torch is loaded
     with working(f"loading {device.manifest.backbone}"):
         backbone = load_backbone_of(device.manifest, weights=weights)
         check_backbone(device, backbone)
     if device.manifest.adapter_rank == 0:
         with working("exporting the engine anew, so that it takes adapters (about 25 s)"):
             add_adapter_inputs(device, backbone)
-
-    engine = device.engine(**engine_options)
+        engine = device.engine(**engine_options)
 
     def run(tell: Say) -> Consolidated:
         done = consolidate(device, learner, backbone, engine, say=tell)
@@ -107,3 +111,20 @@ def consolidator(
         return done
 
     return run
+
+
+@contextmanager
+def _told_when_broken_off() -> Iterator[None]:
+    """Clean up and say a line on Ctrl-C, and on SIGTERM, which would end the process at once."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        say("broken off; nothing half-done was kept")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, say, working
+from edgecl.cli.output import print_json, say, say_skipped, working
 
 if TYPE_CHECKING:
     from edgecl.home import Home
@@ -38,8 +38,8 @@ def init(
     keys: Annotated[
         str | None,
         typer.Option(
-            help="Pictures for the keys of key-value, labels ignored; none that may have to be "
-            "forgotten. Without it keys come from no data."
+            help="Pictures for the keys of key-value, 2,000 at most, labels ignored; none that may "
+            "have to be forgotten. Without it keys come from no data."
         ),
     ] = None,
     adapters: Annotated[
@@ -108,6 +108,7 @@ def make(
     from edgecl.config import Config, HeadConfig, StoreConfig
     from edgecl.errors import UsageError
     from edgecl.heads import HEADS
+    from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
     from edgecl.home import check_place
     from edgecl.runtime.sources import open_source
 
@@ -117,6 +118,8 @@ def make(
         raise UsageError(f"--keys is for the head key-value, not for {head}; leave it out")
     check_place(path, force=force)  # before the time that torch takes
     frames = None if keys is None else open_source(keys, shuffle_seed=0)
+    if frames is not None and 0 < len(frames) < FEWEST_PICTURES:
+        raise too_few(len(frames))
     chosen = _taps(taps)
     config = Config(
         store=StoreConfig(capacity_samples=capacity, capacity_mb=capacity_mb),
@@ -126,14 +129,15 @@ def make(
         from edgecl.adapters.bottleneck import RANK
         from edgecl.backbones import load_backbone
         from edgecl.exporters.onnx import init_home
-        from edgecl.heads.keys import keys_of
 
         network = load_backbone(backbone, weights=weights, image_size=image_size, taps=chosen)
     with working("exporting it to ONNX and comparing both (about 15 s)"):
         make_keys = None
         if frames is not None:
             max_pixels = int(config.picture.max_megapixels * 1e6)
-            make_keys = partial(keys_of, frames.frames(), max_pixels=max_pixels)
+            make_keys = partial(
+                keys_of, frames.frames(), max_pixels=max_pixels, tell_skipped=say_skipped
+            )
         return init_home(
             path,
             network,

@@ -249,8 +249,10 @@ def learn_stream(
                     is_stopped = True
                     break
     if not is_stopped:
-        commit(is_finished=limit is None or position.n == len(source))
-        if renew is not None:
+        is_finished = limit is None or position.n == len(source)
+        commit(is_finished=is_finished)
+        # A limit ends the run, not the stream: what it cut is consolidated when it is whole.
+        if renew is not None and is_finished:
             renew(None)
     learner.settle()
     yield replace(committed, is_interrupted=is_stopped, seconds=time.monotonic() - begin)

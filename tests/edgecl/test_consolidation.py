@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import build
 import edgecl.consolidation
 from edgecl.adapters.training import Training
 from edgecl.backbones import Backbone, load_backbone
+from edgecl.cli.app import app
 from edgecl.consolidation import Consolidated, consolidate, is_due, probe_of
 from edgecl.errors import FeatureMapError, IntegrityError, RequestError
 from edgecl.home import Home
@@ -480,3 +485,112 @@ def test_a_stream_consolidates_between_classes(
         [sys.executable, "-c", code, home, picture], capture_output=True, text=True, check=True
     )
     assert out.stdout.split() == [build.PARTS[1], "False"]
+
+
+def test_a_class_that_only_judges_goes_with_the_adapter_all_the_same(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    """The judgement, and so whether there is an adapter at all, depends on its pictures."""
+    with open_store(device) as store:
+        last = min(probe_of([(uid, 1) for uid in range(21, 99)]))
+        others = frames(build.PARTS[:2], (last - 1) // 2)
+        extra = frames(build.PARTS[:1], (last - 1) % 2, start=200)
+        pictures = others + extra + frames(build.PARTS[2:3], 1)
+        teach(device, open_learner(device, store), device.engine(), pictures)
+        assert store.stored_samples()[-1][0] == last
+        learner, _ = run(device, store, backbone)
+        alone = store.class_uid(build.PARTS[2])
+        assert task_adapters(store)[0].saw[alone] == 0
+        done = forget(device, learner, ForgetRequest(build.PARTS[2]), verify=True)
+        assert done.verified, done.faults
+        assert done.receipt.body["mode"] == "exact_retrain"
+        assert (task_adapters(store), store.adapter) == ([], None)
+
+
+def test_a_damaged_kept_picture_is_named(device: Home, backbone: Backbone, always: None) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        for uid in (7, min(probe_of(store.stored_samples()))):
+            good = store.picture(uid)
+            for data in (good[:300], b"\0"):
+                with store.transaction(changes_head=False):
+                    store.connection.execute(
+                        "UPDATE pictures SET data = ? WHERE uid = ?", (data, uid)
+                    )
+                with pytest.raises(IntegrityError, match=f"picture of sample {uid} cannot be used"):
+                    run(device, store, backbone)
+            with store.transaction(changes_head=False):
+                store.connection.execute("UPDATE pictures SET data = ? WHERE uid = ?", (good, uid))
+        assert task_adapters(store) == []
+
+
+def test_a_training_that_diverges_is_not_taken(
+    device: Home, backbone: Backbone, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = edgecl.consolidation.train_adapter
+
+    def diverged(*arguments: object, **options: object) -> object:
+        trained = train(*arguments, **options)  # type: ignore[arg-type]
+        broken = {name: np.full_like(x, np.nan) for name, x in trained.adapter.items()}
+        return replace(trained, adapter=broken)
+
+    monkeypatch.setattr(edgecl.consolidation, "train_adapter", diverged)
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        with pytest.raises(RequestError, match="not finite; nothing was taken"):
+            run(device, store, backbone)
+        assert (task_adapters(store), store.adapter) == ([], None)
+
+
+def test_views_of_the_old_map_are_not_drawn_under_the_new_one(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+        with store.transaction(changes_head=False):
+            for uid, _ in store.stored_samples():
+                store.add_views(uid, np.full((2, store.num_features), 3.0, np.float16))
+        learner, _ = run(device, store, backbone)
+        own = store.stored_rows()[0]
+        with store.transaction(changes_head=False):
+            drawn = store.draw_due(20, rest=1, n_views=3)
+        assert drawn is not None
+        assert np.array_equal(drawn[0], np.repeat(own[:, None], 3, axis=1))
+        with store.transaction(changes_head=False):
+            for uid, _ in store.stored_samples():
+                store.add_views(uid, np.full((2, store.num_features), 3.0, np.float16))
+        forget(device, learner, ForgetRequest(build.PARTS[0]))
+        (n_views,) = store.connection.execute("SELECT count(*) FROM views").fetchone()
+        assert n_views == 0
+
+
+def test_what_cannot_be_done_is_said_before_torch_and_changes_no_engine(
+    home: Home, tmp_path: Path
+) -> None:
+    engine = sorted((home.path / "engine").iterdir())
+    done = build.run_edgecl("consolidate", "--home", home.path)
+    assert done.returncode == 3
+    assert "nothing was learned since" in done.stderr
+    assert "loading" not in done.stderr
+    assert sorted((home.path / "engine").iterdir()) == engine
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_says_that_it_was_broken_off(
+    device: Home, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(edgecl.consolidation, "train_adapter", interrupted)
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
+    done = CliRunner().invoke(app, ["consolidate", "--home", str(device.path), "--json"])
+    assert done.exit_code == status
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "broken off; nothing half-done was kept"
+    assert signal.getsignal(signal.SIGTERM) == before
+    with device.lock(), open_store(device) as store:
+        assert (task_adapters(store), store.adapter) == ([], None)

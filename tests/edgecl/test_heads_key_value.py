@@ -262,12 +262,26 @@ def test_the_command_makes_keys_from_a_source(tmp_path: Path) -> None:
         build.run_edgecl("forget", "class", build.PARTS[0], "--home", home, "--verify").returncode
         == 0
     )
+    # Equal and broken pictures do not count, and broken ones are named.
+    poor = tmp_path / "poor"
+    for kind, data in (("same", (folder / build.PARTS[0] / "000.jpg").read_bytes()), ("bad", b"?")):
+        (poor / kind).mkdir(parents=True)
+        for i in range(70):
+            (poor / kind / f"{i}.jpg").write_bytes(data)
+    done = build.run_edgecl(
+        "init", "--home", tmp_path / "b", "--head", "key-value", "--keys", poor, *small
+    )
+    assert done.returncode == 3
+    assert "1 picture that can be used and differ, of 140, are too few for keys" in done.stderr
+    assert "skipped bad/" in done.stderr
+    assert not (tmp_path / "b").exists()
     few = build.part_folder(tmp_path / "few", 3)
     done = build.run_edgecl(
         "init", "--home", tmp_path / "b", "--head", "key-value", "--keys", few, *small
     )
     assert done.returncode == 3
-    assert "too few for keys" in done.stderr
+    assert "12 pictures are too few for keys" in done.stderr
+    assert "loading" not in done.stderr
     assert not (tmp_path / "b").exists()
     done = build.run_edgecl("init", "--home", tmp_path / "c", "--keys", folder, *small)
     assert done.returncode == 2

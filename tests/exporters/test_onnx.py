@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import edgecl.exporters.onnx as module
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.config import Config
 from edgecl.errors import ParityError, RequestError
-from edgecl.exporters.onnx import export_backbone, init_home
+from edgecl.exporters.onnx import add_adapter_inputs, export_backbone, init_home
 from edgecl.exporters.parity import Parity, compare
 from edgecl.home import Home, is_home
 
@@ -115,3 +116,17 @@ def test_home_that_is_there_is_kept_unless_forced(
 
 def _fail(*_: object, **__: object) -> None:
     raise OSError("disk full")
+
+
+def test_an_engine_that_cannot_be_written_is_told_and_leaves_nothing(
+    home: Home, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(backbone: Backbone, network: object, path: Path) -> None:
+        path.write_bytes(b"half an engine")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {p.name: p.read_bytes() for p in (home.path / "engine").iterdir()}
+    monkeypatch.setattr(module, "_export", full)
+    with pytest.raises(RequestError, match=r"No space left on device.*free some"):
+        add_adapter_inputs(home, backbone)
+    assert {p.name: p.read_bytes() for p in (home.path / "engine").iterdir()} == before
