@@ -1,14 +1,15 @@
 """The arithmetic of approximate unlearning, on flat vectors of P parameters.
 
-Four published methods: SSD (Foster et al. 2024, arXiv:2308.07707) shrinks the parameters that matter
-to the forgotten class; GU (2025, arXiv:2511.17100) takes descent steps that raise no retained loss to
-first order; GS-LoRA++ (Zhao et al., arXiv:2403.11530 and arXiv:2501.09705) trains a sparse patch;
-IAU (2025, arXiv:2507.23257) takes one step. None removes a class exactly, and none is idempotent:
-a second run changes the parameters again.
+Four published methods: SSD (Foster et al. 2024, arXiv:2308.07707) shrinks the parameters that
+matter to the forgotten class; GU (2025, arXiv:2511.17100) takes descent steps that raise no
+retained loss to first order; GS-LoRA++ (Zhao et al. 2024, arXiv:2403.11530, and 2025,
+arXiv:2501.09705) trains a sparse patch; IAU (2025, arXiv:2507.23257) takes one step. None removes a
+class exactly, and none is idempotent: a second run changes the parameters again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -195,9 +196,18 @@ def bounded_forget_loss(logits: torch.Tensor, of: int) -> torch.Tensor:
     return (logits.logsumexp(dim=1) - others.logsumexp(dim=1)).mean()
 
 
-def forget_bound(n_classes: int) -> float:
-    """Return where GS-LoRA's forget loss ends, for cross-entropy of plain logits."""
-    return max(2 * float(np.log(n_classes)), 9.0)
+def capped_forget_loss(logits: torch.Tensor, of: int) -> torch.Tensor:
+    """Return max(0, BND - CE): falls until the mean cross-entropy reaches BND (GS-LoRA).
+
+    BND depends on the scale of the logits; max(2 ln C, 9) suits plain ones.
+
+    Args:
+        logits: Shape (N, C).
+        of: Column of the forgotten class.
+    """
+    bound = max(2 * math.log(logits.shape[1]), 9.0)
+    mean: torch.Tensor = (logits.logsumexp(dim=1) - logits[:, of]).mean()
+    return (bound - mean).relu()
 
 
 def group_norms(patch: torch.Tensor, groups: Sequence[slice]) -> torch.Tensor:

@@ -1,15 +1,17 @@
 """Approximate unlearning of a class in the weights of an adapter.
 
-The default way, dropping the adapters that saw a class, is exact; what is here is an interim measure
-for a home that cannot spare them, and is called `approximate` in a receipt. The backbone never saw
-user data, so only the adapter's parameters change. Methods and papers: edgecl/unlearning/steps.py.
+The default way, dropping the adapters that saw a class, is exact; what is here is an interim
+measure for a home that cannot spare them, and is called `approximate` in a receipt. The backbone
+never saw user data, so only the adapter's parameters change. Methods and papers:
+edgecl/unlearning/steps.py.
 
 Departures common to all four. Losses are those of a local classifier: the cosine of standardised
 features to the class means of the map before, over a temperature of 0.1, fixed while the adapter
-changes (it takes no training, and its scale suits cross-entropy). Pictures come as they are, without
-augmentation, at most 200 of a class, so that retained classes weigh alike. GU's metric, history and
-half-space are those of the release, without its finite-step filter; GS-LoRA's patch is a difference
-of the bottleneck's own arrays, a group the arrays of one site, added to the adapter at the end.
+changes (it takes no training, and its scale suits cross-entropy). Pictures come as they are,
+without augmentation, at most 200 of a class, so that retained classes weigh alike. GU's metric,
+history and half-space are those of the release, without its finite-step filter; GS-LoRA's patch is
+a difference of the bottleneck's own arrays, a group the arrays of one site, added to the adapter at
+the end.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ from edgecl.unlearning.steps import (
     MOST_CONSTRAINTS,
     Vector,
     bounded_forget_loss,
+    capped_forget_loss,
     covector,
     dampen,
-    forget_bound,
     group_norms,
     h_mean,
     iau_step,
@@ -353,7 +355,6 @@ def _gs_lora(settings: GsLora, local: _Local, theta: Float32) -> tuple[Float32, 
     batches = _batches(local.retained)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs * len(batches))
     forgotten = cycle(_batches(local.forgotten))
-    bound = forget_bound(len(local.means))
     for epoch in range(settings.epochs):
         alpha = settings.alpha if 2 * epoch >= settings.epochs else 0.0
         for keep in batches:
@@ -363,8 +364,7 @@ def _gs_lora(settings: GsLora, local: _Local, theta: Float32) -> tuple[Float32, 
             target = torch.from_numpy(local.target)
             kept, lost = slice(len(keep)), slice(len(keep), None)
             loss = F.cross_entropy(logits[kept], target[keep])
-            forget_loss = F.cross_entropy(logits[lost], target[drop])
-            loss = loss + settings.beta * F.relu(bound - forget_loss)
+            loss = loss + settings.beta * capped_forget_loss(logits[lost], local.forget)
             loss = loss + alpha * group_norms(patch, local.groups)
             if settings.prototype_forget:
                 apart = prototype_divergence(local.means[target[drop]], z[lost])
