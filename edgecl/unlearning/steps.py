@@ -82,7 +82,12 @@ def dampen(
 
     Returns:
         The parameters, bit for bit the same where not selected, and which were selected.
+
+    Raises:
+        RequestError: An importance is not finite, which would select nothing without a word.
     """
+    if not (np.isfinite(f_all).all() and np.isfinite(f_forget).all()):
+        raise RequestError("an importance is not finite; use --adapter-method retrain")
     selected = np.asarray(f_forget > alpha * f_all)
     ratio = lambda_ * f_all[selected] / f_forget[selected]  # F_forget > 0 wherever it is selected
     out = theta.copy()

@@ -18,22 +18,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgecl.adapters.bottleneck import adapt
-from edgecl.adapters.training import Prefixes, Seconds, Training, fused
 from edgecl.backbones import Backbone
 from edgecl.errors import RequestError, ShapeError, UsageError
-from edgecl.heads.ridge import LAMBDA_PER_FEATURE
 from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter, padded, zeros
 from edgecl.types import Float32
+from edgecl.unlearning.local import Labels, Local, batches, probe
 from edgecl.unlearning.steps import (
     MOST_CONSTRAINTS,
     Vector,
@@ -50,17 +47,7 @@ from edgecl.unlearning.steps import (
     scaled_alpha,
 )
 
-if TYPE_CHECKING:
-    import torch
-
-    from edgecl.adapters.bottleneck import AdaptedNetwork
-
-Labels = npt.NDArray[np.int64]
 _MOST_A_CLASS = 200
-_TEMPERATURE = 0.1
-_BATCH = 32
-# Rows of per-sample gradients that are held at once: 16 of lite0 are 3.5 MB.
-_ROWS = 16
 _RETRAIN = "use --adapter-method retrain"
 
 
@@ -248,13 +235,14 @@ def unlearn_adapter(
     chosen = _balanced(y, rng)
     classes, target = np.unique(y[chosen], return_inverse=True)
     network = adapt(backbone, rank=next(iter(adapter.values())).shape[0])
-    local = _Local(
+    local = Local(
         network,
         lambda i: pixels(int(chosen[i])),
         target.astype(np.int64),
         int(np.searchsorted(classes, forget)),
     )
-    theta = local.flat(padded(adapter, network.shapes))
+    given = padded(adapter, network.shapes)
+    theta = local.flat(given)
     plain = local.flat(zeros(network.shapes))
     say("features", 0, 3)
     z_plain = local.features(plain, local.all)
@@ -268,15 +256,16 @@ def unlearn_adapter(
     say("features", 2, 3)
     z_after = local.features(after, local.all)
     say("features", 3, 3)
+    new = local.arrays(after, given)
     before_pair, after_pair = local.accuracy(z_before), local.accuracy(z_after)
-    probes = [_probe(z, local.target, local.forget) for z in (z_plain, z_before, z_after)]
+    probes = [probe(z, local.target, local.forget) for z in (z_plain, z_before, z_after)]
     report = WeightsReport(
         method=method,
         settings=asdict(settings),
         n_forget=len(local.forgotten),
         n_retain=len(local.retained),
         n_parameters=len(theta),
-        n_changed=int((after != theta).sum()),
+        n_changed=sum(int((new[name] != given[name]).sum()) for name in new),
         forget_before=before_pair[0],
         forget_after=after_pair[0],
         retain_before=before_pair[1],
@@ -290,10 +279,10 @@ def unlearn_adapter(
         details=details,
         seconds=time.perf_counter() - begin,
     )
-    return UnlearnedAdapter(local.arrays(after), report)
+    return UnlearnedAdapter(new, report)
 
 
-def _run(settings: Settings, local: _Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
+def _run(settings: Settings, local: Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
     if isinstance(settings, Ssd):
         return _ssd(settings, local, theta)
     if isinstance(settings, Gu):
@@ -306,7 +295,7 @@ def _run(settings: Settings, local: _Local, theta: Float32) -> tuple[Float32, di
     return iau_step(theta, g_retain, g_forget, learning_rate=settings.learning_rate), {}
 
 
-def _ssd(settings: Ssd, local: _Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
+def _ssd(settings: Ssd, local: Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
     n_forget, n_retain = len(local.forgotten), len(local.retained)
     share = n_forget / (n_forget + n_retain)
     f_forget = importance(local.sample_gradients(theta, local.forgotten))
@@ -317,14 +306,14 @@ def _ssd(settings: Ssd, local: _Local, theta: Float32) -> tuple[Float32, dict[st
     return after, {"alpha": alpha, "n_selected": float(selected.sum())}
 
 
-def _gu(settings: Gu, local: _Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
+def _gu(settings: Gu, local: Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
     import torch
 
     now = torch.from_numpy(theta.copy()).requires_grad_(True)
     optimiser = torch.optim.AdamW([now], lr=settings.learning_rate)
     history: deque[Vector] = deque(maxlen=MOST_CONSTRAINTS)
     n_corrected = 0
-    retained, forgotten = (cycle(_batches(rows)) for rows in (local.retained, local.forgotten))
+    retained, forgotten = (cycle(batches(rows)) for rows in (local.retained, local.forgotten))
     for _ in range(settings.steps):
         keep, drop = next(retained), next(forgotten)
         # Only the direction of a sum counts, so the mean serves.
@@ -343,7 +332,7 @@ def _gu(settings: Gu, local: _Local, theta: Float32) -> tuple[Float32, dict[str,
     return now.detach().numpy(), {"n_corrected": float(n_corrected)}
 
 
-def _gs_lora(settings: GsLora, local: _Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
+def _gs_lora(settings: GsLora, local: Local, theta: Float32) -> tuple[Float32, dict[str, float]]:
     import torch
     from torch.nn import functional as F
 
@@ -352,12 +341,14 @@ def _gs_lora(settings: GsLora, local: _Local, theta: Float32) -> tuple[Float32, 
     optimiser = torch.optim.AdamW(
         [patch], lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    batches = _batches(local.retained)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs * len(batches))
-    forgotten = cycle(_batches(local.forgotten))
+    kept_batches = batches(local.retained)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimiser, settings.epochs * len(kept_batches)
+    )
+    forgotten = cycle(batches(local.forgotten))
     for epoch in range(settings.epochs):
         alpha = settings.alpha if 2 * epoch >= settings.epochs else 0.0
-        for keep in batches:
+        for keep in kept_batches:
             drop = next(forgotten)
             z = local.standard(local.raw(base + patch, np.concatenate([keep, drop])))
             logits = local.cosine(z)
@@ -382,142 +373,6 @@ def _gs_lora(settings: GsLora, local: _Local, theta: Float32) -> tuple[Float32, 
     return (base + patch).detach().numpy(), details
 
 
-class _Local:
-    """The adapted network as a function of a flat vector, with the local classifier.
-
-    The vector is ordered as the engine's inputs are, the scale of the residual taken out as in
-    training, so that learning rates mean the same.
-    """
-
-    def __init__(
-        self,
-        network: AdaptedNetwork,
-        pixels: Callable[[int], Float32],
-        target: Labels,
-        forget: int,
-    ) -> None:
-        self._fast = fused(network)
-        self._cache = Prefixes(
-            self._fast, lambda i, view: pixels(i), Training().cache_bytes, Seconds()
-        )
-        self.target, self.forget = target, forget
-        self.all = np.arange(len(target))
-        self.forgotten = np.flatnonzero(target == forget)
-        self.retained = np.flatnonzero(target != forget)
-        self._shapes = network.shapes
-        self._factors = [
-            network.scale if name.endswith((".up", ".up_bias")) else 1.0 for name in network.shapes
-        ]
-        self._sizes = [int(np.prod(shape)) for shape in network.shapes.values()]
-        per_site = len(self._sizes) // len(network.sites)
-        ends = np.cumsum(self._sizes)[per_site - 1 :: per_site].tolist()
-        self.groups = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
-
-    def flat(self, adapter: Adapter) -> Float32:
-        """Return an adapter as a vector (P,)."""
-        parts = [
-            adapter[name].ravel() / np.float32(factor)
-            for name, factor in zip(self._shapes, self._factors, strict=True)
-        ]
-        return np.concatenate(parts)
-
-    def arrays(self, theta: Float32) -> Adapter:
-        """Return a vector as an adapter."""
-        return {
-            name: part.numpy().copy()
-            for name, part in zip(self._shapes, self._parts(_tensor(theta)), strict=True)
-        }
-
-    def _parts(self, theta: torch.Tensor) -> list[torch.Tensor]:
-        return [
-            part.reshape(shape) * factor
-            for part, shape, factor in zip(
-                theta.split(self._sizes), self._shapes.values(), self._factors, strict=True
-            )
-        ]
-
-    def raw(self, theta: torch.Tensor, rows: Labels) -> torch.Tensor:
-        """Return features (B, D) of some pictures."""
-        h, early = self._cache.take([(int(i), 0) for i in rows])
-        return self._fast.suffix(h, early, self._parts(theta))
-
-    def features(self, theta: Float32, rows: Labels) -> torch.Tensor:
-        """Return features (B, D) of many pictures, without gradients."""
-        import torch
-
-        with torch.no_grad():
-            return torch.cat([self.raw(_tensor(theta), batch) for batch in _batches(rows)])
-
-    def fit(self, z: torch.Tensor) -> None:
-        """Set the classifier: centre and spread of all features, and class means (C, D)."""
-        import torch
-
-        self._centre, self._spread = z.mean(dim=0), z.std(dim=0) + 1e-3
-        standard = self.standard(z)
-        n_classes = int(self.target.max()) + 1
-        self.means = torch.stack([standard[self.target == c].mean(dim=0) for c in range(n_classes)])
-
-    def standard(self, z: torch.Tensor) -> torch.Tensor:
-        """Return features at unit spread."""
-        return (z - self._centre) / self._spread
-
-    def cosine(self, standard: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, C) of standardised features."""
-        from torch.nn import functional as F
-
-        logits = F.normalize(standard, dim=-1) @ F.normalize(self.means, dim=-1).T
-        return logits / _TEMPERATURE
-
-    def logits(self, z: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, C) of features."""
-        return self.cosine(self.standard(z))
-
-    def accuracy(self, z: torch.Tensor) -> tuple[float, float]:
-        """Return the accuracy on the forgotten class and on the others."""
-        right = self.logits(z).argmax(dim=1).numpy() == self.target
-        return float(right[self.forgotten].mean()), float(right[self.retained].mean())
-
-    def mean_gradient(self, theta: Float32, rows: Labels) -> Vector:
-        """Return the gradient (P,) of the mean cross-entropy of some pictures."""
-        import torch
-        from torch.nn import functional as F
-
-        now = _tensor(theta).clone().requires_grad_(True)
-        total = np.zeros(len(theta))
-        for batch in _batches(rows):
-            logits = self.logits(self.raw(now, batch))
-            loss = F.cross_entropy(logits, torch.from_numpy(self.target[batch]), reduction="sum")
-            total += torch.autograd.grad(loss, now)[0].numpy()
-        return total / len(rows)
-
-    def sample_gradients(self, theta: Float32, rows: Labels) -> Iterator[Float32]:
-        """Yield gradients (B, P) of the cross-entropy of each picture for itself."""
-        import torch
-        from torch.nn import functional as F
-
-        def loss(
-            now: torch.Tensor, h: torch.Tensor, early: torch.Tensor, target: torch.Tensor
-        ) -> torch.Tensor:
-            z = self._fast.suffix(h[None], early[None], self._parts(now))
-            return F.cross_entropy(self.logits(z), target[None])
-
-        of_each: Any = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))
-        for batch in _batches(rows, _ROWS):
-            h, early = self._cache.take([(int(i), 0) for i in batch])
-            target = torch.from_numpy(self.target[batch])
-            yield of_each(_tensor(theta), h, early, target).detach().numpy()
-
-
-def _tensor(theta: Float32) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(theta)
-
-
-def _batches(rows: Labels, size: int = _BATCH) -> list[Labels]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
 def _balanced(y: Labels, rng: np.random.Generator) -> Labels:
     """Choose pictures, at most 200 a class, so ordered that classes take turns."""
     order = rng.permutation(len(y))
@@ -528,30 +383,3 @@ def _balanced(y: Labels, rng: np.random.Generator) -> Labels:
     chosen = order[turn[order] < _MOST_A_CLASS]
     taking_turns: Labels = chosen[np.lexsort((y[chosen], turn[chosen]))]
     return taking_turns
-
-
-def _probe(z: torch.Tensor, target: Labels, forget: int) -> tuple[float, float]:
-    """Return a ridge probe's accuracy on a class and on the others, each half fitted on the other.
-
-    Penalty and scaling are those of the ridge head; solved over the rows, which are fewer.
-    """
-    x = z.double().numpy()
-    one_hot = np.eye(int(target.max()) + 1)[target]
-    right = np.zeros(len(x), bool)
-    turn = np.empty(len(x), np.int64)
-    for c in np.unique(target):
-        of = np.flatnonzero(target == c)
-        turn[of] = np.arange(len(of)) % 2
-    for half in (0, 1):
-        fit, judged = turn != half, turn == half
-        if not fit.any() or not judged.any():
-            continue
-        centre, spread = x[fit].mean(axis=0), x[fit].std(axis=0) + 1e-3
-        a, b = (x[fit] - centre) / spread, (x[judged] - centre) / spread
-        mean = one_hot[fit].mean(axis=0)
-        gram = a @ a.T
-        gram[np.diag_indices_from(gram)] += LAMBDA_PER_FEATURE * x.shape[1]
-        weights = np.linalg.solve(gram, one_hot[fit] - mean)
-        right[judged] = (b @ a.T @ weights + mean).argmax(axis=1) == target[judged]
-    is_forgotten = target == forget
-    return float(right[is_forgotten].mean()), float(right[~is_forgotten].mean())

@@ -35,7 +35,6 @@ from edgecl.unlearning.weights import (
     unlearn_adapter,
 )
 
-
 # --- SSD
 
 
@@ -291,7 +290,7 @@ def unlearned(
     **options: object,
 ) -> UnlearnedAdapter:
     x, y = pictures
-    options.setdefault("settings", QUICK[method])
+    options.setdefault("settings", QUICK.get(method))
     return unlearn_adapter(vit, adapter, x.__getitem__, y, forget=7, method=method, **options)  # type: ignore[arg-type]
 
 
@@ -347,7 +346,8 @@ def test_the_one_step_moves_no_parameter_farther_than_its_rate(
     # The residual's scale, 0.1, is part of what is stored of `up`.
     for name, array in done.items():
         most = 1e-2 * (0.1 if name.endswith((".up", ".up_bias")) else 1)
-        assert np.abs(array - adapter[name]).max() == pytest.approx(most, rel=1e-3)
+        moved = np.abs(array - adapter[name])
+        assert 0 < moved.max() <= most * 1.001
 
 
 def test_the_corrected_steps_lower_the_class_and_spare_the_others(
@@ -388,7 +388,7 @@ def test_values_that_are_not_finite_fail_and_leave_the_adapter(
     broken = x.copy()
     broken[np.flatnonzero(y == 4)[0]] = np.nan
     before = digest_of(adapter)
-    with pytest.raises(RequestError, match="finite|guards nothing"):
+    with pytest.raises(RequestError, match=r"finite|guards nothing"):
         unlearned(vit, adapter, (broken, y), method)
     assert digest_of(adapter) == before
 
