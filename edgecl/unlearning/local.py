@@ -86,10 +86,12 @@ class Local:
         return out
 
     def _parts(self, theta: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+
         return [
             part.reshape(shape) * factor
             for part, shape, factor in zip(
-                theta.split(self._sizes), self._shapes.values(), self._factors, strict=True
+                torch.split(theta, self._sizes), self._shapes.values(), self._factors, strict=True
             )
         ]
 

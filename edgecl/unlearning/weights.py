@@ -364,7 +364,7 @@ def _gs_lora(settings: GsLora, local: Local, theta: Float32) -> tuple[Float32, d
                 near = prototype_divergence(local.means[target[keep]], z[kept])
                 loss = loss + settings.prototype_retain * near
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     with torch.no_grad():
