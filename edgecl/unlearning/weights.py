@@ -48,6 +48,8 @@ from edgecl.unlearning.steps import (
 )
 
 _MOST_A_CLASS = 200
+_MOST_PROBE_GAP = 0.02
+_MOST_RETAIN_DROP = 0.005
 _RETRAIN = "use --adapter-method retrain"
 
 
@@ -167,6 +169,28 @@ class WeightsReport:
     kept_after: float
     details: dict[str, float]
     seconds: float
+
+    def faults(self) -> tuple[str, ...]:
+        """Return what speaks against taking the adapter; empty if nothing does.
+
+        The changed adapter must differ from the given one, must not let the probe find more of the
+        class than the plain backbone does by two points, and must not cost half a point of the
+        retained classes.
+        """
+        faults = []
+        if not self.n_changed:
+            faults.append(f"{self.method} changed no parameter")
+        if self.probe_after - self.probe_plain > _MOST_PROBE_GAP:
+            faults.append(
+                f"a probe finds {self.probe_after:.3f} of the class, without the adapter "
+                f"{self.probe_plain:.3f}"
+            )
+        if self.kept_before - self.kept_after > _MOST_RETAIN_DROP:
+            faults.append(
+                f"accuracy on the retained classes fell from {self.kept_before:.3f} to "
+                f"{self.kept_after:.3f}"
+            )
+        return tuple(faults)
 
 
 @dataclass(frozen=True)

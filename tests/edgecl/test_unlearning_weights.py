@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -337,6 +339,7 @@ def test_dampening_moves_towards_the_plain_backbone_and_only_where_selected(
     untouched = unlearned(vit, adapter, pictures, "ssd", settings=Ssd(alpha=1.5, lambda_=1e9))
     assert digest_of(untouched.adapter) == digest_of(adapter)
     assert untouched.report.n_changed == 0
+    assert "ssd changed no parameter" in untouched.report.faults()
 
 
 def test_the_one_step_moves_no_parameter_farther_than_its_rate(
@@ -357,6 +360,20 @@ def test_the_corrected_steps_lower_the_class_and_spare_the_others(
     assert report.details["n_corrected"] > 0
     assert report.forget_before - report.forget_after >= 0.5
     assert report.retain_after >= report.retain_before - 0.1
+
+
+def test_a_report_tells_what_speaks_against_the_adapter(
+    vit: Backbone, adapter: Adapter, pictures: tuple[np.ndarray, np.ndarray]
+) -> None:
+    report = unlearned(vit, adapter, pictures, "iau").report
+    good = replace(
+        report, probe_plain=0.9, probe_after=0.91, kept_before=0.9, kept_after=0.9, n_changed=1
+    )
+    assert good.faults() == ()
+    (found,) = replace(good, probe_after=0.93).faults()
+    assert found == "a probe finds 0.930 of the class, without the adapter 0.900"
+    (lost,) = replace(good, kept_after=0.89).faults()
+    assert lost == "accuracy on the retained classes fell from 0.900 to 0.890"
 
 
 def test_a_convolutional_backbone_takes_them_too(backbone: Backbone) -> None:
