@@ -142,7 +142,7 @@ def _train(
     target_all = torch.from_numpy(target_of.astype(np.int64))
     fast = fused(network)
     seconds = Seconds()
-    cache = _Prefixes(fast, pixels, training.cache_bytes, seconds)
+    cache = Prefixes(fast, pixels, training.cache_bytes, seconds)
     scale = network.scale
     # The scale is taken out while training and put back at the end: stored arrays hold it.
     tensors = [_part(name, start[name], 1 / scale).requires_grad_(True) for name in network.shapes]
@@ -318,7 +318,7 @@ def fused(network: AdaptedNetwork) -> AdaptedNetwork:
     return other.to(memory_format=torch.channels_last)
 
 
-class _Prefixes:
+class Prefixes:
     """Activations before the first adapter, by picture and view."""
 
     def __init__(
@@ -370,7 +370,7 @@ class _Prefixes:
 
 
 def _standard(
-    cache: _Prefixes,
+    cache: Prefixes,
     network: AdaptedNetwork,
     tensors: Sequence[torch.Tensor],
     n: int,
