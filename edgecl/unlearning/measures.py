@@ -20,6 +20,8 @@ _SLACK = 1e-5
 _BINS = 20
 _MOST_MARGIN = 100.0
 _BIN_FLOOR = 1e-5
+# Margins nearer than this differ by rounding only.
+_LEAST_BIN = 1e-9
 
 
 def tug_of_war(ours: Sequence[float], retrained: Sequence[float]) -> float:
@@ -98,7 +100,9 @@ def klom(ours: Float64, retrained: Float64) -> Float64:
     for i in range(ours.shape[1]):
         a, b = (np.clip(m[:, i], -_MOST_MARGIN, _MOST_MARGIN) for m in (ours, retrained))
         low, high = min(a.min(), b.min()), max(a.max(), b.max())
-        p, q = (np.histogram(m, _BINS, (low, high))[0] / len(m) + _BIN_FLOOR for m in (a, b))
+        width = max((high - low) / _BINS, _LEAST_BIN)
+        places = (np.minimum((m - low) / width, _BINS - 1).astype(np.int64) for m in (a, b))
+        p, q = (np.bincount(at, minlength=_BINS) / len(at) + _BIN_FLOOR for at in places)
         p, q = p / p.sum(), q / q.sum()
         out[i] = (p * np.log(p / q)).sum()
     return out

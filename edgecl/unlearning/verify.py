@@ -23,7 +23,7 @@ from edgecl.heads.codebook import make_codebook
 from edgecl.heads.statistics import COUNTS, Kind
 from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.scoring import Scorer, softmax
-from edgecl.types import Float16, Float32, Float64
+from edgecl.types import Float16, Float64
 from edgecl.unlearning.attack import (
     MOST_RELEARN_STEPS,
     RowMemory,
@@ -56,8 +56,18 @@ _ROUNDING = 1e-6
 
 SHOTS = (1, 4, 16)
 _SHARE_BACK = 0.9
+_LEAST_SHARE = 1e-3
 _MOST_ROWS = 2000
 _FEWEST_ROWS = 8
+_KEYS = {
+    part: [f"{name}_{part}" for name in ("agreement", "activation_distance", "noise_floor")] + more
+    for part, more in {
+        "kept": ["accuracy_kept", "accuracy_kept_retrained", "tug_of_war"],
+        "forgotten": ["destinations", "destinations_retrained", "zrf", "zrf_retrained"],
+    }.items()
+}
+_OLD_ROW = ("accuracy_before", "restored_row", "restored_row_retrained")
+_FEATURES = ("probe", "probe_retrained", "relearn_steps", "relearn_ratio")
 # Heads by gradient take a second for what a closed form does in milliseconds.
 _GRADIENT = ShadowSettings(n_pairs=8, n_kept=100)
 
@@ -172,18 +182,16 @@ def audit(
 
     place = np.sort(np.random.default_rng(config.seed).permutation(len(x))[:_MOST_ROWS])
     x, y = x[place], y[place]
-    old = (
-        Rows(forgotten, x)
-        if reference is None
-        else Rows(reference.forgotten, reference.kept[place])
-    )
-    new = Rows(forgotten, x)
-    columns = [served.labels.index(label) for label in retrained.labels]
+    rows = {"forgotten": forgotten, "kept": x}
+    exact_rows = rows
+    if reference is not None:
+        exact_rows = {"forgotten": reference.forgotten, "kept": reference.kept[place]}
+    ours = _View(served, rows, retrained.labels)
+    theirs = _View(retrained, exact_rows, retrained.labels)
     uid_of = {name: uid for uid, name in names.items()}
     uids = np.array([uid_of[label] for label in retrained.labels])
-
-    _compare(metrics, served, retrained, rivals, new, old, y, columns, uids)
-    _attack(metrics, served, retrained, before, new, old)
+    _compare(metrics, ours, theirs, [_View(r, exact_rows, r.labels) for r in rivals], y, uids)
+    _attack(metrics, ours, theirs, before)
     metrics["membership"] = None
     if len(forgotten) < _FEWEST_ROWS or len(x) < _FEWEST_ROWS:
         missing["membership"] = f"needs {_FEWEST_ROWS} rows of the class and of the others"
@@ -194,12 +202,21 @@ def audit(
     return Audit(metrics, tuple(_faults(metrics, is_gradient=is_gradient)))
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Features of the forgotten (N, D) and of kept pictures (M, D) under one map."""
+class _View:
+    """What a model makes of the forgotten and of kept rows, in the columns of `labels`."""
 
-    forgotten: Float16
-    kept: Float16
+    def __init__(self, model: Scorer, rows: Mapping[str, Float16], labels: tuple[str, ...]) -> None:
+        columns = [model.labels.index(label) for label in labels]
+        self.rows, self.labels = rows, labels
+        self.scores: dict[str, Float64] = {}
+        self.shares: dict[str, Float64] = {}
+        self.called: dict[str, Labels] = {}
+        for part, x in rows.items():
+            if len(x):
+                z = model.scores(x.astype(np.float32))
+                self.scores[part] = z[:, columns]
+                self.shares[part] = model.probabilities(z)[:, columns]
+                self.called[part] = self.scores[part].argmax(axis=1)
 
 
 def weights_gap(ours: Scorer, theirs: Scorer) -> float:
@@ -227,46 +244,37 @@ def _parts(y: Labels) -> list[Labels]:
 
 def _compare(
     metrics: dict[str, Any],
-    served: Scorer,
-    retrained: Scorer,
-    rivals: list[Scorer],
-    new: Rows,
-    old: Rows,
+    ours: _View,
+    theirs: _View,
+    rivals: list[_View],
     y: Labels,
-    columns: list[int],
     uids: Labels,
 ) -> None:
     """Add what both models make of the kept and of the forgotten rows."""
-    missing = metrics["missing"]
+    views = (("", ours), ("_retrained", theirs))
     for part in ("kept", "forgotten"):
-        keys = [f"agreement_{part}", f"activation_distance_{part}", f"noise_floor_{part}"]
-        keys += ["accuracy_kept", "accuracy_kept_retrained", "tug_of_war"] if part == "kept" else [
-            "destinations", "destinations_retrained", "zrf", "zrf_retrained"]  # fmt: skip
-        metrics.update(dict.fromkeys(keys))
-        x, at = getattr(new, part).astype(np.float32), getattr(old, part).astype(np.float32)
-        if not len(x):
-            missing.update(dict.fromkeys(keys, f"no {part} picture was stored"))
+        found: dict[str, Any] = dict.fromkeys(_KEYS[part])
+        metrics.update(found)
+        if part not in ours.scores:
+            metrics["missing"].update(dict.fromkeys(found, f"no {part} picture was stored"))
             continue
-        p = served.probabilities(served.scores(x))[:, columns]
-        q = retrained.probabilities(retrained.scores(at))
-        ours, theirs = served.scores(x)[:, columns].argmax(1), retrained.scores(at).argmax(1)
-        metrics[keys[0]] = float((ours == theirs).mean())
-        metrics[keys[1]] = activation_distance(p, q)
-        others = [r.probabilities(r.scores(at)) for r in rivals]
-        metrics[keys[2]] = max([0.0, *(activation_distance(r, q) for r in others)])
+        p, q = ours.shares[part], theirs.shares[part]
+        metrics[f"agreement_{part}"] = float((ours.called[part] == theirs.called[part]).mean())
+        metrics[f"activation_distance_{part}"] = activation_distance(p, q)
+        noise = [activation_distance(rival.shares[part], q) for rival in rivals]
+        metrics[f"noise_floor_{part}"] = max([0.0, *noise])
         if part == "kept":
-            right = [float((uids[guess] == y).mean()) for guess in (ours, theirs)]
+            right = [float((uids[view.called[part]] == y).mean()) for _, view in views]
             metrics["accuracy_kept"], metrics["accuracy_kept_retrained"] = right
             # Of the forgotten class both have 0: neither has its column.
             metrics["tug_of_war"] = tug_of_war((0.0, right[0]), (0.0, right[1]))
         else:
-            rng = np.random.default_rng(25)
-            teacher = softmax(
-                at @ rng.standard_normal((at.shape[1], len(uids))) / len(at[0]) ** 0.5
-            )
-            for key, guess, shares in (("", ours, p), ("_retrained", theirs, q)):
-                metrics[f"destinations{key}"] = _destinations(guess, uids)
-                metrics[f"zrf{key}"] = zero_retrain(shares, teacher)
+            x = theirs.rows[part].astype(np.float64)
+            teacher = np.random.default_rng(25).standard_normal((x.shape[1], len(uids)))
+            random = softmax(x @ teacher / x.shape[1] ** 0.5)
+            for key, view in views:
+                metrics[f"destinations{key}"] = _destinations(view.called[part], uids)
+                metrics[f"zrf{key}"] = zero_retrain(view.shares[part], random)
 
 
 def _destinations(guess: Labels, uids: Labels) -> dict[str, float]:
@@ -276,69 +284,46 @@ def _destinations(guess: Labels, uids: Labels) -> dict[str, float]:
     return {str(uids[k]): float(counts[k] / len(guess)) for k in order if counts[k]}
 
 
-def _attack(
-    metrics: dict[str, Any],
-    served: Scorer,
-    retrained: Scorer,
-    before: Scorer | None,
-    new: Rows,
-    old: Rows,
-) -> None:
+def _attack(metrics: dict[str, Any], ours: _View, theirs: _View, before: Scorer | None) -> None:
     """Add probe, relearning and the old row, for both models."""
     missing = metrics["missing"]
-    keys = ["restored_row", "restored_row_retrained"]
-    keys += ["probe", "probe_retrained", "relearn_ratio", "relearn_steps"]
-    metrics.update(dict.fromkeys(keys))
-    n = len(new.forgotten)
-    projection = shadow_projection(new.forgotten.shape[1])
-    models = (("", served, new), ("_retrained", retrained, old))
-
+    metrics.update(dict.fromkeys((*_OLD_ROW, *_FEATURES)))
+    views = (("", ours), ("_retrained", theirs))
     known = 1.0
-    gone = [] if before is None else [k for k in before.labels if k not in served.labels]
+    gone = set() if before is None else set(before.labels) - set(ours.labels)
+    n, n_kept = len(ours.rows["forgotten"]), len(ours.rows["kept"])
     if before is None or len(gone) != 1 or before.n_maps != 1 or not n:
-        missing[keys[0]] = "needs rows of the class and the head that was served before"
+        reason = "needs rows of the class, and the head of one map that was served before"
+        missing.update(dict.fromkeys(_OLD_ROW, reason))
     else:
-        k = before.labels.index(gone[0])
-        rows = new.forgotten.astype(np.float32)
-        known = float((before.scores(rows).argmax(axis=1) == k).mean())
-        metrics["accuracy_before"] = known
-        for key, model, of in models:
-            x = of.forgotten.astype(np.float32)
-            share = restored_share(model.scores(x), before.scores(x)[:, k])
-            metrics[f"restored_row{key}"] = share
-
-    if n < _FEWEST_ROWS or len(new.kept) < _FEWEST_ROWS:
-        missing.update(dict.fromkeys(keys[2:], f"needs {_FEWEST_ROWS} rows of both kinds"))
+        k = before.labels.index(gone.pop())
+        for key, view in views:
+            old = before.scores(view.rows["forgotten"].astype(np.float32))
+            metrics[f"restored_row{key}"] = restored_share(view.scores["forgotten"], old[:, k])
+            if not key:
+                known = metrics["accuracy_before"] = float((old.argmax(axis=1) == k).mean())
+    if n < _FEWEST_ROWS or n_kept < _FEWEST_ROWS:
+        missing.update(dict.fromkeys(_FEATURES, f"needs {_FEWEST_ROWS} rows of both kinds"))
         return
+    projection = shadow_projection(ours.rows["kept"].shape[1])
     steps: dict[str, list[int]] = {}
-    for key, model, of in models:
-        seen = [_seen(rows, projection) for rows in (of.forgotten, of.kept)]
-        metrics[f"probe{key}"] = probe_accuracy(seen[0], seen[1])
-        pairs = [
-            (z, _log_shares(model, rows))
-            for z, rows in zip(seen, (of.forgotten, of.kept), strict=True)
-        ]
-        steps[key] = [
-            relearn_steps(pairs[0], pairs[1], n_shots=k, target=_SHARE_BACK * known)
-            for k in SHOTS
-            if k < n
-        ]
-    metrics["relearn_steps"] = {"served": steps[""], "retrained": steps["_retrained"]}
-    # One more on either side: a class that is there at once has no ratio of zeros.
-    metrics["relearn_ratio"] = {
-        str(k): None if b == MOST_RELEARN_STEPS else (a + 1) / (b + 1)
-        for k, a, b in zip(SHOTS, steps[""], steps["_retrained"], strict=False)
+    shots = [k for k in SHOTS if k < n]
+    for key, view in views:
+        x = {part: projected(view.rows[part], projection).astype(np.float64) for part in view.rows}
+        logs = {part: np.log(np.maximum(view.shares[part], _LEAST_SHARE)) for part in x}
+        metrics[f"probe{key}"] = probe_accuracy(x["forgotten"], x["kept"])
+        class_rows, others = ((x[part], logs[part]) for part in ("forgotten", "kept"))
+        target = _SHARE_BACK * known
+        steps[key] = [relearn_steps(class_rows, others, n_shots=k, target=target) for k in shots]
+    metrics["relearn_steps"] = {
+        str(k): list(both) for k, *both in zip(shots, steps[""], steps["_retrained"], strict=True)
     }
-
-
-def _seen(rows: Float16, projection: Float32 | None) -> Float64:
-    return projected(rows, projection).astype(np.float64)
-
-
-def _log_shares(model: Scorer, rows: Float16) -> Float64:
-    shares = model.probabilities(model.scores(rows.astype(np.float32)))
-    logs: Float64 = np.log(np.maximum(shares, 1e-3))
-    return logs
+    # One more on either side: a class that is there at once has no ratio of zeros. Where neither
+    # model gets there, there is nothing to compare.
+    metrics["relearn_ratio"] = {
+        k: None if a == b == MOST_RELEARN_STEPS else (a + 1) / (b + 1)
+        for k, (a, b) in metrics["relearn_steps"].items()
+    }
 
 
 def _membership(
