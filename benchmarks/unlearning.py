@@ -12,8 +12,8 @@ dropping the class's row and nothing else.
 - ToW: tug of war over stored rows of the forgotten and of the kept classes and test pictures.
 - H: harmonic mean of the class's lost test accuracy and the kept test accuracy, percent.
 - AD: activation distance on forgotten pictures / that of a second seed.
-- AUC, TPR: membership attack on shadow heads, and its TPR at 1 % FPR. For the dropped row the attack
-  on exactly that, which shows what the attack can do.
+- AUC, TPR: membership attack on shadow heads, and its TPR at 1 % FPR. For the dropped row the
+  attack on exactly that, which shows what the attack can do.
 - probe: gain over a retrained model. relearn: steps from 4 and 16 pictures / those of a retrained.
 - old row: share of the class's pictures that come back with the row of an old export / retrained.
 - forget s: head, store and settling, without the file's rewrite; rebuild s: the head from the
@@ -73,6 +73,7 @@ class Run:
 
     @property
     def scorer(self) -> Scorer:
+        """What predicts now."""
         return self.learner.head.scorer(self.store.names)
 
     def test_accuracy(self, classes: list[int]) -> float:
@@ -88,12 +89,12 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, help="folder in which features are kept")
-    parser.add_argument("--quick", action="store_true", help="scikit-learn's digits instead")
+    parser.add_argument("--quick", action="store_true", help="a small run: a quarter of the digits")
     parser.add_argument("--heads", default=",".join(HEADS), help="with commas")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         cache = options.cache or Path(place)
-        data = methods.digits(cache) if options.quick else methods.fashion(cache)
+        data = methods.small(methods.digits(cache)) if options.quick else methods.fashion(cache)
         print(
             f"{data.name}: {len(data.x)} learned, {len(data.test_x)} tested, {data.x.shape[1]} "
             f"features, {N_STORED} stored\n\n{HEADER}\n{'|---' * HEADER.count(' | ')}|---|",

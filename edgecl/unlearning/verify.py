@@ -153,6 +153,7 @@ def audit(
                 f"expected {x.shape} and {forgotten.shape}"
             )
         basis = RowMemory(reference.kept, y, kind)
+        missing["membership of adapters"] = "needs shadow adapters; only the head is attacked"
 
     def built(of: HeadConfig, source: Memory) -> Head:
         head = make_head_of(of, d, codebook=codebook)
