@@ -63,10 +63,11 @@ def onnx(
     """Write engine, head and adapters into a folder that predicts without the home."""
     from edgecl.exporters.bundle import export_bundle
     from edgecl.home import Home
-    from edgecl.learner import open_store, served
+    from edgecl.learner import served
+    from edgecl.unlearning.request import writing
 
     device = Home(home)
-    with device.lock(), open_store(device) as store:
+    with writing(device) as store:
         with store.snapshot():
             scorer, adapters = served(device, store)
         with working("exporting"):
@@ -87,11 +88,12 @@ def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.errors import RequestError
     from edgecl.exporters.bundle import export_bundle
     from edgecl.home import Home
-    from edgecl.learner import open_store, served
+    from edgecl.learner import served
     from edgecl.replay.exports import STALE, exports_of, finish_exports, is_reachable
+    from edgecl.unlearning.request import writing
 
     device = Home(home)
-    with device.lock(), open_store(device) as store:
+    with writing(device) as store:
         finish_exports(store)
         stale = [export for export in exports_of(store) if export.status == STALE]
         rebuilt, unreachable = [], []
