@@ -155,7 +155,7 @@ def _check_place(home: Home, store: Store, place: Path) -> int | None:
         return None
     try:
         found = read_manifest(place)
-        is_ours = found["home"] == public_id(home)
+        is_ours = found.get("home") == public_id(home)
     except EdgeclError:
         is_ours = False
     if not is_ours:
