@@ -74,6 +74,16 @@ class PictureConfig:
     def __post_init__(self) -> None:
         _positive("picture", self, "max_megapixels", "max_megabytes")
 
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of a picture that is decoded."""
+        return int(self.max_megapixels * 1e6)
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of a picture file that is read."""
+        return int(self.max_megabytes * 1e6)
+
 
 @dataclass(frozen=True, slots=True)
 class HeadConfig:

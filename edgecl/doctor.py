@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from edgecl.errors import EdgeclError
+from edgecl.errors import EdgeclError, IntegrityError
 from edgecl.home import Home, is_damaged, is_home
 from edgecl.learner import open_store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
-from edgecl.runtime.manifest import checked_engine
+from edgecl.runtime.manifest import MANIFEST_NAME, checked_engine
 from edgecl.unlearning.receipt import all_receipts
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -143,6 +143,14 @@ def _disk(home: Path) -> Finding:
 def _engine(path: Path) -> str:
     home = Home(path)
     checked_engine(home.path / "engine", home.manifest)
+    listed = {MANIFEST_NAME, home.manifest.engine}
+    folder = home.path / "engine"
+    foreign = [p.name for p in folder.iterdir() if p.name not in listed and p.name[0] != "."]
+    if foreign:
+        raise IntegrityError(
+            f"{folder} holds {', '.join(sorted(foreign))}, which its manifest does not list; "
+            "delete what is not needed"
+        )
     engine = home.engine()
     m = home.manifest
     return (
@@ -156,8 +164,6 @@ def _store(path: Path) -> str:
         (check,) = store.connection.execute("PRAGMA quick_check(1)").fetchone()
         orphans = store.connection.execute("PRAGMA foreign_key_check").fetchall()
         if check != "ok" or orphans:
-            from edgecl.errors import IntegrityError
-
             raise IntegrityError(
                 f"the store fails its check ({check}, {len(orphans)} orphan rows); restore the "
                 "home from a backup"

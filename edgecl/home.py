@@ -99,12 +99,12 @@ class Home:
     @property
     def max_pixels(self) -> int:
         """Most pixels of a picture that is decoded."""
-        return int(self.config.picture.max_megapixels * 1e6)
+        return self.config.picture.max_pixels
 
     @property
     def max_bytes(self) -> int:
         """Most bytes of a picture file that is read."""
-        return int(self.config.picture.max_megabytes * 1e6)
+        return self.config.picture.max_bytes
 
     def save_config(self, config: Config) -> None:
         """Replace the settings, in one step."""

@@ -33,7 +33,7 @@ from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.ledger import check_not_older
 from edgecl.replay.store import Position, Store
 from edgecl.replay.view_batch import rest_of, views_of
-from edgecl.runtime.adapters import mean_of
+from edgecl.runtime.adapters import Adapter, mean_of
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
@@ -332,21 +332,30 @@ def open_predictor(
         NothingLearnedError: The home knows no class.
     """
     with open_store(home, read_only=True) as store, store.snapshot():
-        if not store.names:
-            raise NothingLearnedError(
-                f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
-                f"--home {home.path}` first"
-            )
-        scorer = _scorer(home, store)
-        adapter = active_adapter(store)
-        chosen = [] if adapter is None else [adapter]
-        if scorer.n_maps > 1:
-            bank = [task.adapter for task in task_adapters(store)]
-            chosen = [bank[0], mean_of(bank)] if store.bank == "two" else bank
+        scorer, adapters = served(home, store)
     engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
-    if chosen:
-        engine = engine.with_adapters(*chosen)
-    return Predictor(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
+    if adapters:
+        engine = engine.with_adapters(*adapters)
+    return Predictor.of(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
+
+
+def served(home: Home, store: Store) -> tuple[Scorer, tuple[Adapter, ...]]:
+    """Return what predicts, and the adapters that make its features; inside a snapshot.
+
+    Raises:
+        NothingLearnedError: The home knows no class.
+    """
+    if not store.names:
+        raise NothingLearnedError(
+            f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
+            f"--home {home.path}` first"
+        )
+    scorer = _scorer(home, store)
+    adapter = active_adapter(store)
+    if scorer.n_maps > 1:
+        bank = [task.adapter for task in task_adapters(store)]
+        return scorer, (bank[0], mean_of(bank)) if store.bank == "two" else tuple(bank)
+    return scorer, () if adapter is None else (adapter,)
 
 
 def embed_stored(

@@ -73,30 +73,22 @@ class Manifest:
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
-    def save(self, folder: Path) -> None:
-        """Write `manifest.json` into the engine's folder, in one step."""
-        values = asdict(self) | {"schema": SCHEMA, "feature_map": self.feature_map}
-        text = json.dumps(values, indent=2, sort_keys=True)
-        part = folder / f".{MANIFEST_NAME}.part"
-        part.write_text(text + "\n", encoding="utf-8")
-        flush(part)
-        part.replace(folder / MANIFEST_NAME)
-        flush(folder)
+    def as_json(self) -> dict[str, Any]:
+        """Return what is written: JSON values, with the schema and the feature map."""
+        return asdict(self) | {"schema": SCHEMA, "feature_map": self.feature_map}
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        """Read `manifest.json` from an engine's folder.
+    def from_json(cls, values: Any, where: Path) -> Manifest:
+        """Read what `as_json` returned; `where` is the file that an error names.
 
         Raises:
-            IntegrityError: Missing, of a newer schema, incomplete, or its feature map hash differs.
+            IntegrityError: Of a newer schema, incomplete, or its feature map hash differs.
         """
-        path = folder / MANIFEST_NAME
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             schema = int(values["schema"])
             if schema > SCHEMA:
                 raise IntegrityError(
-                    f"{path} has schema {schema}, this edgecl reads up to {SCHEMA}; upgrade edgecl"
+                    f"{where} has schema {schema}, this edgecl reads up to {SCHEMA}; upgrade edgecl"
                 )
             manifest = cls(
                 backbone=str(values["backbone"]),
@@ -113,16 +105,33 @@ class Manifest:
                 engine=_file_name(values.get("engine", ENGINE_NAME)),
                 adapter_rank=int(values.get("adapter_rank", 0)),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(
-                f"{path} cannot be read ({error}); make the home anew with `edgecl init`"
-            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(where, error) from error
         if values.get("feature_map") != manifest.feature_map:
             raise IntegrityError(
-                f"{path} was changed: its feature map hash does not fit its content; "
+                f"{where} was changed: its feature map hash does not fit its content; "
                 "restore the file or make the home anew with `edgecl init`"
             )
         return manifest
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json` into the engine's folder, in one step."""
+        text = json.dumps(self.as_json(), indent=2, sort_keys=True)
+        write_manifest(folder, text + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `manifest.json` from an engine's folder.
+
+        Raises:
+            IntegrityError: Missing, of a newer schema, incomplete, or its feature map hash differs.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        return cls.from_json(values, path)
 
 
 def checked_engine(folder: Path, manifest: Manifest) -> bytes:
@@ -149,6 +158,15 @@ def checked_engine(folder: Path, manifest: Manifest) -> bytes:
     return data
 
 
+def write_manifest(folder: Path, text: str) -> None:
+    """Put a text in the place of a folder's `manifest.json`, in one step."""
+    part = folder / f".{MANIFEST_NAME}.part"
+    part.write_text(text, encoding="utf-8")
+    flush(part)
+    part.replace(folder / MANIFEST_NAME)
+    flush(folder)
+
+
 def flush(path: Path) -> None:
     """Have a file, or the names in a folder, written to the disk: a pulled plug keeps it."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -156,6 +174,10 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _unreadable(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(f"{path} cannot be read ({error}); make the home anew with `edgecl init`")
 
 
 def _file_name(value: Any) -> str:

@@ -10,7 +10,9 @@ import numpy as np
 from edgecl.errors import DecodeError, NothingLearnedError, SourceError
 from edgecl.types import Float32, Frame, Pixels, Prediction
 
+from .bundle import open_bundle
 from .engines.base import Engine
+from .engines.onnx import OnnxEngine
 from .preprocess import Preprocessing, decode, picture_of
 from .scoring import Scorer
 
@@ -19,24 +21,62 @@ class Predictor:
     """Predicts the class of pictures; nothing is learned.
 
     Args:
-        engine: Frozen backbone.
-        preprocessing: How a picture becomes the engine's input.
-        scorer: What was learned.
+        bundle: Folder that `edgecl export` wrote; no home is needed.
+        provider: `auto`, `cuda`, `tensorrt` or `cpu`; what is named must really be in use.
+        threads: CPU threads of the engine.
+        allow_fallback: Use the CPU when the named provider fails.
         max_pixels: Pictures with more pixels are refused before they are decoded.
+
+    Raises:
+        RequestError: There is no bundle.
+        IntegrityError: A file of it was changed, or it was revoked.
+        ProviderError: The named provider is not in use.
     """
+
+    engine: Engine
+    preprocessing: Preprocessing
+    scorer: Scorer
+    max_pixels: int
 
     def __init__(
         self,
+        bundle: str | Path,
+        *,
+        provider: str = "auto",
+        threads: int = 1,
+        allow_fallback: bool = False,
+        max_pixels: int = 50_000_000,
+    ) -> None:
+        found = open_bundle(Path(bundle))
+        engine = OnnxEngine(
+            found.model, provider=provider, threads=threads, allow_fallback=allow_fallback
+        )
+        self.engine = engine.with_adapters(*found.adapters) if found.adapters else engine
+        self.preprocessing = found.manifest.preprocessing
+        self.scorer = found.scorer
+        self.max_pixels = max_pixels
+
+    @classmethod
+    def of(
+        cls,
         engine: Engine,
         preprocessing: Preprocessing,
         scorer: Scorer,
         *,
         max_pixels: int = 50_000_000,
-    ) -> None:
-        self.engine = engine
-        self.preprocessing = preprocessing
-        self.scorer = scorer
-        self.max_pixels = max_pixels
+    ) -> Predictor:
+        """Make a predictor of parts that are at hand.
+
+        Args:
+            engine: Frozen backbone, with the adapters that the scorer wants.
+            preprocessing: How a picture becomes the engine's input.
+            scorer: What was learned.
+            max_pixels: Pictures with more pixels are refused before they are decoded.
+        """
+        made = cls.__new__(cls)
+        made.engine, made.preprocessing, made.scorer = engine, preprocessing, scorer
+        made.max_pixels = max_pixels
+        return made
 
     def predict(self, picture: str | Path | Pixels, *, top: int = 5) -> Prediction:
         """Predict one picture.

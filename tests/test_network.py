@@ -124,6 +124,8 @@ def test_init_train_and_predict_open_no_socket_and_write_only_into_the_home(
         ("train-stream", folder),
         ("predict", folder / "washer" / "000.jpg"),
         ("evaluate", folder),
+        ("export", "onnx", "--output", device / "bundle"),
+        ("predict", folder / "washer" / "000.jpg", "--bundle", device / "bundle"),
         ("forget", "class", "washer"),
         ("doctor",),
     ]

@@ -8,6 +8,7 @@ import typer
 
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
+from edgecl.cli.export import export_app
 from edgecl.cli.inspect import doctor, status, verify
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
@@ -28,6 +29,7 @@ app.command("train-stream")(train_stream)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
 app.command("consolidate")(consolidate)
+app.add_typer(export_app, name="export")
 app.add_typer(forget_app, name="forget")
 app.command("receipt")(receipt)
 app.command("rename")(rename)

@@ -90,7 +90,9 @@ def _story(place: Path) -> dict[str, Any]:
             [(*row[:-1], round(row[-1])) for row in rows],
         )
 
-        predictor = Predictor(engine, home.manifest.preprocessing, learner.head.scorer(store.names))
+        predictor = Predictor.of(
+            engine, home.manifest.preprocessing, learner.head.scorer(store.names)
+        )
         p50, p90 = _latency(predictor, place)
         tell(
             f"\n4. Prediction of one picture, file to label, one thread: median {p50:.1f} ms, "
@@ -181,12 +183,12 @@ def _accuracy(
     from edgecl.runtime.sources import open_source
 
     scorer = learner.head.scorer(learner.store.names)
-    predictor = Predictor(engine, home.manifest.preprocessing, scorer)
+    predictor = Predictor.of(engine, home.manifest.preprocessing, scorer)
 
     def pairs() -> Iterator[tuple[str, str]]:
         for name in names:
             source = open_source(str(place / "digits" / "test" / name), label=name)
-            scores = evaluate_stream(home, predictor, source)
+            scores = evaluate_stream(predictor, source)
             for guess, n in scores.confusion[name].items():
                 yield from [(name, guess)] * n
 

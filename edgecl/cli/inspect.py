@@ -11,12 +11,14 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     from edgecl.home import Home
     from edgecl.learner import open_store
     from edgecl.replay.adapters import task_adapters
+    from edgecl.replay.exports import FRESH, STALE, exports_of
     from edgecl.replay.store import describe
 
     device = Home(home)
     with open_store(device, read_only=True) as store:
         values = describe(store)
         feature_map, n_adapters = store.feature_map, len(task_adapters(store))
+        exports = [export.status for export in exports_of(store)]
     manifest = device.manifest
     values |= {
         "home": str(device.path),
@@ -26,6 +28,8 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         "image_size": manifest.preprocessing.image_size,
         "feature_map": feature_map,
         "adapters": n_adapters,
+        "exports": exports.count(FRESH) + exports.count(STALE),
+        "exports_stale": exports.count(STALE),
         "database_bytes": device.database.stat().st_size,
     }
     if json:
@@ -39,7 +43,8 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         f"{values['samples']} samples learned, {values['stored']} of at most "
         f"{values['capacity_samples']} kept ({values['stored_bytes'] / 1e6:.1f} MB of pictures, "
         f"{values['statistics_bytes'] / 1e6:.1f} MB of features and statistics), "
-        f"{values['receipts']} receipts"
+        f"{values['receipts']} receipts, {values['exports']} exports"
+        + (f" ({values['exports_stale']} stale)" if values["exports_stale"] else "")
     )
     rows = [(name, c["seen"], c["stored"]) for name, c in values["classes"].items()]
     print_table("classes", ("class", "learned", "kept"), rows)

@@ -31,4 +31,8 @@ WeightsOption = Annotated[
     str | None,
     typer.Option("--weights", help="The file that the home was made from, if it was a file."),
 ]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="A folder that `edgecl export` wrote, instead of a home."),
+]
 DEFAULT = Path(DEFAULT_HOME)

@@ -11,6 +11,7 @@ import typer
 
 from edgecl.cli.options import (
     DEFAULT,
+    BundleOption,
     FallbackOption,
     HomeOption,
     JsonOption,
@@ -20,12 +21,16 @@ from edgecl.cli.options import (
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 
 if TYPE_CHECKING:
+    from edgecl.config import Config
+    from edgecl.home import Home
+    from edgecl.runtime.predictor import Predictor
     from edgecl.types import Frame, Skipped
 
 
 def predict(
     paths: Annotated[list[str], typer.Argument(help="Pictures, or sources as train-stream takes.")],
     home: HomeOption = DEFAULT,
+    bundle: BundleOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
@@ -36,17 +41,13 @@ def predict(
     import numpy as np
 
     from edgecl.errors import DecodeError
-    from edgecl.home import Home
-    from edgecl.learner import open_predictor
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.types import Skipped
 
-    device = Home(home)
-    sources = [open_source(path, max_bytes=device.max_bytes) for path in paths]
-    predictor = open_predictor(
-        device, provider=provider, threads=threads, allow_fallback=allow_fallback
-    )
+    device, config = _device(home, bundle)
+    sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
+    predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
 
     def frames() -> Iterator[Frame | Skipped]:
         for source in sources:
@@ -55,10 +56,10 @@ def predict(
     n_done, n_skipped, first = 0, 0, None
     groups = embed(
         frames(),
-        device.manifest.preprocessing,
+        predictor.preprocessing,
         predictor.engine,
-        batch_size=device.config.engine.batch_size,
-        max_pixels=device.max_pixels,
+        batch_size=config.engine.batch_size,
+        max_pixels=predictor.max_pixels,
     )
     with closing(groups):
         for group in groups:
@@ -89,6 +90,7 @@ def predict(
 def evaluate(
     source: Annotated[str, typer.Argument(help="Labelled source, as train-stream takes.")],
     home: HomeOption = DEFAULT,
+    bundle: BundleOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
@@ -97,16 +99,12 @@ def evaluate(
     """Measure accuracy on a labelled source; nothing is learned."""
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import evaluate_stream
-    from edgecl.home import Home
-    from edgecl.learner import open_predictor
     from edgecl.runtime.sources import open_source
 
-    device = Home(home)
-    frames = open_source(source, max_bytes=device.max_bytes)
-    predictor = open_predictor(
-        device, provider=provider, threads=threads, allow_fallback=allow_fallback
-    )
-    scores = evaluate_stream(device, predictor, frames)
+    device, config = _device(home, bundle)
+    frames = open_source(source, max_bytes=config.picture.max_bytes)
+    predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
+    scores = evaluate_stream(predictor, frames, batch_size=config.engine.batch_size)
     say_skipped(scores.skipped)
     if scores.n == 0:
         raise SourceError(
@@ -134,6 +132,43 @@ def evaluate(
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         rows.append((label, sum(row.values()), share, ", ".join(wrong)))
     print_table("by class", ("class", "n", "accuracy", "taken for"), rows)
+
+
+def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
+    """Return the home, unless there is a bundle, and the settings."""
+    from edgecl.config import Config
+
+    if bundle is not None:
+        return None, Config()
+    from edgecl.home import Home
+
+    device = Home(home)
+    return device, device.config
+
+
+def _predictor(
+    device: Home | None,
+    bundle: Path | None,
+    config: Config,
+    provider: str | None,
+    threads: int | None,
+    allow_fallback: bool,
+) -> Predictor:
+    """Open what predicts in a home, or in a bundle: then neither SQLite nor a home is touched."""
+    if bundle is not None:
+        from edgecl.runtime import Predictor
+
+        return Predictor(
+            bundle,
+            provider=provider or config.engine.provider,
+            threads=threads or config.engine.threads,
+            allow_fallback=allow_fallback,
+            max_pixels=config.picture.max_pixels,
+        )
+    from edgecl.learner import open_predictor
+
+    assert device is not None
+    return open_predictor(device, provider=provider, threads=threads, allow_fallback=allow_fallback)
 
 
 def _path(frame: Frame) -> str:

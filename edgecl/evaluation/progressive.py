@@ -258,16 +258,16 @@ def learn_stream(
     yield replace(committed, is_interrupted=is_stopped, seconds=time.monotonic() - begin)
 
 
-def evaluate_stream(home: Home, predictor: Predictor, source: Source) -> Evaluation:
+def evaluate_stream(predictor: Predictor, source: Source, *, batch_size: int = 8) -> Evaluation:
     """Score a source's labelled frames; nothing is learned."""
     pairs: list[tuple[str, str]] = []
     skipped: list[Skipped] = []
     groups = embed(
         source.frames(),
-        home.manifest.preprocessing,
+        predictor.preprocessing,
         predictor.engine,
-        batch_size=home.config.engine.batch_size,
-        max_pixels=home.max_pixels,
+        batch_size=batch_size,
+        max_pixels=predictor.max_pixels,
     )
     with closing(groups):
         for group in groups:

@@ -149,7 +149,7 @@ def test_nothing_learned_is_an_error_that_says_what_to_run() -> None:
 @pytest.fixture
 def predictor(home: Home) -> Predictor:
     s = scorer(home.manifest.num_features, 5)
-    return Predictor(home.engine(), home.manifest.preprocessing, s, max_pixels=10_000)
+    return Predictor.of(home.engine(), home.manifest.preprocessing, s, max_pixels=10_000)
 
 
 def test_array_and_file_give_the_same_prediction(predictor: Predictor, tmp_path: Path) -> None:

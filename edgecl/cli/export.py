@@ -1,0 +1,136 @@
+"""`edgecl export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.output import print_json, print_values, say, working
+
+if TYPE_CHECKING:
+    from edgecl.exporters.bundle import Exported
+
+_TYPED = "COMMANDLINE"
+
+export_app = typer.Typer(
+    help="Write what a device needs to predict, as a bundle.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+@export_app.callback()
+def export(
+    context: typer.Context,
+    rebuild_stale: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild-stale", help="Write every bundle anew that holds something unlearned."
+        ),
+    ] = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Write what a device needs to predict, as a bundle."""
+    from edgecl.errors import UsageError
+
+    if context.invoked_subcommand is not None:
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        given = [name for name, source in sources.items() if source and source.name == _TYPED]
+        if given:
+            name = "--" + given[0].replace("_", "-")
+            raise UsageError(f"{name} stands before {context.invoked_subcommand}; put it behind")
+    elif rebuild_stale:
+        _rebuild_stale(home, json)
+    else:
+        raise UsageError(
+            "nothing to do; expected `edgecl export onnx --output DIR` or "
+            "`edgecl export --rebuild-stale`"
+        )
+
+
+@export_app.command("onnx")
+def onnx(
+    output: Annotated[
+        Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
+    ],
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Write engine, head and adapters into a folder that predicts without the home."""
+    from edgecl.exporters.bundle import export_bundle
+    from edgecl.home import Home
+    from edgecl.learner import served
+    from edgecl.unlearning.request import writing
+
+    device = Home(home)
+    with writing(device) as store:
+        with store.snapshot():
+            scorer, adapters = served(device, store)
+        with working("exporting"):
+            done = export_bundle(device, store, scorer, adapters, output)
+    result = _as_json(done) | {
+        "precision": done.export.body["precision"],
+        "parity": done.manifest.parity,
+        "classes": len(done.export.classes),
+        "adapters": list(done.export.adapters),
+    }
+    if json:
+        print_json(result)
+    else:
+        print_values("exported", result)
+
+
+def _rebuild_stale(home: Path, json: bool) -> None:
+    from edgecl.errors import RequestError
+    from edgecl.exporters.bundle import export_bundle
+    from edgecl.home import Home
+    from edgecl.learner import served
+    from edgecl.replay.exports import STALE, exports_of, finish_exports, is_reachable
+    from edgecl.unlearning.request import writing
+
+    device = Home(home)
+    with writing(device) as store:
+        finish_exports(store)
+        stale = [export for export in exports_of(store) if export.status == STALE]
+        rebuilt, unreachable = [], []
+        if stale:
+            with store.snapshot():
+                scorer, adapters = served(device, store)
+        for export in stale:
+            if is_reachable(export):
+                rebuilt.append(export_bundle(device, store, scorer, adapters, export.path))
+            else:
+                unreachable.append(export)
+    for done in rebuilt:
+        say(f"wrote {done.export.path} anew, as export {done.export.uid}")
+    for export in unreachable:
+        say(
+            f"export {export.uid} is no longer at {export.path}: a copy of it goes on as before; "
+            "delete it there, or replace it by a new export"
+        )
+    if stale and not rebuilt:
+        raise RequestError(
+            f"none of {len(stale)} stale exports could be written anew, see above; write a new one "
+            "with `edgecl export onnx --output DIR`"
+        )
+    result = {
+        "rebuilt": [_as_json(done) for done in rebuilt],
+        "unreachable": [{"export": e.uid, "path": str(e.path)} for e in unreachable],
+    }
+    if json:
+        print_json(result)
+    elif not stale:
+        print("no export is stale")
+
+
+def _as_json(done: Exported) -> dict[str, Any]:
+    return {
+        "path": str(done.export.path),
+        "bytes": done.size_bytes,
+        "feature_map": done.export.feature_map,
+        "export": done.export.uid,
+    }

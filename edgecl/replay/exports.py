@@ -1,0 +1,264 @@
+"""The registry of exports: which bundle left the home, what it holds, and how it is revoked.
+
+A row is committed before its folder appears, as `writing`, so no bundle is ever without one;
+`finish_exports` settles what a killed export left. `fresh` bundles hold what the home knew at their
+time (older is not stale). `stale` ones hold something that was unlearned since, and stay so until
+they are `replaced` by a new bundle in the same folder.
+
+A bundle that was copied elsewhere, or moved, cannot be reached from here: revoking says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from edgecl.errors import EdgeclError
+from edgecl.replay.store import Store
+from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, read_manifest
+from edgecl.runtime.manifest import MANIFEST_NAME, flush, write_manifest
+
+WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One bundle that was written.
+
+    Args:
+        uid: Its number, also its version: later ones are larger.
+        kind: What it is for, `onnx`.
+        path: Its folder, absolute, when it was written.
+        created: Wall clock, seconds since the epoch.
+        digest: The hash that its manifest carries.
+        feature_map: The map of the head in it.
+        classes: Uids of the classes whose rows and names it holds.
+        adapters: Uids of the adapters that its arrays come from.
+        status: `writing`, `fresh`, `stale` or `replaced`.
+        body: Its options, JSON values.
+    """
+
+    uid: int
+    kind: str
+    path: Path
+    created: float
+    digest: str
+    feature_map: str
+    classes: tuple[int, ...]
+    adapters: tuple[int, ...]
+    status: str
+    body: dict[str, Any]
+
+
+def exports_of(store: Store) -> list[Export]:
+    """Return all exports, oldest first."""
+    rows = store.connection.execute(
+        "SELECT uid, kind, path, created, digest, feature_map, classes, adapters, status, body "
+        "FROM exports ORDER BY uid"
+    )
+    return [
+        Export(
+            uid, kind, Path(path), created, digest, feature_map,
+            tuple(json.loads(classes)), tuple(json.loads(adapters)), status, json.loads(body),
+        )
+        for uid, kind, path, created, digest, feature_map, classes, adapters, status, body in rows
+    ]  # fmt: skip
+
+
+def add_export(
+    store: Store,
+    *,
+    kind: str,
+    path: Path,
+    feature_map: str,
+    classes: Sequence[int],
+    adapters: Sequence[int],
+    body: dict[str, Any],
+) -> int:
+    """Add an export that is about to be written, inside a transaction; returns its uid."""
+    cursor = store.connection.execute(
+        "INSERT INTO exports(kind, path, created, digest, feature_map, classes, adapters, status, "
+        "body) VALUES (?, ?, ?, '', ?, ?, ?, ?, ?)",
+        (
+            kind,
+            str(path),
+            time.time(),
+            feature_map,
+            json.dumps(list(classes)),
+            json.dumps(list(adapters)),
+            WRITING,
+            json.dumps(body),
+        ),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def set_digest(store: Store, uid: int, digest: str) -> None:
+    """Note the hash that an export's manifest carries; inside the transaction of `add_export`."""
+    store.connection.execute("UPDATE exports SET digest = ? WHERE uid = ?", (digest, uid))
+
+
+def holding(store: Store, classes: Collection[int], adapters: Collection[int]) -> list[Export]:
+    """Return the exports, not stale yet, that hold one of these classes or adapters."""
+    return [
+        export
+        for export in exports_of(store)
+        if export.status in (WRITING, FRESH)
+        and (set(export.classes) & set(classes) or set(export.adapters) & set(adapters))
+    ]
+
+
+def mark_stale(store: Store, uids: Collection[int], receipt_id: str) -> None:
+    """Mark exports as stale because of a receipt; inside the caller's transaction."""
+    for export in exports_of(store):
+        if export.uid in uids:
+            store.connection.execute(
+                "UPDATE exports SET status = ?, body = ? WHERE uid = ?",
+                (STALE, json.dumps(export.body | {"receipt": receipt_id}), export.uid),
+            )
+
+
+def part_of(export: Export) -> Path:
+    """Return the folder beside an export's own in which it is made."""
+    return export.path.parent / f".{export.path.name}-export-{export.uid}"
+
+
+def is_reachable(export: Export) -> bool:
+    """Whether the export, whole or revoked, is still in its folder."""
+    return _manifest_at(export) is not None
+
+
+def finish_exports(store: Store) -> None:
+    """Settle exports that were being written: they are in place, or nothing is left of them.
+
+    The caller holds the home's lock. Must run before anything asks what an export holds.
+    """
+    for export in exports_of(store):
+        # A folder on a disk that is away may be either; it stays as it is until the disk is back.
+        if export.status != WRITING or not export.path.parent.is_dir():
+            continue
+        aside = _aside(part_of(export))
+        if aside.exists() and not export.path.exists():
+            aside.replace(export.path)
+        erase_folder(aside)
+        erase_folder(part_of(export))
+        is_written = is_reachable(export)
+        with store.transaction(changes_head=False):
+            if is_written:
+                store.connection.execute(
+                    "UPDATE exports SET status = ? WHERE uid = ?", (FRESH, export.uid)
+                )
+                store.connection.execute(
+                    "UPDATE exports SET status = ? WHERE uid = ?",
+                    (REPLACED, export.body.get("replaces")),
+                )
+            else:
+                store.connection.execute("DELETE FROM exports WHERE uid = ?", (export.uid,))
+
+
+def revoke(export: Export, receipt_id: str) -> Literal["erased", "unreachable"]:
+    """Make a stale export useless: its head, adapters and names go, its manifest says why.
+
+    Bytes are overwritten before they are deleted; what a flash disk makes of that is its own
+    business. Can be repeated after it was cut off.
+
+    Returns:
+        `unreachable` when the folder is gone, another export's, or cannot be written: whoever has
+        that copy can go on using it.
+    """
+    try:
+        erase_folder(part_of(export))
+        found = _manifest_at(export)
+        if found is None:
+            return "unreachable"
+        if "stale" not in found:
+            engine = found["engine"]["engine"]
+            mark = {
+                "bundle": BUNDLE_SCHEMA,
+                "version": export.uid,
+                "home": found["home"],
+                "stale": receipt_id,
+                "was": export.digest,
+                "files": {engine: found["files"][engine]},
+            }
+            with (export.path / MANIFEST_NAME).open("r+b") as old:
+                # First the mark, so that no loader takes a bundle that is half erased.
+                write_manifest(export.path, manifest_text(mark))
+                _overwrite(old)
+        for path in export.path.iterdir():
+            if holds_learned(path.name):
+                _erase_file(path)
+        flush(export.path)
+    except OSError:
+        return "unreachable"
+    return "erased"
+
+
+def erase_folder(folder: Path) -> None:
+    """Overwrite and delete the files of a folder, then the folder; nothing if there is none."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        _erase_file(path)
+    folder.rmdir()
+    flush(folder.parent)
+
+
+def put_in_place(part: Path, place: Path) -> None:
+    """Put a folder in its place, in one step; what was there is under the part's name after it."""
+    if not place.exists():
+        part.replace(place)
+    elif not _exchange(part, place):
+        # FAT and some network disks cannot: for a moment the old one is aside.
+        aside = _aside(part)
+        place.replace(aside)
+        part.replace(place)
+        aside.replace(part)
+    flush(place.parent)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two folders, in one step; False where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = (os.fsencode(a), _AT_FDCWD, os.fsencode(b))
+    return bool(renameat2(_AT_FDCWD, *names, ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
+
+
+def _aside(part: Path) -> Path:
+    return part.with_name(part.name + "-old")
+
+
+def _manifest_at(export: Export) -> dict[str, Any] | None:
+    """Return the manifest in an export's folder if it is this export's, whole or revoked."""
+    try:
+        found = read_manifest(export.path)
+    except EdgeclError:
+        return None
+    return found if export.digest in (found["digest"], found.get("was")) else None
+
+
+def _erase_file(path: Path) -> None:
+    # An engine holds nothing that was learned; a link's target is not ours.
+    is_learned = holds_learned(path.name) or path.name == MANIFEST_NAME
+    if is_learned and not path.is_symlink():
+        with path.open("r+b") as file:
+            _overwrite(file)
+    path.unlink()
+
+
+def _overwrite(file: BinaryIO) -> None:
+    """Write zeros over an open file, down to the disk."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    file.write(bytes(size))
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,173 @@
+"""A bundle of engine, head and adapters, whole in its folder or not there, and registered.
+
+What leaves the home: the frozen engine, the scorer's arrays, adapters, names and uids of classes.
+What never does: pictures, features, statistics, the store, the device key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as save_arrays
+
+import edgecl
+from edgecl.errors import EdgeclError, RequestError
+from edgecl.home import ENGINE_FOLDER, Home
+from edgecl.replay.adapters import task_adapters
+from edgecl.replay.exports import (
+    Export,
+    add_export,
+    exports_of,
+    finish_exports,
+    part_of,
+    put_in_place,
+    set_digest,
+)
+from edgecl.replay.store import Store
+from edgecl.runtime.adapters import Adapter, digest_of
+from edgecl.runtime.bundle import (
+    BUNDLE_SCHEMA,
+    HEAD_NAME,
+    adapter_name,
+    holds_learned,
+    manifest_text,
+    open_bundle,
+    read_manifest,
+)
+from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, checked_engine, flush
+from edgecl.runtime.scoring import Scorer
+
+KIND = "onnx"
+PRECISION = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Args:
+        export: Its row in the registry.
+        manifest: The engine's manifest.
+        size_bytes: Of all files.
+    """
+
+    export: Export
+    manifest: Manifest
+    size_bytes: int
+
+
+def export_bundle(
+    home: Home, store: Store, scorer: Scorer, adapters: Sequence[Adapter], output: Path
+) -> Exported:
+    """Write a bundle into a folder, whole or not at all, and note it in the registry.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        store: Its open store.
+        scorer: What predicts; at least one class.
+        adapters: What makes its features, as `learner.served` gives them.
+        output: A new or empty folder, or one that holds a bundle of this home, which is replaced.
+
+    Raises:
+        RequestError: Something else is there.
+        IntegrityError: The engine was changed.
+    """
+    place = Path(os.path.realpath(output))
+    finish_exports(store)
+    replaces = _check_place(home, store, place)
+    engine = checked_engine(home.path / ENGINE_FOLDER, home.manifest)
+    uids = {name: uid for uid, name in store.names.items()}
+    classes = [uids[label] for label in scorer.labels]
+    sources = [task.uid for task in task_adapters(store)] if adapters else []
+    files = {home.manifest.engine: engine, HEAD_NAME: _head(scorer, classes)}
+    files |= {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
+    values: dict[str, Any] = {
+        "bundle": BUNDLE_SCHEMA,
+        "home": public_id(home),
+        "created": time.time(),
+        "edgecl": edgecl.__version__,
+        "kind": KIND,
+        "precision": PRECISION,
+        "feature_map": store.feature_map,
+        "classes": [
+            {"uid": uid, "name": name} for uid, name in zip(classes, scorer.labels, strict=True)
+        ],
+        "adapters": [digest_of(adapter) for adapter in adapters],
+        "adapter_uids": sources,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "engine": home.manifest.as_json(),
+    }
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with store.transaction(changes_head=False):
+        uid = add_export(
+            store,
+            kind=KIND,
+            path=place,
+            feature_map=store.feature_map,
+            classes=classes,
+            adapters=sources,
+            body={"precision": PRECISION, "replaces": replaces},
+        )
+        text = manifest_text(values | {"version": uid})
+        set_digest(store, uid, json.loads(text)["digest"])
+        export = _row(store, uid)
+        part = part_of(export)
+        part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
+    try:
+        for name, data in (files | {MANIFEST_NAME: text.encode()}).items():
+            (part / name).write_bytes(data)
+            flush(part / name)
+        flush(part)
+        open_bundle(part)
+        put_in_place(part, place)
+    finally:
+        finish_exports(store)
+    size_bytes = sum(path.stat().st_size for path in place.iterdir())
+    return Exported(_row(store, uid), home.manifest, size_bytes)
+
+
+def public_id(home: Home) -> str:
+    """Return what stands for a home outside of it; says nothing of its key."""
+    return hmac.new(home.key, b"public id of this home", hashlib.sha256).hexdigest()[:32]
+
+
+def _row(store: Store, uid: int) -> Export:
+    return next(export for export in exports_of(store) if export.uid == uid)
+
+
+def _head(scorer: Scorer, classes: Sequence[int]) -> bytes:
+    arrays = scorer.arrays() | {"classes": np.array(classes, dtype=np.int64)}
+    return save_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+
+
+def _check_place(home: Home, store: Store, place: Path) -> int | None:
+    """Check that a bundle can be written here; returns the uid of the export that it replaces."""
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return None
+    try:
+        found = read_manifest(place)
+        is_ours = found.get("home") == public_id(home)
+    except EdgeclError:
+        is_ours = False
+    if not is_ours:
+        raise RequestError(
+            f"{place} is there and is no bundle of this home; name a new folder with --output"
+        )
+    known = {MANIFEST_NAME, *found["files"]}
+    foreign = [p.name for p in place.iterdir() if p.name not in known and not holds_learned(p.name)]
+    if foreign:
+        raise RequestError(
+            f"{place} also holds {', '.join(sorted(foreign))}, which replacing the bundle would "
+            "delete; move it away, or name a new folder with --output"
+        )
+    digests = (found["digest"], found.get("was"))
+    return next((e.uid for e in exports_of(store) if e.digest in digests), None)

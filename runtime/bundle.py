@@ -1,0 +1,160 @@
+"""A bundle: one folder with all that prediction needs, and the loader that trusts none of it.
+
+    backbone.onnx            the frozen backbone, as in the home (its name stands in the manifest)
+    head.safetensors         arrays of the scorer, and the uids of its classes
+    adapter-1.safetensors    arrays of the adapters whose features the scorer wants, if any
+    manifest.json            what it is, names of the classes, SHA-256 of every other file
+
+The manifest is written in one form only and ends in a hash of itself, so one changed byte of any
+file is found. That finds damage and mix-ups; it is no signature, who can write a bundle can write
+its hashes. A revoked bundle has a manifest that says so instead (edgecl/replay/exports.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+
+from edgecl.errors import IntegrityError, RequestError
+
+from .adapters import Adapter
+from .manifest import MANIFEST_NAME, Manifest
+from .scoring import Scorer, load_scorer
+
+BUNDLE_SCHEMA = 1
+HEAD_NAME = "head.safetensors"
+_EXPORT_ANEW = "write the bundle anew with `edgecl export onnx --output`"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files all have the hashes that its manifest names.
+
+    Args:
+        values: The manifest, JSON values.
+        manifest: The engine's part of it.
+        model: Content of the engine file.
+        adapters: What the engine is fed with, one a feature map; empty for the plain backbone.
+        scorer: What was learned.
+    """
+
+    values: dict[str, Any]
+    manifest: Manifest
+    model: bytes
+    adapters: tuple[Adapter, ...]
+    scorer: Scorer
+
+
+def adapter_name(i: int) -> str:
+    """Return the file name of the i-th adapter, counted from 1."""
+    return f"adapter-{i}.safetensors"
+
+
+def holds_learned(name: str) -> bool:
+    """Whether a file of this name in a bundle holds what was learned: a head or an adapter."""
+    return name == HEAD_NAME or re.fullmatch(r"adapter-\d+\.safetensors", name) is not None
+
+
+def manifest_text(values: dict[str, Any]) -> str:
+    """Return the one form of a bundle's manifest, with a `digest` over the rest of it."""
+    rest = {key: value for key, value in values.items() if key != "digest"}
+    digest = hashlib.sha256(_dump(rest).encode()).hexdigest()
+    return _dump(rest | {"digest": digest})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a bundle's manifest, also a revoked one's.
+
+    Raises:
+        RequestError: There is no such folder.
+        IntegrityError: Missing, changed, of a newer schema, or not of a bundle.
+    """
+    if not folder.is_dir():
+        raise RequestError(
+            f"there is no bundle at {folder}; write one with `edgecl export onnx --output {folder}`"
+        )
+    path = folder / MANIFEST_NAME
+    try:
+        text = path.read_bytes().decode()
+        values = json.loads(text)
+        schema = int(values["bundle"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{path} cannot be read as a bundle's ({error}); {_EXPORT_ANEW}"
+        ) from error
+    if schema > BUNDLE_SCHEMA:
+        raise IntegrityError(
+            f"{path} has schema {schema}, this edgecl reads up to {BUNDLE_SCHEMA}; upgrade edgecl"
+        )
+    if text != manifest_text(values):
+        raise IntegrityError(
+            f"{path} was changed: its hash does not fit its content; {_EXPORT_ANEW}"
+        )
+    return dict(values)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read a bundle; the bytes that were hashed are the bytes that are used.
+
+    Raises:
+        RequestError: There is no such folder.
+        IntegrityError: A file is missing, changed or not listed, the bundle is of a newer schema,
+            or it was revoked because something in it was unlearned.
+    """
+    values = read_manifest(folder)
+    if "stale" in values:
+        raise IntegrityError(
+            f"the bundle {folder} was revoked by receipt {values['stale']}: it held what was "
+            "unlearned since; run `edgecl export --rebuild-stale` in its home"
+        )
+    try:
+        files = _checked_files(folder, values["files"])
+        manifest = Manifest.from_json(values["engine"], folder / MANIFEST_NAME)
+        adapters = range(1, len(values["adapters"]) + 1)
+        labels = tuple(str(entry["name"]) for entry in values["classes"])
+        return Bundle(
+            values=values,
+            manifest=manifest,
+            model=files[manifest.engine],
+            adapters=tuple(load_arrays(files[adapter_name(i)]) for i in adapters),
+            scorer=load_scorer(load_arrays(files[HEAD_NAME]), labels),
+        )
+    except (KeyError, TypeError, SafetensorError) as error:
+        raise IntegrityError(
+            f"the bundle {folder} is incomplete ({error!r}); {_EXPORT_ANEW}"
+        ) from error
+
+
+def _checked_files(folder: Path, digests: dict[str, str]) -> dict[str, bytes]:
+    """Return the content of every listed file; the folder must hold these and no others."""
+    found = {path.name for path in folder.iterdir()} - {MANIFEST_NAME}
+    if found != set(digests):
+        wrong = [f"{name} is missing" for name in sorted(set(digests) - found)]
+        wrong += [f"{name} is not listed" for name in sorted(found - set(digests))]
+        raise IntegrityError(
+            f"the bundle {folder} is not as its manifest says: {', '.join(wrong)}; {_EXPORT_ANEW}"
+        )
+    files = {}
+    for name, digest in sorted(digests.items()):
+        try:
+            files[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise IntegrityError(
+                f"{folder / name} cannot be read ({error.strerror}); {_EXPORT_ANEW}"
+            ) from error
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise IntegrityError(
+                f"{folder / name} was changed: its hash is not the manifest's; {_EXPORT_ANEW}"
+            )
+    return files
+
+
+def _dump(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
