@@ -153,7 +153,8 @@ class UpdateReport:
 
 
 FORGET_KINDS = ("class", "sample", "source")
-ADAPTER_METHODS = ("retrain", "drop", "ssd", "gu", "gs-lora", "iau")
+APPROXIMATE = ("ssd", "gu", "gs-lora", "iau")
+ADAPTER_METHODS = ("retrain", "drop", *APPROXIMATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class ForgetRequest:
                 f"adapter method {self.adapter_method!r} is unknown; expected one of "
                 f"{', '.join(ADAPTER_METHODS)}"
             )
-        if self.kind != "class" and self.adapter_method not in ("retrain", "drop"):
+        if self.kind != "class" and self.adapter_method in APPROXIMATE:
             raise UsageError(
                 f"the adapter method {self.adapter_method} unlearns classes; for a {self.kind} "
                 "use retrain or drop"

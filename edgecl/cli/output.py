@@ -74,18 +74,25 @@ def print_values(title: str, values: dict[str, Any]) -> None:
     """Print names and values on stdout, for a person: short numbers, lists and times as text."""
     rows = []
     for name, value in values.items():
-        if name == "time":
+        if name in ("time", "requested"):
             text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))
-        elif isinstance(value, float):
-            text = f"{value:.4g}"
-        elif isinstance(value, dict):
-            text = ", ".join(f"{key} {part}" for key, part in value.items())
-        elif value is None:
-            text = "not asked for"
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = "not asked for" if value is None else _in_words(value)
         rows.append((name, text or "none"))
     print_table(title, ("what", "value"), rows)
+
+
+def _in_words(value: Any) -> str:
+    """Return a value as a person reads it: four digits, entries with commas."""
+    if isinstance(value, dict):
+        parts = (
+            f"{key} ({_in_words(part)})" if isinstance(part, dict) else f"{key} {_in_words(part)}"
+            for key, part in value.items()
+        )
+        return ", ".join(parts)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class StreamBar:

@@ -269,8 +269,15 @@ def _forget(
     try:
         with writing(device) as store:
             find(device, store, asked)  # what cannot be done is refused before the rest is loaded
-            with working("unlearning"):
-                done = forget(device, open_learner(device, store), asked, verify=verify)
+            with working("unlearning") as tell:
+                done = forget(
+                    device,
+                    open_learner(device, store),
+                    asked,
+                    verify=verify,
+                    weights=weights,
+                    say=lambda what, n, of: tell(f"{what} {n} of {of}" if of > 1 else what),
+                )
     except HomeLockedError:
         _hand_over(device, asked, verify=verify, json=json)
         return
@@ -287,10 +294,11 @@ def _forget(
     if json:
         print_json(result)
     else:
-        print_values("unlearned", result)
+        print_values("unlearned", result | _in_short(result.pop("metrics", {})))
     if done.faults:
+        what = "approximately unlearned" if done.mode.startswith("approximate") else "unlearned"
         raise IntegrityError(
-            f"the {asked.kind} was unlearned, but a check failed: " + "; ".join(done.faults)
+            f"the {asked.kind} was {what}, but a check failed: " + "; ".join(done.faults)
         )
 
 
@@ -306,10 +314,23 @@ def _result(done: Unlearned) -> dict[str, Any]:
         "exports_stale": body["exports_stale"],
         "snapshots_purged": body["snapshots_purged"],
         "verified": done.verified,
+        **({"metrics": done.metrics} if done.metrics else {}),
         "seconds": done.seconds,
         "head_seconds": done.head_seconds,
         "erasure": "pending" if done.erasure.get("busy") else "done",
     }
+
+
+def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of an audit that a person looks at first."""
+    attack = (metrics.get("membership") or {}).get("forget", {})
+    short = {
+        "accuracy on the rest": metrics.get("accuracy_kept"),
+        "of a model that never saw it": metrics.get("accuracy_kept_retrained"),
+        "largest gap of weights to it": metrics.get("weights_gap"),
+        "membership attack, AUC": attack.get("auc"),
+    }
+    return {name: value for name, value in short.items() if value is not None}
 
 
 def _print_plan(device: Home, asked: ForgetRequest, *, json: bool) -> None:

@@ -128,6 +128,14 @@ def add_adapter(
     return uid
 
 
+def replace_adapter(store: Store, task: TaskAdapter) -> None:
+    """Write changed arrays and their history over an adapter's; inside a transaction."""
+    store.connection.execute(
+        "UPDATE adapters SET digest = ?, body = ?, data = ? WHERE uid = ?",
+        (digest_of(task.adapter), json.dumps(task.body), save_arrays(task.adapter), task.uid),
+    )
+
+
 def first_that_saw(store: Store, class_uid: int) -> int | None:
     """Return the uid of the first adapter in whose training a class's pictures were, or None."""
     (uid,) = store.connection.execute(

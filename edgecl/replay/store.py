@@ -515,6 +515,18 @@ class Store:
             )
         ]
 
+    def class_rows(self, class_uid: int) -> Float16:
+        """Return the features (N, D) of a class that are still there, kept or not yet folded."""
+        rows = self.connection.execute(
+            "SELECT x FROM features JOIN samples USING (uid) WHERE class_uid = ? ORDER BY uid",
+            (class_uid,),
+        ).fetchall()
+        return self._features([x for (x,) in rows])
+
+    def drop_snapshots(self, uids: Sequence[int]) -> None:
+        """Take snapshots off the list; inside a transaction."""
+        self.connection.executemany("DELETE FROM snapshots WHERE uid = ?", [(uid,) for uid in uids])
+
     def sources_of(self, uids: Sequence[int]) -> list[int]:
         """Return the uids of the sources of some samples."""
         rows = self.connection.execute(
@@ -652,6 +664,8 @@ class Store:
         Where a sample of another class came from may name this one (`cups.csv`); such a text is
         emptied.
         """
+        if uid not in self._names:
+            return {}
         for name in self.names_of(uid):
             self._empty_texts(name, uid)
         numbers = self.count_rows("s.class_uid = ?", uid)

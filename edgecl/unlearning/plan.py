@@ -9,8 +9,9 @@ from typing import Any
 from edgecl.errors import RequestError
 from edgecl.heads.base import Head
 from edgecl.replay.adapters import task_adapters
+from edgecl.replay.exports import holding
 from edgecl.replay.store import Store
-from edgecl.types import ForgetRequest
+from edgecl.types import APPROXIMATE, ForgetRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,9 @@ def target_of(store: Store, kind: str, uid: int) -> Target:
     execute = store.connection.execute
     if kind == "class":
         newest = execute("SELECT max(uid) FROM samples WHERE class_uid = ?", (uid,)).fetchone()[0]
-        return Target(kind, uid, store.names_of(uid), (uid,), newest or 0)
+        # A class of which only adapters are left has no name any more.
+        names = store.names_of(uid) if uid in store.names else ()
+        return Target(kind, uid, names, (uid,), newest or 0)
     if kind == "sample":
         row = execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
         if row is None:
@@ -128,7 +131,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     later = tuple(
         a.uid for a in task_adapters(store) if saw and a.uid > saw[0] and a.uid not in saw
     )
-    is_drop = method in ("retrain", "drop")
+    is_drop = method not in APPROXIMATE
     if saw:
         mode = "exact_retrain" if is_drop else f"approximate:{method}"
     elif not set(target.classes) & set(head.classes):
@@ -143,20 +146,20 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         f"WHERE class_uid IN ({marks})",
         target.classes,
     ).fetchone()
-    gone = adapters_dropped(store, saw) if is_drop else saw
+    gone = (*saw, *later)
     return Plan(
         kind=target.kind,
         uid=target.uid,
         mode=mode,
-        aliases=len(target.names) - 1,
+        aliases=max(0, len(target.names) - 1),
         rows=rows | {"class_stats": n_stats},
         statistics_bytes=n_bytes,
         head=_head_parts(store, head),
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",
-        exports=holding(store, "exports", target.classes, gone),
-        snapshots=holding(store, "snapshots", target.classes, gone),
+        exports=tuple(export.uid for export in holding(store, target.classes, gone)),
+        snapshots=_snapshots(store, target.classes, gone),
         key=target.kind == "class" and _is_sealed(store),
         is_last=set(store.names) <= set(target.classes) and target.kind == "class",
     )
@@ -181,20 +184,14 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     return tuple(found)
 
 
-def adapters_dropped(store: Store, saw: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the first adapter that saw a target and all later ones, which go on from it."""
-    return tuple(a.uid for a in task_adapters(store) if saw and a.uid >= saw[0])
-
-
-def holding(
-    store: Store, table: str, classes: tuple[int, ...], adapters: tuple[int, ...]
+def _snapshots(
+    store: Store, classes: tuple[int, ...], adapters: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Return the exports or snapshots that hold one of some classes or adapters."""
-    assert table in ("exports", "snapshots")
+    """Return the snapshots that hold one of some classes or adapters."""
     return tuple(
         int(uid)
         for uid, held, used in store.connection.execute(
-            f"SELECT uid, classes, adapters FROM {table} ORDER BY uid"
+            "SELECT uid, classes, adapters FROM snapshots ORDER BY uid"
         )
         if set(json.loads(held)) & set(classes) or set(json.loads(used)) & set(adapters)
     )

@@ -147,6 +147,10 @@ def add_tombstones(
     home: Home, store: Store, kind: str, target: int, names: tuple[str, ...], receipt_id: str
 ) -> None:
     """Remember that something was unlearned, by keyed hashes of its names; in a transaction."""
+    store.connection.execute(
+        "UPDATE tombstones SET receipt_id = ? WHERE kind = ? AND target = ?",
+        (receipt_id, kind, target),
+    )
     for name in names:
         _add_tombstone(store, kind, target, tombstone_tag(home, kind, name), receipt_id)
 

@@ -3,7 +3,7 @@
     PENDING   the request is in the store; a class is not named any more by predictions
     MODEL     head and adapters without it are made, and commit together with
     STORE     rows, statistics, tombstone and receipt: a half-state is never on the disk
-    EXPORT    keys destroyed, file rewritten, snapshots and exports gone or listed
+    EXPORT    file rewritten, snapshots deleted, exports revoked or listed as out of reach
     VERIFIED  what the check found is a receipt of its own, the request is closed
 
 Each phase can be run again after a crash; every command that writes finishes what it finds.
@@ -17,30 +17,39 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import edgecl
 from edgecl.errors import RequestError, UnknownClassError
-from edgecl.heads import make_head_of
 from edgecl.home import Home
 from edgecl.learner import (
     Learner,
+    Say,
     change_map,
     embed_stored,
     open_learner,
     open_store,
     save_scorer,
 )
-from edgecl.replay.adapters import chosen_adapter, drop_adapters, task_adapters
+from edgecl.replay.adapters import (
+    TaskAdapter,
+    chosen_adapter,
+    drop_adapters,
+    replace_adapter,
+    task_adapters,
+)
+from edgecl.replay.exports import STALE, exports_of, finish_exports, mark_stale, revoke
 from edgecl.replay.schema import TABLES
 from edgecl.replay.store import Store, dump_json
 from edgecl.runtime.adapters import digest_of
+from edgecl.runtime.preprocess import decode
 from edgecl.runtime.scoring import Scorer
 from edgecl.snapshots import remove_unlisted
-from edgecl.types import Float16, ForgetRequest, Receipt, check_reason
+from edgecl.types import APPROXIMATE, Float16, Float32, ForgetRequest, Receipt, check_reason
 from edgecl.unlearning.erase import find_bytes, scrub
 from edgecl.unlearning.plan import Plan, Target, make_plan, resolve, target_of
 from edgecl.unlearning.receipt import (
@@ -53,12 +62,17 @@ from edgecl.unlearning.receipt import (
     take_over,
     tombstone_tag,
 )
+from edgecl.unlearning.verify import Audit, Reference, audit
+from edgecl.unlearning.weights import WeightsReport, unlearn_adapter
 
 # A shorter name would be found in any binary file by chance.
 _MIN_NAME_BYTES = 6
 _PICTURE_SLICE = 32
 _MOST_SLICES = 200
-_WEIGHT_TOLERANCE = 1e-6
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    del what, done, of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,7 @@ class Unlearned:
         erasure: What the rewrite of the store reported; empty if nothing had to be done.
         verified: Whether the checks passed; None when none was asked for.
         faults: What the checks found.
+        metrics: What the audit measured; empty when none was asked for.
         seconds: Time of the whole request.
         head_seconds: Time of the head's part.
     """
@@ -80,6 +95,7 @@ class Unlearned:
     erasure: dict[str, Any]
     verified: bool | None
     faults: tuple[str, ...]
+    metrics: dict[str, Any]
     seconds: float
     head_seconds: float
 
@@ -128,7 +144,13 @@ def finish_requests(home: Home, store: Store, learner: Learner | None = None) ->
 
 
 def forget(
-    home: Home, learner: Learner, request: ForgetRequest, *, verify: bool = False
+    home: Home,
+    learner: Learner,
+    request: ForgetRequest,
+    *,
+    verify: bool = False,
+    weights: str | None = None,
+    say: Say = _silent,
 ) -> Unlearned:
     """Remove a class, a sample or a source for good, and write a receipt.
 
@@ -139,8 +161,11 @@ def forget(
         home: The home, whose lock the caller holds.
         learner: Its learner.
         request: What, why, and what happens to adapters.
-        verify: Compare the head with one built anew from the store, and look for the class's
-            bytes in every file of the home.
+        verify: Audit the result against a model that never learned it, and look for its bytes in
+            every file of the home. An approximate method is audited always.
+        weights: The file that the backbone was made from, if it was a file; only approximate
+            methods need the backbone.
+        say: Told about progress.
 
     Returns:
         What was done. What was unlearned before is not unlearned twice: its first receipt, with
@@ -154,11 +179,10 @@ def forget(
     store = learner.store
     target = find(home, store, request)
     if isinstance(target, Receipt):
-        return Unlearned(
-            target, "already_forgotten", {}, None, (), time.perf_counter() - begin, 0.0
-        )
-    number = record(store, target, request, verify=verify)
-    done = carry_out(home, learner, number)
+        seconds = time.perf_counter() - begin
+        return Unlearned(target, "already_forgotten", {}, None, (), {}, seconds, 0.0)
+    number = record(store, target, request, verify=verify, weights=weights)
+    done = carry_out(home, learner, number, say=say)
     return replace(done, seconds=time.perf_counter() - begin)
 
 
@@ -179,7 +203,12 @@ def find(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
     except RequestError as error:
         before = find_tombstone(home, store, request.kind, request.name)
         if before is not None:
-            return receipt_by_id(home, store, before[1])
+            receipt = receipt_by_id(home, store, before[1])
+            is_exact = not str(receipt.body["mode"]).startswith("approximate")
+            if is_exact or request.adapter_method in APPROXIMATE:
+                return receipt
+            # What was only approximate is made exact: the adapters that saw it are still there.
+            return target_of(store, request.kind, before[0])
         if isinstance(error, UnknownClassError):
             with store.transaction(changes_head=False):
                 body = {"kind": "refused", "why": "unknown class", "time": time.time()}
@@ -188,7 +217,14 @@ def find(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
         raise
 
 
-def record(store: Store, target: Target, request: ForgetRequest, *, verify: bool) -> int:
+def record(
+    store: Store,
+    target: Target,
+    request: ForgetRequest,
+    *,
+    verify: bool,
+    weights: str | None = None,
+) -> int:
     """Write a request into the store: from here on it will be carried out; returns its number.
 
     Does not need the home's lock: the process that writes finds it.
@@ -196,20 +232,22 @@ def record(store: Store, target: Target, request: ForgetRequest, *, verify: bool
     body = {
         "reason": request.reason,
         "adapter_method": request.adapter_method,
-        "verify": verify,
+        "verify": verify or request.adapter_method in APPROXIMATE,
+        "weights": weights,
     }
     # No transaction of the store: the counters that it writes are those of the process that learns.
     with store.errors():
         return _insert(store, target.kind, target.uid, body)
 
 
-def carry_out(home: Home, learner: Learner, number: int) -> Unlearned:
+def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) -> Unlearned:
     """Bring a request from its phase to the end.
 
     Args:
         home: The home, whose lock the caller holds.
         learner: Its learner.
         number: Number of the request.
+        say: Told about progress.
     """
     begin = time.perf_counter()
     store = learner.store
@@ -217,23 +255,22 @@ def carry_out(home: Home, learner: Learner, number: int) -> Unlearned:
         "SELECT kind, target, phase, body FROM requests WHERE number = ?", (number,)
     ).fetchone()
     body: dict[str, Any] = json.loads(text)
-    head_seconds = 0.0
-    evidence = _Evidence({})
+    evidence = _Evidence()
     if phase == "PENDING":
+        finish_exports(store)
         target = target_of(store, kind, uid)
-        if body["verify"]:
-            evidence = _Evidence(_needles(store, target))
         plan = make_plan(store, learner.head, target, body["adapter_method"])
-        head_seconds = _unlearn(home, learner, number, target, plan, body)
-    # The body now names the receipt.
-    (text,) = store.connection.execute(
-        "SELECT body FROM requests WHERE number = ?", (number,)
-    ).fetchone()
-    body = json.loads(text)
-    erasure = _erase(home, store, kind, uid, body)
-    faults = _faults(home, learner, evidence, erasure) if body["verify"] else []
+        if body["verify"]:
+            evidence = _evidence(learner, target)
+        body["receipt"] = _unlearn(home, learner, number, target, plan, body, evidence, say)
+    say("erasing", 0, 1)
+    erasure = _erase(home, store, body["receipt"])
+    faults: list[str] = []
+    if body["verify"]:
+        say("checking", 0, 1)
+        faults = _faults(home, learner, evidence, erasure)
     if not erasure["busy"]:
-        _close(home, store, number, body, faults)
+        _close(home, store, number, body, evidence, faults)
     check_ledger(home, store)
     receipt = receipt_by_id(home, store, body["receipt"])
     return Unlearned(
@@ -242,100 +279,145 @@ def carry_out(home: Home, learner: Learner, number: int) -> Unlearned:
         erasure=erasure,
         verified=not faults if body["verify"] else None,
         faults=tuple(faults),
+        metrics=evidence.metrics,
         seconds=time.perf_counter() - begin,
-        head_seconds=head_seconds,
+        head_seconds=evidence.head_seconds,
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Evidence:
-    """What the check needs of the class, kept in memory only."""
+    """What the check needs of what is gone, kept in memory only; and what it measured."""
 
-    needles: dict[str, bytes]
+    needles: dict[str, bytes] = field(default_factory=dict)
+    forgotten: Float16 | None = None
+    before: Scorer | None = None
+    reference: Reference | None = None
+    weights: list[WeightsReport] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    head_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Map:
-    """The map under which a home goes on when its later adapters are dropped."""
+    """The map under which a home goes on: its adapters, and all kept pictures embedded."""
 
+    bank: list[TaskAdapter]
     adapter: str | None
     features: dict[int, Float16]
 
 
+def _evidence(learner: Learner, target: Target) -> _Evidence:
+    """Read what the check needs, before it is deleted."""
+    store = learner.store
+    found = _Evidence(_needles(store, target))
+    if target.kind == "class" and target.uid in store.names:
+        found.forgotten = store.class_rows(target.uid)
+        found.before = learner.head.scorer(store.names)
+    return found
+
+
 def _unlearn(
-    home: Home, learner: Learner, number: int, target: Target, plan: Plan, asked: dict[str, Any]
-) -> float:
+    home: Home,
+    learner: Learner,
+    number: int,
+    target: Target,
+    plan: Plan,
+    asked: dict[str, Any],
+    evidence: _Evidence,
+    say: Say,
+) -> str:
     """Phases MODEL and STORE: head, adapters, rows, tombstone and receipt in one transaction.
 
     Returns:
-        Seconds of the head's part.
+        The receipt's id.
     """
     store, head = learner.store, learner.head
     before = _fingerprint(head.scorer(store.names))
-    new_map = _without_adapters(home, store, plan.adapters[0]) if plan.adapters else None
+    new_map = None
+    if plan.mode.startswith("approximate"):
+        new_map = _with_changed_adapters(home, store, target, plan, asked, evidence, say)
+    elif plan.adapters:
+        new_map = _without_adapters(home, store, plan.adapters[0], say)
+    if new_map is not None:
+        evidence.before = None  # it predicts under another map
+        evidence.forgotten = _features_of(store, target, new_map)
     dropped: list[int] = []
     try:
         with store.transaction():
             begin = time.perf_counter()
-            knows = target.uid in head.classes
-            if new_map is None and target.kind == "class" and knows:
+            is_known = target.kind == "class" and target.uid in head.classes
+            if new_map is None and is_known:
                 head.forget(target.uid, store)
-            head_seconds = time.perf_counter() - begin
+            evidence.head_seconds = time.perf_counter() - begin
             rows_erased = _delete(store, target)
             begin = time.perf_counter()
             if new_map is not None:
-                dropped = drop_adapters(store, plan.adapters[0])
+                if plan.mode.startswith("approximate"):
+                    for task in new_map.bank:
+                        replace_adapter(store, task)
+                else:
+                    dropped = drop_adapters(store, plan.adapters[0])
                 kept = {sample: new_map.features[sample] for sample, _ in store.stored_samples()}
                 change_map(home, learner, new_map.adapter, kept)
             elif target.kind != "class":
                 head.rebuild(store)
             head.settle(store)
-            head_seconds += time.perf_counter() - begin
+            evidence.head_seconds += time.perf_counter() - begin
             if store.names:
                 save_scorer(store, head)
                 learner.save_state()
             else:
                 store.reset()
-            _drop_copies(store, plan)
-            config = (home.path / "edgecl.toml").read_bytes()
-            receipt = append_receipt(
-                home,
-                store,
-                {
-                    "kind": "forget",
-                    "what": target.kind,
-                    "mode": plan.mode,
-                    f"{target.kind}_uid": target.uid,
-                    "reason": asked["reason"],
-                    "request": number,
-                    "requested": _created(store, number),
-                    "time": time.time(),
-                    "rows_erased": rows_erased,
-                    "adapters": dropped,
-                    "adapter_method": plan.adapter_method,
-                    "exports_stale": list(plan.exports),
-                    "snapshots_purged": list(plan.snapshots),
-                    "head": head.name,
-                    "bit_exact": head.is_exact and not dropped,
-                    "head_before": before,
-                    "head_after": _fingerprint(head.scorer(store.names)),
-                    "feature_map": store.feature_map,
-                    "config": hashlib.sha256(config).hexdigest(),
-                    "edgecl": edgecl.__version__,
-                    "tombstones": [
-                        [target.kind, target.uid, tombstone_tag(home, target.kind, name)]
-                        for name in target.names
-                    ],
-                    **({"again": asked["again"]} if "again" in asked else {}),
-                },
-            )
+            store.drop_snapshots(plan.snapshots)
+            body = {
+                "kind": "forget",
+                "what": target.kind,
+                "mode": plan.mode,
+                f"{target.kind}_uid": target.uid,
+                "reason": asked["reason"],
+                "request": number,
+                "requested": _created(store, number),
+                "time": time.time(),
+                "rows_erased": rows_erased,
+                "adapters": dropped or [report["adapter"] for report in _reports(evidence, plan)],
+                "adapter_method": plan.adapter_method,
+                "exports_stale": list(plan.exports),
+                "snapshots_purged": list(plan.snapshots),
+                "head": head.name,
+                "bit_exact": head.is_exact and new_map is None,
+                "head_before": before,
+                "head_after": _fingerprint(head.scorer(store.names)),
+                "feature_map": store.feature_map,
+                "config": hashlib.sha256((home.path / "edgecl.toml").read_bytes()).hexdigest(),
+                "edgecl": edgecl.__version__,
+                "tombstones": [
+                    [target.kind, target.uid, tombstone_tag(home, target.kind, name)]
+                    for name in target.names
+                ],
+            }
+            if "again" in asked:
+                body["again"] = asked["again"]
+            if evidence.weights:
+                body["weights"] = _reports(evidence, plan)
+            receipt = append_receipt(home, store, body)
             add_tombstones(home, store, target.kind, target.uid, target.names, receipt.receipt_id)
+            mark_stale(store, plan.exports, receipt.receipt_id)
             _advance(store, number, "STORE", asked | {"receipt": receipt.receipt_id})
     except BaseException:
         learner.reload()
         raise
     check_ledger(home, store)
-    return head_seconds
+    return receipt.receipt_id
+
+
+def _reports(evidence: _Evidence, plan: Plan) -> list[dict[str, Any]]:
+    """Return what was done to each adapter that was changed, JSON values."""
+    uids = (*plan.adapters, *plan.adapters_later)
+    return [
+        {"adapter": uid, **asdict(report)}
+        for uid, report in zip(sorted(uids), evidence.weights, strict=False)
+    ]
 
 
 def _delete(store: Store, target: Target) -> dict[str, int]:
@@ -346,47 +428,113 @@ def _delete(store: Store, target: Target) -> dict[str, int]:
     return store.delete_source(target.uid)
 
 
-def _without_adapters(home: Home, store: Store, first: int) -> _Map:
+def _without_adapters(home: Home, store: Store, first: int, say: Say) -> _Map:
     """Embed the kept pictures under the map of the adapters before one."""
     left = [task for task in task_adapters(store) if task.uid < first]
-    adapter = chosen_adapter(left, home.config.consolidation.bank)
+    return _embedded(home, store, left, say)
+
+
+def _with_changed_adapters(
+    home: Home,
+    store: Store,
+    target: Target,
+    plan: Plan,
+    asked: dict[str, Any],
+    evidence: _Evidence,
+    say: Say,
+) -> _Map:
+    """Change the adapters that saw a class, and all later ones, and embed the kept pictures."""
+    from edgecl.backbones import load_backbone_of
+    from edgecl.consolidation import check_backbone
+
+    # A pass over all kept pictures, for the gates: the same pictures under the exact alternative.
+    exact = _without_adapters(home, store, plan.adapters[0], say)
+    backbone = load_backbone_of(home.manifest, weights=asked["weights"])
+    check_backbone(home, backbone)
+    rows = store.stored_samples()
+    y: NDArray[np.int64] = np.array([c for _, c in rows], dtype=np.int64)
+
+    def pixels(i: int) -> Float32:
+        image = decode(store.picture(rows[i][0]), max_pixels=home.max_pixels)
+        return home.manifest.preprocessing.tensor(image)
+
+    bank = []
+    for task in task_adapters(store):
+        if task.uid >= plan.adapters[0]:
+            done = unlearn_adapter(
+                backbone,
+                task.adapter,
+                pixels,
+                y,
+                forget=target.uid,
+                method=plan.adapter_method,
+                seed=home.config.consolidation.seed,
+                say=say,
+            )
+            evidence.weights.append(done.report)
+            note = {"class": target.uid, "method": plan.adapter_method}
+            body = task.body | {"unlearned": [*task.body.get("unlearned", []), note]}
+            task = replace(task, adapter=done.adapter, body=body)
+        bank.append(task)
+    changed = _embedded(home, store, bank, say)
+    evidence.reference = Reference(
+        forgotten=_features_of(store, target, exact),
+        kept=np.array([exact.features[uid] for uid, c in rows if c != target.uid]),
+    )
+    return changed
+
+
+def _embedded(home: Home, store: Store, bank: list[TaskAdapter], say: Say) -> _Map:
+    adapter = chosen_adapter(bank, home.config.consolidation.bank)
     engine = home.engine()
     if adapter is not None:
         engine = engine.with_adapters(adapter)
-    features = embed_stored(home, store, engine)
-    return _Map(None if adapter is None else digest_of(adapter), features)
+    features = embed_stored(home, store, engine, say=say)
+    return _Map(bank, None if adapter is None else digest_of(adapter), features)
 
 
-def _drop_copies(store: Store, plan: Plan) -> None:
-    """Take snapshots off the list and mark exports stale, in the transaction of the deletion."""
-    store.connection.executemany(
-        "DELETE FROM snapshots WHERE uid = ?", [(uid,) for uid in plan.snapshots]
-    )
-    store.connection.executemany(
-        "UPDATE exports SET status = 'stale' WHERE uid = ?", [(uid,) for uid in plan.exports]
-    )
+def _features_of(store: Store, target: Target, new_map: _Map) -> Float16 | None:
+    """Return the features (N, D) of a class's kept pictures under a map; None of another target."""
+    if target.kind != "class":
+        return None
+    rows = [new_map.features[uid] for uid, c in store.stored_samples() if c == target.uid]
+    return np.array(rows, dtype=np.float16).reshape(-1, store.num_features)
 
 
-def _erase(home: Home, store: Store, kind: str, uid: int, body: dict[str, Any]) -> dict[str, Any]:
+def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     """Phase EXPORT: nothing of it in any file; returns what was done. Can be run again."""
     removed = remove_unlisted(home, store)
-    report = scrub(store) | {"snapshot_files": removed}
+    exports = {
+        str(export.uid): revoke(export, receipt_id)
+        for export in exports_of(store)
+        if export.status == STALE and export.body.get("receipt") == receipt_id
+    }
+    report = scrub(store) | {"snapshot_files": removed, "exports": exports}
     with store.transaction(changes_head=False):
-        entry = {"kind": "erasure", "of": body["receipt"], "time": time.time(), **report}
+        entry = {"kind": "erasure", "of": receipt_id, "time": time.time(), **report}
         append_receipt(home, store, entry)
     return report
 
 
-def _close(home: Home, store: Store, number: int, body: dict[str, Any], faults: list[str]) -> None:
+def _close(
+    home: Home,
+    store: Store,
+    number: int,
+    body: dict[str, Any],
+    evidence: _Evidence,
+    faults: list[str],
+) -> None:
     """Phase VERIFIED: write what the check found and take the request off the list."""
     with store.transaction(changes_head=False):
         if body["verify"]:
+            failed = "approximate_failed" if evidence.weights else "failed"
             entry = {
                 "kind": "verification",
                 "of": body["receipt"],
                 "time": time.time(),
-                "status": "failed" if faults else "verified",
+                "status": failed if faults else "verified",
                 "faults": len(faults),
+                "metrics": evidence.metrics,
             }
             append_receipt(home, store, entry)
         store.connection.execute("DELETE FROM requests WHERE number = ?", (number,))
@@ -402,6 +550,7 @@ def _ask_again(home: Home, store: Store, body: dict[str, Any], receipt_id: str) 
                 "reason": body["reason"],
                 "adapter_method": "drop",
                 "verify": False,
+                "weights": None,
                 "again": receipt_id,
             }
             _insert(store, kind, uid, again)
@@ -456,30 +605,30 @@ def _needles(store: Store, target: Target) -> dict[str, bytes]:
 def _faults(
     home: Home, learner: Learner, evidence: _Evidence, erasure: dict[str, Any]
 ) -> list[str]:
-    faults = []
+    """Audit what is served and search the files; notes the metrics in the evidence."""
+    store = learner.store
+    faults = [fault for report in evidence.weights for fault in report.faults()]
     if erasure["busy"]:
         faults.append("the store's log could not be emptied, another process was reading")
-    store = learner.store
-    head = learner.head
-    if store.names:
-        fresh = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
-        fresh.rebuild(store)
-        fresh.settle(store)
-        ours, theirs = (h.scorer(store.names).arrays() for h in (head, fresh))
-        for part, wanted in theirs.items():
-            gap = np.abs(ours[part].astype(np.float64) - wanted).max(initial=0.0)
-            scale = np.abs(wanted).max(initial=0)
-            if gap > _WEIGHT_TOLERANCE * scale:
-                faults.append(
-                    f"the head's {part} differ from one built anew by {gap:.2g} (largest "
-                    f"{scale:.2g})"
-                )
+    empty = np.zeros((0, store.num_features), np.float16)
+    done: Audit = audit(
+        home.config.head,
+        store,
+        learner.head.scorer(store.names),
+        store.names,
+        empty if evidence.forgotten is None else evidence.forgotten,
+        kind=store.statistic,
+        before=evidence.before,
+        reference=evidence.reference,
+    )
+    faults += done.faults
     kept = _kept_copies(store, evidence.needles)
-    for what, files in find_bytes(
-        home.path, evidence.needles, but_not=("engine", "edgecl.toml")
-    ).items():
+    but_not = ("engine", "edgecl.toml")
+    found = find_bytes(home.path, evidence.needles, but_not=but_not)
+    for what, files in found.items():
         if what not in kept:
             faults.append(f"bytes of the {what} are still in {', '.join(files)}")
+    evidence.metrics = done.metrics | {"searched_for": len(evidence.needles), "found": len(found)}
     return faults
 
 
