@@ -8,8 +8,10 @@ the remains with what one run makes that nobody kills.
     survives(learn, state, home, tmp_path, kills=40, seed=0)
 
 Children are forked from one light process that has no threads (`python tests/support/crash.py`),
-so one costs milliseconds. Four ways to die, by turns:
+so one costs milliseconds. Five ways to die, by turns:
 
+    edge        SIGKILL before or after a statement that begins or ends a transaction, or empties or
+                rewrites the files
     statement   SIGKILL before the n-th SQL statement, n spread over the whole run
     call        SIGKILL before the n-th system call that writes, cuts, flushes, renames or unlinks;
                 needs ptrace, and is left out where that is forbidden
@@ -35,14 +37,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-WAYS = ("statement", "call", "bytes", "delay")
+WAYS = ("edge", "statement", "call", "bytes", "delay")
 Workload = Callable[[Path], None]
 
 # Numbers of: write pwrite64 ftruncate fsync fdatasync rename unlink (renameat unlinkat renameat2).
@@ -53,6 +54,7 @@ _WRITING = {
 _TRACEME, _CONT, _SYSCALL, _SETOPTIONS, _SYSCALL_INFO = 0, 7, 24, 0x4200, 0x420E
 _EXIT_KILL_AND_MARK = 0x100001
 _ENTRY = 1
+_EDGES = ("BEGIN", "COMMIT", "ROLLBACK", "VACUUM", "PRAGMA wal_checkpoint")
 
 
 def survives(
@@ -90,7 +92,8 @@ def survives(
     assert check(whole) == wanted, "the workload does not leave a finished home as it is"
     if not can_trace():
         ways = tuple(way for way in ways if way != "call")
-    sizes = {"statement": run["statements"], "bytes": run["largest"], "delay": run["seconds"]}
+    sizes = {"edge": run["edges"], "statement": run["statements"]}
+    sizes |= {"bytes": run["largest"], "delay": run["seconds"]}
     if "call" in ways:
         traced = forker().run(workload, _copy(home, place / "traced"), way="call")
         assert traced["status"] == 0, traced["error"]
@@ -133,10 +136,8 @@ def _kill_one(
         _verify(copy)
         assert check(copy) == wanted, "it does not end as the run that was not killed"
     except Exception as error:
-        kept = place / f"{way}-{n}"
-        copy.rename(kept)
         raise AssertionError(
-            f"killed by {way} at {n} of {size}: {type(error).__name__}: {error} (see {kept})"
+            f"killed by {way} at {n} of {size}: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -174,8 +175,9 @@ class Forker:
             status: As `os.waitpid` gives it; 0 for a run to the end.
             killed: Whether it died as intended.
             error: What it said if it failed.
-            seconds, statements, calls, largest: Of the run: its time, its SQL statements, its
-                writing system calls (only with the way `call`), bytes of the largest file.
+            seconds, edges, statements, calls, largest: Of the run: its time, its SQL statements at
+                or after the edge of a transaction, all its statements, its writing system calls
+                (only with the way `call`), bytes of the largest file.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -208,9 +210,10 @@ def forker() -> Forker:
 @cache
 def can_trace() -> bool:
     """Whether this machine lets a process trace its child."""
-    return platform.machine() in _WRITING and forker().run(nothing, Path("."), way="call")[
-        "status"
-    ] == 0
+    return (
+        platform.machine() in _WRITING
+        and forker().run(nothing, Path("."), way="call")["status"] == 0
+    )
 
 
 def nothing(home: Path) -> None:
@@ -260,19 +263,25 @@ def _fork(workload: Workload, asked: dict[str, Any]) -> dict[str, Any]:
     seconds = time.monotonic() - begin
     with open(reader) as pipe:
         said = pipe.read()
-    report = json.loads(said) if said else {"error": "", "statements": 0, "largest": 0}
+    report = json.loads(said) if said else {"error": ""}
     end = signal.SIGXFSZ if way == "bytes" else signal.SIGKILL
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == end
     return {"status": status, "killed": killed, "seconds": seconds, "calls": calls, **report}
 
 
 def _child(workload: Workload, home: Path, way: str | None, n: float | None, writer: int) -> None:
-    count = {"statements": 0, "largest": 0}
+    count = {"statements": 0, "edges": 0, "largest": 0}
+    was_edge = False
 
-    def statement(_: str) -> None:
+    def statement(text: str) -> None:
+        nonlocal was_edge
+        is_edge = text.startswith(_EDGES)
         count["statements"] += 1
-        if way == "statement" and count["statements"] == n:
+        count["edges"] += is_edge or was_edge
+        is_there = way == "statement" or (way == "edge" and (is_edge or was_edge))
+        if is_there and count[f"{way}s"] == n:
             os.kill(os.getpid(), signal.SIGKILL)
+        was_edge = is_edge
         if n is None:
             sizes = [path.stat().st_size for path in home.glob("device.db*")]
             count["largest"] = max(count["largest"], *sizes, 0)

@@ -36,8 +36,8 @@ from edgecl.unlearning.request import finish_erasures, forget_class
 
 D = 12
 CAPACITY = 15
-# More than 64 samples of each class, so that each class's statistics are folded once.
-N_STREAM, N_COMMIT = 240, 10
+# More than 64 samples of some class, so that its statistics are folded on the way.
+N_STREAM, N_COMMIT = 200, 20
 FORGOTTEN = "part-2 of the stream"
 LABELS = {1: "part-1 of the stream", 2: FORGOTTEN, 3: "part-3 of the stream"}
 _SIDE, _RANK = 16, 2
@@ -74,7 +74,7 @@ def small_home(path: Path, *, capacity: int = CAPACITY, head: str = "ridge") -> 
 
 
 def learn(path: Path, *, stop: int = N_STREAM, reopen: bool = False) -> None:
-    """Learn a stream of 240 frames from where it stands, ten a commit; more than are kept."""
+    """Learn a stream of 200 frames from where it stands, 20 a commit; more than are kept."""
     home = Home(path)
     x, y = build.features(N_STREAM, D, len(LABELS))
     key = position_key(home, "stream")
@@ -217,7 +217,9 @@ def _engine() -> bytes:
     ]
     half = _SIDE // 2
     nodes = [
-        helper.make_node("AveragePool", ["pixels"], ["p"], kernel_shape=[half] * 2, strides=[half] * 2),
+        helper.make_node(
+            "AveragePool", ["pixels"], ["p"], kernel_shape=[half] * 2, strides=[half] * 2
+        ),
         helper.make_node("Flatten", ["p"], ["flat"]),
         helper.make_node("Add", ["flat", "one"], ["f"]),
         helper.make_node("Gemm", ["f", "adapter.down", "adapter.down_bias"], ["d"], transB=1),
