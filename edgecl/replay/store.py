@@ -802,6 +802,9 @@ def _connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection
     """Open a connection with the pragmas that the promises rest on, read back."""
     if read_only:
         uri = f"{Path(path).resolve().as_uri()}?mode=ro"
+        if os.statvfs(path).f_flag & os.ST_RDONLY and not os.path.exists(f"{path}-wal"):
+            # SQLite would make a log, even to read; here nobody can write, so none is needed.
+            uri += "&immutable=1"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     else:
         connection = sqlite3.connect(path, isolation_level=None)
