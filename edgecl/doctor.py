@@ -161,11 +161,13 @@ def _engine(path: Path) -> str:
 
 def _store(path: Path) -> str:
     with open_store(Home(path), read_only=True) as store:
-        (check,) = store.connection.execute("PRAGMA quick_check(1)").fetchone()
+        # The whole check, not the quick one: an index that misses rows is damage too.
+        (check,) = store.connection.execute("PRAGMA integrity_check(1)").fetchone()
         orphans = store.connection.execute("PRAGMA foreign_key_check").fetchall()
         if check != "ok" or orphans:
+            what = check.splitlines()[-1]
             raise IntegrityError(
-                f"the store fails its check ({check}, {len(orphans)} orphan rows); restore the "
+                f"the store fails its check ({what}, {len(orphans)} orphan rows); restore the "
                 "home from a backup"
             )
         return f"{len(store.names)} classes, {sum(store.n_seen().values())} samples learned"

@@ -178,8 +178,12 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.close()
+        # A read that fails, whoever made it, is told like a failing transaction.
+        if isinstance(error, sqlite3.DatabaseError):
+            with _sqlite_errors(self.path):
+                raise error
 
     @contextmanager
     def transaction(self, *, changes_head: bool = True) -> Iterator[None]:
@@ -1011,26 +1015,32 @@ def _connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection
     """Open a connection with the pragmas that the promises rest on, read back."""
     if read_only:
         uri = f"{Path(path).resolve().as_uri()}?mode=ro"
+        if os.statvfs(path).f_flag & os.ST_RDONLY and not os.path.exists(f"{path}-wal"):
+            # SQLite would make a log, even to read; here nobody can write, so none is needed.
+            uri += "&immutable=1"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     else:
         connection = sqlite3.connect(path, isolation_level=None)
-    execute = connection.execute
-    execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    execute("PRAGMA foreign_keys = ON")
-    execute("PRAGMA temp_store = MEMORY")
-    execute("PRAGMA synchronous = FULL")
-    execute("PRAGMA secure_delete = ON")
-    # VACUUM would renumber nothing (explicit keys), and a trusted schema runs no foreign code.
-    execute("PRAGMA trusted_schema = OFF")
-    wanted = {"secure_delete": 1, "foreign_keys": 1, "synchronous": 2}
-    for pragma, value in wanted.items():
-        (found,) = execute(f"PRAGMA {pragma}").fetchone()
-        if found != value:
-            connection.close()
-            raise IntegrityError(
-                f"SQLite {sqlite3.sqlite_version} answers {pragma} = {found}; edgecl needs "
-                f"{value}; install an SQLite that has it"
-            )
+    try:
+        execute = connection.execute
+        execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        execute("PRAGMA foreign_keys = ON")
+        execute("PRAGMA temp_store = MEMORY")
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA secure_delete = ON")
+        # VACUUM would renumber nothing (explicit keys), and a trusted schema runs no foreign code.
+        execute("PRAGMA trusted_schema = OFF")
+        wanted = {"secure_delete": 1, "foreign_keys": 1, "synchronous": 2}
+        for pragma, value in wanted.items():
+            (found,) = execute(f"PRAGMA {pragma}").fetchone()
+            if found != value:
+                raise IntegrityError(
+                    f"SQLite {sqlite3.sqlite_version} answers {pragma} = {found}; edgecl needs "
+                    f"{value}; install an SQLite that has it"
+                )
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -1049,18 +1059,22 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into one line that says what to do."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        remedy = {
-            "locked": "another process holds it; wait for it or stop it",
-            "full": "free some disk space; nothing of this step was kept",
-            "readonly": "make the home writable",
-            "unable to open": "check that the home and its files are readable",
-        }
-        hint = next((h for word, h in remedy.items() if word in str(error)), "check the disk")
-        raise StoreError(f"the store {path} cannot be used ({error}); {hint}") from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise
+        if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
+            remedy = {
+                "locked": "another process holds it; wait for it or stop it",
+                "full": "free some disk space; nothing of this step was kept",
+                "readonly": "make the home writable",
+                "unable to open": "check that the home can be read, and written: SQLite needs a "
+                "log beside the store, even to read",
+            }
+            hint = next(
+                (h for word, h in remedy.items() if word in str(error)),
+                "check the disk and its free space; nothing of this step was kept",
+            )
+            raise StoreError(f"the store {path} cannot be used ({error}); {hint}") from error
         raise IntegrityError(
             f"the store {path} is damaged ({error}); restore the home from a backup"
         ) from error

@@ -1,0 +1,243 @@
+"""A small home without torch, and what may be killed while it works on it (see crash.py).
+
+The engine is made by hand: mean colours of the four quarters of a picture, 12 features, and a place
+for an adapter of rank 2. Workloads that learn take generated features, so that only those that
+embed load the engine; the store, the head and the transactions are the real ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import build
+from edgecl.config import Config, HeadConfig, StoreConfig
+from edgecl.home import Home, make_home
+from edgecl.learner import (
+    load_scorer,
+    open_engine,
+    open_learner,
+    open_store,
+    position_key,
+)
+from edgecl.replay.adapters import task_adapters
+from edgecl.replay.store import Position, create_store
+from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.manifest import Manifest
+from edgecl.runtime.preprocess import Preprocessing, picture_of
+from edgecl.types import ForgetRequest, Frame
+from edgecl.unlearning.receipt import all_receipts
+from edgecl.unlearning.request import finish_erasures, forget_class
+
+D = 12
+CAPACITY = 15
+# More than 64 samples of some class, so that its statistics are folded on the way.
+N_STREAM, N_COMMIT = 200, 20
+FORGOTTEN = "part-2 of the stream"
+LABELS = {1: "part-1 of the stream", 2: FORGOTTEN, 3: "part-3 of the stream"}
+_SIDE, _RANK = 16, 2
+_SHAPES = {"down": (_RANK, D), "down_bias": (_RANK,), "up": (D, _RANK), "up_bias": (D,)}
+# What the clock says, and hashes over it.
+_CLOCK = {"classes": {"created"}, "adapters": {"created"}, "receipts": {"previous", "digest"}}
+
+
+def small_home(path: Path, *, capacity: int = CAPACITY, head: str = "ridge") -> Home:
+    """Make a home that learned nothing."""
+    data = _engine()
+    manifest = Manifest(
+        backbone="by-hand",
+        weights_sha256="0" * 64,
+        weights_source="none",
+        weights_licence="none",
+        taps=(),
+        num_features=D,
+        preprocessing=Preprocessing(_SIDE, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3),
+        engine_sha256=hashlib.sha256(data).hexdigest(),
+        opset=18,
+        parity={},
+        adapter_rank=_RANK,
+    )
+
+    def fill(folder: Path, database: Path) -> None:
+        (folder / manifest.engine).write_bytes(data)
+        manifest.save(folder)
+        create_store(
+            database, feature_map=manifest.feature_map, num_features=D, second_moment="full"
+        )
+
+    return make_home(path, Config(store=StoreConfig(capacity), head=HeadConfig(head)), fill)
+
+
+def learn(path: Path, *, stop: int = N_STREAM, reopen: bool = False) -> None:
+    """Learn a stream of 200 frames from where it stands, 20 a commit; more than are kept."""
+    home = Home(path)
+    x, y = build.features(N_STREAM, D, len(LABELS))
+    key = position_key(home, "stream")
+    is_done = False
+    while not is_done:
+        with home.lock(), open_store(home) as store:
+            finish_erasures(store)
+            learner = open_learner(home, store)
+            while not is_done:
+                at = store.position(key) or Position(0, b"", False)
+                is_done = at.n >= stop
+                if is_done:
+                    learner.settle()
+                    break
+                part = slice(at.n, at.n + N_COMMIT)
+                frames = [
+                    Frame(f"{i}", encoded=_PICTURES[i % 7], label=LABELS[int(c)], time=1e9 + i)
+                    for i, c in enumerate(y[part], at.n)
+                ]
+                learner.learn_many(frames, x[part], position=(key, Position(part.stop, b"", False)))
+                if reopen:
+                    break
+
+
+def reopen(path: Path) -> None:
+    """Learn the stream, closing the store after every commit, which empties its log."""
+    learn(path, reopen=True)
+
+
+def forget(path: Path) -> None:
+    """Forget a class, unless that was done; and finish what an earlier run left."""
+    home = Home(path)
+    with home.lock(), open_store(home) as store:
+        finish_erasures(store)
+        if FORGOTTEN in store.names.values():
+            forget_class(home, open_learner(home, store), ForgetRequest(FORGOTTEN, "asked to"))
+
+
+def forget_and_go_on(path: Path) -> None:
+    """Learn half of a stream, forget a class, and learn the rest, where the class comes again."""
+    home = Home(path)
+    with open_store(home, read_only=True) as store:
+        is_forgotten = any(r.body["kind"] == "forget" for r in all_receipts(store))
+    if not is_forgotten:
+        learn(path, stop=N_STREAM // 2)
+        forget(path)
+    learn(path)
+
+
+def consolidate(path: Path) -> None:
+    """Train an adapter, unless that was done.
+
+    The training itself writes nothing, so a fixed adapter stands for it; what follows is real.
+    """
+    from edgecl import consolidation
+    from edgecl.adapters.training import Seconds, Trained
+
+    home = Home(path)
+    network = mock.Mock(shapes=_SHAPES)
+    trained = Trained(_adapter(), Seconds())
+    with (
+        mock.patch.object(consolidation, "check_backbone"),
+        mock.patch.object(consolidation, "adapt", return_value=network),
+        mock.patch.object(consolidation, "new_adapter"),
+        mock.patch.object(consolidation, "train_adapter", return_value=trained),
+        home.lock(),
+        open_store(home) as store,
+    ):
+        if not task_adapters(store):
+            learner = open_learner(home, store)
+            done = consolidation.consolidate(home, learner, mock.Mock(), home.engine())
+            assert done.accepted
+
+
+def teach_pictures(path: Path, n: int = 48) -> None:
+    """Learn pictures with the features that the engine gives."""
+    home = Home(path)
+    with home.lock(), open_store(home) as store:
+        learner, engine = open_learner(home, store), open_engine(home, store)
+        frames = [
+            Frame(
+                f"{i}",
+                encoded=build.encode(build.part_picture(build.PARTS[i % 3], i, _SIDE), "PNG"),
+                label=LABELS[i % 3 + 1],
+                time=1e9 + i,
+            )
+            for i in range(n)
+        ]
+        pixels = [home.manifest.preprocessing.tensor(picture_of(frame)) for frame in frames]
+        learner.learn_many(frames, engine.run(np.stack(pixels)))
+        learner.settle()
+
+
+def state(path: Path) -> dict[str, Any]:
+    """Return all that must not depend on where a run was killed: every table, and the head."""
+    home = Home(path)
+    found: dict[str, Any] = {}
+    with open_store(home, read_only=True) as store:
+        query = store.connection.execute
+        tables = query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        for (table,) in tables.fetchall():
+            cursor = query(f"SELECT * FROM {table} ORDER BY 1, 2")
+            columns = [c[0] for c in cursor.description]
+            found[table] = [
+                {c: v for c, v in zip(columns, row, strict=True) if c not in _CLOCK.get(table, ())}
+                for row in cursor
+            ]
+        for row in found["receipts"]:
+            row["body"] = {k: v for k, v in json.loads(row["body"]).items() if k != "time"}
+        for row in found["tombstones"]:
+            assert row["receipt_id"]
+        heads = {"kept": load_scorer(home, store)}
+    with open_store(home) as store:
+        heads["built"] = open_learner(home, store).head.scorer(store.names)
+    for name, scorer in heads.items():
+        found[name] = {part: array.tobytes() for part, array in scorer.arrays().items()}
+        found[name]["labels"] = scorer.labels
+    return found
+
+
+def state_without_traces(path: Path) -> dict[str, Any]:
+    """Return `state`, after checking that no file holds the name of the forgotten class."""
+    for file in (p for p in path.rglob("*") if p.is_file()):
+        assert FORGOTTEN.encode() not in file.read_bytes(), f"{file} names the forgotten class"
+    return state(path)
+
+
+def _adapter() -> Adapter:
+    rng = np.random.default_rng(3)
+    return {f"adapter.{k}": (rng.normal(0, 0.05, s)).astype(np.float32) for k, s in _SHAPES.items()}
+
+
+def _engine() -> bytes:
+    from onnx import TensorProto, checker, helper
+
+    f32 = TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info("pixels", f32, ["batch", 3, _SIDE, _SIDE])]
+    inputs += [
+        helper.make_tensor_value_info(f"adapter.{k}", f32, list(s)) for k, s in _SHAPES.items()
+    ]
+    half = _SIDE // 2
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["pixels"], ["p"], kernel_shape=[half] * 2, strides=[half] * 2
+        ),
+        helper.make_node("Flatten", ["p"], ["flat"]),
+        helper.make_node("Add", ["flat", "one"], ["f"]),
+        helper.make_node("Gemm", ["f", "adapter.down", "adapter.down_bias"], ["d"], transB=1),
+        helper.make_node("Relu", ["d"], ["r"]),
+        helper.make_node("Gemm", ["r", "adapter.up", "adapter.up_bias"], ["u"], transB=1),
+        helper.make_node("Add", ["f", "u"], ["features"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "by-hand",
+        inputs,
+        [helper.make_tensor_value_info("features", f32, ["batch", D])],
+        [helper.make_tensor("one", f32, [1], [1.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+_PICTURES = [build.frame("part", i).encoded for i in range(7)]
