@@ -19,6 +19,7 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS, Kind, Moments
 from edgecl.home import Home
 from edgecl.replay.store import Store, create_store
+from edgecl.replay.vault import Vault
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import Frame
@@ -26,6 +27,7 @@ from edgecl.types import Frame
 # Four parts that even a small picture tells apart, and that differ from sample to sample.
 PARTS = ("bolt-m4", "bracket", "washer", "gasket")
 FEATURE_MAP = "f" * 64
+DEVICE_KEY = bytes(range(32))
 
 
 def part_picture(part: str, i: int, size: int = 48) -> Image.Image:
@@ -71,17 +73,36 @@ def features(
 
 
 def store(
-    path: Path, num_features: int = 12, *, second_moment: str = "full", **options: Any
+    path: Path,
+    num_features: int = 12,
+    *,
+    second_moment: str = "full",
+    sealed: bool = False,
+    **options: Any,
 ) -> Store:
-    """Return an open, empty store."""
+    """Return an open, empty store; a sealed one has its keys beside it."""
     create_store(
         path,
         feature_map=FEATURE_MAP,
         num_features=num_features,
         second_moment=second_moment,
         codebook=default_codebook(num_features) if second_moment == COUNTS else None,
+        sealed=sealed,
     )
+    if sealed:
+        keys_of(path).touch()
+        options["vault"] = vault(path)
     return Store(path, **options)
+
+
+def keys_of(path: Path) -> Path:
+    """Return the key file of a sealed store."""
+    return path.with_suffix(".keys")
+
+
+def vault(path: Path, device_key: bytes = DEVICE_KEY) -> Vault:
+    """Return the keys of a sealed store."""
+    return Vault(keys_of(path), device_key)
 
 
 def assert_same(a: Scorer, b: Scorer) -> None:
