@@ -147,6 +147,10 @@ class Learner:
 
     def reload(self) -> None:
         """Take the head back from the store, as after the last commit."""
+        if self.store.lost_classes():
+            # What was committed also knows classes that nobody can read any more.
+            self.head.rebuild(self.store)
+            return
         state = self.store.load_head("state", self.head.name)
         self.head.restore(self.store.all_moments(), state)
 

@@ -527,25 +527,22 @@ class Store:
             raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
         return self._unseal(row[0], "picture", uid, row[1])
 
-    def pictures_of(self, class_uid: int, n: int) -> Iterator[tuple[int, bytes, bytes]]:
-        """Give uid, picture, and picture as it stands in the file, of kept samples of a class.
+    def picture_forms(self, uid: int) -> tuple[bytes, ...]:
+        """Return all forms in which a file may hold the picture of a kept sample.
 
-        The two are the same unless the store is sealed; of a class whose key was destroyed the
-        sealed form is all there is.
-
-        Args:
-            class_uid: The class.
-            n: Most pictures, oldest first.
+        In a sealed store as it is and sealed, or sealed only if the class's key was destroyed.
         """
-        for uid, data in self.connection.execute(
-            "SELECT uid, data FROM pictures JOIN samples USING (uid) WHERE class_uid = ? "
-            "ORDER BY uid LIMIT ?",
-            (class_uid, n),
-        ):
-            try:
-                yield uid, self._unseal(class_uid, "picture", uid, data), data
-            except KeyDestroyedError:
-                yield uid, data, data
+        try:
+            picture = self.picture(uid)
+        except KeyDestroyedError:
+            forms: tuple[bytes, ...] = ()
+        else:
+            forms = (picture,)
+        if self._vault is not None:
+            forms += self.connection.execute(
+                "SELECT data FROM pictures WHERE uid = ?", (uid,)
+            ).fetchone()
+        return forms
 
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return features (N, D) and class uids (N,) of all kept samples, oldest first."""
@@ -553,16 +550,20 @@ class Store:
             "SELECT s.class_uid, s.uid, f.x FROM samples s JOIN features f USING (uid) "
             "WHERE s.is_stored ORDER BY s.uid"
         ).fetchall()
+        lost = self.lost_classes()
+        rows = [row for row in rows if row[0] not in lost]
         x = self._features([self._unseal(c, "feature", uid, x) for c, uid, x in rows])
         return x, np.array([c for c, _, _ in rows], dtype=np.int64)
 
     def stored_samples(self) -> list[tuple[int, int]]:
         """Return uid and class uid of all kept samples, oldest first."""
+        lost = self.lost_classes()
         return [
             (int(uid), int(class_uid))
             for uid, class_uid in self.connection.execute(
                 "SELECT uid, class_uid FROM samples WHERE is_stored ORDER BY uid"
             )
+            if class_uid not in lost
         ]
 
     def sources_of(self, uids: Sequence[int]) -> list[int]:
@@ -799,11 +800,14 @@ class Store:
             self._vault.destroy(class_uid)
 
     def lost_classes(self) -> tuple[int, ...]:
-        """Return the uids of classes that nobody can read any more, of an old copy of a store.
+        """Return the uids of classes that nobody can read any more, in an old copy of a store.
 
-        Their key was destroyed; `delete_class` is all that can be done with them.
+        Their key was destroyed. `stored_rows`, `stored_samples` and `all_moments` leave them out;
+        `delete_class` deletes what is left of them.
         """
-        destroyed = frozenset() if self._vault is None else self._vault.destroyed
+        if self._vault is None:
+            return ()
+        destroyed = self._vault.destroyed
         return tuple(uid for uid in self._names if uid in destroyed)
 
     def revived_keys(self) -> tuple[int, ...]:
@@ -1126,10 +1130,11 @@ class _LazyMoments(Mapping[int, Moments]):
         return self._store.moments(uid)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._store.names)
+        lost = self._store.lost_classes()
+        return (uid for uid in self._store.names if uid not in lost)
 
     def __len__(self) -> int:
-        return len(self._store.names)
+        return len(self._store.names) - len(self._store.lost_classes())
 
 
 def _connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
@@ -1204,10 +1209,12 @@ def describe(store: Store) -> dict[str, Any]:
         "statistics_bytes": int(statistics_bytes),
         "capacity_samples": store.capacity_samples,
         "capacity_bytes": store.capacity_bytes,
-        "sources": dict(store.connection.execute(
+        "sources": dict(
+            store.connection.execute(
                 "SELECT text, count(*) FROM sources JOIN samples ON source_uid = sources.uid "
                 "GROUP BY sources.uid ORDER BY sources.uid"
-            )),
+            )
+        ),
         "receipts": int(n_receipts),
         "encrypted": store.is_sealed,
     }

@@ -26,6 +26,9 @@ from edgecl.learner import Learner, open_learner, open_store
 from edgecl.replay.store import Position, Store, create_store
 from edgecl.replay.vault import SLOT, Vault
 from edgecl.runtime.grid import quantise
+from edgecl.snapshots import rollback, take
+from edgecl.types import ForgetRequest
+from edgecl.unlearning.request import forget, writing
 
 D = 12
 LABELS = ("purple bracket", "brass washer", "steel gasket")
@@ -307,23 +310,27 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         assert store.lost_classes() == ()
         expected = {uid: store.moments(uid).pack(FULL) for uid in store.names}
         sample = store.stored_samples()[0][0]
-        assert store.picture(sample)
+        picture, sealed = store.picture_forms(sample)
+        assert picture == store.picture(sample)
+        content = b"".join(p.read_bytes() for p in tmp_path.glob("s.db*"))
+        assert sealed[20:60] in content  # a larger blob may lie on several pages
+        assert picture[20:60] not in content
 
     with Store(tmp_path / "old" / "s.db", vault=build.vault(tmp_path / "s.db")) as old:
         assert old.lost_classes() == (gone,)
-        mine = [uid for uid, class_uid in old.stored_samples() if class_uid == gone]
+        (first,) = old.connection.execute(
+            "SELECT min(uid) FROM samples WHERE is_stored AND class_uid = ?", (gone,)
+        ).fetchone()
         readers: list[Callable[[], object]] = [
             lambda: old.moments(gone),
-            lambda: old.picture(mine[0]),
-            lambda: old.stored_rows(),
+            lambda: old.picture(first),
         ]
         for read in readers:
             with pytest.raises(KeyDestroyedError, match="old copy"):
                 read()
-        assert {uid: old.moments(uid).pack(FULL) for uid in expected} == expected
-        forms = list(old.pictures_of(gone, 3))
-        assert [uid for uid, _, _ in forms] == mine[:3]
-        assert all(picture == kept for _, picture, kept in forms)
+        assert {uid: m.pack(FULL) for uid, m in old.all_moments().items()} == expected
+        assert set(old.stored_rows()[1].tolist()) == set(expected)
+        assert len(old.picture_forms(first)) == 1
         with old.transaction():
             assert old.delete_class(gone)["class_stats"] == 1
         assert old.lost_classes() == ()
@@ -461,13 +468,10 @@ def said(home: Home) -> tuple[str, str]:
     return found.state, found.text
 
 
-def test_a_sealed_home_learns_unlearns_and_is_examined(sealed_home: Home) -> None:
+def test_the_doctor_examines_the_keys(sealed_home: Home) -> None:
     assert stat.S_IMODE(sealed_home.class_keys.stat().st_mode) == 0o600
-    with sealed_home.lock(), open_store(sealed_home) as store:
-        learner = open_learner(sealed_home, store)
-        x, y = build.features(30, store.num_features, 3)
-        learner.learn_many([build.frame(LABELS[k - 1], i) for i, k in enumerate(y)], x)
-    assert said(sealed_home) == ("ok", "3 classes, 30 samples learned, sealed, 3 keys")
+    teach_home(sealed_home)
+    assert said(sealed_home) == ("ok", "3 classes, 24 samples learned, sealed, 3 keys")
     keys = sealed_home.class_keys.read_bytes()
 
     with open_store(sealed_home) as store:
@@ -495,6 +499,60 @@ def test_a_sealed_home_learns_unlearns_and_is_examined(sealed_home: Home) -> Non
         open_store(sealed_home)
 
 
+def teach_home(home: Home, labels: tuple[str, ...] = LABELS, start: int = 0) -> None:
+    with writing(home) as store:
+        learner = open_learner(home, store)
+        x, y = build.features(24, store.num_features, len(labels), seed=start)
+        frames = [build.frame(labels[k - 1], start + i) for i, k in enumerate(y)]
+        learner.learn_many(frames, x)
+        learner.settle()
+
+
+@pytest.mark.parametrize("name", ["ridge", "uer"])
+def test_an_old_database_is_rid_of_a_class_that_it_cannot_read(
+    sealed_home: Home, name: str
+) -> None:
+    build.change_head(sealed_home, name, sealed=True)
+    teach_home(sealed_home)
+    old = sealed_home.path.parent / "old"
+    shutil.copytree(sealed_home.path, old)
+    with writing(sealed_home) as store:
+        gone = store.class_uid(LABELS[1])
+        done = forget(
+            sealed_home, open_learner(sealed_home, store), ForgetRequest(LABELS[1]), verify=True
+        )
+        assert done.verified, done.faults
+        store.destroy_key(gone)
+    shutil.copy2(old / "device.db", sealed_home.database)
+    with writing(sealed_home) as store:
+        learner = open_learner(sealed_home, store)
+        assert set(store.names.values()) == {LABELS[0], LABELS[2]}
+        assert store.lost_classes() == store.revived_keys() == ()
+        left = learner.head.scorer(store.names)
+        learner.head.rebuild(store)
+        learner.head.settle(store)
+        build.assert_same(left, learner.head.scorer(store.names))
+    assert said(sealed_home)[1].endswith("sealed, 2 keys")
+
+
+def test_a_sealed_home_rolls_back(sealed_home: Home) -> None:
+    teach_home(sealed_home)
+    with writing(sealed_home) as store:
+        taken = take(sealed_home, store)
+        rows = store.stored_rows()[0]
+        content = b"".join(p.read_bytes() for p in sealed_home.snapshots.iterdir())
+        assert not any(row.tobytes() in content for row in rows)
+    teach_home(sealed_home, ("later",), start=100)
+    with writing(sealed_home) as store:
+        rollback(sealed_home, open_learner(sealed_home, store), taken.uid)
+        assert set(store.names.values()) == set(LABELS)
+        assert np.array_equal(store.stored_rows()[0], rows)
+    teach_home(sealed_home, ("latest",), start=200)
+    with open_store(sealed_home, read_only=True) as store:
+        assert store.class_uid("latest") == 5  # "later" had 4
+        assert store.is_sealed
+
+
 @pytest.mark.slow
 def test_init_encrypts_when_told(tmp_path: Path) -> None:
     home = tmp_path / "home"
@@ -509,4 +567,3 @@ def test_init_encrypts_when_told(tmp_path: Path) -> None:
     picture = (folder / build.PARTS[0] / "000.jpg").read_bytes()[-64:]
     files = [p for p in home.rglob("*") if p.is_file()]
     assert not any(picture in p.read_bytes() for p in files)
-    assert build.run_edgecl("predict", folder, "--home", home, "--json").returncode == 0

@@ -119,7 +119,7 @@ def frame(label: str, i: int) -> Frame:
     return Frame(id=f"{label}/{i}.png", encoded=encode(Image.fromarray(pixels), "PNG"), label=label)
 
 
-def change_head(home: Home, name: str) -> None:
+def change_head(home: Home, name: str, *, sealed: bool = False) -> None:
     """Let a home that learned nothing learn with another head; its config is saved."""
     spec = HEADS[name]
     home.database.unlink()
@@ -130,6 +130,7 @@ def change_head(home: Home, name: str) -> None:
         num_features=width,
         second_moment=spec.second_moment,
         codebook=default_codebook(width) if spec.second_moment == COUNTS else None,
+        sealed=sealed,
     )
     home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
 
