@@ -15,6 +15,7 @@ from pathlib import Path
 from edgecl.errors import EdgeclError, IntegrityError
 from edgecl.home import Home, is_damaged, is_home
 from edgecl.learner import open_store
+from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME, checked_engine
 from edgecl.unlearning.receipt import all_receipts
@@ -170,7 +171,27 @@ def _store(path: Path) -> str:
                 f"the store fails its check ({what}, {len(orphans)} orphan rows); restore the "
                 "home from a backup"
             )
-        return f"{len(store.names)} classes, {sum(store.n_seen().values())} samples learned"
+        sealed = ""
+        if store.is_sealed:
+            sealed = f", sealed, {_check_keys(store)} keys"
+        seen = sum(store.n_seen().values())
+        return f"{len(store.names)} classes, {seen} samples learned{sealed}"
+
+
+def _check_keys(store: Store) -> int:
+    """Return how many keys there are; none is missing, and no unlearned class has one."""
+    lost = [store.names[uid] for uid in store.lost_classes()]
+    if lost:
+        raise IntegrityError(
+            f"the keys of {', '.join(lost)} were destroyed, the database is an old copy; unlearn "
+            "them in it again with `edgecl forget class`"
+        )
+    if revived := store.revived_keys():
+        raise IntegrityError(
+            f"class.keys holds keys of {len(revived)} unlearned classes, it is an old copy; "
+            "run `edgecl forget pending`"
+        )
+    return len(store.names)
 
 
 def _receipts(path: Path) -> str:

@@ -67,6 +67,10 @@ class IntegrityError(EdgeclError):
     exit_code = 4
 
 
+class KeyDestroyedError(IntegrityError):
+    """Sealed data of a class whose key was destroyed when it was unlearned."""
+
+
 class FeatureMapError(IntegrityError):
     """A feature, statistic or engine made under another frozen map."""
 

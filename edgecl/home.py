@@ -4,6 +4,7 @@
     device.key             32 random bytes, readable by the owner only: keyed hashes, and the seed
                            of the key that signs receipts
     device.db              everything learned (edgecl/replay/store.py)
+    class.keys             key of every class, if the store is sealed (edgecl/replay/vault.py)
     receipts.jsonl         a copy of the receipts: what a restored older store must be told again
     snapshots/             copies of what was learned, for `edgecl rollback`
     engine/backbone.onnx   the frozen backbone
@@ -30,10 +31,11 @@ from edgecl.errors import HomeLockedError, IntegrityError, RequestError
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest, checked_engine
 
-_CONFIG, _KEY, _DATABASE, ENGINE_FOLDER, _LOCK, _LEDGER = (
+_CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "edgecl.toml",
     "device.key",
     "device.db",
+    "class.keys",
     "engine",
     "lock",
     "receipts.jsonl",
@@ -95,6 +97,11 @@ class Home:
     def snapshots(self) -> Path:
         """Folder of the snapshots; it may not be there yet."""
         return self.path / "snapshots"
+
+    @property
+    def class_keys(self) -> Path:
+        """Path of the key file; there if, and only if, the store is sealed."""
+        return self.path / _CLASS_KEYS
 
     @property
     def max_pixels(self) -> int:
@@ -182,7 +189,12 @@ def check_place(path: Path, *, force: bool = False) -> None:
 
 
 def make_home(
-    path: Path, config: Config, fill: Callable[[Path, Path], None], *, force: bool = False
+    path: Path,
+    config: Config,
+    fill: Callable[[Path, Path], None],
+    *,
+    force: bool = False,
+    encrypt: bool = False,
 ) -> Home:
     """Make a device home, whole or not at all.
 
@@ -191,6 +203,7 @@ def make_home(
         config: Its settings.
         fill: Called with the engine folder and the path of the database; writes both.
         force: Replace a home that is there, with all that it learned.
+        encrypt: Give it an empty key file; `fill` then makes a sealed store.
 
     Raises:
         RequestError: Something else is there.
@@ -202,9 +215,9 @@ def make_home(
     try:
         (part / ENGINE_FOLDER).mkdir()
         save_config(config, part / _CONFIG)
-        descriptor = os.open(part / _KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
+        _write_secret(part / _KEY, secrets.token_bytes(_KEY_BYTES))
+        if encrypt:
+            _write_secret(part / _CLASS_KEYS, b"")
         fill(part / ENGINE_FOLDER, part / _DATABASE)
         if is_home(path):
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
@@ -218,3 +231,12 @@ def make_home(
         shutil.rmtree(part, ignore_errors=True)
         raise
     return Home(path)
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read, and wait for the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)

@@ -32,6 +32,7 @@ from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.ledger import check_not_older
 from edgecl.replay.store import Position, Store
+from edgecl.replay.vault import Vault
 from edgecl.replay.view_batch import rest_of, views_of
 from edgecl.runtime.adapters import Adapter, mean_of
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -146,6 +147,10 @@ class Learner:
 
     def reload(self) -> None:
         """Take the head back from the store, as after the last commit."""
+        if self.store.lost_classes():
+            # What was committed also knows classes that nobody can read any more.
+            self.head.rebuild(self.store)
+            return
         state = self.store.load_head("state", self.head.name)
         self.head.restore(self.store.all_moments(), state)
 
@@ -233,7 +238,8 @@ def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = Fals
 
     Raises:
         FeatureMapError: The store was made under another frozen map.
-        IntegrityError: It is an older copy and may hold what was unlearned.
+        IntegrityError: It is an older copy and may hold what was unlearned; or it is sealed, and
+            its key file is missing or lacks a key.
     """
     config = home.config.store
     store = Store(
@@ -241,6 +247,7 @@ def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = Fals
         capacity_samples=config.capacity_samples,
         capacity_bytes=int(config.capacity_mb * 1e6),
         read_only=read_only,
+        vault=Vault(home.class_keys, home.key) if home.class_keys.exists() else None,
     )
     expected = home.manifest.feature_map_with(store.adapter)
     if store.feature_map != expected:

@@ -119,6 +119,7 @@ def init_home(
     *,
     adapter_rank: int = 0,
     force: bool = False,
+    encrypt: bool = False,
     make_keys: Callable[[Manifest, OnnxEngine], Codebook] | None = None,
 ) -> Home:
     """Make a device home around a frozen backbone; see `make_home` and `export_backbone`.
@@ -129,6 +130,7 @@ def init_home(
         config: Settings.
         adapter_rank: Let the engine take adapters up to this rank; 0 for none.
         force: Replace a home that is there.
+        encrypt: Seal pictures, features and statistics, every class with a key of its own.
         make_keys: Makes the keys of a key-value head with the new engine; None takes keys that no
             data made.
     """
@@ -148,9 +150,10 @@ def init_home(
             num_features=manifest.num_features,
             second_moment=statistic,
             codebook=codebook,
+            sealed=encrypt,
         )
 
-    return make_home(path, config, fill, force=force)
+    return make_home(path, config, fill, force=force, encrypt=encrypt)
 
 
 def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> None:

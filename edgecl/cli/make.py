@@ -45,6 +45,14 @@ def init(
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Make an engine that takes adapters at once.")
     ] = False,
+    encrypt: Annotated[
+        bool,
+        typer.Option(
+            "--encrypt",
+            help="Encrypt pictures, features and statistics, a key for every class; unlearning "
+            "destroys its key.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a home and all that it learned.")
     ] = False,
@@ -63,6 +71,7 @@ def init(
         capacity_mb=capacity_mb,
         keys=keys,
         adapters=adapters,
+        encrypt=encrypt,
         force=force,
     )
     manifest = made.manifest
@@ -82,6 +91,7 @@ def init(
         "weights": manifest.weights_source,
         "parity": manifest.parity,
         "adapter_rank": manifest.adapter_rank,
+        "encrypted": encrypt,
     }
     if json:
         print_json(result)
@@ -102,6 +112,7 @@ def make(
     capacity_mb: float = 200.0,
     keys: str | None = None,
     adapters: bool = False,
+    encrypt: bool = False,
     force: bool = False,
 ) -> Home:
     """Make a home from what the command line says."""
@@ -143,6 +154,7 @@ def make(
             network,
             config,
             adapter_rank=RANK if adapters else 0,
+            encrypt=encrypt,
             force=force,
             make_keys=make_keys,
         )

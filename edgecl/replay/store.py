@@ -33,6 +33,7 @@ from safetensors.numpy import save as save_arrays
 from edgecl.errors import (
     FeatureMapError,
     IntegrityError,
+    KeyDestroyedError,
     RequestError,
     ShapeError,
     StoreError,
@@ -41,6 +42,7 @@ from edgecl.errors import (
 from edgecl.heads.statistics import COUNTS, Kind, Moments, fold_limit
 from edgecl.replay.sampling import class_to_evict
 from edgecl.replay.schema import SCHEMA_VERSION, TABLES, check_version, migrate
+from edgecl.replay.vault import Vault
 from edgecl.runtime.codebook import Codebook
 from edgecl.types import Float16
 
@@ -75,6 +77,7 @@ def create_store(
     num_features: int,
     second_moment: str,
     codebook: Codebook | None = None,
+    sealed: bool = False,
 ) -> None:
     """Make an empty store.
 
@@ -84,6 +87,7 @@ def create_store(
         num_features: Width D of its features.
         second_moment: `full`, `diagonal` or `counts`, the statistic kept for every class.
         codebook: Keys that `counts` counts; frozen from here on.
+        sealed: Keep pictures, features and statistics encrypted; see `Store`.
     """
     from sqlite_utils import Database
 
@@ -100,6 +104,7 @@ def create_store(
                 "second_moment": second_moment,
                 "step": "0",
                 "version": "0",
+                "sealed": str(int(sealed)),
             }.items()
         )
         db.table("feature_maps").insert({"id": 1, "hash": feature_map})
@@ -124,10 +129,12 @@ class Store:
         capacity_samples: Most pictures kept for replay.
         capacity_bytes: Most bytes of kept pictures.
         read_only: Open without the right to change anything.
+        vault: Keys of a sealed store.
 
     Raises:
         StoreError: It cannot be opened.
-        IntegrityError: Not a store of this schema, or `secure_delete` cannot be switched on.
+        IntegrityError: Not a store of this schema, or `secure_delete` cannot be switched on; or it
+            is sealed and a key is missing.
     """
 
     def __init__(
@@ -137,8 +144,10 @@ class Store:
         capacity_samples: int = 2000,
         capacity_bytes: int = 200_000_000,
         read_only: bool = False,
+        vault: Vault | None = None,
     ) -> None:
         self.path = path
+        self._vault = vault
         self.step: int
         self.version: int
         self.capacity_samples = capacity_samples
@@ -165,6 +174,7 @@ class Store:
                 self.bank: str
                 self.codebook = self._read_codebook()
                 self._load()
+                self._check_keys(meta.get("sealed") == "1")
             except KeyError as error:
                 raise IntegrityError(f"the store {path} lacks the entry {error}") from error
             except BaseException:
@@ -280,10 +290,14 @@ class Store:
         """Return the uid of the class with this name or alias; a new one if there is none."""
         if name in self._uids:
             return self._uids[name]
+        # In an old copy of the database the next uid may be that of a class unlearned since.
         cursor = self.connection.execute(
-            "INSERT INTO classes(name, created) VALUES (?, ?)", (name, time.time())
+            "INSERT INTO classes(uid, name, created) VALUES (?, ?, ?)",
+            (self._unspent_uid(), name, time.time()),
         )
         uid = int(cursor.lastrowid or 0)
+        if self._vault is not None:
+            self._vault.create(uid)  # on the disk before what it seals can be committed
         self._names[uid] = name
         self._uids[name] = uid
         self._n_seen[uid] = 0
@@ -399,9 +413,15 @@ class Store:
             ),
         )
         uid = int(cursor.lastrowid or 0)
-        self.connection.execute("INSERT INTO features VALUES (?, ?)", (uid, x.tobytes()))
+        self.connection.execute(
+            "INSERT INTO features VALUES (?, ?)",
+            (uid, self._seal(class_uid, "feature", uid, x.tobytes())),
+        )
         if data is not None:
-            self.connection.execute("INSERT INTO pictures VALUES (?, ?)", (uid, data))
+            self.connection.execute(
+                "INSERT INTO pictures VALUES (?, ?)",
+                (uid, self._seal(class_uid, "picture", uid, data)),
+            )
             self._stored.setdefault(class_uid, []).append(uid)
             self._n_stored_samples += 1
             self._stored_bytes += len(data)
@@ -443,7 +463,7 @@ class Store:
             f"UPDATE samples SET last_step = ?, n_replays = n_replays + 1 WHERE uid IN ({marks})",
             (self.step, *owner),
         )
-        x = self._features([row for _, row in rows])
+        x = self._features([self._unseal(owner[uid], "feature", uid, x) for uid, x in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
 
     def draw_due(self, n: int, *, rest: int, n_views: int) -> tuple[Float16, Labels] | None:
@@ -466,13 +486,15 @@ class Store:
             return None
         uids = [uid for uid, _, _ in rows]
         marks = ",".join("?" * len(uids))
+        owner = {uid: class_uid for uid, class_uid, _ in rows}
         views = {
-            (uid, view): x
+            (uid, view): self._unseal(owner[uid], f"view {view}", uid, x)
             for uid, view, x in self.connection.execute(
                 f"SELECT uid, view, x FROM views WHERE uid IN ({marks})", uids
             )
         }
-        blobs = [views.get((uid, v), x) for uid, _, x in rows for v in range(n_views)]
+        own = {uid: self._unseal(c, "feature", uid, x) for uid, c, x in rows}
+        blobs = [views.get((uid, v), own[uid]) for uid in uids for v in range(n_views)]
         self.connection.execute(
             "UPDATE samples SET last_step = ?, due_step = ?, n_replays = n_replays + 1 "
             f"WHERE uid IN ({marks})",
@@ -486,9 +508,15 @@ class Store:
 
         The sample must be kept (`is_stored`).
         """
+        (class_uid,) = self.connection.execute(
+            "SELECT class_uid FROM samples WHERE uid = ?", (uid,)
+        ).fetchone()
         self.connection.executemany(
             "INSERT INTO views VALUES (?, ?, ?)",
-            [(uid, view, row.tobytes()) for view, row in enumerate(x, 1)],
+            [
+                (uid, view, self._seal(class_uid, f"view {view}", uid, row.tobytes()))
+                for view, row in enumerate(x, 1)
+            ],
         )
 
     def picture(self, uid: int) -> bytes:
@@ -497,35 +525,59 @@ class Store:
         Raises:
             StoreError: No kept sample has this uid.
         """
-        row = self.connection.execute("SELECT data FROM pictures WHERE uid = ?", (uid,)).fetchone()
+        row = self.connection.execute(
+            "SELECT class_uid, data FROM pictures JOIN samples USING (uid) WHERE uid = ?", (uid,)
+        ).fetchone()
         if row is None:
             raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
-        return bytes(row[0])
+        return self._unseal(row[0], "picture", uid, row[1])
+
+    def picture_forms(self, uid: int) -> tuple[bytes, ...]:
+        """Return all forms in which a file may hold the picture of a kept sample.
+
+        In a sealed store as it is and sealed, or sealed only if the class's key was destroyed.
+        """
+        try:
+            picture = self.picture(uid)
+        except KeyDestroyedError:
+            forms: tuple[bytes, ...] = ()
+        else:
+            forms = (picture,)
+        if self._vault is not None:
+            forms += self.connection.execute(
+                "SELECT data FROM pictures WHERE uid = ?", (uid,)
+            ).fetchone()
+        return forms
 
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return features (N, D) and class uids (N,) of all kept samples, oldest first."""
         rows = self.connection.execute(
-            "SELECT s.class_uid, f.x FROM samples s JOIN features f USING (uid) "
+            "SELECT s.class_uid, s.uid, f.x FROM samples s JOIN features f USING (uid) "
             "WHERE s.is_stored ORDER BY s.uid"
         ).fetchall()
-        return self._features([x for _, x in rows]), np.array([c for c, _ in rows], dtype=np.int64)
+        lost = self.lost_classes()
+        rows = [row for row in rows if row[0] not in lost]
+        x = self._features([self._unseal(c, "feature", uid, x) for c, uid, x in rows])
+        return x, np.array([c for c, _, _ in rows], dtype=np.int64)
 
     def stored_samples(self) -> list[tuple[int, int]]:
         """Return uid and class uid of all kept samples, oldest first."""
+        lost = self.lost_classes()
         return [
             (int(uid), int(class_uid))
             for uid, class_uid in self.connection.execute(
                 "SELECT uid, class_uid FROM samples WHERE is_stored ORDER BY uid"
             )
+            if class_uid not in lost
         ]
 
     def class_rows(self, class_uid: int) -> Float16:
         """Return the features (N, D) of a class that are still there, kept or not yet folded."""
         rows = self.connection.execute(
-            "SELECT x FROM features JOIN samples USING (uid) WHERE class_uid = ? ORDER BY uid",
+            "SELECT uid, x FROM features JOIN samples USING (uid) WHERE class_uid = ? ORDER BY uid",
             (class_uid,),
         ).fetchall()
-        return self._features([x for (x,) in rows])
+        return self._features([self._unseal(class_uid, "feature", uid, x) for uid, x in rows])
 
     def drop_snapshots(self, uids: Sequence[int]) -> None:
         """Take snapshots off the list; inside a transaction."""
@@ -563,7 +615,8 @@ class Store:
             features: Quantised features (D,) of every kept sample by uid.
         """
         execute = self.connection.execute
-        if set(features) != {uid for uid, _ in self.stored_samples()}:
+        owner = dict(self.stored_samples())
+        if set(features) != set(owner):
             raise StoreError("a new feature map needs the features of all kept samples; retry")
         execute("DELETE FROM samples WHERE NOT is_stored")
         execute("DELETE FROM class_stats")
@@ -573,7 +626,10 @@ class Store:
         execute("UPDATE samples SET is_folded = 0")
         self.connection.executemany(
             "UPDATE features SET x = ? WHERE uid = ?",
-            [(x.tobytes(), uid) for uid, x in features.items()],
+            [
+                (self._seal(owner[uid], "feature", uid, x.tobytes()), uid)
+                for uid, x in features.items()
+            ],
         )
         self._set_meta("feature_map", feature_map)
         self._set_meta("adapter", adapter or "")
@@ -700,6 +756,7 @@ class Store:
             )
         class_uid, source_uid, is_folded, x = row
         if is_folded:
+            x = self._unseal(class_uid, "feature", uid, x)
             moments = Moments.of(self._features([x]), self.statistic)
             for shard in (source_uid, MIXED):
                 folded = self._folded(class_uid, shard)
@@ -742,6 +799,84 @@ class Store:
         ).rowcount
         execute("DELETE FROM samples WHERE source_uid = ?", (source_uid,))
         return numbers | self._take_off(lost)
+
+    # Keys
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether pictures, features and statistics are encrypted."""
+        return self._vault is not None
+
+    def destroy_key(self, class_uid: int) -> None:
+        """Make what is left anywhere of a class unreadable; after its deletion was committed.
+
+        May be repeated; does nothing in a plain store.
+
+        Raises:
+            StoreError: The key file cannot be written.
+        """
+        if self._vault is not None:
+            self._vault.destroy(class_uid)
+
+    def lost_classes(self) -> tuple[int, ...]:
+        """Return the uids of classes that nobody can read any more, in an old copy of a store.
+
+        Their key was destroyed. `stored_rows`, `stored_samples` and `all_moments` leave them out;
+        `delete_class` deletes what is left of them.
+        """
+        if self._vault is None:
+            return ()
+        destroyed = self._vault.destroyed
+        return tuple(uid for uid in self._names if uid in destroyed)
+
+    def revived_keys(self) -> tuple[int, ...]:
+        """Return the uids of unlearned classes whose key is there, as in an old key file."""
+        if self._vault is None:
+            return ()
+        rows = self.connection.execute("SELECT target FROM tombstones WHERE kind = 'class'")
+        return tuple(sorted({uid for (uid,) in rows} & self._vault.living))
+
+    def _check_keys(self, is_sealed: bool) -> None:
+        """Check that a sealed store comes with its keys, and a plain one with none."""
+        if is_sealed != (self._vault is not None):
+            raise IntegrityError(
+                f"the store {self.path} is encrypted and its key file is missing; restore "
+                "class.keys"
+                if is_sealed
+                else f"the store {self.path} is not encrypted, its home has a key file; restore "
+                "the database that belongs to it"
+            )
+        if self._vault is not None:
+            self._vault.refresh()  # after the classes were read, so that a key is not behind
+            missing = set(self._names) - self._vault.living - self._vault.destroyed
+            if missing:
+                names = ", ".join(self._names[uid] for uid in sorted(missing))
+                raise IntegrityError(
+                    f"{self._vault.path} lacks the key of {names}; restore the newest class.keys"
+                )
+
+    def _unspent_uid(self) -> int | None:
+        """Return the uid of a new class, or None to let the database choose the next."""
+        if self._vault is None:
+            return None
+        (uid,) = self.connection.execute(
+            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'classes'"
+        ).fetchone()
+        while uid in self._vault.destroyed:
+            uid += 1
+        return int(uid)
+
+    def _seal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
+        """Return data as it is kept; every blob of a class's samples goes through here."""
+        if self._vault is None:
+            return data
+        return self._vault.seal(class_uid, f"{what} of row {row}".encode(), data)
+
+    def _unseal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
+        """Return data that `_seal` gave for the same class and row."""
+        if self._vault is None:
+            return data
+        return self._vault.open(class_uid, f"{what} of row {row}".encode(), data)
 
     def count_rows(self, condition: str, uid: int) -> dict[str, int]:
         """Return how many rows of each table belong to samples `s` under a condition on `uid`."""
@@ -961,31 +1096,40 @@ class Store:
                 (class_uid, source_uid),
             )
             return
+        total, second = moments.pack(self.statistic)
         self.connection.execute(
             "INSERT INTO class_stats VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "n = excluded.n, total = excluded.total, second = excluded.second",
-            (class_uid, source_uid, moments.n, *moments.pack(self.statistic)),
+            (
+                class_uid,
+                source_uid,
+                moments.n,
+                self._seal(class_uid, "total", source_uid, total),
+                self._seal(class_uid, "second", source_uid, second),
+            ),
         )
 
     def _folded(self, y: int, source_uid: int | None = None) -> Moments:
         """Return the folded statistics of a class, of one source or of all."""
         found = Moments.empty(self.num_features, self.statistic)
-        for n, total, second in self.connection.execute(
-            "SELECT n, total, second FROM class_stats "
+        for source, n, total, second in self.connection.execute(
+            "SELECT source_uid, n, total, second FROM class_stats "
             "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
             (y, source_uid),
         ):
+            total = self._unseal(y, "total", source, total)
+            second = self._unseal(y, "second", source, second)
             moments = Moments.unpack(n, total, second, self.statistic)
             found = found.plus(moments) if found.n else moments
         return found
 
     def _unfolded(self, y: int, source_uid: int | None = None) -> Float16:
         rows = self.connection.execute(
-            "SELECT f.x FROM samples s JOIN features f USING (uid) WHERE s.class_uid = ? "
+            "SELECT s.uid, f.x FROM samples s JOIN features f USING (uid) WHERE s.class_uid = ? "
             "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
             (y, source_uid),
         ).fetchall()
-        return self._features([x for (x,) in rows])
+        return self._features([self._unseal(y, "feature", uid, x) for uid, x in rows])
 
     def _features(self, blobs: list[bytes]) -> Float16:
         data = np.frombuffer(b"".join(blobs), np.float16)
@@ -1005,10 +1149,11 @@ class _LazyMoments(Mapping[int, Moments]):
         return self._store.moments(uid)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._store.names)
+        lost = self._store.lost_classes()
+        return (uid for uid in self._store.names if uid not in lost)
 
     def __len__(self) -> int:
-        return len(self._store.names)
+        return len(self._store.names) - len(self._store.lost_classes())
 
 
 def _connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
@@ -1110,6 +1255,7 @@ def describe(store: Store) -> dict[str, Any]:
             )
         ),
         "receipts": int(n_receipts),
+        "encrypted": store.is_sealed,
     }
 
 

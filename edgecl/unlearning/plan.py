@@ -160,7 +160,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         adapter_method=method if saw else "none",
         exports=tuple(export.uid for export in holding(store, target.classes, gone)),
         snapshots=_snapshots(store, target.classes, gone),
-        key=target.kind == "class" and _is_sealed(store),
+        key=target.kind == "class" and store.is_sealed,
         is_last=set(store.names) <= set(target.classes) and target.kind == "class",
     )
 
@@ -204,8 +204,3 @@ def _head_parts(store: Store, head: Head) -> tuple[str, ...]:
     if head.saved_state() is not None:
         parts.append("trained weights, slow weights and optimiser moments")
     return tuple(parts)
-
-
-def _is_sealed(store: Store) -> bool:
-    row = store.connection.execute("SELECT value FROM meta WHERE key = 'sealed'").fetchone()
-    return row is not None and row[0] == "1"

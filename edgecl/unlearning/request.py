@@ -3,7 +3,7 @@
     PENDING   the request is in the store; a class is not named any more by predictions
     MODEL     head and adapters without it are made, and commit together with
     STORE     rows, statistics, tombstone and receipt: a half-state is never on the disk
-    EXPORT    file rewritten, snapshots deleted, exports revoked or listed as out of reach
+    EXPORT    key destroyed, file rewritten, snapshots deleted, exports revoked or out of reach
     VERIFIED  what the check found is a receipt of its own, the request is closed
 
 Each phase can be run again after a crash; every command that writes finishes what it finds.
@@ -311,7 +311,8 @@ def _evidence(learner: Learner, target: Target) -> _Evidence:
     """Read what the check needs, before it is deleted."""
     store = learner.store
     found = _Evidence(_needles(store, target))
-    if target.kind == "class" and target.uid in store.names:
+    readable = set(store.names) - set(store.lost_classes())
+    if target.kind == "class" and target.uid in readable:
         found.forgotten = store.class_rows(target.uid)
         found.before = learner.head.scorer(store.names)
     return found
@@ -350,7 +351,9 @@ def _unlearn(
             if new_map is None and is_known:
                 head.forget(target.uid, store)
             evidence.head_seconds = time.perf_counter() - begin
+            known = set(store.names)
             rows_erased = _delete(store, target)
+            classes_gone = sorted(known - set(store.names))
             begin = time.perf_counter()
             if new_map is not None:
                 if plan.mode.startswith("approximate"):
@@ -380,6 +383,7 @@ def _unlearn(
                 "requested": _created(store, number),
                 "time": time.time(),
                 "rows_erased": rows_erased,
+                "classes_gone": classes_gone,
                 "adapters": dropped or [report["adapter"] for report in _reports(evidence, plan)],
                 "adapter_method": plan.adapter_method,
                 "exports_stale": list(plan.exports),
@@ -503,13 +507,19 @@ def _features_of(store: Store, target: Target, new_map: _Map) -> Float16 | None:
 
 def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     """Phase EXPORT: nothing of it in any file; returns what was done. Can be run again."""
+    for uid in receipt_by_id(home, store, receipt_id).body.get("classes_gone", ()):
+        store.destroy_key(uid)
     removed = remove_unlisted(home, store)
     exports = {
         str(export.uid): revoke(export, receipt_id)
         for export in exports_of(store)
         if export.status == STALE and export.body.get("receipt") == receipt_id
     }
-    report = scrub(store) | {"snapshot_files": removed, "exports": exports}
+    report = scrub(store) | {
+        "snapshot_files": removed,
+        "exports": exports,
+        "keys_destroyed": store.is_sealed,
+    }
     with store.transaction(changes_head=False):
         entry = {"kind": "erasure", "of": receipt_id, "time": time.time(), **report}
         append_receipt(home, store, entry)
@@ -593,12 +603,13 @@ def _needles(store: Store, target: Target) -> dict[str, bytes]:
         (target.uid, _MOST_SLICES),
     ).fetchall()
     for (sample,) in rows:
-        data = store.picture(sample)
-        # Headers and tables are alike in all pictures, and in a small file reach beyond its
-        # middle; what is farther back is not, unless the picture is flat.
-        piece = data[3 * len(data) // 4 :][:_PICTURE_SLICE]
-        if len(set(piece)) >= _PICTURE_SLICE // 2:
-            needles[f"picture of sample {sample}"] = piece
+        for form, data in enumerate(store.picture_forms(sample)):
+            # Headers and tables are alike in all pictures, and in a small file reach beyond its
+            # middle; what is farther back is not, unless the picture is flat.
+            piece = data[3 * len(data) // 4 :][:_PICTURE_SLICE]
+            if len(set(piece)) >= _PICTURE_SLICE // 2:
+                sealed = ", sealed" if form else ""
+                needles[f"picture of sample {sample}{sealed}"] = piece
     return needles
 
 

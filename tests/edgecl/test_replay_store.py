@@ -29,6 +29,8 @@ from edgecl.runtime.grid import quantise
 
 D = 12
 
+plain_and_sealed = pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+
 
 def add(
     store: Store,
@@ -85,8 +87,9 @@ def test_an_sqlite_without_secure_delete_is_refused(
         Store(path)
 
 
-def test_a_failed_transaction_leaves_everything_as_before(tmp_path: Path) -> None:
-    with build.store(tmp_path / "s.db", capacity_samples=10) as store:
+@plain_and_sealed
+def test_a_failed_transaction_leaves_everything_as_before(tmp_path: Path, sealed: bool) -> None:
+    with build.store(tmp_path / "s.db", capacity_samples=10, sealed=sealed) as store:
         fill(store, 20)
         before = "\n".join(store.connection.iterdump())
         memory = (store.step, store.n_seen(), store.n_stored(), store.stored_bytes)
@@ -439,8 +442,11 @@ def test_a_kept_head_is_valid_for_one_version_only(tmp_path: Path) -> None:
         assert store.load_head("state", "uer") is None
 
 
-def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(tmp_path: Path) -> None:
-    with build.store(tmp_path / "s.db") as store:
+@plain_and_sealed
+def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
+    tmp_path: Path, sealed: bool
+) -> None:
+    with build.store(tmp_path / "s.db", sealed=sealed) as store:
         x, _ = build.features(4, D, 1)
         with store.transaction():
             for i, label in enumerate(("washer", "bolt", "washer", "bolt")):
@@ -475,8 +481,11 @@ def packed(store: Store) -> dict[str, tuple[int, bytes, bytes]]:
     }
 
 
+@plain_and_sealed
 @pytest.mark.parametrize("capacity", [200, 9])
-def test_a_deleted_source_leaves_what_the_others_taught(tmp_path: Path, capacity: int) -> None:
+def test_a_deleted_source_leaves_what_the_others_taught(
+    tmp_path: Path, capacity: int, sealed: bool
+) -> None:
     x, y = build.features(600, D, 3)
 
     def fill_from(store: Store, sources: tuple[str, ...]) -> None:
@@ -488,7 +497,7 @@ def test_a_deleted_source_leaves_what_the_others_taught(tmp_path: Path, capacity
                     add(store, label, x[i], i, source=source)
 
     with (
-        build.store(tmp_path / "a.db", capacity_samples=capacity) as store,
+        build.store(tmp_path / "a.db", capacity_samples=capacity, sealed=sealed) as store,
         build.store(tmp_path / "b.db") as without,
         build.store(tmp_path / "c.db") as last,
     ):
@@ -513,7 +522,8 @@ def test_a_deleted_source_leaves_what_the_others_taught(tmp_path: Path, capacity
         assert list(store.sources().values()) == ["tuesday"]
         assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
         before = describe(store)
-    with Store(tmp_path / "a.db", capacity_samples=capacity) as store:
+    vault = build.vault(tmp_path / "a.db") if sealed else None
+    with Store(tmp_path / "a.db", capacity_samples=capacity, vault=vault) as store:
         assert describe(store) == before
 
 
@@ -521,10 +531,11 @@ def named_counts(store: Store) -> dict[str, int]:
     return {store.names[uid]: n for uid, n in store.n_seen().items()}
 
 
-def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path) -> None:
+@plain_and_sealed
+def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path, sealed: bool) -> None:
     n = fold_limit(D, FULL) + 5
     x, _ = build.features(n, D, 1)
-    with build.store(tmp_path / "a.db", capacity_samples=200) as store:
+    with build.store(tmp_path / "a.db", capacity_samples=200, sealed=sealed) as store:
         with store.transaction():
             uids = [add(store, "cup", x[i], i)[0] for i in range(n)]
         (folded,) = store.connection.execute("SELECT count(*) FROM class_stats").fetchone()

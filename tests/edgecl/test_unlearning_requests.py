@@ -92,10 +92,10 @@ def content(path: Path) -> bytes:
     return b"".join(p.read_bytes() for p in path.rglob("*") if p.is_file())
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
+@pytest.fixture(params=[False, True], ids=["plain", "sealed"])
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
     """A home for features that come from elsewhere."""
-    return build.tiny_home(tmp_path / "home")
+    return build.tiny_home(tmp_path / "home", sealed=request.param)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def twin(tmp_path: Path) -> Home:
 def test_a_forgotten_sample_leaves_the_head_that_never_saw_it(
     home: Home, twin: Home, name: str
 ) -> None:
-    build.change_head(home, name)
+    build.change_head(home, name, sealed=home.class_keys.exists())
     build.change_head(twin, name)
     uids = teach(home)
     teach(twin, only=lambda i: i != 7)
@@ -130,7 +130,7 @@ def test_a_forgotten_sample_leaves_the_head_that_never_saw_it(
 def test_a_forgotten_source_leaves_the_head_that_never_saw_it(
     home: Home, twin: Home, name: str
 ) -> None:
-    build.change_head(home, name)
+    build.change_head(home, name, sealed=home.class_keys.exists())
     build.change_head(twin, name)
     days = ["monday", "tuesday at the gate", "wednesday"]
     teach(home, source=lambda i: days[i // 3 % 3])
@@ -214,7 +214,7 @@ def test_a_repeated_request_is_the_first_one_s_receipt_and_runs_nothing(home: Ho
 def test_a_class_learned_again_is_as_if_learned_for_the_first_time(
     home: Home, twin: Home, name: str
 ) -> None:
-    build.change_head(home, name)
+    build.change_head(home, name, sealed=home.class_keys.exists())
     build.change_head(twin, name)
     teach(home, labels=(LABELS[1], LABELS[0], LABELS[2]))
     forget(home, LABELS[1])
@@ -494,7 +494,7 @@ def roll_back(home: Home, uid: int) -> None:
 @every_head
 def test_a_rollback_brings_back_head_store_and_positions(home: Home, twin: Home, name: str) -> None:
     for device in (home, twin):
-        build.change_head(device, name)
+        build.change_head(device, name, sealed=device.class_keys.exists())
         teach(device, 40, labels=LABELS[:2])
     before = weights(home)
     with open_store(home) as store:

@@ -20,6 +20,7 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS, Kind, Moments
 from edgecl.home import Home, make_home
 from edgecl.replay.store import Store, create_store
+from edgecl.replay.vault import Vault
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing
@@ -29,6 +30,7 @@ from edgecl.types import Frame
 # Four parts that even a small picture tells apart, and that differ from sample to sample.
 PARTS = ("bolt-m4", "bracket", "washer", "gasket")
 FEATURE_MAP = "f" * 64
+DEVICE_KEY = bytes(range(32))
 
 
 def part_picture(part: str, i: int, size: int = 48) -> Image.Image:
@@ -74,17 +76,36 @@ def features(
 
 
 def store(
-    path: Path, num_features: int = 12, *, second_moment: str = "full", **options: Any
+    path: Path,
+    num_features: int = 12,
+    *,
+    second_moment: str = "full",
+    sealed: bool = False,
+    **options: Any,
 ) -> Store:
-    """Return an open, empty store."""
+    """Return an open, empty store; a sealed one has its keys beside it."""
     create_store(
         path,
         feature_map=FEATURE_MAP,
         num_features=num_features,
         second_moment=second_moment,
         codebook=default_codebook(num_features) if second_moment == COUNTS else None,
+        sealed=sealed,
     )
+    if sealed:
+        keys_of(path).touch()
+        options["vault"] = vault(path)
     return Store(path, **options)
+
+
+def keys_of(path: Path) -> Path:
+    """Return the key file of a sealed store."""
+    return path.with_suffix(".keys")
+
+
+def vault(path: Path, device_key: bytes = DEVICE_KEY) -> Vault:
+    """Return the keys of a sealed store."""
+    return Vault(keys_of(path), device_key)
 
 
 def assert_same(a: Scorer, b: Scorer) -> None:
@@ -101,13 +122,21 @@ def frame(label: str, i: int) -> Frame:
     return Frame(id=f"{label}/{i}.png", encoded=encode(Image.fromarray(pixels), "PNG"), label=label)
 
 
-def tiny_home(path: Path, head: str = "ridge", num_features: int = 12, **store: Any) -> Home:
+def tiny_home(
+    path: Path,
+    head: str = "ridge",
+    num_features: int = 12,
+    *,
+    sealed: bool = False,
+    **store: Any,
+) -> Home:
     """Make a home for features that come from elsewhere: it has a manifest and no engine.
 
     Args:
         path: Where it will be.
         head: Name of its head.
         num_features: Width of the features.
+        sealed: Whether its store is encrypted.
         store: Entries of its `[store]` settings.
     """
     manifest = Manifest(
@@ -132,13 +161,14 @@ def tiny_home(path: Path, head: str = "ridge", num_features: int = 12, **store: 
             num_features=num_features,
             second_moment=moment,
             codebook=default_codebook(num_features) if moment == COUNTS else None,
+            sealed=sealed,
         )
 
     config = Config(head=HeadConfig(head), store=StoreConfig(**store))
-    return make_home(path, config, fill)
+    return make_home(path, config, fill, encrypt=sealed)
 
 
-def change_head(home: Home, name: str) -> None:
+def change_head(home: Home, name: str, *, sealed: bool = False) -> None:
     """Let a home that learned nothing learn with another head; its config is saved."""
     spec = HEADS[name]
     home.database.unlink()
@@ -149,6 +179,7 @@ def change_head(home: Home, name: str) -> None:
         num_features=width,
         second_moment=spec.second_moment,
         codebook=default_codebook(width) if spec.second_moment == COUNTS else None,
+        sealed=sealed,
     )
     home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
 
