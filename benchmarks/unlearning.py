@@ -5,7 +5,7 @@ px, the selections of benchmarks/methods.py) through a store of 2,000 samples. T
 unlearned one after the other, down to the last; after the first, second, fifth and last one the
 audit of `edgecl forget --verify` is run. A head that learned the stream without these classes
 ("never") gives the accuracies to compare with. Beside the first unlearning stands what many do:
-dropping the class's row and nothing else.
+dropping the class's row, the column of the scores, and nothing else.
 
 - test: accuracy on the test pictures of the kept classes, and that of "never".
 - agree: share of the forgotten pictures that go where a head built from what remains sends them.
@@ -16,9 +16,9 @@ dropping the class's row and nothing else.
   attack on exactly that, which shows what the attack can do.
 - probe: gain over a retrained model. relearn: steps from 4 and 16 pictures / those of a retrained.
 - old row: share of the class's pictures that come back with the row of an old export / retrained.
-- forget s: head, store and settling, without the file's rewrite; rebuild s: the head from the
-  store's statistics and rows; stream s: learning the kept classes from features. MB: what the
-  unlearning needs beyond what the process held.
+- head s: the head's part of the unlearning; forget s: with the store's, without the file's rewrite;
+  rebuild s: the head from the store's statistics and rows; stream s: learning the kept classes from
+  features. MB: what the unlearning needs beyond what the process held.
 
 Run: python benchmarks/unlearning.py --cache FOLDER
 """
@@ -35,8 +35,9 @@ import argparse
 import io
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import methods
 import numpy as np
@@ -47,7 +48,7 @@ from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.codebook import default_codebook
 from edgecl.learner import Learner
 from edgecl.replay.store import Store, create_store
-from edgecl.runtime.scoring import KeyValueScorer, LinearScorer, ProjectedScorer, Scorer
+from edgecl.runtime.scoring import Scorer
 from edgecl.types import Frame
 from edgecl.unlearning.attack import ShadowSettings
 from edgecl.unlearning.measures import h_mean, tug_of_war
@@ -57,8 +58,8 @@ N_STORED, COMMIT = 2000, 20
 REPORTED = (1, 2, 5)
 HEADER = (
     "| head | way | classes | test (never) | agree | ToW | H | AD / noise | AUC | TPR | probe "
-    "| relearn | old row / retrained | gates missed | forget s | rebuild s | stream s | MB "
-    "| audit s |"
+    "| relearn | old row / retrained | gates missed | head s | forget s | rebuild s | stream s "
+    "| MB | audit s |"
 )
 
 
@@ -144,7 +145,7 @@ def measure(config: HeadConfig, data: methods.Data, place: Path) -> None:
     last = len(classes)
     for n, c in enumerate(classes, start=1):
         before, accuracy = run.scorer, run.test_accuracy([c])
-        seconds, mb, rows = unlearn(run, f"class-{c}")
+        head_s, seconds, mb, rows = unlearn(run, f"class-{c}")
         if n not in (*REPORTED, last):
             continue
         kept = classes[n:]
@@ -158,19 +159,19 @@ def measure(config: HeadConfig, data: methods.Data, place: Path) -> None:
         fresh.rebuild(run.store)
         fresh.settle(run.store)
         rebuild_s = time.perf_counter() - begin
-        cost = f"{seconds:.3f} | {rebuild_s:.3f} | {stream_s:.1f} | {mb:.0f}"
+        cost = f"{head_s:.3f} | {seconds:.3f} | {rebuild_s:.3f} | {stream_s:.1f} | {mb:.0f}"
         found = audited(run, run.scorer, before, rows)
         test = run.test_accuracy(kept)
         print(line(config.name, "forget", n, test, never_test, accuracy, found, cost), flush=True)
         if n == 1:
-            dropped = without_row(before, f"class-{c}")
+            dropped = _WithoutRow(before, f"class-{c}")
             columns = np.array([number_of(label) for label in dropped.labels])
             chosen = np.isin(data.test_y, kept)
             guess = columns[dropped.scores(data.test_x[chosen]).argmax(axis=1)]
             test = float((guess == data.test_y[chosen]).mean())
             naive = audited(run, dropped, before, rows, ShadowSettings(n_pairs=2))
             naive.metrics["membership"]["forget"] = found.metrics["membership"]["row_drop"]
-            cells = line(config.name, "row", n, test, never_test, accuracy, naive, "| | |")
+            cells = line(config.name, "row", n, test, never_test, accuracy, naive, "| | | |")
             print(cells, flush=True)
             shares = list(found.metrics["destinations"].items())[:3]
             names = {uid: run.store.names[int(uid)] for uid, _ in shares}
@@ -184,8 +185,8 @@ def measure(config: HeadConfig, data: methods.Data, place: Path) -> None:
     run.store.close()
 
 
-def unlearn(run: Run, name: str) -> tuple[float, float, np.ndarray]:
-    """Unlearn a class as `edgecl forget` does; returns seconds, MB and the class's rows."""
+def unlearn(run: Run, name: str) -> tuple[float, float, float, np.ndarray]:
+    """Unlearn a class as `edgecl forget` does; returns seconds of the head and in all, MB, rows."""
     store, head = run.store, run.learner.head
     uid = store.class_uid(name)
     x, y = store.stored_rows()
@@ -193,9 +194,12 @@ def unlearn(run: Run, name: str) -> tuple[float, float, np.ndarray]:
     begin = time.perf_counter()
     with store.transaction():
         head.forget(uid, store)
+        head_s = time.perf_counter() - begin
         store.delete_class(uid)
+        settle_begin = time.perf_counter()
         head.settle(store)
-    return time.perf_counter() - begin, peak_mb() - start_mb, x[y == uid]
+        head_s += time.perf_counter() - settle_begin
+    return head_s, time.perf_counter() - begin, peak_mb() - start_mb, x[y == uid]
 
 
 def audited(
@@ -217,17 +221,26 @@ def audited(
     )
 
 
-def without_row(scorer: Scorer, label: str) -> Scorer:
-    """Drop a class's row, or its table of counts, and leave all else."""
-    k = scorer.labels.index(label)
-    labels = tuple(other for other in scorer.labels if other != label)
-    if isinstance(scorer, LinearScorer):
-        weights, bias = np.delete(scorer.weights, k, axis=1), np.delete(scorer.bias, k)
-        return replace(scorer, weights=weights, bias=bias, labels=labels)
-    if isinstance(scorer, ProjectedScorer):
-        return replace(scorer, prototypes=np.delete(scorer.prototypes, k, axis=0), labels=labels)
-    assert isinstance(scorer, KeyValueScorer)
-    return replace(scorer, counts=np.delete(scorer.counts, k, axis=0), labels=labels)
+@dataclass(frozen=True)
+class _WithoutRow:
+    """What is served when a class's row is dropped and all else stays."""
+
+    before: Scorer
+    name: str
+    n_maps: int = 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(label for label in self.before.labels if label != self.name)
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        return np.delete(self.before.scores(x), self.before.labels.index(self.name), axis=1)
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        return self.before.probabilities(scores)
+
+    def arrays(self) -> dict[str, Any]:
+        return self.before.arrays()
 
 
 def line(

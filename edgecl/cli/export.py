@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_values, say, working
+from edgecl.cli.output import print_json, print_table, print_values, say, working
 
 if TYPE_CHECKING:
     from edgecl.exporters.bundle import Exported
@@ -96,21 +96,24 @@ def _rebuild_stale(home: Path, json: bool) -> None:
     with writing(device) as store:
         finish_exports(store)
         stale = [export for export in exports_of(store) if export.status == STALE]
-        rebuilt, unreachable = [], []
         if stale:
             with store.snapshot():
                 scorer, adapters = served(device, store)
+        rebuilt: list[Exported] = []
+        unreachable: list[dict[str, Any]] = []
         for export in stale:
+            why = "it is not there any more"
             if is_reachable(export):
-                rebuilt.append(export_bundle(device, store, scorer, adapters, export.path))
-            else:
-                unreachable.append(export)
-    for done in rebuilt:
-        say(f"wrote {done.export.path} anew, as export {done.export.uid}")
-    for export in unreachable:
+                try:
+                    rebuilt.append(export_bundle(device, store, scorer, adapters, export.path))
+                    continue
+                except (RequestError, OSError) as error:  # one folder must not keep the others
+                    why = str(error)
+            unreachable.append({"export": export.uid, "path": str(export.path), "why": why})
+    for entry in unreachable:
         say(
-            f"export {export.uid} is no longer at {export.path}: a copy of it goes on as before; "
-            "delete it there, or replace it by a new export"
+            f"export {entry['export']} at {entry['path']} could not be written anew: "
+            f"{entry['why']}; whoever has a copy can go on using it"
         )
     if stale and not rebuilt:
         raise RequestError(
@@ -119,11 +122,15 @@ def _rebuild_stale(home: Path, json: bool) -> None:
         )
     result = {
         "rebuilt": [_as_json(done) for done in rebuilt],
-        "unreachable": [{"export": e.uid, "path": str(e.path)} for e in unreachable],
+        "unreachable": unreachable,
     }
     if json:
         print_json(result)
-    elif not stale:
+    elif stale:
+        rows = [(e.export.uid, str(e.export.path), "written anew") for e in rebuilt]
+        rows += [(e["export"], e["path"], "unreachable") for e in unreachable]
+        print_table("stale exports", ("export", "path", "state"), rows)
+    else:
         print("no export is stale")
 
 

@@ -171,8 +171,9 @@ def test_a_stale_bundle_is_refused_until_it_is_written_anew(device: Path, tmp_pa
         (4, str(tmp_path / "one")),
         (5, str(tmp_path / "two")),
     ]
-    assert result["unreachable"] == [{"export": 3, "path": str(tmp_path / "moved")}]
-    assert f"export 3 is no longer at {tmp_path / 'moved'}" in done.stderr
+    (left,) = result["unreachable"]
+    assert (left["export"], left["path"]) == (3, str(tmp_path / "moved"))
+    assert f"export 3 at {tmp_path / 'moved'} could not be written anew: it is not" in done.stderr
     for place in ("one", "two"):
         assert Predictor(tmp_path / place).scorer.labels == ("bolt-m4", "washer", "gasket")
     with open_store(Home(device), read_only=True) as store:
@@ -182,8 +183,23 @@ def test_a_stale_bundle_is_refused_until_it_is_written_anew(device: Path, tmp_pa
 
     done = build.run_edgecl("export", "--rebuild-stale", "--home", device, "--json")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "export 3 is no longer at" in done.stderr
+    assert "export 3 at " in done.stderr
     assert "none of 1 stale exports" in done.stderr
+
+
+def test_a_folder_that_cannot_be_replaced_does_not_keep_the_others(
+    device: Path, tmp_path: Path
+) -> None:
+    for place in ("one", "two"):
+        export(device, tmp_path / place)
+    unlearn(device, build.PARTS[0])
+    (tmp_path / "one" / "notes.txt").write_text("mine")
+    done = build.run_edgecl("export", "--rebuild-stale", "--home", device)
+    assert done.returncode == 0, done.stderr
+    assert "also holds notes.txt" in done.stderr
+    assert done.stdout.count("unreachable") == done.stdout.count("written anew") == 1
+    assert "stale" in read_manifest(tmp_path / "one")
+    assert Predictor(tmp_path / "two").scorer.labels == build.PARTS[1:]
 
 
 def test_after_the_last_class_nothing_can_be_written_anew(device: Path, tmp_path: Path) -> None:
