@@ -364,7 +364,7 @@ def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) 
             receipt_id = store.receipt_of_request(number)
         if receipt_id is None:
             say("it did not come to it yet; until then no prediction names the class")
-            result = {"receipt_id": None, "mode": "pending", "verified": None}
+            result: dict[str, Any] = {"receipt_id": None, "mode": "pending", "verified": None}
         else:
             found = receipt_by_id(device, store, receipt_id)
             checks = [

@@ -342,7 +342,8 @@ def _unlearn(
         new_map = _without_adapters(home, store, plan.adapters[0], say)
     if new_map is not None:
         evidence.before = None  # it predicts under another map
-        evidence.forgotten = _features_of(store, target, new_map)
+        if target.kind == "class":
+            evidence.forgotten = _features_of(store, target, new_map)
     dropped: list[int] = []
     try:
         with store.transaction():
@@ -497,10 +498,8 @@ def _embedded(home: Home, store: Store, bank: list[TaskAdapter], say: Say) -> _M
     return _Map(bank, None if adapter is None else digest_of(adapter), features)
 
 
-def _features_of(store: Store, target: Target, new_map: _Map) -> Float16 | None:
-    """Return the features (N, D) of a class's kept pictures under a map; None of another target."""
-    if target.kind != "class":
-        return None
+def _features_of(store: Store, target: Target, new_map: _Map) -> Float16:
+    """Return the features (N, D) of a class's kept pictures under a map."""
     rows = [new_map.features[uid] for uid, c in store.stored_samples() if c == target.uid]
     return np.array(rows, dtype=np.float16).reshape(-1, store.num_features)
 
@@ -603,13 +602,12 @@ def _needles(store: Store, target: Target) -> dict[str, bytes]:
         (target.uid, _MOST_SLICES),
     ).fetchall()
     for (sample,) in rows:
-        for form, data in enumerate(store.picture_forms(sample)):
+        for sealed, data in enumerate(store.picture_forms(sample)):
             # Headers and tables are alike in all pictures, and in a small file reach beyond its
             # middle; what is farther back is not, unless the picture is flat.
             piece = data[3 * len(data) // 4 :][:_PICTURE_SLICE]
             if len(set(piece)) >= _PICTURE_SLICE // 2:
-                sealed = ", sealed" if form else ""
-                needles[f"picture of sample {sample}{sealed}"] = piece
+                needles[f"picture of sample {sample}{', sealed' if sealed else ''}"] = piece
     return needles
 
 
