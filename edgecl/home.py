@@ -103,6 +103,10 @@ class Home:
         """Path of the key file; there if, and only if, the store is sealed."""
         return self.path / _CLASS_KEYS
 
+    def snapshot(self, uid: int) -> Path:
+        """Path of a snapshot's file."""
+        return self.snapshots / f"s{uid}.db"
+
     @property
     def max_pixels(self) -> int:
         """Most pixels of a picture that is decoded."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgecl.replay.adapters import task_adapters
 from edgecl.replay.schema import SCHEMA_VERSION
 from edgecl.replay.store import Store, dump_json
 from edgecl.runtime.manifest import flush
+from edgecl.unlearning.erase import remove_unlisted_snapshots
 from edgecl.unlearning.receipt import append_receipt, check_ledger
 
 # What a snapshot brings back, parents first; all else (receipts, tombstones, requests, exports,
@@ -42,7 +42,6 @@ _LEARNED = (
     "positions",
     "head",
 )
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def take(home: Home, store: Store) -> Snapshot:
     if not store.names:
         raise RequestError("there is nothing to keep: the home learned nothing yet")
     home.snapshots.mkdir(exist_ok=True)
-    remove_unlisted(home, store)
+    remove_unlisted_snapshots(home, store)
     part = home.snapshots / ".part"
     with store.errors():
         try:
@@ -110,14 +109,14 @@ def take(home: Home, store: Store) -> Snapshot:
         )
         uid = int(cursor.lastrowid or 0)
         # Named before the commit: a listed snapshot always has its file.
-        part.replace(_file(home, uid))
+        part.replace(home.snapshot(uid))
         flush(home.snapshots)
         store.connection.execute(
             "DELETE FROM snapshots WHERE uid NOT IN "
             "(SELECT uid FROM snapshots ORDER BY uid DESC LIMIT ?)",
             (most,),
         )
-    remove_unlisted(home, store)
+    remove_unlisted_snapshots(home, store)
     return next(s for s in snapshots_of(store) if s.uid == uid)
 
 
@@ -162,7 +161,7 @@ def rollback(home: Home, learner: Learner, uid: int) -> Snapshot:
             f"snapshot s{uid} is unknown, or was deleted with a class that was unlearned; "
             f"snapshots: {named}"
         )
-    path = _file(home, uid)
+    path = home.snapshot(uid)
     if not path.exists() or _digest(path) != snapshot.digest:
         raise IntegrityError(
             f"the file of snapshot s{uid}, {path}, is missing or was changed; take another snapshot"
@@ -181,29 +180,6 @@ def rollback(home: Home, learner: Learner, uid: int) -> Snapshot:
         learner.reload()
     check_ledger(home, store)
     return snapshot
-
-
-def remove_unlisted(home: Home, store: Store) -> int:
-    """Overwrite and delete files of snapshots that are on the list no more; returns how many."""
-    if not home.snapshots.is_dir():
-        return 0
-    listed = {_file(home, s.uid) for s in snapshots_of(store)}
-    gone = [path for path in sorted(home.snapshots.iterdir()) if path not in listed]
-    for path in gone:
-        wipe(path)
-    flush(home.snapshots)
-    return len(gone)
-
-
-def wipe(path: Path) -> None:
-    """Overwrite a file with zeros and delete it; on flash memory old blocks may stay a while."""
-    with path.open("r+b") as file:
-        left = path.stat().st_size
-        while left > 0:
-            left -= file.write(bytes(min(_CHUNK, left)))
-        file.flush()
-        os.fsync(file.fileno())
-    path.unlink()
 
 
 def _check_fits(home: Home, store: Store, uid: int) -> None:
@@ -242,10 +218,6 @@ def _copy_back(store: Store) -> None:
     execute("DELETE FROM main.meta WHERE key != 'version'")
     execute("INSERT INTO main.meta SELECT * FROM old.meta WHERE key != 'version'")
     store.take_over()
-
-
-def _file(home: Home, uid: int) -> Path:
-    return home.snapshots / f"s{uid}.db"
 
 
 def _digest(path: Path) -> str:

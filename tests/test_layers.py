@@ -23,7 +23,9 @@ LAYERS = (
     ("heads",),
     ("replay",),
     ("learner",),
-    ("consolidation", "unlearning", "snapshots", "evaluation", "doctor"),
+    ("consolidation",),
+    ("unlearning",),
+    ("snapshots", "evaluation", "doctor"),
     ("exporters",),
     ("cli",),
 )
@@ -138,8 +140,6 @@ def test_side_by_side_layers_are_joined_only_where_the_design_says_so() -> None:
     }
     allowed = {
         ("types", "errors", "edgecl.errors"),
-        ("evaluation", "unlearning", "edgecl.unlearning.receipt"),
-        ("doctor", "unlearning", "edgecl.unlearning.receipt"),
     }
     assert joined <= allowed
 

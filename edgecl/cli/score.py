@@ -104,7 +104,15 @@ def evaluate(
     device, config = _device(home, bundle)
     frames = open_source(source, max_bytes=config.picture.max_bytes)
     predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
-    scores = evaluate_stream(predictor, frames, batch_size=config.engine.batch_size)
+    aliases: dict[str, str] = {}
+    if device is not None:
+        from edgecl.learner import open_store
+
+        with open_store(device, read_only=True) as store:
+            aliases = store.aliases()
+    scores = evaluate_stream(
+        predictor, frames, batch_size=config.engine.batch_size, aliases=aliases
+    )
     say_skipped(scores.skipped)
     if scores.n == 0:
         raise SourceError(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import MappingProxyType
 
 import numpy as np
 
@@ -258,8 +259,21 @@ def learn_stream(
     yield replace(committed, is_interrupted=is_stopped, seconds=time.monotonic() - begin)
 
 
-def evaluate_stream(predictor: Predictor, source: Source, *, batch_size: int = 8) -> Evaluation:
-    """Score a source's labelled frames; nothing is learned."""
+def evaluate_stream(
+    predictor: Predictor,
+    source: Source,
+    *,
+    batch_size: int = 8,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+) -> Evaluation:
+    """Score a source's labelled frames; nothing is learned.
+
+    Args:
+        predictor: What is scored.
+        source: Labelled frames.
+        batch_size: Pictures in one call of the engine.
+        aliases: Names of classes by the other names that labels may use.
+    """
     pairs: list[tuple[str, str]] = []
     skipped: list[Skipped] = []
     groups = embed(
@@ -282,7 +296,8 @@ def evaluate_stream(predictor: Predictor, source: Source, *, batch_size: int = 8
             x = np.array([item.feature for item in usable])
             guesses = predictor.predict_features([item.frame.id for item in usable], x, top=1)
             for item, guess in zip(usable, guesses, strict=True):
-                pairs.append((item.frame.label or "", guess.label))
+                label = item.frame.label or ""
+                pairs.append((aliases.get(label, label), guess.label))
     return evaluate(pairs, skipped=skipped)
 
 

@@ -323,6 +323,10 @@ class Store:
         self._load_classes()
         return uid
 
+    def aliases(self) -> dict[str, str]:
+        """Return the names of classes by their other names."""
+        return {name: self._names[uid] for name, uid in self._uids.items()}
+
     def names_of(self, uid: int) -> tuple[str, ...]:
         """Return a class's name and its aliases."""
         rows = self.connection.execute(

@@ -13,6 +13,7 @@ beyond this module and said in docs/unlearning.md.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.errors import StoreError
+from edgecl.home import Home
 from edgecl.replay.store import Store
+from edgecl.runtime.manifest import flush
 
 _PATIENCE_S = 5.0
 _CHUNK = 8 * 2**20
@@ -99,6 +102,31 @@ def find_bytes(
                         found.setdefault(name, []).append(str(path))
                 tail = window[-overlap:] if overlap else b""
     return found
+
+
+def remove_unlisted_snapshots(home: Home, store: Store) -> int:
+    """Overwrite and delete files of snapshots that are on the list no more; returns how many."""
+    if not home.snapshots.is_dir():
+        return 0
+    listed = {
+        home.snapshot(uid) for (uid,) in store.connection.execute("SELECT uid FROM snapshots")
+    }
+    gone = [path for path in sorted(home.snapshots.iterdir()) if path not in listed]
+    for path in gone:
+        _wipe(path)
+    flush(home.snapshots)
+    return len(gone)
+
+
+def _wipe(path: Path) -> None:
+    """Overwrite a file with zeros and delete it."""
+    with path.open("r+b") as file:
+        left = path.stat().st_size
+        while left > 0:
+            left -= file.write(bytes(min(_CHUNK, left)))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
 
 
 def _truncate_log(store: Store) -> int:

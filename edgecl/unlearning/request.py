@@ -48,9 +48,8 @@ from edgecl.replay.store import Store, dump_json
 from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.preprocess import decode
 from edgecl.runtime.scoring import Scorer
-from edgecl.snapshots import remove_unlisted
 from edgecl.types import APPROXIMATE, Float16, Float32, ForgetRequest, Receipt, check_reason
-from edgecl.unlearning.erase import find_bytes, scrub
+from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots, scrub
 from edgecl.unlearning.plan import Plan, Target, make_plan, resolve, target_of
 from edgecl.unlearning.receipt import (
     add_tombstones,
@@ -508,7 +507,7 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     """Phase EXPORT: nothing of it in any file; returns what was done. Can be run again."""
     for uid in receipt_by_id(home, store, receipt_id).body.get("classes_gone", ()):
         store.destroy_key(uid)
-    removed = remove_unlisted(home, store)
+    removed = remove_unlisted_snapshots(home, store)
     exports = {
         str(export.uid): revoke(export, receipt_id)
         for export in exports_of(store)
@@ -649,7 +648,8 @@ def _kept_copies(store: Store, needles: dict[str, bytes]) -> set[str]:
             "SELECT EXISTS(SELECT 1 FROM pictures WHERE instr(data, ?1)) OR "
             "EXISTS(SELECT 1 FROM classes WHERE instr(CAST(name AS BLOB), ?1)) OR "
             "EXISTS(SELECT 1 FROM aliases WHERE instr(CAST(name AS BLOB), ?1)) OR "
-            "EXISTS(SELECT 1 FROM sources WHERE instr(CAST(text AS BLOB), ?1))",
+            "EXISTS(SELECT 1 FROM sources WHERE instr(CAST(text AS BLOB), ?1)) OR "
+            "EXISTS(SELECT 1 FROM exports WHERE instr(CAST(path AS BLOB), ?1))",
             (needle,),
         ).fetchone()
         if row[0]:

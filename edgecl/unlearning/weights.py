@@ -258,7 +258,8 @@ def unlearn_adapter(
     rng = np.random.default_rng([seed, 9])
     chosen = _balanced(y, rng)
     classes, target = np.unique(y[chosen], return_inverse=True)
-    network = adapt(backbone, rank=next(iter(adapter.values())).shape[0])
+    rank = next(array.shape[0] for name, array in adapter.items() if name.endswith(".down"))
+    network = adapt(backbone, rank=rank)
     local = Local(
         network,
         lambda i: pixels(int(chosen[i])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -279,6 +280,60 @@ def test_forgetting_drops_the_adapters_that_saw_the_class_and_keeps_earlier_ones
         for part in never:
             assert np.allclose(ours[part], never[part], atol=1e-4), part
         rest.close()
+
+
+@pytest.mark.parametrize(
+    ("bank", "method"),
+    [("last", "ssd"), ("mean", "ssd"), ("last", "gu"), ("last", "gs-lora"), ("last", "iau")],
+)
+def test_adapters_are_changed_in_place_when_asked_and_dropped_when_asked_again(
+    device: Home, backbone: Backbone, always: None, bank: str, method: str
+) -> None:
+    with_settings(device, bank=bank)
+    with open_store(device) as store:
+        engine = device.engine()
+        teach(device, open_learner(device, store), engine, frames(build.PARTS[:2], 10))
+        run(device, store, backbone)
+        first = task_adapters(store)[0]
+        late = frames(build.PARTS[2:], 10)
+        teach(device, open_learner(device, store), open_engine(device, store), late)
+        learner, _ = run(device, store, backbone)
+        before = store.feature_map
+        name = build.PARTS[3]
+        uid = store.class_uid(name)
+        done = forget(device, learner, ForgetRequest(name, adapter_method=method))
+        body = done.receipt.body
+        assert (done.mode, body["adapters"], body["bit_exact"]) == (
+            f"approximate:{method}",
+            [2],
+            False,
+        )
+        (report,) = body["weights"]
+        assert (report["adapter"], report["method"]) == (2, method)
+        assert done.verified is not None  # audited without being asked
+        assert done.metrics["mode"] == "approximate"
+        assert "name" not in body
+        assert name not in repr(done.receipt)
+        untouched, changed = task_adapters(store)
+        assert all(np.array_equal(untouched.adapter[k], first.adapter[k]) for k in first.adapter)
+        assert changed.body["unlearned"] == [{"class": uid, "method": method}]
+        assert uid in changed.saw  # T(c) is not forgotten: it decides what is still to be dropped
+        if report["n_changed"]:
+            assert store.feature_map != before
+        assert open_engine(device, store)
+        rows = store.connection.execute("SELECT body FROM receipts ORDER BY number").fetchall()
+        status = json.loads(rows[-1][0])["status"]
+        assert status == ("approximate_failed" if done.faults else "verified")
+        # The same again is the same receipt; an exact method makes it exact.
+        request = ForgetRequest(name, adapter_method=method)
+        assert forget(device, learner, request).mode == "already_forgotten"
+        exact = forget(device, learner, ForgetRequest(name, adapter_method="drop"), verify=True)
+        assert exact.verified, exact.faults
+        assert (exact.mode, exact.receipt.body["adapters"]) == ("exact_retrain", [2])
+        again = forget(device, learner, ForgetRequest(name, adapter_method="drop"))
+        assert (again.mode, again.receipt) == ("already_forgotten", exact.receipt)
+        assert [task.uid for task in task_adapters(store)] == [1]
+        assert name not in store.names.values()
 
 
 def _twin(device: Home) -> Path:
