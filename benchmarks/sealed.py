@@ -58,8 +58,8 @@ def _learn(place: Path, frames: list[Frame], x: np.ndarray) -> None:
             wall[i, k] = time.perf_counter() - begin[1]
     print("| a learned sample | plain, us | sealed, us | more, us | more, % |")
     print("|---|---|---|---|---|")
-    for what, times in (("processor, median of commits", cpu), ("wall, median of commits", wall)):
-        _row(what, *np.median(times, axis=1) / PER_COMMIT)
+    _row("processor", cpu / PER_COMMIT)
+    _row("wall", wall / PER_COMMIT)
     loads = np.zeros((2, 9))
     for k in range(loads.shape[1]):
         for i, learner in enumerate(learners):
@@ -67,15 +67,17 @@ def _learn(place: Path, frames: list[Frame], x: np.ndarray) -> None:
             for uid in learner.store.names:
                 learner.store.moments(uid)
             loads[i, k] = time.process_time() - begin
-    _row("read at the start, processor", *np.median(loads, axis=1) / len(x))
+    _row("read at the start, processor", loads / len(x))
     sizes = [learner.store.path.stat().st_size for learner in learners]
     for learner in learners:
         learner.store.close()
     print(f"\nfile: {sizes[0] / 1e6:.1f} MB plain, {sizes[1] / 1e6:.1f} MB sealed")
 
 
-def _row(what: str, plain: float, sealed: float) -> None:
-    more = sealed - plain
+def _row(what: str, times: np.ndarray) -> None:
+    """Print medians; what is more, of the differences in pairs, which drift together."""
+    plain, sealed = np.median(times, axis=1)
+    more = np.median(times[1] - times[0])
     print(f"| {what} | {plain * 1e6:.0f} | {sealed * 1e6:.0f} | {more * 1e6:.0f} |", end="")
     print(f" {more / plain:.1%} |")
 
