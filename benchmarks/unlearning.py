@@ -14,7 +14,8 @@ dropping the class's row, the column of the scores, and nothing else.
 - AD: activation distance on forgotten pictures / that of a second seed.
 - AUC, TPR: membership attack on shadow heads, and its TPR at 1 % FPR. For the dropped row the
   attack on exactly that, which shows what the attack can do.
-- probe: gain over a retrained model. relearn: steps from 4 and 16 pictures / those of a retrained.
+- probe: gain over a retrained model. relearn: steps from 4 and 16 pictures / those of a retrained
+  model, which are 400 when it does not get there; `-` when neither does.
 - old row: share of the class's pictures that come back with the row of an old export / retrained.
 - head s: the head's part of the unlearning; forget s: with the store's, without the file's rewrite;
   rebuild s: the head from the store's statistics and rows; stream s: learning the kept classes from

@@ -154,8 +154,9 @@ def shadow_attack(
 
     Returns:
         For `forget`, `retrained`, `row_drop` and `not_at_all` the keys `auc` and `tpr_1_fpr`;
-        `statistic`, its name; `epsilon` of the attack on `forget`; `klom_95`, the 95th percentile
-        over kept rows of the margins' divergence (None with a single kept class).
+        `statistic`, its name; `quality`, the forget quality of the attack on `forget` (1 is a
+        guess); `klom_95`, the 95th percentile over kept rows of the margins' divergence (None with
+        a single kept class).
     """
     rng = np.random.default_rng([settings.seed, 21])
     x = forgotten[rng.permutation(len(forgotten))[: settings.n_class]]
@@ -209,10 +210,10 @@ def shadow_attack(
     best = max(judged["row_drop"], key=lambda name: judged["row_drop"][name][0])
     out: dict[str, Any] = {"statistic": best}
     for way, by_name in judged.items():
-        auc, tpr, epsilon = by_name["phi" if way == "not_at_all" else best]
+        auc, tpr, quality = by_name["phi" if way == "not_at_all" else best]
         out[way] = {"auc": auc, "tpr_1_fpr": tpr}
         if way == "forget":
-            out["epsilon"] = epsilon
+            out["quality"] = quality
     ours, theirs = (kept_margins[way] for way in ("forget", "retrained"))
     out["klom_95"] = None
     if ours:
@@ -249,12 +250,12 @@ def _statistics(scorer: Scorer, z: Float64) -> dict[str, Float64]:
 
 
 def _judge(statistic: Float64, is_in: Any) -> tuple[float, float, float]:
-    """Return AUC, TPR at 1 % FPR and epsilon of the attack by one statistic (P, 2, N)."""
+    """Return AUC, TPR at 1 % FPR and forget quality of the attack by one statistic (P, 2, N)."""
     ratios = likelihood_ratios(statistic, is_in)
     auc, tpr = roc(ratios.ravel(), is_in.ravel())
     called = ratios > 0
-    epsilon, _ = forget_quality(float(called[~is_in].mean()), float((~called[is_in]).mean()))
-    return auc, tpr, epsilon
+    _, quality = forget_quality(float(called[~is_in].mean()), float((~called[is_in]).mean()))
+    return auc, tpr, quality
 
 
 def probe_accuracy(forgotten: Float64, kept: Float64, *, seed: int = 0) -> float:

@@ -121,7 +121,8 @@ def audit(
         forgotten: Features (N, D) of the class under the map that is served; (0, D) when all its
             pictures had been dropped already, and what needs them is then missing.
         kind: The memory's statistic (`Store.statistic`).
-        before: What predicted before, for the attack that puts the old row back.
+        before: What predicted before under the same map, for the attack that puts the old row
+            back.
         reference: Given for an approximate unlearning of adapters: the features under the exact
             alternative. The gates of approximate unlearnings apply then.
         shadows: Size of the membership attack; None is the default for the head.
@@ -171,7 +172,10 @@ def audit(
         return Audit(metrics, (fault,))
     is_gradient = retrained_head.forget_mode != "exact_head"
     if reference is None:
-        metrics["weights_gap"] = weights_gap(served, retrained)
+        gap = weights_gap(served, retrained)
+        metrics["weights_gap"] = gap if np.isfinite(gap) else None
+        if not np.isfinite(gap):
+            missing["weights_gap"] = "arrays of other shapes, or not finite"
 
     rivals: list[Scorer] = []
     if is_gradient:
@@ -221,15 +225,20 @@ class _View:
 
 
 def weights_gap(ours: Scorer, theirs: Scorer) -> float:
-    """Return the largest difference of any array, as a share of the array's largest value."""
+    """Return the largest difference of any array, as a share of the array's largest value.
+
+    Infinite where arrays have other shapes or a value is not finite.
+    """
     a, b = ours.arrays(), theirs.arrays()
     if a.keys() != b.keys() or any(a[part].shape != b[part].shape for part in b):
         return float("inf")
     gaps = [0.0]
     for part, wanted in b.items():
-        gap = np.abs(a[part].astype(np.float64) - wanted).max(initial=0.0)
+        gap = float(np.abs(a[part].astype(np.float64) - wanted).max(initial=0.0))
+        if not np.isfinite(gap):
+            return float("inf")
         if gap:
-            gaps.append(float(gap / max(float(np.abs(wanted).max()), 1e-300)))
+            gaps.append(gap / max(float(np.abs(wanted).max()), 1e-300))
     return max(gaps)
 
 
@@ -363,7 +372,9 @@ def _faults(metrics: dict[str, Any], *, is_gradient: bool) -> list[str]:
     is_exact = metrics["mode"] == "exact"
     if is_exact:
         limit = MOST_WEIGHT_GAP_GRADIENT if is_gradient else MOST_WEIGHT_GAP
-        gate("the weights' distance from a head built anew", metrics["weights_gap"], limit)
+        # Arrays that cannot be compared are as far as can be.
+        apart = float("inf") if metrics["weights_gap"] is None else metrics["weights_gap"]
+        gate("the weights' distance from a head built anew", apart, limit)
         agreement = metrics["agreement_kept"]
         changed = None if agreement is None else 1 - agreement
         gate("the share of kept pictures called otherwise than by a head built anew", changed, 0.0)

@@ -57,6 +57,9 @@ _RETRAIN = "use --adapter-method retrain"
 class Ssd:
     """Selective synaptic dampening.
 
+    It only shrinks, so it leads an adapter back to the plain backbone, which mostly tells the class
+    apart by itself: little changes (docs/decisions/0011).
+
     Args:
         alpha: Threshold of the release for small networks; scaled down for a class that is a large
             share of the pictures (`scaled_alpha`).
@@ -90,8 +93,7 @@ class GsLora:
         weight_decay: Of AdamW, on the patch.
         beta: Weight of the forget term.
         alpha: Weight of the group norms, after the first half of the epochs.
-        prototype_forget: Weight of the forgotten class's prototype term.
-        prototype_retain: And of the retained ones'.
+        prototype_weight: Weight of the forgotten class's prototype term.
         prototype_bound: Where the forgotten class's prototype term ends.
     """
 
@@ -100,8 +102,7 @@ class GsLora:
     weight_decay: float = 0.05
     beta: float = 0.2
     alpha: float = 1e-3
-    prototype_forget: float = 0.05
-    prototype_retain: float = 0.0
+    prototype_weight: float = 0.05
     prototype_bound: float = 18.0
 
 
@@ -110,10 +111,11 @@ class Iau:
     """Influence approximation unlearning: one step.
 
     Args:
-        learning_rate: Of Adam.
+        learning_rate: Of Adam, and so the size of the step. The release's 1e-3, for whole networks,
+            moves nothing that can be seen in an adapter (docs/decisions/0011).
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2
 
 
 Settings = Ssd | Gu | GsLora | Iau
@@ -382,12 +384,8 @@ def _gs_lora(settings: GsLora, local: Local, theta: Float32) -> tuple[Float32, d
             loss = F.cross_entropy(logits[kept], target[keep])
             loss = loss + settings.beta * capped_forget_loss(logits[lost], local.forget)
             loss = loss + alpha * group_norms(patch, local.groups)
-            if settings.prototype_forget:
-                apart = prototype_divergence(local.means[target[drop]], z[lost])
-                loss = loss + settings.prototype_forget * F.relu(settings.prototype_bound - apart)
-            if settings.prototype_retain:
-                near = prototype_divergence(local.means[target[keep]], z[kept])
-                loss = loss + settings.prototype_retain * near
+            apart = prototype_divergence(local.means[target[drop]], z[lost])
+            loss = loss + settings.prototype_weight * F.relu(settings.prototype_bound - apart)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

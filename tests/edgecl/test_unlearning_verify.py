@@ -214,6 +214,7 @@ def test_membership_survives_a_dropped_row_and_not_an_exact_unlearning(
     assert found["forget"]["tpr_1_fpr"] <= 0.02
     assert found["forget"] == found["retrained"]
     assert found["klom_95"] == 0
+    assert found["quality"] == 1
 
 
 def test_membership_is_found_in_a_head_that_drops_only_the_column(
@@ -429,6 +430,12 @@ def test_features_that_do_not_fit_are_refused() -> None:
 def test_weights_of_another_shape_are_infinitely_far() -> None:
     ours = case("ridge")
     assert weights_gap(ours.before, ours.served) == float("inf")
+    broken = dataclasses.replace(ours.served, weights=ours.served.weights * np.nan)
+    assert weights_gap(broken, ours.served) == float("inf")
+    smaller = dataclasses.replace(
+        ours.served, weights=ours.served.weights[:-1], bias=ours.served.bias
+    )
+    assert weights_gap(smaller, ours.served) == float("inf")
 
 
 def test_memory_of_rows_counts_what_it_holds() -> None:
