@@ -81,6 +81,24 @@ def test_forgetting_a_class_that_an_adapter_saw_survives_kills(
     assert survives(workloads.forget, check, consolidated, place, kills=15) == 15
 
 
+def test_forgetting_a_sample_and_a_source_survives_kills(taught: Path, place: Path) -> None:
+    forget = workloads.forget_sources
+    assert survives(forget, workloads.state, taught, place, kills=15) == 15
+
+
+def test_versions_survive_kills(fresh: Path, place: Path) -> None:
+    assert survives(workloads.versions, workloads.state, fresh, place, kills=15) == 15
+
+
+def test_an_export_survives_kills(taught: Path, place: Path) -> None:
+    assert survives(workloads.export, workloads.state, taught, place, kills=10) == 10
+
+
+def test_an_export_that_is_revoked_survives_kills(taught: Path, place: Path) -> None:
+    check = workloads.state_without_traces
+    assert survives(workloads.export_and_forget, check, taught, place, kills=15) == 15
+
+
 def test_consolidation_survives_kills(pictured: Path, place: Path) -> None:
     assert survives(workloads.consolidate, workloads.state, pictured, place, kills=15) == 15
 

@@ -16,7 +16,9 @@ from unittest import mock
 import numpy as np
 
 import build
+from edgecl import snapshots
 from edgecl.config import Config, HeadConfig, StoreConfig
+from edgecl.exporters.bundle import export_bundle
 from edgecl.home import Home, make_home
 from edgecl.learner import (
     load_scorer,
@@ -24,15 +26,19 @@ from edgecl.learner import (
     open_learner,
     open_store,
     position_key,
+    served,
 )
 from edgecl.replay.adapters import task_adapters
+from edgecl.replay.exports import exports_of, finish_exports
 from edgecl.replay.store import Position, create_store
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.types import ForgetRequest, Frame
+from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.receipt import all_receipts
-from edgecl.unlearning.request import finish_erasures, forget_class
+from edgecl.unlearning.request import writing
+from edgecl.unlearning.verify import Audit
 
 D = 12
 CAPACITY = 15
@@ -42,8 +48,19 @@ FORGOTTEN = "part-2 of the stream"
 LABELS = {1: "part-1 of the stream", 2: FORGOTTEN, 3: "part-3 of the stream"}
 _SIDE, _RANK = 16, 2
 _SHAPES = {"down": (_RANK, D), "down_bias": (_RANK,), "up": (D, _RANK), "up_bias": (D,)}
-# What the clock says, and hashes over it.
-_CLOCK = {"classes": {"created"}, "adapters": {"created"}, "receipts": {"previous", "digest"}}
+_SOURCE = "by the gate"
+# What the clock says, hashes over it, and numbers that a repeated step may take twice.
+_CLOCK = {
+    "classes": {"created"},
+    "adapters": {"created"},
+    "receipts": {"number", "previous", "digest", "signature"},
+    "tombstones": {"receipt_id"},
+    "snapshots": {"created", "digest", "size_bytes"},
+    "exports": {"uid", "created", "digest", "path"},
+}
+_CLOCK_IN_BODY = {"time", "requested", "of", "request", "bytes_before", "bytes_after"}
+# What a check lost with the process that had it in memory.
+_CLOCK_IN_BODY |= {"exports", "exports_stale", "snapshot_files", "receipt", "metrics"}
 
 
 def small_home(path: Path, *, capacity: int = CAPACITY, head: str = "ridge") -> Home:
@@ -80,8 +97,7 @@ def learn(path: Path, *, stop: int = N_STREAM, reopen: bool = False) -> None:
     key = position_key(home, "stream")
     is_done = False
     while not is_done:
-        with home.lock(), open_store(home) as store:
-            finish_erasures(store)
+        with writing(home) as store:
             learner = open_learner(home, store)
             while not is_done:
                 at = store.position(key) or Position(0, b"", False)
@@ -91,7 +107,13 @@ def learn(path: Path, *, stop: int = N_STREAM, reopen: bool = False) -> None:
                     break
                 part = slice(at.n, at.n + N_COMMIT)
                 frames = [
-                    Frame(f"{i}", encoded=_PICTURES[i % 7], label=LABELS[int(c)], time=1e9 + i)
+                    Frame(
+                        f"{i}",
+                        encoded=_PICTURES[i % 7],
+                        label=LABELS[int(c)],
+                        source=_SOURCE,
+                        time=1e9 + i,
+                    )
                     for i, c in enumerate(y[part], at.n)
                 ]
                 learner.learn_many(frames, x[part], position=(key, Position(part.stop, b"", False)))
@@ -105,19 +127,72 @@ def reopen(path: Path) -> None:
 
 
 def forget(path: Path) -> None:
-    """Forget a class, unless that was done; and finish what an earlier run left."""
+    """Forget a class, unless that was done; and finish what an earlier run left.
+
+    The audit writes nothing, so a fixed one stands for it; every phase is real.
+    """
     home = Home(path)
-    with home.lock(), open_store(home) as store:
-        finish_erasures(store)
+    with (
+        mock.patch.object(unlearning, "audit", return_value=Audit({}, ())),
+        writing(home) as store,
+    ):
         if FORGOTTEN in store.names.values():
-            forget_class(home, open_learner(home, store), ForgetRequest(FORGOTTEN, "asked to"))
+            request = ForgetRequest(FORGOTTEN, "asked to")
+            unlearning.forget(home, open_learner(home, store), request, verify=True)
+
+
+def forget_sources(path: Path) -> None:
+    """Forget a sample and then its source, unless that was done."""
+    home = Home(path)
+    with (
+        mock.patch.object(unlearning, "audit", return_value=Audit({}, ())),
+        writing(home) as store,
+    ):
+        learner = open_learner(home, store)
+        for request in (ForgetRequest(str(N_STREAM), kind="sample"), ForgetRequest(_SOURCE, kind="source")):
+            if store.names:
+                unlearning.forget(home, learner, request, verify=True)
+
+
+def versions(path: Path) -> None:
+    """Learn half of a stream, keep that, learn the rest, and go back; each unless it was done."""
+    home = Home(path)
+    learn(path, stop=N_STREAM // 2)
+    with writing(home) as store:
+        if any(r.body["kind"] == "rollback" for r in all_receipts(home, store)):
+            return
+        if not snapshots.snapshots_of(store):
+            snapshots.take(home, store)
+    learn(path)
+    with writing(home) as store:
+        snapshots.rollback(home, open_learner(home, store), 1)
+
+
+def export(path: Path) -> None:
+    """Write a bundle into the home's folder, unless that was done; and settle what was cut off."""
+    home = Home(path)
+    with writing(home) as store:
+        finish_exports(store)
+        if not exports_of(store):
+            with store.snapshot():
+                scorer, adapters = served(home, store)
+            export_bundle(home, store, scorer, adapters, home.path / "bundle")
+
+
+def export_and_forget(path: Path) -> None:
+    """Write a bundle and forget a class that it holds."""
+    with open_store(Home(path), read_only=True) as store:
+        is_asked = FORGOTTEN not in store.names.values() or store.has_requests()
+    if not is_asked:
+        export(path)
+    forget(path)
 
 
 def forget_and_go_on(path: Path) -> None:
     """Learn half of a stream, forget a class, and learn the rest, where the class comes again."""
     home = Home(path)
     with open_store(home, read_only=True) as store:
-        is_forgotten = any(r.body["kind"] == "forget" for r in all_receipts(store))
+        is_forgotten = any(r.body["kind"] == "forget" for r in all_receipts(home, store))
     if not is_forgotten:
         learn(path, stop=N_STREAM // 2)
         forget(path)
@@ -182,10 +257,19 @@ def state(path: Path) -> dict[str, Any]:
                 {c: v for c, v in zip(columns, row, strict=True) if c not in _CLOCK.get(table, ())}
                 for row in cursor
             ]
-        for row in found["receipts"]:
-            row["body"] = {k: v for k, v in json.loads(row["body"]).items() if k != "time"}
-        for row in found["tombstones"]:
-            assert row["receipt_id"]
+        for table in ("receipts", "exports"):
+            for row in found[table]:
+                body = json.loads(row["body"])
+                row["body"] = {k: v for k, v in body.items() if k not in _CLOCK_IN_BODY}
+        # An erasure that was cut off is repeated, and both are told.
+        found["receipts"] = [
+            row
+            for before, row in zip([None, *found["receipts"]], found["receipts"], strict=False)
+            if row != before
+        ]
+        found["sqlite_sequence"] = [
+            row for row in found["sqlite_sequence"] if row["name"] not in ("receipts", "exports")
+        ]
         heads = {"kept": load_scorer(home, store)}
     with open_store(home) as store:
         heads["built"] = open_learner(home, store).head.scorer(store.names)
