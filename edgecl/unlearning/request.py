@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgecl
-from edgecl.errors import RequestError, UnknownClassError
+from edgecl.errors import RequestError, StoreError, UnknownClassError
 from edgecl.home import Home
 from edgecl.learner import (
     Learner,
@@ -139,7 +139,33 @@ def finish_requests(home: Home, store: Store, learner: Learner | None = None) ->
     if not numbers:
         return []
     learner = learner or open_learner(home, store)
-    return [carry_out(home, learner, number) for number in numbers]
+    done = [_resume(home, learner, number) for number in numbers]
+    return [part for part in done if part is not None]
+
+
+def _resume(home: Home, learner: Learner, number: int) -> Unlearned | None:
+    """Carry out a request that nobody waits for; it must not keep others from writing."""
+    store = learner.store
+    try:
+        return carry_out(home, learner, number)
+    except StoreError:
+        raise
+    except RequestError:
+        kind, uid, text = store.connection.execute(
+            "SELECT kind, target, body FROM requests WHERE number = ?", (number,)
+        ).fetchone()
+        body = json.loads(text)
+        if body["adapter_method"] in APPROXIMATE:
+            # Not in place after all: no torch, no picture of it. Dropping needs neither.
+            with store.transaction(changes_head=False):
+                _advance(store, number, "PENDING", body | {"adapter_method": "drop"})
+            return carry_out(home, learner, number)
+        with store.transaction(changes_head=False):
+            entry = {"kind": "refused", "why": f"{kind} cannot be told apart", "uid": uid}
+            append_receipt(home, store, entry | {"time": time.time()})
+            _withdraw(store, number)
+        check_ledger(home, store)
+        return None
 
 
 def forget(
@@ -172,7 +198,8 @@ def forget(
 
     Raises:
         UnknownClassError: No such class; nothing was changed but an entry in the audit.
-        RequestError: No such sample or source.
+        RequestError: No such sample or source, or it cannot be told apart, or an approximate
+            method cannot be run; nothing was changed.
     """
     begin = time.perf_counter()
     store = learner.store
@@ -181,7 +208,14 @@ def forget(
         seconds = time.perf_counter() - begin
         return Unlearned(target, "already_forgotten", {}, None, (), {}, seconds, 0.0)
     number = record(store, target, request, verify=verify, weights=weights)
-    done = carry_out(home, learner, number, say=say)
+    try:
+        done = carry_out(home, learner, number, say=say)
+    except StoreError:
+        raise  # the request stays and is finished when there is room, or the reader is gone
+    except RequestError:
+        with store.transaction(changes_head=False):
+            _withdraw(store, number)
+        raise
     return replace(done, seconds=time.perf_counter() - begin)
 
 
@@ -545,7 +579,7 @@ def _close(
                 "metrics": evidence.metrics,
             }
             append_receipt(home, store, entry)
-        store.connection.execute("DELETE FROM requests WHERE number = ?", (number,))
+        _withdraw(store, number)
 
 
 def _ask_again(home: Home, store: Store, body: dict[str, Any], receipt_id: str) -> None:
@@ -576,6 +610,10 @@ def _advance(store: Store, number: int, phase: str, body: dict[str, Any]) -> Non
     store.connection.execute(
         "UPDATE requests SET phase = ?, body = ? WHERE number = ?", (phase, dump_json(body), number)
     )
+
+
+def _withdraw(store: Store, number: int) -> None:
+    store.connection.execute("DELETE FROM requests WHERE number = ?", (number,))
 
 
 def _created(store: Store, number: int) -> float:

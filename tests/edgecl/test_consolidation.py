@@ -29,7 +29,8 @@ from edgecl.replay.adapters import task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.types import ForgetRequest, Frame
-from edgecl.unlearning.request import forget
+from edgecl.unlearning.plan import resolve
+from edgecl.unlearning.request import finish_requests, forget, record
 
 QUICK = Training(epochs=1, batch_size=16)
 
@@ -334,6 +335,31 @@ def test_adapters_are_changed_in_place_when_asked_and_dropped_when_asked_again(
         assert (again.mode, again.receipt) == ("already_forgotten", exact.receipt)
         assert [task.uid for task in task_adapters(store)] == [1]
         assert name not in store.names.values()
+
+
+def test_an_approximate_request_that_cannot_be_run_is_refused_or_made_exact(
+    device: Home, backbone: Backbone, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(device) as store:
+        teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:3], 10))
+        learner, _ = run(device, store, backbone)
+        request = ForgetRequest(build.PARTS[1], adapter_method="ssd")
+
+        def no_torch(*_: object, **__: object) -> None:
+            raise RequestError("torch is not installed")
+
+        monkeypatch.setattr("edgecl.backbones.load_backbone_of", no_torch)
+        before = store.feature_map
+        with pytest.raises(RequestError, match="torch is not"):
+            forget(device, learner, request)
+        assert not store.has_requests()
+        assert store.feature_map == before
+        assert build.PARTS[1] in store.names.values()
+        # Asked for by another process, nobody is there to choose another method: exact, at once.
+        record(store, resolve(store, request), request, verify=False)
+        (done,) = finish_requests(device, store, learner)
+        assert (done.mode, done.verified) == ("exact_retrain", True)
+        assert build.PARTS[1] not in store.names.values()
 
 
 def _twin(device: Home) -> Path:

@@ -149,7 +149,10 @@ def forget_sources(path: Path) -> None:
         writing(home) as store,
     ):
         learner = open_learner(home, store)
-        for request in (ForgetRequest(str(N_STREAM), kind="sample"), ForgetRequest(_SOURCE, kind="source")):
+        for request in (
+            ForgetRequest(str(N_STREAM), kind="sample"),
+            ForgetRequest(_SOURCE, kind="source"),
+        ):
             if store.names:
                 unlearning.forget(home, learner, request, verify=True)
 
