@@ -229,7 +229,8 @@ def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = Fals
     """Open a home's store; its feature map must be the engine's.
 
     Commands that write do it through `unlearning.request.writing`, which unlearns again what an
-    older copy of the store still holds.
+    older copy of the store still holds. Keys of unlearned classes, which an older key file brings
+    back, are destroyed again.
 
     Args:
         home: The home.
@@ -260,6 +261,9 @@ def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = Fals
     try:
         if not may_be_older:
             check_not_older(home.ledger, store)
+        if not read_only:
+            for class_uid in store.revived_keys():
+                store.destroy_key(class_uid)
     except BaseException:
         store.close()
         raise

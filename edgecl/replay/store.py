@@ -838,7 +838,7 @@ class Store:
         if self._vault is None:
             return ()
         rows = self.connection.execute("SELECT target FROM tombstones WHERE kind = 'class'")
-        return tuple(sorted({uid for (uid,) in rows} & self._vault.living))
+        return tuple(sorted({uid for (uid,) in rows} & self._vault.living - set(self._names)))
 
     def _check_keys(self, is_sealed: bool) -> None:
         """Check that a sealed store comes with its keys, and a plain one with none."""

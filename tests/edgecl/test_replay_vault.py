@@ -463,6 +463,10 @@ def sealed_home(made_home: Path, tmp_path: Path) -> Home:
     return make_home(tmp_path / "home", Config(), fill, encrypt=True)
 
 
+def vault_of(home: Home) -> Vault:
+    return Vault(home.class_keys, home.key)
+
+
 def said(home: Home) -> tuple[str, str]:
     found = next(f for f in examine_home(home.path) if f.name == "store")
     return found.state, found.text
@@ -492,6 +496,8 @@ def test_the_doctor_examines_the_keys(sealed_home: Home) -> None:
     state, text = said(sealed_home)
     assert state == "bad"
     assert "holds keys of 1 unlearned classes" in text
+    open_store(sealed_home).close()
+    assert said(sealed_home)[1].endswith("sealed, 2 keys")
 
     sealed_home.class_keys.unlink()
     assert said(sealed_home)[0] == "bad"
@@ -522,7 +528,7 @@ def test_an_old_database_is_rid_of_a_class_that_it_cannot_read(
             sealed_home, open_learner(sealed_home, store), ForgetRequest(LABELS[1]), verify=True
         )
         assert done.verified, done.faults
-        store.destroy_key(gone)
+    assert vault_of(sealed_home).destroyed == {gone}
     shutil.copy2(old / "device.db", sealed_home.database)
     with writing(sealed_home) as store:
         learner = open_learner(sealed_home, store)
