@@ -40,7 +40,7 @@ MethodOption = Annotated[
     ),
 ]
 # How long a request that another process carries out is waited for.
-_PATIENCE_S = 30.0
+_PATIENCE_S = 10.0
 
 
 @forget_app.callback()
@@ -349,6 +349,7 @@ def _print_plan(device: Home, asked: ForgetRequest, *, json: bool) -> None:
 
 def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) -> None:
     """Leave a request to the process that writes to the home, and wait a while for its receipt."""
+    from edgecl.errors import HomeLockedError
     from edgecl.learner import open_store
     from edgecl.unlearning.plan import resolve
     from edgecl.unlearning.receipt import all_receipts, receipt_by_id
@@ -363,7 +364,6 @@ def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) 
             time.sleep(0.1)
             receipt_id = store.receipt_of_request(number)
         if receipt_id is None:
-            say("it did not come to it yet; until then no prediction names the class")
             result: dict[str, Any] = {"receipt_id": None, "mode": "pending", "verified": None}
         else:
             found = receipt_by_id(device, store, receipt_id)
@@ -378,6 +378,12 @@ def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) 
         print_json(result)
     else:
         print_values("handed over", result)
+    if receipt_id is None:
+        raise HomeLockedError(
+            "the request is recorded, but another edgecl process writes to this home and did not "
+            "come to it yet; no prediction names the class from now on, and that process or the "
+            "next one carries it out"
+        )
 
 
 def _retrain(device: Home, weights: str | None) -> bool:

@@ -234,6 +234,11 @@ def check_version(connection: sqlite3.Connection) -> int:
         IntegrityError: It is newer than this edgecl.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        raise IntegrityError(
+            "the store has no schema (version 0): it is no store of edgecl, or was cut off; restore "
+            "the home from a backup, or make it anew with `edgecl init --force`"
+        )
     if version > SCHEMA_VERSION:
         raise IntegrityError(
             f"the store has schema {version}, this edgecl reads up to {SCHEMA_VERSION}; "

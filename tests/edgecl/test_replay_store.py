@@ -295,9 +295,10 @@ def test_an_older_schema_is_migrated_in_a_transaction(
     path = tmp_path / "s.db"
     build.store(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 0")
+        connection.execute("PRAGMA user_version = 1")
     connection.close()
-    with pytest.raises(IntegrityError, match="schema 0"):
+    monkeypatch.delitem(schema.MIGRATIONS, 1)
+    with pytest.raises(IntegrityError, match="schema 1"):
         Store(path)
 
     def step(connection: sqlite3.Connection) -> None:
@@ -307,14 +308,14 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         step(connection)
         raise ValueError("half way")
 
-    monkeypatch.setitem(schema.MIGRATIONS, 0, broken)
+    monkeypatch.setitem(schema.MIGRATIONS, 1, broken)
     with pytest.raises(ValueError, match="half way"):
         Store(path)
-    monkeypatch.setitem(schema.MIGRATIONS, 0, step)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 1)
+    monkeypatch.setitem(schema.MIGRATIONS, 1, step)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
     with Store(path) as store:
         assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
-        assert store.connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def first_schema(path: Path, filled: Store) -> None:
