@@ -236,8 +236,8 @@ def check_version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         raise IntegrityError(
-            "the store has no schema (version 0): it is no store of edgecl, or was cut off; restore "
-            "the home from a backup, or make it anew with `edgecl init --force`"
+            "the store has no schema (version 0): it is no store of edgecl, or was cut off; "
+            "restore the home from a backup, or make it anew with `edgecl init --force`"
         )
     if version > SCHEMA_VERSION:
         raise IntegrityError(
