@@ -237,12 +237,3 @@ def prototype_divergence(prototypes: torch.Tensor, z: torch.Tensor) -> torch.Ten
     log_p, log_q = prototypes.log_softmax(dim=1), z.log_softmax(dim=1)
     mean: torch.Tensor = (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
     return mean
-
-
-def h_mean(forget_before: float, forget_after: float, retain: float) -> float:
-    """Return the harmonic mean of the drop on the forgotten class and the retained accuracy.
-
-    All in percent, as is the result.
-    """
-    drop = forget_before - forget_after
-    return 2 * drop * retain / (drop + retain + 1e-8)

@@ -31,6 +31,7 @@ from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter, padded, zeros
 from edgecl.types import Float32
 from edgecl.unlearning.local import Labels, Local, batches, probe
+from edgecl.unlearning.measures import h_mean
 from edgecl.unlearning.steps import (
     MOST_CONSTRAINTS,
     Vector,
@@ -39,7 +40,6 @@ from edgecl.unlearning.steps import (
     covector,
     dampen,
     group_norms,
-    h_mean,
     iau_step,
     importance,
     project_step,
@@ -297,7 +297,7 @@ def unlearn_adapter(
         forget_after=after_pair[0],
         retain_before=before_pair[1],
         retain_after=after_pair[1],
-        h_mean=h_mean(100 * before_pair[0], 100 * after_pair[0], 100 * after_pair[1]),
+        h_mean=h_mean(100 * (before_pair[0] - after_pair[0]), 100 * after_pair[1]),
         probe_plain=probes[0][0],
         probe_before=probes[1][0],
         probe_after=probes[2][0],
