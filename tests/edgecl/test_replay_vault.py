@@ -541,6 +541,26 @@ def test_an_old_database_is_rid_of_a_class_that_it_cannot_read(
     assert said(sealed_home)[1].endswith("sealed, 2 keys")
 
 
+def test_a_forgetting_cut_off_before_the_key_went_destroys_it_next(
+    sealed_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach_home(sealed_home)
+
+    def pulled_plug(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vault, "destroy", pulled_plug)
+        with pytest.raises(KeyboardInterrupt), writing(sealed_home) as store:
+            forget(sealed_home, open_learner(sealed_home, store), ForgetRequest(LABELS[1]))
+    assert vault_of(sealed_home).destroyed == set()
+    assert said(sealed_home)[0] == "bad"
+    with writing(sealed_home) as store:
+        assert not store.has_requests()
+    assert vault_of(sealed_home).destroyed == {2}
+    assert said(sealed_home)[0] == "ok"
+
+
 def test_a_sealed_home_rolls_back(sealed_home: Home) -> None:
     teach_home(sealed_home)
     with writing(sealed_home) as store:
