@@ -800,6 +800,8 @@ class _LazyMoments(Mapping[int, Moments]):
 
 def _connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
     """Open a connection with the pragmas that the promises rest on, read back."""
+    if os.path.exists(path) and not os.path.getsize(path):
+        raise IntegrityError(f"the store {path} is empty; restore the home from a backup")
     if read_only:
         uri = f"{Path(path).resolve().as_uri()}?mode=ro"
         if os.statvfs(path).f_flag & os.ST_RDONLY and not os.path.exists(f"{path}-wal"):
