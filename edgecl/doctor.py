@@ -171,11 +171,20 @@ def _store(path: Path) -> str:
                 f"the store fails its check ({what}, {len(orphans)} orphan rows); restore the "
                 "home from a backup"
             )
+        (journal,) = store.connection.execute("PRAGMA journal_mode").fetchone()
+        (secure,) = store.connection.execute("PRAGMA secure_delete").fetchone()
+        left = store.path.with_name(f"{store.path.name}-journal")
+        if left.exists() and left.stat().st_size:
+            raise IntegrityError(
+                f"another program wrote to the store and left {left.name}, which may keep deleted "
+                "rows; run `edgecl forget pending`, which removes it"
+            )
         sealed = ""
         if store.is_sealed:
             sealed = f", sealed, {_check_keys(store)} keys"
         seen = sum(store.n_seen().values())
-        return f"{len(store.names)} classes, {seen} samples learned{sealed}"
+        pragmas = f"journal {journal}, secure_delete {secure}"
+        return f"{len(store.names)} classes, {seen} samples learned, {pragmas}{sealed}"
 
 
 def _check_keys(store: Store) -> int:

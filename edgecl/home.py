@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgecl.config import Config, load_config, save_config
-from edgecl.errors import HomeLockedError, IntegrityError, RequestError
+from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreError
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest, checked_engine
 
@@ -156,7 +156,13 @@ class Home:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path / _LOCK, "wb") as file:
+    try:
+        opened = open(path / _LOCK, "wb")
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror}); make it writable, or name another home"
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

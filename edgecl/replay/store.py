@@ -983,7 +983,7 @@ class Store:
             self._names[uid], self._n_seen[uid] = name, n_seen
         self._uids = {name: uid for uid, name in self._names.items()}
         self._uids |= dict(self.connection.execute("SELECT name, class_uid FROM aliases"))
-        self._sources = {text: uid for uid, text in self.sources().items() if text}
+        self._sources = {text: uid for uid, text in self.sources().items()}
         self._n_unfolded: dict[tuple[int, int], int] = {
             (class_uid, source_uid): n
             for class_uid, source_uid, n in self.connection.execute(
