@@ -94,7 +94,11 @@ def find_bytes(
         if path.relative_to(folder).parts[0] in but_not:
             continue
         tail = b""
-        with path.open("rb") as file:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            continue  # a reader of the store that ended took its files along
+        with file:
             while chunk := file.read(_CHUNK):
                 window = tail + chunk
                 for name, needle in needles.items():
@@ -105,27 +109,42 @@ def find_bytes(
 
 
 def remove_unlisted_snapshots(home: Home, store: Store) -> int:
-    """Overwrite and delete files of snapshots that are on the list no more; returns how many."""
+    """Overwrite and delete files of snapshots that are on the list no more; returns how many.
+
+    Raises:
+        StoreError: A file cannot be written or deleted.
+    """
     if not home.snapshots.is_dir():
         return 0
     listed = {
         home.snapshot(uid) for (uid,) in store.connection.execute("SELECT uid FROM snapshots")
     }
-    gone = [path for path in sorted(home.snapshots.iterdir()) if path not in listed]
+    gone = [
+        path
+        for path in sorted(home.snapshots.iterdir())
+        if path not in listed and (path.is_symlink() or not path.is_dir())
+    ]
     for path in gone:
-        _wipe(path)
+        try:
+            _wipe(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be erased ({error.strerror}); make it writable, then run "
+                "`edgecl forget pending`"
+            ) from error
     flush(home.snapshots)
     return len(gone)
 
 
 def _wipe(path: Path) -> None:
-    """Overwrite a file with zeros and delete it."""
-    with path.open("r+b") as file:
-        left = path.stat().st_size
-        while left > 0:
-            left -= file.write(bytes(min(_CHUNK, left)))
-        file.flush()
-        os.fsync(file.fileno())
+    """Overwrite a file with zeros and delete it; of a link only itself, its target is not ours."""
+    if path.is_file() and not path.is_symlink():
+        with path.open("r+b") as file:
+            left = path.stat().st_size
+            while left > 0:
+                left -= file.write(bytes(min(_CHUNK, left)))
+            file.flush()
+            os.fsync(file.fileno())
     path.unlink()
 
 

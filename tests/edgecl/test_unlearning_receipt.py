@@ -1,0 +1,257 @@
+"""Plans, receipts and erasure at their edges: twice asked, put back, many, and odd files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import build
+from edgecl.errors import IntegrityError, RequestError, StoreError
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store
+from edgecl.replay.adapters import add_adapter
+from edgecl.types import ForgetRequest
+from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots
+from edgecl.unlearning.plan import Plan, make_plan, resolve
+from edgecl.unlearning.receipt import (
+    all_receipts,
+    append_receipt,
+    check_ledger,
+    receipt_by_id,
+)
+from edgecl.unlearning.request import Unlearned, forget, record, writing
+
+LABELS = ("purple bracket", "brass washer", "steel gasket")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home for features that come from elsewhere."""
+    return build.tiny_home(tmp_path / "home")
+
+
+def teach(home: Home, labels: tuple[str, ...] = LABELS, n: int = 6, source: str = "") -> list[int]:
+    """Learn n samples of every label; returns their uids."""
+    uids = []
+    with writing(home) as store:
+        learner = open_learner(home, store)
+        rng = np.random.default_rng(0)
+        for k, label in enumerate(labels):
+            x = rng.uniform(0, 1, (n, store.num_features)).astype(np.float32)
+            x[:, k] += 3
+            frames = [replace(build.frame(label, i), source=source) for i in range(n)]
+            uids += [report.uid for report in learner.learn_many(frames, x)]
+        learner.settle()
+    return uids
+
+
+def unlearn(home: Home, name: str, kind: str = "class") -> Unlearned:
+    with writing(home) as store:
+        return forget(home, open_learner(home, store), ForgetRequest(name, kind=kind))
+
+
+def ask(home: Home, name: str, kind: str = "class") -> int:
+    """Ask as another process does."""
+    request = ForgetRequest(name, kind=kind)
+    with open_store(home) as store:
+        return record(store, resolve(store, request), request, verify=False)
+
+
+def planned(home: Home, name: str, kind: str = "class", method: str = "retrain") -> Plan:
+    with open_store(home) as store:
+        target = resolve(store, ForgetRequest(name, kind=kind))
+        return make_plan(store, open_learner(home, store).head, target, method)
+
+
+# Plans
+
+
+def test_a_source_that_went_with_its_class_does_not_keep_the_home_from_being_written(
+    home: Home,
+) -> None:
+    teach(home, LABELS[:2], source="monday")
+    teach(home, LABELS[2:], source="tuesday")
+    ask(home, LABELS[2])
+    number = ask(home, "tuesday", "source")
+    with writing(home) as store:
+        assert not store.has_requests()
+        receipt = receipt_by_id(home, store, str(store.receipt_of_request(number)))
+    assert receipt.body["mode"] == "store_only"
+    assert sum(receipt.body["rows_erased"].values()) == 0
+    teach(home, LABELS[:1])
+
+
+def test_a_source_whose_text_was_emptied_leaves_no_tombstone_of_nothing(home: Home) -> None:
+    teach(home, LABELS[:2], source=f"box of {LABELS[2]}")
+    teach(home, LABELS[2:], source="monday")
+    with open_store(home) as store:
+        (uid,) = (uid for uid, text in store.sources().items() if text.startswith("box"))
+    ask(home, f"box of {LABELS[2]}", "source")
+    with open_store(home) as store:  # what unlearning the class does to the text
+        store.connection.execute("UPDATE sources SET text = '' WHERE uid = ?", (uid,))
+    with writing(home) as store:
+        assert list(store.names.values()) == [LABELS[2]]
+        receipt = all_receipts(home, store)[0]
+        assert receipt.body["source_uid"] == uid
+        assert receipt.body["tombstones"] == []
+
+
+@pytest.mark.parametrize("digits", [19, 25, 5000])
+def test_a_number_that_no_sample_can_have_is_told(home: Home, digits: int) -> None:
+    teach(home)
+    with pytest.raises(RequestError, match=r"sample 9+.* is not in the store"):
+        unlearn(home, "9" * digits, "sample")
+
+
+@pytest.mark.parametrize("kind", ["class", "sample", "source"])
+def test_a_plan_counts_the_rows_that_are_deleted(home: Home, kind: str) -> None:
+    teach(home, n=70, source="monday")
+    uids = teach(home, n=70, source="tuesday")
+    name = {"class": LABELS[1], "sample": str(uids[0]), "source": "tuesday"}[kind]
+    with open_store(home) as store:
+        assert store.connection.execute("SELECT count(*) FROM class_stats").fetchone()[0] == 6
+    rows = planned(home, name, kind).rows
+    erased = unlearn(home, name, kind).receipt.body["rows_erased"]
+    assert rows == {table: erased.get(table, 0) for table in rows}
+
+
+def test_with_the_last_class_every_adapter_goes(home: Home) -> None:
+    teach(home, LABELS[:1])
+    with open_store(home) as store, store.transaction():
+        for seen in (7, 8):  # classes that were unlearned in place
+            body = {"step_before": 0, "class_before": 0}
+            add_adapter(
+                store, {"a": np.ones(1, np.float32)}, saw={seen: 1}, task=(seen,), body=body
+            )
+    plan = planned(home, LABELS[0], method="gu")
+    assert plan.is_last
+    assert plan.adapters == (1, 2)
+    assert (plan.mode, plan.adapter_method) == ("exact_retrain", "drop")
+
+
+# Receipts
+
+
+def test_a_request_after_an_older_copy_has_a_number_of_its_own(home: Home, tmp_path: Path) -> None:
+    teach(home, LABELS[:1])
+    shutil.copy(home.database, tmp_path / "old.db")
+    teach(home, LABELS[1:])
+    done = unlearn(home, LABELS[1])
+    for file in home.path.glob("device.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "old.db", home.database)
+    with writing(home):
+        pass
+    number = ask(home, LABELS[0])
+    with writing(home) as store:
+        found = receipt_by_id(home, store, str(store.receipt_of_request(number)))
+    assert found.receipt_id != done.receipt.receipt_id
+    assert found.body["class_uid"] == 1
+
+
+def test_sources_of_the_same_uid_keep_their_own_receipts(home: Home) -> None:
+    receipts = []
+    for day in ("monday", "tuesday"):
+        teach(home, source=day)
+        receipts.append(unlearn(home, day, "source").receipt)  # the home is as new: uids start anew
+    assert [r.body["source_uid"] for r in receipts] == [1, 1]
+    for day, receipt in zip(("monday", "tuesday"), receipts, strict=True):
+        again = unlearn(home, day, "source")
+        assert (again.mode, again.receipt) == ("already_forgotten", receipt)
+
+
+def test_a_changed_ledger_is_found_by_who_only_reads(home: Home) -> None:
+    teach(home)
+    unlearn(home, LABELS[1])
+    lines = home.ledger.read_bytes().splitlines(keepends=True)
+    for changed in (lines[0].replace(b'"class_uid":2', b'"class_uid":3'), lines[1]):
+        assert changed != lines[0]
+        home.ledger.write_bytes(changed + b"".join(lines[1:]))
+        with (
+            open_store(home, read_only=True) as store,
+            pytest.raises(IntegrityError, match=r"receipts\.jsonl|r1"),
+        ):
+            all_receipts(home, store)
+    home.ledger.write_bytes(lines[0])  # cut off: the next command that writes brings it up
+    with open_store(home, read_only=True) as store:
+        assert len(all_receipts(home, store)) == 2
+
+
+def test_a_long_chain_is_checked_once(home: Home) -> None:
+    teach(home)
+    with open_store(home) as store:
+        with store.transaction(changes_head=False):
+            for i in range(1000):
+                append_receipt(home, store, {"kind": "refused", "why": "unknown class", "i": i})
+        check_ledger(home, store)
+        all_receipts(home, store)
+        begin = time.process_time()
+        for _ in range(3):
+            all_receipts(home, store)
+            check_ledger(home, store)
+        seconds = time.process_time() - begin
+        # What was checked is not trusted when it is another.
+        for column in ("digest", "signature", "body"):
+            sql = f"UPDATE receipts SET {column} = ? WHERE number = 500"
+            (old,) = store.connection.execute(
+                f"SELECT {column} FROM receipts WHERE number = 500"
+            ).fetchone()
+            store.connection.execute(sql, (old.replace("a", "b", 1),))
+            with pytest.raises(IntegrityError, match="r500"):
+                all_receipts(home, store)
+            store.connection.execute(sql, (old,))
+    assert seconds < 1.5  # 9,000 signatures take longer
+
+
+# Files
+
+
+def test_an_odd_file_among_snapshots_is_not_followed(home: Home, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"not ours")
+    home.snapshots.mkdir()
+    (home.snapshots / "link").symlink_to(precious)
+    (home.snapshots / "gone").symlink_to(tmp_path / "nowhere")
+    (home.snapshots / "folder").mkdir()
+    (home.snapshots / "s9.db").write_bytes(b"old")
+    with open_store(home) as store:
+        assert remove_unlisted_snapshots(home, store) == 3
+    assert precious.read_bytes() == b"not ours"
+    assert [p.name for p in home.snapshots.iterdir()] == ["folder"]
+
+
+def test_a_snapshot_that_cannot_be_erased_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.snapshots.mkdir()
+    (home.snapshots / "s9.db").write_bytes(b"old")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with open_store(home) as store, pytest.raises(StoreError, match=r"s9\.db .*make it writable"):
+        remove_unlisted_snapshots(home, store)
+
+
+def test_a_file_that_vanishes_while_it_is_looked_for_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"a needle in hay")
+    opened = Path.open
+
+    def vanishing(path: Path, *args: object, **options: object) -> object:
+        if path.name == "a":
+            path.unlink()
+        return opened(path, *args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", vanishing)
+    assert find_bytes(tmp_path, {"it": b"needle"}) == {"it": [str(tmp_path / "b")]}
