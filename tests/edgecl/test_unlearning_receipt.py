@@ -156,6 +156,39 @@ def test_a_request_after_an_older_copy_has_a_number_of_its_own(home: Home, tmp_p
     assert found.body["class_uid"] == 1
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_uids_of_what_an_older_copy_never_knew_are_not_given_again(
+    tmp_path: Path, sealed: bool
+) -> None:
+    home = build.tiny_home(tmp_path / "home", sealed=sealed)
+    teach(home, LABELS[:1])
+    shutil.copy(home.database, tmp_path / "old.db")
+    uids = teach(home, LABELS[1:], source="monday")
+    spent = {
+        "classes": unlearn(home, LABELS[2]).receipt.body["class_uid"],
+        "samples": unlearn(home, str(uids[0]), "sample").receipt.body["sample_uid"],
+        "sources": unlearn(home, "monday", "source").receipt.body["source_uid"],
+    }
+    for file in home.path.glob("device.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "old.db", home.database)
+    teach(home, LABELS[1:], source="tuesday")
+    with open_store(home) as store:
+        for table, uid in spent.items():
+            sql = f"SELECT min(uid) FROM {table} WHERE uid > 1 AND uid >= ?"
+            (least,) = store.connection.execute(sql, (uid,)).fetchone()
+            assert least > uid, table
+
+
+def test_after_the_last_class_the_next_one_gets_a_uid_of_its_own(home: Home) -> None:
+    teach(home)
+    for label in LABELS:
+        done = unlearn(home, label)
+    teach(home, LABELS[:1])
+    with open_store(home) as store:
+        assert store.class_uid(LABELS[0]) > done.receipt.body["class_uid"] == 3
+
+
 def test_sources_of_the_same_uid_keep_their_own_receipts(home: Home) -> None:
     receipts = []
     for day in ("monday", "tuesday"):
