@@ -11,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import workloads
 
 import build
 from edgecl.errors import IntegrityError, RequestError, StoreError
+from edgecl.exporters.bundle import export_bundle
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
+from edgecl.learner import open_learner, open_store, served
 from edgecl.replay.adapters import add_adapter
+from edgecl.replay.exports import exports_of
+from edgecl.runtime.bundle import open_bundle
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots
 from edgecl.unlearning.plan import Plan, make_plan, resolve
@@ -136,6 +140,26 @@ def test_with_the_last_class_every_adapter_goes(home: Home) -> None:
     assert (plan.mode, plan.adapter_method) == ("exact_retrain", "drop")
 
 
+def test_after_the_last_class_no_adapter_is_left(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home", capacity=100)
+    workloads.teach_pictures(home.path)
+    workloads.consolidate(home.path)
+    with open_store(home) as store:
+        names = list(store.names.values())
+        # As if what it saw had been unlearned in place, and the rest were learned later.
+        store.connection.execute("DELETE FROM adapter_classes")
+        assert store.adapter is not None
+    for name in names[:-1]:
+        unlearn(home, name)
+    with open_store(home) as store:
+        assert store.adapter is not None
+    done = unlearn(home, names[-1])
+    assert (done.mode, done.receipt.body["adapters"]) == ("exact_retrain", [1])
+    with open_store(home) as store:
+        assert (store.adapter, store.feature_map) == (None, home.manifest.feature_map)
+        assert store.connection.execute("SELECT count(*) FROM adapters").fetchone() == (0,)
+
+
 # Receipts
 
 
@@ -241,6 +265,35 @@ def test_a_long_chain_is_checked_once(home: Home) -> None:
                 all_receipts(home, store)
             store.connection.execute(sql, (old,))
     assert seconds < 1.5  # 9,000 signatures take longer
+
+
+# Exports
+
+
+def test_a_request_marks_and_revokes_the_exports_that_hold_the_class(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    workloads.teach_pictures(home.path)
+    name, places = workloads.FORGOTTEN, [tmp_path / "near", tmp_path / "far"]
+    with writing(home) as store, store.snapshot():
+        served_now = served(home, store)
+    with writing(home) as store:
+        for place in places:
+            export_bundle(home, store, *served_now, place)
+    shutil.rmtree(tmp_path / "far")
+    plan = planned(home, name)
+    done = unlearn(home, name)
+    assert plan.exports == (1, 2)
+    assert done.receipt.body["exports_stale"] == [1, 2]
+    assert done.erasure["exports"] == {"1": "erased", "2": "unreachable"}
+    with open_store(home) as store:
+        assert [export.status for export in exports_of(store)] == ["stale", "stale"]
+        exporting = served(home, store)
+    with pytest.raises(IntegrityError, match=f"receipt {done.receipt.receipt_id}.*rebuild-stale"):
+        open_bundle(tmp_path / "near")
+    assert not any(name.encode() in file.read_bytes() for file in (tmp_path / "near").iterdir())
+    with writing(home) as store:  # what is exported from now on does not hold it
+        export_bundle(home, store, *exporting, tmp_path / "near")
+    assert name not in open_bundle(tmp_path / "near").scorer.labels
 
 
 # Files
