@@ -119,11 +119,7 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
     listed = {
         home.snapshot(uid) for (uid,) in store.connection.execute("SELECT uid FROM snapshots")
     }
-    gone = [
-        path
-        for path in sorted(home.snapshots.iterdir())
-        if path not in listed and (path.is_symlink() or not path.is_dir())
-    ]
+    gone = [path for path in sorted(home.snapshots.iterdir()) if path not in listed]
     for path in gone:
         try:
             _wipe(path)
@@ -137,14 +133,13 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
 
 
 def _wipe(path: Path) -> None:
-    """Overwrite a file with zeros and delete it; of a link only itself, its target is not ours."""
-    if path.is_file() and not path.is_symlink():
-        with path.open("r+b") as file:
-            left = path.stat().st_size
-            while left > 0:
-                left -= file.write(bytes(min(_CHUNK, left)))
-            file.flush()
-            os.fsync(file.fileno())
+    """Overwrite a file with zeros and delete it."""
+    with path.open("r+b") as file:
+        left = path.stat().st_size
+        while left > 0:
+            left -= file.write(bytes(min(_CHUNK, left)))
+        file.flush()
+        os.fsync(file.fileno())
     path.unlink()
 
 

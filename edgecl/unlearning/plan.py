@@ -13,9 +13,6 @@ from edgecl.replay.exports import holding
 from edgecl.replay.store import Store
 from edgecl.types import APPROXIMATE, ForgetRequest
 
-# The database takes no larger numbers.
-_MOST_DIGITS = 18
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -87,8 +84,6 @@ def resolve(store: Store, request: ForgetRequest) -> Target:
     if request.kind == "class":
         return target_of(store, "class", store.class_uid(request.name))
     if request.kind == "sample":
-        if len(request.name) > _MOST_DIGITS:
-            raise _no_sample(f"{request.name[:_MOST_DIGITS]}...")
         return target_of(store, "sample", int(request.name))
     for uid, text in store.sources().items():
         if text == request.name:
@@ -115,7 +110,10 @@ def target_of(store: Store, kind: str, uid: int) -> Target:
     if kind == "sample":
         row = execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
         if row is None:
-            raise _no_sample(str(uid))
+            raise RequestError(
+                f"sample {uid} is not in the store; if it was learned, it is part of its class's "
+                "statistics and cannot be told apart: forget its source or its class"
+            )
         return Target(kind, uid, (str(uid),), (row[0],), uid)
     rows = execute(
         "SELECT class_uid FROM samples WHERE source_uid = ? UNION "
@@ -123,20 +121,16 @@ def target_of(store: Store, kind: str, uid: int) -> Target:
         (uid, uid),
     ).fetchall()
     newest = execute("SELECT max(uid) FROM samples WHERE source_uid = ?", (uid,)).fetchone()[0]
-    # No text: it was emptied since it named an unlearned class, or all of it went with its classes.
-    text = store.sources().get(uid, "")
-    return Target(kind, uid, (text,) if text else (), tuple(c for (c,) in rows), newest or 0)
+    text = store.sources()[uid]
+    return Target(kind, uid, (text,), tuple(c for (c,) in rows), newest or 0)
 
 
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     """Find everything that holds a target."""
     saw = adapters_that_saw(store, target)
-    uids = [adapter.uid for adapter in task_adapters(store)]
-    is_last = set(store.names) <= set(target.classes) and target.kind == "class"
-    if is_last:
-        # The home will be as new: no adapter stays, also none that was only changed in place.
-        saw, method = tuple(uids), "drop"
-    later = tuple(uid for uid in uids if saw and uid > saw[0] and uid not in saw)
+    later = tuple(
+        a.uid for a in task_adapters(store) if saw and a.uid > saw[0] and a.uid not in saw
+    )
     is_drop = method not in APPROXIMATE
     if saw:
         mode = "exact_retrain" if is_drop else f"approximate:{method}"
@@ -146,18 +140,12 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         mode = head.forget_mode
     conditions = {"class": "s.class_uid = ?", "sample": "s.uid = ?", "source": "s.source_uid = ?"}
     rows = store.count_rows(conditions[target.kind], target.uid)
-    execute = store.connection.execute
     marks = ",".join("?" * len(target.classes))
-    (n_bytes,) = execute(
-        "SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
+    n_stats, n_bytes = store.connection.execute(
+        "SELECT count(*), coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
         f"WHERE class_uid IN ({marks})",
         target.classes,
     ).fetchone()
-    n_stats = 0  # a sample is taken off its class's statistics, whose row stays
-    if target.kind != "sample":
-        (n_stats,) = execute(
-            f"SELECT count(*) FROM class_stats WHERE {target.kind}_uid = ?", (target.uid,)
-        ).fetchone()
     gone = (*saw, *later)
     return Plan(
         kind=target.kind,
@@ -173,7 +161,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         exports=tuple(export.uid for export in holding(store, target.classes, gone)),
         snapshots=_snapshots(store, target.classes, gone),
         key=target.kind == "class" and store.is_sealed,
-        is_last=is_last,
+        is_last=set(store.names) <= set(target.classes) and target.kind == "class",
     )
 
 
@@ -181,8 +169,11 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     """Return the adapters in whose training a target's pictures may have been, oldest first.
 
     Of a class that is known exactly. A sample was seen if its class was and it is not newer than
-    the training; a source, if the training took pictures from it.
+    the training; a source, if the training took pictures from it. With the last class all go, since
+    the home will be as new: also one that was only changed in place, or that never saw the class.
     """
+    if target.kind == "class" and set(store.names) == {target.uid}:
+        return tuple(adapter.uid for adapter in task_adapters(store))
     found = []
     for adapter in task_adapters(store):
         if not set(adapter.saw) & set(target.classes):
@@ -216,10 +207,3 @@ def _head_parts(store: Store, head: Head) -> tuple[str, ...]:
     if head.saved_state() is not None:
         parts.append("trained weights, slow weights and optimiser moments")
     return tuple(parts)
-
-
-def _no_sample(uid: str) -> RequestError:
-    return RequestError(
-        f"sample {uid} is not in the store; if it was learned, it is part of its class's "
-        "statistics and cannot be told apart: forget its source or its class"
-    )

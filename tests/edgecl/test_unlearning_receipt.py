@@ -14,7 +14,7 @@ import pytest
 import workloads
 
 import build
-from edgecl.errors import IntegrityError, RequestError, StoreError
+from edgecl.errors import IntegrityError, StoreError
 from edgecl.exporters.bundle import export_bundle
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store, served
@@ -68,62 +68,13 @@ def ask(home: Home, name: str, kind: str = "class") -> int:
         return record(store, resolve(store, request), request, verify=False)
 
 
-def planned(home: Home, name: str, kind: str = "class", method: str = "retrain") -> Plan:
+def planned(home: Home, name: str) -> Plan:
     with open_store(home) as store:
-        target = resolve(store, ForgetRequest(name, kind=kind))
-        return make_plan(store, open_learner(home, store).head, target, method)
+        target = resolve(store, ForgetRequest(name))
+        return make_plan(store, open_learner(home, store).head, target, "retrain")
 
 
 # Plans
-
-
-def test_a_source_that_went_with_its_class_does_not_keep_the_home_from_being_written(
-    home: Home,
-) -> None:
-    teach(home, LABELS[:2], source="monday")
-    teach(home, LABELS[2:], source="tuesday")
-    ask(home, LABELS[2])
-    number = ask(home, "tuesday", "source")
-    with writing(home) as store:
-        assert not store.has_requests()
-        receipt = receipt_by_id(home, store, str(store.receipt_of_request(number)))
-    assert receipt.body["mode"] == "store_only"
-    assert sum(receipt.body["rows_erased"].values()) == 0
-    teach(home, LABELS[:1])
-
-
-def test_a_source_whose_text_was_emptied_leaves_no_tombstone_of_nothing(home: Home) -> None:
-    teach(home, LABELS[:2], source=f"box of {LABELS[2]}")
-    teach(home, LABELS[2:], source="monday")
-    with open_store(home) as store:
-        (uid,) = (uid for uid, text in store.sources().items() if text.startswith("box"))
-    ask(home, f"box of {LABELS[2]}", "source")
-    with open_store(home) as store:  # what unlearning the class does to the text
-        store.connection.execute("UPDATE sources SET text = '' WHERE uid = ?", (uid,))
-    with writing(home) as store:
-        assert list(store.names.values()) == [LABELS[2]]
-        receipt = all_receipts(home, store)[0]
-        assert receipt.body["source_uid"] == uid
-        assert receipt.body["tombstones"] == []
-
-
-@pytest.mark.parametrize("digits", [19, 25, 5000])
-def test_a_number_that_no_sample_can_have_is_told(home: Home, digits: int) -> None:
-    teach(home)
-    with pytest.raises(RequestError, match=r"sample 9+.* is not in the store"):
-        unlearn(home, "9" * digits, "sample")
-
-
-@pytest.mark.parametrize("kind", ["class", "sample", "source"])
-def test_a_plan_counts_the_rows_that_are_deleted(home: Home, kind: str) -> None:
-    teach(home, n=70, source="monday")
-    uids = teach(home, n=70, source="tuesday")
-    name = {"class": LABELS[1], "sample": str(uids[0]), "source": "tuesday"}[kind]
-    with open_store(home) as store:
-        assert store.connection.execute("SELECT count(*) FROM class_stats").fetchone()[0] == 6
-    rows = planned(home, name, kind).rows
-    erased = unlearn(home, name, kind).receipt.body["rows_erased"]
-    assert rows == {table: erased.get(table, 0) for table in rows}
 
 
 def test_with_the_last_class_every_adapter_goes(home: Home) -> None:
@@ -134,10 +85,10 @@ def test_with_the_last_class_every_adapter_goes(home: Home) -> None:
             add_adapter(
                 store, {"a": np.ones(1, np.float32)}, saw={seen: 1}, task=(seen,), body=body
             )
-    plan = planned(home, LABELS[0], method="gu")
+    plan = planned(home, LABELS[0])
     assert plan.is_last
     assert plan.adapters == (1, 2)
-    assert (plan.mode, plan.adapter_method) == ("exact_retrain", "drop")
+    assert plan.mode == "exact_retrain"
 
 
 def test_after_the_last_class_no_adapter_is_left(tmp_path: Path) -> None:
@@ -297,20 +248,6 @@ def test_a_request_marks_and_revokes_the_exports_that_hold_the_class(tmp_path: P
 
 
 # Files
-
-
-def test_an_odd_file_among_snapshots_is_not_followed(home: Home, tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.write_bytes(b"not ours")
-    home.snapshots.mkdir()
-    (home.snapshots / "link").symlink_to(precious)
-    (home.snapshots / "gone").symlink_to(tmp_path / "nowhere")
-    (home.snapshots / "folder").mkdir()
-    (home.snapshots / "s9.db").write_bytes(b"old")
-    with open_store(home) as store:
-        assert remove_unlisted_snapshots(home, store) == 3
-    assert precious.read_bytes() == b"not ours"
-    assert [p.name for p in home.snapshots.iterdir()] == ["folder"]
 
 
 def test_a_snapshot_that_cannot_be_erased_is_told(
