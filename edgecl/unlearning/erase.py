@@ -94,7 +94,11 @@ def find_bytes(
         if path.relative_to(folder).parts[0] in but_not:
             continue
         tail = b""
-        with path.open("rb") as file:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            continue  # a reader of the store that ended took its files along
+        with file:
             while chunk := file.read(_CHUNK):
                 window = tail + chunk
                 for name, needle in needles.items():
@@ -105,7 +109,11 @@ def find_bytes(
 
 
 def remove_unlisted_snapshots(home: Home, store: Store) -> int:
-    """Overwrite and delete files of snapshots that are on the list no more; returns how many."""
+    """Overwrite and delete files of snapshots that are on the list no more; returns how many.
+
+    Raises:
+        StoreError: A file cannot be written or deleted.
+    """
     if not home.snapshots.is_dir():
         return 0
     listed = {
@@ -113,7 +121,13 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
     }
     gone = [path for path in sorted(home.snapshots.iterdir()) if path not in listed]
     for path in gone:
-        _wipe(path)
+        try:
+            _wipe(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be erased ({error.strerror}); make it writable, then run "
+                "`edgecl forget pending`"
+            ) from error
     flush(home.snapshots)
     return len(gone)
 

@@ -169,8 +169,11 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     """Return the adapters in whose training a target's pictures may have been, oldest first.
 
     Of a class that is known exactly. A sample was seen if its class was and it is not newer than
-    the training; a source, if the training took pictures from it.
+    the training; a source, if the training took pictures from it. With the last class all go, since
+    the home will be as new: also one that was only changed in place, or that never saw the class.
     """
+    if target.kind == "class" and set(store.names) == {target.uid}:
+        return tuple(adapter.uid for adapter in task_adapters(store))
     found = []
     for adapter in task_adapters(store):
         if not set(adapter.saw) & set(target.classes):
