@@ -68,6 +68,7 @@ from edgecl.unlearning.weights import WeightsReport, unlearn_adapter
 _MIN_NAME_BYTES = 6
 _PICTURE_SLICE = 32
 _MOST_SLICES = 200
+_TABLES = {"class": "classes", "sample": "samples", "source": "sources"}
 
 
 def _silent(what: str, done: int, of: int) -> None:
@@ -162,7 +163,7 @@ def _resume(home: Home, learner: Learner, number: int) -> Unlearned | None:
             return carry_out(home, learner, number)
         with store.transaction(changes_head=False):
             entry = {"kind": "refused", "why": f"{kind} cannot be told apart", "uid": uid}
-            append_receipt(home, store, entry | {"time": time.time()})
+            append_receipt(home, store, entry | {"request": number, "time": time.time()})
             _withdraw(store, number)
         check_ledger(home, store)
         return None
@@ -229,25 +230,41 @@ def find(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
         UsageError: The reason names a class.
     """
     all_receipts(home, store)  # a broken chain is refused before anything is changed
-    for name in store.names.values():
+    try:
+        return look_up(home, store, request)
+    except UnknownClassError:
+        with store.transaction(changes_head=False):
+            body = {"kind": "refused", "why": "unknown class", "time": time.time()}
+            append_receipt(home, store, body)
+        check_ledger(home, store)
+        raise
+
+
+def look_up(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
+    """Do what `find` does and write nothing.
+
+    Raises:
+        UnknownClassError: No such class.
+        RequestError: No such sample or source.
+        UsageError: The reason names a class.
+    """
+    for name in (*store.names.values(), *store.aliases()):
         check_reason(request.reason, name)
     try:
-        return resolve(store, request)
-    except RequestError as error:
+        target = resolve(store, request)
+    except RequestError:
         before = find_tombstone(home, store, request.kind, request.name)
-        if before is not None:
-            receipt = receipt_by_id(home, store, before[1])
-            is_exact = not str(receipt.body["mode"]).startswith("approximate")
-            if is_exact or request.adapter_method in APPROXIMATE:
-                return receipt
-            # What was only approximate is made exact: the adapters that saw it are still there.
-            return target_of(store, request.kind, before[0])
-        if isinstance(error, UnknownClassError):
-            with store.transaction(changes_head=False):
-                body = {"kind": "refused", "why": "unknown class", "time": time.time()}
-                append_receipt(home, store, body)
-            check_ledger(home, store)
-        raise
+        if before is None:
+            raise
+        receipt = receipt_by_id(home, store, before[1])
+        is_exact = not str(receipt.body["mode"]).startswith("approximate")
+        if is_exact or request.adapter_method in APPROXIMATE:
+            return receipt
+        # What was only approximate is made exact: the adapters that saw it are still there.
+        return target_of(store, request.kind, before[0])
+    for name in target.names:
+        check_reason(request.reason, name)
+    return target
 
 
 def record(
@@ -270,6 +287,18 @@ def record(
     }
     # No transaction of the store: the counters that it writes are those of the process that learns.
     with store.errors():
+        row = store.connection.execute(
+            "SELECT number, body FROM requests "
+            "WHERE kind = ? AND target = ? AND phase = 'PENDING' ORDER BY number",
+            (target.kind, target.uid),
+        ).fetchone()
+        if row is not None:  # two who ask for the same get one receipt
+            if body["verify"]:
+                store.connection.execute(
+                    "UPDATE requests SET body = ? WHERE number = ? AND phase = 'PENDING'",
+                    (dump_json(json.loads(row[1]) | {"verify": True}), row[0]),
+                )
+            return int(row[0])
         return _insert(store, target.kind, target.uid, body)
 
 
@@ -290,6 +319,11 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
     body: dict[str, Any] = json.loads(text)
     evidence = _Evidence()
     if phase == "PENDING":
+        if (before := _done_before(home, store, kind, uid, body)) is not None:
+            with store.transaction(changes_head=False):
+                _withdraw(store, number)
+            seconds = time.perf_counter() - begin
+            return Unlearned(before, "already_forgotten", {}, None, (), {}, seconds, 0.0)
         finish_exports(store)
         target = target_of(store, kind, uid)
         plan = make_plan(store, learner.head, target, body["adapter_method"])
@@ -316,6 +350,39 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
         seconds=time.perf_counter() - begin,
         head_seconds=evidence.head_seconds,
     )
+
+
+def receipt_of(store: Store, number: int, target: Target) -> str | None:
+    """Return the receipt of a request that is done, or None.
+
+    Of one that another had made superfluous, that one's; of one that was refused, the refusal.
+    """
+    execute = store.connection.execute
+    with store.errors():
+        if execute("SELECT 1 FROM requests WHERE number = ?", (number,)).fetchone():
+            return None
+        row = execute(
+            "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?",
+            (target.kind, target.uid),
+        ).fetchone()
+    return store.receipt_of_request(number) or (None if row is None else str(row[0]))
+
+
+def _done_before(
+    home: Home, store: Store, kind: str, uid: int, body: dict[str, Any]
+) -> Receipt | None:
+    """Return the receipt of an earlier request for the same, if nothing is left for this one."""
+    execute = store.connection.execute
+    if execute(f"SELECT 1 FROM {_TABLES[kind]} WHERE uid = ?", (uid,)).fetchone():
+        return None
+    row = execute(
+        "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?", (kind, uid)
+    ).fetchone()
+    if row is None:
+        return None
+    receipt = receipt_by_id(home, store, row[0])
+    is_approximate = str(receipt.body["mode"]).startswith("approximate")
+    return None if is_approximate and body["adapter_method"] not in APPROXIMATE else receipt
 
 
 @dataclass
@@ -387,7 +454,9 @@ def _unlearn(
             evidence.head_seconds = time.perf_counter() - begin
             known = set(store.names)
             rows_erased = _delete(store, target)
-            classes_gone = sorted(known - set(store.names))
+            classes_gone = known - set(store.names)
+            # Under every uid that it had: its keys go, and no snapshot brings one back.
+            uids = target.classes if target.kind == "class" else (target.uid,)
             begin = time.perf_counter()
             if new_map is not None:
                 if plan.mode.startswith("approximate"):
@@ -401,12 +470,12 @@ def _unlearn(
                 head.rebuild(store)
             head.settle(store)
             evidence.head_seconds += time.perf_counter() - begin
+            store.drop_snapshots(plan.snapshots)
             if store.names:
                 save_scorer(store, head)
                 learner.save_state()
             else:
                 store.reset()
-            store.drop_snapshots(plan.snapshots)
             body = {
                 "kind": "forget",
                 "what": target.kind,
@@ -417,7 +486,7 @@ def _unlearn(
                 "requested": _created(store, number),
                 "time": time.time(),
                 "rows_erased": rows_erased,
-                "classes_gone": classes_gone,
+                "classes_gone": sorted(classes_gone | set(uids if target.kind == "class" else ())),
                 "adapters": dropped or [report["adapter"] for report in _reports(evidence, plan)],
                 "adapter_method": plan.adapter_method,
                 "exports_stale": list(plan.exports),
@@ -430,7 +499,8 @@ def _unlearn(
                 "config": hashlib.sha256((home.path / "edgecl.toml").read_bytes()).hexdigest(),
                 "edgecl": edgecl.__version__,
                 "tombstones": [
-                    [target.kind, target.uid, tombstone_tag(home, target.kind, name)]
+                    [target.kind, uid, tombstone_tag(home, target.kind, name)]
+                    for uid in uids
                     for name in target.names
                 ],
             }
@@ -439,7 +509,8 @@ def _unlearn(
             if evidence.weights:
                 body["weights"] = _reports(evidence, plan)
             receipt = append_receipt(home, store, body)
-            add_tombstones(home, store, target.kind, target.uid, target.names, receipt.receipt_id)
+            for uid in uids:
+                add_tombstones(home, store, target.kind, uid, target.names, receipt.receipt_id)
             mark_stale(store, plan.exports, receipt.receipt_id)
             _advance(store, number, "STORE", asked | {"receipt": receipt.receipt_id})
     except BaseException:
@@ -585,8 +656,9 @@ def _close(
 def _ask_again(home: Home, store: Store, body: dict[str, Any], receipt_id: str) -> None:
     """Record anew what a lost receipt had unlearned and this older store still holds."""
     for kind, uid in {(kind, uid) for kind, uid, _ in body.get("tombstones", ())}:
-        table = {"class": "classes", "sample": "samples", "source": "sources"}[kind]
-        found = store.connection.execute(f"SELECT 1 FROM {table} WHERE uid = ?", (uid,)).fetchone()
+        found = store.connection.execute(
+            f"SELECT 1 FROM {_TABLES[kind]} WHERE uid = ?", (uid,)
+        ).fetchone()
         if found is not None:
             again = {
                 "reason": body["reason"],
