@@ -1,7 +1,7 @@
 """What the snapshots of a home hold of a class or a source.
 
-A rollback takes from the store what was learned since; a later snapshot, or a bundle, may still hold
-it, under a uid that the store does not know any more. A request has to find it there too.
+A rollback takes from the store what was learned since; a later snapshot, or a bundle, may still
+hold it, under a uid that the store does not know any more. A request has to find it there too.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         aliases=max(0, len(target.names) - 1),
         rows=rows | {"class_stats": n_stats},
         statistics_bytes=n_bytes,
-        head=_head_parts(store, head),
+        head=_head_parts(store, head) if set(target.classes) & set(head.classes) else (),
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",

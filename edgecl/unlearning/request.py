@@ -88,6 +88,7 @@ class Unlearned:
         metrics: What the audit measured; empty when none was asked for.
         seconds: Time of the whole request.
         head_seconds: Time of the head's part.
+        is_open: Whether a reader prevented the erasure, which is tried again.
     """
 
     receipt: Receipt
@@ -98,6 +99,7 @@ class Unlearned:
     metrics: dict[str, Any]
     seconds: float
     head_seconds: float
+    is_open: bool = False
 
 
 @contextmanager
@@ -207,7 +209,9 @@ def forget(
     target = find(home, store, request)
     if isinstance(target, Receipt):
         seconds = time.perf_counter() - begin
-        return Unlearned(target, "already_forgotten", {}, None, (), {}, seconds, 0.0)
+        bodies = [json.loads(b) for (b,) in store.connection.execute("SELECT body FROM requests")]
+        is_open = any(body.get("receipt") == target.receipt_id for body in bodies)
+        return Unlearned(target, "already_forgotten", {}, None, (), {}, seconds, 0.0, is_open)
     number = record(store, target, request, verify=verify, weights=weights)
     try:
         done = carry_out(home, learner, number, say=say)
@@ -336,6 +340,9 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
     if body["verify"]:
         say("checking", 0, 1)
         faults = _faults(home, learner, evidence, erasure)
+        if phase != "PENDING":
+            # What was to be searched for went with the process that was cut off.
+            evidence.metrics["resumed"] = True
     if not erasure["busy"]:
         _close(home, store, number, body, evidence, faults)
     check_ledger(home, store)
@@ -344,11 +351,12 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
         receipt=receipt,
         mode=receipt.body["mode"],
         erasure=erasure,
-        verified=not faults if body["verify"] else None,
+        verified=(not faults if phase == "PENDING" else None) if body["verify"] else None,
         faults=tuple(faults),
         metrics=evidence.metrics,
         seconds=time.perf_counter() - begin,
         head_seconds=evidence.head_seconds,
+        is_open=bool(erasure["busy"]),
     )
 
 
@@ -641,11 +649,12 @@ def _close(
     with store.transaction(changes_head=False):
         if body["verify"]:
             failed = "approximate_failed" if evidence.weights else "failed"
+            passed = "incomplete" if evidence.metrics.get("resumed") else "verified"
             entry = {
                 "kind": "verification",
                 "of": body["receipt"],
                 "time": time.time(),
-                "status": failed if faults else "verified",
+                "status": failed if faults else passed,
                 "faults": len(faults),
                 "metrics": evidence.metrics,
             }
