@@ -372,6 +372,7 @@ def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) 
     from edgecl.unlearning.receipt import all_receipts, receipt_by_id
     from edgecl.unlearning.request import finish_requests, look_up, receipt_of, record
 
+    receipt_id: str | None
     with open_store(device) as store:
         target = look_up(device, store, asked)
         if isinstance(target, Receipt):

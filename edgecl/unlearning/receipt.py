@@ -79,6 +79,29 @@ def check_ledger(home: Home, store: Store) -> list[Entry]:
                     (entry["signature"], entry["number"]),
                 )
     _checked(home, entries, "the chain")
+    _compare(home, entries, known)
+    if len(entries) > len(known):
+        append_ledger(home.ledger, entries[len(known) :])
+    return known[len(entries) :]
+
+
+def inspect_ledger(home: Home, store: Store) -> None:
+    """Check the ledger against the chain and write nothing; it may lack the newest receipts.
+
+    Raises:
+        IntegrityError: It is missing although there are receipts, or was changed.
+    """
+    entries, known = _entries(store), read_ledger(home.ledger)
+    if entries and not known:
+        raise IntegrityError(
+            f"{home.ledger} is missing, so an older copy of the store would not be noticed; run "
+            "`edgecl forget pending`, which writes it anew"
+        )
+    _compare(home, entries, known)
+
+
+def _compare(home: Home, entries: list[Entry], known: list[Entry]) -> None:
+    """Check a ledger's entries, and that they are those of the store as far as both go."""
     _checked(home, known, str(home.ledger))
     for ours, theirs in zip(entries, known, strict=False):
         if ours["digest"] != theirs["digest"]:
@@ -86,9 +109,6 @@ def check_ledger(home: Home, store: Store) -> list[Entry]:
                 f"receipt r{ours['number']} of the store is not that of {home.ledger}; restore the "
                 "home as a whole from a backup"
             )
-    if len(entries) > len(known):
-        append_ledger(home.ledger, entries[len(known) :])
-    return known[len(entries) :]
 
 
 def take_over(store: Store, entries: list[Entry]) -> None:

@@ -166,3 +166,25 @@ def test_a_source_that_is_forgotten_while_it_is_learned_does_not_come_back(
     with open_store(home, read_only=True) as store:
         assert list(store.sources().values()) == [str(folder)]
     assert sorted(classes(home.path)) == sorted(set(build.PARTS) - {GONE})
+
+
+def test_a_changed_or_missing_ledger_is_named(taught: Path) -> None:
+    run(taught, "forget", "class", GONE)
+    ledger = taught / "receipts.jsonl"
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole.replace(b'"mode":"exact_head"', b'"mode":"exact_hexd"'))
+    done = build.run_edgecl("verify", "--home", taught)
+    assert done.returncode == 4
+    assert "r1 does not fit" in done.stderr
+    ledger.unlink()
+    done = build.run_edgecl("verify", "--home", taught)
+    assert done.returncode == 4
+    assert "receipts.jsonl is missing" in done.stderr
+    run(taught, "forget", "pending")
+    assert build.run_edgecl("verify", "--home", taught).returncode == 0
+
+
+def test_a_plan_for_what_was_unlearned_names_its_receipt(taught: Path) -> None:
+    done = run(taught, "forget", "class", GONE)
+    plan = run(taught, "forget", "class", GONE, "--dry-run")
+    assert (plan["mode"], plan["receipt"]) == ("already_forgotten", done["receipt_id"])
