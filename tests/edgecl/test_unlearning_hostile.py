@@ -228,3 +228,19 @@ def test_an_older_copy_of_which_all_was_unlearned_is_emptied(home: Home, tmp_pat
     with writing(home):
         pass
     assert names(home) == []
+
+
+def test_a_check_that_lost_what_it_searches_for_does_not_say_that_it_passed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    teach(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(unlearning, "_erase", stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget(home, LABELS[1])
+    with writing(home) as store:
+        (check,) = (r for r in all_receipts(home, store) if r.body["kind"] == "verification")
+    assert check.body["status"] == "incomplete"
