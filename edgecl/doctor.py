@@ -18,7 +18,7 @@ from edgecl.learner import open_store
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME, checked_engine
-from edgecl.unlearning.receipt import all_receipts
+from edgecl.unlearning.receipt import all_receipts, inspect_ledger
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _LOW_DISK = 500_000_000
@@ -207,6 +207,7 @@ def _receipts(path: Path) -> str:
     home = Home(path)
     with open_store(home, read_only=True) as store:
         receipts = all_receipts(home, store)
+        inspect_ledger(home, store)
         (n_open,) = store.connection.execute("SELECT count(*) FROM requests").fetchone()
     open_text = f", {n_open} not finished; run `edgecl forget pending`" if n_open else ""
     return f"{len(receipts)} entries, the chain is whole and signed{open_text}"

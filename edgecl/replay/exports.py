@@ -135,6 +135,16 @@ def is_reachable(export: Export) -> bool:
     return _manifest_at(export) is not None
 
 
+def names_in_bundles(store: Store) -> list[tuple[int, str]]:
+    """Return uid and name of the classes in the bundles that are still in their folders."""
+    return [
+        (int(entry["uid"]), str(entry["name"]))
+        for export in exports_of(store)
+        if export.status in (WRITING, FRESH)
+        for entry in (_manifest_at(export) or {}).get("classes", ())
+    ]
+
+
 def finish_exports(store: Store) -> None:
     """Settle exports that were being written: they are in place, or nothing is left of them.
 

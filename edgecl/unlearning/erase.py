@@ -133,7 +133,15 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
 
 
 def _wipe(path: Path) -> None:
-    """Overwrite a file with zeros and delete it."""
+    """Overwrite a file, or all files of a folder, with zeros and delete it."""
+    if path.is_symlink():  # what it leads to is not ours
+        path.unlink()
+        return
+    if path.is_dir():
+        for entry in path.iterdir():
+            _wipe(entry)
+        path.rmdir()
+        return
     with path.open("r+b") as file:
         left = path.stat().st_size
         while left > 0:

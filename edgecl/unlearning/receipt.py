@@ -87,6 +87,21 @@ def check_ledger(home: Home, store: Store) -> list[Entry]:
     return known[len(entries) :]
 
 
+def inspect_ledger(home: Home, store: Store) -> None:
+    """Check the ledger against the chain and write nothing; it may lack the newest receipts.
+
+    Raises:
+        IntegrityError: It is missing although there are receipts, or was changed.
+    """
+    entries, known = _entries(store), read_ledger(home.ledger)
+    if entries and not known:
+        raise IntegrityError(
+            f"{home.ledger} is missing, so an older copy of the store would not be noticed; run "
+            "`edgecl forget pending`, which writes it anew"
+        )
+    _check_alike(home, entries, known)
+
+
 def take_over(store: Store, entries: list[Entry]) -> None:
     """Write receipts of the ledger that the store lacks, with their tombstones; in a transaction.
 
