@@ -200,8 +200,8 @@ def learn_stream(
                 f"unlearned as another process asked (receipt {done.receipt.receipt_id})"
                 + ("" if body["what"] == "sample" else "; its frames are skipped from here on")
             )
-            unlearned.update(names.get(body.get("class_uid"), ()))
-            closed.add(sources.get(body.get("source_uid"), ""))
+            unlearned.update(names.get(body.get("class_uid", 0), ()))
+            closed.add(sources.get(body.get("source_uid", 0), ""))
         closed.discard("")
         if store.feature_map == before:
             return None

@@ -945,14 +945,6 @@ class Store:
         )
         return frozenset(int(uid) for (uid,) in rows)
 
-    def blocked_sources(self) -> frozenset[str]:
-        """Return the texts of the sources whose unlearning was asked for and is not done."""
-        rows = self.connection.execute(
-            "SELECT text FROM requests JOIN sources ON uid = target "
-            "WHERE kind = 'source' AND phase = 'PENDING'"
-        )
-        return frozenset(text for (text,) in rows)
-
     def has_requests(self) -> bool:
         """Whether an unlearning was asked for, perhaps by another process, and is not done."""
         return self.connection.execute("SELECT 1 FROM requests LIMIT 1").fetchone() is not None
