@@ -135,6 +135,12 @@ def is_reachable(export: Export) -> bool:
     return _manifest_at(export) is not None
 
 
+def disown(store: Store) -> None:
+    """Empty the register in a copy of a home: the bundles belong to the home that was copied."""
+    with store.transaction(changes_head=False):
+        store.connection.execute("DELETE FROM exports")
+
+
 def finish_exports(store: Store) -> None:
     """Settle exports that were being written: they are in place, or nothing is left of them.
 
