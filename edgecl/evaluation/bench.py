@@ -215,6 +215,7 @@ class _Bench:
         self._tensors = np.stack([preprocessing.tensor(image) for image in images])
         engine = engines[THREADS[0]]
         self._engine = engine
+        is_alone = len(os.sched_getaffinity(0)) == 1
         self._x = engine.run(self._tensors)
         files, pictures, rows = cycle(self._files), cycle(images), cycle(range(_N_PICTURES))
         self._stages = [
@@ -222,6 +223,9 @@ class _Bench:
             Stage("preprocess", lambda: preprocessing.tensor(next(pictures))),
         ]
         for n, batch in _cases():
+            if n > 1 and is_alone:
+                self.missing[f"engine_b{batch}_t{n}"] = "this process may use one core only"
+                continue
             run = partial(engines[n].run, self._tensors[:batch])
             options = {"precision": precision, "batch": batch, "threads": n}
             self._stages.append(Stage(f"engine_b{batch}_t{n}", run, batch, options))
@@ -290,6 +294,9 @@ class _Bench:
         else:
             self.missing["forget"] = "fewer than two classes were learned"
 
+    def _timed_cases(self) -> list[tuple[int, int]]:
+        return [(n, b) for n, b in _cases() if f"engine_b{b}_t{n}" not in self.missing]
+
     def report(self, seconds: float, load_eager: Callable[[], Eager] | None) -> dict[str, Any]:
         """Warm up, measure and return what `bench_home` says."""
         _warm_up(self._stages)
@@ -297,7 +304,7 @@ class _Bench:
         peak = _peak_rss_mb()  # torch, if it comes, is no part of it
         if load_eager is not None:
             eager = load_eager()
-            for n, batch in _cases():
+            for n, batch in self._timed_cases():
                 run = partial(eager, self._tensors[:batch], n)
                 options = {"precision": "fp32", "batch": batch, "threads": n}
                 stages.append(Stage(f"torch_b{batch}_t{n}", run, batch, options))
@@ -309,7 +316,7 @@ class _Bench:
         median = {s.name: float(np.median(s.times)) for s in stages}
         engine = median["engine_b1_t1"]
         ratios = {"decode_and_preprocess_to_engine": _input(median) / engine}
-        for n, batch in _cases() if load_eager is not None else ():
+        for n, batch in self._timed_cases() if load_eager is not None else ():
             case = f"b{batch}_t{n}"
             ratios[f"torch_to_engine_{case}"] = median[f"torch_{case}"] / median[f"engine_{case}"]
         return {
