@@ -145,6 +145,12 @@ def names_in_bundles(store: Store) -> list[tuple[int, str]]:
     ]
 
 
+def disown(store: Store) -> None:
+    """Empty the register in a copy of a home: the bundles belong to the home that was copied."""
+    with store.transaction(changes_head=False):
+        store.connection.execute("DELETE FROM exports")
+
+
 def finish_exports(store: Store) -> None:
     """Settle exports that were being written: they are in place, or nothing is left of them.
 
