@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecl.errors import (
-    IntegrityError,
     MissingPackageError,
     ParityError,
     ProviderError,
@@ -49,6 +48,7 @@ _MOST_FAULTS = 8
 def compile_model(
     model: bytes,
     *,
+    reference: bytes | None = None,
     flavour: str = "full",
     precision: str = "fp32",
     max_batch: int = 8,
@@ -57,11 +57,13 @@ def compile_model(
     version_compatible: bool = False,
     hardware_compatible: bool = False,
     tell: Callable[[str], None] | None = None,
-) -> tuple[Compiled, Parity | None]:
-    """Build an engine for this machine and compare it with the ONNX file.
+) -> Compiled:
+    """Build an engine for this machine and compare it with its ONNX file.
 
     Args:
-        model: Content of the ONNX file, its hash checked before.
+        model: Content of the ONNX file that is built.
+        reference: The fp32 file that it was made from, and that stands beside the engine in a
+            bundle; None for the same file. Its hash goes into the key.
         flavour: `full`, built on the GPU that it is for; `rtx`, for any RTX GPU from Ampere on and
             built without one.
         precision: Of the weights in the file, `fp32` or `fp16`.
@@ -73,7 +75,7 @@ def compile_model(
         tell: Told how far the build is.
 
     Returns:
-        tuple: The engine, and how far its features are from the ONNX file's, or None where no GPU
+        Compiled: The engine; how far its features are from the ONNX file's is known where a GPU
             can run it.
 
     Raises:
@@ -83,9 +85,7 @@ def compile_model(
         ParityError: Features differ by more than 1e-4 (fp32), or a cosine is below 0.9995 (fp16).
     """
     if precision not in PRECISIONS:
-        raise UsageError(
-            f"precision {precision!r} is unknown; expected {' or '.join(PRECISIONS)}"
-        )
+        raise UsageError(f"precision {precision!r} is unknown; expected {' or '.join(PRECISIONS)}")
     trt = import_tensorrt(flavour)
     is_rtx = flavour == "rtx"
     device = ANY_RECENT_GPU if is_rtx or hardware_compatible else str(gpu_here())
@@ -100,8 +100,9 @@ def compile_model(
         hardware_compatible=hardware_compatible and not is_rtx,
         tell=tell,
     )
+    reference = model if reference is None else reference
     key = EngineKey(
-        model_sha256=hashlib.sha256(model).hexdigest(),
+        model_sha256=hashlib.sha256(reference).hexdigest(),
         flavour=flavour,
         version=f"{trt.__version__}{'+' if version_compatible else ''}",
         device=device,
@@ -110,12 +111,13 @@ def compile_model(
     compiled = Compiled(plan, key)
     try:
         gpu_here()
-        engine = TensorrtEngine(trt, compiled, device_memory())
+        memory = device_memory()
     except (ProviderError, MissingPackageError):
-        return compiled, None
-    parity = compare_engines(OnnxEngine(model, provider="cpu"), engine)
+        return compiled
+    engine = TensorrtEngine(trt, compiled, memory)
+    parity = compare_engines(OnnxEngine(reference, provider="cpu"), engine)
     check_parity(parity, precision)
-    return compiled, parity
+    return replace(compiled, parity=parity.as_json())
 
 
 def build_engine(
@@ -201,7 +203,7 @@ def profile_shapes(network: Any, max_batch: int) -> dict[str, tuple[tuple[int, .
     Raises:
         RequestError: Something else than the batch is dynamic.
     """
-    shapes = {}
+    shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         first, *rest = (int(n) for n in tensor.shape)
@@ -247,21 +249,15 @@ def trtexec_line(
 
 
 def compare_engines(
-    reference: Engine, engine: Engine, *, batches: tuple[int, ...] = (1, 2, 5), side: int = 0
+    reference: Engine, engine: TensorrtEngine, *, batches: tuple[int, ...] = (1, 2, 5)
 ) -> Parity:
-    """Run two engines on the same generated pictures.
-
-    Args:
-        reference: What is right; an `OnnxEngine` also tells the side of its pictures.
-        engine: What is compared with it.
-        batches: Pictures at once.
-        side: Side of a picture, pixels; 0 takes the reference's.
-    """
+    """Run two engines on the same generated pictures, with `batches` pictures at once."""
     rng = np.random.default_rng(0)
-    side = side or int(getattr(reference, "_side"))  # noqa: B009
+    side = engine.image_size
+    steps = -(-side // 8)
     ours, theirs = [], []
     for n in batches:
-        coarse = rng.uniform(-1, 1, (n, 3, 8, 8)).repeat(-(-side // 8), 2).repeat(-(-side // 8), 3)
+        coarse = rng.uniform(-1, 1, (n, 3, 8, 8)).repeat(steps, axis=2).repeat(steps, axis=3)
         noise = rng.uniform(-1, 1, (n, 3, side, side))
         pixels = (0.8 * coarse[:, :, :side, :side] + 0.2 * noise).astype(np.float32)
         ours.append(engine.run(pixels))
@@ -310,16 +306,14 @@ def _option(trt: Any, kind: str, name: str) -> Any:
     """Return a value that not every version has."""
     value = getattr(getattr(trt, kind, None), name, None)
     if value is None:
-        raise UsageError(
-            f"TensorRT {trt.__version__} has no {kind}.{name}; leave the option out"
-        )
+        raise UsageError(f"TensorRT {trt.__version__} has no {kind}.{name}; leave the option out")
     return value
 
 
 def _progress(trt: Any, tell: Callable[[str], None] | None) -> Any:
     """Return what the library tells its progress to; only the outermost phases are passed on."""
 
-    class Progress(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Progress(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}

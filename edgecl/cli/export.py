@@ -47,8 +47,8 @@ def export(
         _rebuild_stale(home, json)
     else:
         raise UsageError(
-            "nothing to do; expected `edgecl export onnx --output DIR` or "
-            "`edgecl export --rebuild-stale`"
+            "nothing to do; expected `edgecl export onnx --output DIR`, `edgecl export "
+            "tensorrt --output DIR` or `edgecl export --rebuild-stale`"
         )
 
 
@@ -84,9 +84,88 @@ def onnx(
         print_values("exported", result)
 
 
+@export_app.command("tensorrt")
+def tensorrt(
+    output: Annotated[
+        Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
+    ],
+    precision: Annotated[str, typer.Option(help="Of the weights: fp32 or fp16.")] = "fp32",
+    flavour: Annotated[
+        str,
+        typer.Option(help="full (for this GPU) or rtx (any RTX GPU from Ampere on; not Jetson)."),
+    ] = "full",
+    max_batch: Annotated[int, typer.Option(min=1, help="Most pictures that run together.")] = 8,
+    workspace_mb: Annotated[
+        int, typer.Option(min=1, help="GPU memory that layers may use while they run, MiB.")
+    ] = 1024,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Let newer versions of the library run it.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible", help="Let every GPU from Ampere on run it, more slowly."
+        ),
+    ] = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Build the backbone for a GPU and write it into a bundle, beside the ONNX file."""
+    from edgecl.exporters.bundle import check_place, export_bundle
+    from edgecl.exporters.tensorrt import compile_model, trtexec_line
+    from edgecl.home import ENGINE_FOLDER, Home
+    from edgecl.learner import served
+    from edgecl.runtime.bundle import COMPILED_NAME
+    from edgecl.runtime.manifest import checked_engine
+    from edgecl.unlearning.request import writing
+
+    device = Home(home)
+    with writing(device) as store:  # what cannot be written is told before the build
+        check_place(device, store, output.resolve())
+        with store.snapshot():
+            served(device, store)
+    with working("building the engine") as tell:  # minutes on a Jetson, in which others may learn
+        compiled = compile_model(
+            checked_engine(device.path / ENGINE_FOLDER, device.manifest),
+            flavour=flavour,
+            precision=precision,
+            max_batch=max_batch,
+            workspace_mb=workspace_mb,
+            timing_cache=device.path / ENGINE_FOLDER / "timing.cache",
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            tell=tell,
+        )
+    with writing(device) as store:
+        with store.snapshot():
+            scorer, adapters = served(device, store)
+        done = export_bundle(device, store, scorer, adapters, output, compiled=compiled)
+    line = trtexec_line(
+        compiled.key,
+        device.manifest.engine,
+        COMPILED_NAME,
+        image_size=device.manifest.preprocessing.image_size,
+        max_batch=max_batch,
+        workspace_mb=workspace_mb,
+    )
+    result = _as_json(done) | {
+        "precision": precision,
+        "library": compiled.key.version,
+        "device": compiled.key.device,
+        "parity": compiled.parity,
+        "classes": len(done.export.classes),
+        "adapters": list(done.export.adapters),
+        "trtexec": line,
+    }
+    if json:
+        print_json(result)
+    else:
+        print_values("exported", result)
+
+
 def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.errors import RequestError
-    from edgecl.exporters.bundle import export_bundle
+    from edgecl.exporters.bundle import export_bundle, kept_engine
     from edgecl.home import Home
     from edgecl.learner import served
     from edgecl.replay.exports import STALE, exports_of, finish_exports, is_reachable
@@ -105,7 +184,11 @@ def _rebuild_stale(home: Path, json: bool) -> None:
             why = "it is not there any more"
             if is_reachable(export):
                 try:
-                    rebuilt.append(export_bundle(device, store, scorer, adapters, export.path))
+                    kept = kept_engine(export)
+                    done = export_bundle(
+                        device, store, scorer, adapters, export.path, compiled=kept
+                    )
+                    rebuilt.append(done)
                     continue
                 except (RequestError, OSError) as error:  # one folder must not keep the others
                     why = str(error)

@@ -134,11 +134,11 @@ class CudaMemory:
 
     def pinned(self, shape: tuple[int, ...]) -> Float32:
         """See `Memory`."""
-        n_bytes = 4 * math.prod(shape)
-        address = int(self._do("cudaMallocHost", n_bytes))
-        block = (ctypes.c_byte * n_bytes).from_address(address)
+        address = int(self._do("cudaMallocHost", 4 * math.prod(shape)))
+        block = (ctypes.c_float * math.prod(shape)).from_address(address)
         weakref.finalize(block, self._cuda.cudaFreeHost, address)
-        return np.frombuffer(block, dtype=np.float32).reshape(shape)
+        array: Float32 = np.ctypeslib.as_array(block).reshape(shape)  # keeps the block
+        return array
 
     def device(self, n_bytes: int) -> Buffer:
         """See `Memory`."""

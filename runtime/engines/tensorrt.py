@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -57,18 +57,6 @@ class EngineKey:
         """Return JSON values."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, values: Any) -> EngineKey:
-        """Read what `as_json` returned.
-
-        Raises:
-            IntegrityError: Incomplete.
-        """
-        try:
-            return cls(**{part.name: str(values[part.name]) for part in fields(cls)})
-        except (KeyError, TypeError) as error:
-            raise IntegrityError(f"the key of a TensorRT engine is incomplete ({error})") from error
-
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
@@ -77,10 +65,32 @@ class Compiled:
     Args:
         plan: Content of the file.
         key: What it was built from and for.
+        parity: Differences to its ONNX file; empty if no GPU could run it when it was built.
     """
 
     plan: bytes
     key: EngineKey
+    parity: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return key and parity, JSON values; the hash of the file stands with the others."""
+        return self.key.as_json() | {"parity": self.parity}
+
+    @classmethod
+    def from_json(cls, plan: bytes, values: Any) -> Compiled:
+        """Put a file and what `as_json` returned together.
+
+        Raises:
+            IntegrityError: Incomplete.
+        """
+        try:
+            parity = {str(name): float(value) for name, value in values["parity"].items()}
+            key = {part.name: str(values[part.name]) for part in fields(EngineKey)}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IntegrityError(
+                f"what is noted of a TensorRT engine is incomplete ({error!r}); {_BUILD_ANEW}"
+            ) from error
+        return cls(plan, EngineKey(**key), parity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +227,14 @@ def open_tensorrt(compiled: Compiled, model_sha256: str) -> TensorrtEngine:
         IntegrityError: The key does not fit, or the library refuses the engine.
     """
     trt = import_tensorrt(compiled.key.flavour)
-    check_key(
-        compiled.key, model_sha256=model_sha256, version=str(trt.__version__), gpu=gpu_here()
-    )
+    check_key(compiled.key, model_sha256=model_sha256, version=str(trt.__version__), gpu=gpu_here())
     return TensorrtEngine(trt, compiled, device_memory())
 
 
 def log_of(trt: Any) -> Any:
     """Return a logger for the library that prints nothing and keeps `errors`, newest last."""
 
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -280,6 +288,7 @@ class TensorrtEngine:
         pixels = tuple(engine.get_tensor_profile_shape(self._input, 0)[2])
         self.max_batch = int(pixels[0])
         self._shape = tuple(int(n) for n in pixels[1:])
+        self.image_size = self._shape[-1]
         self._width = int(tuple(engine.get_tensor_shape(self._output))[-1])
         self.adapter_shapes: dict[str, tuple[int, ...]] = {
             name: tuple(int(n) for n in engine.get_tensor_shape(name)) for name in rest
@@ -290,7 +299,8 @@ class TensorrtEngine:
         self._device_features = memory.device(self._features.nbytes)
         context.set_tensor_address(self._input, self._device_pixels.address)
         context.set_tensor_address(self._output, self._device_features.address)
-        self._adapters = (self._on_device(zeros(self.adapter_shapes)),)
+        plain = self._on_device(zeros(self.adapter_shapes))
+        self._adapters: tuple[dict[str, Buffer], ...] = (plain,)
 
     @property
     def num_features(self) -> int:
