@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,11 @@ from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.runtime.bundle import (
     BUNDLE_SCHEMA,
-    COMPILED_NAME,
     HEAD_NAME,
     ONNX,
     TENSORRT,
     adapter_name,
+    compiled_name,
     holds_learned,
     manifest_text,
     open_bundle,
@@ -75,7 +75,7 @@ def export_bundle(
     adapters: Sequence[Adapter],
     output: Path,
     *,
-    compiled: Compiled | None = None,
+    build: Callable[[bytes], Compiled] | None = None,
 ) -> Exported:
     """Write a bundle into a folder, whole or not at all, and note it in the registry.
 
@@ -85,15 +85,15 @@ def export_bundle(
         scorer: What predicts; at least one class.
         adapters: What makes its features, as `learner.served` gives them.
         output: A new or empty folder, or one that holds a bundle of this home, which is replaced.
-        compiled: A TensorRT engine built from this home's engine, to put beside it.
+        build: Builds a TensorRT engine, to put beside the ONNX file, from its content.
 
     Raises:
-        RequestError: Something else is there, or `compiled` was built from another engine.
+        RequestError: Something else is there.
         IntegrityError: The engine was changed.
     """
     place = Path(os.path.realpath(output))
     finish_exports(store)
-    replaces = check_place(home, store, place)
+    replaces = _check_place(home, store, place)
     engine = checked_engine(home.path / ENGINE_FOLDER, home.manifest)
     uids = {name: uid for uid, name in store.names.items()}
     classes = [uids[label] for label in scorer.labels]
@@ -101,9 +101,10 @@ def export_bundle(
     files = {home.manifest.engine: engine, HEAD_NAME: _head(scorer, classes)}
     files |= {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
     about: dict[str, Any] = {"kind": ONNX, "precision": PRECISION}
-    if compiled is not None:
-        about = _about_compiled(compiled, home)
-        files[COMPILED_NAME] = compiled.plan
+    if build is not None:
+        built = build(engine)
+        files[compiled_name(home.manifest.engine)] = built.plan
+        about |= {"kind": TENSORRT, TENSORRT: built.as_json()}
     values: dict[str, Any] = about | {
         "bundle": BUNDLE_SCHEMA,
         "home": public_id(home),
@@ -127,7 +128,7 @@ def export_bundle(
             feature_map=store.feature_map,
             classes=classes,
             adapters=sources,
-            body=_options(about, compiled) | {"replaces": replaces},
+            body=about | {"replaces": replaces},
         )
         text = manifest_text(values | {"version": uid})
         set_digest(store, uid, json.loads(text)["digest"])
@@ -147,54 +148,6 @@ def export_bundle(
     return Exported(_row(store, uid), home.manifest, size_bytes)
 
 
-def kept_engine(export: Export) -> Compiled | None:
-    """Return the TensorRT engine that lies in an export's folder; None if it is of another kind.
-
-    It holds nothing that was learned, so a revoked bundle keeps it. The home's register says what
-    it must be.
-
-    Raises:
-        RequestError: It is missing or changed.
-    """
-    if export.kind != TENSORRT:
-        return None
-    try:
-        plan = (export.path / COMPILED_NAME).read_bytes()
-    except OSError as error:
-        raise RequestError(
-            f"the engine {export.path / COMPILED_NAME} cannot be read ({error.strerror}); run "
-            f"`edgecl export tensorrt --output {export.path}`"
-        ) from error
-    if hashlib.sha256(plan).hexdigest() != export.body["engine_sha256"]:
-        raise RequestError(
-            f"the engine {export.path / COMPILED_NAME} was changed; run `edgecl export tensorrt "
-            f"--output {export.path}`"
-        )
-    return Compiled.from_json(plan, export.body["tensorrt"])
-
-
-def _about_compiled(compiled: Compiled, home: Home) -> dict[str, Any]:
-    """Return what a manifest says of a TensorRT engine, if it is of the home's model."""
-    if compiled.key.model_sha256 != home.manifest.engine_sha256:
-        raise RequestError(
-            "the TensorRT engine was built from another model than the home has now; run "
-            "`edgecl export tensorrt --output DIR`"
-        )
-    precision = compiled.key.precision
-    return {"kind": TENSORRT, "precision": precision, TENSORRT: compiled.as_json()}
-
-
-def _options(about: dict[str, Any], compiled: Compiled | None) -> dict[str, Any]:
-    """Return what the register notes of an export, enough to write it anew without a GPU."""
-    options = {"precision": about["precision"]}
-    if compiled is not None:
-        options |= {
-            TENSORRT: about[TENSORRT],
-            "engine_sha256": hashlib.sha256(compiled.plan).hexdigest(),
-        }
-    return options
-
-
 def public_id(home: Home) -> str:
     """Return what stands for a home outside of it; says nothing of its key."""
     return hmac.new(home.key, b"public id of this home", hashlib.sha256).hexdigest()[:32]
@@ -209,12 +162,8 @@ def _head(scorer: Scorer, classes: Sequence[int]) -> bytes:
     return save_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
 
 
-def check_place(home: Home, store: Store, place: Path) -> int | None:
-    """Check that a bundle can be written here; returns the uid of the export that it replaces.
-
-    Raises:
-        RequestError: Something else is there.
-    """
+def _check_place(home: Home, store: Store, place: Path) -> int | None:
+    """Check that a bundle can be written here; returns the uid of the export that it replaces."""
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return None
     try:

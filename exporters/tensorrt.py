@@ -10,24 +10,29 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecl.errors import (
+    IntegrityError,
     MissingPackageError,
     ParityError,
     ProviderError,
     RequestError,
     UsageError,
 )
+from edgecl.home import ENGINE_FOLDER, Home
+from edgecl.replay.exports import Export
+from edgecl.runtime.bundle import TENSORRT, compiled_name
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.cuda import device_memory
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.engines.tensorrt import (
     ANY_RECENT_GPU,
+    FLAVOURS,
     Compiled,
     EngineKey,
     TensorrtEngine,
@@ -45,33 +50,50 @@ MIN_COSINE_FP16 = 0.9995
 _MOST_FAULTS = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an engine is built for; kept in the register of exports, so that it can be built anew.
+
+    Args:
+        flavour: `full`, built on the GPU that it is for; `rtx`, for any RTX GPU from Ampere on and
+            built without one.
+        precision: Of the weights in the ONNX file, `fp32` or `fp16`.
+        max_batch: Most pictures that run together.
+        workspace_mb: GPU memory that layers may use beside weights and activations, MiB.
+        version_compatible: Let newer versions of the library run it; needs its lean runtime.
+        hardware_compatible: Let every GPU from Ampere on run it, more slowly; not on a Jetson.
+
+    Raises:
+        UsageError: An unknown word.
+    """
+
+    flavour: str = "full"
+    precision: str = "fp32"
+    max_batch: int = 8
+    workspace_mb: int = 1024
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("flavour", FLAVOURS), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise UsageError(f"{name} {value!r} is unknown; expected {' or '.join(known)}")
+
+
 def compile_model(
     model: bytes,
+    settings: Settings,
     *,
-    reference: bytes | None = None,
-    flavour: str = "full",
-    precision: str = "fp32",
-    max_batch: int = 8,
-    workspace_mb: int = 1024,
     timing_cache: Path | None = None,
-    version_compatible: bool = False,
-    hardware_compatible: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Compiled:
     """Build an engine for this machine and compare it with its ONNX file.
 
     Args:
-        model: Content of the ONNX file that is built.
-        reference: The fp32 file that it was made from, and that stands beside the engine in a
-            bundle; None for the same file. Its hash goes into the key.
-        flavour: `full`, built on the GPU that it is for; `rtx`, for any RTX GPU from Ampere on and
-            built without one.
-        precision: Of the weights in the file, `fp32` or `fp16`.
-        max_batch: Most pictures that run together.
-        workspace_mb: GPU memory that layers may use beside weights and activations, MiB.
+        model: Content of the ONNX file, its hash checked before.
+        settings: What for.
         timing_cache: File of timings that later builds reuse; made if missing; only for `full`.
-        version_compatible: Let newer versions of the library run it; needs its lean runtime.
-        hardware_compatible: Let every GPU from Ampere on run it, more slowly; not on a Jetson.
         tell: Told how far the build is.
 
     Returns:
@@ -84,40 +106,65 @@ def compile_model(
         RequestError: The library cannot build the file; names the nodes.
         ParityError: Features differ by more than 1e-4 (fp32), or a cosine is below 0.9995 (fp16).
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r} is unknown; expected {' or '.join(PRECISIONS)}")
-    trt = import_tensorrt(flavour)
-    is_rtx = flavour == "rtx"
-    device = ANY_RECENT_GPU if is_rtx or hardware_compatible else str(gpu_here())
+    trt = import_tensorrt(settings.flavour)
+    is_rtx = settings.flavour == "rtx"
+    is_wide = is_rtx or settings.hardware_compatible
+    device = ANY_RECENT_GPU if is_wide else str(gpu_here())
     plan = build_engine(
         trt,
         model,
-        max_batch=max_batch,
-        workspace_mb=workspace_mb,
+        max_batch=settings.max_batch,
+        workspace_mb=settings.workspace_mb,
         # RTX times kernels when it first runs, and would ask for a GPU here.
         timing_cache=None if is_rtx else timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible and not is_rtx,
+        version_compatible=settings.version_compatible,
+        hardware_compatible=settings.hardware_compatible and not is_rtx,
         tell=tell,
     )
-    reference = model if reference is None else reference
     key = EngineKey(
-        model_sha256=hashlib.sha256(reference).hexdigest(),
-        flavour=flavour,
-        version=f"{trt.__version__}{'+' if version_compatible else ''}",
+        model_sha256=hashlib.sha256(model).hexdigest(),
+        flavour=settings.flavour,
+        version=f"{trt.__version__}{'+' if settings.version_compatible else ''}",
         device=device,
-        precision=precision,
+        precision=settings.precision,
     )
-    compiled = Compiled(plan, key)
+    compiled = Compiled(plan, key, asdict(settings))
     try:
         gpu_here()
         memory = device_memory()
     except (ProviderError, MissingPackageError):
         return compiled
     engine = TensorrtEngine(trt, compiled, memory)
-    parity = compare_engines(OnnxEngine(reference, provider="cpu"), engine)
-    check_parity(parity, precision)
+    parity = compare_engines(OnnxEngine(model, provider="cpu"), engine)
+    check_parity(parity, settings.precision)
     return replace(compiled, parity=parity.as_json())
+
+
+def timing_cache_of(home: Home) -> Path:
+    """Return the file in which a home keeps kernel timings; it holds nothing that was learned."""
+    return home.path / ENGINE_FOLDER / ".timing.cache"
+
+
+def build_again(export: Export, timing_cache: Path) -> Callable[[bytes], Compiled] | None:
+    """Return what builds the TensorRT engine of an export anew, or None if it has none.
+
+    An engine that lies in the export's folder is taken as it is, also where the library is missing:
+    it holds nothing that was learned, and the home's register says what it must be.
+    """
+    if export.kind != TENSORRT:
+        return None
+    noted = export.body[TENSORRT]
+
+    def build(model: bytes) -> Compiled:
+        if noted["key"]["model_sha256"] == hashlib.sha256(model).hexdigest():
+            for path in export.path.glob("*.engine"):
+                try:
+                    return Compiled.from_json(path.read_bytes(), noted)
+                except (IntegrityError, OSError):
+                    continue  # changed or gone: built anew
+        return compile_model(model, Settings(**noted["settings"]), timing_cache=timing_cache)
+
+    return build
 
 
 def build_engine(
@@ -136,11 +183,11 @@ def build_engine(
     Args:
         trt: The library, `tensorrt` or `tensorrt_rtx`.
         model: Content of an ONNX file whose only dynamic dimension is the batch.
-        max_batch: See `compile_model`, as the other arguments.
-        workspace_mb: MiB.
-        timing_cache: A file.
-        version_compatible: Needs a library that can.
-        hardware_compatible: Needs a library that can.
+        max_batch: See `Settings`.
+        workspace_mb: See `Settings`.
+        timing_cache: See `compile_model`.
+        version_compatible: See `Settings`.
+        hardware_compatible: See `Settings`.
         tell: Told how far it is.
 
     Returns:
@@ -218,12 +265,10 @@ def profile_shapes(network: Any, max_batch: int) -> dict[str, tuple[tuple[int, .
 
 def trtexec_line(
     key: EngineKey,
+    settings: Settings,
     model_name: str,
-    engine_name: str,
     *,
     image_size: int,
-    max_batch: int,
-    workspace_mb: int,
     input_name: str = "pixels",
 ) -> str:
     """Return the command of the library's own tool that builds the same engine."""
@@ -231,11 +276,11 @@ def trtexec_line(
     words = [
         "tensorrt_rtx" if key.flavour == "rtx" else "trtexec",
         f"--onnx={model_name}",
-        f"--saveEngine={engine_name}",
+        f"--saveEngine={compiled_name(model_name)}",
         f"--minShapes={shape.format(1)}",
         f"--optShapes={shape.format(1)}",
-        f"--maxShapes={shape.format(max_batch)}",
-        f"--memPoolSize=workspace:{workspace_mb}",
+        f"--maxShapes={shape.format(settings.max_batch)}",
+        f"--memPoolSize=workspace:{settings.workspace_mb}",
         "--noTF32",
     ]
     if key.flavour == "full":

@@ -32,7 +32,6 @@ from .scoring import Scorer, load_scorer
 
 BUNDLE_SCHEMA = 1
 HEAD_NAME = "head.safetensors"
-COMPILED_NAME = "backbone.engine"
 ONNX, TENSORRT = "onnx", "tensorrt"
 _EXPORT_ANEW = "write the bundle anew with `edgecl export onnx --output`"
 
@@ -61,6 +60,11 @@ class Bundle:
 def adapter_name(i: int) -> str:
     """Return the file name of the i-th adapter, counted from 1."""
     return f"adapter-{i}.safetensors"
+
+
+def compiled_name(model_name: str) -> str:
+    """Return the file name of a TensorRT engine beside the name of its ONNX file."""
+    return Path(model_name).stem + ".engine"
 
 
 def holds_learned(name: str) -> bool:
@@ -131,7 +135,7 @@ def open_bundle(folder: Path) -> Bundle:
             model=files[manifest.engine],
             adapters=tuple(load_arrays(files[adapter_name(i)]) for i in adapters),
             scorer=load_scorer(load_arrays(files[HEAD_NAME]), labels),
-            compiled=_compiled(values, files),
+            compiled=_compiled(values, manifest, files),
         )
     except (KeyError, TypeError, SafetensorError) as error:
         raise IntegrityError(
@@ -139,11 +143,13 @@ def open_bundle(folder: Path) -> Bundle:
         ) from error
 
 
-def _compiled(values: dict[str, Any], files: dict[str, bytes]) -> Compiled | None:
+def _compiled(
+    values: dict[str, Any], manifest: Manifest, files: dict[str, bytes]
+) -> Compiled | None:
     """Return the TensorRT engine of a bundle; only a listed file can be one."""
     if values["kind"] != TENSORRT:
         return None
-    return Compiled.from_json(files[COMPILED_NAME], values["tensorrt"])
+    return Compiled.from_json(files[compiled_name(manifest.engine)], values["tensorrt"])
 
 
 def _checked_files(folder: Path, digests: dict[str, str]) -> dict[str, bytes]:

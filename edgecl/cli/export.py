@@ -111,48 +111,42 @@ def tensorrt(
     json: JsonOption = False,
 ) -> None:
     """Build the backbone for a GPU and write it into a bundle, beside the ONNX file."""
-    from edgecl.exporters.bundle import check_place, export_bundle
-    from edgecl.exporters.tensorrt import compile_model, trtexec_line
-    from edgecl.home import ENGINE_FOLDER, Home
+    from edgecl.errors import UsageError
+    from edgecl.exporters.bundle import PRECISION, export_bundle
+    from edgecl.exporters.tensorrt import Settings, compile_model, timing_cache_of, trtexec_line
+    from edgecl.home import Home
     from edgecl.learner import served
-    from edgecl.runtime.bundle import COMPILED_NAME
-    from edgecl.runtime.manifest import checked_engine
+    from edgecl.runtime.engines.tensorrt import EngineKey
     from edgecl.unlearning.request import writing
 
+    settings = Settings(
+        flavour, precision, max_batch, workspace_mb, version_compatible, hardware_compatible
+    )
+    if precision != PRECISION:
+        raise UsageError(f"precision {precision} is not in a bundle yet; use {PRECISION}")
     device = Home(home)
-    with writing(device) as store:  # what cannot be written is told before the build
-        check_place(device, store, output.resolve())
-        with store.snapshot():
-            served(device, store)
-    with working("building the engine") as tell:  # minutes on a Jetson, in which others may learn
-        compiled = compile_model(
-            checked_engine(device.path / ENGINE_FOLDER, device.manifest),
-            flavour=flavour,
-            precision=precision,
-            max_batch=max_batch,
-            workspace_mb=workspace_mb,
-            timing_cache=device.path / ENGINE_FOLDER / "timing.cache",
-            version_compatible=version_compatible,
-            hardware_compatible=hardware_compatible,
-            tell=tell,
-        )
     with writing(device) as store:
         with store.snapshot():
             scorer, adapters = served(device, store)
-        done = export_bundle(device, store, scorer, adapters, output, compiled=compiled)
+        with working("building the engine") as tell:  # minutes on a Jetson
+            done = export_bundle(
+                device, store, scorer, adapters, output,
+                build=lambda model: compile_model(
+                    model, settings, timing_cache=timing_cache_of(device), tell=tell
+                ),
+            )  # fmt: skip
+    built = done.export.body["tensorrt"]
     line = trtexec_line(
-        compiled.key,
-        device.manifest.engine,
-        COMPILED_NAME,
-        image_size=device.manifest.preprocessing.image_size,
-        max_batch=max_batch,
-        workspace_mb=workspace_mb,
+        EngineKey(**built["key"]),
+        settings,
+        done.manifest.engine,
+        image_size=done.manifest.preprocessing.image_size,
     )
     result = _as_json(done) | {
         "precision": precision,
-        "library": compiled.key.version,
-        "device": compiled.key.device,
-        "parity": compiled.parity,
+        "library": built["key"]["version"],
+        "device": built["key"]["device"],
+        "parity": built["parity"],
         "classes": len(done.export.classes),
         "adapters": list(done.export.adapters),
         "trtexec": line,
@@ -165,7 +159,8 @@ def tensorrt(
 
 def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.errors import RequestError
-    from edgecl.exporters.bundle import export_bundle, kept_engine
+    from edgecl.exporters.bundle import export_bundle
+    from edgecl.exporters.tensorrt import build_again, timing_cache_of
     from edgecl.home import Home
     from edgecl.learner import served
     from edgecl.replay.exports import STALE, exports_of, finish_exports, is_reachable
@@ -184,10 +179,8 @@ def _rebuild_stale(home: Path, json: bool) -> None:
             why = "it is not there any more"
             if is_reachable(export):
                 try:
-                    kept = kept_engine(export)
-                    done = export_bundle(
-                        device, store, scorer, adapters, export.path, compiled=kept
-                    )
+                    build = build_again(export, timing_cache_of(device))
+                    done = export_bundle(device, store, scorer, adapters, export.path, build=build)
                     rebuilt.append(done)
                     continue
                 except (RequestError, OSError) as error:  # one folder must not keep the others

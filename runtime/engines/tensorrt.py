@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import hashlib
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -53,44 +54,54 @@ class EngineKey:
     device: str
     precision: str
 
-    def as_json(self) -> dict[str, str]:
-        """Return JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """An engine file and its key.
+    """An engine file and what is known of it.
 
     Args:
         plan: Content of the file.
         key: What it was built from and for.
+        settings: How it was built, JSON values.
         parity: Differences to its ONNX file; empty if no GPU could run it when it was built.
     """
 
     plan: bytes
     key: EngineKey
+    settings: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return key and parity, JSON values; the hash of the file stands with the others."""
-        return self.key.as_json() | {"parity": self.parity}
+        """Return JSON values; of the file its hash."""
+        return {
+            "key": asdict(self.key),
+            "settings": self.settings,
+            "parity": self.parity,
+            "sha256": hashlib.sha256(self.plan).hexdigest(),
+        }
 
     @classmethod
     def from_json(cls, plan: bytes, values: Any) -> Compiled:
         """Put a file and what `as_json` returned together.
 
         Raises:
-            IntegrityError: Incomplete.
+            IntegrityError: Incomplete, or of another file.
         """
         try:
+            key = EngineKey(
+                **{part.name: str(values["key"][part.name]) for part in fields(EngineKey)}
+            )
+            settings = {str(name): value for name, value in values["settings"].items()}
             parity = {str(name): float(value) for name, value in values["parity"].items()}
-            key = {part.name: str(values[part.name]) for part in fields(EngineKey)}
+            found = cls(plan, key, settings, parity)
+            is_same = found.as_json()["sha256"] == values["sha256"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityError(
                 f"what is noted of a TensorRT engine is incomplete ({error!r}); {_BUILD_ANEW}"
             ) from error
-        return cls(plan, EngineKey(**key), parity)
+        if not is_same:
+            raise IntegrityError(f"the TensorRT engine was changed; {_BUILD_ANEW}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)

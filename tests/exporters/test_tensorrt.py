@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fake_gpu import VERSIONS, FakeTensorrt, names_of
 from onnx import TensorProto, helper, numpy_helper
 
 import build
+import edgecl.exporters.tensorrt as module
 from edgecl.backbones import load_backbone
 from edgecl.errors import (
     IntegrityError,
@@ -27,15 +29,18 @@ from edgecl.errors import (
     RequestError,
     UsageError,
 )
-from edgecl.exporters.bundle import export_bundle, kept_engine
+from edgecl.exporters.bundle import export_bundle
 from edgecl.exporters.onnx import export_backbone
 from edgecl.exporters.parity import Parity
 from edgecl.exporters.tensorrt import (
+    Settings,
+    build_again,
     build_engine,
     check_parity,
     compare_engines,
     compile_model,
     profile_shapes,
+    timing_cache_of,
     trtexec_line,
 )
 from edgecl.home import Home
@@ -46,6 +51,7 @@ from edgecl.runtime.bundle import open_bundle, read_manifest
 from edgecl.runtime.engines.cuda import device_memory
 from edgecl.runtime.engines.onnx import OnnxEngine, has_cuda_driver
 from edgecl.runtime.engines.tensorrt import (
+    Compiled,
     EngineKey,
     TensorrtEngine,
     gpu_here,
@@ -80,7 +86,9 @@ def used_names() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Attribute):
                 continue
-            words = ast.unparse(node).split(".")
+            words = re.findall(r"\w+", ast.unparse(node).split("(")[0]) or [
+                ""
+            ]  # `a.b().c` is `a.b`
             if words[0] == "trt":
                 yield words[1], ".".join(words[2:])
             elif words[0] == "self" and words[1] in VARIABLES and len(words) == 3:
@@ -92,7 +100,7 @@ def used_names() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_name_of_the_library_exists_in_each_version(version: str) -> None:
     names = names_of(version) | {"__version__": set()}
-    found = set(used_names())
+    found = {(kind, member) for kind, member in used_names() if member != "__init__"}
     assert len(found) > 40
     missing = [
         f"{kind}.{member}"
@@ -270,9 +278,8 @@ def test_the_line_for_the_librarys_own_tool(
     flavour: str, version: str, device: str, words: list[str]
 ) -> None:
     key = EngineKey("0" * 64, flavour, version, device, "fp32")
-    line = trtexec_line(
-        key, "a.onnx", "a.engine", image_size=64, max_batch=6, workspace_mb=3
-    ).split()
+    settings = Settings(flavour, max_batch=6, workspace_mb=3)
+    line = trtexec_line(key, settings, "a.onnx", image_size=64).split()
     always = {"--onnx=a.onnx", "--saveEngine=a.engine", "--noTF32",
               "--minShapes=pixels:1x3x64x64", "--optShapes=pixels:1x3x64x64",
               "--maxShapes=pixels:6x3x64x64", "--memPoolSize=workspace:3"}  # fmt: skip
@@ -410,22 +417,21 @@ def test_what_is_no_model_is_refused(rtx: Any) -> None:
 
 
 def test_an_engine_knows_what_it_was_built_from(rtx: Any) -> None:
-    model, source = small_model(), small_model(mixed=True)
+    model = small_model()
     if has_cuda_driver():
         pytest.skip("there is a GPU, on which this model would be compared with a backbone")
-    found = compile_model(model, flavour="rtx")
+    found = compile_model(model, Settings("rtx"))
     digest = hashlib.sha256(model).hexdigest()
     assert found.key == EngineKey(digest, "rtx", rtx.__version__, "sm_80+", "fp32")
     assert found.parity == {}
-    other = compile_model(model, reference=source, flavour="rtx", precision="fp16").key
-    assert (other.model_sha256, other.precision) == (hashlib.sha256(source).hexdigest(), "fp16")
+    assert found.settings == asdict(Settings("rtx"))
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="expected fp32 or fp16"):
-        compile_model(b"", precision="int4")
+        Settings(precision="int4")
     with pytest.raises(UsageError, match="expected full or rtx"):
-        compile_model(b"", flavour="lean")
+        Settings(flavour="lean")
 
 
 # The command
@@ -462,7 +468,7 @@ def test_the_command_writes_a_bundle_with_model_and_engine(
     assert found is not None
     assert found.plan == (bundle / "backbone.engine").read_bytes()
     assert found.key.model_sha256 == Home(home).manifest.engine_sha256
-    assert not (home / "engine" / "timing.cache").exists()
+    assert not timing_cache_of(Home(home)).exists()
 
 
 def test_its_onnx_file_predicts_as_the_home(
@@ -492,12 +498,9 @@ def test_a_stale_bundle_is_written_anew_with_the_engine_that_it_had(
 ) -> None:
     home, bundle = tmp_path / "home", tmp_path / "bundle"
     shutil.copytree(exported[0], home)
-    plan = (exported[1] / "backbone.engine").read_bytes()
-    with Home(home).lock(), open_store(Home(home)) as store:
-        with store.snapshot():
-            scorer, adapters = served(Home(home), store)
-        compiled = open_bundle(exported[1]).compiled
-        export_bundle(Home(home), store, scorer, adapters, bundle, compiled=compiled)
+    kept = open_bundle(exported[1]).compiled
+    assert kept is not None
+    write(Home(home), bundle, lambda model: kept)
     build.run_edgecl("forget", "class", "washer", "--home", home, "--json")
     assert sorted(p.name for p in bundle.iterdir()) == [
         "backbone.engine", "backbone.onnx", "manifest.json"
@@ -507,42 +510,66 @@ def test_a_stale_bundle_is_written_anew_with_the_engine_that_it_had(
     again = build.last_json(build.run_edgecl("export", "--rebuild-stale", "--home", home, "--json"))
     assert str(bundle) in [entry["path"] for entry in again["rebuilt"]]
     found = open_bundle(bundle)
-    assert found.compiled is not None
-    assert found.compiled.plan == plan
+    assert found.compiled == kept
     assert "washer" not in found.scorer.labels
 
 
-def test_an_engine_that_was_changed_is_not_taken_over(
+def write(home: Home, folder: Path, make: Callable[[bytes], Compiled]) -> None:
+    with home.lock(), open_store(home) as store:
+        with store.snapshot():
+            scorer, adapters = served(home, store)
+        export_bundle(home, store, scorer, adapters, folder, build=make)
+
+
+@pytest.mark.parametrize("change", ["bytes", "gone", "model"])
+def test_an_engine_that_does_not_fit_is_built_anew(
+    change: str, exported: tuple[Path, Path, dict[str, Any]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder, model = tmp_path / "bundle", (exported[1] / "backbone.onnx").read_bytes()
+    shutil.copytree(exported[1], folder)
+    with open_store(Home(exported[0])) as store:
+        export = replace(exports_of(store)[0], path=folder)
+    asked: list[Settings] = []
+
+    def compile_again(model: bytes, settings: Settings, **_: Any) -> Any:
+        asked.append(settings)
+        return "new"
+
+    monkeypatch.setattr(module, "compile_model", compile_again)
+    make = build_again(export, tmp_path / "cache")
+    assert make is not None
+    assert make(model) == open_bundle(exported[1]).compiled
+    assert asked == []
+    if change == "model":
+        model += b"x"
+    elif change == "bytes":
+        (folder / "backbone.engine").write_bytes(b"other")
+    else:
+        (folder / "backbone.engine").unlink()
+    assert make(model) == "new"
+    assert asked == [Settings("rtx", max_batch=4)]
+    assert build_again(replace(export, kind="onnx"), tmp_path / "cache") is None
+
+
+def test_an_engine_file_that_was_changed_or_is_not_listed_is_refused(
     exported: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(exported[1], folder)
-    with open_store(Home(exported[0])) as store:
-        (export,) = exports_of(store)
-    compiled = kept_engine(replace(export, path=folder))
-    assert compiled is not None
-    assert compiled.plan == (folder / "backbone.engine").read_bytes()
+    (folder / "backbone.engine").rename(folder / "other.engine")
+    with pytest.raises(IntegrityError, match=r"other\.engine is not listed"):
+        Predictor(folder)
+    (folder / "other.engine").unlink()
     (folder / "backbone.engine").write_bytes(b"other")
-    with pytest.raises(RequestError, match="was changed"):
-        kept_engine(replace(export, path=folder))
-    (folder / "backbone.engine").unlink()
-    with pytest.raises(RequestError, match="cannot be read"):
-        kept_engine(replace(export, path=folder))
+    with pytest.raises(IntegrityError, match="was changed"):
+        Predictor(folder)
 
 
-def test_an_engine_of_another_model_is_not_put_into_a_bundle(
-    exported: tuple[Path, Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    home = Home(exported[0])
-    compiled = open_bundle(exported[1]).compiled
-    assert compiled is not None
-    other = replace(compiled, key=replace(compiled.key, model_sha256="0" * 64))
-    with home.lock(), open_store(home) as store:
-        with store.snapshot():
-            scorer, adapters = served(home, store)
-        with pytest.raises(RequestError, match="built from another model"):
-            export_bundle(home, store, scorer, adapters, tmp_path / "b", compiled=other)
-    assert not (tmp_path / "b").exists()
+def test_a_precision_that_no_bundle_has_is_refused(taught_home: Path, tmp_path: Path) -> None:
+    words = ("export", "tensorrt", "--output", tmp_path / "b", "--home", taught_home)
+    done = build.run_edgecl(*words, "--precision", "int4")
+    assert (done.returncode, "expected fp32 or fp16" in done.stderr) == (2, True)
 
 
 def test_a_missing_library_is_told_with_its_extra(taught_home: Path, tmp_path: Path) -> None:
@@ -578,7 +605,7 @@ def test_an_engine_on_a_gpu_equals_onnx(gpu: str, flavour: str, adapted_home: Pa
     except MissingPackageError as error:
         pytest.skip(str(error))
     model = model_of(adapted_home)
-    compiled = compile_model(model, flavour=flavour, max_batch=4)
+    compiled = compile_model(model, Settings(flavour, max_batch=4))
     assert compiled.parity["max_abs"] <= 1e-4
     ours = TensorrtEngine(trt, compiled, device_memory())
     theirs = OnnxEngine(model, provider="cpu")
@@ -603,7 +630,6 @@ def test_half_precision_on_a_gpu_is_close_to_onnx(
         import_tensorrt(flavour)
     except MissingPackageError as error:
         pytest.skip(str(error))
-    model = model_of(adapted_home)
-    half = as_half(model)
-    compiled = compile_model(half, reference=model, flavour=flavour, precision="fp16")
+    half = as_half(model_of(adapted_home))
+    compiled = compile_model(half, Settings(flavour, precision="fp16"))
     assert compiled.parity["cosine"] >= 0.9995

@@ -263,13 +263,13 @@ def test_an_engine_with_another_key_is_never_handed_to_the_library(
 
 
 def test_what_is_noted_of_an_engine_is_read_back_or_refused() -> None:
-    whole = Compiled(b"plan", KEY, {"max_abs": 1e-6})
+    whole = Compiled(b"plan", KEY, {"max_batch": 4}, {"max_abs": 1e-6})
     assert Compiled.from_json(b"plan", whole.as_json()) == whole
-    for name in whole.as_json():
-        values = {key: value for key, value in whole.as_json().items() if key != name}
-        with pytest.raises(IntegrityError, match="incomplete"):
-            Compiled.from_json(b"plan", values)
-    for values in (None, 3, {**whole.as_json(), "parity": 3}):
+    with pytest.raises(IntegrityError, match="was changed"):
+        Compiled.from_json(b"other", whole.as_json())
+    broken = [{k: v for k, v in whole.as_json().items() if k != name} for name in whole.as_json()]
+    broken += [whole.as_json() | {"parity": 3}, whole.as_json() | {"key": {}}]
+    for values in (None, 3, *broken):
         with pytest.raises(IntegrityError, match="incomplete"):
             Compiled.from_json(b"plan", values)
 
