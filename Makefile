@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= cpu,torch,demo,dev
+EXTRAS ?= cpu,torch,demo,dev,tensorrt-rtx
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test types format clean
+.PHONY: demo test types format jetson clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,14 @@ types: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# On a Jetson with JetPack 7 (docs/jetson.md). TensorRT and OpenCV are the system's, so a venv that
+# sees them; neither torch nor an OpenCV wheel is installed.
+jetson:
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	$(BIN)/pip install --no-cache-dir --quiet -e '.[cpu]' 'cuda-bindings>=12.6.1'
+	$(BIN)/python -c 'import tensorrt; print("TensorRT", tensorrt.__version__)'
+	$(BIN)/edgecl doctor
 
 clean:
 	rm -rf $(VENV) .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache

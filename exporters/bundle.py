@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,19 @@ from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.runtime.bundle import (
     BUNDLE_SCHEMA,
     HEAD_NAME,
+    ONNX,
+    TENSORRT,
     adapter_name,
+    compiled_name,
     holds_learned,
     manifest_text,
     open_bundle,
     read_manifest,
 )
+from edgecl.runtime.engines.tensorrt import Compiled
 from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, checked_engine, flush
 from edgecl.runtime.scoring import Scorer
 
-KIND = "onnx"
 PRECISION = "fp32"
 
 
@@ -66,7 +69,13 @@ class Exported:
 
 
 def export_bundle(
-    home: Home, store: Store, scorer: Scorer, adapters: Sequence[Adapter], output: Path
+    home: Home,
+    store: Store,
+    scorer: Scorer,
+    adapters: Sequence[Adapter],
+    output: Path,
+    *,
+    build: Callable[[bytes], Compiled] | None = None,
 ) -> Exported:
     """Write a bundle into a folder, whole or not at all, and note it in the registry.
 
@@ -76,6 +85,7 @@ def export_bundle(
         scorer: What predicts; at least one class.
         adapters: What makes its features, as `learner.served` gives them.
         output: A new or empty folder, or one that holds a bundle of this home, which is replaced.
+        build: Builds a TensorRT engine, to put beside the ONNX file, from its content.
 
     Raises:
         RequestError: Something else is there.
@@ -90,13 +100,16 @@ def export_bundle(
     sources = [task.uid for task in task_adapters(store)] if adapters else []
     files = {home.manifest.engine: engine, HEAD_NAME: _head(scorer, classes)}
     files |= {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
-    values: dict[str, Any] = {
+    about: dict[str, Any] = {"kind": ONNX, "precision": PRECISION}
+    if build is not None:
+        built = build(engine)
+        files[compiled_name(home.manifest.engine)] = built.plan
+        about |= {"kind": TENSORRT, TENSORRT: built.as_json()}
+    values: dict[str, Any] = about | {
         "bundle": BUNDLE_SCHEMA,
         "home": public_id(home),
         "created": time.time(),
         "edgecl": edgecl.__version__,
-        "kind": KIND,
-        "precision": PRECISION,
         "feature_map": store.feature_map,
         "classes": [
             {"uid": uid, "name": name} for uid, name in zip(classes, scorer.labels, strict=True)
@@ -110,12 +123,12 @@ def export_bundle(
     with store.transaction(changes_head=False):
         uid = add_export(
             store,
-            kind=KIND,
+            kind=about["kind"],
             path=place,
             feature_map=store.feature_map,
             classes=classes,
             adapters=sources,
-            body={"precision": PRECISION, "replaces": replaces},
+            body=about | {"replaces": replaces},
         )
         text = manifest_text(values | {"version": uid})
         set_digest(store, uid, json.loads(text)["digest"])

@@ -3,6 +3,7 @@
     backbone.onnx            the frozen backbone, as in the home (its name stands in the manifest)
     head.safetensors         arrays of the scorer, and the uids of its classes
     adapter-1.safetensors    arrays of the adapters whose features the scorer wants, if any
+    backbone.engine          in a bundle of kind `tensorrt`: the backbone built for one kind of GPU
     manifest.json            what it is, names of the classes, SHA-256 of every other file
 
 The manifest is written in one form only and ends in a hash of itself, so one changed byte of any
@@ -25,11 +26,13 @@ from safetensors.numpy import load as load_arrays
 from edgecl.errors import IntegrityError, RequestError
 
 from .adapters import Adapter
+from .engines.tensorrt import Compiled
 from .manifest import MANIFEST_NAME, Manifest
 from .scoring import Scorer, load_scorer
 
 BUNDLE_SCHEMA = 1
 HEAD_NAME = "head.safetensors"
+ONNX, TENSORRT = "onnx", "tensorrt"
 _EXPORT_ANEW = "write the bundle anew with `edgecl export onnx --output`"
 
 
@@ -43,6 +46,7 @@ class Bundle:
         model: Content of the engine file.
         adapters: What the engine is fed with, one a feature map; empty for the plain backbone.
         scorer: What was learned.
+        compiled: A TensorRT engine of the same model; None in a bundle of another kind.
     """
 
     values: dict[str, Any]
@@ -50,11 +54,17 @@ class Bundle:
     model: bytes
     adapters: tuple[Adapter, ...]
     scorer: Scorer
+    compiled: Compiled | None = None
 
 
 def adapter_name(i: int) -> str:
     """Return the file name of the i-th adapter, counted from 1."""
     return f"adapter-{i}.safetensors"
+
+
+def compiled_name(model_name: str) -> str:
+    """Return the file name of a TensorRT engine beside the name of its ONNX file."""
+    return Path(model_name).stem + ".engine"
 
 
 def holds_learned(name: str) -> bool:
@@ -125,11 +135,21 @@ def open_bundle(folder: Path) -> Bundle:
             model=files[manifest.engine],
             adapters=tuple(load_arrays(files[adapter_name(i)]) for i in adapters),
             scorer=load_scorer(load_arrays(files[HEAD_NAME]), labels),
+            compiled=_compiled(values, manifest, files),
         )
     except (KeyError, TypeError, SafetensorError) as error:
         raise IntegrityError(
             f"the bundle {folder} is incomplete ({error!r}); {_EXPORT_ANEW}"
         ) from error
+
+
+def _compiled(
+    values: dict[str, Any], manifest: Manifest, files: dict[str, bytes]
+) -> Compiled | None:
+    """Return the TensorRT engine of a bundle; only a listed file can be one."""
+    if values["kind"] != TENSORRT:
+        return None
+    return Compiled.from_json(files[compiled_name(manifest.engine)], values["tensorrt"])
 
 
 def _checked_files(folder: Path, digests: dict[str, str]) -> dict[str, bytes]:

@@ -7,12 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecl.errors import DecodeError, NothingLearnedError, SourceError
+from edgecl.errors import (
+    DecodeError,
+    IntegrityError,
+    MissingPackageError,
+    NothingLearnedError,
+    ProviderError,
+    SourceError,
+)
 from edgecl.types import Float32, Frame, Pixels, Prediction
 
-from .bundle import open_bundle
+from .bundle import Bundle, open_bundle
 from .engines.base import Engine
 from .engines.onnx import OnnxEngine
+from .engines.tensorrt import TensorrtEngine, open_tensorrt
 from .preprocess import Preprocessing, decode, picture_of
 from .scoring import Scorer
 
@@ -22,14 +30,16 @@ class Predictor:
 
     Args:
         bundle: Folder that `edgecl export` wrote; no home is needed.
-        provider: `auto`, `cuda`, `tensorrt` or `cpu`; what is named must really be in use.
+        provider: `auto`, `cuda`, `tensorrt` or `cpu`; what is named must really be in use. In a
+            bundle of kind `tensorrt`, `auto` and `tensorrt` are the engine in it.
         threads: CPU threads of the engine.
         allow_fallback: Use the CPU when the named provider fails.
         max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
         RequestError: There is no bundle.
-        IntegrityError: A file of it was changed, or it was revoked.
+        IntegrityError: A file of it was changed, it was revoked, or its TensorRT engine was built
+            for another model, library or GPU.
         ProviderError: The named provider is not in use.
     """
 
@@ -48,9 +58,7 @@ class Predictor:
         max_pixels: int = 50_000_000,
     ) -> None:
         found = open_bundle(Path(bundle))
-        engine = OnnxEngine(
-            found.model, provider=provider, threads=threads, allow_fallback=allow_fallback
-        )
+        engine = _engine(found, provider, threads, allow_fallback)
         self.engine = engine.with_adapters(*found.adapters) if found.adapters else engine
         self.preprocessing = found.manifest.preprocessing
         self.scorer = found.scorer
@@ -111,6 +119,22 @@ class Predictor:
     ) -> list[Prediction]:
         """Predict features (N, D) whose pictures are called `names`."""
         return predictions(self.scorer, names, features, top=top)
+
+
+def _engine(
+    found: Bundle, provider: str, threads: int, allow_fallback: bool
+) -> OnnxEngine | TensorrtEngine:
+    """Load what a bundle runs on."""
+    if found.compiled is not None and provider in ("auto", "tensorrt"):
+        try:
+            return open_tensorrt(found.compiled, found.manifest.engine_sha256)
+        except (IntegrityError, MissingPackageError, ProviderError):
+            if not allow_fallback:
+                raise
+            provider = "cpu"
+    return OnnxEngine(
+        found.model, provider=provider, threads=threads, allow_fallback=allow_fallback
+    )
 
 
 def predictions(

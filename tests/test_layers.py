@@ -32,7 +32,10 @@ LAYERS = (
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 TORCH_PARTS = {"backbones", "adapters", "heads", "consolidation", "unlearning", "exporters"}
 # Each of these is imported in one file only.
-ONE_FILE = ("onnxruntime", "cv2", "tensorrt", "fastapi", "onnx")
+ONE_FILE = (
+    "onnxruntime", "cv2", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings",
+    "cuda", "fastapi", "onnx",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

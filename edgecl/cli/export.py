@@ -47,8 +47,8 @@ def export(
         _rebuild_stale(home, json)
     else:
         raise UsageError(
-            "nothing to do; expected `edgecl export onnx --output DIR` or "
-            "`edgecl export --rebuild-stale`"
+            "nothing to do; expected `edgecl export onnx --output DIR`, `edgecl export "
+            "tensorrt --output DIR` or `edgecl export --rebuild-stale`"
         )
 
 
@@ -84,9 +84,83 @@ def onnx(
         print_values("exported", result)
 
 
+@export_app.command("tensorrt")
+def tensorrt(
+    output: Annotated[
+        Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
+    ],
+    precision: Annotated[str, typer.Option(help="Of the weights: fp32 or fp16.")] = "fp32",
+    flavour: Annotated[
+        str,
+        typer.Option(help="full (for this GPU) or rtx (any RTX GPU from Ampere on; not Jetson)."),
+    ] = "full",
+    max_batch: Annotated[int, typer.Option(min=1, help="Most pictures that run together.")] = 8,
+    workspace_mb: Annotated[
+        int, typer.Option(min=1, help="GPU memory that layers may use while they run, MiB.")
+    ] = 1024,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Let newer versions of the library run it.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible", help="Let every GPU from Ampere on run it, more slowly."
+        ),
+    ] = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Build the backbone for a GPU and write it into a bundle, beside the ONNX file."""
+    from edgecl.errors import UsageError
+    from edgecl.exporters.bundle import PRECISION, export_bundle
+    from edgecl.exporters.tensorrt import Settings, compile_model, timing_cache_of, trtexec_line
+    from edgecl.home import Home
+    from edgecl.learner import served
+    from edgecl.runtime.engines.tensorrt import EngineKey
+    from edgecl.unlearning.request import writing
+
+    settings = Settings(
+        flavour, precision, max_batch, workspace_mb, version_compatible, hardware_compatible
+    )
+    if precision != PRECISION:
+        raise UsageError(f"precision {precision} is not in a bundle yet; use {PRECISION}")
+    device = Home(home)
+    with writing(device) as store:
+        with store.snapshot():
+            scorer, adapters = served(device, store)
+        with working("building the engine") as tell:  # minutes on a Jetson
+            done = export_bundle(
+                device, store, scorer, adapters, output,
+                build=lambda model: compile_model(
+                    model, settings, timing_cache=timing_cache_of(device), tell=tell
+                ),
+            )  # fmt: skip
+    built = done.export.body["tensorrt"]
+    line = trtexec_line(
+        EngineKey(**built["key"]),
+        settings,
+        done.manifest.engine,
+        image_size=done.manifest.preprocessing.image_size,
+    )
+    result = _as_json(done) | {
+        "precision": precision,
+        "library": built["key"]["version"],
+        "device": built["key"]["device"],
+        "parity": built["parity"],
+        "classes": len(done.export.classes),
+        "adapters": list(done.export.adapters),
+        "trtexec": line,
+    }
+    if json:
+        print_json(result)
+    else:
+        print_values("exported", result)
+
+
 def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.errors import RequestError
     from edgecl.exporters.bundle import export_bundle
+    from edgecl.exporters.tensorrt import build_again, timing_cache_of
     from edgecl.home import Home
     from edgecl.learner import served
     from edgecl.replay.exports import STALE, exports_of, finish_exports, is_reachable
@@ -105,7 +179,9 @@ def _rebuild_stale(home: Path, json: bool) -> None:
             why = "it is not there any more"
             if is_reachable(export):
                 try:
-                    rebuilt.append(export_bundle(device, store, scorer, adapters, export.path))
+                    build = build_again(export, timing_cache_of(device))
+                    done = export_bundle(device, store, scorer, adapters, export.path, build=build)
+                    rebuilt.append(done)
                     continue
                 except (RequestError, OSError) as error:  # one folder must not keep the others
                     why = str(error)
