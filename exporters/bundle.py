@@ -1,6 +1,7 @@
 """A bundle of engine, head and adapters, whole in its folder or not there, and registered.
 
-What leaves the home: the frozen engine, the scorer's arrays, adapters, names and uids of classes.
+What leaves the home: the frozen engine, the scorer's arrays, adapters, names and uids of classes,
+and in an int8 engine the ranges of activations on some kept pictures.
 What never does: pictures, features, statistics, the store, the device key.
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from safetensors.numpy import save as save_arrays
 
 import edgecl
 from edgecl.errors import EdgeclError, RequestError
-from edgecl.home import ENGINE_FOLDER, Home
+from edgecl.home import Home
+from edgecl.learner import Say
 from edgecl.replay.adapters import task_adapters
 from edgecl.replay.exports import (
     Export,
@@ -36,6 +38,7 @@ from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.runtime.bundle import (
     BUNDLE_SCHEMA,
+    FUSED_NAME,
     HEAD_NAME,
     adapter_name,
     holds_learned,
@@ -43,11 +46,12 @@ from edgecl.runtime.bundle import (
     open_bundle,
     read_manifest,
 )
-from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, checked_engine, flush
+from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, flush
 from edgecl.runtime.scoring import Scorer
 
+from .precision import Options, content_of
+
 KIND = "onnx"
-PRECISION = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +62,23 @@ class Exported:
         export: Its row in the registry.
         manifest: The engine's manifest.
         size_bytes: Of all files.
+        report: JSON values: how it was made and judged.
     """
 
     export: Export
     manifest: Manifest
     size_bytes: int
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 def export_bundle(
-    home: Home, store: Store, scorer: Scorer, adapters: Sequence[Adapter], output: Path
+    home: Home,
+    store: Store,
+    scorer: Scorer,
+    adapters: Sequence[Adapter],
+    output: Path,
+    options: Options | None = None,
+    say: Say = lambda what, done, of: None,
 ) -> Exported:
     """Write a bundle into a folder, whole or not at all, and note it in the registry.
 
@@ -76,19 +88,26 @@ def export_bundle(
         scorer: What predicts; at least one class.
         adapters: What makes its features, as `learner.served` gives them.
         output: A new or empty folder, or one that holds a bundle of this home, which is replaced.
+        options: How it is made; None takes the engine as it is.
+        say: Told about progress.
 
     Raises:
-        RequestError: Something else is there.
-        IntegrityError: The engine was changed.
+        RequestError: Something else is there, or see `content_of`.
+        IntegrityError: The engine was changed, or see `content_of`.
     """
+    options = options or Options()
     place = Path(os.path.realpath(output))
     finish_exports(store)
     replaces = _check_place(home, store, place)
-    engine = checked_engine(home.path / ENGINE_FOLDER, home.manifest)
+    content = content_of(home, store, scorer, adapters, options, say)
+    manifest, scorer = content.manifest, content.scorer
+    feature_map = manifest.feature_map_with(store.adapter)
     uids = {name: uid for uid, name in store.names.items()}
     classes = [uids[label] for label in scorer.labels]
     sources = [task.uid for task in task_adapters(store)] if adapters else []
-    files = {home.manifest.engine: engine, HEAD_NAME: _head(scorer, classes)}
+    files = {manifest.engine: content.model, HEAD_NAME: _head(scorer, classes)}
+    if content.fused is not None:
+        files[FUSED_NAME] = content.fused
     files |= {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
     values: dict[str, Any] = {
         "bundle": BUNDLE_SCHEMA,
@@ -96,15 +115,16 @@ def export_bundle(
         "created": time.time(),
         "edgecl": edgecl.__version__,
         "kind": KIND,
-        "precision": PRECISION,
-        "feature_map": store.feature_map,
+        "precision": options.precision,
+        "feature_map": feature_map,
         "classes": [
             {"uid": uid, "name": name} for uid, name in zip(classes, scorer.labels, strict=True)
         ],
         "adapters": [digest_of(adapter) for adapter in adapters],
         "adapter_uids": sources,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "engine": home.manifest.as_json(),
+        "engine": manifest.as_json(),
+        "report": content.report,
     }
     place.parent.mkdir(parents=True, exist_ok=True)
     with store.transaction(changes_head=False):
@@ -112,10 +132,11 @@ def export_bundle(
             store,
             kind=KIND,
             path=place,
-            feature_map=store.feature_map,
-            classes=classes,
+            feature_map=feature_map,
+            # An engine that was calibrated on a class's pictures holds the class.
+            classes=sorted({*classes, *content.calibrated_on}),
             adapters=sources,
-            body={"precision": PRECISION, "replaces": replaces},
+            body=options.as_json() | {"replaces": replaces},
         )
         text = manifest_text(values | {"version": uid})
         set_digest(store, uid, json.loads(text)["digest"])
@@ -132,7 +153,7 @@ def export_bundle(
     finally:
         finish_exports(store)
     size_bytes = sum(path.stat().st_size for path in place.iterdir())
-    return Exported(_row(store, uid), home.manifest, size_bytes)
+    return Exported(_row(store, uid), manifest, size_bytes, content.report)
 
 
 def public_id(home: Home) -> str:

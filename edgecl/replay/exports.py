@@ -179,14 +179,14 @@ def revoke(export: Export, receipt_id: str) -> Literal["erased", "unreachable"]:
         if found is None:
             return "unreachable"
         if "stale" not in found:
-            engine = found["engine"]["engine"]
+            files = found["files"].items()
             mark = {
                 "bundle": BUNDLE_SCHEMA,
                 "version": export.uid,
                 "home": found["home"],
                 "stale": receipt_id,
                 "was": export.digest,
-                "files": {engine: found["files"][engine]},
+                "files": {name: digest for name, digest in files if not holds_learned(name)},
             }
             with (export.path / MANIFEST_NAME).open("r+b") as old:
                 # First the mark, so that no loader takes a bundle that is half erased.
