@@ -68,7 +68,8 @@ def parity_of(ours: Float32, theirs: Float32, agreement: float | None = None) ->
 
 def best_labels(scorer: Scorer, features: Float32) -> npt.NDArray[Any]:
     """Return the name of the best class of each feature (N, D)."""
-    return np.array(scorer.labels)[scorer.scores(features).argmax(axis=1)]
+    best: npt.NDArray[Any] = np.array(scorer.labels)[scorer.scores(features).argmax(axis=1)]
+    return best
 
 
 def check_parity(what: str, found: float, limit: float, *, allow_loss: bool) -> None:

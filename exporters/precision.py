@@ -180,12 +180,12 @@ def _half(
     model = to_half(own.model)
     pictures = _Pictures(home, store)
     pixels = _tensors(pictures.take(pictures.order), home.manifest.preprocessing)
-    features = [
+    ours, theirs = (
         run_batches(_engine(home, m, adapters), pixels, home.config.engine.batch_size)
         for m in (model, own.model)
-    ]
-    ours, theirs = (best_labels(own.scorer, x) for x in features)
-    parity = parity_of(*features, float((ours == theirs).mean()))
+    )
+    is_same = best_labels(own.scorer, ours) == best_labels(own.scorer, theirs)
+    parity = parity_of(ours, theirs, float(is_same.mean()))
     check_parity(
         "the smallest cosine of fp16 features to fp32 ones",
         parity.cosine,
@@ -365,7 +365,7 @@ class _Pictures:
         """Return the samples that judge, 256 or a quarter of all, and never a class's last one."""
         first = probe_of(self._store.stored_samples())
         left = Counter(c for _, c in self.order)
-        chosen = []
+        chosen: list[Sample] = []
         most = min(N_COMPARED, max(1, len(self.order) // 4))
         for sample in sorted(self.order, key=lambda sample: sample[0] not in first):
             if len(chosen) < most and left[sample[1]] > 1:

@@ -70,10 +70,6 @@ def calibrate(model: bytes, pixels: Float32, adapters: Sequence[Adapter] = ()) -
         for i in range(0, len(pixels), _BATCH)
     )
 
-    class Reader(calibration.CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, Float32] | None:
-            return next(feeds, None)
-
     with tempfile.TemporaryDirectory(prefix="edgecl-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(proto, str(path))
@@ -83,7 +79,7 @@ def calibrate(model: bytes, pixels: Float32, adapters: Sequence[Adapter] = ()) -
             augmented_model_path=str(path.with_name("augmented.onnx")),
             calibrate_method=calibration.CalibrationMethod.MinMax,
         )
-        calibrator.collect_data(Reader())
+        calibrator.collect_data(_Reader(feeds))
         ranges = calibrator.compute_data()
     return Calibrated(proto, ranges, _of_adapters(proto.graph, set(shapes)))
 
@@ -145,6 +141,17 @@ def worst_nodes(
             )
             gaps[node.name] = float(np.square(engine.run(pixels) - wanted).sum())
     return sorted(gaps, key=lambda name: -gaps[name])
+
+
+class _Reader:
+    """What onnxruntime's calibrator reads from."""
+
+    def __init__(self, feeds: Iterator[dict[str, Float32]]) -> None:
+        self._feeds = feeds
+
+    def get_next(self) -> dict[str, Float32] | None:
+        """Return the next input, or None after the last."""
+        return next(self._feeds, None)
 
 
 def _of_adapters(graph: Any, known: set[str]) -> tuple[str, ...]:
