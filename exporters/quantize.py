@@ -31,6 +31,7 @@ _BATCH = 8
 _OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "MaxPool", "AveragePool")
 # The ones that lose accuracy; the others carry on the type of these.
 _HEAVY_OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul")
+_FOLDED = ("Clip", "Relu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def quantise_model(
         {"ActivationSymmetric": is_trt, "WeightSymmetric": True, "QuantizeBias": not is_trt},
     )
     quantizer.quantize_model()
+    _guard(quantizer.model.model.graph, exclude)
     quantizer.model.topological_sort()
     return checked(quantizer.model.model)
 
@@ -134,13 +136,29 @@ def worst_nodes(
     """
     wanted = reference.with_adapters().run(pixels)
     gaps: dict[str, float] = {}
-    for node in calibrated.proto.graph.node:
+    nodes = calibrated.proto.graph.node
+    for node in nodes:
         if node.op_type in _HEAVY_OPS and node.name not in calibrated.fixed:
-            engine = OnnxEngine(
-                quantise_model(calibrated, recipe, only=[node.name]), provider="cpu"
-            )
+            # With the clipping behind it, which the quantizer folds into its range.
+            folded = [n.name for n in nodes if n.op_type in _FOLDED and n.input[0] in node.output]
+            model = quantise_model(calibrated, recipe, only=[node.name, *folded])
+            engine = OnnxEngine(model, provider="cpu")
             gaps[node.name] = float(np.square(engine.run(pixels) - wanted).sum())
     return sorted(gaps, key=lambda name: -gaps[name])
+
+
+def _guard(graph: Any, names: Collection[str]) -> None:
+    """Keep onnxruntime from quantising what was left float32.
+
+    A float32 convolution between quantised tensors it quantises by itself, its weights per tensor
+    (1.32, weight and bias quantisation). A maximum of one value, which no optimiser removes, stands
+    in between.
+    """
+    onnx = import_onnx()
+    for node in [n for n in graph.node if n.name in names]:
+        result, inner = node.output[0], node.output[0] + "/kept"
+        node.output[0] = inner
+        graph.node.append(onnx.helper.make_node("Max", [inner], [result], name=inner))
 
 
 class _Reader:
