@@ -6,8 +6,9 @@ it, on pictures that the home keeps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgecl.errors import ParityError
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.preprocess import Preprocessing
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import Float32
 
@@ -32,6 +34,7 @@ MAX_ABS_FP32 = 1e-4
 LEAST_COSINE_FP16 = 0.9995
 LEAST_AGREEMENT_INT8 = 0.97
 LEAST_AGREEMENT_FUSED = 0.97
+_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,16 @@ def check_parity(what: str, found: float, limit: float, *, allow_loss: bool) -> 
         )
 
 
-def run_batches(engine: Engine, pixels: Float32, batch_size: int = 8) -> Float32:
-    """Return the features (N, D) of preprocessed pictures (N, 3, S, S)."""
-    starts = range(0, len(pixels), batch_size)
-    return np.concatenate([engine.run(pixels[i : i + batch_size]) for i in starts])
+def batches_of(images: Iterable[Image.Image], how: Preprocessing) -> Iterator[Float32]:
+    """Yield preprocessed pictures (M, 3, S, S), M up to 8; a large picture is held for a moment."""
+    left = iter(images)
+    while batch := [how.tensor(image) for image in islice(left, _BATCH)]:
+        yield np.stack(batch)
+
+
+def features_of(engine: Engine, images: Iterable[Image.Image], how: Preprocessing) -> Float32:
+    """Return the features (N, D) of pictures."""
+    return np.concatenate([engine.run(batch) for batch in batches_of(images, how)])
 
 
 def generated_pictures(n: int, size: int, *, seed: int = 0) -> list[Image.Image]:

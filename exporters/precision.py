@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine, open_session
 from edgecl.runtime.manifest import Manifest, checked_engine
-from edgecl.runtime.preprocess import Preprocessing, decode, picture_of
+from edgecl.runtime.preprocess import decode, picture_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.sources.folder import FolderSource
 from edgecl.types import Float32, Skipped
@@ -41,11 +40,12 @@ from .parity import (
     LEAST_AGREEMENT_FUSED,
     LEAST_AGREEMENT_INT8,
     LEAST_COSINE_FP16,
+    batches_of,
     best_labels,
     check_parity,
+    features_of,
     generated_pictures,
     parity_of,
-    run_batches,
 )
 from .quantize import RECIPES, calibrate, quantise_model, worst_nodes
 from .resolve import candidates, choose, judge_of
@@ -56,7 +56,6 @@ N_CALIBRATED = 256
 # Of the nodes that can be quantised these shares, the worst ones, stay float32 in turn until the
 # parity is within its limit.
 _FALLBACK_SHARES = (0.0, 0.1, 0.25, 0.5)
-_N_SEARCHED = 8
 Sample = tuple[int, int]
 
 
@@ -179,9 +178,9 @@ def _half(
 ) -> Content:
     model = to_half(own.model)
     pictures = _Pictures(home, store)
-    pixels = _tensors(pictures.take(pictures.order), home.manifest.preprocessing)
+    how = home.manifest.preprocessing
     ours, theirs = (
-        run_batches(_engine(home, m, adapters), pixels, home.config.engine.batch_size)
+        features_of(_engine(home, m, adapters), pictures.take(pictures.order), how)
         for m in (model, own.model)
     )
     is_same = best_labels(own.scorer, ours) == best_labels(own.scorer, theirs)
@@ -213,40 +212,33 @@ class _Int8:
         self.recipe = options.recipe or RECIPES[0]
         self.rows = store.stored_samples()
         self._check_rows()
-        pictures = _Pictures(home, store)
-        held_out = pictures.held_out()
-        if not held_out:
+        self.pictures = _Pictures(home, store)
+        self.held_out = self.pictures.held_out()
+        if not self.held_out:
             raise RequestError(
                 "one kept picture a class is too little to judge an int8 engine by; learn more, or "
                 "take --precision fp16"
             )
-        order = [sample for sample in pictures.order if sample not in set(held_out)]
-        chosen = order[:N_CALIBRATED]
-        self.how = home.manifest.preprocessing
-        if options.calibration is None:
-            calibration = [pictures.picture(uid) for uid, _ in chosen]
-            self.calibrated_on = tuple(sorted({c for _, c in chosen}))
-        else:
-            calibration = _from_folder(home, options.calibration)
-            self.calibrated_on = ()
-        self.calibration = _tensors(calibration, self.how)
-        self.pixels = _tensors(pictures.take(held_out), self.how)
+        judging = set(self.held_out)
+        order = [sample for sample in self.pictures.order if sample not in judging]
+        self.chosen = order[:N_CALIBRATED] if options.calibration is None else []
         self.engine = _engine(home, own.model, adapters)
         self.features = {
             uid: x for (uid, _), x in zip(self.rows, store.stored_rows()[0], strict=True)
         }
-        self.judge = judge_of(home, store, held_out, self.features, self._run(self.engine))
+        self.judge = judge_of(home, store, self.held_out, self.features, self._run(self.engine))
 
     def made(self) -> Content:
         """Return what is within its limit, or what was tried last if that is allowed."""
-        self.say("calibrating", 0, len(self.calibration))
-        calibrated = calibrate(self.own.model, self.calibration, self.adapters)
+        self.say("calibrating", 0, 1)
+        how = self.home.manifest.preprocessing
+        calibrated = calibrate(self.own.model, batches_of(self._calibration(), how), self.adapters)
         worst: list[str] = []
         excluded: list[str] = []
         for share in _FALLBACK_SHARES:
             if share and not worst:
                 self.say("looking for the worst nodes", 0, 1)
-                some = self.calibration[:_N_SEARCHED]
+                some = next(batches_of(self._calibration(), how))
                 worst = worst_nodes(calibrated, self.recipe, self.engine, some)
             excluded = worst[: round(share * len(worst))]
             model = quantise_model(calibrated, self.recipe, exclude=excluded)
@@ -274,18 +266,23 @@ class _Int8:
             ),
             model=model,
             scorer=scorers[verdict.head],
-            calibrated_on=self.calibrated_on,
+            calibrated_on=tuple(sorted({c for _, c in self.chosen})),
             report={
                 "recipe": self.recipe,
                 "head": verdict.head,
                 "accuracy": verdict.accuracy,
                 "nodes_fp32": excluded,
-                "calibrated_on": len(self.calibration),
             },
         )
 
+    def _calibration(self) -> Iterator[Image.Image]:
+        if self.options.calibration is not None:
+            return _from_folder(self.home, self.options.calibration)
+        return (self.pictures.picture(uid) for uid, _ in self.chosen)
+
     def _run(self, engine: OnnxEngine) -> Float32:
-        return run_batches(engine, self.pixels, self.home.config.engine.batch_size)
+        images = self.pictures.take(self.held_out)
+        return features_of(engine, images, self.home.manifest.preprocessing)
 
     def _check_rows(self) -> None:
         names = self.store.names
@@ -308,12 +305,15 @@ def _with_fused(
     how = home.manifest.preprocessing
     fused = fuse(content.model, how, content.scorer, adapters)
     pictures = _Pictures(home, store)
-    images = pictures.take(pictures.order)
-    features = run_batches(_engine(home, content.model, adapters), _tensors(images, how))
+    engine = _engine(home, content.model, adapters)
+    features = features_of(engine, pictures.take(pictures.order), how)
     theirs = content.scorer.scores(features)
     session, _ = open_session(fused, "cpu", home.config.engine.threads, False)
     ours = np.concatenate(
-        [session.run(["scores"], {"picture": np.asarray(image)[None]})[0] for image in images]
+        [
+            session.run(["scores"], {"picture": np.asarray(image)[None]})[0]
+            for image in pictures.take(pictures.order)
+        ]
     )
     agreement = float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
     check_parity(
@@ -327,7 +327,7 @@ def _with_fused(
         "max_abs": float(gap.max()),
         "mean_abs": float(gap.mean()),
         "agreement": agreement,
-        "n": float(len(images)),
+        "n": float(len(ours)),
     }
     return replace(content, fused=fused, report=content.report | {"fused": found})
 
@@ -373,42 +373,38 @@ class _Pictures:
                 chosen.append(sample)
         return chosen
 
-    def take(self, samples: Sequence[Sample]) -> list[Image.Image]:
-        """Return 256 pictures to compare on: these, changed copies of them, or made ones."""
-        size = self._home.manifest.preprocessing.image_size
+    def take(self, samples: Sequence[Sample]) -> Iterator[Image.Image]:
+        """Yield 256 pictures to compare on: these, changed copies of them, or made ones."""
         if not samples:
-            return generated_pictures(N_COMPARED, size)
-        seed = self._home.config.head.seed
-        own = [(uid, self.picture(uid)) for uid, _ in samples[:N_COMPARED]]
-        return [
-            strong_view(
-                own[i % len(own)][1], seed=seed, uid=own[i % len(own)][0], view=i // len(own)
-            )
-            for i in range(N_COMPARED)
-        ]
+            yield from generated_pictures(N_COMPARED, self._home.manifest.preprocessing.image_size)
+            return
+        samples = samples[:N_COMPARED]
+        for i in range(N_COMPARED):
+            view, place = divmod(i, len(samples))
+            uid, _ = samples[place]
+            seed = self._home.config.head.seed
+            yield strong_view(self.picture(uid), seed=seed, uid=uid, view=view)
 
 
-def _from_folder(home: Home, folder: Path) -> list[Image.Image]:
-    """Return pictures of a folder, drawn by seed.
+def _from_folder(home: Home, folder: Path) -> Iterator[Image.Image]:
+    """Yield pictures of a folder, drawn by seed.
 
     Raises:
         SourceError: It cannot be read, or holds no picture that can be decoded.
     """
-    source = FolderSource(folder, shuffle_seed=home.config.head.seed)
-    images: list[Image.Image] = []
-    for frame in source.frames():
-        if len(images) == N_CALIBRATED:
-            break
+    n = 0
+    for frame in FolderSource(folder, shuffle_seed=home.config.head.seed).frames():
         if not isinstance(frame, Skipped):
-            with suppress(DecodeError):
-                images.append(picture_of(frame, max_pixels=home.max_pixels))
-    if not images:
+            try:
+                image = picture_of(frame, max_pixels=home.max_pixels)
+            except DecodeError:
+                continue
+            n += 1
+            yield image
+        if n == N_CALIBRATED:
+            return
+    if not n:
         raise SourceError(f"no picture in {folder} can be decoded; name another --calibration")
-    return images
-
-
-def _tensors(images: Sequence[Image.Image], how: Preprocessing) -> Float32:
-    return np.stack([how.tensor(image) for image in images])
 
 
 def _engine(home: Home, model: bytes, adapters: Sequence[Adapter]) -> OnnxEngine:

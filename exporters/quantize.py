@@ -12,7 +12,7 @@ pooling of the features, which costs nothing and whose values the head wants fin
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from edgecl.types import Float32
 from .graph import checked, import_onnx, parse, shape_of
 
 RECIPES = ("cpu", "trt")
-_BATCH = 8
 _OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "MaxPool", "AveragePool")
 # The ones that lose accuracy; the others carry on the type of these.
 _HEAVY_OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul")
@@ -49,12 +48,14 @@ class Calibrated:
     fixed: tuple[str, ...]
 
 
-def calibrate(model: bytes, pixels: Float32, adapters: Sequence[Adapter] = ()) -> Calibrated:
+def calibrate(
+    model: bytes, batches: Iterable[Float32], adapters: Sequence[Adapter] = ()
+) -> Calibrated:
     """Find the range of every activation on preprocessed pictures.
 
     Args:
         model: The backbone as ONNX, float32.
-        pixels: Preprocessed pictures (N, 3, S, S), one at least.
+        batches: Preprocessed pictures (M, 3, S, S), one at least.
         adapters: Every one that the engine will run with; without one, no change.
 
     Raises:
@@ -66,9 +67,7 @@ def calibrate(model: bytes, pixels: Float32, adapters: Sequence[Adapter] = ()) -
     chosen = [padded(adapter, shapes) for adapter in adapters] or [zeros(shapes)]
     name = proto.graph.input[0].name
     feeds: Iterator[dict[str, Float32]] = (
-        {name: pixels[i : i + _BATCH], **adapter}
-        for adapter in chosen
-        for i in range(0, len(pixels), _BATCH)
+        {name: batch, **adapter} for batch in batches for adapter in chosen
     )
 
     with tempfile.TemporaryDirectory(prefix="edgecl-") as folder:

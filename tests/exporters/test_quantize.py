@@ -101,7 +101,7 @@ def test_an_invalid_graph_is_refused() -> None:
 @pytest.mark.parametrize("recipe", ["cpu", "trt"])
 def test_both_recipes_come_from_one_calibration(recipe: str) -> None:
     whole = net()
-    model = onnx.load_from_string(quantise_model(calibrate(whole, pictures(20, 12)), recipe))
+    model = onnx.load_from_string(quantise_model(calibrate(whole, [pictures(20, 12)]), recipe))
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert constants["a.weight_quantized"].dtype == np.int8
     assert constants["a.weight_scale"].shape == (8,)  # one a channel
@@ -115,7 +115,7 @@ def test_both_recipes_come_from_one_calibration(recipe: str) -> None:
 
 def test_the_worst_node_is_found_and_stays_float32() -> None:
     whole = net()
-    calibrated = calibrate(whole, pictures(20, 12))
+    calibrated = calibrate(whole, [pictures(20, 12)])
     reference = OnnxEngine(whole, provider="cpu")
     x = pictures(4, 12, seed=1)
     worst = worst_nodes(calibrated, "cpu", reference, x)
@@ -140,7 +140,7 @@ def test_adapters_stay_inputs_in_float32(adapted_home: Path) -> None:
         for name, shape in theirs.adapter_shapes.items()
     }
     x = pictures(6, 64)
-    model = quantise_model(calibrate(whole, x, [adapter]), "cpu")
+    model = quantise_model(calibrate(whole, [x], [adapter]), "cpu")
     ours = OnnxEngine(model, provider="cpu")
     assert ours.adapter_shapes == theirs.adapter_shapes
     taken = {
