@@ -104,8 +104,8 @@ def _preprocess(to: _Nodes, how: Preprocessing, pixels: str) -> None:
         raw = _filter(to, how.interpolation, to.add("Div", apart, width))  # (S, length)
         weights.append(to.add("Div", raw, to.add("ReduceSum", raw, to.int([1]), keepdims=1)))
     down, across = weights
-    planes = to.add("Transpose", "picture", perm=[0, 3, 1, 2])
-    x = to.add("Cast", planes, to=to.FLOAT)  # (N, 3, H, W)
+    x = to.add("Cast", "picture", to=to.FLOAT)  # the one thing that TensorRT does with uint8
+    x = to.add("Transpose", x, perm=[0, 3, 1, 2])  # (N, 3, H, W)
     x = to.whole(to.add("MatMul", x, to.add("Transpose", across, perm=[1, 0])))  # (N, 3, H, S)
     x = to.whole(to.add("MatMul", down, x))  # (N, 3, S, S)
     mean, std = (np.array(v, np.float64)[:, None, None] for v in (how.mean, how.std))

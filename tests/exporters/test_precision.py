@@ -115,6 +115,7 @@ def test_the_fused_file_scores_as_the_bundle(int8: tuple[Path, Exported]) -> Non
         assert predictor.scorer.labels[int(scores[0].argmax())] == part
 
 
+@pytest.mark.slow
 def test_a_forgotten_class_takes_the_calibrated_engine_with_it(
     int8: tuple[Path, Exported], copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_beyond_the_limit_nothing_is_written_unless_one_insists(
     open_bundle(tmp_path / "bundle")
 
 
+@pytest.mark.slow
 def test_the_worst_nodes_go_back_to_float32_until_it_fits(
     taught_home: Path,
     copy_of: Callable[[Path], Path],
