@@ -55,7 +55,7 @@ N_COMPARED = 256
 N_CALIBRATED = 256
 # Of the nodes that can be quantised these shares, the worst ones, stay float32 in turn until the
 # parity is within its limit.
-_FALLBACK_SHARES = (0.0, 0.1, 0.25, 0.5)
+_FALLBACK_SHARES = (0.0, 0.04, 0.1, 0.25)
 Sample = tuple[int, int]
 
 
