@@ -42,8 +42,7 @@ from edgecl.runtime.engines.tensorrt import (
 )
 from edgecl.runtime.manifest import flush
 
-from .onnx import MAX_ABS_FP32
-from .parity import Parity
+from .parity import MAX_ABS_FP32, Parity
 
 PRECISIONS = ("fp32", "fp16")
 MIN_COSINE_FP16 = 0.9995
