@@ -108,6 +108,11 @@ class Home:
         return self.snapshots / f"s{uid}.db"
 
     @property
+    def copies(self) -> str:
+        """Prefix of folders beside the home that hold copies of it while `bench` runs."""
+        return f".{self.path.name}-bench-"
+
+    @property
     def max_pixels(self) -> int:
         """Most pixels of a picture that is decoded."""
         return self.config.picture.max_pixels

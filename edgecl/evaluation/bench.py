@@ -175,7 +175,7 @@ def copied(home: Home) -> Iterator[Home]:
 
     The caller holds the home's lock. What a run that was killed left behind is deleted first.
     """
-    prefix = f".{home.path.name}-bench-"
+    prefix = home.copies
     parent = home.path.absolute().parent
     for left in parent.glob(f"{prefix}*"):
         shutil.rmtree(left)

@@ -13,6 +13,7 @@ beyond this module and said in docs/unlearning.md.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sqlite3
@@ -130,6 +131,17 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
             ) from error
     flush(home.snapshots)
     return len(gone)
+
+
+def remove_left_copies(home: Home) -> int:
+    """Overwrite and delete what a killed `bench` left beside the home; returns how many.
+
+    The caller holds the home's lock, which a running `bench` would hold.
+    """
+    left = sorted(home.path.parent.glob(f"{glob.escape(home.copies)}*"))
+    for path in left:
+        _wipe(path)
+    return len(left)
 
 
 def _wipe(path: Path) -> None:

@@ -56,7 +56,7 @@ from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.preprocess import decode
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import APPROXIMATE, Float16, Float32, ForgetRequest, Receipt, check_reason
-from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots, scrub
+from edgecl.unlearning.erase import find_bytes, remove_left_copies, remove_unlisted_snapshots, scrub
 from edgecl.unlearning.plan import Plan, Target, make_plan, resolve, target_of
 from edgecl.unlearning.receipt import (
     add_tombstones,
@@ -640,6 +640,7 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     for uid in receipt_by_id(home, store, receipt_id).body.get("classes_gone", ()):
         store.destroy_key(uid)
     removed = remove_unlisted_snapshots(home, store)
+    copies = remove_left_copies(home)
     exports = {
         str(export.uid): revoke(export, receipt_id)
         for export in exports_of(store)
@@ -647,6 +648,7 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     }
     report = scrub(store) | {
         "snapshot_files": removed,
+        "copies": copies,
         "exports": exports,
         "keys_destroyed": store.is_sealed,
     }

@@ -645,3 +645,15 @@ def test_a_request_that_fails_for_good_does_not_keep_the_home_from_being_written
             unlearning.forget(home, learner, request)
     teach(home, 3)
     assert LABELS[1] in names(home)
+
+
+def test_what_a_killed_bench_left_beside_the_home_goes_too(home: Home) -> None:
+    teach(home)
+    left = home.path.parent / f"{home.copies}x7"
+    shutil.copytree(home.path, left / "home")
+    other = home.path.parent / ".another-bench-x7"
+    other.mkdir()
+    done = forget(home, LABELS[1])
+    assert done.erasure["copies"] == 1
+    assert not left.exists()
+    assert other.exists()

@@ -62,7 +62,15 @@ _CLOCK = {
 _SEALED = {"features", "pictures", "views", "class_stats"}
 _CLOCK_IN_BODY = {"time", "requested", "of", "request", "bytes_before", "bytes_after"}
 # What a check lost with the process that had it in memory.
-_CLOCK_IN_BODY |= {"exports", "exports_stale", "snapshot_files", "receipt", "metrics", "status"}
+_CLOCK_IN_BODY |= {
+    "exports",
+    "exports_stale",
+    "snapshot_files",
+    "receipt",
+    "metrics",
+    "status",
+    "copies",
+}
 
 
 def small_home(path: Path, *, capacity: int = CAPACITY, sealed: bool = False) -> Home:
