@@ -590,3 +590,20 @@ def test_frames_without_a_source_share_one_also_after_reopening(tmp_path: Path) 
             add(store, "cup", x[i], i, source="")
     with Store(tmp_path / "s.db") as store:
         assert store.sources() == {1: ""}
+
+
+def test_a_journal_that_stays_another_is_refused() -> None:
+    from edgecl.replay.store import _use_log
+
+    class Stubborn:
+        """A connection on a file system where WAL cannot be used."""
+
+        def execute(self, sql: str) -> Stubborn:
+            assert sql == "PRAGMA journal_mode = WAL"
+            return self
+
+        def fetchone(self) -> tuple[str]:
+            return ("delete",)
+
+    with pytest.raises(IntegrityError, match="journal_mode at 'delete'"):
+        _use_log(Stubborn())  # type: ignore[arg-type]
