@@ -960,15 +960,11 @@ class Store:
         return None if row is None else str(row[0])
 
     def reset(self) -> None:
-        """Forget positions and counters, as after `init`; uids of classes are never used again.
+        """Forget positions and counters, as after `init`; no uid is ever given twice.
 
-        Those of samples and sources are, unless a snapshot still holds some.
+        A tombstone names a uid: one that was given again would look as if it was unlearned.
         """
         self.connection.execute("DELETE FROM positions")
-        self.connection.execute(
-            "DELETE FROM sqlite_sequence WHERE name IN ('samples', 'sources') "
-            "AND NOT EXISTS (SELECT 1 FROM snapshots)"
-        )
         self.step = 0
         self.note_consolidation(0)
         self.note_attempt(0)

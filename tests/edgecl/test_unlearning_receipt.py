@@ -164,12 +164,12 @@ def test_after_the_last_class_the_next_one_gets_a_uid_of_its_own(home: Home) -> 
         assert store.class_uid(LABELS[0]) > done.receipt.body["class_uid"] == 3
 
 
-def test_sources_of_the_same_uid_keep_their_own_receipts(home: Home) -> None:
+def test_sources_of_an_emptied_home_keep_their_own_uids_and_receipts(home: Home) -> None:
     receipts = []
     for day in ("monday", "tuesday"):
         teach(home, source=day)
-        receipts.append(unlearn(home, day, "source").receipt)  # the home is as new: uids start anew
-    assert [r.body["source_uid"] for r in receipts] == [1, 1]
+        receipts.append(unlearn(home, day, "source").receipt)  # the home is as new
+    assert [r.body["source_uid"] for r in receipts] == [1, 2]
     for day, receipt in zip(("monday", "tuesday"), receipts, strict=True):
         again = unlearn(home, day, "source")
         assert (again.mode, again.receipt) == ("already_forgotten", receipt)

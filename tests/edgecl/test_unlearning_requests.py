@@ -657,3 +657,17 @@ def test_what_a_killed_bench_left_beside_the_home_goes_too(home: Home) -> None:
     assert done.erasure["copies"] == 1
     assert not left.exists()
     assert other.exists()
+
+
+def test_a_sample_learned_after_the_last_class_is_not_taken_for_an_unlearned_one(
+    home: Home,
+) -> None:
+    (first, *_) = teach(home)
+    forget(home, str(first), "sample")
+    for label in LABELS:
+        forget(home, label)
+    again = teach(home)
+    assert min(again) > first
+    with pytest.raises(RequestError, match="forget its source or its class"):
+        forget(home, str(max(again) + 1), "sample")
+    assert forget(home, str(again[0]), "sample").mode == "exact_head"
