@@ -357,8 +357,8 @@ def _judge(
     old = {uid: x for (uid, _), x in zip(rows, store.stored_rows()[0], strict=True)}
     held_out = [(uid, c) for uid, c in rows if uid in probe]
     kept = [(uid, c) for uid, c in rows if uid not in probe]
-    before = _Without(store, old, held_out)
-    after = _Rows(store.statistic, features, kept)
+    before = Without(store, old, held_out)
+    after = Rows(store.statistic, features, kept)
     accuracies = []
     for memory, by_uid in ((before, old), (after, features)):
         head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
@@ -374,7 +374,7 @@ def _accuracy(head: Head, features: Mapping[int, Float16], rows: list[tuple[int,
     return float((best == [c for _, c in rows]).mean())
 
 
-class _Rows(Memory):
+class Rows(Memory):
     """Kept samples under another map, as a head's memory."""
 
     def __init__(
@@ -402,14 +402,14 @@ class _Rows(Memory):
         return self._x, self._y
 
 
-class _Without(Memory):
+class Without(Memory):
     """A store's memory without some of its kept samples."""
 
     def __init__(
         self, store: Store, features: Mapping[int, Float16], but: list[tuple[int, int]]
     ) -> None:
         self._store = store
-        self._but = _Rows(store.statistic, features, but)
+        self._but = Rows(store.statistic, features, but)
         self._uids = {uid for uid, _ in but}
 
     def moments(self, y: int) -> Moments:

@@ -1,6 +1,7 @@
 """A bundle of engine, head and adapters, whole in its folder or not there, and registered.
 
-What leaves the home: the frozen engine, the scorer's arrays, adapters, names and uids of classes.
+What leaves the home: the frozen engine, the scorer's arrays, adapters, names and uids of classes,
+and in an int8 engine the ranges of activations on some kept pictures.
 What never does: pictures, features, statistics, the store, the device key.
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from safetensors.numpy import save as save_arrays
 
 import edgecl
 from edgecl.errors import EdgeclError, RequestError
-from edgecl.home import ENGINE_FOLDER, Home
+from edgecl.home import Home
+from edgecl.learner import Say
 from edgecl.replay.adapters import task_adapters
 from edgecl.replay.exports import (
     Export,
@@ -36,6 +38,7 @@ from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.runtime.bundle import (
     BUNDLE_SCHEMA,
+    FUSED_NAME,
     HEAD_NAME,
     ONNX,
     TENSORRT,
@@ -47,10 +50,10 @@ from edgecl.runtime.bundle import (
     read_manifest,
 )
 from edgecl.runtime.engines.tensorrt import Compiled
-from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, checked_engine, flush
+from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, flush
 from edgecl.runtime.scoring import Scorer
 
-PRECISION = "fp32"
+from .precision import Options, content_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,13 @@ class Exported:
         export: Its row in the registry.
         manifest: The engine's manifest.
         size_bytes: Of all files.
+        report: JSON values: how it was made and judged.
     """
 
     export: Export
     manifest: Manifest
     size_bytes: int
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 def export_bundle(
@@ -74,7 +79,8 @@ def export_bundle(
     scorer: Scorer,
     adapters: Sequence[Adapter],
     output: Path,
-    *,
+    options: Options | None = None,
+    say: Say = lambda what, done, of: None,
     build: Callable[[bytes], Compiled] | None = None,
 ) -> Exported:
     """Write a bundle into a folder, whole or not at all, and note it in the registry.
@@ -85,39 +91,47 @@ def export_bundle(
         scorer: What predicts; at least one class.
         adapters: What makes its features, as `learner.served` gives them.
         output: A new or empty folder, or one that holds a bundle of this home, which is replaced.
+        options: How it is made; None takes the engine as it is.
+        say: Told about progress.
         build: Builds a TensorRT engine, to put beside the ONNX file, from its content.
 
     Raises:
-        RequestError: Something else is there.
-        IntegrityError: The engine was changed.
+        RequestError: Something else is there, or see `content_of`.
+        IntegrityError: The engine was changed, or see `content_of`.
     """
+    options = options or Options()
     place = Path(os.path.realpath(output))
     finish_exports(store)
     replaces = _check_place(home, store, place)
-    engine = checked_engine(home.path / ENGINE_FOLDER, home.manifest)
+    content = content_of(home, store, scorer, adapters, options, say)
+    manifest, scorer = content.manifest, content.scorer
+    feature_map = manifest.feature_map_with(store.adapter)
     uids = {name: uid for uid, name in store.names.items()}
     classes = [uids[label] for label in scorer.labels]
     sources = [task.uid for task in task_adapters(store)] if adapters else []
-    files = {home.manifest.engine: engine, HEAD_NAME: _head(scorer, classes)}
+    files = {manifest.engine: content.model, HEAD_NAME: _head(scorer, classes)}
+    if content.fused is not None:
+        files[FUSED_NAME] = content.fused
     files |= {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
-    about: dict[str, Any] = {"kind": ONNX, "precision": PRECISION}
+    about: dict[str, Any] = {"kind": ONNX, "precision": options.precision}
     if build is not None:
-        built = build(engine)
-        files[compiled_name(home.manifest.engine)] = built.plan
+        built = build(content.model)
+        files[compiled_name(manifest.engine)] = built.plan
         about |= {"kind": TENSORRT, TENSORRT: built.as_json()}
     values: dict[str, Any] = about | {
         "bundle": BUNDLE_SCHEMA,
         "home": public_id(home),
         "created": time.time(),
         "edgecl": edgecl.__version__,
-        "feature_map": store.feature_map,
+        "feature_map": feature_map,
         "classes": [
             {"uid": uid, "name": name} for uid, name in zip(classes, scorer.labels, strict=True)
         ],
         "adapters": [digest_of(adapter) for adapter in adapters],
         "adapter_uids": sources,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "engine": home.manifest.as_json(),
+        "engine": manifest.as_json(),
+        "report": content.report,
     }
     place.parent.mkdir(parents=True, exist_ok=True)
     with store.transaction(changes_head=False):
@@ -125,10 +139,11 @@ def export_bundle(
             store,
             kind=about["kind"],
             path=place,
-            feature_map=store.feature_map,
-            classes=classes,
+            feature_map=feature_map,
+            # An engine that was calibrated on a class's pictures holds the class.
+            classes=sorted({*classes, *content.calibrated_on}),
             adapters=sources,
-            body=about | {"replaces": replaces},
+            body=options.as_json() | about | {"replaces": replaces},
         )
         text = manifest_text(values | {"version": uid})
         set_digest(store, uid, json.loads(text)["digest"])
@@ -145,7 +160,7 @@ def export_bundle(
     finally:
         finish_exports(store)
     size_bytes = sum(path.stat().st_size for path in place.iterdir())
-    return Exported(_row(store, uid), home.manifest, size_bytes)
+    return Exported(_row(store, uid), manifest, size_bytes, content.report)
 
 
 def public_id(home: Home) -> str:

@@ -13,7 +13,6 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +29,13 @@ from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine, flush
 
-from .parity import compare
+from .graph import import_onnx, opset_of, versions
+from .parity import MAX_ABS_FP32, compare
 
 if TYPE_CHECKING:
     from edgecl.adapters.bottleneck import AdaptedNetwork
 
 OPSET = 18
-MAX_ABS_FP32 = 1e-4
 
 
 def export_backbone(
@@ -102,11 +101,7 @@ def _exported(
         engine_sha256=hashlib.sha256(data).hexdigest(),
         opset=opset,
         parity=parity.as_json(),
-        made_with={
-            p: version(p)
-            for p in ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
-            if _is_installed(p)
-        },
+        made_with=versions(("torch", "timm", "onnx", "onnxscript", "onnxruntime")),
         engine=path.name,
         adapter_rank=adapter_rank,
     )
@@ -172,12 +167,12 @@ def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> N
 def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> None:
     import torch
 
+    import_onnx()
     try:
-        import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
-            f"exporting needs onnx and onnxscript ({error}); run `pip install 'edgecl[torch]'`"
+            f"exporting needs onnxscript ({error}); run `pip install 'edgecl[torch]'`"
         ) from error
     size = backbone.preprocessing.image_size
     example = torch.rand(2, 3, size, size) * 2 - 1
@@ -214,8 +209,7 @@ def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> N
 
 
 def _checked_opset(path: Path) -> int:
-    import onnx
-
+    onnx = import_onnx()
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(str(path))
     batch = model.graph.input[0].type.tensor_type.shape.dim[0]
@@ -224,14 +218,4 @@ def _checked_opset(path: Path) -> int:
             f"the export has a fixed batch of {batch.dim_value}; expected a dynamic one; try "
             "another version of torch"
         )
-    return next(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
-
-
-def _is_installed(package: str) -> bool:
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+    return opset_of(model)

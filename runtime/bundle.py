@@ -4,6 +4,7 @@
     head.safetensors         arrays of the scorer, and the uids of its classes
     adapter-1.safetensors    arrays of the adapters whose features the scorer wants, if any
     backbone.engine          in a bundle of kind `tensorrt`: the backbone built for one kind of GPU
+    fused.onnx               picture in, scores out, for other runtimes, if asked for
     manifest.json            what it is, names of the classes, SHA-256 of every other file
 
 The manifest is written in one form only and ends in a hash of itself, so one changed byte of any
@@ -33,6 +34,11 @@ from .scoring import Scorer, load_scorer
 BUNDLE_SCHEMA = 1
 HEAD_NAME = "head.safetensors"
 ONNX, TENSORRT = "onnx", "tensorrt"
+FUSED_NAME = "fused.onnx"
+# Ranges of an int8 engine were measured on pictures that were learned.
+_LEARNED = re.compile(
+    r"head\.safetensors|adapter-\d+\.safetensors|fused\.onnx|.+\.int8-\w+\.(onnx|engine)"
+)
 _EXPORT_ANEW = "write the bundle anew with `edgecl export onnx --output`"
 
 
@@ -68,8 +74,8 @@ def compiled_name(model_name: str) -> str:
 
 
 def holds_learned(name: str) -> bool:
-    """Whether a file of this name in a bundle holds what was learned: a head or an adapter."""
-    return name == HEAD_NAME or re.fullmatch(r"adapter-\d+\.safetensors", name) is not None
+    """Whether a file of this name in a bundle holds what was learned, as a head does."""
+    return _LEARNED.fullmatch(name) is not None
 
 
 def manifest_text(values: dict[str, Any]) -> str:

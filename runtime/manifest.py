@@ -16,6 +16,7 @@ from .preprocess import Preprocessing
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
 ENGINE_NAME = "backbone.onnx"
+FP32 = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Manifest:
         made_with: Versions of the packages that made the engine.
         engine: Name of the engine file.
         adapter_rank: Largest rank of the adapters that the engine takes; 0 if it takes none.
+        precision: `fp32`, `fp16`, `int8-cpu` or `int8-trt`.
     """
 
     backbone: str
@@ -51,13 +53,15 @@ class Manifest:
     made_with: dict[str, str] = field(default_factory=dict)
     engine: str = ENGINE_NAME
     adapter_rank: int = 0
+    precision: str = FP32
 
     @property
     def feature_map(self) -> str:
         """Hash of the frozen map: weights, architecture, taps and preprocessing, no adapter.
 
         The engine file is not part of it: the same map exported by two torch versions is the same
-        map, and every stored feature, statistic and export carries this hash.
+        map, and every stored feature, statistic and export carries this hash. An engine of another
+        precision is a map of its own: there the file counts, since its rounding came with it.
         """
         return self.feature_map_with(None)
 
@@ -71,6 +75,8 @@ class Manifest:
             "adapter": adapter,
             "preprocessing": self.preprocessing.as_json(),
         }
+        if self.precision != FP32:
+            what |= {"precision": self.precision, "engine": self.engine_sha256}
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
@@ -104,6 +110,7 @@ class Manifest:
                 made_with={str(k): str(v) for k, v in values["made_with"].items()},
                 engine=_file_name(values.get("engine", ENGINE_NAME)),
                 adapter_rank=int(values.get("adapter_rank", 0)),
+                precision=str(values.get("precision", FP32)),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(where, error) from error

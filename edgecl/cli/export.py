@@ -57,26 +57,51 @@ def onnx(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
     ],
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8; the last two need the package onnx.")
+    ] = "fp32",
+    recipe: Annotated[
+        str | None, typer.Option(help="Of int8: cpu (the default) or trt, which TensorRT parses.")
+    ] = None,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Also write one ONNX file from picture to scores.")
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Of int8: calibrate on pictures of this folder, not on kept ones."),
+    ] = None,
+    allow_parity_loss: Annotated[
+        bool,
+        typer.Option("--allow-parity-loss", help="Write also what differs more than is accepted."),
+    ] = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Write engine, head and adapters into a folder that predicts without the home."""
     from edgecl.exporters.bundle import export_bundle
+    from edgecl.exporters.precision import Options
     from edgecl.home import Home
     from edgecl.learner import served
     from edgecl.unlearning.request import writing
 
+    if calibration is not None:
+        calibration = calibration.absolute()  # it is used again by --rebuild-stale
+    options = Options(precision, recipe, fused, calibration, allow_parity_loss)
     device = Home(home)
     with writing(device) as store:
         with store.snapshot():
             scorer, adapters = served(device, store)
-        with working("exporting"):
-            done = export_bundle(device, store, scorer, adapters, output)
+        with working("exporting") as tell:
+            done = export_bundle(
+                device, store, scorer, adapters, output, options,
+                lambda what, n, of: tell(f"{what} {n}/{of}"),
+            )  # fmt: skip
     result = _as_json(done) | {
         "precision": done.export.body["precision"],
         "parity": done.manifest.parity,
         "classes": len(done.export.classes),
         "adapters": list(done.export.adapters),
+        **done.report,
     }
     if json:
         print_json(result)
@@ -89,7 +114,9 @@ def tensorrt(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
     ],
-    precision: Annotated[str, typer.Option(help="Of the weights: fp32 or fp16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8; the last two need the package onnx.")
+    ] = "fp32",
     flavour: Annotated[
         str,
         typer.Option(help="full (for this GPU) or rtx (any RTX GPU from Ampere on; not Jetson)."),
@@ -111,8 +138,8 @@ def tensorrt(
     json: JsonOption = False,
 ) -> None:
     """Build the backbone for a GPU and write it into a bundle, beside the ONNX file."""
-    from edgecl.errors import UsageError
-    from edgecl.exporters.bundle import PRECISION, export_bundle
+    from edgecl.exporters.bundle import export_bundle
+    from edgecl.exporters.precision import Options
     from edgecl.exporters.tensorrt import Settings, compile_model, timing_cache_of, trtexec_line
     from edgecl.home import Home
     from edgecl.learner import served
@@ -122,15 +149,15 @@ def tensorrt(
     settings = Settings(
         flavour, precision, max_batch, workspace_mb, version_compatible, hardware_compatible
     )
-    if precision != PRECISION:
-        raise UsageError(f"precision {precision} is not in a bundle yet; use {PRECISION}")
+    options = Options(precision, recipe="trt" if precision == "int8" else None)
     device = Home(home)
     with writing(device) as store:
         with store.snapshot():
             scorer, adapters = served(device, store)
         with working("building the engine") as tell:  # minutes on a Jetson
             done = export_bundle(
-                device, store, scorer, adapters, output,
+                device, store, scorer, adapters, output, options,
+                lambda what, n, of: tell(f"{what} {n}/{of}"),
                 build=lambda model: compile_model(
                     model, settings, timing_cache=timing_cache_of(device), tell=tell
                 ),
@@ -150,6 +177,7 @@ def tensorrt(
         "classes": len(done.export.classes),
         "adapters": list(done.export.adapters),
         "trtexec": line,
+        **done.report,
     }
     if json:
         print_json(result)
@@ -158,8 +186,9 @@ def tensorrt(
 
 
 def _rebuild_stale(home: Path, json: bool) -> None:
-    from edgecl.errors import RequestError
+    from edgecl.errors import ParityError, RequestError, SourceError
     from edgecl.exporters.bundle import export_bundle
+    from edgecl.exporters.precision import Options
     from edgecl.exporters.tensorrt import build_again, timing_cache_of
     from edgecl.home import Home
     from edgecl.learner import served
@@ -179,11 +208,16 @@ def _rebuild_stale(home: Path, json: bool) -> None:
             why = "it is not there any more"
             if is_reachable(export):
                 try:
+                    options = Options.from_json(export.body)
                     build = build_again(export, timing_cache_of(device))
-                    done = export_bundle(device, store, scorer, adapters, export.path, build=build)
-                    rebuilt.append(done)
+                    rebuilt.append(
+                        export_bundle(
+                            device, store, scorer, adapters, export.path, options, build=build
+                        )
+                    )
                     continue
-                except (RequestError, OSError) as error:  # one folder must not keep the others
+                # One folder must not keep the others.
+                except (RequestError, ParityError, SourceError, OSError) as error:
                     why = str(error)
             unreachable.append({"export": export.uid, "path": str(export.path), "why": why})
     for entry in unreachable:

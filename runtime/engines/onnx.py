@@ -90,7 +90,7 @@ class OnnxEngine:
         threads: int = 1,
         allow_fallback: bool = False,
     ) -> None:
-        self._session, self.provider = _open(model, provider, threads, allow_fallback)
+        self._session, self.provider = open_session(model, provider, threads, allow_fallback)
         pixels, *rest = self._session.get_inputs()
         (features,) = self._session.get_outputs()
         self._input, self._output = pixels.name, features.name
@@ -140,7 +140,10 @@ class OnnxEngine:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _open(model: bytes, provider: str, threads: int, allow_fallback: bool) -> tuple[Any, str]:
+def open_session(
+    model: bytes, provider: str, threads: int, allow_fallback: bool
+) -> tuple[Any, str]:
+    """Return a session and the name of the provider that it uses; see `OnnxEngine`."""
     wanted = list(PROVIDERS) if provider == "auto" else [provider]
     if provider not in PROVIDERS and provider != "auto":
         raise UsageError(f"provider {provider!r} is unknown; expected auto, {', '.join(PROVIDERS)}")
