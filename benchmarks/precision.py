@@ -37,8 +37,11 @@ from edgecl.types import Float32, Frame
 WAYS = {
     "fp32": Options(fused=True),
     "fp16": Options("fp16", fused=True),
-    "int8 cpu": Options("int8", fused=True, allow_parity_loss=True),
-    "int8 trt": Options("int8", recipe="trt", fused=True, allow_parity_loss=True),
+    "int8": Options("int8", fused=True),
+    "int8, loss allowed": Options("int8", fused=True, allow_parity_loss=True),
+    "int8 for TensorRT, loss allowed": Options(
+        "int8", recipe="trt", fused=True, allow_parity_loss=True
+    ),
 }
 
 
@@ -74,7 +77,7 @@ def main() -> None:
                 scorer, adapters = served(home, store)
             for name, way in WAYS.items():
                 begin = time.perf_counter()
-                folder = Path(place) / name.replace(" ", "-")
+                folder = Path(place) / name.replace(" ", "-").replace(",", "")
                 done = export_bundle(home, store, scorer, adapters, folder, way)
                 seconds = time.perf_counter() - begin
                 predictors[name] = Predictor(folder, provider="cpu")

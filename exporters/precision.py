@@ -229,13 +229,15 @@ class _Int8:
         self.judge = judge_of(home, store, self.held_out, self.features, self._run(self.engine))
 
     def made(self) -> Content:
-        """Return what is within its limit, or what was tried last if that is allowed."""
+        """Return what is within its limit; with all nodes in int8 if a loss is allowed."""
         self.say("calibrating", 0, 1)
         how = self.home.manifest.preprocessing
         calibrated = calibrate(self.own.model, batches_of(self._calibration(), how), self.adapters)
         worst: list[str] = []
         excluded: list[str] = []
-        for share in _FALLBACK_SHARES:
+        # Who insists wants the engine as fast as it gets.
+        tries = 1 if self.options.allow_parity_loss else len(_FALLBACK_SHARES)
+        for share in _FALLBACK_SHARES[:tries]:
             if share and not worst:
                 self.say("looking for the worst nodes", 0, 1)
                 some = next(batches_of(self._calibration(), how))

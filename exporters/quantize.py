@@ -6,7 +6,8 @@ TensorRT parses and which is slower than float32 on x86. Weights per tensor ruin
 convolutions (cosine of the features 0.77 against 0.98), hence per channel.
 
 What adapters compute stays float32: their arrays are inputs, unknown at calibration. So does the
-pooling of the features, which costs nothing and whose values the head wants fine.
+pooling of the features, which costs nothing and whose values the head wants fine, and what stands
+between the matrix products of a transformer.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from edgecl.types import Float32
 from .graph import checked, import_onnx, parse, shape_of
 
 RECIPES = ("cpu", "trt")
-_OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "MaxPool", "AveragePool")
+_OPS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "AveragePool")
 # The ones that lose accuracy; the others carry on the type of these.
-_HEAVY_OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul")
+_HEAVY_OPS = ("Conv", "Gemm", "MatMul", "Add")
 _FOLDED = ("Clip", "Relu")
 
 
@@ -81,7 +82,8 @@ def calibrate(
         )
         calibrator.collect_data(_Reader(feeds))
         ranges = calibrator.compute_data()
-    return Calibrated(proto, ranges, _of_adapters(proto.graph, set(shapes)))
+    fixed = _of_adapters(proto.graph, set(shapes)) + _biases(proto.graph)
+    return Calibrated(proto, ranges, fixed)
 
 
 def quantise_model(
@@ -144,6 +146,12 @@ def worst_nodes(
             engine = OnnxEngine(model, provider="cpu")
             gaps[node.name] = float(np.square(engine.run(pixels) - wanted).sum())
     return sorted(gaps, key=lambda name: -gaps[name])
+
+
+def _biases(graph: Any) -> tuple[str, ...]:
+    """Return the additions of a constant: in int8 they save nothing and cost accuracy."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return tuple(n.name for n in graph.node if n.op_type == "Add" and constants & set(n.input))
 
 
 def _guard(graph: Any, names: Collection[str]) -> None:

@@ -154,3 +154,28 @@ def test_adapters_stay_inputs_in_float32(adapted_home: Path) -> None:
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosines.min() > 0.9
     assert np.abs(a - ours.run(x)).max() > 0.1
+
+
+def test_added_constants_stay_float32() -> None:
+    rng = np.random.default_rng(0)
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["pixels"], ["flat"], name="flat"),
+            helper.make_node("MatMul", ["flat", "weight"], ["product"], name="product"),
+            helper.make_node("Add", ["product", "bias"], ["features"], name="sum"),
+        ],
+        "linear",
+        [info("pixels", TensorProto.FLOAT, ["batch", 3, 4, 4])],
+        [info("features", TensorProto.FLOAT, ["batch", 6])],
+        [
+            numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+            for name, shape in (("weight", (48, 6)), ("bias", (6,)))
+        ],
+    )
+    opset = helper.make_opsetid("", 18)
+    whole = helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+    made = quantise_model(calibrate(whole, [pictures(8, 4)]), "trt")
+    names = {t.name: t.data_type for t in onnx.load_from_string(made).graph.initializer}
+    assert names["bias"] == TensorProto.FLOAT
+    assert names["weight_quantized"] == TensorProto.INT8
