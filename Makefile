@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= cpu,torch,demo,dev
+EXTRAS ?= cpu,torch,demo,dev,tensorrt-rtx
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test types format jetson clean

@@ -36,7 +36,7 @@ from edgecl.types import Frame
 
 D, N_CLASSES = 1752, 10
 CAPACITY, N_WARM, N_FRAMES = 100, 100, 300
-COMMITS = (1, 20)
+COMMITS = (1, 16)
 MODES = ("FULL", "OFF")
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from edgecl.errors import MissingPackageError, UsageError, WeightsError
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing
+from edgecl.types import Float32
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,15 @@ class Backbone:
 
         with torch.inference_mode():
             out: torch.Tensor = self.model(pixels)
+        return out
+
+    def run(self, pixels: Float32, threads: int) -> Float32:
+        """Return features (N, D) of pictures (N, 3, S, S) with so many CPU threads."""
+        import torch
+
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        out: Float32 = self.forward_features(torch.from_numpy(pixels)).numpy()
         return out
 
 

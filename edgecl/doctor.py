@@ -18,7 +18,7 @@ from edgecl.learner import open_store
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME, checked_engine
-from edgecl.unlearning.receipt import all_receipts
+from edgecl.unlearning.receipt import all_receipts, inspect_ledger
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _LOW_DISK = 500_000_000
@@ -171,11 +171,20 @@ def _store(path: Path) -> str:
                 f"the store fails its check ({what}, {len(orphans)} orphan rows); restore the "
                 "home from a backup"
             )
+        (journal,) = store.connection.execute("PRAGMA journal_mode").fetchone()
+        (secure,) = store.connection.execute("PRAGMA secure_delete").fetchone()
+        left = store.path.with_name(f"{store.path.name}-journal")
+        if left.exists() and left.stat().st_size:
+            raise IntegrityError(
+                f"another program wrote to the store and left {left.name}, which may keep deleted "
+                "rows; run `edgecl forget pending`, which removes it"
+            )
         sealed = ""
         if store.is_sealed:
             sealed = f", sealed, {_check_keys(store)} keys"
         seen = sum(store.n_seen().values())
-        return f"{len(store.names)} classes, {seen} samples learned{sealed}"
+        pragmas = f"journal {journal}, secure_delete {secure}"
+        return f"{len(store.names)} classes, {seen} samples learned, {pragmas}{sealed}"
 
 
 def _check_keys(store: Store) -> int:
@@ -198,6 +207,7 @@ def _receipts(path: Path) -> str:
     home = Home(path)
     with open_store(home, read_only=True) as store:
         receipts = all_receipts(home, store)
+        inspect_ledger(home, store)
         (n_open,) = store.connection.execute("SELECT count(*) FROM requests").fetchone()
     open_text = f", {n_open} not finished; run `edgecl forget pending`" if n_open else ""
     return f"{len(receipts)} entries, the chain is whole and signed{open_text}"

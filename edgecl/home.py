@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgecl.config import Config, load_config, save_config
-from edgecl.errors import HomeLockedError, IntegrityError, RequestError
+from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreError
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest, checked_engine
 
@@ -108,6 +108,11 @@ class Home:
         return self.snapshots / f"s{uid}.db"
 
     @property
+    def copies(self) -> str:
+        """Prefix of folders beside the home that hold copies of it while `bench` runs."""
+        return f".{self.path.name}-bench-"
+
+    @property
     def max_pixels(self) -> int:
         """Most pixels of a picture that is decoded."""
         return self.config.picture.max_pixels
@@ -156,7 +161,13 @@ class Home:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path / _LOCK, "wb") as file:
+    try:
+        opened = open(path / _LOCK, "wb")
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror}); make it writable, or name another home"
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

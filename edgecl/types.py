@@ -18,6 +18,8 @@ Float16 = npt.NDArray[np.float16]
 Pixels = npt.NDArray[np.uint8]
 
 MAX_LABEL_LENGTH = 200
+# Of a uid: what SQLite can hold.
+MAX_DIGITS = 18
 
 
 def clean_label(label: object) -> str:
@@ -190,8 +192,12 @@ class ForgetRequest:
             )
         if self.kind == "class":
             object.__setattr__(self, "name", clean_label(self.name))
-        if self.kind == "sample" and not (self.name.isascii() and self.name.isdigit()):
-            raise UsageError(f"a sample is named by its uid, a whole number, not {self.name!r}")
+        if self.kind == "sample":
+            if not (self.name.isascii() and self.name.isdigit() and len(self.name) <= MAX_DIGITS):
+                raise UsageError(f"a sample is named by its uid, a whole number, not {self.name!r}")
+            object.__setattr__(self, "name", str(int(self.name)))
+        if any(unicodedata.category(c) in {"Cc", "Cs"} for c in self.reason):
+            raise UsageError("the reason holds a control character; write it on one line")
         if not self.name:
             raise UsageError(f"the {self.kind} to forget is empty; name one")
         if self.kind != "sample":

@@ -92,6 +92,7 @@ def export_bundle(
         adapters: What makes its features, as `learner.served` gives them.
         output: A new or empty folder, or one that holds a bundle of this home, which is replaced.
         options: How it is made; None takes the engine as it is.
+        build: Builds a TensorRT engine, to put beside the ONNX file, from its content.
         say: Told about progress.
         build: Builds a TensorRT engine, to put beside the ONNX file, from its content.
 

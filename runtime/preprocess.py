@@ -30,6 +30,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
+_ORIENTATION = 0x0112
 # Not every format that Pillow knows: EPS, for one, would start an interpreter.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 
@@ -95,11 +96,13 @@ class Preprocessing:
         sx, sy = width / new_width, height / new_height
         box = (left * sx, top * sy, (left + size) * sx, (top + size) * sy)
         resized = image.resize((size, size), _FILTERS[self.interpolation], box=box)
-        x = np.array(resized, dtype=np.float32)  # (S, S, 3)
-        std = np.asarray(self.std, dtype=np.float32)
+        pixels = np.frombuffer(resized.tobytes(), np.uint8).reshape(-1, 3)
+        std = np.asarray(self.std, dtype=np.float32)[:, None]
+        x = np.empty((3, size * size), np.float32)
+        x[:] = pixels.T  # channels first while they are bytes: four times less to read
         x *= 1 / (255 * std)
-        x -= np.asarray(self.mean, dtype=np.float32) / std
-        return np.ascontiguousarray(x.transpose(2, 0, 1))
+        x -= np.asarray(self.mean, dtype=np.float32)[:, None] / std
+        return x.reshape(3, size, size)
 
 
 def decode(data: bytes, *, max_pixels: int = 50_000_000) -> Image.Image:
@@ -173,6 +176,9 @@ def shrink(image: Image.Image, side: int) -> bytes:
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a damaged EXIF block costs the orientation, not the picture."""
     try:
+        # An upright picture, as most are, is not copied, which `exif_transpose` would do.
+        if image.getexif().get(_ORIENTATION, 1) not in range(2, 9):
+            return image
         return ImageOps.exif_transpose(image)
     except Exception:
         return image

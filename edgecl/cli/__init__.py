@@ -42,4 +42,6 @@ def main() -> None:
 def _is_damage(error: Exception) -> bool:
     import sqlite3
 
-    return isinstance(error, sqlite3.DatabaseError)
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.OperationalError
+    )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgecl.cli.bench import bench
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
@@ -29,6 +30,7 @@ app.command("train-stream")(train_stream)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
 app.command("consolidate")(consolidate)
+app.command("bench")(bench)
 app.add_typer(export_app, name="export")
 app.add_typer(forget_app, name="forget")
 app.command("receipt")(receipt)

@@ -94,7 +94,7 @@ def onnx(
         with working("exporting") as tell:
             done = export_bundle(
                 device, store, scorer, adapters, output, options,
-                lambda what, n, of: tell(f"{what} {n}/{of}"),
+                say=lambda what, n, of: tell(f"{what} {n}/{of}"),
             )  # fmt: skip
     result = _as_json(done) | {
         "precision": done.export.body["precision"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -123,6 +124,7 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
         print_json(result)
     else:
         print_values("finished", result)
+    _check_faults(done)
 
 
 def receipt(
@@ -257,7 +259,7 @@ def _forget(
     weights: str | None,
     json: bool,
 ) -> None:
-    from edgecl.errors import HomeLockedError, IntegrityError
+    from edgecl.errors import HomeLockedError
     from edgecl.home import Home
     from edgecl.learner import open_learner
     from edgecl.unlearning.request import find, forget, writing
@@ -279,7 +281,7 @@ def _forget(
                     say=lambda what, n, of: tell(f"{what} {n} of {of}" if of > 1 else what),
                 )
     except HomeLockedError:
-        _hand_over(device, asked, verify=verify, json=json)
+        _hand_over(device, asked, verify=verify, weights=weights, json=json)
         return
     result = _result(done)
     if done.mode == "already_forgotten":
@@ -295,11 +297,20 @@ def _forget(
         print_json(result)
     else:
         print_values("unlearned", result | _in_short(result.pop("metrics", {})))
-    if done.faults:
-        what = "approximately unlearned" if done.mode.startswith("approximate") else "unlearned"
-        raise IntegrityError(
-            f"the {asked.kind} was {what}, but a check failed: " + "; ".join(done.faults)
-        )
+    _check_faults([done])
+
+
+def _check_faults(done: list[Unlearned]) -> None:
+    """End with status 4 if a check of something unlearned failed."""
+    from edgecl.errors import IntegrityError
+
+    for part in done:
+        if part.faults:
+            what = "approximately unlearned" if part.mode.startswith("approximate") else "unlearned"
+            raise IntegrityError(
+                f"the {part.receipt.body['what']} was {what} ({part.receipt.receipt_id}), but a "
+                "check failed: " + "; ".join(part.faults)
+            )
 
 
 def _result(done: Unlearned) -> dict[str, Any]:
@@ -317,7 +328,7 @@ def _result(done: Unlearned) -> dict[str, Any]:
         **({"metrics": done.metrics} if done.metrics else {}),
         "seconds": done.seconds,
         "head_seconds": done.head_seconds,
-        "erasure": "pending" if done.erasure.get("busy") else "done",
+        "erasure": "pending" if done.is_open else "done",
     }
 
 
@@ -335,45 +346,65 @@ def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _print_plan(device: Home, asked: ForgetRequest, *, json: bool) -> None:
     from edgecl.learner import open_learner, open_store
-    from edgecl.unlearning.plan import make_plan, resolve
+    from edgecl.types import Receipt
+    from edgecl.unlearning.plan import make_plan
+    from edgecl.unlearning.request import look_up
 
+    plan: dict[str, Any]
     with open_store(device, read_only=True) as store, store.snapshot():
-        target = resolve(store, asked)
-        learner = open_learner(device, store)
-        plan = make_plan(store, learner.head, target, asked.adapter_method).as_json()
+        target = look_up(device, store, asked)
+        if isinstance(target, Receipt):
+            plan = {"kind": asked.kind, "mode": "already_forgotten", "receipt": target.receipt_id}
+        else:
+            learner = open_learner(device, store)
+            plan = make_plan(store, learner.head, target, asked.adapter_method).as_json()
     if json:
         print_json(plan)
     else:
         print_values("would be unlearned; nothing was changed", plan)
 
 
-def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) -> None:
+def _hand_over(
+    device: Home, asked: ForgetRequest, *, verify: bool, weights: str | None, json: bool
+) -> None:
     """Leave a request to the process that writes to the home, and wait a while for its receipt."""
-    from edgecl.errors import HomeLockedError
+    from edgecl.errors import HomeLockedError, IntegrityError, RequestError
     from edgecl.learner import open_store
-    from edgecl.unlearning.plan import resolve
+    from edgecl.types import Receipt
     from edgecl.unlearning.receipt import all_receipts, receipt_by_id
-    from edgecl.unlearning.request import record
+    from edgecl.unlearning.request import finish_requests, look_up, receipt_of, record
 
+    receipt_id: str | None
     with open_store(device) as store:
-        number = record(store, resolve(store, asked), asked, verify=verify)
-        say("another edgecl process writes to this home; it carries the request out")
-        deadline = time.monotonic() + _PATIENCE_S
-        receipt_id = None
-        while receipt_id is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-            receipt_id = store.receipt_of_request(number)
-        if receipt_id is None:
-            result: dict[str, Any] = {"receipt_id": None, "mode": "pending", "verified": None}
+        target = look_up(device, store, asked)
+        if isinstance(target, Receipt):
+            receipt_id, mode = target.receipt_id, "already_forgotten"
         else:
-            found = receipt_by_id(device, store, receipt_id)
+            mode = "pending"
+            number = record(store, target, asked, verify=verify, weights=weights)
+            say("another edgecl process writes to this home; it carries the request out")
+            deadline = time.monotonic() + _PATIENCE_S
+            while (receipt_id := receipt_of(store, number, target)) is None:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.1)
+                # That process may have ended, or never look for requests.
+                with suppress(HomeLockedError), device.lock(), open_store(device) as own:
+                    finish_requests(device, own)
+        result: dict[str, Any] = {"receipt_id": receipt_id, "mode": mode, "verified": None}
+        if receipt_id is not None:
+            body = receipt_by_id(device, store, receipt_id).body
+            if body["kind"] == "refused":
+                raise RequestError(f"the request was refused: {body['why']}; see {receipt_id}")
             checks = [
                 r.body["status"] == "verified"
                 for r in all_receipts(device, store)
-                if r.body["kind"] == "verification" and r.body["of"] == receipt_id
+                if r.body["kind"] == "verification"
+                and r.body["of"] == receipt_id
+                and r.body["status"] != "incomplete"
             ]
-            verified = all(checks) if checks else None
-            result = {"receipt_id": receipt_id, "mode": found.body["mode"], "verified": verified}
+            result["mode"] = mode if mode == "already_forgotten" else body["mode"]
+            result["verified"] = all(checks) if checks else None
     if json:
         print_json(result)
     else:
@@ -381,8 +412,12 @@ def _hand_over(device: Home, asked: ForgetRequest, *, verify: bool, json: bool) 
     if receipt_id is None:
         raise HomeLockedError(
             "the request is recorded, but another edgecl process writes to this home and did not "
-            "come to it yet; no prediction names the class from now on, and that process or the "
-            "next one carries it out"
+            "come to it yet; that process or the next one carries it out"
+            + ("; no prediction names the class from now on" if asked.kind == "class" else "")
+        )
+    if result["verified"] is False and mode != "already_forgotten":
+        raise IntegrityError(
+            f"the {asked.kind} was unlearned, but a check failed: see `edgecl receipt {receipt_id}`"
         )
 
 

@@ -19,7 +19,7 @@ from edgecl.errors import RequestError
 from edgecl.evaluation.metrics import Evaluation, evaluate
 from edgecl.home import Home
 from edgecl.learner import Learner, chain, open_engine, position_key
-from edgecl.replay.store import Position
+from edgecl.replay.store import Position, plain_text
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
@@ -113,7 +113,8 @@ def learn_stream(
     """Learn a source from a position on; yields after every commit, the last time at the end.
 
     An unlearning that another process asks for meanwhile is carried out between two commits; later
-    frames of such a class are skipped, since the request came after they were on their way.
+    frames of such a class or source are skipped, since the request came after they were on their
+    way.
 
     Args:
         home: The home, whose lock the caller holds.
@@ -183,20 +184,25 @@ def learn_stream(
         return not learner.store.has_class(name) and name not in map(_label, waiting)
 
     unlearned: set[str] = set()
+    closed: set[str] = set()
 
     def obey() -> Engine | None:
         """Carry out what another process asked for; returns the engine if the map changed."""
         store = learner.store
         if not store.has_requests():
             return None
-        names = {name for uid in store.blocked_classes() for name in store.names_of(uid)}
+        names = {uid: store.names_of(uid) for uid in store.names}
+        sources = store.sources()
         before = store.feature_map
         for done in finish_requests(home, store, learner):
+            body = done.receipt.body
             news.append(
                 f"unlearned as another process asked (receipt {done.receipt.receipt_id})"
-                + ("; its frames are skipped from here on" if names else "")
+                + ("" if body["what"] == "sample" else "; its frames are skipped from here on")
             )
-        unlearned.update(names)
+            unlearned.update(names.get(body.get("class_uid", 0), ()))
+            closed.add(sources.get(body.get("source_uid", 0), ""))
+        closed.discard("")
         if store.feature_map == before:
             return None
         return reopen() if reopen is not None else open_engine(home, store)
@@ -224,6 +230,8 @@ def learn_stream(
                     reason = _unusable(item)
                     if not reason and _label(item) in unlearned:
                         reason = "its class was unlearned while this source was learned"
+                    if not reason and closed and _source(item) in closed:
+                        reason = "its source was unlearned while it was learned"
                     if reason:
                         news.append(f"skipped {name}: {reason}")
                         progress = replace(progress, skipped=progress.skipped + 1)
@@ -242,6 +250,12 @@ def learn_stream(
                 if not group and len(source) == 0 and progress.seen > committed.seen:
                     progress = commit()
                     yield progress
+                    renewed = obey()
+                    if renewed is not None:
+                        engine, is_open = renewed, True
+                        break
+                # Where every frame is skipped nothing is committed, and requests still come.
+                if group and not waiting:
                     renewed = obey()
                     if renewed is not None:
                         engine, is_open = renewed, True
@@ -317,6 +331,10 @@ def _unusable(item: Embedded | Skipped) -> str:
 
 def _label(item: Embedded | Skipped) -> str | None:
     return item.frame.label if isinstance(item, Embedded) else None
+
+
+def _source(item: Embedded | Skipped) -> str | None:
+    return plain_text(item.frame.source) if isinstance(item, Embedded) else None
 
 
 def _relearned(home: Home, learner: Learner, name: str) -> list[str]:

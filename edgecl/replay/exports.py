@@ -135,6 +135,22 @@ def is_reachable(export: Export) -> bool:
     return _manifest_at(export) is not None
 
 
+def names_in_bundles(store: Store) -> list[tuple[int, str]]:
+    """Return uid and name of the classes in the bundles that are still in their folders."""
+    return [
+        (int(entry["uid"]), str(entry["name"]))
+        for export in exports_of(store)
+        if export.status in (WRITING, FRESH)
+        for entry in (_manifest_at(export) or {}).get("classes", ())
+    ]
+
+
+def disown(store: Store) -> None:
+    """Empty the register in a copy of a home: the bundles belong to the home that was copied."""
+    with store.transaction(changes_head=False):
+        store.connection.execute("DELETE FROM exports")
+
+
 def finish_exports(store: Store) -> None:
     """Settle exports that were being written: they are in place, or nothing is left of them.
 

@@ -400,7 +400,7 @@ class Store:
             )
         self.step += 1
         self._n_seen[class_uid] += 1
-        source_uid = self._source_uid(_text(source))
+        source_uid = self._source_uid(plain_text(source))
         data = self._make_room(class_uid, picture, rng)
         cursor = self.connection.execute(
             "INSERT INTO samples(class_uid, feature_map, source_uid, frame, time, step, is_stored, "
@@ -408,7 +408,7 @@ class Store:
             (
                 class_uid,
                 source_uid,
-                _text(frame),
+                plain_text(frame),
                 time,
                 self.step,
                 data is not None,
@@ -898,11 +898,7 @@ class Store:
 
     def _empty_texts(self, name: str, class_uid: int) -> None:
         """Empty names of sources and frames of other classes that hold a class's name."""
-        if len(name) < _MIN_NAME_IN_TEXT:
-            return
-        self.connection.create_function(
-            "names", 1, lambda text: name in unicodedata.normalize("NFC", text)
-        )
+        self.connection.create_function("names", 1, lambda text: holds_name(text, name))
         self.connection.execute("UPDATE sources SET text = '' WHERE names(text)")
         self.connection.execute(
             "UPDATE samples SET frame = '' WHERE class_uid != ? AND names(frame)", (class_uid,)
@@ -914,7 +910,15 @@ class Store:
             self.connection.execute(
                 "UPDATE classes SET n_seen = n_seen - ? WHERE uid = ?", (n, class_uid)
             )
-        empty = self.connection.execute("DELETE FROM classes WHERE n_seen <= 0").rowcount
+        # Samples that were evicted before the feature map changed count as seen, and are no more.
+        empty = 0
+        for class_uid in lost:
+            empty += self.connection.execute(
+                "DELETE FROM classes WHERE uid = ?1 "
+                "AND NOT EXISTS (SELECT 1 FROM samples WHERE class_uid = ?1) "
+                "AND NOT EXISTS (SELECT 1 FROM class_stats WHERE class_uid = ?1)",
+                (class_uid,),
+            ).rowcount
         self._drop_unused()
         return {"classes": empty}
 
@@ -956,9 +960,15 @@ class Store:
         return None if row is None else str(row[0])
 
     def reset(self) -> None:
-        """Forget positions and counters, as after `init`; uids of classes are never used again."""
+        """Forget positions and counters, as after `init`; uids of classes are never used again.
+
+        Those of samples and sources are, unless a snapshot still holds some.
+        """
         self.connection.execute("DELETE FROM positions")
-        self.connection.execute("DELETE FROM sqlite_sequence WHERE name IN ('samples', 'sources')")
+        self.connection.execute(
+            "DELETE FROM sqlite_sequence WHERE name IN ('samples', 'sources') "
+            "AND NOT EXISTS (SELECT 1 FROM snapshots)"
+        )
         self.step = 0
         self.note_consolidation(0)
         self.note_attempt(0)
@@ -983,7 +993,7 @@ class Store:
             self._names[uid], self._n_seen[uid] = name, n_seen
         self._uids = {name: uid for uid, name in self._names.items()}
         self._uids |= dict(self.connection.execute("SELECT name, class_uid FROM aliases"))
-        self._sources = {text: uid for uid, text in self.sources().items() if text}
+        self._sources = {text: uid for uid, text in self.sources().items()}
         self._n_unfolded: dict[tuple[int, int], int] = {
             (class_uid, source_uid): n
             for class_uid, source_uid, n in self.connection.execute(
@@ -1229,8 +1239,13 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _text(name: str) -> str:
-    """Return a file name as text; bytes that are not UTF-8 become escapes."""
+def holds_name(text: str, name: str) -> bool:
+    """Whether a text says a class's name; very short names stand in every path and do not count."""
+    return len(name) >= _MIN_NAME_IN_TEXT and name in unicodedata.normalize("NFC", text)
+
+
+def plain_text(name: str) -> str:
+    """Return a file name as the store keeps it; bytes that are not UTF-8 become escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -13,6 +13,7 @@ beyond this module and said in docs/unlearning.md.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sqlite3
@@ -94,7 +95,11 @@ def find_bytes(
         if path.relative_to(folder).parts[0] in but_not:
             continue
         tail = b""
-        with path.open("rb") as file:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            continue  # a reader of the store that ended took its files along
+        with file:
             while chunk := file.read(_CHUNK):
                 window = tail + chunk
                 for name, needle in needles.items():
@@ -105,7 +110,11 @@ def find_bytes(
 
 
 def remove_unlisted_snapshots(home: Home, store: Store) -> int:
-    """Overwrite and delete files of snapshots that are on the list no more; returns how many."""
+    """Overwrite and delete files of snapshots that are on the list no more; returns how many.
+
+    Raises:
+        StoreError: A file cannot be written or deleted.
+    """
     if not home.snapshots.is_dir():
         return 0
     listed = {
@@ -113,13 +122,38 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
     }
     gone = [path for path in sorted(home.snapshots.iterdir()) if path not in listed]
     for path in gone:
-        _wipe(path)
+        try:
+            _wipe(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be erased ({error.strerror}); make it writable, then run "
+                "`edgecl forget pending`"
+            ) from error
     flush(home.snapshots)
     return len(gone)
 
 
+def remove_left_copies(home: Home) -> int:
+    """Overwrite and delete what a killed `bench` left beside the home; returns how many.
+
+    The caller holds the home's lock, which a running `bench` would hold.
+    """
+    left = sorted(home.path.parent.glob(f"{glob.escape(home.copies)}*"))
+    for path in left:
+        _wipe(path)
+    return len(left)
+
+
 def _wipe(path: Path) -> None:
-    """Overwrite a file with zeros and delete it."""
+    """Overwrite a file, or all files of a folder, with zeros and delete it."""
+    if path.is_symlink():  # what it leads to is not ours
+        path.unlink()
+        return
+    if path.is_dir():
+        for entry in path.iterdir():
+            _wipe(entry)
+        path.rmdir()
+        return
     with path.open("r+b") as file:
         left = path.stat().st_size
         while left > 0:

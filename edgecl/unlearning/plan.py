@@ -10,8 +10,9 @@ from edgecl.errors import RequestError
 from edgecl.heads.base import Head
 from edgecl.replay.adapters import task_adapters
 from edgecl.replay.exports import holding
-from edgecl.replay.store import Store
+from edgecl.replay.store import Store, plain_text
 from edgecl.types import APPROXIMATE, ForgetRequest
+from edgecl.unlearning.copies import copies_of, names_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,11 @@ class Target:
         kind: `class`, `sample` or `source`.
         uid: Its uid.
         names: Its names, of a class with all aliases; they go into no receipt.
-        classes: Uids of the classes that it is part of.
+        classes: Uids of the classes that it is part of; of a class also those under which
+            snapshots and bundles from before a rollback know it.
         newest: Uid of its newest sample that is still in the store, 0 if there is none.
+        snapshots: Uids of the snapshots that hold or name it, or cannot be read; those that hold
+            one of its classes are not counted.
     """
 
     kind: str
@@ -31,6 +35,7 @@ class Target:
     names: tuple[str, ...]
     classes: tuple[int, ...]
     newest: int
+    snapshots: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +87,20 @@ def resolve(store: Store, request: ForgetRequest) -> Target:
         RequestError: No such sample or source.
     """
     if request.kind == "class":
+        if not store.has_class(request.name):
+            for uid, name in names_aside(store, copies_of(store)):
+                if name == request.name:
+                    return target_of(store, "class", uid)
         return target_of(store, "class", store.class_uid(request.name))
     if request.kind == "sample":
         return target_of(store, "sample", int(request.name))
-    for uid, text in store.sources().items():
-        if text == request.name:
+    wanted = plain_text(request.name)
+    found = list(store.sources().items())
+    found += [pair for copy in copies_of(store) for pair in copy.sources]
+    for uid, text in found:
+        if text == wanted:
             return target_of(store, "source", uid)
-    known = [text for text in store.sources().values() if text]
+    known = [repr(text) for text in store.sources().values() if text]
     raise RequestError(
         f"no sample came from {request.name!r}; "
         + (f"sources: {', '.join(known[:5])}" if known else "nothing was learned yet")
@@ -101,28 +113,60 @@ def target_of(store: Store, kind: str, uid: int) -> Target:
     Raises:
         RequestError: There is no sample of this uid.
     """
-    execute = store.connection.execute
-    if kind == "class":
-        newest = execute("SELECT max(uid) FROM samples WHERE class_uid = ?", (uid,)).fetchone()[0]
-        # A class of which only adapters are left has no name any more.
-        names = store.names_of(uid) if uid in store.names else ()
-        return Target(kind, uid, names, (uid,), newest or 0)
-    if kind == "sample":
-        row = execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
-        if row is None:
-            raise RequestError(
-                f"sample {uid} is not in the store; if it was learned, it is part of its class's "
-                "statistics and cannot be told apart: forget its source or its class"
-            )
-        return Target(kind, uid, (str(uid),), (row[0],), uid)
-    rows = execute(
+    find = {"class": _class_target, "sample": _sample_target, "source": _source_target}
+    return find[kind](store, uid)
+
+
+def _class_target(store: Store, uid: int) -> Target:
+    newest = _newest(store, "class_uid", uid)
+    copies = copies_of(store)
+    # A class of which only adapters are left has no name any more.
+    names = dict.fromkeys(store.names_of(uid) if uid in store.names else ())
+    aside = names_aside(store, copies)
+    names |= dict.fromkeys(n for u, n in aside if u == uid and not store.has_class(n))
+    uids = {uid} | {u for u, name in aside if name in names}
+    snapshots = tuple(copy.uid for copy in copies if copy.may_name(names))
+    return Target("class", uid, tuple(names), tuple(sorted(uids)), newest, snapshots)
+
+
+def _sample_target(store: Store, uid: int) -> Target:
+    row = store.connection.execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
+    if row is None:
+        raise RequestError(
+            f"sample {uid} is not in the store; if it was learned, it is part of its class's "
+            "statistics and cannot be told apart: forget its source or its class"
+        )
+    return Target("sample", uid, (str(uid),), (row[0],), uid)
+
+
+def _source_target(store: Store, uid: int) -> Target:
+    rows = store.connection.execute(
         "SELECT class_uid FROM samples WHERE source_uid = ? UNION "
-        "SELECT class_uid FROM class_stats WHERE source_uid = ? ORDER BY class_uid",
+        "SELECT class_uid FROM class_stats WHERE source_uid = ?",
         (uid, uid),
     ).fetchall()
-    newest = execute("SELECT max(uid) FROM samples WHERE source_uid = ?", (uid,)).fetchone()[0]
-    text = store.sources()[uid]
-    return Target(kind, uid, (text,), tuple(c for (c,) in rows), newest or 0)
+    classes = {c for (c,) in rows}
+    copies = copies_of(store)
+    texts = {text for copy in copies for u, text in copy.sources if u == uid}
+    text = store.sources().get(uid, next(iter(texts), ""))
+    held: list[int] = []
+    for copy in copies:
+        uids = {u for u, t in copy.sources if u == uid or (text and t == text)}
+        if uids or not copy.is_readable:
+            held.append(copy.uid)
+            classes |= {c for source, c in copy.learned if source in uids}
+    newest = _newest(store, "source_uid", uid)
+    # One whose text was emptied, or that went with its classes, has no name any more.
+    names = (text,) if text else ()
+    return Target("source", uid, names, tuple(sorted(classes)), newest, tuple(held))
+
+
+def _newest(store: Store, column: str, uid: int) -> int:
+    """Return the uid of the newest sample of a class or source, 0 if there is none."""
+    (newest,) = store.connection.execute(
+        f"SELECT coalesce(max(uid), 0) FROM samples WHERE {column} = ?", (uid,)
+    ).fetchone()
+    return int(newest)
 
 
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
@@ -141,11 +185,17 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     conditions = {"class": "s.class_uid = ?", "sample": "s.uid = ?", "source": "s.source_uid = ?"}
     rows = store.count_rows(conditions[target.kind], target.uid)
     marks = ",".join("?" * len(target.classes))
-    n_stats, n_bytes = store.connection.execute(
-        "SELECT count(*), coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
+    (n_bytes,) = store.connection.execute(
+        "SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
         f"WHERE class_uid IN ({marks})",
         target.classes,
     ).fetchone()
+    n_stats = 0
+    if target.kind != "sample":
+        (n_stats,) = store.connection.execute(
+            f"SELECT count(*) FROM class_stats WHERE {target.kind}_uid = ?", (target.uid,)
+        ).fetchone()
+    lost = classes_lost(store, target)
     gone = (*saw, *later)
     return Plan(
         kind=target.kind,
@@ -154,23 +204,50 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         aliases=max(0, len(target.names) - 1),
         rows=rows | {"class_stats": n_stats},
         statistics_bytes=n_bytes,
-        head=_head_parts(store, head),
+        head=_head_parts(store, head) if set(target.classes) & set(head.classes) else (),
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",
         exports=tuple(export.uid for export in holding(store, target.classes, gone)),
-        snapshots=_snapshots(store, target.classes, gone),
-        key=target.kind == "class" and store.is_sealed,
-        is_last=set(store.names) <= set(target.classes) and target.kind == "class",
+        snapshots=_snapshots(store, target, gone),
+        key=store.is_sealed and bool(lost),
+        is_last=set(store.names) <= lost,
     )
+
+
+def classes_lost(store: Store, target: Target) -> set[int]:
+    """Return the classes of the store of which a target is all that there is."""
+    if target.kind == "class":
+        return {target.uid}
+    is_sample = target.kind == "sample"
+    column = "uid" if is_sample else "source_uid"
+    others = (
+        f"EXISTS(SELECT 1 FROM samples WHERE class_uid = ?1 AND {column} != ?2) OR "
+        # A sample that is not folded is in no statistics; of one that is, they may be all.
+        "coalesce((SELECT sum(n) FROM class_stats WHERE class_uid = ?1"
+        + (
+            ") > (SELECT is_folded FROM samples WHERE uid = ?2), 0)"
+            if is_sample
+            else " AND source_uid != ?2) > 0, 0)"
+        )
+    )
+    return {
+        uid
+        for uid in target.classes
+        if uid in store.names
+        and not store.connection.execute(f"SELECT {others}", (uid, target.uid)).fetchone()[0]
+    }
 
 
 def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     """Return the adapters in whose training a target's pictures may have been, oldest first.
 
     Of a class that is known exactly. A sample was seen if its class was and it is not newer than
-    the training; a source, if the training took pictures from it.
+    the training; a source, if the training took pictures from it. With the last class all go, since
+    the home will be as new: also one that was only changed in place, or that never saw the class.
     """
+    if target.kind == "class" and set(store.names) == {target.uid}:
+        return tuple(adapter.uid for adapter in task_adapters(store))
     found = []
     for adapter in task_adapters(store):
         if not set(adapter.saw) & set(target.classes):
@@ -184,16 +261,16 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _snapshots(
-    store: Store, classes: tuple[int, ...], adapters: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Return the snapshots that hold one of some classes or adapters."""
+def _snapshots(store: Store, target: Target, adapters: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the snapshots that hold a target, one of its classes, or one of some adapters."""
     return tuple(
         int(uid)
         for uid, held, used in store.connection.execute(
             "SELECT uid, classes, adapters FROM snapshots ORDER BY uid"
         )
-        if set(json.loads(held)) & set(classes) or set(json.loads(used)) & set(adapters)
+        if uid in target.snapshots
+        or set(json.loads(held)) & set(target.classes)
+        or set(json.loads(used)) & set(adapters)
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -25,6 +26,8 @@ from edgecl.replay.store import Store, dump_json
 from edgecl.types import Receipt
 
 _START = "0" * 64
+# Receipts that one request commits before the ledger is brought up (EXPORT and VERIFIED).
+_MOST_BEHIND = 2
 
 
 def append_receipt(home: Home, store: Store, body: dict[str, Any]) -> Receipt:
@@ -43,7 +46,7 @@ def append_receipt(home: Home, store: Store, body: dict[str, Any]) -> Receipt:
 
 
 def all_receipts(home: Home, store: Store) -> list[Receipt]:
-    """Return the whole chain, oldest first, after checking it and its signatures.
+    """Return the whole chain, oldest first, after checking it, its signatures and the ledger.
 
     Raises:
         IntegrityError: An entry was changed, removed, moved or invented; the message names it.
@@ -55,6 +58,7 @@ def all_receipts(home: Home, store: Store) -> list[Receipt]:
     ).fetchone()
     if row is not None and row[0] > len(receipts):
         raise IntegrityError(f"receipt r{len(receipts) + 1} is missing from the end of the chain")
+    _check_alike(home, entries, read_ledger(home.ledger))
     return receipts
 
 
@@ -79,16 +83,26 @@ def check_ledger(home: Home, store: Store) -> list[Entry]:
                     (entry["signature"], entry["number"]),
                 )
     _checked(home, entries, "the chain")
-    _checked(home, known, str(home.ledger))
-    for ours, theirs in zip(entries, known, strict=False):
-        if ours["digest"] != theirs["digest"]:
-            raise IntegrityError(
-                f"receipt r{ours['number']} of the store is not that of {home.ledger}; restore the "
-                "home as a whole from a backup"
-            )
+    _check_alike(home, entries, known)
     if len(entries) > len(known):
         append_ledger(home.ledger, entries[len(known) :])
     return known[len(entries) :]
+
+
+def inspect_ledger(home: Home, store: Store) -> None:
+    """Check the ledger against the chain and write nothing.
+
+    Raises:
+        IntegrityError: It lacks more receipts than a process that died between its two writes
+            leaves, or was changed.
+    """
+    entries, known = _entries(store), read_ledger(home.ledger)
+    if len(entries) - len(known) > _MOST_BEHIND:
+        raise IntegrityError(
+            f"{home.ledger} lacks receipts from r{len(known) + 1} on, so an older copy of the "
+            "store would not be noticed; run `edgecl forget pending`, which writes them anew"
+        )
+    _check_alike(home, entries, known)
 
 
 def take_over(store: Store, entries: list[Entry]) -> None:
@@ -112,6 +126,7 @@ def take_over(store: Store, entries: list[Entry]) -> None:
             _add_tombstone(store, kind, target, tag, f"r{entry['number']}")
             table = {"class": "classes", "sample": "samples", "source": "sources"}[kind]
             store.keep_clear(table, target)
+        store.keep_clear("requests", entry["body"].get("request", 0))
 
 
 def receipt_by_id(home: Home, store: Store, receipt_id: str) -> Receipt:
@@ -133,8 +148,10 @@ def public_key(home: Home) -> str:
     return _key(home).public_key().public_bytes_raw().hex()
 
 
+@lru_cache(maxsize=2**15)
 def is_signed(public: str, digest: str, signature: str) -> bool:
     """Whether a signature over a receipt's digest is that of a public key."""
+    # A command reads the chain several times, and a signature takes longer than all the rest.
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         key.verify(bytes.fromhex(signature), digest.encode())
@@ -147,10 +164,12 @@ def add_tombstones(
     home: Home, store: Store, kind: str, target: int, names: tuple[str, ...], receipt_id: str
 ) -> None:
     """Remember that something was unlearned, by keyed hashes of its names; in a transaction."""
-    store.connection.execute(
-        "UPDATE tombstones SET receipt_id = ? WHERE kind = ? AND target = ?",
-        (receipt_id, kind, target),
-    )
+    if not names:
+        # Unlearned once more, exactly now; its names are known from the first time.
+        store.connection.execute(
+            "UPDATE tombstones SET receipt_id = ? WHERE kind = ? AND target = ?",
+            (receipt_id, kind, target),
+        )
     for name in names:
         _add_tombstone(store, kind, target, tombstone_tag(home, kind, name), receipt_id)
 
@@ -199,6 +218,17 @@ def _parsed(entry: Entry) -> Any:
             f"receipt r{entry['number']} does not fit the chain: its text was changed"
         )
     return body
+
+
+def _check_alike(home: Home, entries: list[Entry], known: list[Entry]) -> None:
+    """Check the entries of the ledger, and that they are the first of the chain."""
+    _checked(home, known, str(home.ledger))
+    for ours, theirs in zip(entries, known, strict=False):
+        if ours["digest"] != theirs["digest"]:
+            raise IntegrityError(
+                f"receipt r{ours['number']} of the store is not that of {home.ledger}; restore the "
+                "home as a whole from a backup"
+            )
 
 
 def _checked(home: Home, entries: list[Entry], where: str) -> list[Receipt]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -24,7 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgecl
-from edgecl.errors import RequestError, StoreError, UnknownClassError
+from edgecl.errors import (
+    EdgeclError,
+    MissingPackageError,
+    RequestError,
+    StoreError,
+    UnknownClassError,
+)
 from edgecl.home import Home
 from edgecl.learner import (
     Learner,
@@ -49,7 +56,7 @@ from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.preprocess import decode
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import APPROXIMATE, Float16, Float32, ForgetRequest, Receipt, check_reason
-from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots, scrub
+from edgecl.unlearning.erase import find_bytes, remove_left_copies, remove_unlisted_snapshots, scrub
 from edgecl.unlearning.plan import Plan, Target, make_plan, resolve, target_of
 from edgecl.unlearning.receipt import (
     add_tombstones,
@@ -68,6 +75,7 @@ from edgecl.unlearning.weights import WeightsReport, unlearn_adapter
 _MIN_NAME_BYTES = 6
 _PICTURE_SLICE = 32
 _MOST_SLICES = 200
+_TABLES = {"class": "classes", "sample": "samples", "source": "sources"}
 
 
 def _silent(what: str, done: int, of: int) -> None:
@@ -87,6 +95,7 @@ class Unlearned:
         metrics: What the audit measured; empty when none was asked for.
         seconds: Time of the whole request.
         head_seconds: Time of the head's part.
+        is_open: Whether a reader prevented the erasure, which is tried again.
     """
 
     receipt: Receipt
@@ -97,6 +106,7 @@ class Unlearned:
     metrics: dict[str, Any]
     seconds: float
     head_seconds: float
+    is_open: bool = False
 
 
 @contextmanager
@@ -150,19 +160,25 @@ def _resume(home: Home, learner: Learner, number: int) -> Unlearned | None:
         return carry_out(home, learner, number)
     except StoreError:
         raise
-    except RequestError:
-        kind, uid, text = store.connection.execute(
-            "SELECT kind, target, body FROM requests WHERE number = ?", (number,)
+    except EdgeclError as error:
+        row = store.connection.execute(
+            "SELECT kind, target, body FROM requests WHERE number = ? AND phase = 'PENDING'",
+            (number,),
         ).fetchone()
+        if row is None:
+            raise  # the class is gone already; what is left of the request must not be lost
+        kind, uid, text = row
         body = json.loads(text)
         if body["adapter_method"] in APPROXIMATE:
-            # Not in place after all: no torch, no picture of it. Dropping needs neither.
+            # Not in place after all: no torch, other weights, no picture. Dropping needs none.
             with store.transaction(changes_head=False):
                 _advance(store, number, "PENDING", body | {"adapter_method": "drop"})
             return carry_out(home, learner, number)
+        if isinstance(error, MissingPackageError) or not isinstance(error, RequestError):
+            raise  # it can be carried out, only not now
         with store.transaction(changes_head=False):
             entry = {"kind": "refused", "why": f"{kind} cannot be told apart", "uid": uid}
-            append_receipt(home, store, entry | {"time": time.time()})
+            append_receipt(home, store, entry | {"request": number, "time": time.time()})
             _withdraw(store, number)
         check_ledger(home, store)
         return None
@@ -206,15 +222,17 @@ def forget(
     target = find(home, store, request)
     if isinstance(target, Receipt):
         seconds = time.perf_counter() - begin
-        return Unlearned(target, "already_forgotten", {}, None, (), {}, seconds, 0.0)
+        bodies = [json.loads(b) for (b,) in store.connection.execute("SELECT body FROM requests")]
+        is_open = any(body.get("receipt") == target.receipt_id for body in bodies)
+        return Unlearned(target, "already_forgotten", {}, None, (), {}, seconds, 0.0, is_open)
     number = record(store, target, request, verify=verify, weights=weights)
     try:
         done = carry_out(home, learner, number, say=say)
     except StoreError:
         raise  # the request stays and is finished when there is room, or the reader is gone
-    except RequestError:
+    except EdgeclError:
         with store.transaction(changes_head=False):
-            _withdraw(store, number)
+            _withdraw(store, number, phase="PENDING")
         raise
     return replace(done, seconds=time.perf_counter() - begin)
 
@@ -229,25 +247,41 @@ def find(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
         UsageError: The reason names a class.
     """
     all_receipts(home, store)  # a broken chain is refused before anything is changed
-    for name in store.names.values():
+    try:
+        return look_up(home, store, request)
+    except UnknownClassError:
+        with store.transaction(changes_head=False):
+            body = {"kind": "refused", "why": "unknown class", "time": time.time()}
+            append_receipt(home, store, body)
+        check_ledger(home, store)
+        raise
+
+
+def look_up(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
+    """Do what `find` does and write nothing.
+
+    Raises:
+        UnknownClassError: No such class.
+        RequestError: No such sample or source.
+        UsageError: The reason names a class.
+    """
+    for name in (*store.names.values(), *store.aliases()):
         check_reason(request.reason, name)
     try:
-        return resolve(store, request)
-    except RequestError as error:
+        target = resolve(store, request)
+    except RequestError:
         before = find_tombstone(home, store, request.kind, request.name)
-        if before is not None:
-            receipt = receipt_by_id(home, store, before[1])
-            is_exact = not str(receipt.body["mode"]).startswith("approximate")
-            if is_exact or request.adapter_method in APPROXIMATE:
-                return receipt
-            # What was only approximate is made exact: the adapters that saw it are still there.
-            return target_of(store, request.kind, before[0])
-        if isinstance(error, UnknownClassError):
-            with store.transaction(changes_head=False):
-                body = {"kind": "refused", "why": "unknown class", "time": time.time()}
-                append_receipt(home, store, body)
-            check_ledger(home, store)
-        raise
+        if before is None:
+            raise
+        receipt = receipt_by_id(home, store, before[1])
+        is_exact = not str(receipt.body["mode"]).startswith("approximate")
+        if is_exact or request.adapter_method in APPROXIMATE:
+            return receipt
+        # What was only approximate is made exact: the adapters that saw it are still there.
+        return target_of(store, request.kind, before[0])
+    for name in target.names:
+        check_reason(request.reason, name)
+    return target
 
 
 def record(
@@ -266,10 +300,23 @@ def record(
         "reason": request.reason,
         "adapter_method": request.adapter_method,
         "verify": verify or request.adapter_method in APPROXIMATE,
-        "weights": weights,
+        # The process that carries it out may stand in another folder.
+        "weights": None if weights is None else os.path.abspath(weights),
     }
     # No transaction of the store: the counters that it writes are those of the process that learns.
     with store.errors():
+        row = store.connection.execute(
+            "SELECT number, body FROM requests "
+            "WHERE kind = ? AND target = ? AND phase = 'PENDING' ORDER BY number",
+            (target.kind, target.uid),
+        ).fetchone()
+        if row is not None:  # two who ask for the same get one receipt
+            if body["verify"]:
+                store.connection.execute(
+                    "UPDATE requests SET body = ? WHERE number = ? AND phase = 'PENDING'",
+                    (dump_json(json.loads(row[1]) | {"verify": True}), row[0]),
+                )
+            return int(row[0])
         return _insert(store, target.kind, target.uid, body)
 
 
@@ -290,6 +337,11 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
     body: dict[str, Any] = json.loads(text)
     evidence = _Evidence()
     if phase == "PENDING":
+        if (before := _done_before(home, store, kind, uid, body)) is not None:
+            with store.transaction(changes_head=False):
+                _withdraw(store, number)
+            seconds = time.perf_counter() - begin
+            return Unlearned(before, "already_forgotten", {}, None, (), {}, seconds, 0.0)
         finish_exports(store)
         target = target_of(store, kind, uid)
         plan = make_plan(store, learner.head, target, body["adapter_method"])
@@ -302,6 +354,14 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
     if body["verify"]:
         say("checking", 0, 1)
         faults = _faults(home, learner, evidence, erasure)
+        if phase != "PENDING":
+            # What was to be searched for went with the process that was cut off.
+            evidence.metrics["resumed"] = True
+            if body.get("adapter_method") in APPROXIMATE:
+                faults.append(
+                    "the command was cut off, and with it went what its gates compare with; "
+                    "unlearn the class again with --adapter-method drop"
+                )
     if not erasure["busy"]:
         _close(home, store, number, body, evidence, faults)
     check_ledger(home, store)
@@ -310,12 +370,46 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
         receipt=receipt,
         mode=receipt.body["mode"],
         erasure=erasure,
-        verified=not faults if body["verify"] else None,
+        verified=(not faults if phase == "PENDING" else None) if body["verify"] else None,
         faults=tuple(faults),
         metrics=evidence.metrics,
         seconds=time.perf_counter() - begin,
         head_seconds=evidence.head_seconds,
+        is_open=bool(erasure["busy"]),
     )
+
+
+def receipt_of(store: Store, number: int, target: Target) -> str | None:
+    """Return the receipt of a request that is done, or None.
+
+    Of one that another had made superfluous, that one's; of one that was refused, the refusal.
+    """
+    execute = store.connection.execute
+    with store.errors():
+        if execute("SELECT 1 FROM requests WHERE number = ?", (number,)).fetchone():
+            return None
+        row = execute(
+            "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?",
+            (target.kind, target.uid),
+        ).fetchone()
+    return store.receipt_of_request(number) or (None if row is None else str(row[0]))
+
+
+def _done_before(
+    home: Home, store: Store, kind: str, uid: int, body: dict[str, Any]
+) -> Receipt | None:
+    """Return the receipt of an earlier request for the same, if nothing is left for this one."""
+    execute = store.connection.execute
+    if execute(f"SELECT 1 FROM {_TABLES[kind]} WHERE uid = ?", (uid,)).fetchone():
+        return None
+    row = execute(
+        "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?", (kind, uid)
+    ).fetchone()
+    if row is None:
+        return None
+    receipt = receipt_by_id(home, store, row[0])
+    is_approximate = str(receipt.body["mode"]).startswith("approximate")
+    return None if is_approximate and body["adapter_method"] not in APPROXIMATE else receipt
 
 
 @dataclass
@@ -387,7 +481,9 @@ def _unlearn(
             evidence.head_seconds = time.perf_counter() - begin
             known = set(store.names)
             rows_erased = _delete(store, target)
-            classes_gone = sorted(known - set(store.names))
+            classes_gone = known - set(store.names)
+            # Under every uid that it had: its keys go, and no snapshot brings one back.
+            uids = target.classes if target.kind == "class" else (target.uid,)
             begin = time.perf_counter()
             if new_map is not None:
                 if plan.mode.startswith("approximate"):
@@ -401,12 +497,12 @@ def _unlearn(
                 head.rebuild(store)
             head.settle(store)
             evidence.head_seconds += time.perf_counter() - begin
+            store.drop_snapshots(plan.snapshots)
             if store.names:
                 save_scorer(store, head)
                 learner.save_state()
             else:
                 store.reset()
-            store.drop_snapshots(plan.snapshots)
             body = {
                 "kind": "forget",
                 "what": target.kind,
@@ -417,7 +513,7 @@ def _unlearn(
                 "requested": _created(store, number),
                 "time": time.time(),
                 "rows_erased": rows_erased,
-                "classes_gone": classes_gone,
+                "classes_gone": sorted(classes_gone | set(uids if target.kind == "class" else ())),
                 "adapters": dropped or [report["adapter"] for report in _reports(evidence, plan)],
                 "adapter_method": plan.adapter_method,
                 "exports_stale": list(plan.exports),
@@ -430,7 +526,8 @@ def _unlearn(
                 "config": hashlib.sha256((home.path / "edgecl.toml").read_bytes()).hexdigest(),
                 "edgecl": edgecl.__version__,
                 "tombstones": [
-                    [target.kind, target.uid, tombstone_tag(home, target.kind, name)]
+                    [target.kind, uid, tombstone_tag(home, target.kind, name)]
+                    for uid in uids
                     for name in target.names
                 ],
             }
@@ -439,7 +536,8 @@ def _unlearn(
             if evidence.weights:
                 body["weights"] = _reports(evidence, plan)
             receipt = append_receipt(home, store, body)
-            add_tombstones(home, store, target.kind, target.uid, target.names, receipt.receipt_id)
+            for uid in uids:
+                add_tombstones(home, store, target.kind, uid, target.names, receipt.receipt_id)
             mark_stale(store, plan.exports, receipt.receipt_id)
             _advance(store, number, "STORE", asked | {"receipt": receipt.receipt_id})
     except BaseException:
@@ -542,6 +640,7 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     for uid in receipt_by_id(home, store, receipt_id).body.get("classes_gone", ()):
         store.destroy_key(uid)
     removed = remove_unlisted_snapshots(home, store)
+    copies = remove_left_copies(home)
     exports = {
         str(export.uid): revoke(export, receipt_id)
         for export in exports_of(store)
@@ -549,6 +648,7 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     }
     report = scrub(store) | {
         "snapshot_files": removed,
+        "copies": copies,
         "exports": exports,
         "keys_destroyed": store.is_sealed,
     }
@@ -569,12 +669,14 @@ def _close(
     """Phase VERIFIED: write what the check found and take the request off the list."""
     with store.transaction(changes_head=False):
         if body["verify"]:
-            failed = "approximate_failed" if evidence.weights else "failed"
+            mode = str(receipt_by_id(home, store, body["receipt"]).body["mode"])
+            failed = "approximate_failed" if mode.startswith("approximate") else "failed"
+            passed = "incomplete" if evidence.metrics.get("resumed") else "verified"
             entry = {
                 "kind": "verification",
                 "of": body["receipt"],
                 "time": time.time(),
-                "status": failed if faults else "verified",
+                "status": failed if faults else passed,
                 "faults": len(faults),
                 "metrics": evidence.metrics,
             }
@@ -585,9 +687,10 @@ def _close(
 def _ask_again(home: Home, store: Store, body: dict[str, Any], receipt_id: str) -> None:
     """Record anew what a lost receipt had unlearned and this older store still holds."""
     for kind, uid in {(kind, uid) for kind, uid, _ in body.get("tombstones", ())}:
-        table = {"class": "classes", "sample": "samples", "source": "sources"}[kind]
-        found = store.connection.execute(f"SELECT 1 FROM {table} WHERE uid = ?", (uid,)).fetchone()
-        if found is not None:
+        query = f"SELECT 1 FROM {_TABLES[kind]} WHERE uid = ?1"
+        if kind == "class":  # perhaps only an adapter that saw it is left
+            query += " UNION SELECT 1 FROM adapter_classes WHERE class_uid = ?1"
+        if store.connection.execute(query, (uid,)).fetchone() is not None:
             again = {
                 "reason": body["reason"],
                 "adapter_method": "drop",
@@ -612,8 +715,11 @@ def _advance(store: Store, number: int, phase: str, body: dict[str, Any]) -> Non
     )
 
 
-def _withdraw(store: Store, number: int) -> None:
-    store.connection.execute("DELETE FROM requests WHERE number = ?", (number,))
+def _withdraw(store: Store, number: int, *, phase: str | None = None) -> None:
+    """Take a request off the list; with a phase, only while it is in that one."""
+    store.connection.execute(
+        "DELETE FROM requests WHERE number = ? AND phase = coalesce(?, phase)", (number, phase)
+    )
 
 
 def _created(store: Store, number: int) -> float:

@@ -110,6 +110,14 @@ def test_a_life_of_learning_forgetting_and_learning_again_survives_kills(
     assert survives(life, workloads.state, fresh, place, kills=10) == 10
 
 
+def test_a_sealed_home_survives_kills(
+    tmp_path_factory: pytest.TempPathFactory, place: Path
+) -> None:
+    sealed = workloads.small_home(tmp_path_factory.mktemp("sealed") / "home", sealed=True).path
+    life = workloads.forget_and_go_on
+    assert survives(life, workloads.state, sealed, place, kills=10) == 10
+
+
 def test_a_pulled_plug_keeps_what_was_committed_before(fresh: Path, place: Path) -> None:
     """The log ends anywhere: what it held until there is there, and the stream goes on."""
 

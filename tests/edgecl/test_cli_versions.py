@@ -133,3 +133,58 @@ def test_a_request_while_another_process_learns_is_carried_out_by_it(
     assert out.splitlines()
     with open_store(home, read_only=True) as store:
         assert not store.has_requests()
+
+
+def test_a_source_that_is_forgotten_while_it_is_learned_does_not_come_back(
+    home: Home, tmp_path: Path
+) -> None:
+    folder = build.part_folder(tmp_path / "parts", 2)
+    learned = build.run_edgecl("train-stream", folder, "--home", home.path)
+    assert learned.returncode == 0, learned.stderr
+    table = tmp_path / "long.csv"
+    lines = [f"{folder}/{part}/000.jpg,{part}" for _ in range(900) for part in build.PARTS]
+    table.write_text("path,label\n" + "\n".join(lines) + "\n")
+    code = "from edgecl.cli import main; main()"
+    command = [sys.executable, "-c", code, "train-stream", str(table), "--home", str(home.path)]
+    with subprocess.Popen([*command, "--json"], stdout=-1, stderr=-1, text=True) as learning:
+        try:
+            while True:
+                with open_store(home, read_only=True) as store:
+                    if str(table) in store.sources().values():
+                        break
+                assert learning.poll() is None, learning.communicate()[1]
+                time.sleep(0.05)
+            first = run(home.path, "forget", "source", table)
+            # Nothing is learned from here on, and the process still finds what is asked for.
+            second = run(home.path, "forget", "class", GONE)
+            assert learning.poll() is None
+            learning.terminate()
+            err = learning.communicate(timeout=60)[1]
+        finally:
+            learning.kill()
+    assert (first["mode"], second["mode"]) == ("exact_head", "exact_head"), err
+    with open_store(home, read_only=True) as store:
+        assert list(store.sources().values()) == [str(folder)]
+    assert sorted(classes(home.path)) == sorted(set(build.PARTS) - {GONE})
+
+
+def test_a_changed_or_missing_ledger_is_named(taught: Path) -> None:
+    run(taught, "forget", "class", GONE)
+    ledger = taught / "receipts.jsonl"
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole.replace(b'"mode":"exact_head"', b'"mode":"exact_hexd"'))
+    done = build.run_edgecl("verify", "--home", taught)
+    assert done.returncode == 4
+    assert "r1 does not fit" in done.stderr
+    ledger.unlink()
+    done = build.run_edgecl("verify", "--home", taught)
+    assert done.returncode == 4
+    assert "receipts.jsonl is missing" in done.stderr
+    run(taught, "forget", "pending")
+    assert build.run_edgecl("verify", "--home", taught).returncode == 0
+
+
+def test_a_plan_for_what_was_unlearned_names_its_receipt(taught: Path) -> None:
+    done = run(taught, "forget", "class", GONE)
+    plan = run(taught, "forget", "class", GONE, "--dry-run")
+    assert (plan["mode"], plan["receipt"]) == ("already_forgotten", done["receipt_id"])

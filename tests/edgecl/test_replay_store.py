@@ -580,3 +580,13 @@ def test_a_renamed_class_answers_to_both_names(tmp_path: Path) -> None:
         with store.transaction():
             store.delete_class(uid)
         assert "bracket" not in "\n".join(store.connection.iterdump())
+
+
+def test_frames_without_a_source_share_one_also_after_reopening(tmp_path: Path) -> None:
+    x, _ = build.features(6, D, 1)
+    build.store(tmp_path / "s.db").close()
+    for i in range(6):
+        with Store(tmp_path / "s.db") as store, store.transaction():
+            add(store, "cup", x[i], i, source="")
+    with Store(tmp_path / "s.db") as store:
+        assert store.sources() == {1: ""}

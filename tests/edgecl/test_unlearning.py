@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import build
+from edgecl.doctor import examine_home
 from edgecl.errors import EdgeclError, IntegrityError, RequestError, UnknownClassError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
@@ -222,6 +223,8 @@ def test_another_journal_that_somebody_set_is_put_back_to_wal(home: Home, journa
     foreign.execute("UPDATE classes SET created = created + 1")
     foreign.execute("ANALYZE")
     foreign.close()
+    (finding,) = [f for f in examine_home(home.path) if f.name == "store"]
+    assert finding.state == ("bad" if journal == "PERSIST" else "ok"), finding.text
     done = forget(home, LABELS[1])
     assert done.verified, done.faults
     assert (done.erasure["journal_mode"], done.erasure["secure_delete"]) == ("wal", 1)

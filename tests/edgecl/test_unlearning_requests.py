@@ -627,3 +627,33 @@ def test_a_rollback_that_is_cut_off_changes_nothing(
     assert sorted(names(home)) == sorted(LABELS)
     taken(home)
     assert not (home.snapshots / ".part").exists()
+
+
+def test_a_request_that_fails_for_good_does_not_keep_the_home_from_being_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(home)
+
+    def other_weights(*_: object) -> None:
+        raise IntegrityError("the home was made from other weights")
+
+    with monkeypatch.context() as patch, writing(home) as store:
+        patch.setattr(unlearning, "_unlearn", other_weights)
+        request = ForgetRequest(LABELS[1], adapter_method="ssd")
+        learner = open_learner(home, store)
+        with pytest.raises(IntegrityError, match="other weights"):
+            unlearning.forget(home, learner, request)
+    teach(home, 3)
+    assert LABELS[1] in names(home)
+
+
+def test_what_a_killed_bench_left_beside_the_home_goes_too(home: Home) -> None:
+    teach(home)
+    left = home.path.parent / f"{home.copies}x7"
+    shutil.copytree(home.path, left / "home")
+    other = home.path.parent / ".another-bench-x7"
+    other.mkdir()
+    done = forget(home, LABELS[1])
+    assert done.erasure["copies"] == 1
+    assert not left.exists()
+    assert other.exists()

@@ -444,3 +444,11 @@ def test_memory_of_rows_counts_what_it_holds() -> None:
     expected = Moments.of(quantise(x[y == 2]), FULL)
     assert np.array_equal(memory.moments(2).second, expected.second)
     assert list(memory.all_moments()) == list(dict.fromkeys(y.tolist()))
+
+
+def test_members_that_look_like_strangers_are_a_fault_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An AUC below a guess tells members apart as well: forgotten too much."""
+    way = {"auc": 0.5, "tpr_1_fpr": 0.0}
+    found = {"statistic": "phi", "forget": way | {"auc": 0.4}, "retrained": way, "klom_95": 0.0}
+    monkeypatch.setattr("edgecl.unlearning.verify.shadow_attack", lambda *_: dict(found))
+    assert any("membership AUC" in fault for fault in case("ridge").audit().faults)

@@ -14,6 +14,8 @@ from edgecl.adapters.bottleneck import adapt, new_adapter
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.errors import FeatureMapError, RequestError, ShapeError, UsageError
 from edgecl.runtime.adapters import Adapter, digest_of
+from edgecl.unlearning import weights
+from edgecl.unlearning.local import Local
 from edgecl.unlearning.steps import (
     bounded_forget_loss,
     capped_forget_loss,
@@ -348,6 +350,37 @@ def test_the_one_step_moves_no_parameter_farther_than_its_rate(
         most = 1e-2 * (0.1 if name.endswith((".up", ".up_bias")) else 1)
         moved = np.abs(array - adapter[name])
         assert 0 < moved.max() <= most * 1.001
+
+
+def test_importances_are_those_of_single_pictures(
+    vit: Backbone, adapter: Adapter, pictures: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Gradients of batches would make the threshold depend on batch size and order."""
+    network = adapt(vit, rank=4)
+    local = Local(network, pictures[0].__getitem__, np.arange(30) % N_CLASSES, 1)
+    theta = local.flat(adapter)
+    local.fit(local.features(theta, local.all))
+    rows = local.forgotten[:4]
+    wanted = np.mean([local.mean_gradient(theta, rows[i : i + 1]) ** 2 for i in range(4)], axis=0)
+    assert importance(local.sample_gradients(theta, rows)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_step_is_corrected_over_all_parameters_at_once(
+    vit: Backbone,
+    adapter: Adapter,
+    pictures: tuple[np.ndarray, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One coefficient of each tensor would be another method."""
+    sizes = []
+
+    def noted(proposal: np.ndarray, *rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes.append(len(proposal))
+        return project_step(proposal, *rest)
+
+    monkeypatch.setattr(weights, "project_step", noted)
+    report = unlearned(vit, adapter, pictures, "gu", settings=Gu(steps=2)).report
+    assert sizes == [report.n_parameters] * 2
 
 
 def test_the_corrected_steps_lower_the_class_and_spare_the_others(

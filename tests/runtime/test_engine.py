@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,33 @@ def test_features_do_not_depend_on_the_batch_size(home: Home) -> None:
     assert together.dtype == np.float32
     # Kernels may sum in another order for another batch; a neighbour's influence would be large.
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_are_swapped_in_a_millisecond_without_a_new_session(
+    adapted_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Home(adapted_home).engine()
+    ort = import_onnxruntime()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a session was built")
+
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    rng = np.random.default_rng(0)
+    adapters = [
+        {n: rng.normal(0, 0.1, s).astype(np.float32) for n, s in engine.adapter_shapes.items()}
+        for _ in range(2)
+    ]
+    x = pictures(2)
+    first, second = (engine.with_adapters(adapter).run(x) for adapter in adapters)
+    assert not np.allclose(first, second)
+    assert np.array_equal(engine.with_adapters(adapters[0]).run(x), first)
+    times = []
+    for i in range(50):
+        begin = time.process_time()
+        engine.with_adapters(adapters[i % 2])
+        times.append(time.process_time() - begin)
+    assert np.median(times) <= 1e-3
 
 
 def test_no_picture_gives_no_feature(home: Home) -> None:

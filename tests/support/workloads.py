@@ -58,12 +58,22 @@ _CLOCK = {
     "snapshots": {"created", "digest", "size_bytes"},
     "exports": {"uid", "created", "digest", "path"},
 }
+# Encrypted in a sealed store, with keys and nonces of chance.
+_SEALED = {"features", "pictures", "views", "class_stats"}
 _CLOCK_IN_BODY = {"time", "requested", "of", "request", "bytes_before", "bytes_after"}
 # What a check lost with the process that had it in memory.
-_CLOCK_IN_BODY |= {"exports", "exports_stale", "snapshot_files", "receipt", "metrics"}
+_CLOCK_IN_BODY |= {
+    "exports",
+    "exports_stale",
+    "snapshot_files",
+    "receipt",
+    "metrics",
+    "status",
+    "copies",
+}
 
 
-def small_home(path: Path, *, capacity: int = CAPACITY, head: str = "ridge") -> Home:
+def small_home(path: Path, *, capacity: int = CAPACITY, sealed: bool = False) -> Home:
     """Make a home that learned nothing."""
     data = _engine()
     manifest = Manifest(
@@ -84,10 +94,15 @@ def small_home(path: Path, *, capacity: int = CAPACITY, head: str = "ridge") -> 
         (folder / manifest.engine).write_bytes(data)
         manifest.save(folder)
         create_store(
-            database, feature_map=manifest.feature_map, num_features=D, second_moment="full"
+            database,
+            feature_map=manifest.feature_map,
+            num_features=D,
+            second_moment="full",
+            sealed=sealed,
         )
 
-    return make_home(path, Config(store=StoreConfig(capacity), head=HeadConfig(head)), fill)
+    config = Config(store=StoreConfig(capacity), head=HeadConfig("ridge"))
+    return make_home(path, config, fill, encrypt=sealed)
 
 
 def learn(path: Path, *, stop: int = N_STREAM, reopen: bool = False) -> None:
@@ -254,6 +269,8 @@ def state(path: Path) -> dict[str, Any]:
         query = store.connection.execute
         tables = query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
         for (table,) in tables.fetchall():
+            if table in _SEALED and store.is_sealed:
+                continue
             cursor = query(f"SELECT * FROM {table} ORDER BY 1, 2")
             columns = [c[0] for c in cursor.description]
             found[table] = [
@@ -273,6 +290,9 @@ def state(path: Path) -> dict[str, Any]:
         found["sqlite_sequence"] = [
             row for row in found["sqlite_sequence"] if row["name"] not in ("receipts", "exports")
         ]
+        x, y = store.stored_rows()
+        found["rows"] = (x.tobytes(), y.tobytes())
+        found["kept pictures"] = [store.picture(uid) for uid, _ in store.stored_samples()]
         heads = {"kept": load_scorer(home, store)}
     with open_store(home) as store:
         heads["built"] = open_learner(home, store).head.scorer(store.names)

@@ -1,0 +1,482 @@
+"""How long each part takes on this machine: what `edgecl bench` prints.
+
+In every round every stage gets its turn of some 20 ms, so that what else the machine does falls on
+all of them alike and their ratios hold. Stages that change something work on a copy of the home,
+beside it (so commits go to the same disk) and deleted at the end; the home stays as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import re
+import resource
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count, cycle
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from edgecl.errors import EdgeclError
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store, served
+from edgecl.replay.adapters import active_adapter
+from edgecl.replay.exports import disown
+from edgecl.replay.store import Position, Store
+from edgecl.runtime.bundle import open_bundle
+from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
+from edgecl.runtime.predictor import predictions
+from edgecl.runtime.preprocess import Preprocessing, decode
+from edgecl.runtime.scoring import Scorer
+from edgecl.types import Float32, ForgetRequest, Frame
+from edgecl.unlearning.request import forget
+
+THREADS, BATCHES = (1, 2), (1, 8)
+SIZE = (640, 480)
+_N_PICTURES = 8
+_SLOT_S = 0.02
+_MIN_RUNS = 10
+_MOST_FORGOTTEN = 20
+_CLASS = "edgecl-bench"
+_POWERCAP = Path("/sys/class/powercap")
+
+Eager = Callable[[Float32, int], object]
+"""Runs the backbone in torch on pictures (N, 3, S, S) with so many threads."""
+
+
+@dataclass
+class Stage:
+    """What is timed.
+
+    Args:
+        name: Its name.
+        run: One run.
+        pictures: Pictures that a run takes.
+        options: What tells it from others of its kind, JSON values.
+        prepare: Called before every run, not timed.
+        most: Most runs that there can be; such a stage is not warmed up.
+        times: Milliseconds of every run.
+        busy: Milliseconds of processor time of every run, all threads.
+    """
+
+    name: str
+    run: Callable[[], object]
+    pictures: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], object] | None = None
+    most: int | None = None
+    times: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    def turn(self) -> float:
+        """Run it for its turn of a round; returns the seconds that passed."""
+        begin = time.perf_counter()
+        while True:
+            if self.prepare is not None:
+                self.prepare()
+            start, start_busy = time.perf_counter(), time.process_time()
+            self.run()
+            end, end_busy = time.perf_counter(), time.process_time()
+            self.times.append((end - start) * 1e3)
+            self.busy.append((end_busy - start_busy) * 1e3)
+            if end - begin > _SLOT_S or len(self.times) == self.most:
+                return end - begin
+
+    def as_json(self) -> dict[str, Any]:
+        """Return percentiles, the median of processor time, and pictures a second at p50."""
+        p50, p90, p99 = (float(p) for p in np.percentile(self.times, (50, 90, 99)))
+        return {
+            **self.options,
+            "runs": len(self.times),
+            "p50_ms": p50,
+            "p90_ms": p90,
+            "p99_ms": p99,
+            "cpu_ms": float(np.median(self.busy)),
+            "per_second": self.pictures * 1e3 / p50,
+        }
+
+
+def measure(stages: Sequence[Stage], seconds: float) -> None:
+    """Time stages in turns until so many seconds have passed and each ran often enough.
+
+    None gets more than its share of the time, except for the runs that it must have.
+    """
+    spent = [0.0] * len(stages)
+    begin = time.perf_counter()
+    while True:
+        elapsed = time.perf_counter() - begin
+        is_short = [len(s.times) < (_MIN_RUNS if s.most is None else 1) for s in stages]
+        if elapsed >= seconds and not any(is_short):
+            return
+        for i, stage in enumerate(stages):
+            has_time = elapsed < seconds and spent[i] <= elapsed / len(stages)
+            if len(stage.times) != stage.most and (is_short[i] or has_time):
+                spent[i] += stage.turn()
+
+
+def bench_home(
+    home: Home, seconds: float = 20.0, load_eager: Callable[[], Eager] | None = None
+) -> dict[str, Any]:
+    """Time all stages in a home, which stays as it is; its lock is held meanwhile.
+
+    Args:
+        home: The home.
+        seconds: How long to measure, beside warm-up and the runs that each stage must have.
+        load_eager: Loads the backbone in torch, to be timed beside the engine.
+
+    Returns:
+        JSON values: `stages`, one object each, with a `reason` where one could not be timed;
+        `ratios` of medians, `energy`, `peak_rss_mb` and `machine`.
+
+    Raises:
+        HomeLockedError: Another process writes to the home.
+    """
+    with home.lock(), ExitStack() as stack:
+        with open_store(home, read_only=True) as store, store.snapshot():
+            scorer, adapters = served(home, store) if store.names else (None, ())
+        engines = {n: home.engine(threads=n).with_adapters(*adapters) for n in THREADS}
+        bench = _Bench(home.manifest.preprocessing, engines, scorer, "fp32")
+        copy = stack.enter_context(copied(home))
+        store = stack.enter_context(open_store(copy))
+        disown(store)
+        bench.add_learning(copy, store)
+        return bench.report(seconds, load_eager)
+
+
+def bench_bundle(
+    folder: Path, seconds: float = 20.0, load_eager: Callable[[], Eager] | None = None
+) -> dict[str, Any]:
+    """Time the stages that a bundle has; see `bench_home`."""
+    found = open_bundle(folder)
+    engines = {
+        n: OnnxEngine(found.model, threads=n).with_adapters(*found.adapters) for n in THREADS
+    }
+    precision = str(found.values["precision"])
+    bench = _Bench(found.manifest.preprocessing, engines, found.scorer, precision)
+    for name in ("learn", "commit", "forget"):
+        bench.missing[name] = "a bundle does not learn"
+    return bench.report(seconds, load_eager)
+
+
+@contextmanager
+def copied(home: Home) -> Iterator[Home]:
+    """Copy a home, without its snapshots, to a folder beside it, and delete the copy at the end.
+
+    The caller holds the home's lock. What a run that was killed left behind is deleted first.
+    """
+    prefix = home.copies
+    parent = home.path.absolute().parent
+    for left in parent.glob(f"{prefix}*"):
+        shutil.rmtree(left)
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        for path in home.path.iterdir():
+            if path == home.snapshots or path.name.startswith(home.database.name):
+                continue
+            if path.is_dir():
+                shutil.copytree(path, place / path.name)
+            else:
+                shutil.copy2(path, place / path.name)
+        copy = Home(place)
+        with (
+            open_store(home, read_only=True) as store,
+            closing(sqlite3.connect(copy.database)) as target,
+        ):
+            store.connection.backup(target)
+        yield copy
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+class _Bench:
+    """The stages of a home or a bundle."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        engines: Mapping[int, OnnxEngine],
+        scorer: Scorer | None,
+        precision: str,
+    ) -> None:
+        self.missing: dict[str, str] = {}
+        self._files = [_photograph(i) for i in range(_N_PICTURES)]
+        images = [decode(data) for data in self._files]
+        self._tensors = np.stack([preprocessing.tensor(image) for image in images])
+        engine = engines[THREADS[0]]
+        self._engine = engine
+        is_alone = len(os.sched_getaffinity(0)) == 1
+        self._x = engine.run(self._tensors)
+        files, rows = cycle(self._files), cycle(range(_N_PICTURES))
+        self._image = images[0]
+
+        def decode_next() -> None:
+            self._image = decode(next(files))
+
+        self._stages = [
+            Stage("decode", decode_next, options={"size": list(SIZE)}),
+            # Of a picture that was just decoded, so still in the cache, as in the pipeline.
+            Stage("preprocess", lambda: preprocessing.tensor(self._image), prepare=decode_next),
+        ]
+        for n, batch in _cases():
+            if n > 1 and is_alone:
+                self.missing[f"engine_b{batch}_t{n}"] = "this process may use one core only"
+                continue
+            run = partial(engines[n].run, self._tensors[:batch])
+            options = {"precision": precision, "batch": batch, "threads": n}
+            self._stages.append(Stage(f"engine_b{batch}_t{n}", run, batch, options))
+        if engine.adapter_shapes:
+            rng = np.random.default_rng(0)
+            adapters = cycle(
+                {
+                    name: rng.normal(0, 0.01, shape).astype(np.float32)
+                    for name, shape in engine.adapter_shapes.items()
+                }
+                for _ in range(2)
+            )
+            swap = Stage("adapter_swap", lambda: engine.with_adapters(next(adapters)))
+            self._stages.append(swap)
+        else:
+            self.missing["adapter_swap"] = "this engine takes no adapters"
+        if scorer is not None:
+
+            def score() -> None:
+                i = next(rows)
+                predictions(scorer, [""], self._x[i : i + 1])
+
+            options = {"classes": len(scorer.labels), "features": self._x.shape[1]}
+            self._stages.append(Stage("head", score, options=options))
+        else:
+            self.missing["head"] = "nothing was learned"
+
+    def add_learning(self, home: Home, store: Store) -> None:
+        """Add the stages that change a home, which must be a copy."""
+        try:
+            learner = open_learner(home, store)
+        except EdgeclError as error:  # the head needs torch, and it is not there
+            self.missing |= dict.fromkeys(("learn", "commit", "forget"), str(error))
+            return
+        adapter = active_adapter(store)
+        engine = self._engine if adapter is None else self._engine.with_adapters(adapter)
+        preprocessing = home.manifest.preprocessing
+        learner.embed_views = lambda pictures: engine.run(
+            np.stack([preprocessing.tensor(picture) for picture in pictures])
+        )
+        names = list(store.names.values())[1 : _MOST_FORGOTTEN + 1]
+        number = count()
+        x = self._x[:, : store.num_features]  # a bank's features stand beside each other
+
+        def learn() -> None:
+            i = next(number)
+            data = self._files[i % _N_PICTURES]
+            frame = Frame(id=str(i), encoded=data, label=_CLASS, source=_CLASS)
+            learner.learn_one(frame, x[i % _N_PICTURES])
+
+        def write() -> None:
+            self._open = store.transaction(changes_head=False)
+            self._open.__enter__()
+            store.set_position(_CLASS, Position(next(number), b"", False))
+
+        def forget_next() -> None:
+            forget(home, learner, ForgetRequest(names.pop()))
+
+        head = {"head": home.config.head.name}
+        self._stages.append(Stage("learn", learn, options=head))
+        commit = Stage("commit", lambda: self._open.__exit__(None, None, None), prepare=write)
+        self._stages.append(commit)
+        if names:
+            options = head | {"samples": store.n_stored_samples}
+            self._stages.append(Stage("forget", forget_next, options=options, most=len(names)))
+        else:
+            self.missing["forget"] = "fewer than two classes were learned"
+
+    def _timed_cases(self) -> list[tuple[int, int]]:
+        return [(n, b) for n, b in _cases() if f"engine_b{b}_t{n}" not in self.missing]
+
+    def report(self, seconds: float, load_eager: Callable[[], Eager] | None) -> dict[str, Any]:
+        """Warm up, measure and return what `bench_home` says."""
+        _warm_up(self._stages)
+        stages = list(self._stages)
+        peak = _peak_rss_mb()  # torch, if it comes, is no part of it
+        if load_eager is not None:
+            eager = load_eager()
+            for n, batch in self._timed_cases():
+                run = partial(eager, self._tensors[:batch], n)
+                options = {"precision": "fp32", "batch": batch, "threads": n}
+                stages.append(Stage(f"torch_b{batch}_t{n}", run, batch, options))
+            _warm_up(stages[len(self._stages) :])
+        with metered() as energy:
+            measure(stages, seconds)
+        if load_eager is None:
+            peak = _peak_rss_mb()
+        median = {s.name: float(np.median(s.times)) for s in stages}
+        engine = median["engine_b1_t1"]
+        ratios = {"decode_and_preprocess_to_engine": _input(median) / engine}
+        for n, batch in self._timed_cases() if load_eager is not None else ():
+            case = f"b{batch}_t{n}"
+            ratios[f"torch_to_engine_{case}"] = median[f"torch_{case}"] / median[f"engine_{case}"]
+        return {
+            "stages": {s.name: s.as_json() for s in stages}
+            | {name: {"reason": reason} for name, reason in self.missing.items()},
+            "ratios": ratios,
+            "peak_rss_mb": peak,
+            "energy": dict(energy),
+            "machine": machine() | {"provider": self._engine.provider},
+        }
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers were measured on, JSON values."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return {
+        "processor": found[1] if found else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "onnxruntime": str(import_onnxruntime().__version__),
+    }
+
+
+class Meter(Protocol):
+    """Measures energy between two calls."""
+
+    source: str
+
+    def begin(self) -> None:
+        """Start."""
+
+    def joules(self, seconds: float) -> float:
+        """Return what was used in the seconds since."""
+        ...
+
+
+class Rapl:
+    """The counters of x86 packages under /sys/class/powercap, microjoules.
+
+    Args:
+        zones: Folder of each package.
+    """
+
+    source = "rapl"
+
+    def __init__(self, zones: Sequence[Path]) -> None:
+        self._zones = zones
+
+    def begin(self) -> None:
+        """Note where the counters stand."""
+        self._start = self._read()
+
+    def joules(self, seconds: float) -> float:
+        """Return the difference; a counter that started anew at its range has that added."""
+        del seconds
+        total = 0
+        for zone, start, end in zip(self._zones, self._start, self._read(), strict=True):
+            if end < start:
+                end += int((zone / "max_energy_range_uj").read_text())
+            total += end - start
+        return total / 1e6
+
+    def _read(self) -> list[int]:
+        return [int((zone / "energy_uj").read_text()) for zone in self._zones]
+
+
+class Tegrastats:
+    """The board's input power as NVIDIA's tegrastats prints it, milliwatts.
+
+    Args:
+        program: Path of tegrastats.
+    """
+
+    source = "tegrastats"
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def begin(self) -> None:
+        """Let it print a line every 100 ms."""
+        command = [self._program, "--interval", "100"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def joules(self, seconds: float) -> float:
+        """Return mean power by time; NaN if it printed none."""
+        self._process.terminate()
+        lines, _ = self._process.communicate(timeout=10)
+        power = [int(p) for p in re.findall(r"(?:VDD_IN|POM_5V_IN|VIN_SYS_5V0) (\d+)", lines)]
+        return float(np.mean(power)) / 1e3 * seconds if power else float("nan")
+
+
+@contextmanager
+def metered(powercap: Path = _POWERCAP) -> Iterator[dict[str, Any]]:
+    """Yield an empty dictionary; it holds the energy that the block used when that has ended.
+
+    Where the machine exposes none, `joules` is None and `reason` says why.
+    """
+    result: dict[str, Any] = {}
+    meter = _meter(powercap)
+    begin = time.perf_counter()
+    if meter is not None:
+        meter.begin()
+    try:
+        yield result
+    finally:
+        seconds = time.perf_counter() - begin
+        joules = None if meter is None else meter.joules(seconds)
+        if meter is None or joules is None or np.isnan(joules):
+            result |= {"joules": None, "reason": "no readable RAPL counter and no tegrastats"}
+        else:
+            watts = joules / seconds
+            result |= {"source": meter.source, "joules": joules, "watts": watts}
+
+
+def _meter(powercap: Path) -> Meter | None:
+    zones = sorted(powercap.glob("intel-rapl:?"))
+    if zones and all(os.access(zone / "energy_uj", os.R_OK) for zone in zones):
+        return Rapl(zones)
+    program = shutil.which("tegrastats")
+    return None if program is None else Tegrastats(program)
+
+
+def _cases() -> list[tuple[int, int]]:
+    return [(n, batch) for n in THREADS for batch in BATCHES]
+
+
+def _warm_up(stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        if stage.most is None:
+            stage.turn()
+            stage.turn()
+            stage.times.clear()
+            stage.busy.clear()
+
+
+def _input(median: Mapping[str, float]) -> float:
+    return median["decode"] + median["preprocess"]
+
+
+def _peak_rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _photograph(seed: int) -> bytes:
+    """Return a JPEG file, 640 x 480, some 70 kB, as a camera would give: smooth with fine grain."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize(SIZE, Image.Resampling.BICUBIC), dtype=np.float32)
+    pixels = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    return out.getvalue()

@@ -1,0 +1,82 @@
+"""What the snapshots of a home hold of a class or a source.
+
+A rollback takes from the store what was learned since; a later snapshot, or a bundle, may still
+hold it, under a uid that the store does not know any more. A request has to find it there too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgecl.replay.exports import names_in_bundles
+from edgecl.replay.store import Store, holds_name
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What one snapshot holds.
+
+    Args:
+        uid: Its number.
+        names: Uid and name of its classes, aliases too.
+        sources: Texts of its sources by uid.
+        learned: Pairs of source and class, by uid, of which it holds samples or statistics.
+        texts: Where its samples came from: sources and frames.
+        is_readable: False for a file that is missing or damaged: it may hold anything.
+    """
+
+    uid: int
+    names: tuple[tuple[int, str], ...] = ()
+    sources: tuple[tuple[int, str], ...] = ()
+    learned: tuple[tuple[int, int], ...] = ()
+    texts: tuple[str, ...] = ()
+    is_readable: bool = True
+
+    def may_name(self, names: Iterable[str]) -> bool:
+        """Whether a text in it holds one of these names; one that cannot be read may."""
+        return not self.is_readable or any(
+            holds_name(text, name) for name in names for text in self.texts
+        )
+
+
+def copies_of(store: Store) -> list[Copy]:
+    """Read every snapshot that is on the list, the newest first."""
+    uids = store.connection.execute("SELECT uid FROM snapshots ORDER BY uid DESC").fetchall()
+    return [_read(store.path.with_name("snapshots") / f"s{uid}.db", uid) for (uid,) in uids]
+
+
+def names_aside(store: Store, copies: Iterable[Copy]) -> list[tuple[int, str]]:
+    """Return uid and name of every class that snapshots and bundles hold and the store does not."""
+    found = [pair for copy in copies for pair in copy.names]
+    return [(uid, name) for uid, name in found + names_in_bundles(store) if uid not in store.names]
+
+
+def _read(path: Path, uid: int) -> Copy:
+    try:
+        address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+
+            def rows(query: str) -> tuple[tuple[int, str], ...]:
+                return tuple(connection.execute(query).fetchall())
+
+            sources = rows("SELECT uid, text FROM sources")
+            frames = connection.execute("SELECT DISTINCT frame FROM samples").fetchall()
+            learned = connection.execute(
+                "SELECT source_uid, class_uid FROM samples UNION "
+                "SELECT source_uid, class_uid FROM class_stats"
+            ).fetchall()
+            return Copy(
+                uid=uid,
+                names=rows(
+                    "SELECT uid, name FROM classes UNION SELECT class_uid, name FROM aliases"
+                ),
+                sources=sources,
+                learned=tuple(learned),
+                texts=tuple(text for _, text in sources) + tuple(text for (text,) in frames),
+            )
+    except sqlite3.Error:
+        return Copy(uid, is_readable=False)

@@ -1,0 +1,246 @@
+"""Requests of somebody who does not believe a word: rollbacks, links, twins of requests, texts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import build
+from edgecl import snapshots
+from edgecl.errors import RequestError, UsageError
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store
+from edgecl.types import ForgetRequest
+from edgecl.unlearning import request as unlearning
+from edgecl.unlearning.plan import make_plan, resolve
+from edgecl.unlearning.receipt import all_receipts
+from edgecl.unlearning.request import Unlearned, record, writing
+
+LABELS = ("purple bracket", "brass washer", "steel gasket")
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "sealed"])
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
+    """A home for features that come from elsewhere."""
+    return build.tiny_home(tmp_path / "home", sealed=request.param)
+
+
+def teach(
+    home: Home,
+    n: int = 30,
+    *,
+    labels: tuple[str, ...] = LABELS,
+    source: Callable[[int], str] = lambda i: "",
+) -> list[int]:
+    """Learn rows of some classes, and return the uids of their samples."""
+    with writing(home) as store:
+        learner = open_learner(home, store)
+        x, y = build.features(n, store.num_features, len(LABELS))
+        kept = [i for i in range(n) if LABELS[y[i] - 1] in labels]
+        frames = [replace(build.frame(LABELS[y[i] - 1], i), source=source(i)) for i in kept]
+        uids = [report.uid for report in learner.learn_many(frames, x[kept])]
+        learner.settle()
+    return uids
+
+
+def forget(home: Home, name: str, kind: str = "class", *, reason: str = "") -> Unlearned:
+    with writing(home) as store:
+        request = ForgetRequest(name, reason, kind=kind)
+        return unlearning.forget(home, open_learner(home, store), request, verify=True)
+
+
+def names(home: Home) -> list[str]:
+    with open_store(home, read_only=True) as store:
+        return list(store.names.values())
+
+
+def content(path: Path) -> bytes:
+    return b"".join(p.read_bytes() for p in path.rglob("*") if p.is_file())
+
+
+def taken(home: Home) -> int:
+    with writing(home) as store:
+        return snapshots.take(home, store).uid
+
+
+def roll_back(home: Home, uid: int) -> None:
+    with writing(home) as store:
+        snapshots.rollback(home, open_learner(home, store), uid)
+
+
+# Several requests
+
+
+def test_a_source_that_went_with_its_class_does_not_block_others(home: Home) -> None:
+    teach(home, labels=LABELS[:1], source=lambda i: "first")
+    teach(home, labels=LABELS[1:], source=lambda i: "second")
+    with open_store(home) as store:
+        for kind, name in (("class", LABELS[0]), ("source", "first")):
+            request = ForgetRequest(name, kind=kind)
+            record(store, resolve(store, request), request, verify=False)
+    teach(home, 3, labels=())
+    with open_store(home) as store:
+        assert not store.has_requests()
+
+
+def test_two_requests_for_one_class_are_one(home: Home) -> None:
+    teach(home)
+    with open_store(home) as store:
+        request = ForgetRequest(LABELS[0])
+        numbers = [record(store, resolve(store, request), request, verify=False) for _ in "12"]
+    with writing(home) as store:
+        assert not store.has_requests()
+        assert [store.receipt_of_request(n) for n in numbers] == ["r1", "r1"]
+        modes = [r.body["mode"] for r in all_receipts(home, store) if r.body["kind"] == "forget"]
+    assert modes == ["exact_head"]
+    assert forget(home, LABELS[0]).receipt.receipt_id == "r1"
+
+
+def test_two_requests_for_one_source_are_one(home: Home) -> None:
+    teach(home, source=lambda i: "ab"[i % 2])
+    with open_store(home) as store:
+        request = ForgetRequest("a", kind="source")
+        numbers = [record(store, resolve(store, request), request, verify=False) for _ in "12"]
+    with writing(home) as store:
+        assert [store.receipt_of_request(n) for n in numbers] == ["r1", "r1"]
+
+
+# Snapshots
+
+
+@pytest.mark.parametrize("kind", ["class", "source"])
+def test_what_a_rollback_took_out_can_be_unlearned_from_later_snapshots(
+    home: Home, kind: str
+) -> None:
+    teach(home, labels=LABELS[:1], source=lambda i: "first source")
+    early = taken(home)
+    teach(home, labels=LABELS[1:2], source=lambda i: "second source")
+    late = taken(home)
+    roll_back(home, early)
+    name = {"class": LABELS[1], "source": "second source"}[kind]
+    assert LABELS[1].encode() in content(home.path)
+    done = forget(home, name, kind)
+    assert done.mode == "store_only"
+    assert done.verified, done.faults
+    assert done.receipt.body["snapshots_purged"] == [late]
+    with pytest.raises(RequestError):
+        roll_back(home, late)
+    assert LABELS[1].encode() not in content(home.path)
+    assert b"second source" not in content(home.path)
+
+
+def test_a_snapshot_whose_texts_name_the_class_goes(home: Home) -> None:
+    teach(home, labels=LABELS[:1], source=lambda i: f"photos of {LABELS[1]}.csv")
+    taken(home)
+    teach(home, labels=LABELS[1:])
+    done = forget(home, LABELS[1])
+    assert LABELS[1].encode() not in content(home.path)
+    assert done.verified, done.faults
+
+
+def test_a_reason_names_no_alias(home: Home) -> None:
+    teach(home)
+    with writing(home) as store, store.transaction():
+        store.rename_class(LABELS[1], "ring of brass")
+    with pytest.raises(UsageError, match="must not keep"):
+        forget(home, LABELS[0], reason=f"as {LABELS[1]} was")
+
+
+def test_folders_and_links_among_the_snapshots_do_not_stop_an_unlearning(
+    home: Home, tmp_path: Path
+) -> None:
+    teach(home)
+    taken(home)
+    (home.snapshots / "old" / "deep").mkdir(parents=True)
+    shutil.copy(home.snapshots / "s1.db", home.snapshots / "old" / "deep" / "s1.db")
+    other = tmp_path / "other.txt"
+    other.write_text("mine")
+    (home.snapshots / "link").symlink_to(other)
+    (home.snapshots / "folder").symlink_to(tmp_path)
+    done = forget(home, LABELS[1])
+    assert done.verified, done.faults
+    assert other.read_text() == "mine"
+    assert list(home.snapshots.iterdir()) == []
+
+
+def test_a_plan_counts_what_the_receipt_will_say(home: Home) -> None:
+    teach(home, 400, source=lambda i: "ab"[i % 2])
+    for kind, name in (("sample", "5"), ("source", "a"), ("class", LABELS[1]), ("source", "b")):
+        with writing(home) as store:
+            request = ForgetRequest(name, kind=kind)
+            learner = open_learner(home, store)
+            target = resolve(store, request)
+            plan = make_plan(store, learner.head, target, "retrain")
+        done = forget(home, name, kind)
+        erased = dict(done.receipt.body["rows_erased"])
+        assert (not names(home)) == plan.is_last
+        assert plan.key == (bool(erased.pop("classes")) and home.class_keys.exists())
+        assert plan.rows == {"class_stats": 0} | erased
+
+
+def test_a_uid_is_a_number_that_the_store_can_hold(home: Home) -> None:
+    teach(home)
+    for huge in ("9" * 40, "9" * 5000):
+        with pytest.raises(UsageError):
+            forget(home, huge, "sample")
+    done = forget(home, "7", "sample")
+    assert forget(home, "007", "sample").receipt == done.receipt
+
+
+def test_a_reason_is_one_line_of_text(home: Home) -> None:
+    teach(home)
+    for reason in ("\udcff", "a\x00b", "a\nb"):
+        with pytest.raises(UsageError):
+            forget(home, LABELS[0], reason=reason)
+
+
+def test_a_source_with_a_strange_name_makes_no_strange_message(home: Home) -> None:
+    teach(home, source=lambda i: "a\nb\x1b[31m")
+    with pytest.raises(RequestError) as found:
+        forget(home, "nope", "source")
+    assert len(str(found.value).splitlines()) == 1
+    assert "\x1b" not in str(found.value)
+
+
+def test_a_source_whose_name_is_no_utf8_can_be_forgotten(home: Home) -> None:
+    teach(home, source=lambda i: "cam\udcff")
+    assert forget(home, "cam\udcff", "source").verified
+    assert names(home) == []
+
+
+def test_an_older_copy_of_which_all_was_unlearned_is_emptied(home: Home, tmp_path: Path) -> None:
+    teach(home, labels=LABELS[:1], source=lambda i: "first")
+    teach(home, labels=LABELS[1:2], source=lambda i: "second")
+    with open_store(home) as store:
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(home.database, tmp_path / "old.db")
+    forget(home, LABELS[0])
+    forget(home, LABELS[1])
+    teach(home, labels=LABELS[2:], source=lambda i: "third")
+    forget(home, "third", "source")
+    for p in home.path.glob("device.db-*"):
+        p.unlink()
+    shutil.copy(tmp_path / "old.db", home.database)
+    with writing(home):
+        pass
+    assert names(home) == []
+
+
+def test_a_check_that_lost_what_it_searches_for_does_not_say_that_it_passed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    teach(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(unlearning, "_erase", stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget(home, LABELS[1])
+    with writing(home) as store:
+        (check,) = (r for r in all_receipts(home, store) if r.body["kind"] == "verification")
+    assert check.body["status"] == "incomplete"

@@ -1,0 +1,280 @@
+"""Plans, receipts and erasure at their edges: twice asked, put back, many, and odd files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import workloads
+
+import build
+from edgecl.errors import IntegrityError, StoreError
+from edgecl.exporters.bundle import export_bundle
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store, served
+from edgecl.replay.adapters import add_adapter
+from edgecl.replay.exports import exports_of
+from edgecl.runtime.bundle import open_bundle
+from edgecl.types import ForgetRequest
+from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots
+from edgecl.unlearning.plan import Plan, make_plan, resolve
+from edgecl.unlearning.receipt import (
+    all_receipts,
+    append_receipt,
+    check_ledger,
+    receipt_by_id,
+)
+from edgecl.unlearning.request import Unlearned, forget, record, writing
+
+LABELS = ("purple bracket", "brass washer", "steel gasket")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home for features that come from elsewhere."""
+    return build.tiny_home(tmp_path / "home")
+
+
+def teach(home: Home, labels: tuple[str, ...] = LABELS, n: int = 6, source: str = "") -> list[int]:
+    """Learn n samples of every label; returns their uids."""
+    uids = []
+    with writing(home) as store:
+        learner = open_learner(home, store)
+        rng = np.random.default_rng(0)
+        for k, label in enumerate(labels):
+            x = rng.uniform(0, 1, (n, store.num_features)).astype(np.float32)
+            x[:, k] += 3
+            frames = [replace(build.frame(label, i), source=source) for i in range(n)]
+            uids += [report.uid for report in learner.learn_many(frames, x)]
+        learner.settle()
+    return uids
+
+
+def unlearn(home: Home, name: str, kind: str = "class") -> Unlearned:
+    with writing(home) as store:
+        return forget(home, open_learner(home, store), ForgetRequest(name, kind=kind))
+
+
+def ask(home: Home, name: str, kind: str = "class") -> int:
+    """Ask as another process does."""
+    request = ForgetRequest(name, kind=kind)
+    with open_store(home) as store:
+        return record(store, resolve(store, request), request, verify=False)
+
+
+def planned(home: Home, name: str) -> Plan:
+    with open_store(home) as store:
+        target = resolve(store, ForgetRequest(name))
+        return make_plan(store, open_learner(home, store).head, target, "retrain")
+
+
+# Plans
+
+
+def test_with_the_last_class_every_adapter_goes(home: Home) -> None:
+    teach(home, LABELS[:1])
+    with open_store(home) as store, store.transaction():
+        for seen in (7, 8):  # classes that were unlearned in place
+            body = {"step_before": 0, "class_before": 0}
+            add_adapter(
+                store, {"a": np.ones(1, np.float32)}, saw={seen: 1}, task=(seen,), body=body
+            )
+    plan = planned(home, LABELS[0])
+    assert plan.is_last
+    assert plan.adapters == (1, 2)
+    assert plan.mode == "exact_retrain"
+
+
+def test_after_the_last_class_no_adapter_is_left(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home", capacity=100)
+    workloads.teach_pictures(home.path)
+    workloads.consolidate(home.path)
+    with open_store(home) as store:
+        names = list(store.names.values())
+        # As if what it saw had been unlearned in place, and the rest were learned later.
+        store.connection.execute("DELETE FROM adapter_classes")
+        assert store.adapter is not None
+    for name in names[:-1]:
+        unlearn(home, name)
+    with open_store(home) as store:
+        assert store.adapter is not None
+    done = unlearn(home, names[-1])
+    assert (done.mode, done.receipt.body["adapters"]) == ("exact_retrain", [1])
+    with open_store(home) as store:
+        assert (store.adapter, store.feature_map) == (None, home.manifest.feature_map)
+        assert store.connection.execute("SELECT count(*) FROM adapters").fetchone() == (0,)
+
+
+# Receipts
+
+
+def test_a_request_after_an_older_copy_has_a_number_of_its_own(home: Home, tmp_path: Path) -> None:
+    teach(home, LABELS[:1])
+    shutil.copy(home.database, tmp_path / "old.db")
+    teach(home, LABELS[1:])
+    done = unlearn(home, LABELS[1])
+    for file in home.path.glob("device.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "old.db", home.database)
+    with writing(home):
+        pass
+    number = ask(home, LABELS[0])
+    with writing(home) as store:
+        found = receipt_by_id(home, store, str(store.receipt_of_request(number)))
+    assert found.receipt_id != done.receipt.receipt_id
+    assert found.body["class_uid"] == 1
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_uids_of_what_an_older_copy_never_knew_are_not_given_again(
+    tmp_path: Path, sealed: bool
+) -> None:
+    home = build.tiny_home(tmp_path / "home", sealed=sealed)
+    teach(home, LABELS[:1])
+    shutil.copy(home.database, tmp_path / "old.db")
+    uids = teach(home, LABELS[1:], source="monday")
+    spent = {
+        "classes": unlearn(home, LABELS[2]).receipt.body["class_uid"],
+        "samples": unlearn(home, str(uids[0]), "sample").receipt.body["sample_uid"],
+        "sources": unlearn(home, "monday", "source").receipt.body["source_uid"],
+    }
+    for file in home.path.glob("device.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "old.db", home.database)
+    teach(home, LABELS[1:], source="tuesday")
+    with open_store(home) as store:
+        for table, uid in spent.items():
+            sql = f"SELECT min(uid) FROM {table} WHERE uid > 1 AND uid >= ?"
+            (least,) = store.connection.execute(sql, (uid,)).fetchone()
+            assert least > uid, table
+
+
+def test_after_the_last_class_the_next_one_gets_a_uid_of_its_own(home: Home) -> None:
+    teach(home)
+    for label in LABELS:
+        done = unlearn(home, label)
+    teach(home, LABELS[:1])
+    with open_store(home) as store:
+        assert store.class_uid(LABELS[0]) > done.receipt.body["class_uid"] == 3
+
+
+def test_sources_of_the_same_uid_keep_their_own_receipts(home: Home) -> None:
+    receipts = []
+    for day in ("monday", "tuesday"):
+        teach(home, source=day)
+        receipts.append(unlearn(home, day, "source").receipt)  # the home is as new: uids start anew
+    assert [r.body["source_uid"] for r in receipts] == [1, 1]
+    for day, receipt in zip(("monday", "tuesday"), receipts, strict=True):
+        again = unlearn(home, day, "source")
+        assert (again.mode, again.receipt) == ("already_forgotten", receipt)
+
+
+def test_a_changed_ledger_is_found_by_who_only_reads(home: Home) -> None:
+    teach(home)
+    unlearn(home, LABELS[1])
+    lines = home.ledger.read_bytes().splitlines(keepends=True)
+    for changed in (lines[0].replace(b'"class_uid":2', b'"class_uid":3'), lines[1]):
+        assert changed != lines[0]
+        home.ledger.write_bytes(changed + b"".join(lines[1:]))
+        with (
+            open_store(home, read_only=True) as store,
+            pytest.raises(IntegrityError, match=r"receipts\.jsonl|r1"),
+        ):
+            all_receipts(home, store)
+    home.ledger.write_bytes(lines[0])  # cut off: the next command that writes brings it up
+    with open_store(home, read_only=True) as store:
+        assert len(all_receipts(home, store)) == 2
+
+
+def test_a_long_chain_is_checked_once(home: Home) -> None:
+    teach(home)
+    with open_store(home) as store:
+        with store.transaction(changes_head=False):
+            for i in range(1000):
+                append_receipt(home, store, {"kind": "refused", "why": "unknown class", "i": i})
+        check_ledger(home, store)
+        all_receipts(home, store)
+        begin = time.process_time()
+        for _ in range(3):
+            all_receipts(home, store)
+            check_ledger(home, store)
+        seconds = time.process_time() - begin
+        # What was checked is not trusted when it is another.
+        for column in ("digest", "signature", "body"):
+            sql = f"UPDATE receipts SET {column} = ? WHERE number = 500"
+            (old,) = store.connection.execute(
+                f"SELECT {column} FROM receipts WHERE number = 500"
+            ).fetchone()
+            store.connection.execute(sql, (old.replace("a", "b", 1),))
+            with pytest.raises(IntegrityError, match="r500"):
+                all_receipts(home, store)
+            store.connection.execute(sql, (old,))
+    assert seconds < 1.5  # 9,000 signatures take longer
+
+
+# Exports
+
+
+def test_a_request_marks_and_revokes_the_exports_that_hold_the_class(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    workloads.teach_pictures(home.path)
+    name, places = workloads.FORGOTTEN, [tmp_path / "near", tmp_path / "far"]
+    with writing(home) as store, store.snapshot():
+        served_now = served(home, store)
+    with writing(home) as store:
+        for place in places:
+            export_bundle(home, store, *served_now, place)
+    shutil.rmtree(tmp_path / "far")
+    plan = planned(home, name)
+    done = unlearn(home, name)
+    assert plan.exports == (1, 2)
+    assert done.receipt.body["exports_stale"] == [1, 2]
+    assert done.erasure["exports"] == {"1": "erased", "2": "unreachable"}
+    with open_store(home) as store:
+        assert [export.status for export in exports_of(store)] == ["stale", "stale"]
+        exporting = served(home, store)
+    with pytest.raises(IntegrityError, match=f"receipt {done.receipt.receipt_id}.*rebuild-stale"):
+        open_bundle(tmp_path / "near")
+    assert not any(name.encode() in file.read_bytes() for file in (tmp_path / "near").iterdir())
+    with writing(home) as store:  # what is exported from now on does not hold it
+        export_bundle(home, store, *exporting, tmp_path / "near")
+    assert name not in open_bundle(tmp_path / "near").scorer.labels
+
+
+# Files
+
+
+def test_a_snapshot_that_cannot_be_erased_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.snapshots.mkdir()
+    (home.snapshots / "s9.db").write_bytes(b"old")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with open_store(home) as store, pytest.raises(StoreError, match=r"s9\.db .*make it writable"):
+        remove_unlisted_snapshots(home, store)
+
+
+def test_a_file_that_vanishes_while_it_is_looked_for_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"a needle in hay")
+    opened = Path.open
+
+    def vanishing(path: Path, *args: object, **options: object) -> object:
+        if path.name == "a":
+            path.unlink()
+        return opened(path, *args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", vanishing)
+    assert find_bytes(tmp_path, {"it": b"needle"}) == {"it": [str(tmp_path / "b")]}
