@@ -80,8 +80,9 @@ def export_bundle(
     adapters: Sequence[Adapter],
     output: Path,
     options: Options | None = None,
-    say: Say = lambda what, done, of: None,
+    *,
     build: Callable[[bytes], Compiled] | None = None,
+    say: Say = lambda what, done, of: None,
 ) -> Exported:
     """Write a bundle into a folder, whole or not at all, and note it in the registry.
 
@@ -94,7 +95,6 @@ def export_bundle(
         options: How it is made; None takes the engine as it is.
         build: Builds a TensorRT engine, to put beside the ONNX file, from its content.
         say: Told about progress.
-        build: Builds a TensorRT engine, to put beside the ONNX file, from its content.
 
     Raises:
         RequestError: Something else is there, or see `content_of`.
@@ -144,7 +144,7 @@ def export_bundle(
             # An engine that was calibrated on a class's pictures holds the class.
             classes=sorted({*classes, *content.calibrated_on}),
             adapters=sources,
-            body=options.as_json() | about | {"replaces": replaces},
+            body=about | options.as_json() | {"replaces": replaces},
         )
         text = manifest_text(values | {"version": uid})
         set_digest(store, uid, json.loads(text)["digest"])

@@ -157,7 +157,7 @@ def tensorrt(
         with working("building the engine") as tell:  # minutes on a Jetson
             done = export_bundle(
                 device, store, scorer, adapters, output, options,
-                lambda what, n, of: tell(f"{what} {n}/{of}"),
+                say=lambda what, n, of: tell(f"{what} {n}/{of}"),
                 build=lambda model: compile_model(
                     model, settings, timing_cache=timing_cache_of(device), tell=tell
                 ),

@@ -34,7 +34,7 @@ class Export:
 
     Args:
         uid: Its number, also its version: later ones are larger.
-        kind: What it is for, `onnx`.
+        kind: What it is for, `onnx` or `tensorrt`.
         path: Its folder, absolute, when it was written.
         created: Wall clock, seconds since the epoch.
         digest: The hash that its manifest carries.
@@ -195,14 +195,14 @@ def revoke(export: Export, receipt_id: str) -> Literal["erased", "unreachable"]:
         if found is None:
             return "unreachable"
         if "stale" not in found:
-            files = found["files"].items()
+            kept = {n: h for n, h in found["files"].items() if not holds_learned(n)}
             mark = {
                 "bundle": BUNDLE_SCHEMA,
                 "version": export.uid,
                 "home": found["home"],
                 "stale": receipt_id,
                 "was": export.digest,
-                "files": {name: digest for name, digest in files if not holds_learned(name)},
+                "files": kept,
             }
             with (export.path / MANIFEST_NAME).open("r+b") as old:
                 # First the mark, so that no loader takes a bundle that is half erased.
