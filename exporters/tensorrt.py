@@ -42,10 +42,11 @@ from edgecl.runtime.engines.tensorrt import (
 )
 from edgecl.runtime.manifest import flush
 
-from .parity import MAX_ABS_FP32, Parity
+from .parity import LEAST_COSINE_FP16, MAX_ABS_FP32, Parity, parity_of
+from .precision import PRECISIONS
 
-PRECISIONS = ("fp32", "fp16")
-MIN_COSINE_FP16 = 0.9995
+# Both sides are int8 already; what is left is the order of rounding. Our own choice.
+LEAST_COSINE_INT8 = 0.98
 _MOST_FAULTS = 8
 
 
@@ -56,7 +57,7 @@ class Settings:
     Args:
         flavour: `full`, built on the GPU that it is for; `rtx`, for any RTX GPU from Ampere on and
             built without one.
-        precision: Of the weights in the ONNX file, `fp32` or `fp16`.
+        precision: Of the ONNX file: `fp32`, `fp16` or `int8`.
         max_batch: Most pictures that run together.
         workspace_mb: GPU memory that layers may use beside weights and activations, MiB.
         version_compatible: Let newer versions of the library run it; needs its lean runtime.
@@ -77,7 +78,7 @@ class Settings:
         for name, known in (("flavour", FLAVOURS), ("precision", PRECISIONS)):
             value = getattr(self, name)
             if value not in known:
-                raise UsageError(f"{name} {value!r} is unknown; expected {' or '.join(known)}")
+                raise UsageError(f"{name} {value!r} is unknown; expected {', '.join(known)}")
 
 
 def compile_model(
@@ -103,7 +104,7 @@ def compile_model(
         MissingPackageError: The library is not installed.
         ProviderError: `full` and there is no GPU.
         RequestError: The library cannot build the file; names the nodes.
-        ParityError: Features differ by more than 1e-4 (fp32), or a cosine is below 0.9995 (fp16).
+        ParityError: See `check_parity`.
     """
     trt = import_tensorrt(settings.flavour)
     is_rtx = settings.flavour == "rtx"
@@ -306,28 +307,25 @@ def compare_engines(
         pixels = (0.8 * coarse[:, :, :side, :side] + 0.2 * noise).astype(np.float32)
         ours.append(engine.run(pixels))
         theirs.append(reference.run(pixels))
-    a, b = np.concatenate(ours), np.concatenate(theirs)
-    gap = np.abs(a - b)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
-    return Parity(float(gap.max()), float(gap.mean()), float(cosine.min()), float(len(a)))
+    return parity_of(np.concatenate(ours), np.concatenate(theirs))
 
 
 def check_parity(parity: Parity, precision: str) -> None:
     """Refuse an engine that is too far from its ONNX file.
 
     Raises:
-        ParityError: More than 1e-4 (fp32), or a cosine below 0.9995 (fp16); NaN too.
+        ParityError: More than 1e-4 (fp32), or a cosine below 0.9995 (fp16) or 0.98 (int8); NaN too.
     """
     if precision == "fp32" and not parity.max_abs <= MAX_ABS_FP32:
         raise ParityError(
             f"the TensorRT engine differs from the ONNX file by {parity.max_abs:.2g}; at most "
             f"{MAX_ABS_FP32:g} is accepted; use another version of TensorRT"
         )
-    if precision == "fp16" and not parity.cosine >= MIN_COSINE_FP16:
+    least = {"fp16": LEAST_COSINE_FP16, "int8": LEAST_COSINE_INT8}.get(precision)
+    if least is not None and not parity.cosine >= least:
         raise ParityError(
             f"a feature of the TensorRT engine has cosine {parity.cosine:.5f} to the ONNX file's; "
-            f"at least {MIN_COSINE_FP16} is accepted; use fp32"
+            f"at least {least:g} is accepted for {precision}; use fp32"
         )
 
 

@@ -36,7 +36,9 @@ HEAD_NAME = "head.safetensors"
 ONNX, TENSORRT = "onnx", "tensorrt"
 FUSED_NAME = "fused.onnx"
 # Ranges of an int8 engine were measured on pictures that were learned.
-_LEARNED = re.compile(r"head\.safetensors|adapter-\d+\.safetensors|fused\.onnx|.+\.int8-\w+\.onnx")
+_LEARNED = re.compile(
+    r"head\.safetensors|adapter-\d+\.safetensors|fused\.onnx|.+\.int8-\w+\.(onnx|engine)"
+)
 _EXPORT_ANEW = "write the bundle anew with `edgecl export onnx --output`"
 
 

@@ -114,7 +114,9 @@ def tensorrt(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
     ],
-    precision: Annotated[str, typer.Option(help="Of the weights: fp32 or fp16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8; the last two need the package onnx.")
+    ] = "fp32",
     flavour: Annotated[
         str,
         typer.Option(help="full (for this GPU) or rtx (any RTX GPU from Ampere on; not Jetson)."),
@@ -147,13 +149,15 @@ def tensorrt(
     settings = Settings(
         flavour, precision, max_batch, workspace_mb, version_compatible, hardware_compatible
     )
+    options = Options(precision, recipe="trt" if precision == "int8" else None)
     device = Home(home)
     with writing(device) as store:
         with store.snapshot():
             scorer, adapters = served(device, store)
         with working("building the engine") as tell:  # minutes on a Jetson
             done = export_bundle(
-                device, store, scorer, adapters, output, Options(precision=precision),
+                device, store, scorer, adapters, output, options,
+                say=lambda what, n, of: tell(f"{what} {n}/{of}"),
                 build=lambda model: compile_model(
                     model, settings, timing_cache=timing_cache_of(device), tell=tell
                 ),
@@ -173,6 +177,7 @@ def tensorrt(
         "classes": len(done.export.classes),
         "adapters": list(done.export.adapters),
         "trtexec": line,
+        **done.report,
     }
     if json:
         print_json(result)

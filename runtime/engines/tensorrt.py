@@ -45,7 +45,7 @@ class EngineKey:
         flavour: `full` or `rtx`.
         version: Of the library; `10.13.3.9+` is that one or a newer one.
         device: Name of the GPU with its compute capability, or `sm_80+`.
-        precision: Of the weights in the ONNX file, `fp32` or `fp16`.
+        precision: Of the ONNX file: `fp32`, `fp16` or `int8`.
     """
 
     model_sha256: str

@@ -30,8 +30,11 @@ from edgecl.errors import (
     UsageError,
 )
 from edgecl.exporters.bundle import export_bundle
+from edgecl.exporters.fused import fuse
+from edgecl.exporters.graph import to_half
 from edgecl.exporters.onnx import export_backbone
 from edgecl.exporters.parity import Parity
+from edgecl.exporters.quantize import calibrate, quantise_model
 from edgecl.exporters.tensorrt import (
     Settings,
     build_again,
@@ -47,6 +50,7 @@ from edgecl.home import Home
 from edgecl.learner import open_store, served
 from edgecl.replay.exports import exports_of
 from edgecl.runtime import Predictor
+from edgecl.runtime.adapters import zeros
 from edgecl.runtime.bundle import open_bundle, read_manifest
 from edgecl.runtime.engines.cuda import device_memory
 from edgecl.runtime.engines.onnx import OnnxEngine, has_cuda_driver
@@ -57,6 +61,7 @@ from edgecl.runtime.engines.tensorrt import (
     gpu_here,
     import_tensorrt,
 )
+from edgecl.runtime.scoring import LinearScorer
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT / "exporters/tensorrt.py", ROOT / "runtime/engines/tensorrt.py")
@@ -296,6 +301,8 @@ def test_the_line_for_the_librarys_own_tool(
         (Parity(0.1, 0.01, 0.9996, 8), "fp16", True),
         (Parity(0.1, 0.01, 0.9994, 8), "fp16", False),
         (Parity(0.1, 0.01, float("nan"), 8), "fp16", False),
+        (Parity(0.9, 0.01, 0.981, 8), "int8", True),
+        (Parity(0.9, 0.01, 0.979, 8), "int8", False),
     ],
 )
 def test_an_engine_too_far_from_its_model_is_refused(
@@ -325,33 +332,14 @@ def model_of(home: Path) -> bytes:
     return (home / "engine" / "backbone.onnx").read_bytes()
 
 
-def as_half(model: bytes) -> bytes:
-    """Return a model in float16 behind float32 inputs and outputs."""
-    proto = onnx.load_from_string(model)
-    graph = proto.graph
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            half = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.FLOAT16
-            if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
-                half = numpy_helper.to_array(attribute.t).astype(np.float16)
-                attribute.t.CopyFrom(numpy_helper.from_array(half, attribute.t.name))
-    inner = {value.name: f"{value.name}_half" for value in graph.input}
-    outer = {value.name: f"{value.name}_half" for value in graph.output}
-    for node in graph.node:
-        node.input[:] = [(inner | outer).get(name, name) for name in node.input]
-        node.output[:] = [outer.get(name, name) for name in node.output]
-    nodes = list(graph.node)
-    casts = [helper.make_node("Cast", [a], [b], to=TensorProto.FLOAT16) for a, b in inner.items()]
-    back = [helper.make_node("Cast", [b], [a], to=TensorProto.FLOAT) for a, b in outer.items()]
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend([*casts, *nodes, *back])
-    onnx.checker.check_model(proto, full_check=True)
-    return bytes(proto.SerializeToString())
+def as_int8(model: bytes) -> bytes:
+    """Return a model quantised on noise for TensorRT."""
+    engine = OnnxEngine(model, provider="cpu")
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(-1, 1, (4, 3, 64, 64)).astype(np.float32)
+    shapes = engine.adapter_shapes.items()
+    adapter = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes}
+    return quantise_model(calibrate(model, [pixels], [adapter]), "trt")
 
 
 def test_lite0_is_built(rtx: Any, made_home: Path) -> None:
@@ -370,7 +358,27 @@ def test_half_precision_in_the_file_is_half_precision_in_the_engine(
     rtx: Any, adapted_home: Path
 ) -> None:
     model = model_of(adapted_home)
-    assert len(build_engine(rtx, as_half(model))) < 0.8 * len(build_engine(rtx, model))
+    assert len(build_engine(rtx, to_half(model))) < 0.8 * len(build_engine(rtx, model))
+
+
+def test_an_int8_model_with_adapters_is_built(rtx: Any, adapted_home: Path) -> None:
+    assert len(build_engine(rtx, as_int8(model_of(adapted_home)))) > 5_000_000
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_fused_file_is_built_for_pictures_of_one_size(
+    rtx: Any, adapted_home: Path, precision: str
+) -> None:
+    home = Home(adapted_home)
+    model = model_of(adapted_home)
+    model = {"fp32": bytes, "fp16": to_half, "int8": as_int8}[precision](model)
+    d = home.manifest.num_features
+    scorer = LinearScorer(np.ones((d, 2)), np.zeros(2), ("a", "b"), "logits")
+    zero = zeros(OnnxEngine(model, provider="cpu").adapter_shapes)
+    proto = onnx.load_from_string(fuse(model, home.manifest.preprocessing, scorer, [zero]))
+    sides = proto.graph.input[0].type.tensor_type.shape.dim
+    sides[1].dim_value, sides[2].dim_value = 48, 80
+    assert len(build_engine(rtx, proto.SerializeToString())) > 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -382,9 +390,10 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_transformer_with_adapters_is_built(rtx: Any, vit: bytes, precision: str) -> None:
-    assert len(build_engine(rtx, as_half(vit) if precision == "fp16" else vit)) > 10_000_000
+    model = {"fp32": bytes, "fp16": to_half, "int8": as_int8}[precision](vit)
+    assert len(build_engine(rtx, model)) > 5_000_000
 
 
 def small_model(*, mixed: bool = False, unknown: bool = False) -> bytes:
@@ -428,9 +437,9 @@ def test_an_engine_knows_what_it_was_built_from(rtx: Any) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="expected fp32 or fp16"):
+    with pytest.raises(UsageError, match="expected fp32, fp16, int8"):
         Settings(precision="int4")
-    with pytest.raises(UsageError, match="expected full or rtx"):
+    with pytest.raises(UsageError, match="expected full, rtx"):
         Settings(flavour="lean")
 
 
@@ -566,10 +575,38 @@ def test_an_engine_file_that_was_changed_or_is_not_listed_is_refused(
         Predictor(folder)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_engine_is_built_from_the_model_of_its_precision(
+    precision: str, rtx: Any, taught_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    home, bundle = copy_of(taught_home), tmp_path / "bundle"
+    done = build.run_edgecl(
+        "export", "tensorrt", "--flavour", "rtx", "--precision", precision, "--output", bundle,
+        "--home", home, "--json",
+    )  # fmt: skip
+    assert build.last_json(done)["precision"] == precision
+    found = open_bundle(bundle)
+    assert found.compiled is not None
+    assert found.compiled.key.precision == precision
+    assert found.compiled.key.model_sha256 == found.manifest.engine_sha256
+    assert (
+        found.manifest.engine
+        == {"fp16": "backbone.fp16.onnx", "int8": "backbone.int8-trt.onnx"}[precision]
+    )
+    build.run_edgecl("forget", "class", "washer", "--home", home, "--json")
+    # Ranges of an int8 engine were measured on what was learned.
+    assert bool(list(bundle.glob("*.engine"))) == (precision == "fp16")
+    build.last_json(build.run_edgecl("export", "--rebuild-stale", "--home", home, "--json"))
+    again = open_bundle(bundle).compiled
+    assert again is not None
+    assert (again == found.compiled) == (precision == "fp16")
+
+
 def test_a_precision_that_no_bundle_has_is_refused(taught_home: Path, tmp_path: Path) -> None:
     words = ("export", "tensorrt", "--output", tmp_path / "b", "--home", taught_home)
     done = build.run_edgecl(*words, "--precision", "int4")
-    assert (done.returncode, "expected fp32 or fp16" in done.stderr) == (2, True)
+    assert (done.returncode, "expected fp32, fp16, int8" in done.stderr) == (2, True)
 
 
 def test_a_missing_library_is_told_with_its_extra(taught_home: Path, tmp_path: Path) -> None:
@@ -630,6 +667,6 @@ def test_half_precision_on_a_gpu_is_close_to_onnx(
         import_tensorrt(flavour)
     except MissingPackageError as error:
         pytest.skip(str(error))
-    half = as_half(model_of(adapted_home))
+    half = to_half(model_of(adapted_home))
     compiled = compile_model(half, Settings(flavour, precision="fp16"))
     assert compiled.parity["cosine"] >= 0.9995
