@@ -169,7 +169,7 @@ def test_a_source_that_is_forgotten_while_it_is_learned_does_not_come_back(
 
 
 def test_a_changed_or_missing_ledger_is_named(taught: Path) -> None:
-    run(taught, "forget", "class", GONE)
+    run(taught, "forget", "class", GONE, "--verify")
     ledger = taught / "receipts.jsonl"
     whole = ledger.read_bytes()
     ledger.write_bytes(whole.replace(b'"mode":"exact_head"', b'"mode":"exact_hexd"'))
