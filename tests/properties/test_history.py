@@ -3,7 +3,7 @@
 After every step: statistics are those of the samples that remain, bit for bit; the head is the one
 that these statistics define; no row is orphaned; the chain of receipts is whole; nothing that was
 unlearned is named. `EDGECL_HISTORIES` says how many histories are tried (60 if it is not set; the
-10,000 that docs/unlearning.md reports were run with it).
+10,000 that docs/benchmarks.md reports were run with it).
 """
 
 from __future__ import annotations
