@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Which tests: without those that take many seconds each; `make test MARK=` runs all, as CI does.
+MARK ?= not slow
 EXTRAS ?= cpu,torch,demo,dev,tensorrt-rtx
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -19,7 +21,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m "$(MARK)"
 
 # The packages of runtime/ and exporters/ are whole only in an installed tree, so that is checked.
 types: $(VENV)/installed

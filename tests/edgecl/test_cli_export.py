@@ -145,6 +145,7 @@ def test_learning_more_makes_an_export_old_but_not_stale(device: Path, tmp_path:
     assert read_manifest(tmp_path / "bundle")["version"] == 1
 
 
+@pytest.mark.slow
 def test_a_stale_bundle_is_refused_until_it_is_written_anew(device: Path, tmp_path: Path) -> None:
     name = build.PARTS[1]
     for place in ("one", "two", "moved"):

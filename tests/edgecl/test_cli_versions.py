@@ -99,6 +99,7 @@ def test_a_store_put_back_from_a_backup_is_told_what_to_run(
     assert build.run_edgecl("verify", "--home", taught).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_request_while_another_process_learns_is_carried_out_by_it(
     home: Home, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_request_while_another_process_learns_is_carried_out_by_it(
         assert not store.has_requests()
 
 
+@pytest.mark.slow
 def test_a_source_that_is_forgotten_while_it_is_learned_does_not_come_back(
     home: Home, tmp_path: Path
 ) -> None:

@@ -283,6 +283,7 @@ def test_forgetting_drops_the_adapters_that_saw_the_class_and_keeps_earlier_ones
         rest.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bank", "method"),
     [("last", "ssd"), ("mean", "ssd"), ("last", "gu"), ("last", "gs-lora"), ("last", "iau")],
@@ -501,6 +502,7 @@ def test_a_failed_commit_leaves_head_and_store_together(
         assert store.adapter is None
 
 
+@pytest.mark.slow
 def test_a_stream_that_cannot_be_consolidated_goes_on(
     adapted_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -517,6 +519,7 @@ def test_a_stream_that_cannot_be_consolidated_goes_on(
     assert "can be read again" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_makes_an_engine_that_takes_adapters(
     taught_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -541,6 +544,7 @@ def test_the_command_makes_an_engine_that_takes_adapters(
     assert build.run_edgecl("verify", "--home", home).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_stream_consolidates_between_classes(
     adapted_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -668,7 +672,12 @@ def test_the_command_says_that_it_was_broken_off(
     monkeypatch.setattr(edgecl.consolidation, "train_adapter", interrupted)
     with open_store(device) as store:
         teach(device, open_learner(device, store), device.engine(), frames(build.PARTS[:2], 10))
-    done = CliRunner().invoke(app, ["consolidate", "--home", str(device.path), "--json"])
+    # A process in the background of a shell ignores Ctrl-C, and so would this one.
+    before_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = CliRunner().invoke(app, ["consolidate", "--home", str(device.path), "--json"])
+    finally:
+        signal.signal(signal.SIGINT, before_interrupt)
     assert done.exit_code == status
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1] == "broken off; nothing half-done was kept"

@@ -94,6 +94,7 @@ def test_addresses_depend_neither_on_the_batch_nor_on_the_order(seed: int, n: in
     assert np.array_equal(one, whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
 def test_counts_know_no_order_and_can_be_added(seed: int) -> None:
@@ -248,6 +249,7 @@ def test_keys_need_features_of_one_width() -> None:
     assert len(taken) >= 6, "keys share the data"
 
 
+@pytest.mark.slow
 def test_the_command_makes_keys_from_a_source(tmp_path: Path) -> None:
     folder = build.part_folder(tmp_path / "parts", 20)
     home = tmp_path / "home"

@@ -365,6 +365,7 @@ def test_an_int8_model_with_adapters_is_built(rtx: Any, adapted_home: Path) -> N
     assert len(build_engine(rtx, as_int8(model_of(adapted_home)))) > 5_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_fused_file_is_built_for_pictures_of_one_size(
     rtx: Any, adapted_home: Path, precision: str
