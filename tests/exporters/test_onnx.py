@@ -35,6 +35,14 @@ def test_default_backbone_equals_torch(made_home: Path, backbone: Backbone) -> N
     assert np.abs(ours - backbone.forward_features(torch.from_numpy(x)).numpy()).max() <= 1e-4
 
 
+@pytest.mark.slow
+def test_default_backbone_equals_torch_on_256_pictures(made_home: Path, backbone: Backbone) -> None:
+    parity = compare(backbone, Home(made_home).engine(), batches=(1, 2, 5, *[8] * 31))
+    assert parity.n == 256
+    assert parity.max_abs < 1e-4
+    assert parity.cosine > 0.99999
+
+
 def test_manifest_tells_what_was_exported(made_home: Path, backbone: Backbone) -> None:
     manifest = Home(made_home).manifest
     assert manifest.backbone == "tf_efficientnet_lite0"
