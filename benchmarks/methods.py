@@ -38,6 +38,7 @@ import sys
 import tempfile
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,7 @@ class _Ours:
         return f"{head.forget_mode}, {'bit-exact' if head.is_exact else 'not bit-exact'}"
 
 
-class _Peer:
+class _Peer(ABC):
     """A method of another package; none of them can forget a class."""
 
     is_slow = False
@@ -197,8 +198,8 @@ class _Peer:
             times.append((time.perf_counter() - begin) * 1e3)
         return times
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def predict(self, x: np.ndarray) -> np.ndarray: ...
 
 
 class _StreamingLda(_Peer):

@@ -217,7 +217,7 @@ def _copy_back(store: Store) -> None:
     execute("UPDATE main.head SET version = ?", (store.version + 1,))
     execute("DELETE FROM main.meta WHERE key != 'version'")
     execute("INSERT INTO main.meta SELECT * FROM old.meta WHERE key != 'version'")
-    store.take_over()
+    store.reload()
 
 
 def _digest(path: Path) -> str:

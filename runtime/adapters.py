@@ -54,6 +54,24 @@ def padded(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
     return out
 
 
+def fitted(
+    adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, ...]], remedy: str
+) -> tuple[Adapter, ...]:
+    """Return adapters as an engine takes them; none is the plain backbone.
+
+    Args:
+        adapters: Adapters of any rank up to the engine's.
+        shapes: The engine's inputs; empty if it takes no adapters.
+        remedy: What to do if it takes none.
+
+    Raises:
+        FeatureMapError: The engine takes no adapters, or others.
+    """
+    if adapters and not shapes:
+        raise FeatureMapError(f"this engine takes no adapters; {remedy}")
+    return tuple(padded(adapter, shapes) for adapter in adapters or (zeros(shapes),))
+
+
 def digest_of(adapter: Adapter) -> str:
     """Return a SHA-256 over names, shapes and values, hex."""
     digest = hashlib.sha256()

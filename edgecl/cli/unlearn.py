@@ -371,8 +371,9 @@ def _hand_over(
     from edgecl.errors import HomeLockedError, IntegrityError, RequestError
     from edgecl.learner import open_store
     from edgecl.types import Receipt
+    from edgecl.unlearning.journal import record
     from edgecl.unlearning.receipt import all_receipts, receipt_by_id
-    from edgecl.unlearning.request import finish_requests, look_up, receipt_of, record
+    from edgecl.unlearning.request import finish_requests, look_up, receipt_of
 
     receipt_id: str | None
     with open_store(device) as store:

@@ -26,6 +26,7 @@ from edgecl.runtime.manifest import MANIFEST_NAME, flush, write_manifest
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ def revoke(export: Export, receipt_id: str) -> Literal["erased", "unreachable"]:
             with (export.path / MANIFEST_NAME).open("r+b") as old:
                 # First the mark, so that no loader takes a bundle that is half erased.
                 write_manifest(export.path, manifest_text(mark))
-                _overwrite(old)
+                overwrite(old)
         for path in export.path.iterdir():
             if holds_learned(path.name):
                 _erase_file(path)
@@ -267,14 +268,15 @@ def _erase_file(path: Path) -> None:
     is_learned = holds_learned(path.name) or path.name == MANIFEST_NAME
     if is_learned and not path.is_symlink():
         with path.open("r+b") as file:
-            _overwrite(file)
+            overwrite(file)
     path.unlink()
 
 
-def _overwrite(file: BinaryIO) -> None:
+def overwrite(file: BinaryIO) -> None:
     """Write zeros over an open file, down to the disk."""
-    size = file.seek(0, os.SEEK_END)
+    left = file.seek(0, os.SEEK_END)
     file.seek(0)
-    file.write(bytes(size))
+    while left > 0:
+        left -= file.write(bytes(min(_CHUNK, left)))
     file.flush()
     os.fsync(file.fileno())

@@ -226,7 +226,7 @@ class Store:
         with _sqlite_errors(self.path):
             yield
 
-    def take_over(self) -> None:
+    def reload(self) -> None:
         """Read anew what is kept in memory, after its rows were replaced inside a transaction."""
         self._load()
 
@@ -754,10 +754,7 @@ class Store:
             (uid,),
         ).fetchone()
         if row is None:
-            raise RequestError(
-                f"sample {uid} is not in the store; if it was learned, it is part of its class's "
-                "statistics and cannot be told apart: forget its source or its class"
-            )
+            raise unknown_sample(uid)
         class_uid, source_uid, is_folded, x = row
         if is_folded:
             x = self._unseal(class_uid, "feature", uid, x)
@@ -1243,6 +1240,14 @@ def holds_name(text: str, name: str) -> bool:
 def plain_text(name: str) -> str:
     """Return a file name as the store keeps it; bytes that are not UTF-8 become escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def unknown_sample(uid: int) -> RequestError:
+    """Return the error for a sample of which no row is there."""
+    return RequestError(
+        f"sample {uid} is not in the store; if it was learned, it is part of its class's "
+        "statistics and cannot be told apart: forget its source or its class"
+    )
 
 
 def describe(store: Store) -> dict[str, Any]:

@@ -14,7 +14,6 @@ beyond this module and said in docs/unlearning.md.
 from __future__ import annotations
 
 import glob
-import os
 import shutil
 import sqlite3
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 from edgecl.errors import StoreError
 from edgecl.home import Home
+from edgecl.replay.exports import overwrite
 from edgecl.replay.store import Store
 from edgecl.runtime.manifest import flush
 
@@ -155,11 +155,7 @@ def _wipe(path: Path) -> None:
         path.rmdir()
         return
     with path.open("r+b") as file:
-        left = path.stat().st_size
-        while left > 0:
-            left -= file.write(bytes(min(_CHUNK, left)))
-        file.flush()
-        os.fsync(file.fileno())
+        overwrite(file)
     path.unlink()
 
 

@@ -10,7 +10,7 @@ from edgecl.errors import RequestError
 from edgecl.heads.base import Head
 from edgecl.replay.adapters import task_adapters
 from edgecl.replay.exports import holding
-from edgecl.replay.store import Store, plain_text
+from edgecl.replay.store import Store, plain_text, unknown_sample
 from edgecl.types import APPROXIMATE, ForgetRequest
 from edgecl.unlearning.copies import copies_of, names_aside
 
@@ -132,10 +132,7 @@ def _class_target(store: Store, uid: int) -> Target:
 def _sample_target(store: Store, uid: int) -> Target:
     row = store.connection.execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
     if row is None:
-        raise RequestError(
-            f"sample {uid} is not in the store; if it was learned, it is part of its class's "
-            "statistics and cannot be told apart: forget its source or its class"
-        )
+        raise unknown_sample(uid)
     return Target("sample", uid, (str(uid),), (row[0],), uid)
 
 

@@ -26,6 +26,8 @@ from edgecl.replay.store import Store, dump_json
 from edgecl.types import Receipt
 
 _START = "0" * 64
+TABLE_OF = {"class": "classes", "sample": "samples", "source": "sources"}
+"""Table of what a tombstone or request names by uid, by its kind."""
 # Receipts that one request commits before the ledger is brought up (EXPORT and VERIFIED).
 _MOST_BEHIND = 2
 
@@ -124,8 +126,7 @@ def take_over(store: Store, entries: list[Entry]) -> None:
         )
         for kind, target, tag in entry["body"].get("tombstones", ()):
             _add_tombstone(store, kind, target, tag, f"r{entry['number']}")
-            table = {"class": "classes", "sample": "samples", "source": "sources"}[kind]
-            store.keep_clear(table, target)
+            store.keep_clear(TABLE_OF[kind], target)
         store.keep_clear("requests", entry["body"].get("request", 0))
 
 
@@ -181,6 +182,14 @@ def find_tombstone(home: Home, store: Store, kind: str, name: str) -> tuple[int,
         (tombstone_tag(home, kind, name),),
     ).fetchone()
     return None if row is None else (int(row[0]), str(row[1]))
+
+
+def receipt_for(store: Store, kind: str, uid: int) -> str | None:
+    """Return the receipt under which what has this uid was unlearned, or None."""
+    row = store.connection.execute(
+        "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?", (kind, uid)
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def tombstone_tag(home: Home, kind: str, name: str) -> str:

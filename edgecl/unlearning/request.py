@@ -13,16 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import edgecl
 from edgecl.errors import (
@@ -37,45 +32,32 @@ from edgecl.learner import (
     Learner,
     Say,
     change_map,
-    embed_stored,
     open_learner,
     open_store,
     save_scorer,
 )
-from edgecl.replay.adapters import (
-    TaskAdapter,
-    chosen_adapter,
-    drop_adapters,
-    replace_adapter,
-    task_adapters,
-)
+from edgecl.replay.adapters import drop_adapters, replace_adapter
 from edgecl.replay.exports import STALE, exports_of, finish_exports, mark_stale, revoke
-from edgecl.replay.schema import TABLES
-from edgecl.replay.store import Store, dump_json
-from edgecl.runtime.adapters import digest_of
-from edgecl.runtime.preprocess import decode
+from edgecl.replay.store import Store
 from edgecl.runtime.scoring import Scorer
-from edgecl.types import APPROXIMATE, Float16, Float32, ForgetRequest, Receipt, check_reason
-from edgecl.unlearning.erase import find_bytes, remove_left_copies, remove_unlisted_snapshots, scrub
+from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
+from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots, scrub
+from edgecl.unlearning.evidence import Evidence, check, gather
+from edgecl.unlearning.journal import advance, created, insert, record, withdraw
+from edgecl.unlearning.maps import features_of, with_changed_adapters, without_adapters
 from edgecl.unlearning.plan import Plan, Target, make_plan, resolve, target_of
 from edgecl.unlearning.receipt import (
+    TABLE_OF,
     add_tombstones,
     all_receipts,
     append_receipt,
     check_ledger,
     find_tombstone,
     receipt_by_id,
+    receipt_for,
     take_over,
     tombstone_tag,
 )
-from edgecl.unlearning.verify import Audit, Reference, audit
-from edgecl.unlearning.weights import WeightsReport, unlearn_adapter
-
-# A shorter name would be found in any binary file by chance.
-_MIN_NAME_BYTES = 6
-_PICTURE_SLICE = 32
-_MOST_SLICES = 200
-_TABLES = {"class": "classes", "sample": "samples", "source": "sources"}
 
 
 def _silent(what: str, done: int, of: int) -> None:
@@ -172,14 +154,14 @@ def _resume(home: Home, learner: Learner, number: int) -> Unlearned | None:
         if body["adapter_method"] in APPROXIMATE:
             # Not in place after all: no torch, other weights, no picture. Dropping needs none.
             with store.transaction(changes_head=False):
-                _advance(store, number, "PENDING", body | {"adapter_method": "drop"})
+                advance(store, number, "PENDING", body | {"adapter_method": "drop"})
             return carry_out(home, learner, number)
         if isinstance(error, MissingPackageError) or not isinstance(error, RequestError):
             raise  # it can be carried out, only not now
         with store.transaction(changes_head=False):
             entry = {"kind": "refused", "why": f"{kind} cannot be told apart", "uid": uid}
             append_receipt(home, store, entry | {"request": number, "time": time.time()})
-            _withdraw(store, number)
+            withdraw(store, number)
         check_ledger(home, store)
         return None
 
@@ -232,7 +214,7 @@ def forget(
         raise  # the request stays and is finished when there is room, or the reader is gone
     except EdgeclError:
         with store.transaction(changes_head=False):
-            _withdraw(store, number, phase="PENDING")
+            withdraw(store, number, phase="PENDING")
         raise
     return replace(done, seconds=time.perf_counter() - begin)
 
@@ -284,42 +266,6 @@ def look_up(home: Home, store: Store, request: ForgetRequest) -> Target | Receip
     return target
 
 
-def record(
-    store: Store,
-    target: Target,
-    request: ForgetRequest,
-    *,
-    verify: bool,
-    weights: str | None = None,
-) -> int:
-    """Write a request into the store: from here on it will be carried out; returns its number.
-
-    Does not need the home's lock: the process that writes finds it.
-    """
-    body = {
-        "reason": request.reason,
-        "adapter_method": request.adapter_method,
-        "verify": verify or request.adapter_method in APPROXIMATE,
-        # The process that carries it out may stand in another folder.
-        "weights": None if weights is None else os.path.abspath(weights),
-    }
-    # No transaction of the store: the counters that it writes are those of the process that learns.
-    with store.errors():
-        row = store.connection.execute(
-            "SELECT number, body FROM requests "
-            "WHERE kind = ? AND target = ? AND phase = 'PENDING' ORDER BY number",
-            (target.kind, target.uid),
-        ).fetchone()
-        if row is not None:  # two who ask for the same get one receipt
-            if body["verify"]:
-                store.connection.execute(
-                    "UPDATE requests SET body = ? WHERE number = ? AND phase = 'PENDING'",
-                    (dump_json(json.loads(row[1]) | {"verify": True}), row[0]),
-                )
-            return int(row[0])
-        return _insert(store, target.kind, target.uid, body)
-
-
 def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) -> Unlearned:
     """Bring a request from its phase to the end.
 
@@ -335,25 +281,27 @@ def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) 
         "SELECT kind, target, phase, body FROM requests WHERE number = ?", (number,)
     ).fetchone()
     body: dict[str, Any] = json.loads(text)
-    evidence = _Evidence()
+    evidence = Evidence()
     if phase == "PENDING":
         if (before := _done_before(home, store, kind, uid, body)) is not None:
             with store.transaction(changes_head=False):
-                _withdraw(store, number)
+                withdraw(store, number)
             seconds = time.perf_counter() - begin
             return Unlearned(before, "already_forgotten", {}, None, (), {}, seconds, 0.0)
         finish_exports(store)
         target = target_of(store, kind, uid)
         plan = make_plan(store, learner.head, target, body["adapter_method"])
         if body["verify"]:
-            evidence = _evidence(learner, target)
+            evidence = gather(learner, target)
         body["receipt"] = _unlearn(home, learner, number, target, plan, body, evidence, say)
     say("erasing", 0, 1)
     erasure = _erase(home, store, body["receipt"])
     faults: list[str] = []
     if body["verify"]:
         say("checking", 0, 1)
-        faults = _faults(home, learner, evidence, erasure)
+        faults = check(home, learner, evidence)
+        if erasure["busy"]:
+            faults.append("the store's log could not be emptied, another process was reading")
         if phase != "PENDING":
             # What was to be searched for went with the process that was cut off.
             evidence.metrics["resumed"] = True
@@ -384,15 +332,11 @@ def receipt_of(store: Store, number: int, target: Target) -> str | None:
 
     Of one that another had made superfluous, that one's; of one that was refused, the refusal.
     """
-    execute = store.connection.execute
     with store.errors():
-        if execute("SELECT 1 FROM requests WHERE number = ?", (number,)).fetchone():
+        open_ = store.connection.execute("SELECT 1 FROM requests WHERE number = ?", (number,))
+        if open_.fetchone():
             return None
-        row = execute(
-            "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?",
-            (target.kind, target.uid),
-        ).fetchone()
-    return store.receipt_of_request(number) or (None if row is None else str(row[0]))
+    return store.receipt_of_request(number) or receipt_for(store, target.kind, target.uid)
 
 
 def _done_before(
@@ -400,49 +344,14 @@ def _done_before(
 ) -> Receipt | None:
     """Return the receipt of an earlier request for the same, if nothing is left for this one."""
     execute = store.connection.execute
-    if execute(f"SELECT 1 FROM {_TABLES[kind]} WHERE uid = ?", (uid,)).fetchone():
+    if execute(f"SELECT 1 FROM {TABLE_OF[kind]} WHERE uid = ?", (uid,)).fetchone():
         return None
-    row = execute(
-        "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?", (kind, uid)
-    ).fetchone()
-    if row is None:
+    receipt_id = receipt_for(store, kind, uid)
+    if receipt_id is None:
         return None
-    receipt = receipt_by_id(home, store, row[0])
+    receipt = receipt_by_id(home, store, receipt_id)
     is_approximate = str(receipt.body["mode"]).startswith("approximate")
     return None if is_approximate and body["adapter_method"] not in APPROXIMATE else receipt
-
-
-@dataclass
-class _Evidence:
-    """What the check needs of what is gone, kept in memory only; and what it measured."""
-
-    needles: dict[str, bytes] = field(default_factory=dict)
-    forgotten: Float16 | None = None
-    before: Scorer | None = None
-    reference: Reference | None = None
-    weights: list[WeightsReport] = field(default_factory=list)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    head_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Map:
-    """The map under which a home goes on: its adapters, and all kept pictures embedded."""
-
-    bank: list[TaskAdapter]
-    adapter: str | None
-    features: dict[int, Float16]
-
-
-def _evidence(learner: Learner, target: Target) -> _Evidence:
-    """Read what the check needs, before it is deleted."""
-    store = learner.store
-    found = _Evidence(_needles(store, target))
-    readable = set(store.names) - set(store.lost_classes())
-    if target.kind == "class" and target.uid in readable:
-        found.forgotten = store.class_rows(target.uid)
-        found.before = learner.head.scorer(store.names)
-    return found
 
 
 def _unlearn(
@@ -452,7 +361,7 @@ def _unlearn(
     target: Target,
     plan: Plan,
     asked: dict[str, Any],
-    evidence: _Evidence,
+    evidence: Evidence,
     say: Say,
 ) -> str:
     """Phases MODEL and STORE: head, adapters, rows, tombstone and receipt in one transaction.
@@ -464,13 +373,13 @@ def _unlearn(
     before = _fingerprint(head.scorer(store.names))
     new_map = None
     if plan.mode.startswith("approximate"):
-        new_map = _with_changed_adapters(home, store, target, plan, asked, evidence, say)
+        new_map = with_changed_adapters(home, store, target, plan, asked["weights"], evidence, say)
     elif plan.adapters:
-        new_map = _without_adapters(home, store, plan.adapters[0], say)
+        new_map = without_adapters(home, store, plan.adapters[0], say)
     if new_map is not None:
         evidence.before = None  # it predicts under another map
         if target.kind == "class":
-            evidence.forgotten = _features_of(store, target, new_map)
+            evidence.forgotten = features_of(store, target, new_map)
     dropped: list[int] = []
     try:
         with store.transaction():
@@ -510,11 +419,11 @@ def _unlearn(
                 f"{target.kind}_uid": target.uid,
                 "reason": asked["reason"],
                 "request": number,
-                "requested": _created(store, number),
+                "requested": created(store, number),
                 "time": time.time(),
                 "rows_erased": rows_erased,
                 "classes_gone": sorted(classes_gone | set(uids if target.kind == "class" else ())),
-                "adapters": dropped or [report["adapter"] for report in _reports(evidence, plan)],
+                "adapters": dropped or list(evidence.weights),
                 "adapter_method": plan.adapter_method,
                 "exports_stale": list(plan.exports),
                 "snapshots_purged": list(plan.snapshots),
@@ -534,26 +443,19 @@ def _unlearn(
             if "again" in asked:
                 body["again"] = asked["again"]
             if evidence.weights:
-                body["weights"] = _reports(evidence, plan)
+                body["weights"] = [
+                    {"adapter": uid, **asdict(report)} for uid, report in evidence.weights.items()
+                ]
             receipt = append_receipt(home, store, body)
             for uid in uids:
                 add_tombstones(home, store, target.kind, uid, target.names, receipt.receipt_id)
             mark_stale(store, plan.exports, receipt.receipt_id)
-            _advance(store, number, "STORE", asked | {"receipt": receipt.receipt_id})
+            advance(store, number, "STORE", asked | {"receipt": receipt.receipt_id})
     except BaseException:
         learner.reload()
         raise
     check_ledger(home, store)
     return receipt.receipt_id
-
-
-def _reports(evidence: _Evidence, plan: Plan) -> list[dict[str, Any]]:
-    """Return what was done to each adapter that was changed, JSON values."""
-    uids = (*plan.adapters, *plan.adapters_later)
-    return [
-        {"adapter": uid, **asdict(report)}
-        for uid, report in zip(sorted(uids), evidence.weights, strict=False)
-    ]
 
 
 def _delete(store: Store, target: Target) -> dict[str, int]:
@@ -562,77 +464,6 @@ def _delete(store: Store, target: Target) -> dict[str, int]:
     if target.kind == "sample":
         return store.delete_sample(target.uid)
     return store.delete_source(target.uid)
-
-
-def _without_adapters(home: Home, store: Store, first: int, say: Say) -> _Map:
-    """Embed the kept pictures under the map of the adapters before one."""
-    left = [task for task in task_adapters(store) if task.uid < first]
-    return _embedded(home, store, left, say)
-
-
-def _with_changed_adapters(
-    home: Home,
-    store: Store,
-    target: Target,
-    plan: Plan,
-    asked: dict[str, Any],
-    evidence: _Evidence,
-    say: Say,
-) -> _Map:
-    """Change the adapters that saw a class, and all later ones, and embed the kept pictures."""
-    from edgecl.backbones import load_backbone_of
-    from edgecl.consolidation import check_backbone
-
-    # A pass over all kept pictures, for the gates: the same pictures under the exact alternative.
-    exact = _without_adapters(home, store, plan.adapters[0], say)
-    backbone = load_backbone_of(home.manifest, weights=asked["weights"])
-    check_backbone(home, backbone)
-    rows = store.stored_samples()
-    y: NDArray[np.int64] = np.array([c for _, c in rows], dtype=np.int64)
-
-    def pixels(i: int) -> Float32:
-        image = decode(store.picture(rows[i][0]), max_pixels=home.max_pixels)
-        return home.manifest.preprocessing.tensor(image)
-
-    bank = []
-    for task in task_adapters(store):
-        if task.uid >= plan.adapters[0]:
-            done = unlearn_adapter(
-                backbone,
-                task.adapter,
-                pixels,
-                y,
-                forget=target.uid,
-                method=plan.adapter_method,
-                seed=home.config.consolidation.seed,
-                say=say,
-            )
-            evidence.weights.append(done.report)
-            note = {"class": target.uid, "method": plan.adapter_method}
-            body = task.body | {"unlearned": [*task.body.get("unlearned", []), note]}
-            task = replace(task, adapter=done.adapter, body=body)
-        bank.append(task)
-    changed = _embedded(home, store, bank, say)
-    evidence.reference = Reference(
-        forgotten=_features_of(store, target, exact),
-        kept=np.array([exact.features[uid] for uid, c in rows if c != target.uid]),
-    )
-    return changed
-
-
-def _embedded(home: Home, store: Store, bank: list[TaskAdapter], say: Say) -> _Map:
-    adapter = chosen_adapter(bank, home.config.consolidation.bank)
-    engine = home.engine()
-    if adapter is not None:
-        engine = engine.with_adapters(adapter)
-    features = embed_stored(home, store, engine, say=say)
-    return _Map(bank, None if adapter is None else digest_of(adapter), features)
-
-
-def _features_of(store: Store, target: Target, new_map: _Map) -> Float16:
-    """Return the features (N, D) of a class's kept pictures under a map."""
-    rows = [new_map.features[uid] for uid, c in store.stored_samples() if c == target.uid]
-    return np.array(rows, dtype=np.float16).reshape(-1, store.num_features)
 
 
 def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
@@ -663,7 +494,7 @@ def _close(
     store: Store,
     number: int,
     body: dict[str, Any],
-    evidence: _Evidence,
+    evidence: Evidence,
     faults: list[str],
 ) -> None:
     """Phase VERIFIED: write what the check found and take the request off the list."""
@@ -681,13 +512,13 @@ def _close(
                 "metrics": evidence.metrics,
             }
             append_receipt(home, store, entry)
-        _withdraw(store, number)
+        withdraw(store, number)
 
 
 def _ask_again(home: Home, store: Store, body: dict[str, Any], receipt_id: str) -> None:
     """Record anew what a lost receipt had unlearned and this older store still holds."""
     for kind, uid in {(kind, uid) for kind, uid, _ in body.get("tombstones", ())}:
-        query = f"SELECT 1 FROM {_TABLES[kind]} WHERE uid = ?1"
+        query = f"SELECT 1 FROM {TABLE_OF[kind]} WHERE uid = ?1"
         if kind == "class":  # perhaps only an adapter that saw it is left
             query += " UNION SELECT 1 FROM adapter_classes WHERE class_uid = ?1"
         if store.connection.execute(query, (uid,)).fetchone() is not None:
@@ -698,107 +529,7 @@ def _ask_again(home: Home, store: Store, body: dict[str, Any], receipt_id: str) 
                 "weights": None,
                 "again": receipt_id,
             }
-            _insert(store, kind, uid, again)
-
-
-def _insert(store: Store, kind: str, uid: int, body: dict[str, Any]) -> int:
-    cursor = store.connection.execute(
-        "INSERT INTO requests(kind, target, phase, created, body) VALUES (?, ?, 'PENDING', ?, ?)",
-        (kind, uid, time.time(), dump_json(body)),
-    )
-    return int(cursor.lastrowid or 0)
-
-
-def _advance(store: Store, number: int, phase: str, body: dict[str, Any]) -> None:
-    store.connection.execute(
-        "UPDATE requests SET phase = ?, body = ? WHERE number = ?", (phase, dump_json(body), number)
-    )
-
-
-def _withdraw(store: Store, number: int, *, phase: str | None = None) -> None:
-    """Take a request off the list; with a phase, only while it is in that one."""
-    store.connection.execute(
-        "DELETE FROM requests WHERE number = ? AND phase = coalesce(?, phase)", (number, phase)
-    )
-
-
-def _created(store: Store, number: int) -> float:
-    (created,) = store.connection.execute(
-        "SELECT created FROM requests WHERE number = ?", (number,)
-    ).fetchone()
-    return float(created)
-
-
-def _needles(store: Store, target: Target) -> dict[str, bytes]:
-    """Return byte strings that only the target has: its names, and pieces of its pictures."""
-    needles = {}
-    for name in target.names:
-        for form in ("NFC", "NFD"):
-            encoded = unicodedata.normalize(form, name).encode("utf-8", "surrogateescape")
-            # A word of the schema is in every database file.
-            if len(encoded) >= _MIN_NAME_BYTES and encoded not in TABLES.encode():
-                needles[f"{target.kind} name ({form}, {len(encoded)} bytes)"] = encoded
-    column = {"class": "class_uid", "sample": "uid", "source": "source_uid"}[target.kind]
-    rows = store.connection.execute(
-        f"SELECT uid FROM pictures JOIN samples s USING (uid) WHERE s.{column} = ? "
-        "ORDER BY uid LIMIT ?",
-        (target.uid, _MOST_SLICES),
-    ).fetchall()
-    for (sample,) in rows:
-        for sealed, data in enumerate(store.picture_forms(sample)):
-            # Headers and tables are alike in all pictures, and in a small file reach beyond its
-            # middle; what is farther back is not, unless the picture is flat.
-            piece = data[3 * len(data) // 4 :][:_PICTURE_SLICE]
-            if len(set(piece)) >= _PICTURE_SLICE // 2:
-                needles[f"picture of sample {sample}{', sealed' if sealed else ''}"] = piece
-    return needles
-
-
-def _faults(
-    home: Home, learner: Learner, evidence: _Evidence, erasure: dict[str, Any]
-) -> list[str]:
-    """Audit what is served and search the files; notes the metrics in the evidence."""
-    store = learner.store
-    faults = [fault for report in evidence.weights for fault in report.faults()]
-    if erasure["busy"]:
-        faults.append("the store's log could not be emptied, another process was reading")
-    empty = np.zeros((0, store.num_features), np.float16)
-    done: Audit = audit(
-        home.config.head,
-        store,
-        learner.head.scorer(store.names),
-        store.names,
-        empty if evidence.forgotten is None else evidence.forgotten,
-        kind=store.statistic,
-        before=evidence.before,
-        reference=evidence.reference,
-    )
-    faults += done.faults
-    kept = _kept_copies(store, evidence.needles)
-    but_not = ("engine", "edgecl.toml")
-    found = find_bytes(home.path, evidence.needles, but_not=but_not)
-    for what, files in found.items():
-        if what not in kept:
-            faults.append(f"bytes of the {what} are still in {', '.join(files)}")
-    evidence.metrics = done.metrics | {"searched_for": len(evidence.needles), "found": len(found)}
-    return faults
-
-
-def _kept_copies(store: Store, needles: dict[str, bytes]) -> set[str]:
-    """Return the needles that another sample, class or source legitimately holds."""
-    kept = set()
-    for what, needle in needles.items():
-        row = store.connection.execute(
-            "SELECT EXISTS(SELECT 1 FROM pictures WHERE instr(data, ?1)) OR "
-            "EXISTS(SELECT 1 FROM classes WHERE instr(CAST(name AS BLOB), ?1)) OR "
-            "EXISTS(SELECT 1 FROM aliases WHERE instr(CAST(name AS BLOB), ?1)) OR "
-            "EXISTS(SELECT 1 FROM sources WHERE instr(CAST(text AS BLOB), ?1)) OR "
-            "EXISTS(SELECT 1 FROM exports WHERE instr(CAST(path AS BLOB), ?1))",
-            (needle,),
-        ).fetchone()
-        if row[0]:
-            kept.add(what)
-    return kept
+            insert(store, kind, uid, again)
 
 
 def _fingerprint(scorer: Scorer) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from edgecl.errors import (
-    FeatureMapError,
     IntegrityError,
     MissingPackageError,
     ProviderError,
@@ -26,7 +25,7 @@ from edgecl.errors import (
 )
 from edgecl.types import Float32
 
-from ..adapters import Adapter, padded, zeros
+from ..adapters import Adapter, fitted, zeros
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -114,13 +113,9 @@ class OnnxEngine:
         Raises:
             FeatureMapError: The engine takes no adapters, or others.
         """
-        if adapters and not self.adapter_shapes:
-            raise FeatureMapError(
-                "this engine takes no adapters; run `edgecl consolidate`, which makes one that does"
-            )
         other = copy.copy(self)
-        chosen = adapters or (zeros(self.adapter_shapes),)
-        other._adapters = tuple(padded(adapter, self.adapter_shapes) for adapter in chosen)
+        remedy = "run `edgecl consolidate`, which makes one that does"
+        other._adapters = fitted(adapters, self.adapter_shapes, remedy)
         return other
 
     def run(self, pixels: Float32) -> Float32:

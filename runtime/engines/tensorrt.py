@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from edgecl.errors import (
-    FeatureMapError,
     IntegrityError,
     MissingPackageError,
     ProviderError,
@@ -26,7 +25,7 @@ from edgecl.errors import (
 )
 from edgecl.types import Float32
 
-from ..adapters import Adapter, padded, zeros
+from ..adapters import Adapter, fitted, zeros
 from .cuda import Buffer, Memory, device_memory
 
 FLAVOURS = ("full", "rtx")
@@ -326,13 +325,10 @@ class TensorrtEngine:
         Raises:
             FeatureMapError: The engine takes no adapters, or others.
         """
-        if adapters and not self.adapter_shapes:
-            raise FeatureMapError(
-                "this engine takes no adapters; run `edgecl consolidate`, then build it anew"
-            )
-        chosen = adapters or (zeros(self.adapter_shapes),)
         other = copy.copy(self)
-        other._adapters = tuple(self._on_device(padded(a, self.adapter_shapes)) for a in chosen)
+        remedy = "run `edgecl consolidate`, then build it anew"
+        chosen = fitted(adapters, self.adapter_shapes, remedy)
+        other._adapters = tuple(map(self._on_device, chosen))
         return other
 
     def run(self, pixels: Float32) -> Float32:

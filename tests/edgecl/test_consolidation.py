@@ -29,8 +29,9 @@ from edgecl.replay.adapters import task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.types import ForgetRequest, Frame
+from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import resolve
-from edgecl.unlearning.request import finish_requests, forget, record
+from edgecl.unlearning.request import finish_requests, forget
 
 QUICK = Training(epochs=1, batch_size=16)
 

@@ -16,9 +16,10 @@ from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import request as unlearning
+from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.receipt import all_receipts
-from edgecl.unlearning.request import Unlearned, record, writing
+from edgecl.unlearning.request import Unlearned, writing
 
 LABELS = ("purple bracket", "brass washer", "steel gasket")
 

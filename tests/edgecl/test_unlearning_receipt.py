@@ -23,6 +23,7 @@ from edgecl.replay.exports import exports_of
 from edgecl.runtime.bundle import open_bundle
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots
+from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import Plan, make_plan, resolve
 from edgecl.unlearning.receipt import (
     all_receipts,
@@ -30,7 +31,7 @@ from edgecl.unlearning.receipt import (
     check_ledger,
     receipt_by_id,
 )
-from edgecl.unlearning.request import Unlearned, forget, record, writing
+from edgecl.unlearning.request import Unlearned, forget, writing
 
 LABELS = ("purple bracket", "brass washer", "steel gasket")
 

@@ -28,9 +28,10 @@ from edgecl.replay.store import Store
 from edgecl.runtime.predictor import predictions
 from edgecl.types import ForgetRequest, Prediction
 from edgecl.unlearning import request as unlearning
+from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.receipt import all_receipts, check_ledger
-from edgecl.unlearning.request import Unlearned, finish_requests, record, writing
+from edgecl.unlearning.request import Unlearned, finish_requests, writing
 
 LABELS = ("purple bracket", "brass washer", "steel gasket")
 every_head = pytest.mark.parametrize("name", list(HEADS))

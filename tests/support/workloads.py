@@ -35,6 +35,7 @@ from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.types import ForgetRequest, Frame
+from edgecl.unlearning import evidence
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.receipt import all_receipts
 from edgecl.unlearning.request import writing
@@ -148,7 +149,7 @@ def forget(path: Path) -> None:
     """
     home = Home(path)
     with (
-        mock.patch.object(unlearning, "audit", return_value=Audit({}, ())),
+        mock.patch.object(evidence, "audit", return_value=Audit({}, ())),
         writing(home) as store,
     ):
         if FORGOTTEN in store.names.values():
@@ -160,7 +161,7 @@ def forget_sources(path: Path) -> None:
     """Forget a sample and then its source, unless that was done."""
     home = Home(path)
     with (
-        mock.patch.object(unlearning, "audit", return_value=Audit({}, ())),
+        mock.patch.object(evidence, "audit", return_value=Audit({}, ())),
         writing(home) as store,
     ):
         learner = open_learner(home, store)

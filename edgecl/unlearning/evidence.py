@@ -1,0 +1,131 @@
+"""What proves an unlearning: read before the deletion, kept in memory, checked after it."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgecl.home import Home
+from edgecl.learner import Learner
+from edgecl.replay.schema import TABLES
+from edgecl.replay.store import Store
+from edgecl.runtime.scoring import Scorer
+from edgecl.types import Float16
+from edgecl.unlearning.erase import find_bytes
+from edgecl.unlearning.plan import Target
+from edgecl.unlearning.verify import Audit, Reference, audit
+from edgecl.unlearning.weights import WeightsReport
+
+# A shorter name would be found in any binary file by chance.
+_MIN_NAME_BYTES = 6
+_PICTURE_SLICE = 32
+_MOST_SLICES = 200
+
+
+@dataclass
+class Evidence:
+    """What the check needs of what is gone, kept in memory only; and what it measured.
+
+    Args:
+        needles: Byte strings that only the target had, by what they are.
+        forgotten: Features (N, D) of a class's rows under the map that is served, or None.
+        before: What predicted before, if it was under the same map.
+        reference: Features under the exact alternative, after an approximate method.
+        weights: What that did to each adapter, by uid.
+        metrics: What the check measured.
+        head_seconds: Time of the head's part of the unlearning.
+    """
+
+    needles: dict[str, bytes] = field(default_factory=dict)
+    forgotten: Float16 | None = None
+    before: Scorer | None = None
+    reference: Reference | None = None
+    weights: dict[int, WeightsReport] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    head_seconds: float = 0.0
+
+
+def gather(learner: Learner, target: Target) -> Evidence:
+    """Read what the check needs, before it is deleted."""
+    store = learner.store
+    found = Evidence(_needles(store, target))
+    readable = set(store.names) - set(store.lost_classes())
+    if target.kind == "class" and target.uid in readable:
+        found.forgotten = store.class_rows(target.uid)
+        found.before = learner.head.scorer(store.names)
+    return found
+
+
+def check(home: Home, learner: Learner, evidence: Evidence) -> list[str]:
+    """Audit what is served and search the files; notes the metrics in the evidence.
+
+    Returns:
+        One line for every gate that was missed and every trace that was found.
+    """
+    store = learner.store
+    faults = [fault for report in evidence.weights.values() for fault in report.faults()]
+    empty = np.zeros((0, store.num_features), np.float16)
+    done: Audit = audit(
+        home.config.head,
+        store,
+        learner.head.scorer(store.names),
+        store.names,
+        empty if evidence.forgotten is None else evidence.forgotten,
+        kind=store.statistic,
+        before=evidence.before,
+        reference=evidence.reference,
+    )
+    faults += done.faults
+    kept = _kept_copies(store, evidence.needles)
+    but_not = ("engine", "edgecl.toml")
+    found = find_bytes(home.path, evidence.needles, but_not=but_not)
+    for what, files in found.items():
+        if what not in kept:
+            faults.append(f"bytes of the {what} are still in {', '.join(files)}")
+    evidence.metrics = done.metrics | {"searched_for": len(evidence.needles), "found": len(found)}
+    return faults
+
+
+def _needles(store: Store, target: Target) -> dict[str, bytes]:
+    """Return byte strings that only the target has: its names, and pieces of its pictures."""
+    needles = {}
+    for name in target.names:
+        for form in ("NFC", "NFD"):
+            encoded = unicodedata.normalize(form, name).encode("utf-8", "surrogateescape")
+            # A word of the schema is in every database file.
+            if len(encoded) >= _MIN_NAME_BYTES and encoded not in TABLES.encode():
+                needles[f"{target.kind} name ({form}, {len(encoded)} bytes)"] = encoded
+    column = {"class": "class_uid", "sample": "uid", "source": "source_uid"}[target.kind]
+    rows = store.connection.execute(
+        f"SELECT uid FROM pictures JOIN samples s USING (uid) WHERE s.{column} = ? "
+        "ORDER BY uid LIMIT ?",
+        (target.uid, _MOST_SLICES),
+    ).fetchall()
+    for (sample,) in rows:
+        for sealed, data in enumerate(store.picture_forms(sample)):
+            # Headers and tables are alike in all pictures, and in a small file reach beyond its
+            # middle; what is farther back is not, unless the picture is flat.
+            piece = data[3 * len(data) // 4 :][:_PICTURE_SLICE]
+            if len(set(piece)) >= _PICTURE_SLICE // 2:
+                needles[f"picture of sample {sample}{', sealed' if sealed else ''}"] = piece
+    return needles
+
+
+def _kept_copies(store: Store, needles: dict[str, bytes]) -> set[str]:
+    """Return the needles that another sample, class or source legitimately holds."""
+    kept = set()
+    for what, needle in needles.items():
+        row = store.connection.execute(
+            "SELECT EXISTS(SELECT 1 FROM pictures WHERE instr(data, ?1)) OR "
+            "EXISTS(SELECT 1 FROM classes WHERE instr(CAST(name AS BLOB), ?1)) OR "
+            "EXISTS(SELECT 1 FROM aliases WHERE instr(CAST(name AS BLOB), ?1)) OR "
+            "EXISTS(SELECT 1 FROM sources WHERE instr(CAST(text AS BLOB), ?1)) OR "
+            "EXISTS(SELECT 1 FROM exports WHERE instr(CAST(path AS BLOB), ?1))",
+            (needle,),
+        ).fetchone()
+        if row[0]:
+            kept.add(what)
+    return kept
