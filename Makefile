@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Which tests: without those that take many seconds each; `make test MARK=` runs all, as CI does.
 MARK ?= not slow
-EXTRAS ?= cpu,torch,demo,dev,tensorrt-rtx
+EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,dev,tensorrt-rtx
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test types format jetson clean

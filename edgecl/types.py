@@ -70,6 +70,7 @@ class Frame:
         label: Class name, or None.
         source: The source as the user named it, without secrets.
         time: Wall clock, seconds since the epoch, or 0 when the source has none.
+        monotonic: `time.monotonic()` when it was taken, seconds, or 0 for what is not live.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Frame:
     label: str | None = None
     source: str = ""
     time: float = 0.0
+    monotonic: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.id:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edgecl.errors import IntegrityError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 TABLES_1 = """
 CREATE TABLE meta (
@@ -218,12 +218,75 @@ CREATE TABLE snapshots (
 );
 """
 
-TABLES = TABLES_1 + _NEW_IN_2 + _NEW_IN_3
+_NEW_IN_4 = """
+-- Labelled samples that are never learned: on them each class is scored while the stream runs.
+CREATE TABLE probes (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
+    source_uid INTEGER NOT NULL REFERENCES sources(uid),
+    frame TEXT NOT NULL,
+    time REAL NOT NULL,
+    step INTEGER NOT NULL,
+    x BLOB NOT NULL,
+    picture BLOB NOT NULL
+);
+CREATE INDEX probes_by_class ON probes(class_uid);
+
+-- Scores on the probes over time; a class's own go with it.
+CREATE TABLE evaluations (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    step INTEGER NOT NULL,
+    time REAL NOT NULL
+);
+CREATE TABLE class_scores (
+    evaluation INTEGER NOT NULL REFERENCES evaluations(uid) ON DELETE CASCADE,
+    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
+    n INTEGER NOT NULL,
+    n_right INTEGER NOT NULL,
+    PRIMARY KEY (evaluation, class_uid)
+) WITHOUT ROWID;
+CREATE INDEX class_scores_by_class ON class_scores(class_uid);
+
+-- How many frames of a new class it took until it was right: for the first time, and 9 times of the
+-- last 10. `recent` holds those 10 as 0 and 1; `step` is where the class came.
+CREATE TABLE class_latency (
+    class_uid INTEGER PRIMARY KEY REFERENCES classes(uid) ON DELETE CASCADE,
+    step INTEGER NOT NULL,
+    n_frames INTEGER NOT NULL,
+    first_right INTEGER,
+    nine_of_ten INTEGER,
+    recent TEXT NOT NULL
+);
+
+-- Histogram of how long a step took: `bucket` b counts times from 2^(b/4) us on.
+CREATE TABLE latencies (
+    stage TEXT NOT NULL,
+    bucket INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (stage, bucket)
+) WITHOUT ROWID;
+
+-- Unlabelled frames that look like nothing known, for a person to name; `guess` is the class they
+-- are nearest to, with which they go.
+CREATE TABLE novel (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    guess INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
+    source_uid INTEGER NOT NULL REFERENCES sources(uid),
+    frame TEXT NOT NULL,
+    time REAL NOT NULL,
+    score REAL NOT NULL,
+    x BLOB NOT NULL,
+    picture BLOB NOT NULL
+);
+"""
+
+TABLES = TABLES_1 + _NEW_IN_2 + _NEW_IN_3 + _NEW_IN_4
 
 # From version N to N + 1, run in one transaction each; the key is N.
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: lambda connection: _execute(connection, _NEW_IN_2),
     2: lambda connection: _to_3(connection),
+    3: lambda connection: _execute(connection, _NEW_IN_4),
 }
 
 

@@ -17,9 +17,16 @@ PICTURE_SUFFIXES = frozenset(
 
 
 class Source(Protocol):
-    """A sequence of frames that can be read again from any position."""
+    """A sequence of frames that can be read again from any position, or one that is live.
+
+    A live source (camera, network) makes frames whether anybody takes them or not: the newest
+    waits, older ones are dropped and counted. It has no positions: `frames` begins with what comes
+    next, and `ids` is empty.
+    """
 
     name: str
+    """As the user named it, without secrets."""
+    is_live: bool
 
     def __len__(self) -> int:
         """Frames in all, or 0 when that is not known."""
@@ -42,6 +49,8 @@ class ListSource:
         items: One (id, read) a position; `read` makes the frame when its turn comes.
         shuffle_seed: Seed of the order, None keeps it.
     """
+
+    is_live = False
 
     def __init__(
         self,

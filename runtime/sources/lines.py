@@ -26,6 +26,7 @@ class LinesSource:
     """
 
     name = "-"
+    is_live = False
 
     def __init__(
         self,
