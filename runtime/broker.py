@@ -89,6 +89,10 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
         user=unquote(user) if at else None,
         password=unquote(password) if colon else None,
     )
+    if "@" in topic and not at:  # half of a password, with which nothing may be said
+        raise UsageError(
+            f"this {scheme}:// address has an @ behind the host; write / in a password as %2F"
+        )
     fault = _topic_fault(topic, may_match)
     if fault:
         raise UsageError(f"{broker.name}: {fault}")

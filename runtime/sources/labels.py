@@ -135,7 +135,7 @@ def message_of(value: Any, *, now: float | None = None) -> LabelWindow | Command
     label = value["label"]
     if not isinstance(label, str | int | None) or isinstance(label, bool):
         raise UsageError(f"a label is text or null; {EXPECTED}")
-    begin, end = (_moment(value.get(key), key) for key in ("from", "to"))
+    begin, end = (moment_of(value.get(key), key) for key in ("from", "to"))
     if begin is None:
         begin = time.time() if now is None else now
     return LabelWindow(None if label is None else clean_label(label), begin, end)
@@ -150,7 +150,16 @@ def _command(value: dict[str, Any]) -> Command:
     return Command(name, n)
 
 
-def _moment(value: Any, key: str) -> float | None:
+def moment_of(value: Any, key: str) -> float | None:
+    """Return a time of a message in seconds since the epoch; None if it has none.
+
+    Args:
+        value: A number, or ISO 8601 text; without a zone it is local time.
+        key: What it is called in the message.
+
+    Raises:
+        UsageError: Not a time.
+    """
     if value is None:
         return None
     moment = math.nan

@@ -44,12 +44,14 @@ class Shot:
         pixels: RGB picture, shape (H, W, 3), uint8, or None. One of the two must be there.
         label: Class name, if the peer says one.
         id: Its name, if the peer gives one that no other frame has; None numbers it.
+        time: Wall clock when it was taken, if the peer says it; None takes the moment it came.
     """
 
     encoded: bytes | None = None
     pixels: Pixels | None = None
     label: str | None = None
     id: str | None = None
+    time: float | None = None
 
 
 class Lost(Exception):
@@ -212,7 +214,7 @@ class LiveSource:
                 pixels=shot.pixels,
                 label=shot.label if self._label is None else self._label,
                 source=self.name,
-                time=taken.time,
+                time=taken.time if shot.time is None else shot.time,
                 monotonic=taken.monotonic,
             )
         except UsageError as error:  # a label that cannot be one
