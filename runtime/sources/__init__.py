@@ -7,15 +7,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgecl.errors import SourceError
+from edgecl.errors import SourceError, UsageError
 
+from ..redact import redacted
 from .base import PICTURE_SUFFIXES, Source
 from .folder import FolderSource, PictureSource
 from .idx import IdxSource
 from .lines import LinesSource
+from .mqtt import open_mqtt
+from .synthetic import open_synthetic
 from .table import TableSource
+from .watch import open_watch
 
 __all__ = ["PICTURE_SUFFIXES", "Source", "open_source"]
+
+OPENERS = {
+    "mqtt://": open_mqtt,
+    "mqtts://": open_mqtt,
+    "synthetic:": open_synthetic,
+    "watch:": open_watch,
+}
 
 SYNTAX = (
     "a folder with a sub-folder a class, a .csv or .jsonl table with path,label, an IDX pair "
@@ -44,6 +55,11 @@ def open_source(
     """
     if spec == "-":
         return LinesSource(label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
+    for prefix, opener in OPENERS.items():
+        if spec.lower().startswith(prefix):
+            if shuffle_seed is not None:
+                raise UsageError(f"source {redacted(spec)} is live and cannot be shuffled")
+            return opener(spec, label=label, max_bytes=max_bytes)
     path = Path(spec)
     if path.is_dir():
         return FolderSource(path, label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
