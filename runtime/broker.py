@@ -75,7 +75,7 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
         host, port = parts.hostname, parts.port or _PORTS[scheme]
     except ValueError:
         host = None
-    if not host or re.search(r"[\s#?]", place.rpartition("@")[2]):
+    if not host or not host.isprintable() or re.search(r"[\s#?]", place.rpartition("@")[2]):
         raise UsageError(
             f"this {scheme}:// address names no host and port; expected "
             f"{scheme}://[user:password@]host[:port]/topic"
@@ -95,7 +95,7 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
         )
     fault = _topic_fault(topic, may_match)
     if fault:
-        raise UsageError(f"{broker.name}: {fault}")
+        raise UsageError(f"{ascii(broker.name)[1:-1]}: {fault}")
     return broker
 
 

@@ -39,7 +39,8 @@ class Pattern:
     Args:
         classes: Number of classes.
         size: Edge of the square picture, pixels.
-        fps: Frames a second, at least 0.01; 0 makes them when they are asked for, the same in every run.
+        fps: Frames a second, at least 0.01; 0 makes them when they are asked for, and the same in
+            every run.
         frames: Frames in all; 0 is without end, and not for `fps` 0.
         seed: Seed of motion and noise.
         labels: 1 with labels, 0 without.
