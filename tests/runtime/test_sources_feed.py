@@ -185,9 +185,9 @@ class Watched:
 
 def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.01)
-    assert condition()
 
 
 @pytest.fixture
