@@ -301,7 +301,7 @@ def test_a_wrong_password_is_told_without_it_and_the_right_one_is_let_in(
 
 
 def test_labels_of_a_topic_come_also_after_the_broker_was_gone(broker: Mosquitto) -> None:
-    with closing(TopicLabels(parse_broker(broker.url("labels")), delay=lambda n: 0.05)) as feed:
+    with closing(TopicLabels(parse_broker(broker.url("labels")), longest_wait_s=0.05)) as feed:
 
         def arrives(name: str) -> Callable[[], bool]:
             def check() -> bool:
