@@ -338,9 +338,9 @@ class _Link:
                 self._last_sign = time.monotonic()
                 self._changed.notify_all()  # who waits now has a stall to look for
             n_before = self.source.counts.received
+            reason = ""
             try:
                 self._read_one(connection)
-                return
             except (Lost, OSError, SourceError) as caught:
                 if isinstance(caught, SourceError) and not self.source._has_given:
                     raise
@@ -348,10 +348,10 @@ class _Link:
             finally:
                 connection.close()
             with self._changed:
-                if self._is_over:
-                    return
-                if self._connection is None:
+                if self._connection is not connection:  # it was ended for that
                     reason = f"nothing came for {self.source.stall_s:g} s"
+                if self._is_over or not reason:
+                    return
                 self._connection = None
             if self.source.counts.received > n_before:
                 n_failed = 0

@@ -272,8 +272,8 @@ class _Rtsp(_Capture):
             raise SourceError(
                 f"source {name} refuses this user or password (401)"
                 if credentials.are_given
-                else f"source {name} asks for a user and a password; write them as "
-                f"rtsp://USER:PASSWORD@HOST/PATH"
+                else f"source {name} asks for a user and a password; write "
+                "USER:PASSWORD@ before its host"
             )
         if 300 <= status < 500:
             raise SourceError(f"source {name} answered {status}; check the address")

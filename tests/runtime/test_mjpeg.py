@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import part
 from PIL import Image
 
 import build
 from edgecl.runtime.sources.mjpeg import Parts, jpeg_end
+from peers import part
 
 PICTURES = [build.encode(build.part_picture("washer", i, 16)) for i in range(4)]
 LIMIT = 4000

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from peers import HEAD, Call, part, peer
 
 import build
 from edgecl.errors import MissingPackageError, SourceError, UsageError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import Connection, Counters, LiveSource, Lost, Shot
 from edgecl.types import Frame, Skipped
+from peers import HEAD, Call, part, peer
 
 PICTURES = [build.encode(build.part_picture("bolt-m4", i, 16)) for i in range(40)]
 MJPEG = HEAD.format("frame")
@@ -362,7 +362,7 @@ def test_closing_a_stream_whose_server_hangs_takes_no_time() -> None:
     ("head", "message"),
     [
         ("404 Not Found\r\n", "answered 404 Not Found; check the address"),
-        ("401 Unauthorized\r\n", "asks for a user and a password; write them as"),
+        ("401 Unauthorized\r\n", "asks for a user and a password; write USER:PASSWORD@ before"),
         ("200 OK\r\nContent-Type: text/html\r\n", r"sends text/html; expected multipart"),
         ("302 Found\r\nLocation: http://elsewhere.invalid/\r\n", "redirects to http://elsewhere"),
         ("302 Found\r\nLocation: ftp://127.0.0.1/\r\n", "redirects to ftp://127"),

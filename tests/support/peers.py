@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+
+import pytest
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary={}\r\n\r\n"
 
@@ -100,3 +104,40 @@ def part(picture: bytes, *, boundary: str = "frame", has_length: bool = True) ->
     length = f"Content-Length: {len(picture)}\r\n" if has_length else ""
     head = f"--{boundary}\r\nContent-Type: image/jpeg\r\n{length}\r\n"
     return head.encode() + picture + b"\r\n"
+
+
+def require(is_there: object, package: str) -> None:
+    """Skip a test whose peer is not installed; where CI is set, fail it.
+
+    Args:
+        is_there: Whether it is, for example what `shutil.which` found.
+        package: Debian's name of what to install.
+    """
+    if not is_there:
+        text = f"needs {package}: apt install {package}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(text)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def process(*command: object, ready: str = "ready") -> Iterator[subprocess.Popen[str]]:
+    """Run a peer until the block ends; it begins when the peer has printed the line `ready`.
+
+    The peer gets a pipe as standard input that closes with this process, however it ends.
+    """
+    with subprocess.Popen(
+        [str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline().strip() == ready, f"{command} did not start"
+            yield running
+        finally:
+            running.kill()
+            running.wait()
