@@ -202,6 +202,8 @@ def open_labels(spec: str, *, source: str = "") -> LabelFeed:
             raise UsageError(
                 "--labels - and the source - both read standard input; name a file or a topic"
             )
+        if sys.stdin is None:  # as a service may be started
+            raise SourceError("--labels - has no standard input; name a file or a topic")
         return LineLabels(sys.stdin.fileno(), "standard input")
     try:
         # Not waiting: a named pipe has no writer yet.
