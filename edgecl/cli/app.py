@@ -11,6 +11,7 @@ from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
 from edgecl.cli.inspect import doctor, status, verify
+from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
 from edgecl.cli.score import evaluate, predict
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command("init")(init)
 app.command("train-stream")(train_stream)
+app.command("import")(import_)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
 app.command("consolidate")(consolidate)

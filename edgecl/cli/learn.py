@@ -80,7 +80,7 @@ def train_stream(
         device = make(home, head=head or "ridge")
     frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
 
-    with writing(device) as store, _stop_flag() as flag:
+    with writing(device) as store, stop_flag() as flag:
         learner = open_learner(device, store, head=head)
         engine_options: dict[str, Any] = {
             "provider": provider,
@@ -101,7 +101,7 @@ def train_stream(
         engine = open_engine(device, store, **engine_options)
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
-        _tell_start(store.position(key), resume=resume)
+        tell_start(store.position(key), resume=resume)
         progress = Progress()
         run = learn_stream(
             device,
@@ -183,7 +183,8 @@ def _renewal(
     return renew
 
 
-def _tell_start(kept: Position | None, *, resume: bool) -> None:
+def tell_start(kept: Position | None, *, resume: bool) -> None:
+    """Say what an earlier run learned of the source."""
     if kept is None:
         return
     if kept.is_finished:
@@ -198,7 +199,7 @@ def _tell_start(kept: Position | None, *, resume: bool) -> None:
 
 
 @contextmanager
-def _stop_flag() -> Iterator[list[int]]:
+def stop_flag() -> Iterator[list[int]]:
     """Collect the first Ctrl-C or SIGTERM instead of ending; the second one ends."""
     flag: list[int] = []
 

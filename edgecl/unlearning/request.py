@@ -37,7 +37,7 @@ from edgecl.learner import (
     save_scorer,
 )
 from edgecl.replay.adapters import drop_adapters, replace_adapter
-from edgecl.replay.exports import STALE, exports_of, finish_exports, mark_stale, revoke
+from edgecl.replay.exports import exports_of, finish_exports, is_stale_by, mark_stale, revoke
 from edgecl.replay.store import Store
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
@@ -468,14 +468,15 @@ def _delete(store: Store, target: Target) -> dict[str, int]:
 
 def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     """Phase EXPORT: nothing of it in any file; returns what was done. Can be run again."""
-    for uid in receipt_by_id(home, store, receipt_id).body.get("classes_gone", ()):
+    receipt = receipt_by_id(home, store, receipt_id).body
+    for uid in receipt.get("classes_gone", ()):
         store.destroy_key(uid)
     removed = remove_unlisted_snapshots(home, store)
     copies = remove_left_copies(home)
     exports = {
-        str(export.uid): revoke(export, receipt_id)
+        str(export.uid): revoke(export, receipt_id, receipt)
         for export in exports_of(store)
-        if export.status == STALE and export.body.get("receipt") == receipt_id
+        if is_stale_by(export, receipt_id)
     }
     report = scrub(store) | {
         "snapshot_files": removed,
