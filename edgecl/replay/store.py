@@ -400,7 +400,7 @@ class Store:
             )
         self.step += 1
         self._n_seen[class_uid] += 1
-        source_uid = self._source_uid(plain_text(source))
+        source_uid = self.source_uid(source)
         data = self._make_room(class_uid, picture, rng)
         cursor = self.connection.execute(
             "INSERT INTO samples(class_uid, feature_map, source_uid, frame, time, step, is_stored, "
@@ -419,12 +419,12 @@ class Store:
         uid = int(cursor.lastrowid or 0)
         self.connection.execute(
             "INSERT INTO features VALUES (?, ?)",
-            (uid, self._seal(class_uid, "feature", uid, x.tobytes())),
+            (uid, self.seal(class_uid, "feature", uid, x.tobytes())),
         )
         if data is not None:
             self.connection.execute(
                 "INSERT INTO pictures VALUES (?, ?)",
-                (uid, self._seal(class_uid, "picture", uid, data)),
+                (uid, self.seal(class_uid, "picture", uid, data)),
             )
             self._stored.setdefault(class_uid, []).append(uid)
             self._n_stored_samples += 1
@@ -467,7 +467,7 @@ class Store:
             f"UPDATE samples SET last_step = ?, n_replays = n_replays + 1 WHERE uid IN ({marks})",
             (self.step, *owner),
         )
-        x = self._features([self._unseal(owner[uid], "feature", uid, x) for uid, x in rows])
+        x = self._features([self.unseal(owner[uid], "feature", uid, x) for uid, x in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
 
     def draw_due(self, n: int, *, rest: int, n_views: int) -> tuple[Float16, Labels] | None:
@@ -492,12 +492,12 @@ class Store:
         marks = ",".join("?" * len(uids))
         owner = {uid: class_uid for uid, class_uid, _ in rows}
         views = {
-            (uid, view): self._unseal(owner[uid], f"view {view}", uid, x)
+            (uid, view): self.unseal(owner[uid], f"view {view}", uid, x)
             for uid, view, x in self.connection.execute(
                 f"SELECT uid, view, x FROM views WHERE uid IN ({marks})", uids
             )
         }
-        own = {uid: self._unseal(c, "feature", uid, x) for uid, c, x in rows}
+        own = {uid: self.unseal(c, "feature", uid, x) for uid, c, x in rows}
         blobs = [views.get((uid, v), own[uid]) for uid in uids for v in range(n_views)]
         self.connection.execute(
             "UPDATE samples SET last_step = ?, due_step = ?, n_replays = n_replays + 1 "
@@ -518,7 +518,7 @@ class Store:
         self.connection.executemany(
             "INSERT INTO views VALUES (?, ?, ?)",
             [
-                (uid, view, self._seal(class_uid, f"view {view}", uid, row.tobytes()))
+                (uid, view, self.seal(class_uid, f"view {view}", uid, row.tobytes()))
                 for view, row in enumerate(x, 1)
             ],
         )
@@ -534,7 +534,7 @@ class Store:
         ).fetchone()
         if row is None:
             raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
-        return self._unseal(row[0], "picture", uid, row[1])
+        return self.unseal(row[0], "picture", uid, row[1])
 
     def picture_forms(self, uid: int) -> tuple[bytes, ...]:
         """Return all forms in which a file may hold the picture of a kept sample.
@@ -561,7 +561,7 @@ class Store:
         ).fetchall()
         lost = self.lost_classes()
         rows = [row for row in rows if row[0] not in lost]
-        x = self._features([self._unseal(c, "feature", uid, x) for c, uid, x in rows])
+        x = self._features([self.unseal(c, "feature", uid, x) for c, uid, x in rows])
         return x, np.array([c for c, _, _ in rows], dtype=np.int64)
 
     def stored_samples(self) -> list[tuple[int, int]]:
@@ -581,7 +581,7 @@ class Store:
             "SELECT uid, x FROM features JOIN samples USING (uid) WHERE class_uid = ? ORDER BY uid",
             (class_uid,),
         ).fetchall()
-        return self._features([self._unseal(class_uid, "feature", uid, x) for uid, x in rows])
+        return self._features([self.unseal(class_uid, "feature", uid, x) for uid, x in rows])
 
     def drop_snapshots(self, uids: Sequence[int]) -> None:
         """Take snapshots off the list; inside a transaction."""
@@ -631,7 +631,7 @@ class Store:
         self.connection.executemany(
             "UPDATE features SET x = ? WHERE uid = ?",
             [
-                (self._seal(owner[uid], "feature", uid, x.tobytes()), uid)
+                (self.seal(owner[uid], "feature", uid, x.tobytes()), uid)
                 for uid, x in features.items()
             ],
         )
@@ -757,7 +757,7 @@ class Store:
             raise unknown_sample(uid)
         class_uid, source_uid, is_folded, x = row
         if is_folded:
-            x = self._unseal(class_uid, "feature", uid, x)
+            x = self.unseal(class_uid, "feature", uid, x)
             moments = Moments.of(self._features([x]), self.statistic)
             for shard in (source_uid, MIXED):
                 folded = self._folded(class_uid, shard)
@@ -867,14 +867,26 @@ class Store:
             uid += 1
         return int(uid)
 
-    def _seal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
-        """Return data as it is kept; every blob of a class's samples goes through here."""
+    def seal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
+        """Return data as it is kept; every blob of a class's samples goes through here.
+
+        Args:
+            class_uid: The class whose key seals it.
+            what: Kind of the data; each column that holds some has its own.
+            row: Uid of its row.
+            data: The bytes.
+        """
         if self._vault is None:
             return data
         return self._vault.seal(class_uid, f"{what} of row {row}".encode(), data)
 
-    def _unseal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
-        """Return data that `_seal` gave for the same class and row."""
+    def unseal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
+        """Return data that `seal` gave for the same class, kind and row.
+
+        Raises:
+            KeyDestroyedError: The class was unlearned.
+            IntegrityError: The data were changed, or are another row's.
+        """
         if self._vault is None:
             return data
         return self._vault.open(class_uid, f"{what} of row {row}".encode(), data)
@@ -892,6 +904,14 @@ class Store:
     def sources(self) -> dict[int, str]:
         """Return where samples came from, by uid."""
         return dict(self.connection.execute("SELECT uid, text FROM sources ORDER BY uid"))
+
+    def source_uid(self, text: str) -> int:
+        """Return the uid of a source, which is new if its text is; inside a transaction."""
+        text = plain_text(text)
+        if text not in self._sources:
+            cursor = self.connection.execute("INSERT INTO sources(text) VALUES (?)", (text,))
+            self._sources[text] = int(cursor.lastrowid or 0)
+        return self._sources[text]
 
     def _empty_texts(self, name: str, class_uid: int) -> None:
         """Empty names of sources and frames of other classes that hold a class's name."""
@@ -1073,13 +1093,6 @@ class Store:
         self._n_stored_samples -= 1
         self._stored_bytes -= self._sizes.pop(uid)
 
-    def _source_uid(self, text: str) -> int:
-        """Return the uid of a source, which is new if its text is."""
-        if text not in self._sources:
-            cursor = self.connection.execute("INSERT INTO sources(text) VALUES (?)", (text,))
-            self._sources[text] = int(cursor.lastrowid or 0)
-        return self._sources[text]
-
     def _fold(self, class_uid: int, source_uid: int) -> None:
         """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
         shard = (class_uid, source_uid)
@@ -1111,8 +1124,8 @@ class Store:
                 class_uid,
                 source_uid,
                 moments.n,
-                self._seal(class_uid, "total", source_uid, total),
-                self._seal(class_uid, "second", source_uid, second),
+                self.seal(class_uid, "total", source_uid, total),
+                self.seal(class_uid, "second", source_uid, second),
             ),
         )
 
@@ -1124,8 +1137,8 @@ class Store:
             "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
             (y, source_uid),
         ):
-            total = self._unseal(y, "total", source, total)
-            second = self._unseal(y, "second", source, second)
+            total = self.unseal(y, "total", source, total)
+            second = self.unseal(y, "second", source, second)
             moments = Moments.unpack(n, total, second, self.statistic)
             found = found.plus(moments) if found.n else moments
         return found
@@ -1136,7 +1149,7 @@ class Store:
             "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
             (y, source_uid),
         ).fetchall()
-        return self._features([self._unseal(y, "feature", uid, x) for uid, x in rows])
+        return self._features([self.unseal(y, "feature", uid, x) for uid, x in rows])
 
     def _features(self, blobs: list[bytes]) -> Float16:
         data = np.frombuffer(b"".join(blobs), np.float16)
