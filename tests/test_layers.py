@@ -25,7 +25,7 @@ LAYERS = (
     ("learner",),
     ("consolidation",),
     ("unlearning",),
-    ("snapshots", "evaluation", "doctor"),
+    ("snapshots", "evaluation", "doctor", "novelty"),
     ("exporters",),
     ("cli",),
 )
