@@ -31,6 +31,7 @@ from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.ledger import check_not_older
+from edgecl.replay.novel import drop as drop_entries
 from edgecl.replay.store import Position, Store
 from edgecl.replay.vault import Vault
 from edgecl.replay.view_batch import rest_of, views_of
@@ -104,6 +105,7 @@ class Learner:
         x: Float32,
         *,
         position: tuple[str, Position] | None = None,
+        reviewed: Sequence[int] = (),
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
@@ -111,6 +113,7 @@ class Learner:
             frames: Frames with labels, in the order of the stream.
             x: Features of the store's frozen map, float32.
             position: Key and position of the source after these frames, committed with them.
+            reviewed: Entries of the review queue that these frames were; they leave it.
 
         Raises:
             UsageError: A frame has no label.
@@ -125,6 +128,7 @@ class Learner:
                     reports += self._learn_batch(frames[part], x[part])
                 if position is not None:
                     self.store.set_position(*position)
+                drop_entries(self.store, reviewed)
                 self.save_state()
         except BaseException:
             self.reload()

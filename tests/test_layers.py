@@ -25,7 +25,7 @@ LAYERS = (
     ("learner",),
     ("consolidation",),
     ("unlearning",),
-    ("snapshots", "evaluation", "doctor", "novelty"),
+    ("snapshots", "evaluation", "doctor", "novelty", "review"),
     ("exporters",),
     ("cli",),
 )
