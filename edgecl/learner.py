@@ -349,6 +349,13 @@ def open_predictor(
     with open_store(home, read_only=True) as store, store.snapshot():
         scorer, adapters = served(home, store)
     engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+    return predictor_of(home, engine, scorer, adapters)
+
+
+def predictor_of(
+    home: Home, engine: OnnxEngine, scorer: Scorer, adapters: Sequence[Adapter]
+) -> Predictor:
+    """Return the predictor of what `served` gave, on a home's engine."""
     if adapters:
         engine = engine.with_adapters(*adapters)
     return Predictor.of(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)

@@ -11,16 +11,20 @@ scored against the others, and the threshold is a quantile of these scores
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from edgecl.errors import RequestError, ShapeError
+from edgecl.home import Home
+from edgecl.learner import open_store, predictor_of, served
 from edgecl.replay.store import Store
-from edgecl.types import Float16, Float32, Float64
+from edgecl.runtime.predictor import Predictor
+from edgecl.types import Float16, Float32, Float64, Prediction
 
 MIN_ROWS = 10
 SHARE = 0.95
+UNKNOWN = "unknown"
 _CHUNK = 256
 
 
@@ -103,6 +107,43 @@ def open_novelty(store: Store, *, share: float = SHARE) -> Novelty:
             f"classes are kept, at least {MIN_ROWS} of 2 classes are needed: learn more first"
         )
     return Novelty(x, classes.tolist(), store.names, share=share)
+
+
+def open_predictor_and_novelty(
+    home: Home,
+    *,
+    provider: str | None = None,
+    threads: int | None = None,
+    allow_fallback: bool = False,
+) -> tuple[Predictor, Novelty]:
+    """Load what predicts in a home and what says "unknown", of one state of its store.
+
+    Raises:
+        NothingLearnedError: The home knows no class.
+        RequestError: Too little is kept, or several feature maps predict.
+    """
+    with open_store(home, read_only=True) as store, store.snapshot():
+        scorer, adapters = served(home, store)
+        if scorer.n_maps > 1:
+            raise RequestError(
+                f"this home predicts with {scorer.n_maps} feature maps, and its kept samples have "
+                "one; to tell what is unknown, set consolidation.bank to last or mean and run "
+                "`edgecl consolidate`"
+            )
+        novelty = open_novelty(store)
+    engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+    return predictor_of(home, engine, scorer, adapters), novelty
+
+
+def as_json(prediction: Prediction, score: float, threshold: float) -> dict[str, Any]:
+    """Return what `edgecl predict --unknown --json` prints of a picture.
+
+    The label is `unknown` if its score is above the threshold; the best classes stay in `top`.
+    Whether a class happens to have this name, or the picture is none, says the entry `unknown`.
+    """
+    is_unknown = score > threshold
+    found = prediction.as_json() | {"unknown": is_unknown, "novelty": score}
+    return found | {"label": UNKNOWN} if is_unknown else found
 
 
 def _unit(x: Float32) -> Float32:
