@@ -13,7 +13,7 @@ import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -33,6 +33,7 @@ from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.ledger import check_not_older
+from edgecl.replay.novel import drop as drop_entries
 from edgecl.replay.probes import Probes, probe_picture, probe_rows, replace_probes
 from edgecl.replay.store import Position, Store
 from edgecl.replay.vault import Vault
@@ -54,6 +55,25 @@ Say = Callable[[str, int, int], None]
 
 EmbedViews = Callable[[Sequence[Image.Image]], Float32]
 Replay = tuple[Float16, Labels]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What must be known of a learned sample so that it can be taken back.
+
+    Args:
+        uid: Its uid, among samples or among probes.
+        class_uid: Its class.
+        source: Where it came from, as the store keeps it.
+        x: Its quantised feature (D,), under the map that the store has.
+        is_held_out: Whether it is a probe.
+    """
+
+    uid: int
+    class_uid: int
+    source: str
+    x: Float16
+    is_held_out: bool = False
 
 
 class Learner:
@@ -114,6 +134,7 @@ class Learner:
         x: Float32,
         *,
         position: tuple[str, Position] | None = None,
+        reviewed: Sequence[int] = (),
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
@@ -123,6 +144,7 @@ class Learner:
             frames: Frames with labels, in the order of the stream.
             x: Features of the store's frozen map, float32.
             position: Key and position of the source after these frames, committed with them.
+            reviewed: Entries of the review queue that these frames were; they leave it.
 
         Raises:
             UsageError: A frame has no label.
@@ -140,6 +162,7 @@ class Learner:
                     self.probes.end_step(self.head, len(frames))
                 if position is not None:
                     self.store.set_position(*position)
+                drop_entries(self.store, reviewed)
                 self.save_state()
         except BaseException:
             self.reload()
@@ -147,6 +170,44 @@ class Learner:
         if frames:
             self.note_latency("learn", (time.perf_counter() - begin) / len(frames))
         return reports
+
+    def undo(self, lessons: Sequence[Lesson]) -> None:
+        """Take back samples that were just learned, in one transaction; changes the head.
+
+        They leave the store, the statistics and the head, and a class of which nothing is left goes
+        with them. A head in closed form is then bit for bit what it would be had it never learned
+        them. A head by gradient learns anew from the kept samples, as after an unlearning. Kept
+        pictures that they displaced do not come back. This mends a slip: there is no receipt, and
+        copies and adapters made since are not looked for; for that there is `edgecl forget`.
+
+        Args:
+            lessons: Samples that are still there, all learned under the store's feature map.
+
+        Raises:
+            RequestError: One was never learned or is gone already; nothing was changed.
+        """
+        store, before = self.store, set(self.store.names)
+        try:
+            with store.transaction():
+                for lesson in lessons:
+                    if not lesson.is_held_out:
+                        store.take_back(lesson.uid, lesson.class_uid, lesson.source, lesson.x)
+                store.delete_probes([item.uid for item in lessons if item.is_held_out])
+                self.head.rebuild(store)
+                self.save_state()
+        except BaseException:
+            self.reload()
+            raise
+        for uid in before - set(store.names):
+            store.destroy_key(uid)
+
+    def encoded(self, frame: Frame) -> bytes:
+        """Return the picture of a frame as it is kept for replay."""
+        return self._encoded(frame, self._shrink_to)
+
+    def small(self, frame: Frame) -> Frame:
+        """Return a frame with its picture as it is kept for replay, instead of pixels."""
+        return replace(frame, encoded=self.encoded(frame), pixels=None)
 
     def note_latency(self, stage: str, seconds: float) -> None:
         """Count how long a stage took, for `edgecl report`; written with the next commit.
@@ -396,6 +457,13 @@ def open_predictor(
     with open_store(home, read_only=True) as store, store.snapshot():
         scorer, adapters = served(home, store)
     engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
+    return predictor_of(home, engine, scorer, adapters)
+
+
+def predictor_of(
+    home: Home, engine: OnnxEngine, scorer: Scorer, adapters: Sequence[Adapter]
+) -> Predictor:
+    """Return the predictor of what `served` gave, on a home's engine."""
     if adapters:
         engine = engine.with_adapters(*adapters)
     return Predictor.of(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)

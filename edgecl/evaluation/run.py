@@ -94,6 +94,7 @@ class Run:
         self._begin = time.monotonic()
         self._progress = Progress(start=start.n, n_classes=len(learner.head.classes))
         self._told_at = self._begin
+        self._committed = self._progress
         self._position = start
         self._committed_position = start
         self._waiting: list[Embedded] = []
@@ -147,6 +148,8 @@ class Run:
             # A limit ends the run, not the stream: what it cut is consolidated when it is whole.
             if self._renew is not None and is_finished:
                 self._renew(None)
+        elif not self._source.is_live:
+            self._progress = self._committed  # the rest is left to the run that resumes
         self._learner.settle()
         yield replace(self._tell(), is_interrupted=self._is_stopped)
 
@@ -335,7 +338,7 @@ class Run:
             n_correct=sum(report.is_correct for report in learned),
         )
         self._waiting.clear()
-        self._committed_position = self._position
+        self._committed, self._committed_position = self._progress, self._position
         self._scorer = None
         return self._tell()
 
@@ -437,9 +440,10 @@ class Run:
 
 
 def close_source(source: Source) -> None:
-    """End the threads of a live source; others have none."""
-    if source.is_live:
-        source.close()
+    """End the threads of a source that has some."""
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
 
 
 def _with_label(item: Embedded, label: str | None) -> Embedded:

@@ -807,6 +807,51 @@ class Store:
         self.connection.execute("DELETE FROM samples WHERE uid = ?", (uid,))
         return numbers | self._take_off({class_uid: 1})
 
+    def take_back(self, uid: int, class_uid: int, source: str, x: Float16) -> None:
+        """Delete one sample like `delete_sample`, also if only the statistics hold it any more.
+
+        Args:
+            uid: The sample.
+            class_uid: Its class.
+            source: Where it came from, as the store keeps it.
+            x: Its quantised feature (D,), under the store's map.
+
+        Raises:
+            RequestError: It is not there; the caller answers for what no row shows.
+        """
+        row = self.connection.execute("SELECT 1 FROM samples WHERE uid = ?", (uid,)).fetchone()
+        if row is not None:
+            self.delete_sample(uid)
+            return
+        source_uid = self._sources.get(source, MIXED)
+        folded = self._folded(class_uid, source_uid)
+        if class_uid not in self._names or not folded.n:
+            raise unknown_sample(uid)
+        moments = Moments.of(x[None], self.statistic)
+        self._write_folded(class_uid, source_uid, folded.minus(moments))
+        self._take_off({class_uid: 1})
+
+    def delete_probes(self, uids: Sequence[int]) -> None:
+        """Delete samples that were held out; inside a transaction."""
+        if uids:
+            self.connection.executemany("DELETE FROM probes WHERE uid = ?", [(u,) for u in uids])
+            self._drop_unused()
+
+    def newest_rows(self, name: str, n: int) -> Float16:
+        """Return the features (M, D) of the newest samples of a class that are there, newest last.
+
+        Args:
+            name: Name or alias of the class; of an unknown one there are none.
+            n: Most of them.
+        """
+        class_uid = self._uids.get(name, 0)
+        rows = self.connection.execute(
+            "SELECT uid, x FROM features JOIN samples USING (uid) WHERE class_uid = ? "
+            "ORDER BY uid DESC LIMIT ?",
+            (class_uid, n),
+        ).fetchall()
+        return self._features([self.unseal(class_uid, "feature", uid, x) for uid, x in rows[::-1]])
+
     def delete_source(self, source_uid: int) -> dict[str, int]:
         """Delete all samples of a source, also from statistics; returns the rows each table lost.
 
