@@ -6,7 +6,7 @@ Reference: Gama, Sebastiao and Rodrigues 2013, "On evaluating stream learning al
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from types import MappingProxyType
 
@@ -72,7 +72,7 @@ def learn_stream(
     renew: Callable[[str | None], Engine | None] | None = None,
     reopen: Callable[[], Engine] | None = None,
     live: Live = _NOT_LIVE,
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Learn a source from a position on; yields after every commit, the last time at the end.
 
     An unlearning that another process asks for meanwhile is carried out between two commits; later

@@ -32,6 +32,7 @@ from edgecl.runtime.pipeline import Embedded, Handout, embed
 from edgecl.runtime.predictor import predictions
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.sources import Source
+from edgecl.runtime.sources.live import Counts, LiveSource
 from edgecl.types import Prediction, Skipped
 from edgecl.unlearning.receipt import find_tombstone
 from edgecl.unlearning.request import finish_requests
@@ -99,7 +100,7 @@ class Run:
         self._committed_position = start
         self._waiting: list[Embedded] = []
         self._waiting_since = 0.0
-        self._news: list[str] = []
+        self._news: deque[str] = deque()
         self._lessons: deque[Lesson] = deque(maxlen=_MOST_LESSONS)
         self._is_stopped = False
         # The engine was exchanged: what the pipeline read ahead is embedded anew.
@@ -120,8 +121,10 @@ class Run:
         self._votes = Votes(live.vote)
         self._unknowns = Unknowns(learner.store, learner.encoded) if live.finds_unknown else None
         self._scorer: Scorer | None = None
+        if isinstance(source, LiveSource):
+            source.on_news = self._news.append
 
-    def steps(self) -> Iterator[Progress]:
+    def steps(self) -> Generator[Progress]:
         """Learn the source; yields as `learn_stream` does."""
         preprocessing = self._home.manifest.preprocessing
         self._learner.embed_views = lambda pictures: self._engine.run(
@@ -370,6 +373,8 @@ class Run:
         self._learner.undo(lessons)
         self._duplicates.forget()
         self._scorer = None
+        if self._unknowns is not None:
+            self._unknowns.forget()
         self._count(undone=len(lessons))
         told = dict.fromkeys(names[lesson.class_uid] for lesson in lessons)
         self._news.append(f"took back the last {len(lessons)} samples of {', '.join(told)}")
@@ -420,23 +425,23 @@ class Run:
 
     def _tell(self) -> Progress:
         """Return where the run stands, with the news since the last time."""
-        counts = getattr(self._source, "counts", None)
+        counts = self._source.counts if isinstance(self._source, LiveSource) else Counts()
         self._told_at = time.monotonic()
         self._progress = replace(
             self._progress,
             n_classes=len(self._learner.head.classes),
             seconds=self._told_at - self._begin,
-            dropped=0 if counts is None else counts.dropped,
-            reconnects=0 if counts is None else counts.reconnects,
-            stalls=0 if counts is None else counts.stalls,
+            dropped=counts.dropped,
+            reconnects=counts.reconnects,
+            stalls=counts.stalls,
             p50_ms=self._ages.quantile_ms(0.5),
             p99_ms=self._ages.quantile_ms(0.99),
             oldest=self._ages.oldest,
             status="" if self._teacher is None else self._teacher.status(),
         )
-        told = replace(self._progress, news=tuple(self._news))
-        self._news.clear()
-        return told
+        # One by one: the source's thread may add some meanwhile.
+        news = tuple(self._news.popleft() for _ in range(len(self._news)))
+        return replace(self._progress, news=news)
 
 
 def close_source(source: Source) -> None:

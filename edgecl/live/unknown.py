@@ -15,6 +15,8 @@ from edgecl.types import Float32, Frame
 # Reading all kept rows anew may take this share of the time, and is not done more often than that.
 _MOST_SHARE = 0.02
 _FEWEST_SECONDS = 5.0
+# Frames of one scene are alike, and each that is offered is compared with the whole queue.
+_OFFER_EVERY_S = 0.2
 
 
 class Unknowns:
@@ -35,6 +37,7 @@ class Unknowns:
         self._novelty: Novelty | None = None
         self._version = -1
         self._again_at = 0.0
+        self._offer_at = 0.0
 
     def look(self, frame: Frame, x: Float32) -> bool:
         """Whether a frame with its feature (D,) is unknown; one that is goes to the review queue.
@@ -47,6 +50,13 @@ class Unknowns:
         score = float(self._novelty.scores(x[None])[0])
         if score <= self._novelty.threshold:
             return False
+        if time.monotonic() >= self._offer_at:
+            self._offer_at = time.monotonic() + _OFFER_EVERY_S
+            self._offer(frame, x, score)
+        return True
+
+    def _offer(self, frame: Frame, x: Float32, score: float) -> None:
+        assert self._novelty is not None
         ((guess, _),) = self._novelty.nearest(x[None])
         with self._store.transaction(changes_head=False):
             offer(
@@ -59,7 +69,6 @@ class Unknowns:
                 frame=frame.id,
                 time=frame.time or time.time(),
             )
-        return True
 
     def _refresh(self) -> None:
         begin = time.monotonic()

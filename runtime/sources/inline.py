@@ -1,6 +1,6 @@
 """A picture inside a JSON object, as lines of standard input and MQTT messages carry it.
 
-    {"image": BASE64 or data: URL, "label": "cup", "id": "cam1-17", "time": 1764000000.0}
+{"image": BASE64 or data: URL, "label": "cup", "id": "cam1-17", "time": 1764000000.0}
 """
 
 from __future__ import annotations
