@@ -61,8 +61,8 @@ class Lost(Exception):
 class Connection(Protocol):
     """One connection to a peer, made by `connect` at no cost and opened by iterating it."""
 
-    def __iter__(self) -> Iterator[Shot]:
-        """Open the connection and yield its frames as they come.
+    def __iter__(self) -> Iterator[Shot | None]:
+        """Open the connection and yield its frames as they come; None says: alive, nothing new.
 
         It returns when the stream is over for good, and raises
 
@@ -129,7 +129,8 @@ class LiveSource:
         connect: Makes a connection that adds to the counters what it leaves out (`repeated`,
             `broken`, `oversize`).
         label: Class of all frames, instead of what the peer says.
-        stall_s: Seconds without a whole frame after which the connection is made anew.
+        stall_s: Seconds without a whole frame after which the connection is made anew; None for a
+            peer that may be silent for long.
         first_wait_s: Longest wait before the first try to connect again; it doubles.
         longest_wait_s: What it doubles up to; a connection that gave a frame begins anew.
     """
@@ -142,7 +143,7 @@ class LiveSource:
         connect: Callable[[Counters], Connection],
         *,
         label: str | None = None,
-        stall_s: float = STALL_S,
+        stall_s: float | None = STALL_S,
         first_wait_s: float = FIRST_WAIT_S,
         longest_wait_s: float = LONGEST_WAIT_S,
     ) -> None:
@@ -298,13 +299,13 @@ class _Link:
             thread.join(_JOIN_S)
 
     def _until_stall(self) -> float | None:
-        if self._connection is None:
+        if self._connection is None or self.source._stall_s is None:
             return None
         return max(0.0, self._last_sign + self.source._stall_s - time.monotonic())
 
     def _end_stalled(self) -> None:
         """End a connection that gave nothing for too long; its reader then makes a new one."""
-        if self._until_stall() == 0 and self._connection is not None and self._newest is None:
+        if self._connection is not None and self._newest is None and self._until_stall() == 0:
             stalled, self._connection = self._connection, None
             self.source.counters.add("stalls")
             stalled.close()
@@ -364,29 +365,34 @@ class _Link:
         """Put every frame of a connection into the place, except those that were sent before."""
         source = self.source
         known = set(self._sent)
-        for n, shot in enumerate(connection):
-            if n == 0:
-                if source._has_given:
-                    source.counters.add("reconnects")
-                source._has_given = True
-                source._tell("connected")
-            source.counters.add("received")
-            digest = _digest(shot)
-            is_repeated = n < _N_REMEMBERED and digest in known
-            if is_repeated:
-                source.counters.add("repeated")
-            else:
-                self._sent.append(digest)
+        n = 0
+        for shot in connection:
+            if shot is not None:
+                n += 1
+                if n == 1:
+                    self._greet()
+                source.counters.add("received")
+                digest = _digest(shot)
+                if n <= _N_REMEMBERED and digest in known:
+                    source.counters.add("repeated")
+                    shot = None
+                else:
+                    self._sent.append(digest)
             with self._changed:
                 if self._is_over:
                     return
                 self._last_sign = time.monotonic()
-                if is_repeated:
-                    continue
-                if self._newest is not None:
-                    source.counters.add("dropped")
-                self._newest = _Taken(shot, time.time(), self._last_sign)
-                self._changed.notify_all()
+                if shot is not None:
+                    if self._newest is not None:
+                        source.counters.add("dropped")
+                    self._newest = _Taken(shot, time.time(), self._last_sign)
+                    self._changed.notify_all()
+
+    def _greet(self) -> None:
+        if self.source._has_given:
+            self.source.counters.add("reconnects")
+        self.source._has_given = True
+        self.source._tell("connected")
 
 
 def _digest(shot: Shot) -> bytes:
