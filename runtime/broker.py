@@ -64,10 +64,10 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
     Raises:
         UsageError: No host, no topic, or a topic that cannot be one; does not show the password.
     """
-    found = re.fullmatch(r"(mqtts?)://([^/]*)(?:/(.*))?", url, re.DOTALL)
+    found = re.fullmatch(r"(?i:(mqtts?))://([^/]*)(?:/(.*))?", url, re.DOTALL)
     if found is None:
         raise UsageError("an MQTT address is written mqtt://[user:password@]host[:port]/topic")
-    scheme, place, topic = found[1], found[2], found[3] or ""
+    scheme, place, topic = found[1].lower(), found[2], found[3] or ""
     try:
         # Behind the last @: a password may hold one. No part that urlsplit would show in an error.
         account, at, address = place.rpartition("@")
@@ -75,7 +75,7 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
         host, port = parts.hostname, parts.port or _PORTS[scheme]
     except ValueError:
         host = None
-    if not host or re.search(r"[\s#?]", place.rpartition("@")[2]):
+    if not host or not host.isprintable() or re.search(r"[\s#?]", place.rpartition("@")[2]):
         raise UsageError(
             f"this {scheme}:// address names no host and port; expected "
             f"{scheme}://[user:password@]host[:port]/topic"
@@ -95,7 +95,7 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
         )
     fault = _topic_fault(topic, may_match)
     if fault:
-        raise UsageError(f"{broker.name}: {fault}")
+        raise UsageError(f"{ascii(broker.name)[1:-1]}: {fault}")
     return broker
 
 

@@ -18,8 +18,11 @@ from .gst import open_gst
 from .http import open_http
 from .idx import IdxSource
 from .lines import LinesSource
+from .mqtt import open_mqtt
 from .opencv import VIDEO_SUFFIXES, VideoSource, open_camera, open_rtsp
+from .synthetic import open_synthetic
 from .table import TableSource
+from .watch import open_watch
 
 __all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "open_source"]
 
@@ -37,14 +40,18 @@ OPENERS: dict[str, Opener] = {
     "gst:": open_gst,
     "http://": open_http,
     "https://": open_http,
+    "mqtt://": open_mqtt,
+    "mqtts://": open_mqtt,
     "rtsp://": open_rtsp,
+    "synthetic:": open_synthetic,
+    "watch:": open_watch,
 }
 
 SYNTAX = (
     "a folder with a sub-folder a class, a .csv or .jsonl table with path,label, an IDX pair "
     "(images.gz,labels.gz), a picture, a video file, camera:N or camera:/dev/videoN, "
     "rtsp://HOST/PATH, http://HOST/PATH (MJPEG or one picture), gst:PIPELINE, "
-    "or - for JSON lines on stdin"
+    "watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
 )
 
 

@@ -6,19 +6,17 @@ Instead of the path a line may hold the picture itself (`inline.py`).
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from edgecl.errors import UsageError
 from edgecl.types import Frame, Skipped
 
 from .base import read_frame
-from .inline import inline_picture, largest_message
-from .table import parse_line
+from .inline import SPARE_BYTES, inline_picture, largest_message, loads
+from .table import row_of
 
 
 class LinesSource:
@@ -69,8 +67,11 @@ class LinesSource:
         where = f"line {number}"
         if line is None:
             return Skipped(where, f"it is longer than {self._max_line} characters")
-        path, own = parse_line(line)
+        value = loads(line)
+        path, own = row_of(value)
         try:
+            if len(path) > SPARE_BYTES:
+                return Skipped(where, "its path is too long")
             if path and not is_read:
                 return Skipped(path, "")
             if path:
@@ -81,7 +82,7 @@ class LinesSource:
                     source=self.name,
                     max_bytes=self._max_bytes,
                 )
-            picture = inline_picture(_json(line), self._max_bytes)
+            picture = inline_picture(value, self._max_bytes)
             if picture is None:
                 return Skipped(where, 'expected {"path": ..., "label": ...}, or "image" in base64')
             where = picture.id or where
@@ -110,10 +111,3 @@ class LinesSource:
             number += 1
             self._n_read = number
             yield number, kept
-
-
-def _json(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
