@@ -20,8 +20,6 @@ from .inline import inline_picture, largest_message, loads
 from .labels import Command, MessageQueue, message_of
 from .live import Counters, LiveSource, Lost, Shot
 
-# A topic may be silent for days; that the broker lives is what MQTT's own pings are for.
-_STALL_S = 1e8
 _N_REMEMBERED = 1_024
 _N_WAITING = 4
 _POLL_S = 0.2
@@ -61,7 +59,8 @@ class MqttSource(LiveSource):
             spec,
             lambda counters: _Subscription(broker, counters, self.labels, seen, max_bytes),
             label=label,
-            stall_s=_STALL_S,
+            # A topic may be silent for days; whether the broker lives, MQTT's own pings tell.
+            stall_s=None,
             **waits,
         )
 
