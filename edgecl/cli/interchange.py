@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,11 +82,9 @@ def _learn(
     path: Path, format: str, home: Path, limit: int | None, resume: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
     """Learn a dataset; returns what `train-stream` prints."""
-    import os
-
-    from edgecl.cli.learn import stop_flag, tell_start
+    from edgecl.cli.learn import result_of, stop_flag, tell_start
     from edgecl.cli.make import make
-    from edgecl.evaluation.progressive import Progress, learn_stream, start_position
+    from edgecl.evaluation.progressive import learn_stream, start_position
     from edgecl.home import Home, check_place, is_damaged, is_home
     from edgecl.learner import open_engine, open_learner, position_key
     from edgecl.runtime.sources.datasets import open_dataset
@@ -103,7 +103,6 @@ def _learn(
         key = position_key(device, "position", "import", format, os.path.realpath(path))
         start = start_position(device, learner, source, key, resume=resume)
         tell_start(store.position(key), resume=resume)
-        progress = Progress()
         run = learn_stream(
             device,
             learner,
@@ -116,25 +115,9 @@ def _learn(
             reopen=lambda: open_engine(device, store, **options),
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
-        with StreamBar(total, start.n) as bar:
+        with StreamBar(total, start.n) as bar, closing(run):
             for progress in run:
-                bar.update(
-                    progress.seen,
-                    progress.samples_per_second,
-                    progress.prequential_accuracy,
-                    progress.n_classes,
-                    progress.news,
-                )
+                bar.show(progress)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
-    return {
-        "seen": progress.seen,
-        "learned": progress.learned,
-        "skipped": progress.skipped,
-        "classes": progress.n_classes,
-        "prequential_accuracy": progress.prequential_accuracy,
-        "samples_per_second": progress.samples_per_second,
-        "seconds": progress.seconds,
-        "started_at": progress.start,
-        "interrupted": progress.is_interrupted,
-    }
+    return result_of(progress)

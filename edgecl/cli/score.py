@@ -32,6 +32,9 @@ def predict(
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
+    ] = False,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
