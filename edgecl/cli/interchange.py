@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
     FallbackOption,
@@ -20,10 +22,12 @@ from edgecl.cli.options import (
 from edgecl.cli.output import StreamBar, print_json, print_values, say
 
 if TYPE_CHECKING:
+    from edgecl.evaluation.progress import Progress
     from edgecl.runtime.sources.datasets import Dataset
 
 
 def import_(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help="Folder, .json or .tm file of another tool.")],
     format: Annotated[
         str,
@@ -38,6 +42,8 @@ def import_(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where the last run stopped.")
     ] = False,
+    log_json: LogOption = None,
+    metrics: MetricsOption = None,
     home: HomeOption = DEFAULT,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
@@ -47,6 +53,7 @@ def import_(
     """Learn another tool's dataset in one pass; every picture is predicted before it is learned."""
     from edgecl.runtime.sources.datasets import open_dataset
 
+    observer = context.with_resource(observing(log_json, metrics, command="import"))
     dataset = open_dataset(path, format=format)
     _tell(dataset)
     found = {
@@ -58,7 +65,9 @@ def import_(
         result: dict[str, Any] = found | {"pictures": len(dataset.source)}
     else:
         options = {"provider": provider, "threads": threads, "allow_fallback": allow_fallback}
-        result = _learn(path, dataset.format, home, limit, resume, options) | found
+        result = found | _learn(
+            path, dataset.format, home, observer, options, limit=limit, resume=resume
+        )
     if json:
         print_json(result)
     else:
@@ -79,7 +88,14 @@ def _tell(dataset: Dataset) -> None:
 
 
 def _learn(
-    path: Path, format: str, home: Path, limit: int | None, resume: bool, options: dict[str, Any]
+    path: Path,
+    format: str,
+    home: Path,
+    observer: Observer,
+    options: dict[str, Any],
+    *,
+    limit: int | None,
+    resume: bool,
 ) -> dict[str, Any]:
     """Learn a dataset; returns what `train-stream` prints."""
     from edgecl.cli.learn import result_of, stop_flag, tell_start
@@ -97,7 +113,7 @@ def _learn(
         say(f"there is no home at {home} yet; making one with the default backbone")
         device = make(home, head="ridge")
     source = open_dataset(path, format=format, max_bytes=device.max_bytes).source
-    with writing(device) as store, stop_flag() as flag:
+    with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store)
         engine = open_engine(device, store, **options)
         key = position_key(device, "position", "import", format, os.path.realpath(path))
@@ -115,9 +131,13 @@ def _learn(
             reopen=lambda: open_engine(device, store, **options),
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
-        with StreamBar(total, start.n) as bar, closing(run):
-            for progress in run:
-                bar.show(progress)
+        stack.enter_context(observer.watching(store))
+        shown: list[Callable[[Progress], None]] = [observer.update]
+        if observer.is_for_people:
+            shown.append(stack.enter_context(StreamBar(total, start.n)).show)
+        for progress in stack.enter_context(closing(run)):
+            for show in shown:
+                show(progress)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
     return result_of(progress)

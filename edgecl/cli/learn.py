@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
     FallbackOption,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 
 def train_stream(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="Folder, .csv, .jsonl, IDX pair, picture or -.")],
     home: HomeOption = DEFAULT,
     label: Annotated[
@@ -66,6 +68,8 @@ def train_stream(
         bool,
         typer.Option("--unknown", help="Answer `unknown` to what looks like nothing learned."),
     ] = False,
+    log_json: LogOption = None,
+    metrics: MetricsOption = None,
     weights: WeightsOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
@@ -82,6 +86,7 @@ def train_stream(
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
+    observer = context.with_resource(observing(log_json, metrics, command="train-stream"))
     name = None if label is None else clean_label(label)
     shuffle_seed = seed if shuffle else None
     if is_home(home) or is_damaged(home):
@@ -132,8 +137,10 @@ def train_stream(
             live=live,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
-        bar = stack.enter_context(StreamBar(total, start.n))
-        observers: list[Callable[[Progress], None]] = [bar.show]
+        stack.enter_context(observer.watching(store))
+        observers: list[Callable[[Progress], None]] = [observer.update]
+        if observer.is_for_people:
+            observers.append(stack.enter_context(StreamBar(total, start.n)).show)
         for progress in stack.enter_context(closing(run)):
             for observe in observers:
                 observe(progress)

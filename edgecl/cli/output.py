@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_NEWS = 20
 _PLAIN_EVERY_S = 10.0
+_listeners: list[Callable[[str], None]] = []
 
 
 def printable(text: str) -> str:
@@ -32,8 +33,21 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """Tell a person something, on stderr; or a log, inside of `said_to`."""
+    if _listeners:
+        _listeners[-1](text)
+    else:
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_to(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give what is said to a listener instead of printing it."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def say_skipped(skipped: Sequence[Skipped]) -> None:
@@ -51,7 +65,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
     from rich.markup import escape
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if _listeners or not console.is_terminal:
         say(f"{what} ...")
         yield lambda text: None
         return
