@@ -145,6 +145,7 @@ class Run:
             if not self._is_renewed:
                 break
             frames.take_back()
+        yield from self._listen()  # to a label for the last frames
         if not self._is_stopped:
             is_finished = self._limit is None or self._position.n == len(self._source)
             self._commit(is_finished=is_finished)
