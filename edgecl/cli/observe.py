@@ -154,6 +154,7 @@ class Observer:
             fields["lines_hidden"] = self._n_hidden
         self._n_lines = self._n_hidden = 0
         self._line("info", event, **fields)
+        self._n_lines = 0
 
     def _line(self, level: str, event: str, **fields: Any) -> None:
         if self._log is None:
@@ -232,7 +233,7 @@ def _json_log(place: str) -> Iterator[Callable[..., None]]:
         values = {"time": now, "level": level, "event": event}
         values |= {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
         text = output.printable(json.dumps(values, ensure_ascii=False))
-        handler.handle(logging.makeLogRecord({"msg": text.replace("%", "%%"), "args": None}))
+        handler.handle(logging.makeLogRecord({"msg": text}))
 
     handler.setFormatter(_Line())
     try:

@@ -148,7 +148,7 @@ class Run:
         yield from self._listen()  # to a label for the last frames
         if not self._is_stopped:
             is_finished = self._limit is None or self._position.n == len(self._source)
-            self._commit(is_finished=is_finished)
+            yield self._commit(is_finished=is_finished)
             # A limit ends the run, not the stream: what it cut is consolidated when it is whole.
             if self._renew is not None and is_finished:
                 self._renew(None)
