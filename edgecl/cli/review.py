@@ -41,9 +41,7 @@ def list_entries(
         names = store.names
         if pictures is not None:
             n_written = write_pictures(store, pictures)
-            say(
-                f"{n_written} pictures are in {pictures}; delete them there when a class is forgotten"
-            )
+            say(f"{n_written} pictures are in {pictures}; what is unlearned stays there")
     if json:
         found = [asdict(entry) | {"guess": names[entry.guess]} for entry in waiting]
         print_json({"entries": found})
