@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import build
 from edgecl.cli.app import app
+from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_store
 from edgecl.replay.novel import entries, feature, offer, picture
@@ -40,7 +41,7 @@ def answer(*arguments: object) -> dict[str, Any]:
 
 @pytest.fixture(params=[False, True], ids=["plain", "sealed"])
 def waiting(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
-    """A home that knows three parts and has three frames in its queue: f0, f1 and f2, by novelty."""
+    """A home that knows three parts and has three frames in its queue, f0 to f2 by novelty."""
     home = build.tiny_home(tmp_path / "home", sealed=request.param)
     x, y = build.features(30)
     with writing(home) as store:
@@ -101,8 +102,6 @@ def test_labelled_entries_are_learned_and_leave_the_queue(waiting: Home) -> None
 
 def test_a_wrong_uid_learns_nothing(waiting: Home) -> None:
     (uid, *_) = (e["uid"] for e in answer("review", "list", "--home", waiting.path)["entries"])
-    from edgecl.errors import RequestError
-
     with pytest.raises(RequestError, match="entry 99 is not in the review queue"):
         run("review", "label", uid, 99, "gasket", "--home", waiting.path)
     with open_store(waiting, read_only=True) as store:
@@ -140,8 +139,6 @@ def test_entries_are_dropped_by_uid_or_all(waiting: Home) -> None:
 def test_a_drop_that_says_nothing_or_too_much_is_refused(
     arguments: tuple[object, ...], waiting: Home
 ) -> None:
-    from edgecl.errors import UsageError
-
     with pytest.raises(UsageError, match="their uids, or --all"):
         run("review", "drop", *arguments, "--home", waiting.path)
 
@@ -172,24 +169,24 @@ def test_an_entry_of_another_map_is_embedded_again(
 
 
 def test_predict_says_unknown(taught_home: Path, tmp_path: Path) -> None:
-    known, strange = tmp_path / "known.png", tmp_path / "strange.png"
-    known.write_bytes(build.encode(build.part_picture("washer", 90), "PNG"))
+    known = build.part_folder(tmp_path / "known", 4, start=60)
+    strange = tmp_path / "strange.png"
     strange.write_bytes(build.frame("noise", 0).encoded or b"")
     done = build.run_edgecl("predict", known, strange, "--unknown", "--home", taught_home, "--json")
     assert done.returncode == 0, done.stderr
-    first, second = (json.loads(line) for line in done.stdout.splitlines())
-    assert set(first) == {"path", "label", "score", "top", "unknown", "novelty"}
-    assert (first["label"], first["unknown"]) == ("washer", False)
-    assert (second["label"], second["unknown"]) == ("unknown", True)
-    assert second["novelty"] > first["novelty"]
-    assert second["top"][0]["label"] in build.PARTS
+    *found, last = (json.loads(line) for line in done.stdout.splitlines())
+    assert set(last) == {"path", "label", "score", "top", "unknown", "novelty"}
+    assert (last["label"], last["unknown"]) == ("unknown", True)
+    assert last["novelty"] > max(one["novelty"] for one in found)
+    assert last["top"][0]["label"] in build.PARTS
+    named = [one for one in found if not one["unknown"]]
+    assert len(named) > len(found) / 2
+    assert all(one["label"] == Path(one["path"]).parent.name for one in named)
     plain = build.run_edgecl("predict", strange, "--unknown", "--home", taught_home)
     assert plain.stdout.startswith(f"{strange}: unknown, most like ")
 
 
 def test_a_bundle_has_nothing_to_compare_with(tmp_path: Path) -> None:
-    from edgecl.errors import RequestError
-
     with pytest.raises(RequestError, match="predict with --home"):
         run("predict", "a.jpg", "--unknown", "--bundle", tmp_path)
 
