@@ -155,8 +155,8 @@ def test_an_entry_of_another_map_is_embedded_again(
             offer(
                 store, picture=data, x=kept, guess=uid, score=1.0, source="s", frame="f", time=1.0
             )
-            # As after a consolidation: what made the feature is no longer the home's map.
-            store.connection.execute("UPDATE novel SET x = zeroblob(length(x))")
+            # As after a consolidation.
+            store.connection.execute("UPDATE novel SET x = x''")
         entry = entries(store)[0].uid
         assert feature(store, entry) is None
         assert picture(store, entry) == data

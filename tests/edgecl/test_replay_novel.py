@@ -126,13 +126,15 @@ def test_a_drop_of_what_is_not_there_drops_nothing(store: Store) -> None:
     assert frames(store) == ["f0"]
 
 
-def test_a_feature_of_another_map_is_not_given_but_the_picture_is(store: Store) -> None:
+def test_a_feature_that_was_emptied_is_not_given_but_the_picture_is(store: Store) -> None:
     put(store, 0, 2.0)
     (entry,) = entries(store)
-    store.feature_map = "e" * 64
+    blank = store.seal(entry.guess, "novel feature", entry.uid, b"")
+    with store.transaction(changes_head=False):
+        store.connection.execute("UPDATE novel SET x = ?", (blank,))
     assert feature(store, entry.uid) is None
     assert picture(store, entry.uid) == b"picture 0"
-    # Features of two maps cannot be compared, so the frame counts as another.
+    # There is nothing to compare with, so the frame counts as another.
     assert put(store, 0, 1.0)
     assert len(entries(store)) == 2
 
