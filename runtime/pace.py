@@ -1,4 +1,4 @@
-"""When the next frame of a live source is taken: just in time, so that it does not grow old waiting.
+"""When the next frame of a live source is taken: just in time, so that it does not age waiting.
 
 Reading, engine and learning work in parallel. A frame that is taken as soon as there is room waits
 for the engine nearly as long as the engine takes, and would be twice as old as need be when it is

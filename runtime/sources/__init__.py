@@ -1,25 +1,57 @@
-"""Sources of frames, one syntax everywhere: folder, table, IDX pair, single picture, stdin.
+"""Sources of frames, one syntax everywhere: files, standard input, cameras and what the net sends.
 
-`open_source` decides by the text alone and by what lies on disk; the table below is the whole list.
+`open_source` decides by the text alone and by what lies on disk; `OPENERS` and the lines below it
+are the whole list.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
-from edgecl.errors import SourceError
+from edgecl.errors import SourceError, UsageError
 
+from ..redact import redacted
 from .base import PICTURE_SUFFIXES, Source
 from .folder import FolderSource, PictureSource
+from .gst import open_gst
+from .http import open_http
 from .idx import IdxSource
 from .lines import LinesSource
+from .mqtt import open_mqtt
+from .opencv import VIDEO_SUFFIXES, VideoSource, open_camera, open_rtsp
+from .synthetic import open_synthetic
 from .table import TableSource
+from .watch import open_watch
 
-__all__ = ["PICTURE_SUFFIXES", "Source", "open_source"]
+__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "open_source"]
+
+
+class Opener(Protocol):
+    """Opens the sources that begin with one prefix."""
+
+    def __call__(self, spec: str, /, *, label: str | None, max_bytes: int) -> Source:
+        """Open a source; `SourceError` when it can never be read."""
+        ...
+
+
+OPENERS: dict[str, Opener] = {
+    "camera:": open_camera,
+    "gst:": open_gst,
+    "http://": open_http,
+    "https://": open_http,
+    "mqtt://": open_mqtt,
+    "mqtts://": open_mqtt,
+    "rtsp://": open_rtsp,
+    "synthetic:": open_synthetic,
+    "watch:": open_watch,
+}
 
 SYNTAX = (
     "a folder with a sub-folder a class, a .csv or .jsonl table with path,label, an IDX pair "
-    "(images.gz,labels.gz), a picture, or - for JSON lines on stdin"
+    "(images.gz,labels.gz), a picture, a video file, camera:N or camera:/dev/videoN, "
+    "rtsp://HOST/PATH, http://HOST/PATH (MJPEG or one picture), gst:PIPELINE, "
+    "watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
 )
 
 
@@ -30,30 +62,41 @@ def open_source(
     shuffle_seed: int | None = None,
     max_bytes: int = 64_000_000,
 ) -> Source:
-    """Open a source of frames.
+    """Open a source of frames; a live one connects when its first frame is asked for.
 
     Args:
         spec: The source as the user names it.
         label: Class of all its frames, instead of what the source says.
         shuffle_seed: Visit the frames in the random order of this seed; None keeps the order.
-        max_bytes: Larger files are skipped unread.
+        max_bytes: Larger files and pictures are skipped unread.
 
     Raises:
         SourceError: Nothing there, or nothing that edgecl can read.
         UsageError: A source that cannot be shuffled.
+        MissingPackageError: A package that this kind of source needs is not installed.
     """
     if spec == "-":
         return LinesSource(label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
+    for prefix, opener in OPENERS.items():
+        if spec.lower().startswith(prefix):
+            if shuffle_seed is not None:
+                raise UsageError(f"source {redacted(spec)} is live and cannot be shuffled")
+            return opener(spec, label=label, max_bytes=max_bytes)
     path = Path(spec)
     if path.is_dir():
         return FolderSource(path, label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
     if path.is_file():
-        if path.suffix.lower() in {".csv", ".jsonl"}:
+        suffix = path.suffix.lower()
+        if suffix in {".csv", ".jsonl"}:
             return TableSource(path, label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        if suffix in PICTURE_SUFFIXES:
             return PictureSource(path, label=label, max_bytes=max_bytes)
+        if suffix in VIDEO_SUFFIXES:
+            if shuffle_seed is not None:
+                raise UsageError(f"video {spec} cannot be shuffled; its frames come in order")
+            return VideoSource(path, label=label)
         raise SourceError(f"source {spec} is a {path.suffix or 'nameless'} file; expected {SYNTAX}")
-    if "," in spec:
+    if "," in spec and "://" not in spec:
         images, _, labels = spec.partition(",")
         return IdxSource(Path(images), Path(labels), label=label, shuffle_seed=shuffle_seed)
-    raise SourceError(f"source {spec} does not exist; expected {SYNTAX}")
+    raise SourceError(f"source {redacted(spec)} does not exist; expected {SYNTAX}")

@@ -1,4 +1,7 @@
-"""JSON lines on standard input: `{"path": "a.jpg", "label": "cup"}`, one frame a line."""
+"""JSON lines on standard input: `{"path": "a.jpg", "label": "cup"}`, one frame a line.
+
+Instead of the path a line may hold the picture itself (`inline.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,12 @@ from edgecl.errors import UsageError
 from edgecl.types import Frame, Skipped
 
 from .base import read_frame
-from .table import parse_line
-
-# A path has at most 4,096 bytes on Linux; a longer line is broken input, not a long name.
-_MAX_LINE = 65_536
+from .inline import SPARE_BYTES, inline_picture, largest_message, loads
+from .table import row_of
 
 
 class LinesSource:
-    """Frames named by lines of standard input; a line is read when its turn comes.
+    """Frames named by or in lines of standard input; a line is read when its turn comes.
 
     Raises:
         UsageError: Shuffling was asked for, which needs all lines at once.
@@ -41,6 +42,8 @@ class LinesSource:
             )
         self._label = label
         self._max_bytes = max_bytes
+        # A longer line is broken input, or a picture above the limit.
+        self._max_line = largest_message(max_bytes)
         self._lines = self._read()
         self._n_read = 0
 
@@ -50,40 +53,61 @@ class LinesSource:
     def ids(self, stop: int) -> Iterator[str]:
         """Read `stop` lines and yield their ids; `frames(stop)` goes on behind them."""
         for number, line in islice(self._lines, stop):
-            yield parse_line(line)[0] or f"line {number}"
+            yield self._item(number, line, is_read=False).id
 
     def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
         """Yield one item a line, from line `start` (0 is the first) on."""
         for _ in islice(self._lines, max(0, start - self._n_read)):
             pass
         for number, line in self._lines:
-            where = f"line {number}"
-            path, own = parse_line(line)
-            if not path:
-                yield Skipped(where, 'expected {"path": ..., "label": ...}')
-                continue
-            try:
-                yield read_frame(
+            yield self._item(number, line)
+
+    def _item(self, number: int, line: str | None, *, is_read: bool = True) -> Frame | Skipped:
+        """Return what a line holds; if not `is_read`, a file that it names is left alone."""
+        where = f"line {number}"
+        if line is None:
+            return Skipped(where, f"it is longer than {self._max_line} characters")
+        value = loads(line)
+        path, own = row_of(value)
+        try:
+            if len(path) > SPARE_BYTES:
+                return Skipped(where, "its path is too long")
+            if path and not is_read:
+                return Skipped(path, "")
+            if path:
+                return read_frame(
                     Path(path),
                     id=path,
                     label=self._label if self._label is not None else own,
                     source=self.name,
                     max_bytes=self._max_bytes,
                 )
-            except UsageError as error:
-                yield Skipped(path, str(error))
+            picture = inline_picture(value, self._max_bytes)
+            if picture is None:
+                return Skipped(where, 'expected {"path": ..., "label": ...}, or "image" in base64')
+            where = picture.id or where
+            return Frame(
+                id=where,
+                encoded=picture.encoded,
+                label=self._label if self._label is not None else picture.label,
+                source=self.name,
+                time=picture.time or 0.0,
+            )
+        except UsageError as error:
+            return Skipped(path or where, str(error))
 
-    def _read(self) -> Iterator[tuple[int, str]]:
+    def _read(self) -> Iterator[tuple[int, str | None]]:
         if isinstance(sys.stdin, io.TextIOWrapper):  # a name need not be UTF-8
             sys.stdin.reconfigure(errors="surrogateescape")
         number = 0
-        while line := sys.stdin.readline(_MAX_LINE):
-            if len(line) == _MAX_LINE and not line.endswith("\n"):
-                while (rest := sys.stdin.readline(_MAX_LINE)) and not rest.endswith("\n"):
+        while line := sys.stdin.readline(self._max_line):
+            kept: str | None = line
+            if len(line) == self._max_line and not line.endswith("\n"):
+                while (rest := sys.stdin.readline(self._max_line)) and not rest.endswith("\n"):
                     pass
-                line = ""  # too long: a position without a path
+                kept = None  # a position without a frame
             elif not line.strip():
                 continue
             number += 1
             self._n_read = number
-            yield number, line
+            yield number, kept

@@ -90,6 +90,11 @@ def parse_line(line: str) -> tuple[str, str | None]:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return "", None
+    return row_of(value)
+
+
+def row_of(value: Any) -> tuple[str, str | None]:
+    """Return path and label of parsed JSON; the path is empty if it has none."""
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):
         return "", None
     label = value.get("label")

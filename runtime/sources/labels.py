@@ -1,0 +1,383 @@
+"""Labels and commands that come while a stream runs: lines of standard input, a file, a topic.
+
+One JSON object a message:
+
+    {"label": "cup", "from": 1764000000.0, "to": 1764000010.5}   what was seen in that time
+    {"label": "cup"}                                             from now on, until told otherwise
+    {"label": null}                                              from now on nothing is labelled
+    {"command": "pause"}, {"command": "resume"}, {"command": "undo", "n": 5}
+
+Times are wall clock: seconds since the epoch, or ISO 8601 text; without a zone it is local time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import select
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgecl.errors import SourceError, UsageError
+from edgecl.types import clean_label
+
+from ..broker import SCHEMES, Broker, Connection, check_paho, parse_broker
+
+COMMANDS = ("pause", "resume", "undo")
+MAX_UNDO = 10_000
+_MAX_MESSAGE_BYTES = 65_536
+_MAX_WAITING = 1_000
+_MAX_NEWS = 20
+_POLL_S = 0.2
+_JOIN_S = 2.0
+_RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+EXPECTED = (
+    'expected {"label": NAME or null, "from": TIME, "to": TIME} or '
+    '{"command": "pause", "resume" or "undo", "n": 5}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelWindow:
+    """What the frames of some time show.
+
+    Args:
+        label: Class name, or None: frames of this time are not labelled.
+        begin: First moment, wall clock, seconds since the epoch.
+        end: Moment after the last, or None: until further notice.
+    """
+
+    label: str | None
+    begin: float
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.label is not None:
+            object.__setattr__(self, "label", clean_label(self.label))
+        if self.end is not None and self.end <= self.begin:
+            raise UsageError("a label's time ends before it begins; `to` must come after `from`")
+
+    def holds(self, moment: float) -> bool:
+        """Whether a wall-clock moment lies in it."""
+        return self.begin <= moment and (self.end is None or moment < self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the stream is told to do.
+
+    Args:
+        name: `pause`, `resume` or `undo`.
+        n: For `undo`, how many of the newest samples are taken back.
+    """
+
+    name: str
+    n: int = 1
+
+
+class LabelFeed(Protocol):
+    """Where labels come from while a stream runs."""
+
+    def poll(self) -> list[LabelWindow | Command]:
+        """Return what came since the last call, in order; never waits."""
+        ...
+
+    def news(self) -> list[str]:
+        """Return one line for each message since the last call that could not be used."""
+        ...
+
+    def close(self) -> None:
+        """End its thread; safe to call twice."""
+        ...
+
+
+def parse_message(text: str | bytes, *, now: float | None = None) -> LabelWindow | Command:
+    """Read one message.
+
+    Args:
+        text: The JSON text.
+        now: Where a window without `from` begins; None takes the clock.
+
+    Raises:
+        UsageError: Not one of the forms above.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the message is not JSON; {EXPECTED}") from error
+    found = message_of(value, now=now)
+    if found is None:
+        raise UsageError(f"the message has neither `label` nor `command`; {EXPECTED}")
+    return found
+
+
+def message_of(value: Any, *, now: float | None = None) -> LabelWindow | Command | None:
+    """Return what parsed JSON says; None if it is neither a label nor a command.
+
+    Raises:
+        UsageError: It is one, with a value that cannot be used.
+    """
+    if not isinstance(value, dict):
+        return None
+    if "command" in value:
+        return _command(value)
+    if "label" not in value:
+        return None
+    label = value["label"]
+    if not isinstance(label, str | int | None) or isinstance(label, bool):
+        raise UsageError(f"a label is text or null; {EXPECTED}")
+    begin, end = (moment_of(value.get(key), key) for key in ("from", "to"))
+    if begin is None:
+        begin = time.time() if now is None else now
+    return LabelWindow(None if label is None else clean_label(label), begin, end)
+
+
+def _command(value: dict[str, Any]) -> Command:
+    name, n = value["command"], value.get("n", 1)
+    if name not in COMMANDS:
+        raise UsageError(f"the command is unknown; expected one of {', '.join(COMMANDS)}")
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_UNDO:
+        raise UsageError(f"`n` must be a whole number from 1 to {MAX_UNDO}")
+    return Command(name, n)
+
+
+def moment_of(value: Any, key: str) -> float | None:
+    """Return a time of a message in seconds since the epoch; None if it has none.
+
+    Args:
+        value: A number, or ISO 8601 text; without a zone it is local time.
+        key: What it is called in the message.
+
+    Raises:
+        UsageError: Not a time.
+    """
+    if value is None:
+        return None
+    moment = math.nan
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError, OSError):
+            pass
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            moment = float(value)
+        except OverflowError:
+            pass
+    if not math.isfinite(moment):
+        raise UsageError(
+            f"`{key}` must be a time: seconds since the epoch, or text like 2026-01-31T12:00:00Z"
+        )
+    return moment
+
+
+def open_labels(spec: str, *, source: str = "") -> LabelFeed:
+    """Open what `--labels` names.
+
+    Args:
+        spec: `-` for standard input, an MQTT topic, or a file of JSON lines, read as it grows.
+        source: The source of frames as the user named it, which may not be standard input too.
+
+    Raises:
+        UsageError: Standard input is taken by the source, or an address that cannot be one.
+        SourceError: The file cannot be read.
+        MissingPackageError: A topic, and paho-mqtt is not installed.
+    """
+    if spec.startswith(SCHEMES):
+        check_paho()
+        return TopicLabels(parse_broker(spec))
+    if spec == "-":
+        if source == "-":
+            raise UsageError(
+                "--labels - and the source - both read standard input; name a file or a topic"
+            )
+        return LineLabels(sys.stdin.fileno(), "standard input")
+    try:
+        # Not waiting: a named pipe has no writer yet.
+        fd = os.open(Path(spec), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"labels {spec!r} cannot be read ({getattr(error, 'strerror', None) or error}); "
+            "expected -, mqtt://host/topic or a file of JSON lines"
+        ) from error
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SourceError(f"labels {spec} is a folder; expected -, a topic or a file of JSON lines")
+    return LineLabels(fd, spec, is_ours=True)
+
+
+class MessageQueue:
+    """Messages between the thread that receives them and the stream; bounded on both sides."""
+
+    def __init__(self) -> None:
+        self._messages: queue.Queue[LabelWindow | Command] = queue.Queue(_MAX_WAITING)
+        self._news: queue.Queue[str] = queue.Queue(_MAX_NEWS)
+        self.closed = threading.Event()
+
+    def poll(self) -> list[LabelWindow | Command]:
+        """Return what came since the last call, in order; never waits."""
+        return _drain(self._messages)
+
+    def news(self) -> list[str]:
+        """Return one line for each message since the last call that could not be used."""
+        return _drain(self._news)
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self.closed.set()
+
+    def offer(self, message: LabelWindow | Command, *, wait: bool = False) -> None:
+        """Hand a message on; where nobody takes them, wait or drop it and say so."""
+        while not self.closed.is_set():
+            try:
+                return self._messages.put(message, timeout=_POLL_S if wait else None, block=wait)
+            except queue.Full:
+                if not wait:
+                    return self.tell("a label message was dropped: too many wait")
+
+    def tell(self, line: str) -> None:
+        """Note what could not be used; beyond a few lines nobody reads them."""
+        try:
+            self._news.put_nowait(line)
+        except queue.Full:
+            pass
+
+
+def _drain(waiting: queue.Queue[Any]) -> list[Any]:
+    found = []
+    while True:
+        try:
+            found.append(waiting.get_nowait())
+        except queue.Empty:
+            return found
+
+
+class LineLabels(MessageQueue):
+    """Messages from the lines of a file or pipe.
+
+    Args:
+        fd: Descriptor to read from.
+        name: What it is called in messages.
+        is_ours: Whether it is closed with the feed. Such a file is read on as it grows; any other
+            descriptor ends where its writer ends.
+    """
+
+    def __init__(self, fd: int, name: str, *, is_ours: bool = False) -> None:
+        super().__init__()
+        self._fd = fd
+        self._name = name
+        self._is_ours = is_ours
+        self._thread = threading.Thread(target=self._read, name="labels", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        super().close()
+        self._thread.join(_JOIN_S)
+
+    def _read(self) -> None:
+        try:
+            for number, line in enumerate(split_lines(self._chunks(), _MAX_MESSAGE_BYTES), start=1):
+                if line is not None and not line.strip():
+                    continue
+                try:
+                    if line is None:
+                        raise UsageError(f"it is longer than {_MAX_MESSAGE_BYTES} bytes")
+                    self.offer(parse_message(line), wait=True)
+                except UsageError as error:
+                    self.tell(f"line {number} of {self._name}: {error}")
+        except OSError as error:
+            self.tell(f"{self._name} cannot be read any more ({error.strerror})")
+        finally:
+            if self._is_ours:
+                os.close(self._fd)
+
+    def _chunks(self) -> Iterator[bytes]:
+        # Not sys.stdin: a thread that waits in its lock could not be ended, nor the process.
+        while not self.closed.is_set():
+            if not select.select([self._fd], [], [], _POLL_S)[0]:
+                continue
+            chunk = os.read(self._fd, _MAX_MESSAGE_BYTES)
+            if chunk:
+                yield chunk
+            elif self._is_ours:
+                self.closed.wait(_POLL_S)
+            else:
+                return
+
+
+def split_lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes | None]:
+    """Yield the lines of a stream of bytes; None for one of more than `max_bytes`, unread."""
+    kept = b""
+    is_long = False
+    for chunk in chunks:
+        *whole, rest = chunk.split(b"\n")
+        for part in whole:
+            line, kept = kept + part, b""
+            yield None if is_long or len(line) > max_bytes else line
+            is_long = False
+        kept += rest
+        if len(kept) > max_bytes:
+            kept, is_long = b"", True
+    if kept or is_long:
+        yield None if is_long else kept
+
+
+class TopicLabels(MessageQueue):
+    """Messages from an MQTT topic; a broker that goes is waited for.
+
+    Args:
+        broker: Where.
+        delay: Seconds to wait before the n-th try (0 the first) to reach it again.
+    """
+
+    def __init__(
+        self, broker: Broker, *, delay: Callable[[int], float] = lambda n: _RETRY_S[min(n, 4)]
+    ) -> None:
+        super().__init__()
+        self._broker = broker
+        self._delay = delay
+        self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Leave the broker and end the thread."""
+        super().close()
+        self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        n_tries = 0
+        while not self.closed.is_set():
+            try:
+                connection = Connection(self._broker, self._on_message)
+            except ConnectionError as error:
+                if n_tries == 0:
+                    self.tell(f"labels: {error}; trying again")
+                self.closed.wait(self._delay(n_tries))
+                n_tries += 1
+                continue
+            n_tries = 0
+            while connection.is_alive and not self.closed.is_set():
+                connection.wait(_POLL_S)
+            connection.close()
+
+    def _on_message(self, topic: str, payload: bytes, is_retained: bool) -> None:
+        try:
+            if len(payload) > _MAX_MESSAGE_BYTES:
+                raise UsageError(f"it is longer than {_MAX_MESSAGE_BYTES} bytes")
+            message = parse_message(payload)
+            # A retained one comes again with every connection: a label still holds, but what was
+            # undone once must not be undone again.
+            if not (is_retained and isinstance(message, Command)):
+                self.offer(message)
+        except UsageError as error:
+            self.tell(f"a label message on {topic}: {error}")

@@ -1,0 +1,407 @@
+"""The base of all live sources: the newest frame waits, and a lost connection is made anew.
+
+A thread reads the peer and puts every frame into one place; a frame that is still there when the
+next one comes is dropped and counted. So what is taken is never older than one frame time, and
+memory is bounded by two frames. The peer that ends, breaks or stalls is connected again after a
+wait that doubles, with full jitter (M. Brooker 2015, "Exponential Backoff and Jitter", AWS
+Architecture Blog), so that devices that lost one server do not come back in step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from edgecl.errors import EdgeclError, SourceError, UsageError
+from edgecl.types import Frame, Pixels, Skipped
+
+from ..redact import redacted
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+STALL_S = 10.0
+# How far back a peer that comes again is looked at for frames that it sends twice.
+_N_REMEMBERED = 64
+# Of pixels every so many rows are compared: all would cost 3 ms a picture of 1280 x 720.
+_ROW_STEP = 8
+# How long `close` waits for the reader; it is woken before, and a daemon if it does not wake.
+_JOIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """What one frame of a connection holds; `LiveSource` makes a `Frame` of it.
+
+    Args:
+        encoded: The bytes of a picture file, or None.
+        pixels: RGB picture, shape (H, W, 3), uint8, or None. One of the two must be there.
+        label: Class name, if the peer says one.
+        id: Its name, if the peer gives one that no other frame has; None numbers it.
+        time: Wall clock when it was taken, if the peer says it; None takes the moment it came.
+    """
+
+    encoded: bytes | None = None
+    pixels: Pixels | None = None
+    label: str | None = None
+    id: str | None = None
+    time: float | None = None
+
+
+class Lost(Exception):
+    """A connection that broke or could not be made, in one line; it is made anew."""
+
+
+class Connection(Protocol):
+    """One connection to a peer, made by `connect` at no cost and opened by iterating it."""
+
+    def __iter__(self) -> Iterator[Shot | None]:
+        """Open the connection and yield its frames as they come; None says: alive, nothing new.
+
+        It returns when the stream is over for good, and raises
+
+        * `Lost` or `OSError`: gone, or not there yet; it is tried again.
+        * `SourceError`: refused in a way that waiting does not mend (wrong name, no permission).
+          The source fails with it, except when frames came before: then it is tried again too.
+        * any other `EdgeclError`: the source fails with it.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it at once, from any thread and more than once; wakes who iterates it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the frames of a live source so far.
+
+    Args:
+        received: Whole frames that came.
+        dropped: Frames that a newer one replaced before they were taken.
+        repeated: Frames that were sent once more, and not used again.
+        broken: Frames that were cut or damaged.
+        oversize: Frames that were larger than the limit, and not kept in memory.
+        reconnects: Connections after the first that gave frames.
+        stalls: Connections that were ended because nothing came.
+    """
+
+    received: int = 0
+    dropped: int = 0
+    repeated: int = 0
+    broken: int = 0
+    oversize: int = 0
+    reconnects: int = 0
+    stalls: int = 0
+
+
+class Counters:
+    """`Counts` that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    def add(self, name: str, n: int = 1) -> None:
+        """Add to the count of that name."""
+        with self._lock:
+            self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n})
+
+    def read(self) -> Counts:
+        """Return all counts as they stand now."""
+        return self._counts
+
+
+class LiveSource:
+    """Frames of a peer that makes them whether anybody takes them or not.
+
+    Every call of `frames` has a connection and a thread of its own; `close`, or closing or
+    dropping what `frames` returned, ends them.
+
+    Args:
+        name: The source as the user named it; secrets are taken out here.
+        connect: Makes a connection that adds to the counters what it leaves out (`repeated`,
+            `broken`, `oversize`).
+        label: Class of all frames, instead of what the peer says.
+        stall_s: Seconds without a whole frame after which the connection is made anew; None for a
+            peer that may be silent for long.
+        first_wait_s: Longest wait before the first try to connect again; it doubles.
+        longest_wait_s: What it doubles up to; a connection that gave a frame begins anew.
+    """
+
+    is_live = True
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[Counters], Connection],
+        *,
+        label: str | None = None,
+        stall_s: float | None = STALL_S,
+        first_wait_s: float = FIRST_WAIT_S,
+        longest_wait_s: float = LONGEST_WAIT_S,
+    ) -> None:
+        self.name = redacted(name)
+        self.on_news: Callable[[str], None] | None = None
+        """Told one line, without secrets, whenever a connection is made or lost."""
+        self.counters = Counters()
+        self._connect = connect
+        self._label = label
+        self._stall_s = stall_s
+        self._waits = (first_wait_s, longest_wait_s)
+        # Unique over runs, also on devices whose clock starts at the same time on every boot.
+        self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+        self._n = 0
+        self._has_given = False
+        self._lock = threading.RLock()
+        self._open: set[_Link] = set()
+
+    def __len__(self) -> int:
+        return 0
+
+    def ids(self, stop: int) -> Iterator[str]:
+        """Yield nothing: a live source has no positions."""
+        return iter(())
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the frames so far, over all connections."""
+        return self.counters.read()
+
+    def frames(self, start: int = 0) -> LiveFrames:
+        """Return the frames that come from now on; the first `next` connects.
+
+        Args:
+            start: Not used, a live source has no positions.
+        """
+        link = _Link(self)
+        with self._lock:
+            self._open.add(link)
+        return LiveFrames(link)
+
+    def close(self) -> None:
+        """End all connections at once; every `frames` that waits ends too.
+
+        `frames` may be called again afterwards.
+        """
+        with self._lock:
+            links = list(self._open)
+        for link in links:
+            link.close()
+
+    def _tell(self, text: str) -> None:
+        if self.on_news is not None:
+            self.on_news(f"{self.name}: {redacted(text)}")
+
+    def _forget(self, link: _Link) -> None:
+        with self._lock:
+            self._open.discard(link)
+
+    def _frame(self, taken: _Taken) -> Frame | Skipped:
+        shot = taken.shot
+        with self._lock:
+            self._n += 1
+            name = shot.id or f"{self._run}-{self._n:06}"
+        try:
+            return Frame(
+                id=name,
+                encoded=shot.encoded,
+                pixels=shot.pixels,
+                label=shot.label if self._label is None else self._label,
+                source=self.name,
+                time=taken.time if shot.time is None else shot.time,
+                monotonic=taken.monotonic,
+            )
+        except UsageError as error:  # a label that cannot be one
+            return Skipped(name, str(error))
+
+
+class LiveFrames(Iterator[Frame | Skipped]):
+    """The frames of one call of `LiveSource.frames`.
+
+    Unlike a generator it may be closed from another thread, also while `next` waits.
+    """
+
+    def __init__(self, link: _Link) -> None:
+        self._link = link
+
+    def __next__(self) -> Frame | Skipped:
+        taken = self._link.take()
+        if taken is None:
+            raise StopIteration
+        return self._link.source._frame(taken)
+
+    def close(self) -> None:
+        """End the connection at once; a `next` that waits ends the iteration."""
+        self._link.close()
+
+    def __del__(self) -> None:
+        # The thread does not hold this object, so a loop that is left ends the connection.
+        self._link.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    shot: Shot
+    time: float
+    monotonic: float
+
+
+class _Link:
+    """The place of the newest frame, and the thread that fills it."""
+
+    def __init__(self, source: LiveSource) -> None:
+        self.source = source
+        self._changed = threading.Condition()
+        self._newest: _Taken | None = None
+        self._error: BaseException | None = None
+        self._is_over = False
+        self._connection: Connection | None = None
+        self._thread: threading.Thread | None = None
+        self._last_sign = 0.0
+        self._sent: deque[bytes] = deque(maxlen=_N_REMEMBERED)
+
+    def take(self) -> _Taken | None:
+        """Wait for the newest frame; None when the stream is over or was closed.
+
+        Raises:
+            EdgeclError: The source cannot be read at all.
+        """
+        with self._changed:
+            if self._thread is None and not self._is_over:
+                self._thread = threading.Thread(target=self._read, name="live", daemon=True)
+                self._thread.start()
+            while self._newest is None and not self._is_over:
+                self._changed.wait(self._until_stall())
+                self._end_stalled()
+            taken, self._newest = self._newest, None
+            if taken is None and self._error is not None:
+                error, self._error = self._error, None
+                raise error
+        return taken
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_over = True
+            self._newest = None
+            connection, thread = self._connection, self._thread
+            self._changed.notify_all()
+        self.source._forget(self)
+        if connection is not None:
+            connection.close()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN_S)
+
+    def _until_stall(self) -> float | None:
+        if self._connection is None or self.source._stall_s is None:
+            return None
+        return max(0.0, self._last_sign + self.source._stall_s - time.monotonic())
+
+    def _end_stalled(self) -> None:
+        """End a connection that gave nothing for too long; its reader then makes a new one."""
+        if self._connection is not None and self._newest is None and self._until_stall() == 0:
+            stalled, self._connection = self._connection, None
+            self.source.counters.add("stalls")
+            stalled.close()
+
+    def _read(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._read_all()
+        except EdgeclError as caught:  # told where the frames are taken
+            error = type(caught)(redacted(str(caught)))
+        except BaseException as caught:
+            error = caught
+        finally:
+            with self._changed:
+                self._error = error
+                self._is_over = True
+                self._connection = None
+                self._changed.notify_all()
+            self.source._forget(self)
+
+    def _read_all(self) -> None:
+        """Read one connection after the other, until one ends for good or this is closed."""
+        first_wait, longest_wait = self.source._waits
+        n_failed = 0
+        while True:
+            with self._changed:
+                if self._is_over:
+                    return
+                connection = self._connection = self.source._connect(self.source.counters)
+                self._last_sign = time.monotonic()
+                self._changed.notify_all()  # who waits now has a stall to look for
+            n_before = self.source.counts.received
+            try:
+                self._read_one(connection)
+                return
+            except (Lost, OSError, SourceError) as caught:
+                if isinstance(caught, SourceError) and not self.source._has_given:
+                    raise
+                reason = _line(caught)
+            finally:
+                connection.close()
+            with self._changed:
+                if self._is_over:
+                    return
+                if self._connection is None:
+                    reason = f"nothing came for {self.source._stall_s:g} s"
+                self._connection = None
+            if self.source.counts.received > n_before:
+                n_failed = 0
+            wait = random.uniform(0, min(longest_wait, first_wait * 2**n_failed))
+            n_failed = min(n_failed + 1, 30)
+            self.source._tell(f"{reason}; connecting again in {wait:.1f} s")
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_over, wait)
+
+    def _read_one(self, connection: Connection) -> None:
+        """Put every frame of a connection into the place, except those that were sent before."""
+        source = self.source
+        known = set(self._sent)
+        n = 0
+        for shot in connection:
+            if shot is not None:
+                n += 1
+                if n == 1:
+                    self._greet()
+                source.counters.add("received")
+                digest = _digest(shot)
+                if n <= _N_REMEMBERED and digest in known:
+                    source.counters.add("repeated")
+                    shot = None
+                else:
+                    self._sent.append(digest)
+            with self._changed:
+                if self._is_over:
+                    return
+                self._last_sign = time.monotonic()
+                if shot is not None:
+                    if self._newest is not None:
+                        source.counters.add("dropped")
+                    self._newest = _Taken(shot, time.time(), self._last_sign)
+                    self._changed.notify_all()
+
+    def _greet(self) -> None:
+        if self.source._has_given:
+            self.source.counters.add("reconnects")
+        self.source._has_given = True
+        self.source._tell("connected")
+
+
+def _digest(shot: Shot) -> bytes:
+    if shot.encoded is not None:
+        return hashlib.blake2b(shot.encoded, digest_size=16).digest()
+    assert shot.pixels is not None
+    return hashlib.blake2b(shot.pixels[::_ROW_STEP].tobytes(), digest_size=16).digest()
+
+
+def _line(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())

@@ -1,0 +1,324 @@
+"""What OpenCV reads: cameras (V4L2), RTSP streams (its FFmpeg), and video files.
+
+OpenCV and FFmpeg print addresses with their passwords when something fails, so both are silenced.
+A read that hangs cannot be broken off; it runs in a thread of its own, which is left to its
+time limit while the source goes on or ends.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult
+
+from edgecl.errors import MissingPackageError, SourceError
+from edgecl.types import Frame, Pixels, Skipped
+
+from ..redact import redacted
+from .address import Credentials, shut, split_url
+from .live import LiveSource, Lost, Shot
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".webm"})
+
+_OPEN_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 10.0
+_NO_PACKAGE = (
+    "cameras, RTSP and video files need OpenCV, which is not installed; "
+    "run `pip install 'edgecl[camera]'`"
+)
+# FFmpeg's: TCP, because lost packets of UDP are grey blocks that would be learned; no buffering.
+_RTSP_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+_MAX_ANSWER = 65_536
+
+
+def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
+    """Open `camera:N` or `camera:/dev/videoN`.
+
+    Args:
+        spec: The source as the user names it.
+        label: Class of all frames.
+        max_bytes: Not used; the camera sets the size of a picture.
+
+    Raises:
+        SourceError: No such device.
+        MissingPackageError: OpenCV is not installed.
+    """
+    device = spec.partition(":")[2]
+    if not re.fullmatch(r"\d{1,3}|/dev/[\w./-]+", device):
+        raise SourceError(f"source {spec} is no camera; expected camera:0 or camera:/dev/video0")
+    path = Path(f"/dev/video{device}") if device.isdigit() else Path(device)
+    _cv2()
+
+    def open_it(_: Callable[[], bool]) -> Any:
+        if not path.exists():
+            raise SourceError(f"{_no_camera(path)}")
+        cv2 = _cv2()
+        capture = open_capture(str(path), cv2.CAP_V4L2, {})
+        if not capture.isOpened():
+            raise Lost(f"{path} cannot be opened; another program may use it")
+        # Compressed by the camera: raw pictures of 1280 x 720 fill USB 2 at 10 a second.
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        return capture
+
+    if not path.exists():
+        raise SourceError(_no_camera(path))
+    return LiveSource(spec, lambda _: _Capture(open_it), label=label)
+
+
+def open_rtsp(url: str, *, label: str | None, max_bytes: int) -> LiveSource:
+    """Open an RTSP stream; nothing is sent before its first frame.
+
+    Args:
+        url: Address, with user and password if it needs them.
+        label: Class of all frames.
+        max_bytes: Not used; the stream sets the size of a picture.
+
+    Raises:
+        SourceError: No address that could be one.
+        MissingPackageError: OpenCV is not installed.
+    """
+    address = split_url(url)
+    _cv2()
+    return LiveSource(url, lambda _: _Rtsp(address), label=label)
+
+
+class VideoSource:
+    """The frames of a video file, every one once, in order.
+
+    Args:
+        path: The file.
+        label: Class of all frames.
+
+    Raises:
+        SourceError: It cannot be opened.
+        MissingPackageError: OpenCV is not installed.
+    """
+
+    is_live = False
+
+    def __init__(self, path: Path, *, label: str | None = None) -> None:
+        self.name = str(path)
+        self._path = path
+        self._label = label
+        capture = self._open()
+        # Some files do not say, and then OpenCV answers with a negative number.
+        self._n = max(0, int(capture.get(_cv2().CAP_PROP_FRAME_COUNT)))
+        capture.release()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def ids(self, stop: int) -> Iterator[str]:
+        """Yield the ids of the first `stop` frames, which are their numbers."""
+        return (_number(i) for i in range(stop))
+
+    def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
+        """Yield the frames from number `start` on.
+
+        The frames before it are decoded too: a jump in a compressed file is only nearly exact.
+        """
+        capture = self._open()
+        try:
+            for _ in range(start):
+                if not capture.grab():
+                    return
+            i = start
+            while True:
+                is_there, picture = capture.read()
+                if not is_there:
+                    return
+                yield Frame(
+                    id=_number(i), pixels=_rgb(picture), label=self._label, source=self.name
+                )
+                i += 1
+        finally:
+            capture.release()
+
+    def _open(self) -> Any:
+        capture = open_capture(str(self._path), _cv2().CAP_FFMPEG, {})
+        if not capture.isOpened():
+            raise SourceError(
+                f"video {self.name} cannot be opened; it is damaged, or of a kind that OpenCV's "
+                "FFmpeg does not know"
+            )
+        return capture
+
+
+def open_capture(target: str, backend: int, settings: dict[int, int]) -> Any:
+    """Return `cv2.VideoCapture`; the one place where a device, stream or file is opened.
+
+    Args:
+        target: Path or address.
+        backend: One of `cv2.CAP_*`.
+        settings: Values by `cv2.CAP_PROP_*`.
+    """
+    return _cv2().VideoCapture(target, backend, [n for pair in settings.items() for n in pair])
+
+
+class _Capture:
+    """A connection that reads a capture in a thread which may hang.
+
+    Args:
+        open_it: Makes the capture; gets a function that says whether it is still wanted.
+    """
+
+    def __init__(self, open_it: Callable[[Callable[[], bool]], Any]) -> None:
+        self._open_it = open_it
+        self._changed = threading.Condition()
+        self._shot: Shot | None = None
+        self._error: Exception | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[Shot]:
+        threading.Thread(target=self._read, name="capture", daemon=True).start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._shot or self._error or self._is_closed)
+                shot, self._shot = self._shot, None
+                self._changed.notify_all()
+            if shot is None:
+                raise self._error or Lost("closed")
+            yield shot
+
+    def _read(self) -> None:
+        capture = None
+        try:
+            capture = self._open_it(lambda: not self._is_closed)
+            while not self._is_closed:
+                is_there, picture = capture.read()
+                if not is_there:
+                    raise Lost("no more pictures came")
+                shot = Shot(pixels=_rgb(picture))
+                with self._changed:
+                    self._changed.wait_for(lambda: self._shot is None or self._is_closed)
+                    self._shot = shot
+                    self._changed.notify_all()
+        except Exception as error:  # raised where the connection is iterated
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+        finally:
+            if capture is not None:
+                capture.release()
+
+
+class _Rtsp(_Capture):
+    """A stream that is asked for by hand first, because OpenCV does not say why it cannot open."""
+
+    def __init__(self, url: SplitResult) -> None:
+        super().__init__(self._open)
+        self._url = url
+        self._socket: socket.socket | None = None
+
+    def close(self) -> None:
+        super().close()
+        if (sock := self._socket) is not None:
+            shut(sock)
+
+    def _open(self, is_wanted: Callable[[], bool]) -> Any:
+        self._describe()
+        if not is_wanted():
+            raise Lost("closed")
+        cv2 = _cv2()
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _RTSP_OPTIONS)
+        capture = open_capture(
+            self._url.geturl(),
+            cv2.CAP_FFMPEG,
+            {
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(_OPEN_TIMEOUT_S * 1000),
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(_READ_TIMEOUT_S * 1000),
+            },
+        )
+        if not capture.isOpened():
+            raise Lost("the stream cannot be opened")
+        return capture
+
+    def _describe(self) -> None:
+        """Ask what the stream is; raises unless the server describes it."""
+        name = redacted(self._url.geturl())
+        host = self._url.hostname or ""
+        credentials = Credentials(self._url)
+        # Without user and password, which FFmpeg does not send in it either.
+        target = self._url._replace(netloc=self._url.netloc.rpartition("@")[2]).geturl()
+        with socket.create_connection((host, self._url.port or 554), _OPEN_TIMEOUT_S) as sock:
+            self._socket = sock
+            with sock.makefile("rb") as answers:
+                for number in (1, 2):
+                    proof = credentials.answer("DESCRIBE", target)
+                    lines = [
+                        f"DESCRIBE {target} RTSP/1.0",
+                        f"CSeq: {number}",
+                        "Accept: application/sdp",
+                        "User-Agent: edgecl",
+                        *([f"Authorization: {proof}"] if proof else []),
+                    ]
+                    sock.sendall("\r\n".join([*lines, "", ""]).encode())
+                    status, asked = _answer(answers)
+                    if status != 401 or not credentials.challenge(asked):
+                        break
+        self._socket = None
+        if status == 401:
+            raise SourceError(
+                f"source {name} refuses this user or password (401)"
+                if credentials.are_given
+                else f"source {name} asks for a user and a password; write them as "
+                f"rtsp://USER:PASSWORD@HOST/PATH"
+            )
+        if 300 <= status < 500:
+            raise SourceError(f"source {name} answered {status}; check the address")
+        if status != 200:
+            raise Lost(f"the server answered {status}")
+
+
+def _answer(answers: Any) -> tuple[int, list[str]]:
+    """Read the head of an RTSP answer: status and challenges."""
+    head = answers.readline(_MAX_ANSWER)
+    found = re.match(rb"RTSP/1\.\d (\d{3})", head)
+    if found is None:
+        raise Lost("the server answered what is no RTSP" if head else "the server hung up")
+    asked, length, n_read = [], 0, len(head)
+    while (line := answers.readline(_MAX_ANSWER)).strip() and n_read < _MAX_ANSWER:
+        n_read += len(line)
+        key, _, value = line.decode("latin-1").partition(":")
+        if key.lower() == "www-authenticate":
+            asked.append(value)
+        if key.lower() == "content-length" and value.strip().isdigit():
+            length = min(int(value), _MAX_ANSWER)
+    answers.read(length)
+    return int(found[1]), asked
+
+
+def _cv2() -> Any:
+    """Return OpenCV, silent."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingPackageError(_NO_PACKAGE) from error
+    return cv2
+
+
+def _rgb(picture: Any) -> Pixels:
+    cv2 = _cv2()
+    pixels: Pixels = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return pixels
+
+
+def _no_camera(path: Path) -> str:
+    return f"there is no camera {path}; `ls /dev/video*` lists those that are there"
+
+
+def _number(i: int) -> str:
+    return f"{i:06}"

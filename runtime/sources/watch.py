@@ -1,0 +1,255 @@
+"""`watch:DIR`: the picture files that come into a folder, in the order in which they come.
+
+A queue, not a camera: no file is dropped, and nothing ends it but `close`. A file is read when its
+size and time have stood still between two looks, so one that is being written is waited for; tools
+that write to a hidden or `.part` name and rename it are passed over until they do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgecl.errors import SourceError, UsageError
+from edgecl.types import Frame, Skipped
+
+from .base import PICTURE_SUFFIXES, read_frame
+from .live import Counters, Counts
+
+PREFIX = "watch:"
+_LOOK_S = 0.2
+# A look at very many files takes long; no more than this share of the time goes into looking.
+_LOOK_SHARE = 0.2
+_HALF_WRITTEN = (".part", ".tmp")
+
+_Sign = tuple[int, int, int, int]
+"""Device, inode, time of change in nanoseconds and size: what differs when a file is another."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """A file that lies in the folder; `digest` is b"" as long as nobody read it."""
+
+    sign: _Sign
+    is_due: bool
+    version: int = 1
+    digest: bytes = b""
+
+
+class WatchSource:
+    """New pictures of a folder; a sub-folder is a class, as in a folder source.
+
+    Pictures that were there when it was opened are not yielded. One that is replaced or changed
+    later is a new one, under the name `NAME#2`, unless its bytes are the same. A file that is gone
+    before its turn is skipped and named. What is remembered is bounded by what lies in the folder.
+
+    Args:
+        folder: Where to look, with all folders in it.
+        label: Class of all frames, instead of the sub-folder.
+        max_bytes: Larger files are skipped unread.
+        look_s: Seconds between two looks.
+
+    Raises:
+        SourceError: Not a folder, or it cannot be read.
+    """
+
+    is_live = True
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        label: str | None = None,
+        max_bytes: int = 64_000_000,
+        look_s: float = _LOOK_S,
+    ) -> None:
+        self.name = f"{PREFIX}{folder}"
+        self.on_news: Callable[[str], None] | None = None
+        """Told one line when the folder cannot be looked at, and when it can again."""
+        self.counters = Counters()
+        self._folder = folder
+        self._label = label
+        self._max_bytes = max_bytes
+        self._look_s = look_s
+        self._closed = threading.Event()
+        self._is_lost = False
+        try:
+            found = _look(folder)
+        except OSError as error:
+            raise SourceError(
+                f"{PREFIX}{folder} cannot be watched ({error.strerror}); name a folder"
+            ) from error
+        self._known = {name: _Known(sign, is_due=False) for name, sign in found.items()}
+
+    def __len__(self) -> int:
+        return 0
+
+    def ids(self, stop: int) -> Iterator[str]:
+        """Yield nothing: it has no positions."""
+        return iter(())
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the files so far; none is ever dropped."""
+        return self.counters.read()
+
+    def frames(self, start: int = 0) -> WatchFrames:
+        """Return the pictures that came since it was opened and those still to come.
+
+        Args:
+            start: Not used, it has no positions.
+        """
+        self._closed = threading.Event()
+        return WatchFrames(self._frames(self._closed), self._closed)
+
+    def close(self) -> None:
+        """End `frames`, from any thread; what it has not yielded is left to its next call."""
+        self._closed.set()
+
+    def _frames(self, closed: threading.Event) -> Iterator[Frame | Skipped]:
+        while not closed.is_set():
+            begin = time.monotonic()
+            for name in self._ready():
+                if closed.is_set():
+                    return
+                item = self._read(name)
+                if item is not None:
+                    yield item
+            took = time.monotonic() - begin
+            closed.wait(max(self._look_s, took / _LOOK_SHARE))
+
+    def _ready(self) -> list[str]:
+        """Look once; return the files that are due and stood still, oldest first."""
+        try:
+            found = _look(self._folder)
+        except OSError as error:
+            if not self._is_lost:
+                self._is_lost = True
+                self._tell(f"it cannot be looked at ({error.strerror}); waiting for it")
+            return []
+        if self._is_lost:
+            self._is_lost = False
+            self._tell("it is there again")
+        ready = []
+        for name, sign in found.items():
+            known = self._known.get(name)
+            if known is None:
+                self._known[name] = _Known(sign, is_due=True)
+            elif known.sign != sign:
+                known.sign, known.is_due = sign, True
+            elif known.is_due and sign[3] > 0:
+                ready.append(name)
+        for name in self._known.keys() - found.keys():
+            # One that was about to come is named; the rest need not be remembered any more.
+            if self._known[name].is_due:
+                ready.append(name)
+            else:
+                del self._known[name]
+        return sorted(ready, key=lambda name: (self._known[name].sign[2], name))
+
+    def _read(self, name: str) -> Frame | Skipped | None:
+        """Read a file; None if it is the one that was read before."""
+        known = self._known[name]
+        parts = name.split("/")
+        own = parts[0] if len(parts) > 1 else None
+        known.is_due = False
+        try:
+            item = read_frame(
+                self._folder / name,
+                id=name,
+                label=own if self._label is None else self._label,
+                source=self.name,
+                max_bytes=self._max_bytes,
+            )
+        except UsageError as error:  # a folder whose name can be no class
+            return Skipped(name, str(error))
+        if isinstance(item, Skipped):
+            return item
+        self.counters.add("received")
+        digest = hashlib.blake2b(item.encoded or b"", digest_size=16).digest()
+        if digest == known.digest:
+            self.counters.add("repeated")
+            return None
+        if known.digest:
+            known.version += 1
+            item = replace(item, id=f"{name}#{known.version}")
+        known.digest = digest
+        return item
+
+    def _tell(self, text: str) -> None:
+        if self.on_news is not None:
+            self.on_news(f"{self.name}: {text}")
+
+
+class WatchFrames(Iterator[Frame | Skipped]):
+    """The pictures of one call of `WatchSource.frames`; may be closed from another thread."""
+
+    def __init__(self, items: Iterator[Frame | Skipped], closed: threading.Event) -> None:
+        self._items = items
+        self._closed = closed
+
+    def __next__(self) -> Frame | Skipped:
+        return next(self._items)
+
+    def close(self) -> None:
+        """End the iteration, also a `next` that waits."""
+        self._closed.set()
+
+
+def open_watch(
+    spec: str, /, *, label: str | None = None, max_bytes: int = 64_000_000
+) -> WatchSource:
+    """Open `watch:DIR`.
+
+    Raises:
+        UsageError: No folder is named.
+        SourceError: Not a folder, or it cannot be read.
+    """
+    folder = spec[len(PREFIX) :]
+    if not folder:
+        raise UsageError(f"{PREFIX} names no folder; write {PREFIX}DIR")
+    return WatchSource(Path(folder), label=label, max_bytes=max_bytes)
+
+
+def _look(folder: Path) -> dict[str, _Sign]:
+    """Return the pictures in a folder by their names in it."""
+    found: dict[str, _Sign] = {}
+    # Folders on the way to each, so that a link back is not followed for ever.
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
+    while waiting:
+        base, way = waiting.pop()
+        try:
+            with os.scandir(folder / base) as entries:
+                for entry in entries:
+                    _note(entry, base, way, found, waiting)
+        except OSError:
+            if not base:
+                raise
+            # A folder that went meanwhile, or may not be read: the others still count.
+    return found
+
+
+def _note(
+    entry: os.DirEntry[str],
+    base: str,
+    way: tuple[str, ...],
+    found: dict[str, _Sign],
+    waiting: list[tuple[str, tuple[str, ...]]],
+) -> None:
+    if entry.name.startswith(".") or entry.name.lower().endswith(_HALF_WRITTEN):
+        return
+    try:
+        if entry.is_dir():
+            real = os.path.realpath(entry.path)
+            if real not in way:
+                waiting.append((f"{base}{entry.name}/", (*way, real)))
+        elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES and entry.is_file():
+            stat = entry.stat()
+            found[base + entry.name] = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    except OSError:
+        return  # it went between being listed and being looked at
