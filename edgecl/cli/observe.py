@@ -8,11 +8,8 @@ say its class (docs/operations.md).
 from __future__ import annotations
 
 import json
-import logging
-import logging.handlers
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -213,6 +210,9 @@ def observing(log_json: str | None, metrics: str | None, *, command: str) -> Ite
 
 @contextmanager
 def _json_log(place: str) -> Iterator[Callable[..., None]]:
+    import logging
+    import logging.handlers
+
     from edgecl.errors import RequestError
     from edgecl.runtime.redact import redacted
 
@@ -235,16 +235,10 @@ def _json_log(place: str) -> Iterator[Callable[..., None]]:
         text = output.printable(json.dumps(values, ensure_ascii=False))
         handler.handle(logging.makeLogRecord({"msg": text}))
 
-    handler.setFormatter(_Line())
     try:
         yield write
     finally:
         handler.close()
-
-
-class _Line(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return str(record.msg)
 
 
 def _event(text: str) -> tuple[str, str, dict[str, Any]]:
@@ -419,6 +413,8 @@ def _notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
+    import socket
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as client:
         try:
             client.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)

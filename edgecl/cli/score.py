@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def predict(
+    context: typer.Context,
     paths: Annotated[list[str], typer.Argument(help="Pictures, or sources as train-stream takes.")],
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
@@ -35,6 +38,8 @@ def predict(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
     ] = False,
+    log_json: LogOption = None,
+    metrics: MetricsOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
@@ -44,6 +49,7 @@ def predict(
     import numpy as np
 
     from edgecl.errors import DecodeError, RequestError
+    from edgecl.evaluation.progress import Progress
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.types import Skipped
@@ -53,6 +59,8 @@ def predict(
             "a bundle holds no kept samples to compare with, so it cannot say what is unknown; "
             "predict with --home instead"
         )
+    observer = context.with_resource(observing(log_json, metrics, command="predict"))
+    begin = time.monotonic()
     device, config = _device(home, bundle)
     sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
     novelty = None
@@ -81,12 +89,24 @@ def predict(
     # A live source ends when somebody stops it, and that is no error.
     with suppress(KeyboardInterrupt), closing(groups):
         for group in groups:
-            for item in group:
-                if isinstance(item, Skipped):
-                    n_skipped += 1
-                    first = first or item
-                    say(f"skipped {item.id}: {item.reason}")
+            skipped = [item for item in group if isinstance(item, Skipped)]
             usable = [item for item in group if isinstance(item, Embedded)]
+            first = first or next(iter(skipped), None)
+            n_skipped += len(skipped)
+            news = tuple(f"skipped {item.id}: {item.reason}" for item in skipped)
+            if observer.is_for_people:
+                for text in news:
+                    say(text)
+            observer.update(
+                Progress(
+                    seen=n_done + len(usable) + n_skipped,
+                    skipped=n_skipped,
+                    unlabelled=n_done + len(usable),
+                    n_classes=len(predictor.scorer.labels),
+                    seconds=time.monotonic() - begin,
+                    news=news,
+                )
+            )
             if not usable:
                 continue
             x = np.array([item.feature for item in usable])

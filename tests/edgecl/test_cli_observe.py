@@ -354,3 +354,17 @@ def test_a_stream_is_observed(home: Home, tmp_path: Path) -> None:
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
     assert events(log) == ["start", "end", "error"]
+
+
+def test_predictions_are_observed_too(taught_home: Path, tmp_path: Path) -> None:
+    parts = build.part_folder(tmp_path / "parts", 2)
+    (parts / "washer" / "bad.jpg").write_bytes(b"x")
+    prom, log = tmp_path / "a.prom", tmp_path / "log"
+    done = build.run_edgecl(
+        "predict", parts, "--home", taught_home, "--json", "--log-json", log, "--metrics", prom
+    )
+    assert len(lines(done.stdout)) == 8
+    page = values(prom.read_text())
+    assert (page["edgecl_frames_seen_total"], page["edgecl_frames_skipped_total"]) == (9, 1)
+    (skipped,) = [line for line in lines(log.read_text()) if line["event"] == "skipped"]
+    assert skipped["frame"] == "washer/bad.jpg"
