@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
 def train_stream(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Folder, .csv, .jsonl, IDX pair, picture or -.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder, .csv, .jsonl, IDX pair, picture or -.", envvar="EDGECL_SOURCE"
+        ),
+    ],
     home: HomeOption = DEFAULT,
     label: Annotated[
         str | None, typer.Option(help="Class of all frames, instead of what the source says.")
@@ -55,11 +60,17 @@ def train_stream(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Labels and commands while it runs: -, mqtt://host/topic or a file."),
+        typer.Option(
+            help="Labels and commands while it runs: -, mqtt://host/topic or a file.",
+            envvar="EDGECL_LABELS",
+        ),
     ] = None,
     events: Annotated[
         str | None,
-        typer.Option(help="Tell what is seen when it changes: -, mqtt://host/topic or a webhook."),
+        typer.Option(
+            help="Tell what is seen when it changes: -, mqtt://host/topic or a webhook.",
+            envvar="EDGECL_EVENTS",
+        ),
     ] = None,
     vote: Annotated[
         int | None, typer.Option(min=1, help="Frames that vote on what is seen.")
