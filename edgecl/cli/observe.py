@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,8 +105,8 @@ class Observer:
         self._measure()
         try:
             yield
-        finally:
             self._measure()
+        finally:
             self._store = None
 
     def update(self, progress: Progress) -> None:
@@ -188,6 +188,7 @@ def observing(log_json: str | None, metrics: str | None, *, command: str) -> Ite
         MissingPackageError: prometheus-client is not installed.
     """
     import edgecl
+    from edgecl.errors import RequestError
 
     with ExitStack() as stack:
         log = None if log_json is None else stack.enter_context(_json_log(log_json))
@@ -204,41 +205,74 @@ def observing(log_json: str | None, metrics: str | None, *, command: str) -> Ite
         finally:
             # What typer closes is not told of the error, so it is asked for.
             error = sys.exception()
-            observer.end(error if isinstance(error, Exception) else None)
+            # Metrics that cannot be written must not hide why the run ended.
+            with suppress(RequestError) if error is not None else nullcontext():
+                observer.end(error if isinstance(error, Exception) else None)
             _notify("STOPPING=1")
 
 
 @contextmanager
 def _json_log(place: str) -> Iterator[Callable[..., None]]:
-    import logging
-    import logging.handlers
-
     from edgecl.errors import RequestError
     from edgecl.runtime.redact import redacted
 
-    handler: logging.Handler
-    if place == _STDERR:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        try:
-            # It opens the file anew when it was moved away, so logrotate needs no signal.
-            handler = logging.handlers.WatchedFileHandler(place, encoding="utf-8")
-        except OSError as error:
-            raise RequestError(
-                f"the log {place} cannot be written ({error.strerror}); name another file"
-            ) from error
+    try:
+        log = None if place == _STDERR else _LogFile(Path(place))
+    except OSError as error:
+        raise RequestError(
+            f"the log {place} cannot be written ({error.strerror}); name another file"
+        ) from error
 
     def write(level: str, event: str, **fields: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         values = {"time": now, "level": level, "event": event}
         values |= {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
         text = output.printable(json.dumps(values, ensure_ascii=False))
-        handler.handle(logging.makeLogRecord({"msg": text}))
+        if log is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            log.write(text)
 
     try:
         yield write
     finally:
-        handler.close()
+        if log is not None:
+            log.close()
+
+
+class _LogFile:
+    """A file that lines are added to; one that was moved away is begun anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_full = False
+        self._file = self._opened()
+
+    def write(self, text: str) -> None:
+        """Add a line; a disk that is full does not end the run, and is told once."""
+        try:
+            if not self._is_in_place():
+                os.close(self._file)
+                self._file = self._opened()
+            # In one call: a signal may come in between, and its handler writes too.
+            os.write(self._file, text.encode() + b"\n")
+        except OSError as error:
+            if not self._is_full:
+                self._is_full = True
+                reason = f"{self._path} cannot be written ({error.strerror})"
+                print(f"the log {reason}; going on without", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
 
 
 def _event(text: str) -> tuple[str, str, dict[str, Any]]:

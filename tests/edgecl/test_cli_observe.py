@@ -183,6 +183,16 @@ def test_a_log_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
         pass
 
 
+def test_a_log_on_a_full_disk_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with observing("/dev/full", None, command="x") as observer:
+        observer.say("more")
+        observer.update(STATE)
+    err = capsys.readouterr().err
+    assert err == (
+        "the log /dev/full cannot be written (No space left on device); going on without\n"
+    )
+
+
 # Metrics
 
 
@@ -354,6 +364,17 @@ def test_a_stream_is_observed(home: Home, tmp_path: Path) -> None:
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
     assert events(log) == ["start", "end", "error"]
+
+
+def test_the_source_may_stand_in_the_environment(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    done = build.run_edgecl(
+        "train-stream", "--home", tmp_path / "home", "--log-json", log,
+        env={"EDGECL_SOURCE": "nope://me:hunter2@camera/missing"},
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "nope://***@camera/missing" in done.stderr
+    assert "hunter2" not in done.stderr + log.read_text()
 
 
 def test_predictions_are_observed_too(taught_home: Path, tmp_path: Path) -> None:
