@@ -230,7 +230,7 @@ def _rebuild_stale(home: Path, json: bool) -> None:
     device = Home(home)
     with writing(device) as store:
         finish_exports(store)
-        # Of a dataset what was unlearned is gone, and the rest is as good as it was.
+        # A dataset is stale only while it is out of reach.
         stale = [e for e in exports_of(store) if e.status == STALE and e.kind != DATASET]
         if stale:
             with store.snapshot():

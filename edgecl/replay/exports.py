@@ -6,7 +6,7 @@ time (older is not stale). `stale` ones hold something that was unlearned since,
 they are `replaced` by a new bundle in the same folder.
 
 A dataset (exporters/dataset.py) holds pictures, each of one class: revoking takes out those that
-were unlearned and leaves the rest, so a stale one is asked again by every later request.
+were unlearned and leaves the rest, which is fresh again. One out of reach stays stale.
 
 What was copied elsewhere, or moved, cannot be reached from here: revoking says so.
 """
@@ -125,18 +125,34 @@ def mark_stale(store: Store, uids: Collection[int], receipt_id: str) -> None:
     """Mark exports as stale because of a receipt; inside the caller's transaction."""
     for export in exports_of(store):
         if export.uid in uids:
-            receipts = [*export.body.get("receipts", ()), receipt_id]
-            body = export.body | {"receipt": receipt_id, "receipts": receipts}
-            store.connection.execute(
-                "UPDATE exports SET status = ?, body = ? WHERE uid = ?",
-                (STALE, json.dumps(body), export.uid),
-            )
+            why: dict[str, Any] = {"receipt": receipt_id}
+            if export.kind == DATASET:
+                why = {"receipts": [*export.body.get("receipts", ()), receipt_id]}
+            _set_status(store, export, STALE, export.body | why)
 
 
 def is_stale_by(export: Export, receipt_id: str) -> bool:
-    """Whether a receipt made an export stale, alone or after others."""
+    """Whether an export is stale because of a receipt, alone or with others."""
     body = export.body
     return export.status == STALE and receipt_id in (body.get("receipt"), *body.get("receipts", ()))
+
+
+def note_erased(store: Store, export: Export, receipt_id: str) -> None:
+    """Note that what a receipt names is gone from a dataset: with nothing else open it is fresh.
+
+    Inside the caller's transaction; a bundle stays stale.
+    """
+    if export.kind == DATASET:
+        left = [other for other in export.body["receipts"] if other != receipt_id]
+        body = export.body | {"receipts": left}
+        _set_status(store, export, STALE if left else FRESH, body)
+
+
+def _set_status(store: Store, export: Export, status: str, body: dict[str, Any]) -> None:
+    store.connection.execute(
+        "UPDATE exports SET status = ?, body = ? WHERE uid = ?",
+        (status, json.dumps(body), export.uid),
+    )
 
 
 def part_of(export: Export) -> Path:

@@ -37,7 +37,14 @@ from edgecl.learner import (
     save_scorer,
 )
 from edgecl.replay.adapters import drop_adapters, replace_adapter
-from edgecl.replay.exports import exports_of, finish_exports, is_stale_by, mark_stale, revoke
+from edgecl.replay.exports import (
+    exports_of,
+    finish_exports,
+    is_stale_by,
+    mark_stale,
+    note_erased,
+    revoke,
+)
 from edgecl.replay.probes import probe_rows
 from edgecl.replay.store import Store
 from edgecl.runtime.scoring import Scorer
@@ -475,11 +482,8 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
         store.destroy_key(uid)
     removed = remove_unlisted_snapshots(home, store)
     copies = remove_left_copies(home)
-    exports = {
-        str(export.uid): revoke(export, receipt_id, receipt)
-        for export in exports_of(store)
-        if is_stale_by(export, receipt_id)
-    }
+    stale = [export for export in exports_of(store) if is_stale_by(export, receipt_id)]
+    exports = {str(export.uid): revoke(export, receipt_id, receipt) for export in stale}
     report = scrub(store) | {
         "snapshot_files": removed,
         "copies": copies,
@@ -489,6 +493,9 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     with store.transaction(changes_head=False):
         entry = {"kind": "erasure", "of": receipt_id, "time": time.time(), **report}
         append_receipt(home, store, entry)
+        for export in stale:
+            if exports[str(export.uid)] == "erased":
+                note_erased(store, export, receipt_id)
     return report
 
 

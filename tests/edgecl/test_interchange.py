@@ -68,6 +68,13 @@ def forgotten(home: Home, request: ForgetRequest) -> dict[str, Any]:
     return dict(done.erasure["exports"])
 
 
+def status(home: Home) -> str:
+    """Return the status of the only export."""
+    with open_store(home, read_only=True) as store:
+        (export,) = exports_of(store)
+    return export.status
+
+
 # Import
 
 
@@ -219,9 +226,7 @@ def test_a_forgotten_class_leaves_the_dataset_and_the_others_stay(tmp_path: Path
     assert b"tea/pot" not in left
     assert b"tea%2Fpot" not in left
     assert [picture in left for picture in pictures] == [True] * 3 + [False] * 3 + [True] * 3
-    with open_store(home, read_only=True) as store:
-        (export,) = exports_of(store)
-    assert export.status == STALE
+    assert status(home) == FRESH  # what is left is as good as it was
     # A later request finds it again.
     assert forgotten(home, ForgetRequest("cup")) == {"1": "erased"}
     assert {row["label"] for row in index(place)} == {"plate"}
@@ -264,6 +269,12 @@ def test_a_dataset_out_of_reach_is_named(what: str, tmp_path: Path) -> None:
         name = {"index": "edgecl.jsonl", "manifest": "manifest.json"}[what]
         (place / name).write_text("changed")
     assert forgotten(home, ForgetRequest("cup")) == {"1": "unreachable"}
+    assert status(home) == STALE
+    if what == "moved":
+        (tmp_path / "elsewhere").rename(place)
+        assert forgotten(home, ForgetRequest("plate")) == {"1": "erased"}
+        assert {row["label"] for row in index(place)} == {"cup", "tea/pot"}
+        assert status(home) == STALE  # it still holds the first
 
 
 def test_an_index_that_names_files_elsewhere_erases_none_of_them(tmp_path: Path) -> None:
