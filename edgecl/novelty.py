@@ -1,16 +1,18 @@
-"""Whether a feature looks like anything that was learned: distances to the kept rows.
+"""Whether a feature looks like anything that was learned: its distance to the kept rows.
 
-A softmax cannot answer "none of these": its shares sum to one over the classes that are there. The
-distance to the nearest kept samples can (Y. Sun et al., Out-of-distribution detection with deep
-nearest neighbors, 2022, arXiv:2204.06507). Here the rows are the store's own, so that nothing but
-the store has to be unlearned, and the threshold comes from the store as well: each kept row is
-scored against the others, and the threshold is a quantile of these scores
-(docs/decisions/0013-unknown.md).
+Shares of classes cannot answer "none of these": they sum to one over the classes that are there.
+The distance to the nearest learned row can, whatever the head (Y. Sun et al., Out-of-distribution
+detection with deep nearest neighbors, 2022, arXiv:2204.06507). The rows are the store's own, so
+that nothing but the store must be unlearned, and the threshold comes from them as well: each row is
+scored against the others. Three things differ from the paper: features are compared by the square
+roots of their values, a distance counts in units of its class's own spread, and a row is not
+scored against those of its class that were learned about the same time, since frames of one thing
+are no evidence of how far apart things are (docs/decisions/0013-unknown.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +20,7 @@ import numpy as np
 from edgecl.errors import RequestError, ShapeError
 from edgecl.home import Home
 from edgecl.learner import open_store, predictor_of, served
-from edgecl.replay.store import Store
+from edgecl.replay.store import Labels, Store
 from edgecl.runtime.predictor import Predictor
 from edgecl.types import Float16, Float32, Float64, Prediction
 
@@ -26,21 +28,23 @@ MIN_ROWS = 10
 SHARE = 0.95
 UNKNOWN = "unknown"
 _CHUNK = 256
+_TINY = 1e-6
 
 
 class Novelty:
     """Scores features by how far they are from the kept rows; float32, no torch.
 
     Args:
-        x: Kept rows (N, D) of the home's feature map, N at least 2.
-        classes: Their class uids, N of them.
+        x: Rows (N, D) of the home's feature map, oldest first, N at least 2.
+        classes: Their class uids (N,).
         names: Names of the classes by uid.
-        share: Share of the kept rows that the threshold takes for known, above 0 and below 1.
+        share: Share of the rows that the threshold takes for known, above 0 and below 1.
 
     Attributes:
         threshold: A score above it is unknown.
 
-    Memory: N * D * 4 bytes for as long as it lives (14 MB for 2,000 rows of 1,752 features).
+    Memory: N * D * 4 bytes for as long as it lives (14 MB for 2,000 rows of 1,752 features), and
+    about the same again while it is made.
     """
 
     threshold: float
@@ -48,14 +52,16 @@ class Novelty:
     def __init__(
         self,
         x: Float16 | Float32,
-        classes: Sequence[int],
+        classes: Labels,
         names: Mapping[int, str],
         *,
         share: float = SHARE,
     ) -> None:
-        self._rows = _unit(x.astype(np.float32))
-        self._classes = np.asarray(classes, dtype=np.int64)
+        self._rows = _directions(x)
+        self._classes = classes
         self._names = dict(names)
+        self._spread = np.ones(len(x), np.float32)
+        self._spread = _spreads(self._left_out(), classes)
         self.threshold = float(np.quantile(self._left_out(), share))
 
     def scores(self, x: Float32) -> Float64:
@@ -64,29 +70,37 @@ class Novelty:
         Raises:
             ShapeError: x is not (N, D).
         """
-        return cast(Float64, 1.0 - self._similar(x).max(axis=1).astype(np.float64))
+        return cast(Float64, self._distances(x).min(axis=1).astype(np.float64))
 
     def nearest(self, x: Float32) -> list[tuple[int, str]]:
-        """Return uid and name of the class of the kept row nearest to each feature (N, D).
+        """Return uid and name of the class of the row nearest to each feature (N, D).
 
         Raises:
             ShapeError: x is not (N, D).
         """
-        uids = self._classes[self._similar(x).argmax(axis=1)]
+        uids = self._classes[self._distances(x).argmin(axis=1)]
         return [(int(uid), self._names[int(uid)]) for uid in uids]
 
-    def _similar(self, x: Float32) -> Float32:
+    def _distances(self, x: Float32) -> Float32:
         if x.ndim != 2 or x.shape[1] != self._rows.shape[1]:
             raise ShapeError(f"features are {x.shape}; expected (N, {self._rows.shape[1]})")
-        return cast(Float32, _unit(x.astype(np.float32)) @ self._rows.T)  # (N, R)
+        return self._apart(_directions(x))
 
-    def _left_out(self) -> Float64:
-        """Return the score (N,) of each kept row against all others."""
-        found = np.empty(len(self._rows))
+    def _apart(self, directions: Float32) -> Float32:
+        """Return distances (N, R) of directions (N, D) to the rows, in units of their spread."""
+        squares = 2 - 2 * (directions @ self._rows.T)
+        return cast(Float32, np.sqrt(np.maximum(squares, 0)) / self._spread)
+
+    def _left_out(self) -> Float32:
+        """Return the score (N,) of each row against those that were not learned with it."""
+        rank, first, last = _neighbours(self._classes)
+        found = np.empty(len(self._rows), np.float32)
         for start in range(0, len(self._rows), _CHUNK):
-            part = self._rows[start : start + _CHUNK] @ self._rows.T
-            part[np.arange(len(part)), np.arange(start, start + len(part))] = -np.inf
-            found[start : start + _CHUNK] = 1.0 - part.max(axis=1)
+            part = slice(start, start + _CHUNK)
+            apart = self._apart(self._rows[part])
+            is_near = (rank >= first[part, None]) & (rank < last[part, None])
+            apart[is_near & (self._classes == self._classes[part, None])] = np.inf
+            found[part] = apart.min(axis=1)
         return found
 
 
@@ -100,13 +114,15 @@ def open_novelty(store: Store, *, share: float = SHARE) -> Novelty:
             from which a threshold could be taken.
     """
     x, classes = store.stored_rows()
+    is_open = ~np.isin(classes, list(store.blocked_classes()))
+    x, classes = x[is_open], classes[is_open]
     n_classes = len(np.unique(classes))
     if len(x) < MIN_ROWS or n_classes < 2:
         raise RequestError(
             f"to tell what is unknown, edgecl compares with kept samples; {len(x)} of {n_classes} "
             f"classes are kept, at least {MIN_ROWS} of 2 classes are needed: learn more first"
         )
-    return Novelty(x, classes.tolist(), store.names, share=share)
+    return Novelty(x, classes, store.names, share=share)
 
 
 def open_predictor_and_novelty(
@@ -146,6 +162,35 @@ def as_json(prediction: Prediction, score: float, threshold: float) -> dict[str,
     return found | {"label": UNKNOWN} if is_unknown else found
 
 
-def _unit(x: Float32) -> Float32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return cast(Float32, x / np.maximum(norms, np.float32(1e-12)))
+def _directions(x: Float16 | Float32) -> Float32:
+    """Return rows (N, D) as unit vectors of the signed roots of their values."""
+    roots = x.astype(np.float32)
+    roots = np.copysign(np.sqrt(np.abs(roots)), roots)
+    norms = np.linalg.norm(roots, axis=1, keepdims=True)
+    return cast(Float32, roots / np.maximum(norms, np.float32(_TINY)))
+
+
+def _spreads(distances: Float32, classes: Labels) -> Float32:
+    """Return each row's unit (N,): between its class's median distance and that of all classes.
+
+    The geometric mean of the two, so that a class of a few rows is not taken at its word.
+    """
+    uids, which = np.unique(classes, return_inverse=True)
+    medians = np.array([np.median(distances[classes == uid]) for uid in uids])
+    medians = np.maximum(medians, _TINY)
+    return cast(Float32, np.sqrt(medians * medians.mean())[which].astype(np.float32))
+
+
+def _neighbours(classes: Labels) -> tuple[Labels, Labels, Labels]:
+    """Return each row's number in its class, and the first and last + 1 that are learned with it.
+
+    They are half of its class: the rows that came just before it and just after it, and itself.
+    """
+    rank, first, last = np.empty_like(classes), np.empty_like(classes), np.empty_like(classes)
+    for uid in np.unique(classes):
+        own = np.flatnonzero(classes == uid)
+        n_near = max(1, len(own) // 2)
+        rank[own] = np.arange(len(own))
+        first[own] = np.clip(rank[own] - n_near // 2, 0, len(own) - n_near)
+        last[own] = first[own] + n_near
+    return rank, first, last

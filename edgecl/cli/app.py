@@ -13,6 +13,7 @@ from edgecl.cli.export import export_app
 from edgecl.cli.inspect import doctor, status, verify
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
+from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
 from edgecl.cli.unlearn import forget_app, receipt, rename, rollback, snapshot
 
@@ -33,6 +34,7 @@ app.command("consolidate")(consolidate)
 app.command("bench")(bench)
 app.add_typer(export_app, name="export")
 app.add_typer(forget_app, name="forget")
+app.add_typer(review_app, name="review")
 app.command("receipt")(receipt)
 app.command("rename")(rename)
 app.command("snapshot")(snapshot)

@@ -4,8 +4,7 @@ It keeps the most novel ones, each once: of frames that are nearly equal only th
 A frame belongs to the class that it looks most like, with whose key it is sealed and with which it
 goes when that class is unlearned: it may well show it.
 
-A feature is kept with a mark of the feature map that made it; once the home has another map, only
-the picture counts.
+When the home gets another feature map the store empties the features, and only pictures count.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ CAPACITY = 200
 CAPACITY_BYTES = 50_000_000
 # Frames of one thing that is held still are this alike (cosine of their features).
 SAME = 0.98
-_MARK_BYTES = 8
 _FEATURE, _PICTURE = "novel feature", "novel picture"
 
 
@@ -105,7 +103,7 @@ def offer(
     execute(
         "UPDATE novel SET x = ?, picture = ? WHERE uid = ?",
         (
-            store.seal(guess, _FEATURE, uid, _map_mark(store) + x.tobytes()),
+            store.seal(guess, _FEATURE, uid, x.tobytes()),
             store.seal(guess, _PICTURE, uid, picture),
             uid,
         ),
@@ -156,14 +154,13 @@ def picture(store: Store, uid: int) -> bytes:
 
 
 def feature(store: Store, uid: int) -> Float16 | None:
-    """Return the quantised feature (D,) of an entry, or None if the home's map is another now.
+    """Return the quantised feature (D,) of an entry, or None if the home's map is another by now.
 
     Raises:
         RequestError: No entry has this uid.
     """
     data = _blob(store, uid, "x", _FEATURE)
-    mark = _map_mark(store)
-    return np.frombuffer(data[len(mark) :], np.float16) if data.startswith(mark) else None
+    return np.frombuffer(data, np.float16) if data else None
 
 
 def drop(store: Store, uids: Sequence[int]) -> None:
@@ -190,10 +187,6 @@ def _blob(store: Store, uid: int, column: str, what: str) -> bytes:
     if row is None:
         raise _no_entry(uid)
     return store.unseal(row[0], what, uid, row[1])
-
-
-def _map_mark(store: Store) -> bytes:
-    return bytes.fromhex(store.feature_map)[:_MARK_BYTES]
 
 
 def _is_same(a: Float16 | None, b: Float16) -> bool:
