@@ -323,7 +323,8 @@ class _Link:
             error = caught
         finally:
             with self._changed:
-                self._error = error
+                if not self._is_over:  # what comes of closing is no error
+                    self._error = error
                 self._is_over = True
                 self._connection = None
                 self._changed.notify_all()
@@ -344,7 +345,8 @@ class _Link:
             try:
                 self._read_one(connection)
             except (Lost, OSError, SourceError) as caught:
-                if isinstance(caught, SourceError) and not self.source._has_given:
+                is_ours = self._connection is not connection or self._is_over
+                if isinstance(caught, SourceError) and not self.source._has_given and not is_ours:
                     raise
                 reason = _line(caught)
             finally:

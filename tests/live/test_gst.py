@@ -37,7 +37,7 @@ def has_gstreamer() -> bool:
 def _needs() -> None:
     require(
         has_gstreamer(),
-        "gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good",
+        "apt install gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good",
     )
 
 

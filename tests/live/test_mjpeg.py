@@ -16,7 +16,7 @@ from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame
-from peers import free_port, process
+from peers import free_port, process, require_opencv
 
 pytestmark = pytest.mark.live
 SERVER = Path(__file__).with_name("mjpeg_server.py")
@@ -25,7 +25,9 @@ SERVER = Path(__file__).with_name("mjpeg_server.py")
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A film of 100 frames of 96 x 64, written by OpenCV as JPEGs in an AVI file."""
-    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+    require_opencv()
+    import cv2
+
     path = tmp_path_factory.mktemp("video") / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (96, 64))
     rng = np.random.default_rng(0)

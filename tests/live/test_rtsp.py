@@ -18,7 +18,7 @@ from edgecl.errors import SourceError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame
-from peers import free_port, process, require
+from peers import free_port, process, require, require_opencv
 
 pytestmark = pytest.mark.live
 SERVER = Path(__file__).with_name("rtsp_server.py")
@@ -39,8 +39,8 @@ def has_server() -> bool:
 
 @pytest.fixture(autouse=True)
 def _needs() -> None:
-    pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
-    require(has_server(), "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good")
+    require_opencv()
+    require(has_server(), "apt install gir1.2-gst-rtsp-server-1.0 python3-gi")
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from edgecl.errors import MissingPackageError, SourceError, UsageError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import Connection, Counters, LiveSource, Lost, Shot
 from edgecl.types import Frame, Skipped
-from peers import HEAD, Call, part, peer
+from peers import HEAD, Call, part, peer, require_opencv
 
 PICTURES = [build.encode(build.part_picture("bolt-m4", i, 16)) for i in range(40)]
 MJPEG = HEAD.format("frame")
@@ -567,7 +567,7 @@ def cameras(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> Iterator[tuple[list[FakeCapture], list[tuple[object, ...]], threading.Event]]:
     """Captures that are opened one after the other, and what they were opened with."""
-    pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+    require_opencv()
     waiting: list[FakeCapture] = []
     opened: list[tuple[object, ...]] = []
     hang = threading.Event()
@@ -628,7 +628,7 @@ def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
     ],
 )
 def test_a_camera_that_is_not_there_is_an_error_at_once(spec: str, message: str) -> None:
-    pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+    require_opencv()
     with pytest.raises(SourceError, match=message):
         open_source(spec)
 

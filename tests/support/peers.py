@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -106,16 +107,21 @@ def part(picture: bytes, *, boundary: str = "frame", has_length: bool = True) ->
     return head.encode() + picture + b"\r\n"
 
 
-def require(is_there: object, package: str) -> None:
-    """Skip a test whose peer is not installed; where CI is set, fail it.
+def require(is_there: object, command: str) -> None:
+    """Skip a test that something is missing for; where CI is set, fail it.
 
     Args:
-        is_there: Whether it is, for example what `shutil.which` found.
-        package: Debian's name of what to install.
+        is_there: Whether it is there, for example what `shutil.which` found.
+        command: What installs it, for example `apt install mosquitto`.
     """
     if not is_there:
-        text = f"needs {package}: apt install {package}"
+        text = f"needs what `{command}` installs"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(text)
+
+
+def require_opencv() -> None:
+    """Skip or fail a test that needs OpenCV."""
+    require(importlib.util.find_spec("cv2"), "pip install opencv-python-headless")
 
 
 def free_port() -> int:
