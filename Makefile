@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Which tests: without those that take many seconds each; `make test MARK=` runs all, as CI does.
-MARK ?= not slow
+# Which tests: without those that take many seconds each or need a peer from Debian
+# (`make test-live`); `make test MARK=` runs all, as CI does.
+MARK ?= not slow and not live
 EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,dev,tensorrt-rtx
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test types format jetson clean
+.PHONY: demo test test-live types format jetson clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +23,10 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory types
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m "$(MARK)"
+
+# Broker, RTSP server, GStreamer and browser on loopback; what Debian packages they need says .ci/run.
+test-live: $(VENV)/installed
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m live
 
 # The packages of runtime/ and exporters/ are whole only in an installed tree, so that is checked.
 types: $(VENV)/installed

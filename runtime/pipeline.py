@@ -72,29 +72,31 @@ class Handout:
 
     def take(self, stop: threading.Event) -> Frame | Skipped | None:
         """Return the next frame, or None at the end or when stopped."""
-        while not self._reading.acquire(timeout=_QUEUE_POLL_S):
-            if stop.is_set():
-                return None
-        try:
+        while not stop.is_set():
             with self._lock:
-                if stop.is_set():
-                    return None
                 if self._next:
                     self._out.append(self._next.popleft())
                     return self._out[-1]
                 if self._error is not None:
                     raise self._error
-            try:
-                item = next(self._frames, None)
-            except BaseException as error:
-                self._error = error
-                raise
-            with self._lock:
-                if item is not None:
-                    (self._next if stop.is_set() else self._out).append(item)
-                return None if stop.is_set() else item
-        finally:
-            self._reading.release()
+            if self._reading.acquire(timeout=_QUEUE_POLL_S):
+                try:
+                    if not self._next and self._error is None and not stop.is_set():
+                        return self._read(stop)
+                finally:
+                    self._reading.release()
+        return None
+
+    def _read(self, stop: threading.Event) -> Frame | Skipped | None:
+        try:
+            item = next(self._frames, None)
+        except BaseException as error:
+            self._error = error
+            raise
+        with self._lock:
+            if item is not None:
+                (self._next if stop.is_set() else self._out).append(item)
+            return None if stop.is_set() else item
 
     def delivered(self) -> None:
         """Note that the oldest frame that is out reached its end and will not come back."""

@@ -19,7 +19,8 @@ _QUERY_VALUE = re.compile(r"[^&#\s\"']*")
 _VALUE = re.compile(
     r"""(?:\(\w+\)\s*)?(?:"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|(?:\\.|[^\s"'])*)""", re.DOTALL
 )
-_CREDENTIALS = re.compile(r"\b(basic|bearer|digest)(\s+)(?=\S*[\w+/=.-]{4})[^\s\"',]+", re.I)
+# A header: its value has words of its own, so it goes up to a quote or the end of the line.
+_HEADER = re.compile(r"(authorization\s*[:=]\s*)[^\"'\n]+", re.IGNORECASE)
 # A key is secret if one of its words is one of these ...
 _WORDS = frozenset(
     "auth authorization credential credentials hash hmac jwt key pass passphrase passwd password "
@@ -44,7 +45,7 @@ def redacted(text: str) -> str:
         >>> redacted("rtsp://admin:1234@10.0.0.9/live?token=abc&w=640")
         'rtsp://***@10.0.0.9/live?token=***&w=640'
     """
-    return _without_values(_CREDENTIALS.sub(rf"\1\2{_HIDDEN}", _without_users(text)))
+    return _without_values(_HEADER.sub(rf"\1{_HIDDEN}", _without_users(text)))
 
 
 def _without_users(text: str) -> str:

@@ -36,7 +36,7 @@ TORCH_PARTS = {"backbones", "adapters", "heads", "consolidation", "unlearning", 
 # Each of these is imported in one file only.
 ONE_FILE = (
     "onnxruntime", "cv2", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings",
-    "cuda", "fastapi", "onnx",
+    "cuda", "fastapi", "onnx", "paho",
 )  # fmt: skip
 # But its quantizer, which no device needs.
 ALSO = {"onnxruntime": {"edgecl.exporters.quantize"}}

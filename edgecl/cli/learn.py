@@ -212,11 +212,10 @@ def _live(
     from edgecl.live.keys import Keyboard, has_keyboard
     from edgecl.live.teacher import Teacher
     from edgecl.runtime.sinks import open_sink
-    from edgecl.runtime.sources.labels import open_labels
+    from edgecl.runtime.sources.labels import open_feed
 
-    feed = None
-    if labels is not None:
-        feed = open_labels(labels, source=source.name)
+    feed = open_feed(labels, source)
+    if feed is not None:
         stack.callback(feed.close)
     sink = None
     if events is not None:

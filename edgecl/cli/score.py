@@ -63,6 +63,9 @@ def predict(
     begin = time.monotonic()
     device, config = _device(home, bundle)
     sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
+    for source in sources:
+        if hasattr(source, "on_news"):
+            source.on_news = say
     novelty = None
     if unknown and device is not None:
         from edgecl.novelty import as_json, open_predictor_and_novelty
@@ -77,6 +80,11 @@ def predict(
         for source in sources:
             yield from source.frames()
 
+    def close_all() -> None:
+        for source in sources:
+            if hasattr(source, "close"):  # what has threads of its own
+                source.close()
+
     n_done, n_skipped, first, is_over = 0, 0, None, False
     groups = embed(
         frames(),
@@ -85,6 +93,7 @@ def predict(
         batch_size=config.engine.batch_size,
         max_pixels=predictor.max_pixels,
         is_live=any(source.is_live for source in sources),
+        wake=close_all,
     )
     # A live source ends when somebody stops it, and that is no error.
     with suppress(KeyboardInterrupt), closing(groups):

@@ -148,7 +148,7 @@ class Run:
         yield from self._listen()  # to a label for the last frames
         if not self._is_stopped:
             is_finished = self._limit is None or self._position.n == len(self._source)
-            yield self._commit(is_finished=is_finished)
+            self._learn(is_finished=is_finished)
             # A limit ends the run, not the stream: what it cut is consolidated when it is whole.
             if self._renew is not None and is_finished:
                 self._renew(None)
@@ -307,7 +307,11 @@ class Run:
         if vote is not None:
             self._emit(vote.as_event(frame))
 
-    def _commit(self, *, is_finished: bool = False) -> Progress:
+    def _commit(self) -> Progress:
+        self._learn()
+        return self._tell()
+
+    def _learn(self, *, is_finished: bool = False) -> None:
         """Learn what waits, with the position in one transaction."""
         items, ages = self._fresh()
         for name in dict.fromkeys(item.frame.label or "" for item in items):
@@ -344,7 +348,6 @@ class Run:
         self._waiting.clear()
         self._committed, self._committed_position = self._progress, self._position
         self._scorer = None
-        return self._tell()
 
     def _fresh(self) -> tuple[list[Embedded], list[float]]:
         """Return what waits and is neither too old nor a near-duplicate, and its ages."""

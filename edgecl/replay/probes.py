@@ -3,7 +3,8 @@
 Every tenth sample of a class that arrives is held out until the class has its probes. They are
 scored as the stream runs: after every step for 50 steps behind a new class, else after every tenth.
 A step is one commit of the learner, and what it notes here commits with it: scores, counters, and
-which probe is next; a run that was killed and resumed ends in the scores of one that was not.
+which probe is next. A run that was killed and resumed holds out the same frames, and has the scores
+of one that was not, as far as its head predicts the same (the ridge head solves when it is opened).
 
 A score must cost a small part of a step, however many classes there are. So there is a budget for
 each frame that was learned: of many probes only the next few are predicted anew, in turn, and the
@@ -19,6 +20,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +39,7 @@ STEPS_BETWEEN = 10
 """Steps from one score to the next otherwise."""
 MOST_EVALUATIONS = 2000
 # Multiply-adds of the scores, for each frame of the step: docs/benchmarks.md, Continual evaluation.
-_BUDGET = 2_000_000
+_BUDGET = 400_000
 # What one feature value costs beside its products: conversion and scaling.
 _PER_VALUE = 16
 _RECENT, _WANTED = 10, 9
@@ -312,7 +314,7 @@ class Probes:
         self._classes = np.append(self._classes, class_uid)
         self._right = np.append(self._right, is_right)
         self._n_held[class_uid] += 1
-        self._is_told = True
+        self._groups, self._is_told = None, True
         return int(uid)
 
     def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
@@ -399,21 +401,19 @@ class Probes:
         self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
         self._last = int(self._uids[turn[-1]])
         self._is_stale, self._is_told = False, True
-        classes, which = np.unique(self._classes, return_inverse=True)
-        counts = np.bincount(which)
+        if self._groups is None:
+            classes, which, counts = np.unique(
+                self._classes, return_inverse=True, return_counts=True
+            )
+            self._groups = classes.tolist(), which, counts.tolist()
+        classes, which, counts = self._groups
         right = np.bincount(which, weights=self._right).astype(np.int64)
         store = self._store
         cursor = store.connection.execute(
             "INSERT INTO evaluations(step, time) VALUES (?, ?)", (store.step, time.time())
         )
-        uid = int(cursor.lastrowid or 0)
-        store.connection.executemany(
-            "INSERT INTO class_scores VALUES (?, ?, ?, ?)",
-            [
-                (uid, c, of, r)
-                for c, of, r in zip(classes.tolist(), counts.tolist(), right.tolist(), strict=True)
-            ],
-        )
+        scores = zip(repeat(cursor.lastrowid), classes, counts, right.tolist(), strict=False)
+        store.connection.executemany("INSERT INTO class_scores VALUES (?, ?, ?, ?)", scores)
         self._n_evaluations += 1
         if self._n_evaluations >= MOST_EVALUATIONS:
             self._thin()
@@ -437,6 +437,8 @@ class Probes:
         rows = probe_rows(store)
         self._uids, self._x, self._classes = rows
         self._n = len(rows.uids)
+        # Uids of the classes with probes, which of them each probe is of, and how many each has.
+        self._groups: tuple[list[int], Labels, list[int]] | None = None
         self._n_held: Counter[int] = Counter(rows.classes.tolist())
         self._latency = latency_of_classes(store)
         self._changed: set[int] = set()

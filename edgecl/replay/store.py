@@ -1396,6 +1396,10 @@ def describe(store: Store) -> dict[str, Any]:
         "(SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats)"
     ).fetchone()
     (n_receipts,) = store.connection.execute("SELECT count(*) FROM receipts").fetchone()
+    (n_review,) = store.connection.execute("SELECT count(*) FROM novel").fetchone()
+    (probes_bytes,) = store.connection.execute(
+        "SELECT coalesce(sum(length(x) + length(picture)), 0) FROM probes"
+    ).fetchone()
     return {
         "classes": {
             name: {"seen": seen[uid], "stored": stored[uid]} for uid, name in store.names.items()
@@ -1413,6 +1417,8 @@ def describe(store: Store) -> dict[str, Any]:
             )
         ),
         "receipts": int(n_receipts),
+        "probes_bytes": int(probes_bytes),
+        "review": int(n_review),
         "encrypted": store.is_sealed,
     }
 

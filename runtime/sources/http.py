@@ -213,10 +213,9 @@ class _HttpConnection:
     def _refusal(self, status: int, reason: str) -> str:
         name = redacted(self._url.geturl())
         if status == 401 and not self._credentials.are_given:
-            scheme, _, rest = name.partition("://")
             return (
-                f"source {name} asks for a user and a password; write them as "
-                f"{scheme}://USER:PASSWORD@{rest.rpartition('@')[2]}"
+                f"source {name} asks for a user and a password; write USER:PASSWORD@ before its "
+                "host"
             )
         if status == 401:
             return f"source {name} refuses this user or password (401)"

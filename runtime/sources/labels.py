@@ -31,6 +31,7 @@ from edgecl.errors import SourceError, UsageError
 from edgecl.types import clean_label
 
 from ..broker import SCHEMES, Broker, Connection, check_paho, parse_broker
+from .base import Source
 
 COMMANDS = ("pause", "resume", "undo")
 MAX_UNDO = 10_000
@@ -213,6 +214,45 @@ def open_labels(spec: str, *, source: str = "") -> LabelFeed:
         os.close(fd)
         raise SourceError(f"labels {spec} is a folder; expected -, a topic or a file of JSON lines")
     return LineLabels(fd, spec, is_ours=True)
+
+
+def open_feed(spec: str | None, source: Source) -> LabelFeed | None:
+    """Open all labels that a stream gets: what `--labels` names, and what its own topic carries.
+
+    Args:
+        spec: As for `open_labels`, or None.
+        source: The source of frames; one with a feed `labels` (an MQTT topic) gives that too.
+
+    Returns:
+        One feed for all, or None where nobody labels.
+
+    Raises:
+        EdgeclError: As `open_labels`.
+    """
+    feeds: list[LabelFeed] = []
+    own = getattr(source, "labels", None)
+    if own is not None:
+        feeds.append(own)
+    if spec is not None:
+        feeds.append(open_labels(spec, source=source.name))
+    return feeds[0] if len(feeds) == 1 else _Joined(feeds) if feeds else None
+
+
+class _Joined:
+    """Several feeds, read one after the other."""
+
+    def __init__(self, feeds: list[LabelFeed]) -> None:
+        self._feeds = feeds
+
+    def poll(self) -> list[LabelWindow | Command]:
+        return [message for feed in self._feeds for message in feed.poll()]
+
+    def news(self) -> list[str]:
+        return [line for feed in self._feeds for line in feed.news()]
+
+    def close(self) -> None:
+        for feed in self._feeds:
+            feed.close()
 
 
 class MessageQueue:

@@ -124,6 +124,8 @@ class LiveSource:
     Every call of `frames` has a connection and a thread of its own; `close`, or closing or
     dropping what `frames` returned, ends them.
 
+    The three times are read at every connection, so that they may be set on an open source.
+
     Args:
         name: The source as the user named it; secrets are taken out here.
         connect: Makes a connection that adds to the counters what it leaves out (`repeated`,
@@ -153,8 +155,9 @@ class LiveSource:
         self.counters = Counters()
         self._connect = connect
         self._label = label
-        self._stall_s = stall_s
-        self._waits = (first_wait_s, longest_wait_s)
+        self.stall_s = stall_s
+        self.first_wait_s = first_wait_s
+        self.longest_wait_s = longest_wait_s
         # Unique over runs, also on devices whose clock starts at the same time on every boot.
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         self._n = 0
@@ -299,9 +302,9 @@ class _Link:
             thread.join(_JOIN_S)
 
     def _until_stall(self) -> float | None:
-        if self._connection is None or self.source._stall_s is None:
+        if self._connection is None or self.source.stall_s is None:
             return None
-        return max(0.0, self._last_sign + self.source._stall_s - time.monotonic())
+        return max(0.0, self._last_sign + self.source.stall_s - time.monotonic())
 
     def _end_stalled(self) -> None:
         """End a connection that gave nothing for too long; its reader then makes a new one."""
@@ -320,7 +323,8 @@ class _Link:
             error = caught
         finally:
             with self._changed:
-                self._error = error
+                if not self._is_over:  # what comes of closing is no error
+                    self._error = error
                 self._is_over = True
                 self._connection = None
                 self._changed.notify_all()
@@ -328,7 +332,6 @@ class _Link:
 
     def _read_all(self) -> None:
         """Read one connection after the other, until one ends for good or this is closed."""
-        first_wait, longest_wait = self.source._waits
         n_failed = 0
         while True:
             with self._changed:
@@ -338,24 +341,27 @@ class _Link:
                 self._last_sign = time.monotonic()
                 self._changed.notify_all()  # who waits now has a stall to look for
             n_before = self.source.counts.received
+            reason = ""
             try:
                 self._read_one(connection)
-                return
             except (Lost, OSError, SourceError) as caught:
-                if isinstance(caught, SourceError) and not self.source._has_given:
+                is_ours = self._connection is not connection or self._is_over
+                if isinstance(caught, SourceError) and not self.source._has_given and not is_ours:
                     raise
                 reason = _line(caught)
             finally:
                 connection.close()
             with self._changed:
-                if self._is_over:
+                if self._connection is not connection:  # it was ended for that
+                    reason = f"nothing came for {self.source.stall_s:g} s"
+                if self._is_over or not reason:
                     return
-                if self._connection is None:
-                    reason = f"nothing came for {self.source._stall_s:g} s"
                 self._connection = None
             if self.source.counts.received > n_before:
                 n_failed = 0
-            wait = random.uniform(0, min(longest_wait, first_wait * 2**n_failed))
+            wait = random.uniform(
+                0, min(self.source.longest_wait_s, self.source.first_wait_s * 2**n_failed)
+            )
             n_failed = min(n_failed + 1, 30)
             self.source._tell(f"{reason}; connecting again in {wait:.1f} s")
             with self._changed:

@@ -76,6 +76,7 @@ class Parts:
         self._data = bytearray()
         self._is_body = False
         self._is_picture = True
+        self._is_jpeg = False
         self._length: int | None = None
         self._n_searched = 0
         self._n_scanned = 0
@@ -96,7 +97,7 @@ class Parts:
                 continue
             if len(body) > self._max_bytes:
                 self._count("oversize")
-            elif body.startswith(JPEG_START) and jpeg_end(body) < 0:
+            elif (self._is_jpeg or body.startswith(JPEG_START)) and jpeg_end(body) < 0:
                 self._count("broken")
             else:
                 yield body
@@ -126,6 +127,7 @@ class Parts:
             length, kind = _LENGTH.search(header), _TYPE.search(header)
             self._length = int(length[1]) if length else None
             self._is_picture = kind is None or kind[1].lower().startswith(b"image/")
+            self._is_jpeg = kind is not None and b"jp" in kind[1].lower()
             if self._length is not None and self._length > self._max_bytes:
                 self._count("oversize")
                 continue

@@ -49,7 +49,7 @@ def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
         MissingPackageError: OpenCV is not installed.
     """
     device = spec.partition(":")[2]
-    if not re.fullmatch(r"\d{1,3}|/dev/[\w./-]+", device):
+    if not re.fullmatch(r"\d{1,3}|/dev/\S+", device):
         raise SourceError(f"source {spec} is no camera; expected camera:0 or camera:/dev/video0")
     path = Path(f"/dev/video{device}") if device.isdigit() else Path(device)
     _cv2()
@@ -272,8 +272,8 @@ class _Rtsp(_Capture):
             raise SourceError(
                 f"source {name} refuses this user or password (401)"
                 if credentials.are_given
-                else f"source {name} asks for a user and a password; write them as "
-                f"rtsp://USER:PASSWORD@HOST/PATH"
+                else f"source {name} asks for a user and a password; write "
+                "USER:PASSWORD@ before its host"
             )
         if 300 <= status < 500:
             raise SourceError(f"source {name} answered {status}; check the address")

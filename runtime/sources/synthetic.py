@@ -29,7 +29,7 @@ _COLOURS = {
 _SHAPES = ("disc", "square", "ring", "cross", "triangle", "bars")
 MAX_CLASSES = len(_COLOURS) * len(_SHAPES)
 _LEAST_FPS = 0.01
-_NOISE = 10  # grey levels, each way
+_NOISE = 24  # grey levels, each way
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Pattern:
         """Draw frame i, shape (size, size, 3), RGB."""
         k, n = self._class(i), self.size
         rng = np.random.default_rng((self.seed, i))
-        angle, phase = k * 2.4 + rng.normal(0, 0.03), i * 0.2
+        angle, phase = k * 2.4 + rng.normal(0, 0.05), i * 0.5
         y, x = np.mgrid[:n, :n].astype(np.float32) / n
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (20 + 12 * (k % 3)) + phase)
         image = Image.fromarray((wave * 30 + 70).astype(np.uint8)).convert("RGB")
         # Two slow turns of unequal length, begun elsewhere for every seed.
-        t = i * 0.11 + self.seed
-        centre = np.array([np.sin(t), np.cos(0.7 * t)]) * 0.12 * n + n / 2
-        _draw(ImageDraw.Draw(image), k, centre, n * (0.26 + 0.02 * np.sin(0.3 * t)))
+        t = i * 0.23 + self.seed
+        centre = np.array([np.sin(t), np.cos(0.7 * t)]) * 0.15 * n + n / 2
+        _draw(ImageDraw.Draw(image), k, centre, n * (0.26 + 0.04 * np.sin(1.3 * t)))
         noise = rng.integers(-_NOISE, _NOISE + 1, (n, n, 3), np.int16)
         pixels: Pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
         return pixels

@@ -1,4 +1,4 @@
-"""`edgecl train-stream` on live sources: keys in a terminal, labels and events in files and pipes."""
+"""`edgecl train-stream` on live sources: keys in a terminal, labels from a file, events."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ class Terminal:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         os.close(self.ours)
         os.close(self.theirs)
 
@@ -190,6 +192,7 @@ def test_labels_come_from_a_file_while_it_grows(home: Home, tmp_path: Path) -> N
     assert "line 2" in done.stderr
 
 
+@pytest.mark.slow
 def test_unknown_frames_go_to_the_review_queue(home: Home) -> None:
     build.last_json(
         build.run_edgecl(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -191,12 +192,15 @@ def test_a_bundle_has_nothing_to_compare_with(tmp_path: Path) -> None:
         run("predict", "a.jpg", "--unknown", "--bundle", tmp_path)
 
 
-def test_predict_stops_at_ctrl_c_without_a_word(taught_home: Path, tmp_path: Path) -> None:
-    picture_file = tmp_path / "a.jpg"
-    picture_file.write_bytes(build.encode(build.part_picture("washer", 91)))
+@pytest.mark.parametrize("is_live", [False, True], ids=["lines", "folder"])
+def test_predict_stops_at_ctrl_c_without_a_word(
+    is_live: bool, taught_home: Path, tmp_path: Path
+) -> None:
+    source = f"watch:{tmp_path}" if is_live else "-"
+    data = build.encode(build.part_picture("washer", 91))
     command = "from edgecl.cli import main; main()"
     with subprocess.Popen(
-        [sys.executable, "-c", command, "predict", "-", "--home", taught_home, "--json"],
+        [sys.executable, "-c", command, "predict", source, "--home", taught_home, "--json"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -205,9 +209,17 @@ def test_predict_stops_at_ctrl_c_without_a_word(taught_home: Path, tmp_path: Pat
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps({"path": str(picture_file)}) + "\n")
-        process.stdin.flush()
+        for i in range(600):
+            # In a watched folder only what comes after it began to look counts.
+            path = tmp_path / f"{i}.jpg"
+            path.write_bytes(data)
+            if not is_live and i == 0:
+                process.stdin.write(json.dumps({"path": str(path)}) + "\n")
+                process.stdin.flush()
+            if select.select([process.stdout], [], [], 0.5)[0]:
+                break
         assert json.loads(process.stdout.readline())["label"] == "washer"
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
-    assert (process.returncode, rest, errors) == (0, "", "")
+    assert (process.returncode, errors) == (0, "")
+    assert all(json.loads(line)["label"] == "washer" for line in rest.splitlines())

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import build
 from edgecl.errors import MissingPackageError, SourceError, UsageError
+from edgecl.home import Home
 from edgecl.runtime.broker import parse_broker
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.inline import inline_picture, loads
@@ -28,6 +29,7 @@ from edgecl.runtime.sources.labels import (
     LabelFeed,
     LabelWindow,
     message_of,
+    open_feed,
     open_labels,
     parse_message,
 )
@@ -185,9 +187,9 @@ class Watched:
 
 def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.01)
-    assert condition()
 
 
 @pytest.fixture
@@ -610,6 +612,19 @@ def test_labels_that_cannot_be_read_are_one_line(spec: str) -> None:
         open_labels(spec)
 
 
+def test_labels_of_the_source_and_of_the_option_come_in_one_feed(tmp_path: Path) -> None:
+    path = put(tmp_path / "labels.jsonl", b'{"command": "pause"}\n')
+    pattern = open_source("synthetic:")
+    assert open_feed(None, pattern) is None
+    topic = open_source("mqtt://host/topic")
+    topic.labels.offer(Command("resume"))  # type: ignore[attr-defined]
+    feed = open_feed(str(path), topic)
+    assert feed is not None
+    with closing(feed):
+        assert collect(feed, 2) == [Command("resume"), Command("pause")]
+        assert feed.news() == []
+
+
 # MQTT addresses (the broker itself: tests/live/test_mqtt.py)
 
 
@@ -669,3 +684,13 @@ def test_a_topic_without_the_package_names_the_extra(
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(MissingPackageError, match=r"edgecl\[mqtt\]"):
         opened("mqtt://host/topic")
+
+
+@pytest.mark.slow
+def test_the_default_backbone_tells_the_pattern_apart(home: Home) -> None:
+    spec = "synthetic:fps=0,frames=160,hold=20"
+    done = build.run_edgecl("train-stream", spec, "--home", home.path, "--json")
+    result = build.last_json(done)
+    assert (result["learned"], result["classes"]) == (160, 4)
+    # Wrong are the first frames of each class, which no head can know.
+    assert result["prequential_accuracy"] > 0.95
