@@ -71,7 +71,8 @@ def import_(
     if json:
         print_json(result)
     else:
-        print_values("found" if dry_run else "learned", result)
+        shown = {name: value for name, value in result.items() if value is not None}
+        print_values("found" if dry_run else "learned", shown)
     if not dry_run and result["skipped"] and result["skipped"] == result["seen"]:
         from edgecl.errors import SourceError
 
