@@ -102,6 +102,13 @@ def _guess(path: Path) -> dict[str, str]:
     if lists := coco_lists(path):
         found["coco"] = f"{lists[0].name} is such a list"
     if not found and _has_class_folders(path):
+        found_pictures = pictures(path)
+        if not any(len(parts) == 2 for parts in found_pictures):
+            below = some(sorted({parts[0] for parts in found_pictures if len(parts) > 1}))
+            raise SourceError(
+                f"dataset {path} has its pictures two folders deep and more, in {below}; name the "
+                "one folder that has a folder a class, or say --format imagefolder"
+            )
         found["imagefolder"] = "it has a folder a class"
     return found
 

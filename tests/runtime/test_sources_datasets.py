@@ -107,6 +107,17 @@ def test_a_folder_of_two_formats_is_refused_in_one_line(tmp_path: Path) -> None:
     assert open_dataset(path, format="frigate").classes == dict.fromkeys(sorted(build.PARTS), 1)
 
 
+def test_a_folder_of_datasets_is_no_dataset(tmp_path: Path) -> None:
+    for model in ("gate", "yard"):
+        other_tools.frigate(tmp_path / "clips" / model)
+    with pytest.raises(SourceError, match="two folders deep and more, in gate, yard"):
+        open_dataset(tmp_path / "clips")
+    assert open_dataset(tmp_path / "clips", format="imagefolder").classes == {
+        "gate": 11,
+        "yard": 11,
+    }
+
+
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         open_dataset(tmp_path / "none")
