@@ -151,6 +151,45 @@ class ConsolidationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """Scores while the stream runs (edgecl/replay/probes.py).
+
+    Args:
+        probes: Labelled samples of each class that are held out and never learned, every tenth
+            until there are so many; 0 switches continual evaluation off.
+    """
+
+    probes: int = 20
+
+    def __post_init__(self) -> None:
+        if self.probes < 0:
+            raise ConfigError(f"evaluation.probes = {self.probes} must be a number from 0 on")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConfig:
+    """Live sources.
+
+    Args:
+        duplicate_cosine: A labelled frame whose feature is nearer than this to one of the newest 64
+            of its class is not learned; 1 learns every frame.
+        vote: How many frames vote on what is seen, before an event is emitted.
+        ring_mb: Most megabytes (10^6 bytes) of recent frames that wait for a label.
+    """
+
+    duplicate_cosine: float = 0.99
+    vote: int = 5
+    ring_mb: float = 64.0
+
+    def __post_init__(self) -> None:
+        _positive("live", self, "duplicate_cosine", "vote", "ring_mb")
+        if self.duplicate_cosine > 1:
+            raise ConfigError(
+                f"live.duplicate_cosine = {self.duplicate_cosine} must be above 0 and at most 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of a home, one section each."""
 
@@ -159,6 +198,8 @@ class Config:
     picture: PictureConfig = field(default_factory=PictureConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
 
 
 def load_config(path: Path) -> Config:
@@ -199,6 +240,8 @@ def _section(path: Path, name: str, values: dict[str, Any]) -> Any:
         "picture": PictureConfig,
         "head": HeadConfig,
         "consolidation": ConsolidationConfig,
+        "evaluation": EvaluationConfig,
+        "live": LiveConfig,
     }
     kind = kinds[name]
     known = {f.name: f for f in fields(kind)}

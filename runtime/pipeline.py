@@ -5,6 +5,9 @@ is the third; each waits for the next at bounded queues. numpy, Pillow and onnxr
 interpreter lock in their heavy parts, so on two cores the stream runs at nearly the engine's own
 rate (docs/benchmarks.md). The order of the source is kept, and so is every position: a picture that
 cannot be used comes out as `Skipped` in its place.
+
+Frames of a live source are taken one by one and just in time (`pace.py`): none waits where it grows
+old.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +27,7 @@ from edgecl.errors import DecodeError
 from edgecl.types import Float32, Frame, Skipped
 
 from .engines.base import Engine
+from .pace import Pace
 from .preprocess import Preprocessing, picture_of
 
 _QUEUE_POLL_S = 0.1
@@ -44,6 +50,66 @@ class _Ready:
     tensor: Float32
 
 
+class Handout:
+    """Frames that are handed out once, unless they come back: then they are handed out again.
+
+    A pipeline reads ahead. When it is closed early, to go on with another engine, what it read and
+    did not deliver is not lost: `take_back` puts it in front of the rest. May be used by one
+    pipeline after the other; a thread of the one before that still waits for its source leaves what
+    it gets to the next.
+
+    Args:
+        frames: Frames of a source.
+    """
+
+    def __init__(self, frames: Iterator[Frame | Skipped]) -> None:
+        self._frames = frames
+        self._reading = threading.Lock()
+        self._lock = threading.Lock()
+        self._next: deque[Frame | Skipped] = deque()
+        self._out: deque[Frame | Skipped] = deque()
+        self._error: BaseException | None = None  # which nobody heard, if its pipeline had stopped
+
+    def take(self, stop: threading.Event) -> Frame | Skipped | None:
+        """Return the next frame, or None at the end or when stopped."""
+        while not stop.is_set():
+            with self._lock:
+                if self._next:
+                    self._out.append(self._next.popleft())
+                    return self._out[-1]
+                if self._error is not None:
+                    raise self._error
+            if self._reading.acquire(timeout=_QUEUE_POLL_S):
+                try:
+                    if not self._next and self._error is None and not stop.is_set():
+                        return self._read(stop)
+                finally:
+                    self._reading.release()
+        return None
+
+    def _read(self, stop: threading.Event) -> Frame | Skipped | None:
+        try:
+            item = next(self._frames, None)
+        except BaseException as error:
+            self._error = error
+            raise
+        with self._lock:
+            if item is not None:
+                (self._next if stop.is_set() else self._out).append(item)
+            return None if stop.is_set() else item
+
+    def delivered(self) -> None:
+        """Note that the oldest frame that is out reached its end and will not come back."""
+        with self._lock:
+            self._out.popleft()
+
+    def take_back(self) -> None:
+        """Put what is out in front of what comes next, in order; the pipeline is closed."""
+        with self._lock:
+            self._next.extendleft(reversed(self._out))
+            self._out.clear()
+
+
 class _Failed:
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -53,13 +119,15 @@ _END = object()
 
 
 def embed(
-    frames: Iterator[Frame | Skipped],
+    frames: Iterator[Frame | Skipped] | Handout,
     preprocessing: Preprocessing,
     engine: Engine,
     *,
     batch_size: int = 8,
     max_pixels: int = 50_000_000,
     n_ahead: int = 128,
+    is_live: bool = False,
+    wake: Callable[[], None] = lambda: None,
 ) -> Generator[list[Embedded | Skipped]]:
     """Yield features in the order of the frames, in lists of what is ready together.
 
@@ -67,19 +135,37 @@ def embed(
     stop. Close the generator when you leave it early (`contextlib.closing`): that ends the threads.
 
     Args:
-        frames: Frames of a source.
+        frames: Frames of a source. What was read of a `Handout` and not delivered can be taken back
+            when the generator is closed.
         preprocessing: How a picture becomes the engine's input.
         engine: Frozen backbone.
         batch_size: Most pictures in one engine call; a slow source is not waited for.
         max_pixels: Pictures with more pixels are skipped before they are decoded.
         n_ahead: Features that may wait for the caller; bounds memory.
+        is_live: Take frames one by one and just in time; `batch_size` and `n_ahead` do not count.
+        wake: Called at the end, to wake a source that a thread waits for (`close` of a live one).
     """
     stop = threading.Event()
-    ready: queue.Queue[Any] = queue.Queue(maxsize=2 * batch_size)
+    if is_live:
+        batch_size = n_ahead = 1
+    ready: queue.Queue[Any] = queue.Queue(maxsize=1 if is_live else 2 * batch_size)
     done: queue.Queue[Any] = queue.Queue(maxsize=max(1, n_ahead // batch_size))
+    pace = Pace(stop) if is_live else None
+
+    def taken() -> Iterator[Frame | Skipped]:
+        while True:
+            if pace is not None:
+                pace.wait()
+            frame = frames.take(stop) if isinstance(frames, Handout) else next(frames, None)
+            if frame is None or stop.is_set():
+                return
+            if pace is not None:
+                pace.taken()
+            yield frame
 
     def decode_all() -> None:
-        for frame in frames:
+        for frame in taken():
+            begin = time.monotonic()
             if isinstance(frame, Skipped):
                 item: _Ready | Skipped = frame
             else:
@@ -88,6 +174,8 @@ def embed(
                     item = _Ready(frame, preprocessing.tensor(image))
                 except (DecodeError, MemoryError) as error:
                     item = Skipped(frame.id, str(error) or "not enough memory")
+            if pace is not None:
+                pace.decoded(time.monotonic() - begin)
             if not _put(ready, item, stop):
                 return
         _put(ready, _END, stop)
@@ -106,7 +194,12 @@ def embed(
                 group.append(item)
             if stop.is_set():
                 return
-            if group and not _put(done, _run(engine, group), stop):
+            if group and pace is not None:
+                pace.engine_begins(len(group))
+            found = _run(engine, group)
+            if group and pace is not None:
+                pace.engine_ends()
+            if group and not _put(done, found, stop):
                 return
             if not is_open:
                 _put(done, item, stop)
@@ -129,9 +222,14 @@ def embed(
                 return
             if isinstance(item, _Failed):
                 raise item.error
+            if item and pace is not None:
+                pace.caller_begins(len(item))
             yield item
+            if pace is not None:
+                pace.caller_ends()
     finally:
         stop.set()
+        wake()
         sys.setswitchinterval(switch_interval)
         # A source that blocks (standard input) cannot be woken; its thread is a daemon.
         for thread in threads:

@@ -20,6 +20,7 @@ def commands() -> list[str]:
     return [c.name or "" for c in app.registered_commands] + [
         "export onnx",
         "export tensorrt",
+        "export dataset",
         "forget class",
     ]
 
@@ -28,7 +29,8 @@ def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in commands():
         assert f"edgecl {command}" in readme, command
-    named = re.findall(r"^edgecl ([a-z-]+(?: class| onnx| tensorrt)?)", readme, re.MULTILINE)
+    command = r"^edgecl ([a-z-]+(?: class| onnx| tensorrt| dataset)?)"
+    named = re.findall(command, readme, re.MULTILINE)
     assert set(named) <= set(commands())
 
 

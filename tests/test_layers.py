@@ -25,7 +25,9 @@ LAYERS = (
     ("learner",),
     ("consolidation",),
     ("unlearning",),
-    ("snapshots", "evaluation", "doctor"),
+    ("novelty",),
+    ("live",),
+    ("snapshots", "evaluation", "doctor", "review"),
     ("exporters",),
     ("cli",),
 )

@@ -11,8 +11,10 @@ from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
 from edgecl.cli.inspect import doctor, status, verify
+from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
+from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
 from edgecl.cli.unlearn import forget_app, receipt, rename, rollback, snapshot
 
@@ -27,12 +29,14 @@ app = typer.Typer(
 )
 app.command("init")(init)
 app.command("train-stream")(train_stream)
+app.command("import")(import_)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
 app.command("consolidate")(consolidate)
 app.command("bench")(bench)
 app.add_typer(export_app, name="export")
 app.add_typer(forget_app, name="forget")
+app.add_typer(review_app, name="review")
 app.command("receipt")(receipt)
 app.command("rename")(rename)
 app.command("snapshot")(snapshot)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TYPED = "COMMANDLINE"
 
 export_app = typer.Typer(
-    help="Write what a device needs to predict, as a bundle.",
+    help="Write what a device needs to predict, as a bundle; or the kept pictures.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -34,7 +34,7 @@ def export(
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Write what a device needs to predict, as a bundle."""
+    """Write what a device needs to predict, as a bundle; or the kept pictures."""
     from edgecl.errors import UsageError
 
     if context.invoked_subcommand is not None:
@@ -48,7 +48,8 @@ def export(
     else:
         raise UsageError(
             "nothing to do; expected `edgecl export onnx --output DIR`, `edgecl export "
-            "tensorrt --output DIR` or `edgecl export --rebuild-stale`"
+            "tensorrt --output DIR`, `edgecl export dataset --output DIR` or "
+            "`edgecl export --rebuild-stale`"
         )
 
 
@@ -185,6 +186,37 @@ def tensorrt(
         print_values("exported", result)
 
 
+@export_app.command("dataset")
+def dataset(
+    output: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Of an encrypted home: write its pictures unencrypted."),
+    ] = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Write the kept pictures into a folder a class, for other tools."""
+    from edgecl.exporters.dataset import export_dataset
+    from edgecl.home import Home
+    from edgecl.unlearning.request import writing
+
+    device = Home(home)
+    with writing(device) as store:
+        done = export_dataset(device, store, output, is_plain=plain)
+    result = {
+        "path": str(done.export.path),
+        "bytes": done.size_bytes,
+        "pictures": sum(done.classes.values()),
+        "classes": done.classes,
+        "export": done.export.uid,
+    }
+    if json:
+        print_json(result)
+    else:
+        print_values("exported", result)
+
+
 def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.errors import ParityError, RequestError, SourceError
     from edgecl.exporters.bundle import export_bundle
@@ -192,13 +224,14 @@ def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.exporters.tensorrt import build_again, timing_cache_of
     from edgecl.home import Home
     from edgecl.learner import served
-    from edgecl.replay.exports import STALE, exports_of, finish_exports, is_reachable
+    from edgecl.replay.exports import DATASET, STALE, exports_of, finish_exports, is_reachable
     from edgecl.unlearning.request import writing
 
     device = Home(home)
     with writing(device) as store:
         finish_exports(store)
-        stale = [export for export in exports_of(store) if export.status == STALE]
+        # A dataset is stale only while it is out of reach.
+        stale = [e for e in exports_of(store) if e.status == STALE and e.kind != DATASET]
         if stale:
             with store.snapshot():
                 scorer, adapters = served(device, store)

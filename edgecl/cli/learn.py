@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
     FallbackOption,
@@ -22,14 +24,23 @@ from edgecl.cli.output import StreamBar, print_json, print_values, say
 
 if TYPE_CHECKING:
     from edgecl.consolidation import Consolidated
+    from edgecl.evaluation.progress import Progress
+    from edgecl.evaluation.run import Live
     from edgecl.home import Home
     from edgecl.learner import Learner
     from edgecl.replay.store import Position
     from edgecl.runtime.engines.base import Engine
+    from edgecl.runtime.sources import Source
 
 
 def train_stream(
-    source: Annotated[str, typer.Argument(help="Folder, .csv, .jsonl, IDX pair, picture or -.")],
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder, .csv, .jsonl, IDX pair, picture or -.", envvar="EDGECL_SOURCE"
+        ),
+    ],
     home: HomeOption = DEFAULT,
     label: Annotated[
         str | None, typer.Option(help="Class of all frames, instead of what the source says.")
@@ -47,6 +58,29 @@ def train_stream(
         int | None,
         typer.Option(min=2, help="Train an adapter whenever so many new classes were learned."),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels and commands while it runs: -, mqtt://host/topic or a file.",
+            envvar="EDGECL_LABELS",
+        ),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            help="Tell what is seen when it changes: -, mqtt://host/topic or a webhook.",
+            envvar="EDGECL_EVENTS",
+        ),
+    ] = None,
+    vote: Annotated[
+        int | None, typer.Option(min=1, help="Frames that vote on what is seen.")
+    ] = None,
+    unknown: Annotated[
+        bool,
+        typer.Option("--unknown", help="Answer `unknown` to what looks like nothing learned."),
+    ] = False,
+    log_json: LogOption = None,
+    metrics: MetricsOption = None,
     weights: WeightsOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
@@ -55,19 +89,15 @@ def train_stream(
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
     from edgecl.cli.make import make
-    from edgecl.errors import SourceError, UsageError
-    from edgecl.evaluation.progressive import (
-        Progress,
-        learn_stream,
-        source_key,
-        start_position,
-    )
+    from edgecl.errors import SourceError
+    from edgecl.evaluation.progressive import learn_stream, source_key, start_position
     from edgecl.home import Home, check_place, is_damaged, is_home
     from edgecl.learner import open_engine, open_learner
     from edgecl.runtime.sources import open_source
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
+    observer = context.with_resource(observing(log_json, metrics, command="train-stream"))
     name = None if label is None else clean_label(label)
     shuffle_seed = seed if shuffle else None
     if is_home(home) or is_damaged(home):
@@ -80,7 +110,7 @@ def train_stream(
         device = make(home, head=head or "ridge")
     frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
 
-    with writing(device) as store, _stop_flag() as flag:
+    with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store, head=head)
         engine_options: dict[str, Any] = {
             "provider": provider,
@@ -90,19 +120,20 @@ def train_stream(
         consolidations: list[Consolidated] = []
         renew = None
         if consolidate_every is not None:
-            if len(frames) == 0:
-                raise UsageError(
-                    f"--consolidate-every needs a source that can be read again, {source} cannot; "
-                    "learn it first, then run `edgecl consolidate`"
-                )
             renew = _renewal(
                 device, learner, consolidate_every, weights, engine_options, consolidations
             )
         engine = open_engine(device, store, **engine_options)
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
-        _tell_start(store.position(key), resume=resume)
-        progress = Progress()
+        if frames.is_live:
+            if resume:
+                say(f"{frames.name} is live: nothing to go on from, it begins with what comes now")
+        else:
+            tell_start(store.position(key), resume=resume)
+        live = _live(
+            device, learner, frames, stack, labels=labels, events=events, vote=vote, unknown=unknown
+        )
         run = learn_stream(
             device,
             learner,
@@ -114,40 +145,98 @@ def train_stream(
             should_stop=lambda: bool(flag),
             renew=renew,
             reopen=lambda: open_engine(device, store, **engine_options),
+            live=live,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
-        with StreamBar(total, start.n) as bar:
-            for progress in run:
-                bar.update(
-                    progress.seen,
-                    progress.samples_per_second,
-                    progress.prequential_accuracy,
-                    progress.n_classes,
-                    progress.news,
-                )
-        if progress.is_interrupted:
-            say("stopped; go on with --resume")
-        result: dict[str, Any] = {
-            "seen": progress.seen,
-            "learned": progress.learned,
-            "skipped": progress.skipped,
-            "classes": progress.n_classes,
-            "prequential_accuracy": progress.prequential_accuracy,
-            "samples_per_second": progress.samples_per_second,
-            "seconds": progress.seconds,
-            "started_at": progress.start,
-            "interrupted": progress.is_interrupted,
-        }
-        if consolidate_every is not None:
-            result["consolidations"] = [c.accepted for c in consolidations]
+        stack.enter_context(observer.watching(store))
+        observers: list[Callable[[Progress], None]] = [observer.update]
+        if observer.is_for_people:
+            observers.append(stack.enter_context(StreamBar(total, start.n)).show)
+        for progress in stack.enter_context(closing(run)):
+            for observe in observers:
+                observe(progress)
+    if progress.is_interrupted and not frames.is_live:
+        say("stopped; go on with --resume")
+    result = result_of(progress)
+    if consolidate_every is not None:
+        result["consolidations"] = [c.accepted for c in consolidations]
     if json:
         print_json(result)
     else:
-        print_values("learned", result)
+        print_values("learned", {k: v for k, v in result.items() if v is not None})
     if progress.skipped and progress.skipped == progress.seen:
         raise SourceError(
             f"none of the {progress.seen} frames of {source} could be learned; see above"
         )
+
+
+def result_of(progress: Progress) -> dict[str, Any]:
+    """Return what `train-stream` prints at the end."""
+    return {
+        "seen": progress.seen,
+        "learned": progress.learned,
+        "skipped": progress.skipped,
+        "classes": progress.n_classes,
+        "prequential_accuracy": progress.prequential_accuracy,
+        "samples_per_second": progress.samples_per_second,
+        "seconds": progress.seconds,
+        "started_at": progress.start,
+        "interrupted": progress.is_interrupted,
+        "held_out": progress.held_out,
+        "unlabelled": progress.unlabelled,
+        "unknown": progress.unknown,
+        "duplicates": progress.duplicates,
+        "stale": progress.stale,
+        "undone": progress.undone,
+        "dropped": progress.dropped,
+        "reconnects": progress.reconnects,
+        "stalls": progress.stalls,
+        "p50_ms": progress.p50_ms,
+        "p99_ms": progress.p99_ms,
+    }
+
+
+def _live(
+    device: Home,
+    learner: Learner,
+    source: Source,
+    stack: ExitStack,
+    *,
+    labels: str | None,
+    events: str | None,
+    vote: int | None,
+    unknown: bool,
+) -> Live:
+    """Open who labels frames and who hears of them; the stack closes them."""
+    from edgecl.evaluation.run import Live
+    from edgecl.live.keys import Keyboard, has_keyboard
+    from edgecl.live.teacher import Teacher
+    from edgecl.runtime.sinks import open_sink
+    from edgecl.runtime.sources.labels import open_feed
+
+    feed = open_feed(labels, source)
+    if feed is not None:
+        stack.callback(feed.close)
+    sink = None
+    if events is not None:
+        sink = open_sink(events)
+        stack.callback(sink.close)
+    keyboard = None
+    if source.is_live and labels != "-" and has_keyboard():
+        keyboard = stack.enter_context(Keyboard(sys.stdin.fileno()))
+    teacher = None
+    if feed is not None or keyboard is not None:
+        teacher = Teacher(
+            lambda: learner.labels,
+            read_keys=None if keyboard is None else keyboard.read,
+            feed=feed,
+        )
+    return Live(
+        teacher=teacher,
+        emit=None if sink is None else sink.emit,
+        vote=device.config.live.vote if vote is None else vote,
+        finds_unknown=unknown,
+    )
 
 
 def _renewal(
@@ -183,7 +272,8 @@ def _renewal(
     return renew
 
 
-def _tell_start(kept: Position | None, *, resume: bool) -> None:
+def tell_start(kept: Position | None, *, resume: bool) -> None:
+    """Say what an earlier run learned of the source."""
     if kept is None:
         return
     if kept.is_finished:
@@ -198,7 +288,7 @@ def _tell_start(kept: Position | None, *, resume: bool) -> None:
 
 
 @contextmanager
-def _stop_flag() -> Iterator[list[int]]:
+def stop_flag() -> Iterator[list[int]]:
     """Collect the first Ctrl-C or SIGTERM instead of ending; the second one ends."""
     flag: list[int] = []
 
@@ -206,7 +296,7 @@ def _stop_flag() -> Iterator[list[int]]:
         flag.append(number)
         say("stopping after this step; once more to break off")
         for name, handler in before.items():
-            signal.signal(name, handler)
+            signal.signal(name, _leave if handler is signal.SIG_DFL else handler)
 
     before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -214,3 +304,8 @@ def _stop_flag() -> Iterator[list[int]]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+def _leave(number: int, _: object) -> None:
+    """End at once, but restore the terminal."""
+    sys.exit(128 + number)

@@ -14,10 +14,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from edgecl.evaluation.progress import Progress
     from edgecl.types import Skipped
 
 _MOST_NEWS = 20
 _PLAIN_EVERY_S = 10.0
+_listeners: list[Callable[[str], None]] = []
 
 
 def printable(text: str) -> str:
@@ -29,8 +33,21 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """Tell a person something, on stderr; or a log, inside of `said_to`."""
+    if _listeners:
+        _listeners[-1](text)
+    else:
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_to(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give what is said to a listener instead of printing it."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def say_skipped(skipped: Sequence[Skipped]) -> None:
@@ -48,7 +65,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
     from rich.markup import escape
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if _listeners or not console.is_terminal:
         say(f"{what} ...")
         yield lambda text: None
         return
@@ -112,20 +129,21 @@ class StreamBar:
 
     def __init__(self, total: int, done: int = 0) -> None:
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress,
             TextColumn,
             TimeRemainingColumn,
         )
+        from rich.progress import Progress as Bar
 
         self._console = Console(stderr=True)
         self._total = total
         self._begin = done
         self._n_news = 0
         self._last_line = time.monotonic()
-        self._progress = Progress(
+        self._bar = Bar(
             TextColumn("learning"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -134,14 +152,16 @@ class StreamBar:
             TextColumn("{task.fields[classes]} classes"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task(
+        self._status = ""
+        self._live = Live(get_renderable=self._drawn, console=self._console, refresh_per_second=8)
+        self._task = self._bar.add_task(
             "", total=total or None, completed=done, rate=0.0, accuracy=0.0, classes=0
         )
 
     def __enter__(self) -> StreamBar:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -150,35 +170,43 @@ class StreamBar:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
         hidden = self._n_news - _MOST_NEWS
         if hidden > 0:
             say(f"{hidden} more messages not shown")
 
-    def update(
-        self, seen: int, rate: float, accuracy: float, n_classes: int, news: Sequence[str]
-    ) -> None:
-        """Show where the run stands, and what is new."""
+    def show(self, progress: Progress) -> None:
+        """Show where the run stands, what is new, and what the keys do."""
         from rich.markup import escape
 
-        for text in news:
+        for text in progress.news:
             self._n_news += 1
             if self._n_news <= _MOST_NEWS:
                 self._console.print(escape(printable(text)), soft_wrap=True, highlight=False)
-        self._progress.update(
+        done = self._begin + progress.seen
+        rate, accuracy = progress.samples_per_second, progress.prequential_accuracy
+        n_classes = progress.n_classes
+        self._bar.update(
             self._task,
-            completed=self._begin + seen,
+            completed=done,
             rate=rate,
             accuracy=accuracy,
             classes=n_classes,
         )
+        self._status = progress.status
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line > _PLAIN_EVERY_S:
             self._last_line = now
-            done = self._begin + seen
             left = (self._total - done) / rate if self._total and rate else 0
             of = f" of {self._total}, {left:.0f} s left" if self._total else ""
             say(f"{done}{of}, {rate:.0f}/s, right {accuracy:.1%}, {n_classes} classes")
+
+    def _drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        bar = self._bar.get_renderable()
+        return Group(bar, Text(printable(self._status))) if self._status else bar
 
 
 def _cell(value: object) -> str:

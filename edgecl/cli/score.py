@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
@@ -28,10 +30,16 @@ if TYPE_CHECKING:
 
 
 def predict(
+    context: typer.Context,
     paths: Annotated[list[str], typer.Argument(help="Pictures, or sources as train-stream takes.")],
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
+    ] = False,
+    log_json: LogOption = None,
+    metrics: MetricsOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
@@ -40,47 +48,88 @@ def predict(
     """Predict pictures; nothing is learned."""
     import numpy as np
 
-    from edgecl.errors import DecodeError
+    from edgecl.errors import DecodeError, RequestError
+    from edgecl.evaluation.progress import Progress
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.types import Skipped
 
+    if unknown and bundle is not None:
+        raise RequestError(
+            "a bundle holds no kept samples to compare with, so it cannot say what is unknown; "
+            "predict with --home instead"
+        )
+    observer = context.with_resource(observing(log_json, metrics, command="predict"))
+    begin = time.monotonic()
     device, config = _device(home, bundle)
     sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
-    predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
+    for source in sources:
+        if hasattr(source, "on_news"):
+            source.on_news = say
+    novelty = None
+    if unknown and device is not None:
+        from edgecl.novelty import as_json, open_predictor_and_novelty
+
+        predictor, novelty = open_predictor_and_novelty(
+            device, provider=provider, threads=threads, allow_fallback=allow_fallback
+        )
+    else:
+        predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
 
     def frames() -> Iterator[Frame | Skipped]:
         for source in sources:
             yield from source.frames()
 
-    n_done, n_skipped, first = 0, 0, None
+    def close_all() -> None:
+        for source in sources:
+            if hasattr(source, "close"):  # what has threads of its own
+                source.close()
+
+    n_done, n_skipped, first, is_over = 0, 0, None, False
     groups = embed(
         frames(),
         predictor.preprocessing,
         predictor.engine,
         batch_size=config.engine.batch_size,
         max_pixels=predictor.max_pixels,
+        is_live=any(source.is_live for source in sources),
+        wake=close_all,
     )
-    with closing(groups):
+    # A live source ends when somebody stops it, and that is no error.
+    with suppress(KeyboardInterrupt), closing(groups):
         for group in groups:
-            for item in group:
-                if isinstance(item, Skipped):
-                    n_skipped += 1
-                    first = first or item
-                    say(f"skipped {item.id}: {item.reason}")
+            skipped = [item for item in group if isinstance(item, Skipped)]
             usable = [item for item in group if isinstance(item, Embedded)]
+            first = first or next(iter(skipped), None)
+            n_skipped += len(skipped)
+            news = tuple(f"skipped {item.id}: {item.reason}" for item in skipped)
+            if observer.is_for_people:
+                for text in news:
+                    say(text)
+            observer.update(
+                Progress(
+                    seen=n_done + len(usable) + n_skipped,
+                    skipped=n_skipped,
+                    unlabelled=n_done + len(usable),
+                    n_classes=len(predictor.scorer.labels),
+                    seconds=time.monotonic() - begin,
+                    news=news,
+                )
+            )
             if not usable:
                 continue
             x = np.array([item.feature for item in usable])
             names = [_path(item.frame) for item in usable]
-            for prediction in predictor.predict_features(names, x, top=top):
+            found = predictor.predict_features(names, x, top=top)
+            scores = novelty.scores(x).tolist() if novelty is not None else [0.0] * len(found)
+            for prediction, score in zip(found, scores, strict=True):
                 n_done += 1
-                if json:
-                    print_json(prediction.as_json())
-                else:
-                    ranked = ", ".join(f"{name} {score:.2f}" for name, score in prediction.top)
-                    print(printable(f"{prediction.path}: {ranked}"), flush=True)
-    if not n_done:
+                line = prediction.as_json()
+                if novelty is not None:
+                    line = as_json(prediction, score, novelty.threshold)
+                _print_prediction(line, json=json)
+        is_over = True
+    if is_over and not n_done:
         raise DecodeError(
             f"none of {n_skipped} pictures could be predicted"
             + (f"; the first: {first.id}: {first.reason}" if first else "")
@@ -177,6 +226,15 @@ def _predictor(
 
     assert device is not None
     return open_predictor(device, provider=provider, threads=threads, allow_fallback=allow_fallback)
+
+
+def _print_prediction(line: dict[str, Any], *, json: bool) -> None:
+    if json:
+        print_json(line)
+        return
+    ranked = ", ".join(f"{entry['label']} {entry['score']:.2f}" for entry in line["top"])
+    what = f"unknown, most like {ranked}" if line.get("unknown") else ranked
+    print(printable(f"{line['path']}: {what}"), flush=True)
 
 
 def _path(frame: Frame) -> str:

@@ -1,11 +1,14 @@
-"""The registry of exports: which bundle left the home, what it holds, and how it is revoked.
+"""The registry of exports: what left the home, what it holds, and how it is revoked.
 
 A row is committed before its folder appears, as `writing`, so no bundle is ever without one;
 `finish_exports` settles what a killed export left. `fresh` bundles hold what the home knew at their
 time (older is not stale). `stale` ones hold something that was unlearned since, and stay so until
 they are `replaced` by a new bundle in the same folder.
 
-A bundle that was copied elsewhere, or moved, cannot be reached from here: revoking says so.
+A dataset (exporters/dataset.py) holds pictures, each of one class: revoking takes out those that
+were unlearned and leaves the rest, which is fresh again. One out of reach stays stale.
+
+What was copied elsewhere, or moved, cannot be reached from here: revoking says so.
 """
 
 from __future__ import annotations
@@ -14,28 +17,30 @@ import ctypes
 import json
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from edgecl.errors import EdgeclError
-from edgecl.replay.store import Store
+from edgecl.replay.store import Store, holds_name
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, read_manifest
-from edgecl.runtime.manifest import MANIFEST_NAME, flush, write_manifest
+from edgecl.runtime.manifest import MANIFEST_NAME, flush
+from edgecl.runtime.sources.listed import EDGECL_INDEX
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
+DATASET = "dataset"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One bundle that was written.
+    """One bundle or dataset that was written.
 
     Args:
         uid: Its number, also its version: later ones are larger.
-        kind: What it is for, `onnx` or `tensorrt`.
+        kind: What it is for, `onnx`, `tensorrt` or `dataset`.
         path: Its folder, absolute, when it was written.
         created: Wall clock, seconds since the epoch.
         digest: The hash that its manifest carries.
@@ -107,11 +112,11 @@ def set_digest(store: Store, uid: int, digest: str) -> None:
 
 
 def holding(store: Store, classes: Collection[int], adapters: Collection[int]) -> list[Export]:
-    """Return the exports, not stale yet, that hold one of these classes or adapters."""
+    """Return the exports that hold one of these classes or adapters; of bundles no stale ones."""
     return [
         export
         for export in exports_of(store)
-        if export.status in (WRITING, FRESH)
+        if (export.status in (WRITING, FRESH) or (export.kind, export.status) == (DATASET, STALE))
         and (set(export.classes) & set(classes) or set(export.adapters) & set(adapters))
     ]
 
@@ -120,10 +125,34 @@ def mark_stale(store: Store, uids: Collection[int], receipt_id: str) -> None:
     """Mark exports as stale because of a receipt; inside the caller's transaction."""
     for export in exports_of(store):
         if export.uid in uids:
-            store.connection.execute(
-                "UPDATE exports SET status = ?, body = ? WHERE uid = ?",
-                (STALE, json.dumps(export.body | {"receipt": receipt_id}), export.uid),
-            )
+            why: dict[str, Any] = {"receipt": receipt_id}
+            if export.kind == DATASET:
+                why = {"receipts": [*export.body.get("receipts", ()), receipt_id]}
+            _set_status(store, export, STALE, export.body | why)
+
+
+def is_stale_by(export: Export, receipt_id: str) -> bool:
+    """Whether an export is stale because of a receipt, alone or with others."""
+    body = export.body
+    return export.status == STALE and receipt_id in (body.get("receipt"), *body.get("receipts", ()))
+
+
+def note_erased(store: Store, export: Export, receipt_id: str) -> None:
+    """Note that what a receipt names is gone from a dataset: with nothing else open it is fresh.
+
+    Inside the caller's transaction; a bundle stays stale.
+    """
+    if export.kind == DATASET:
+        left = [other for other in export.body["receipts"] if other != receipt_id]
+        body = export.body | {"receipts": left}
+        _set_status(store, export, STALE if left else FRESH, body)
+
+
+def _set_status(store: Store, export: Export, status: str, body: dict[str, Any]) -> None:
+    store.connection.execute(
+        "UPDATE exports SET status = ?, body = ? WHERE uid = ?",
+        (status, json.dumps(body), export.uid),
+    )
 
 
 def part_of(export: Export) -> Path:
@@ -137,11 +166,11 @@ def is_reachable(export: Export) -> bool:
 
 
 def names_in_bundles(store: Store) -> list[tuple[int, str]]:
-    """Return uid and name of the classes in the bundles that are still in their folders."""
+    """Return uid and name of the classes in the exports that are still in their folders."""
     return [
         (int(entry["uid"]), str(entry["name"]))
         for export in exports_of(store)
-        if export.status in (WRITING, FRESH)
+        if export.status in (WRITING, FRESH) or export.kind == DATASET
         for entry in (_manifest_at(export) or {}).get("classes", ())
     ]
 
@@ -165,7 +194,7 @@ def finish_exports(store: Store) -> None:
         if aside.exists() and not export.path.exists():
             aside.replace(export.path)
         erase_folder(aside)
-        erase_folder(part_of(export))
+        erase_folder(part_of(export), is_learned=export.kind == DATASET)
         is_written = is_reachable(export)
         with store.transaction(changes_head=False):
             if is_written:
@@ -180,50 +209,122 @@ def finish_exports(store: Store) -> None:
                 store.connection.execute("DELETE FROM exports WHERE uid = ?", (export.uid,))
 
 
-def revoke(export: Export, receipt_id: str) -> Literal["erased", "unreachable"]:
+def revoke(
+    export: Export, receipt_id: str, receipt: Mapping[str, Any] | None = None
+) -> Literal["erased", "unreachable"]:
     """Make a stale export useless: its head, adapters and names go, its manifest says why.
 
-    Bytes are overwritten before they are deleted; what a flash disk makes of that is its own
-    business. Can be repeated after it was cut off.
+    Of a dataset only what was unlearned goes, with its lines in the index and its names. Bytes are
+    overwritten before they are deleted; what a flash disk makes of that is its own business. Can be
+    repeated after it was cut off.
+
+    Args:
+        export: What is revoked.
+        receipt_id: Why.
+        receipt: Body of that receipt; it says what is taken out of a dataset.
 
     Returns:
         `unreachable` when the folder is gone, another export's, or cannot be written: whoever has
         that copy can go on using it.
     """
     try:
-        erase_folder(part_of(export))
+        is_dataset = export.kind == DATASET
+        erase_folder(part_of(export), is_learned=is_dataset)
         found = _manifest_at(export)
         if found is None:
             return "unreachable"
-        if "stale" not in found:
-            kept = {n: h for n, h in found["files"].items() if not holds_learned(n)}
-            mark = {
-                "bundle": BUNDLE_SCHEMA,
-                "version": export.uid,
-                "home": found["home"],
-                "stale": receipt_id,
-                "was": export.digest,
-                "files": kept,
-            }
-            with (export.path / MANIFEST_NAME).open("r+b") as old:
-                # First the mark, so that no loader takes a bundle that is half erased.
-                write_manifest(export.path, manifest_text(mark))
-                overwrite(old)
-        for path in export.path.iterdir():
-            if holds_learned(path.name):
-                _erase_file(path)
+        if is_dataset:
+            _take_out(export, found, receipt or {})
+        else:
+            _revoke_bundle(export, found, receipt_id)
         flush(export.path)
     except OSError:
+        return "unreachable"
+    except (ValueError, KeyError, TypeError):  # an index that is not as it was written
         return "unreachable"
     return "erased"
 
 
-def erase_folder(folder: Path) -> None:
-    """Overwrite and delete the files of a folder, then the folder; nothing if there is none."""
-    if not folder.is_dir():
+def _revoke_bundle(export: Export, found: dict[str, Any], receipt_id: str) -> None:
+    if "stale" not in found:
+        kept = {n: h for n, h in found["files"].items() if not holds_learned(n)}
+        mark = {
+            "bundle": BUNDLE_SCHEMA,
+            "version": export.uid,
+            "home": found["home"],
+            "stale": receipt_id,
+            "was": export.digest,
+            "files": kept,
+        }
+        # First the mark, so that no loader takes a bundle that is half erased.
+        _replace_text(export.path / MANIFEST_NAME, manifest_text(mark))
+    for path in export.path.iterdir():
+        if holds_learned(path.name):
+            _erase_file(path, is_learned=True)
+
+
+def _take_out(export: Export, found: dict[str, Any], receipt: Mapping[str, Any]) -> None:
+    """Erase from a dataset what a receipt names; pictures first, so that it can be repeated."""
+    classes = set(receipt.get("classes_gone", ()))
+    names = [str(entry["name"]) for entry in found["classes"] if entry["uid"] in classes]
+    index = export.path / EDGECL_INDEX
+    kept = []
+    for line in index.read_text(encoding="utf-8").splitlines(keepends=True):
+        row = json.loads(line)
+        is_gone = (
+            row["class_uid"] in classes
+            or row["sample_uid"] == receipt.get("sample_uid")
+            or row["source_uid"] == receipt.get("source_uid")
+        )
+        if not is_gone:
+            if any(holds_name(row["source"], name) for name in names):
+                line = index_line(row | {"source": ""})
+            kept.append(line)
+            continue
+        path = export.path / row["path"]
+        # The index may have been changed; a name that leads elsewhere is not ours.
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(export.path)):
+            continue
+        if path.exists():
+            _erase_file(path, is_learned=True)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    _replace_text(index, "".join(kept))
+    left = [entry for entry in found["classes"] if entry["uid"] not in classes]
+    values = found | {"classes": left, "was": export.digest}
+    _replace_text(export.path / MANIFEST_NAME, manifest_text(values))
+
+
+def index_line(row: dict[str, Any]) -> str:
+    """Return the line of one picture in a dataset's index."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Put a text in a file's place in one step, and zeros over the old one."""
+    with path.open("r+b") as old:
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        flush(part)
+        part.replace(path)
+        flush(path.parent)
+        overwrite(old)
+
+
+def erase_folder(folder: Path, *, is_learned: bool = False) -> None:
+    """Overwrite and delete the files of a folder, then the folder; nothing if there is none.
+
+    Args:
+        folder: What goes.
+        is_learned: Whether all files hold what was learned; otherwise their names say so.
+    """
+    if not folder.is_dir() or folder.is_symlink():
         return
     for path in folder.iterdir():
-        _erase_file(path)
+        if path.is_dir() and not path.is_symlink():
+            erase_folder(path, is_learned=is_learned)
+        else:
+            _erase_file(path, is_learned=is_learned)
     folder.rmdir()
     flush(folder.parent)
 
@@ -263,9 +364,9 @@ def _manifest_at(export: Export) -> dict[str, Any] | None:
     return found if export.digest in (found["digest"], found.get("was")) else None
 
 
-def _erase_file(path: Path) -> None:
+def _erase_file(path: Path, *, is_learned: bool = False) -> None:
     # An engine holds nothing that was learned; a link's target is not ours.
-    is_learned = holds_learned(path.name) or path.name == MANIFEST_NAME
+    is_learned = is_learned or holds_learned(path.name) or path.name == MANIFEST_NAME
     if is_learned and not path.is_symlink():
         with path.open("r+b") as file:
             overwrite(file)

@@ -37,7 +37,15 @@ from edgecl.learner import (
     save_scorer,
 )
 from edgecl.replay.adapters import drop_adapters, replace_adapter
-from edgecl.replay.exports import STALE, exports_of, finish_exports, mark_stale, revoke
+from edgecl.replay.exports import (
+    exports_of,
+    finish_exports,
+    is_stale_by,
+    mark_stale,
+    note_erased,
+    revoke,
+)
+from edgecl.replay.probes import probe_rows
 from edgecl.replay.store import Store
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
@@ -401,7 +409,8 @@ def _unlearn(
                 else:
                     dropped = drop_adapters(store, plan.adapters[0])
                 kept = {sample: new_map.features[sample] for sample, _ in store.stored_samples()}
-                change_map(home, learner, new_map.adapter, kept)
+                probes = {uid: new_map.probes[uid] for uid in probe_rows(store).uids.tolist()}
+                change_map(home, learner, new_map.adapter, kept, probes)
             elif target.kind != "class":
                 head.rebuild(store)
             head.settle(store)
@@ -468,15 +477,13 @@ def _delete(store: Store, target: Target) -> dict[str, int]:
 
 def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     """Phase EXPORT: nothing of it in any file; returns what was done. Can be run again."""
-    for uid in receipt_by_id(home, store, receipt_id).body.get("classes_gone", ()):
+    receipt = receipt_by_id(home, store, receipt_id).body
+    for uid in receipt.get("classes_gone", ()):
         store.destroy_key(uid)
     removed = remove_unlisted_snapshots(home, store)
     copies = remove_left_copies(home)
-    exports = {
-        str(export.uid): revoke(export, receipt_id)
-        for export in exports_of(store)
-        if export.status == STALE and export.body.get("receipt") == receipt_id
-    }
+    stale = [export for export in exports_of(store) if is_stale_by(export, receipt_id)]
+    exports = {str(export.uid): revoke(export, receipt_id, receipt) for export in stale}
     report = scrub(store) | {
         "snapshot_files": removed,
         "copies": copies,
@@ -486,6 +493,9 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     with store.transaction(changes_head=False):
         entry = {"kind": "erasure", "of": receipt_id, "time": time.time(), **report}
         append_receipt(home, store, entry)
+        for export in stale:
+            if exports[str(export.uid)] == "erased":
+                note_erased(store, export, receipt_id)
     return report
 
 

@@ -15,6 +15,9 @@ PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"}
 )
 
+# The id of a position, and what makes its frame when its turn comes.
+Item = tuple[str, Callable[[], Frame | Skipped]]
+
 
 class Source(Protocol):
     """A sequence of frames that can be read again from any position, or one that is live.
@@ -55,7 +58,7 @@ class ListSource:
     def __init__(
         self,
         name: str,
-        items: Sequence[tuple[str, Callable[[], Frame | Skipped]]],
+        items: Sequence[Item],
         *,
         shuffle_seed: int | None = None,
     ) -> None:

@@ -32,7 +32,7 @@ class FolderSource(ListSource):
         shuffle_seed: int | None = None,
         max_bytes: int = 64_000_000,
     ) -> None:
-        found = _pictures(folder)
+        found = pictures(folder)
         if not found:
             raise SourceError(
                 f"folder {folder} holds no picture; expected {', '.join(sorted(PICTURE_SUFFIXES))} "
@@ -66,7 +66,13 @@ class PictureSource(ListSource):
         super().__init__(str(path), [(str(path), read)])
 
 
-def _pictures(folder: Path) -> list[tuple[str, ...]]:
+def pictures(folder: Path) -> list[tuple[str, ...]]:
+    """Return the pictures of a folder as parts of their paths in it, sorted.
+
+    Raises:
+        SourceError: A folder cannot be read.
+    """
+
     def refuse(error: OSError) -> None:
         raise SourceError(f"folder {error.filename} cannot be read ({error.strerror})") from error
 

@@ -24,6 +24,8 @@ from edgecl.learner import load_scorer, open_store
 KEYS = {
     "seen", "learned", "skipped", "classes", "prequential_accuracy", "samples_per_second",
     "seconds", "started_at", "interrupted",
+    "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
+    "stalls", "p50_ms", "p99_ms",
 }  # fmt: skip
 
 

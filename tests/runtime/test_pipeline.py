@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 import build
-from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.runtime.pipeline import Embedded, Handout, embed
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.types import Float32, Frame, Skipped
 
@@ -171,3 +173,106 @@ def test_a_waiting_source_yields_empty_lists_and_loses_nothing() -> None:
                 go.set()
     assert n_empty >= 2
     assert seen == ["0", "1", "2", "3"]
+
+
+# Frames that come back
+
+
+def test_what_was_read_ahead_and_not_delivered_comes_again_in_order() -> None:
+    handout = Handout(iter(frames(40)))
+    got: list[Embedded | Skipped] = []
+    for n_wanted in (3, 1, 0, 11, 100):
+        n = 0
+        with closing(embed(handout, PREPROCESSING, FakeEngine(), batch_size=4)) as groups:
+            for item in itertools.chain.from_iterable(groups):
+                if n == n_wanted:
+                    break
+                handout.delivered()
+                got.append(item)
+                n += 1
+        handout.take_back()
+    assert [id_of(item) for item in got] == [str(i) for i in range(40)]
+    assert own_threads() == []
+
+
+def test_a_thread_that_still_waits_for_its_source_leaves_its_frame_to_the_next_pipeline() -> None:
+    more = threading.Event()
+
+    def source() -> Iterator[Frame | Skipped]:
+        yield from frames(2)
+        more.wait(10)
+        yield from frames(4)[2:]
+
+    handout = Handout(source())
+    with closing(embed(handout, PREPROCESSING, FakeEngine())) as groups:
+        assert next(id_of(item) for item in next(groups)) == "0"  # the thread waits for frame 2
+    handout.take_back()
+    got = []
+    with closing(embed(handout, PREPROCESSING, FakeEngine())) as groups:
+        for group in groups:
+            got += [id_of(item) for item in group]
+            if len(got) == 2:
+                more.set()
+    assert got == ["0", "1", "2", "3"]
+
+
+def test_an_error_that_nobody_heard_is_raised_in_the_next_pipeline() -> None:
+    more = threading.Event()
+
+    def source() -> Iterator[Frame | Skipped]:
+        yield from frames(1)
+        more.wait(10)
+        raise ZeroDivisionError("the source broke")
+
+    handout = Handout(source())
+    with closing(embed(handout, PREPROCESSING, FakeEngine())) as groups:
+        next(groups)
+        handout.delivered()
+    handout.take_back()
+    more.set()
+    groups = embed(handout, PREPROCESSING, FakeEngine())
+    with pytest.raises(ZeroDivisionError), closing(groups):
+        list(groups)
+
+
+# Live
+
+
+class SlowEngine(FakeEngine):
+    """Takes 20 ms a picture."""
+
+    def run(self, pixels: Float32) -> Float32:
+        time.sleep(0.02 * len(pixels))
+        return super().run(pixels)
+
+
+def newest(stop: threading.Event) -> Iterator[Frame | Skipped]:
+    """Like a live source with more frames than anybody takes."""
+    i = 0
+    while not stop.is_set():
+        picture = build.part_picture("bolt-m4", 0, 16)
+        yield Frame(id=str(i), pixels=np.asarray(picture), monotonic=time.monotonic())
+        i += 1
+
+
+@pytest.mark.parametrize("caller_s", [0.0, 0.04])
+def test_live_frames_are_taken_just_in_time_and_keep_the_slowest_part_busy(
+    caller_s: float,
+) -> None:
+    stop, engine, ages = threading.Event(), SlowEngine(), []
+    groups = embed(newest(stop), PREPROCESSING, engine, is_live=True, wake=stop.set)
+    begin = time.monotonic()
+    with closing(groups):
+        for item in itertools.chain.from_iterable(groups):
+            assert isinstance(item, Embedded)
+            ages.append(time.monotonic() - item.frame.monotonic)
+            time.sleep(caller_s)
+            if len(ages) == 40:
+                break
+    rate = len(ages) / (time.monotonic() - begin)
+    slowest = max(0.02, caller_s)
+    assert set(engine.batches) == {1}
+    assert rate > 0.6 / slowest
+    assert float(np.median(ages[8:])) < 2 * slowest
+    assert stop.is_set()
+    assert own_threads() == []

@@ -1,0 +1,266 @@
+"""From the shutter to the stored sample: latency, rate and age of live frames; a long run.
+
+Prints two tables. (1) A camera with more frames than the engine can take, and an MJPEG server on
+loopback (a process of its own): frames a second of the engine alone on prepared tensors, one by
+one as a live source runs it, before and after, and of the whole stream (take, decode, preprocess,
+engine, head, store, commit); time from the frame's arrival to its commit; age of learned frames in
+frame times. (2) Ten thousand frames of an MJPEG server that closes the connection twenty times and
+sends the last frames again: memory, descriptors, pictures learned twice.
+
+Run: python benchmarks/live.py
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import hashlib
+import http.server
+import io
+import itertools
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edgecl.backbones import load_backbone
+from edgecl.config import Config, LiveConfig, StoreConfig
+from edgecl.evaluation.progress import Progress
+from edgecl.evaluation.progressive import learn_stream
+from edgecl.exporters.onnx import init_home
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store
+from edgecl.replay.store import Position
+from edgecl.runtime.sources import Source, open_source
+from edgecl.runtime.sources.live import LiveSource, Shot
+from edgecl.runtime.sources.synthetic import parse_pattern
+
+SECONDS = 30.0
+N_LONG = 10_000
+N_RECONNECTS = 20
+N_AGAIN = 5
+N_PICTURES = 400
+PATTERN = parse_pattern("synthetic:frames=1,classes=4,size=224,hold=40")
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--serve"]:
+        serve(*map(float, sys.argv[2:]))
+        return
+    with tempfile.TemporaryDirectory() as place:
+        _rates(Path(place))
+        _long_run(Path(place))
+
+
+def pictures(n: int) -> list[tuple[bytes, str]]:
+    """Return encoded pictures of the pattern, each another, with their classes."""
+    made = []
+    for i in range(n):
+        out = io.BytesIO()
+        Image.fromarray(PATTERN.picture(i)).save(out, "JPEG", quality=85)
+        made.append((out.getvalue(), PATTERN.label(i)))
+    return made
+
+
+class Camera:
+    """A connection that gives prepared pictures at a rate."""
+
+    def __init__(self, shots: list[tuple[bytes, str]], fps: float) -> None:
+        self._shots = shots
+        self._fps = fps
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[Shot]:
+        due = time.monotonic()
+        for i in itertools.count():
+            data, label = self._shots[i % len(self._shots)]
+            yield Shot(encoded=data, label=label)
+            due = max(due + 1 / self._fps, time.monotonic())
+            if self._closed.wait(max(0.0, due - time.monotonic())):
+                return
+
+    def close(self) -> None:
+        """End the wait for the next frame."""
+        self._closed.set()
+
+
+def serve(fps: float, n_frames: float, n_parts: float) -> None:
+    """Serve MJPEG: so many frames over so many connections; each begins with the last few again."""
+    shots = pictures(N_PICTURES)
+    n_sent = 0
+    of_one = n_frames / n_parts
+
+    class Stream(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            nonlocal n_sent
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
+            self.end_headers()
+            last = min(int(n_frames), n_sent + int(of_one))
+            due = time.monotonic()
+            for i in range(max(0, n_sent - N_AGAIN), last):
+                # Behind the end of a JPEG anything may stand: a number makes each picture another.
+                data = shots[i % len(shots)][0] + f"{i:08}".encode()
+                head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                try:
+                    self.wfile.write(head.encode() + data + b"\r\n")
+                except OSError:
+                    return
+                n_sent = max(n_sent, i + 1)
+                due = max(due + 1 / fps, time.monotonic())
+                time.sleep(max(0.0, due - time.monotonic()))
+            if n_sent >= n_frames:
+                done.set()
+
+    done = threading.Event()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stream)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(server.server_address[1], flush=True)
+    done.wait()
+
+
+@contextmanager
+def server(fps: float, n_frames: int, n_parts: int) -> Iterator[tuple[str, Any]]:
+    """Start a server process; yields its address and the process."""
+    words = [sys.executable, __file__, "--serve", str(fps), str(n_frames), str(n_parts)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/", process
+        finally:
+            process.kill()
+
+
+def _home(path: Path, *, duplicates: float) -> Home:
+    config = Config(store=StoreConfig(), live=LiveConfig(duplicate_cosine=duplicates))
+    return init_home(path, load_backbone(image_size=112), config)
+
+
+def _engine_rate(home: Home, engine: Any, n: int = 300) -> float:
+    pre = home.manifest.preprocessing
+    tensors = [pre.tensor(Image.fromarray(PATTERN.picture(i)))[None] for i in range(20)]
+    begin = time.perf_counter()
+    for i in range(n):
+        engine.run(tensors[i % 20])
+    return n / (time.perf_counter() - begin)
+
+
+def _stream(home: Home, source: Source, seconds: float, *, label: str | None = None) -> Progress:
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store)
+        end = [float("inf")]
+        for progress in learn_stream(
+            home,
+            learner,
+            home.engine(),
+            source,
+            key="benchmark",
+            start=Position(0, b"", False),
+            should_stop=lambda: time.monotonic() > end[0],
+        ):
+            if end[0] == float("inf") and progress.seen:
+                end[0] = time.monotonic() + seconds
+    return progress
+
+
+def _rates(place: Path) -> None:
+    print("| source | frames/s | engine alone | stream | ratio | p50 ms | p99 ms | ", end="")
+    print("oldest learned, frame times | stale | dropped |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    shots = pictures(N_PICTURES)
+    for name in ("camera", "mjpeg"):
+        for share in (0.5, 1.5, 3.0):
+            home = _home(place / f"{name}{share}", duplicates=1.0)
+            engine = home.engine()
+            before = _engine_rate(home, engine)
+            fps = share * before
+            if name == "camera":
+                source: Source = LiveSource("camera", lambda _: Camera(shots, fps))  # noqa: B023
+                last = _stream(home, source, SECONDS)
+            else:
+                with server(fps, 10**9, 1) as (url, _):
+                    last = _stream(home, open_source(url, label="thing"), SECONDS)
+            alone = (before + _engine_rate(home, engine)) / 2
+            learned = last.learned + last.held_out
+            rate = learned / (last.seconds or 1)
+            print(
+                f"| {name} | {fps:.0f} | {alone:.0f} | {rate:.0f} | "
+                f"{rate / min(alone, fps):.2f} | {last.p50_ms:.1f} | {last.p99_ms:.1f} | "
+                f"{last.oldest:.2f} | {last.stale / last.seen:.1%} | {last.dropped} |",
+                flush=True,
+            )
+
+
+def _long_run(place: Path) -> None:
+    home = _home(place / "long", duplicates=1.0)
+    home.save_config(replace(home.config, store=StoreConfig(capacity_samples=500)))
+    home = Home(home.path)
+    fps = 0.9 * _engine_rate(home, home.engine())
+    digests: Counter[bytes] = Counter()
+    first, last_seen = (0.0, 0), Progress()
+    with (
+        server(fps, N_LONG, N_RECONNECTS + 1) as (url, process),
+        home.lock(),
+        open_store(home) as store,
+    ):
+        learner = open_learner(home, store)
+        learn_many = learner.learn_many
+
+        def noted(frames: Any, x: Any, **options: Any) -> Any:
+            digests.update(hashlib.sha256(f.encoded).digest() for f in frames)
+            return learn_many(frames, x, **options)
+
+        learner.learn_many = noted  # type: ignore[method-assign]
+        for last_seen in learn_stream(
+            home,
+            learner,
+            home.engine(),
+            open_source(url, label="thing"),
+            key="benchmark",
+            start=Position(0, b"", False),
+            should_stop=lambda: process.poll() is not None,
+        ):
+            if not first[1] and last_seen.seen >= 1000:
+                first = (_rss_mb(), _n_descriptors())
+        rss, n_descriptors = _rss_mb(), _n_descriptors()
+    twice = sum(n > 1 for n in digests.values())
+    print()
+    print("| sent | taken | learned | stale | dropped | reconnects | learned twice | ", end="")
+    print("RSS at 1,000 frames MB | growth MB | more descriptors |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(
+        f"| {N_LONG} | {last_seen.seen} | {last_seen.learned + last_seen.held_out} | "
+        f"{last_seen.stale} | {last_seen.dropped} | {last_seen.reconnects} | {twice} | "
+        f"{first[0]:.0f} | {rss - first[0]:.1f} | {n_descriptors - first[1]} |"
+    )
+
+
+def _rss_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _n_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise", under="ignore")
+    main()

@@ -1,0 +1,144 @@
+"""`edgecl import`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
+from edgecl.cli.options import (
+    DEFAULT,
+    FallbackOption,
+    HomeOption,
+    JsonOption,
+    ProviderOption,
+    ThreadsOption,
+)
+from edgecl.cli.output import StreamBar, print_json, print_values, say
+
+if TYPE_CHECKING:
+    from edgecl.evaluation.progress import Progress
+    from edgecl.runtime.sources.datasets import Dataset
+
+
+def import_(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="Folder, .json or .tm file of another tool.")],
+    format: Annotated[
+        str,
+        typer.Option(help="auto, imagefolder, frigate, jetson, teachable-machine, coco or edgecl."),
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be learned, and learn nothing.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=2**62, help="Most pictures to take.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where the last run stopped.")
+    ] = False,
+    log_json: LogOption = None,
+    metrics: MetricsOption = None,
+    home: HomeOption = DEFAULT,
+    provider: ProviderOption = None,
+    allow_fallback: FallbackOption = False,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn another tool's dataset in one pass; every picture is predicted before it is learned."""
+    from edgecl.runtime.sources.datasets import open_dataset
+
+    observer = context.with_resource(observing(log_json, metrics, command="import"))
+    dataset = open_dataset(path, format=format)
+    _tell(dataset)
+    found = {
+        "format": dataset.format,
+        "classes_found": dataset.classes,
+        "left_out": list(dataset.notes),
+    }
+    if dry_run:
+        result: dict[str, Any] = found | {"pictures": len(dataset.source)}
+    else:
+        options = {"provider": provider, "threads": threads, "allow_fallback": allow_fallback}
+        result = found | _learn(
+            path, dataset.format, home, observer, options, limit=limit, resume=resume
+        )
+    if json:
+        print_json(result)
+    else:
+        shown = {name: value for name, value in result.items() if value is not None}
+        print_values("found" if dry_run else "learned", shown)
+    if not dry_run and result["skipped"] and result["skipped"] == result["seen"]:
+        from edgecl.errors import SourceError
+
+        raise SourceError(
+            f"none of the {result['seen']} pictures of {path} could be learned; see above"
+        )
+
+
+def _tell(dataset: Dataset) -> None:
+    n = len(dataset.classes)
+    say(f"read as {dataset.format}: {dataset.why}; {n} classes, {len(dataset.source)} pictures")
+    for note in dataset.notes:
+        say(note)
+
+
+def _learn(
+    path: Path,
+    format: str,
+    home: Path,
+    observer: Observer,
+    options: dict[str, Any],
+    *,
+    limit: int | None,
+    resume: bool,
+) -> dict[str, Any]:
+    """Learn a dataset; returns what `train-stream` prints."""
+    from edgecl.cli.learn import result_of, stop_flag, tell_start
+    from edgecl.cli.make import make
+    from edgecl.evaluation.progressive import learn_stream, start_position
+    from edgecl.home import Home, check_place, is_damaged, is_home
+    from edgecl.learner import open_engine, open_learner, position_key
+    from edgecl.runtime.sources.datasets import open_dataset
+    from edgecl.unlearning.request import writing
+
+    if is_home(home) or is_damaged(home):
+        device = Home(home)
+    else:
+        check_place(home)
+        say(f"there is no home at {home} yet; making one with the default backbone")
+        device = make(home, head="ridge")
+    source = open_dataset(path, format=format, max_bytes=device.max_bytes).source
+    with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
+        learner = open_learner(device, store)
+        engine = open_engine(device, store, **options)
+        key = position_key(device, "position", "import", format, os.path.realpath(path))
+        start = start_position(device, learner, source, key, resume=resume)
+        tell_start(store.position(key), resume=resume)
+        run = learn_stream(
+            device,
+            learner,
+            engine,
+            source,
+            key=key,
+            start=start,
+            limit=limit,
+            should_stop=lambda: bool(flag),
+            reopen=lambda: open_engine(device, store, **options),
+        )
+        total = len(source) if limit is None else min(len(source), start.n + limit)
+        stack.enter_context(observer.watching(store))
+        shown: list[Callable[[Progress], None]] = [observer.update]
+        if observer.is_for_people:
+            shown.append(stack.enter_context(StreamBar(total, start.n)).show)
+        for progress in stack.enter_context(closing(run)):
+            for show in shown:
+                show(progress)
+    if progress.is_interrupted:
+        say("stopped; go on with --resume")
+    return result_of(progress)

@@ -1,0 +1,200 @@
+"""Prometheus metrics of a run: a file for node_exporter, or a port.
+
+No metric has the name of a class or a source as a label: a database of time series would keep what
+was unlearned here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+    from edgecl.evaluation.progress import Progress
+    from edgecl.replay.store import Store
+
+_LOCALHOST = "127.0.0.1"
+_SERVER = re.compile(r"(?:(?P<host>[^:\[\]/]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\d{1,5})")
+_COUNTERS = {
+    "seen": ("frames_seen", "Frames taken from the source."),
+    "learned": ("samples_learned", "Samples learned."),
+    "held_out": ("samples_held_out", "Samples kept to score with, and not learned."),
+    "undone": ("samples_undone", "Samples that were taken back."),
+    "skipped": ("frames_skipped", "Frames that could not be used."),
+    "dropped": ("frames_dropped", "Frames of a live source that a newer one replaced."),
+    "duplicates": ("frames_duplicate", "Frames left out as near-duplicates."),
+    "stale": ("frames_stale", "Frames left out as too old."),
+    "unlabelled": ("frames_unlabelled", "Frames without a label, predicted only."),
+    "unknown": ("frames_unknown", "Frames that look like nothing that was learned."),
+    "reconnects": ("source_reconnects", "Connections of the source that were made anew."),
+    "stalls": ("source_stalls", "Times that nothing came from the source for too long."),
+}
+# Upper edges of the latency buckets in microseconds' powers of two: 128 us to 16.8 s.
+_LATENCY_OCTAVES = range(7, 25)
+
+
+class Metrics:
+    """The last values; Prometheus collects them from any thread."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self._gauges: dict[str, tuple[str, float]] = {}
+        self._latencies: dict[str, tuple[list[tuple[str, float]], float]] = {}
+
+    def measure(self, store: Store) -> None:
+        """Read what the store says."""
+        import numpy as np
+
+        from edgecl.replay.probes import latency_histogram, stages_of
+
+        gauges = {
+            "samples_kept": ("Samples kept for replay.", float(store.n_stored_samples)),
+            "kept_picture_bytes": ("Bytes of their pictures.", float(store.stored_bytes)),
+            "store_bytes": ("Bytes of the store's files.", float(_size(store.path))),
+        }
+        scores = store.connection.execute(
+            "SELECT avg(1.0 * n_right / n) FROM class_scores WHERE n > 0 AND evaluation = "
+            "(SELECT max(evaluation) FROM class_scores)"
+        ).fetchone()
+        if scores[0] is not None:
+            gauges["probe_accuracy_ratio"] = (
+                "Mean over classes of the share of held out samples that are right.",
+                float(scores[0]),
+            )
+        latencies = {}
+        for stage in stages_of(store):
+            found = latency_histogram(store, stage)
+            edges = [(2.0**k) * 1e-6 for k in _LATENCY_OCTAVES]
+            # A bucket reaches a quarter of an octave up; octaves are edges of both.
+            below = [(f"{e:.6g}", float(found.n[found.seconds < e * 0.999].sum())) for e in edges]
+            total = float(found.n.sum())
+            sum_s = float(np.sum(found.seconds * found.n) * 2 ** (1 / 8))
+            latencies[stage] = ([*below, ("+Inf", total)], sum_s)
+        self._gauges, self._latencies = gauges, latencies
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all metrics."""
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        progress = self.progress
+        if progress is not None:
+            for field, (name, text) in _COUNTERS.items():
+                yield CounterMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
+            yield GaugeMetricFamily("edgecl_classes", "Classes.", value=progress.n_classes)
+            yield GaugeMetricFamily(
+                "edgecl_prequential_accuracy_ratio",
+                "Share of the samples of this run that were predicted rightly before.",
+                value=progress.prequential_accuracy,
+            )
+            yield GaugeMetricFamily(
+                "edgecl_run_seconds", "Time since the run began.", value=progress.seconds
+            )
+        for name, (text, value) in self._gauges.items():
+            yield GaugeMetricFamily(f"edgecl_{name}", text, value=value)
+        if self._latencies:
+            family = HistogramMetricFamily(
+                "edgecl_step_seconds",
+                "Time a sample by stage, since the home was made; the sum is from the buckets.",
+                labels=["stage"],
+            )
+            for stage, (buckets, sum_s) in self._latencies.items():
+                family.add_metric([stage], buckets, sum_s)
+            yield family
+
+
+@contextmanager
+def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
+    """Open a place for metrics; yields what publishes them, and closes the place at the end.
+
+    Raises:
+        UsageError: Neither a `.prom` file nor a port.
+        RequestError: The file or the port cannot be had.
+        MissingPackageError: prometheus-client is not installed.
+    """
+    from edgecl.errors import MissingPackageError, UsageError
+
+    server = _SERVER.fullmatch(place)
+    if server is None and not place.endswith(".prom"):
+        raise UsageError(
+            f"--metrics {place} is neither a .prom file nor a port; expected PATH.prom, :PORT or "
+            "HOST:PORT"
+        )
+    try:
+        from prometheus_client import CollectorRegistry
+    except ImportError as error:
+        raise MissingPackageError(
+            "prometheus-client is not installed; run `pip install 'edgecl[metrics]'`"
+        ) from error
+    registry = CollectorRegistry(auto_describe=False)
+    shown: list[Metrics] = []
+
+    def register(metrics: Metrics) -> None:
+        if not shown:
+            shown.append(metrics)
+            registry.register(metrics)
+
+    if server is None:
+        path = Path(place)
+
+        def write(metrics: Metrics) -> None:
+            register(metrics)
+            _write_text(path, registry)
+
+        yield write
+        return
+    with _serving(server["host"] or _LOCALHOST, int(server["port"]), registry):
+        yield register
+
+
+def _write_text(path: Path, registry: CollectorRegistry) -> None:
+    from prometheus_client import write_to_textfile
+
+    from edgecl.errors import RequestError
+
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise RequestError(
+            f"metrics cannot be written to {path} ({error.strerror}); name another file"
+        ) from error
+
+
+@contextmanager
+def _serving(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]:
+    from prometheus_client import start_http_server
+
+    from edgecl.errors import RequestError
+
+    try:
+        server, thread = start_http_server(port, host.strip("[]"), registry)
+    except (OSError, OverflowError) as error:
+        raise RequestError(
+            f"metrics cannot be served on {host}:{port} ({error}); name another port"
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a store's file and its log."""
+    sizes = 0
+    for name in (path.name, f"{path.name}-wal"):
+        try:
+            sizes += path.with_name(name).stat().st_size
+        except OSError:
+            continue
+    return sizes

@@ -1,0 +1,69 @@
+"""Where the run of a stream stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after one commit; numbers are of this run and never fall.
+
+    Args:
+        start: Position of the source at which the run began.
+        seen: Frames taken from the source by this run.
+        learned: Frames learned.
+        n_correct: Learned frames that were predicted rightly before.
+        seconds: Time since the run began.
+        n_classes: Classes that the head knows.
+        skipped: Frames that could not be used, in this run.
+        news: What to tell since the last commit: frames skipped, classes learned again.
+        is_interrupted: Whether the run was asked to stop before the end.
+        held_out: Labelled frames that were kept to be tested on, and not learned.
+        unlabelled: Frames that nobody had named when they came; they were predicted only.
+        unknown: Unlabelled frames that look like nothing that was learned.
+        duplicates: Labelled frames that were left out as near-duplicates.
+        stale: Labelled frames that were left out as too old.
+        undone: Samples that were taken back after they were learned.
+        dropped: Frames of a live source that a newer one replaced before they were taken.
+        reconnects: How often its connection was made anew.
+        stalls: How often nothing came for too long.
+        p50_ms: Median time from the shutter to the commit of a learned live frame, milliseconds;
+            None without any.
+        p99_ms: The same time's 99th percentile.
+        oldest: Age of the oldest live frame that was learned, in frame times.
+        status: What the keys do and what is being learned, for a person; empty without keys.
+    """
+
+    start: int = 0
+    seen: int = 0
+    learned: int = 0
+    n_correct: int = 0
+    seconds: float = 0.0
+    n_classes: int = 0
+    skipped: int = 0
+    news: tuple[str, ...] = ()
+    is_interrupted: bool = False
+    held_out: int = 0
+    unlabelled: int = 0
+    unknown: int = 0
+    duplicates: int = 0
+    stale: int = 0
+    undone: int = 0
+    dropped: int = 0
+    reconnects: int = 0
+    stalls: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    oldest: float = 0.0
+    status: str = ""
+
+    @property
+    def prequential_accuracy(self) -> float:
+        """Share of the learned frames that were predicted rightly before; 0 without any."""
+        return self.n_correct / self.learned if self.learned else 0.0
+
+    @property
+    def samples_per_second(self) -> float:
+        """Frames taken a second."""
+        return self.seen / self.seconds if self.seconds else 0.0

@@ -1,0 +1,56 @@
+"""How old frames are when they are learned, and how long it took from the shutter to the commit."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from edgecl.runtime.pace import Recent
+from edgecl.types import Frame
+
+STALE_AFTER = 2.0
+"""Frame times after which a live frame is too old to be learned."""
+
+_PER_OCTAVE = 16
+
+
+class Ages:
+    """Running frame time, and a histogram of latencies; frames that are not live do not count.
+
+    The frame time is the median interval between the frames that were taken: that of the source
+    while all are taken, that of the processing when it is slower.
+    """
+
+    def __init__(self) -> None:
+        self._intervals = Recent()
+        self._last = 0.0
+        self._counts: Counter[int] = Counter()
+        self.oldest = 0.0
+        """Age of the oldest frame that was learned, in frame times."""
+
+    def came(self, frame: Frame) -> None:
+        """Note that a frame was taken."""
+        if self._last and frame.monotonic > self._last:
+            self._intervals.add(frame.monotonic - self._last)
+        self._last = frame.monotonic or self._last
+
+    def age(self, frame: Frame, now: float) -> float:
+        """Return a frame's age in frame times; 0 when it is not live or nothing is known."""
+        frame_time = self._intervals.median()
+        return (now - frame.monotonic) / frame_time if frame.monotonic and frame_time else 0.0
+
+    def committed(self, frame: Frame, age: float, now: float) -> None:
+        """Note that a frame of that age was learned and committed by now."""
+        if frame.monotonic:
+            self.oldest = max(self.oldest, age)
+            ms = max(1e-3, (now - frame.monotonic) * 1e3)
+            self._counts[math.floor(math.log2(ms) * _PER_OCTAVE)] += 1
+
+    def quantile_ms(self, share: float) -> float | None:
+        """Return the latency below which a share of the frames stayed, to 4 %; None without any."""
+        left = share * self._counts.total()
+        for bucket in sorted(self._counts):
+            left -= self._counts[bucket]
+            if left <= 0:
+                return float(2 ** ((bucket + 0.5) / _PER_OCTAVE))
+        return None

@@ -1,0 +1,68 @@
+"""Near-duplicates of a live stream: frames that show nothing which was not just learned.
+
+A camera in front of one thing gives thirty frames a second of it. They would fill the store with
+copies and make the class's statistics a single point (docs/decisions/0012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgecl.types import Float16, Float32
+
+N_NEWEST = 64
+
+
+class Duplicates:
+    """The newest rows of each class, of length one.
+
+    Args:
+        cosine: A frame whose feature is nearer to one of them is a duplicate; 1 switches it off.
+        newest: Gives the newest rows (M, D) of a class by name that a store holds, newest last.
+        n: Rows of a class that are compared.
+    """
+
+    def __init__(
+        self, cosine: float, newest: Callable[[str, int], Float16], n: int = N_NEWEST
+    ) -> None:
+        self._cosine = cosine
+        self._newest = newest
+        self._n = n
+        self._rows: dict[str, Float32] = {}
+        self._n_rows: dict[str, int] = {}
+
+    def is_near(self, label: str, x: Float32) -> bool:
+        """Whether a feature (D,) is a near-duplicate of its class; if not, it is one of the rows.
+
+        The caller learns what is none.
+        """
+        if self._cosine >= 1:
+            return False
+        unit = _unit(x[None])[0]
+        if label not in self._rows:
+            self._load(label, len(x))
+        rows, n = self._rows[label], self._n_rows[label]
+        if n and float((rows[: min(n, self._n)] @ unit).max()) > self._cosine:
+            return True
+        rows[n % self._n] = unit
+        self._n_rows[label] = n + 1
+        return False
+
+    def forget(self) -> None:
+        """Read all rows from the store anew, after it lost some."""
+        self._rows.clear()
+        self._n_rows.clear()
+
+    def _load(self, label: str, width: int) -> None:
+        rows = np.zeros((self._n, width), np.float32)
+        kept = self._newest(label, self._n)
+        rows[: len(kept)] = _unit(kept.astype(np.float32))
+        self._rows[label], self._n_rows[label] = rows, len(kept)
+
+
+def _unit(x: Float32) -> Float32:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    unit: Float32 = x / np.maximum(norms, np.float32(1e-12))
+    return unit

@@ -1,0 +1,158 @@
+"""Who says what a live frame shows: a person at the keys, a feed of labels, or the source itself.
+
+A key counts most, then the newest window of the feed that holds the frame's time, then the label
+that the frame came with. Pausing keeps all of them and learns nothing of what comes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgecl.errors import UsageError
+from edgecl.runtime.sources.labels import Command, LabelFeed, LabelWindow
+from edgecl.types import MAX_LABEL_LENGTH, Frame, clean_label
+
+UNDO_N = 10
+"""Samples that one press of `u` takes back; the next press goes further back."""
+
+# A frame is on its way for less; after this a window that ended cannot hold a new frame.
+_LATE_S = 60.0
+_MOST_WINDOWS = 1000
+_ESCAPE, _DELETE = "\x1b", ("\x7f", "\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Take back the newest n samples."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """End the stream."""
+
+
+Action = Undo | Quit | LabelWindow
+
+
+class Teacher:
+    """Turns keys and messages into labels and actions.
+
+    Args:
+        classes: Gives the names of the classes in the order of the keys `1` to `9`.
+        read_keys: Gives the keys pressed since its last call; None without a keyboard.
+        feed: Where windows and commands come from; None without one.
+    """
+
+    def __init__(
+        self,
+        classes: Callable[[], Sequence[str]],
+        *,
+        read_keys: Callable[[], str] | None = None,
+        feed: LabelFeed | None = None,
+    ) -> None:
+        self.has_feed = feed is not None
+        self.is_paused = False
+        self._classes = classes
+        self._read_keys = read_keys
+        self._feed = feed
+        self._label: str | None = None
+        self._typed: str | None = None  # the name of a new class, as far as it is typed
+        self._windows: list[LabelWindow] = []
+        self._news: list[str] = []
+
+    def poll(self) -> list[Action]:
+        """Take in what came since the last call; return what the stream has to do, in order.
+
+        A window is returned too, since it may hold frames that came before it.
+        """
+        actions: list[Action] = []
+        for key in self._read_keys() if self._read_keys is not None else "":
+            actions += self._typing(key) if self._typed is not None else self._press(key)
+        if self._feed is not None:
+            for message in self._feed.poll():
+                actions += self._hear(message)
+            self._news += self._feed.news()
+        return actions
+
+    def label_of(self, frame: Frame) -> str | None:
+        """Return what a frame that came now shows, or None if nobody says."""
+        if self.is_paused:
+            return None
+        if self._label is not None:
+            return self._label
+        moment = frame.time or time.time()
+        for window in reversed(self._windows):
+            if window.holds(moment):
+                return frame.label if window.label is None else window.label
+        return frame.label
+
+    def news(self) -> list[str]:
+        """Return lines to tell since the last call."""
+        told, self._news = self._news, []
+        return told
+
+    def status(self) -> str:
+        """Return one line that shows the keys and what is learned now; empty without a keyboard."""
+        if self._read_keys is None:
+            return ""
+        if self._typed is not None:
+            return f"new class: {self._typed}_   (Enter takes it, Esc does not)"
+        names = [
+            f"[{i} {name}]" if name == self._label else f"{i} {name}"
+            for i, name in enumerate(self._classes()[:9], 1)
+        ]
+        if self._label is not None and self._label not in self._classes()[:9]:
+            names.append(f"[{self._label}]")
+        state = "PAUSED" if self.is_paused else "learning" if self._label else "watching"
+        return "  ".join([state, *names, "n new  space pause  u undo  q quit"])
+
+    def _press(self, key: str) -> list[Action]:
+        if key == "q":
+            return [Quit()]
+        if key == "u":
+            return [Undo(UNDO_N)]
+        if key == " ":
+            self.is_paused = not self.is_paused
+        elif key == "n":
+            self._typed = ""
+        elif key == "0":
+            self._label = None
+        elif key in set("123456789"):
+            names = self._classes()
+            if int(key) > len(names):
+                self._news.append(f"key {key}: there are {len(names)} classes; n names a new one")
+                return []
+            name = names[int(key) - 1]
+            self._label = None if name == self._label else name
+        return []
+
+    def _typing(self, key: str) -> list[Action]:
+        assert self._typed is not None
+        if key in "\r\n":
+            typed, self._typed = self._typed, None
+            try:
+                self._label = clean_label(typed)
+            except UsageError as error:
+                self._news.append(f"not taken: {error}")
+        elif key == _ESCAPE:
+            self._typed = None
+        elif key in _DELETE:
+            self._typed = self._typed[:-1]
+        elif key.isprintable() and len(self._typed) < MAX_LABEL_LENGTH:
+            self._typed += key
+        return []
+
+    def _hear(self, message: LabelWindow | Command) -> list[Action]:
+        if isinstance(message, LabelWindow):
+            now = time.time()
+            self._windows = [w for w in self._windows if w.end is None or now - w.end < _LATE_S]
+            self._windows = [*self._windows[1 - _MOST_WINDOWS :], message]
+            return [message]
+        if message.name == "undo":
+            return [Undo(message.n)]
+        self.is_paused = message.name == "pause"
+        return []

@@ -1,0 +1,196 @@
+"""The review queue: unlabelled frames that look like nothing known, for a person to name.
+
+It keeps the most novel ones, each once: of frames that are nearly equal only the most novel stays.
+A frame belongs to the class that it looks most like, with whose key it is sealed and with which it
+goes when that class is unlearned: it may well show it.
+
+When the home gets another feature map the store empties the features, and only pictures count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecl.errors import RequestError, ShapeError
+from edgecl.replay.store import Store, plain_text
+from edgecl.types import Float16
+
+CAPACITY = 200
+CAPACITY_BYTES = 50_000_000
+# Frames of one thing that is held still are this alike (cosine of their features).
+SAME = 0.98
+_FEATURE, _PICTURE = "novel feature", "novel picture"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One frame that waits for its name.
+
+    Args:
+        uid: Its number in the queue.
+        guess: Uid of the class that it looks most like.
+        source: Where it came from.
+        frame: Its name there.
+        time: Wall clock when it was taken, seconds since the epoch.
+        score: How novel it is; see `edgecl.novelty`.
+    """
+
+    uid: int
+    guess: int
+    source: str
+    frame: str
+    time: float
+    score: float
+
+
+def offer(
+    store: Store,
+    *,
+    picture: bytes,
+    x: Float16,
+    guess: int,
+    score: float,
+    source: str,
+    frame: str,
+    time: float,
+    capacity: int = CAPACITY,
+    capacity_bytes: int = CAPACITY_BYTES,
+) -> bool:
+    """Put a frame into the queue if it is novel enough; inside a transaction.
+
+    Args:
+        store: The store.
+        picture: The encoded picture, as it is to be kept.
+        x: Its quantised feature (D,), under the store's feature map.
+        guess: Uid of the class that it looks most like.
+        score: How novel it is.
+        source: Where it came from.
+        frame: Its name there.
+        time: Wall clock when it was taken, seconds since the epoch.
+        capacity: Most entries; the least novel ones go.
+        capacity_bytes: Most bytes of their pictures.
+
+    Returns:
+        Whether it is in the queue now. It is not if entries nearly equal to it (cosine above
+        `SAME`) are there and one is as novel; if it is more novel than they are, they go.
+
+    Raises:
+        ShapeError: x is not (D,) float16.
+    """
+    if x.shape != (store.num_features,) or x.dtype != np.float16:
+        raise ShapeError(
+            f"feature is {x.shape} {x.dtype}; the queue keeps ({store.num_features},) float16"
+        )
+    kept = entries(store)
+    is_full = len(kept) >= capacity
+    if len(picture) > capacity_bytes or (is_full and score <= kept[capacity - 1].score):
+        return False
+    same = [entry for entry in kept if _is_same(feature(store, entry.uid), x)]
+    if any(entry.score >= score for entry in same):
+        return False
+    drop(store, [entry.uid for entry in same])
+    execute = store.connection.execute
+    cursor = execute(
+        "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
+        "VALUES (?, ?, ?, ?, ?, x'', x'')",
+        (guess, store.source_uid(source), plain_text(frame), time, score),
+    )
+    uid = int(cursor.lastrowid or 0)
+    # Sealing binds data to their row, so the row comes first.
+    execute(
+        "UPDATE novel SET x = ?, picture = ? WHERE uid = ?",
+        (
+            store.seal(guess, _FEATURE, uid, x.tobytes()),
+            store.seal(guess, _PICTURE, uid, picture),
+            uid,
+        ),
+    )
+    # The least novel ones go until the rest fits, of equal ones the newest.
+    execute(
+        "DELETE FROM novel WHERE uid IN (SELECT uid FROM (SELECT uid, row_number() OVER best AS n, "
+        "sum(length(picture)) OVER best AS size FROM novel "
+        "WINDOW best AS (ORDER BY score DESC, uid ROWS UNBOUNDED PRECEDING)) "
+        "WHERE n > ? OR size > ?)",
+        (capacity, capacity_bytes),
+    )
+    return execute("SELECT 1 FROM novel WHERE uid = ?", (uid,)).fetchone() is not None
+
+
+def entries(store: Store) -> list[Entry]:
+    """Return what waits, the most novel first, of equal ones the oldest.
+
+    Left out is what looks like a class that is being unlearned, or that nobody can read any more.
+    """
+    gone = {*store.blocked_classes(), *store.lost_classes()}
+    rows = store.connection.execute(
+        "SELECT novel.uid, guess, text, frame, time, score FROM novel "
+        "JOIN sources ON source_uid = sources.uid ORDER BY score DESC, novel.uid"
+    )
+    return [Entry(*row) for row in rows if row[1] not in gone]
+
+
+def entry_of(store: Store, uid: int) -> Entry:
+    """Return an entry.
+
+    Raises:
+        RequestError: No entry has this uid.
+    """
+    for entry in entries(store):
+        if entry.uid == uid:
+            return entry
+    raise _no_entry(uid)
+
+
+def picture(store: Store, uid: int) -> bytes:
+    """Return the encoded picture of an entry.
+
+    Raises:
+        RequestError: No entry has this uid.
+    """
+    return _blob(store, uid, "picture", _PICTURE)
+
+
+def feature(store: Store, uid: int) -> Float16 | None:
+    """Return the quantised feature (D,) of an entry, or None if the home's map is another by now.
+
+    Raises:
+        RequestError: No entry has this uid.
+    """
+    data = _blob(store, uid, "x", _FEATURE)
+    return np.frombuffer(data, np.float16) if data else None
+
+
+def drop(store: Store, uids: Sequence[int]) -> None:
+    """Delete entries; inside a transaction.
+
+    Raises:
+        RequestError: No entry has one of the uids.
+    """
+    for uid in uids:
+        if not store.connection.execute("DELETE FROM novel WHERE uid = ?", (uid,)).rowcount:
+            raise _no_entry(uid)
+
+
+def _no_entry(uid: int) -> RequestError:
+    return RequestError(
+        f"entry {uid} is not in the review queue; `edgecl review list` shows what is"
+    )
+
+
+def _blob(store: Store, uid: int, column: str, what: str) -> bytes:
+    row = store.connection.execute(
+        f"SELECT guess, {column} FROM novel WHERE uid = ?", (uid,)
+    ).fetchone()
+    if row is None:
+        raise _no_entry(uid)
+    return store.unseal(row[0], what, uid, row[1])
+
+
+def _is_same(a: Float16 | None, b: Float16) -> bool:
+    if a is None:
+        return False
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    return float(x @ y) > SAME * float(np.linalg.norm(x) * np.linalg.norm(y))

@@ -1,0 +1,218 @@
+"""Kept pictures as a folder a class, with an index: what other tools read as ImageFolder.
+
+    CLASS/UID.jpg     the picture of a kept sample, byte for byte as the store keeps it
+    edgecl.jsonl      one object a picture: path, label, source, time, and the uids that a later
+                      unlearning looks for
+    manifest.json     which export of which home this is, and the uids and names of its classes
+
+The folder of a class has its name, with bytes that some file system refuses as `%XX` (UTF-8). A
+name that is too long is cut, and one that another differs from in case only is marked, both with
+`~UID` behind; the index has the exact names.
+
+It is registered like a bundle, and holds pictures in the plain: an unlearning erases what it has to
+in it, as long as it lies where it was written (edgecl/replay/exports.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edgecl
+from edgecl.errors import RequestError
+from edgecl.home import Home
+from edgecl.replay.exports import (
+    DATASET,
+    Export,
+    add_export,
+    exports_of,
+    finish_exports,
+    index_line,
+    part_of,
+    put_in_place,
+    set_digest,
+)
+from edgecl.replay.store import Store
+from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
+from edgecl.runtime.manifest import MANIFEST_NAME, flush
+from edgecl.runtime.sources.listed import EDGECL_INDEX
+
+from .bundle import public_id
+
+# Of a name in most file systems; room for `~UID`.
+_MAX_NAME_BYTES = 255 - 24
+_REFUSED = frozenset('%/\\:*?"<>|')
+# Names of devices, which Windows refuses as files.
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedDataset:
+    """What was written.
+
+    Args:
+        export: Its row in the registry.
+        classes: Pictures of each class, by name.
+        size_bytes: Of all pictures.
+    """
+
+    export: Export
+    classes: dict[str, int]
+    size_bytes: int
+
+
+def export_dataset(
+    home: Home, store: Store, output: Path, *, is_plain: bool = False
+) -> ExportedDataset:
+    """Write the kept pictures into a folder, whole or not at all, and note it in the registry.
+
+    Pictures that are held out to score with are not written.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        store: Its open store.
+        output: A new or empty folder.
+        is_plain: Whether pictures of a sealed store may be written unencrypted.
+
+    Raises:
+        RequestError: The folder holds something, no picture is kept, or the store is sealed and
+            that was not asked for.
+    """
+    place = Path(os.path.realpath(output))
+    finish_exports(store)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise RequestError(f"{place} is there and not empty; name a new folder with --output")
+    if store.is_sealed and not is_plain:
+        raise RequestError(
+            "the store is sealed, and a dataset would hold its pictures unencrypted; add --plain "
+            "if that is meant"
+        )
+    samples = store.stored_samples()
+    if not samples:
+        raise RequestError("no picture is kept, so there is nothing to write; learn some first")
+    folders = folder_names({uid: store.names[uid] for uid in sorted({c for _, c in samples})})
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with store.transaction(changes_head=False):
+        uid = add_export(
+            store,
+            kind=DATASET,
+            path=place,
+            feature_map=store.feature_map,
+            classes=sorted(folders),
+            adapters=(),
+            body={"kind": DATASET, "replaces": None},
+        )
+        text = manifest_text(
+            {
+                "bundle": BUNDLE_SCHEMA,
+                "kind": DATASET,
+                "version": uid,
+                "home": public_id(home),
+                "created": time.time(),
+                "edgecl": edgecl.__version__,
+                "classes": [{"uid": c, "name": store.names[c]} for c in sorted(folders)],
+                "files": {},
+            }
+        )
+        set_digest(store, uid, json.loads(text)["digest"])
+        part = part_of(_row(store, uid))
+        part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
+    try:
+        counts, size_bytes = _write(store, samples, folders, part)
+        (part / MANIFEST_NAME).write_text(text, encoding="utf-8")
+        flush(part / MANIFEST_NAME)
+        flush(part)
+        put_in_place(part, place)
+    finally:
+        finish_exports(store)
+    return ExportedDataset(_row(store, uid), counts, size_bytes)
+
+
+def folder_names(names: dict[int, str]) -> dict[int, str]:
+    """Return a name that every usual file system takes, for each class; no two are alike.
+
+    Args:
+        names: Class names by uid.
+    """
+    found: dict[int, str] = {}
+    taken: set[str] = set()
+    for uid, name in names.items():
+        safe = "".join(_escaped(c) if c in _REFUSED else c for c in name)
+        if safe[0] == "." or safe.split(".")[0].casefold() in _DEVICES:
+            safe = _escaped(safe[0]) + safe[1:]
+        if safe[-1] in " .":
+            safe = safe[:-1] + _escaped(safe[-1])
+        data = safe.encode()
+        if len(data) > _MAX_NAME_BYTES:
+            safe = f"{data[:_MAX_NAME_BYTES].decode(errors='ignore')}~{uid}"
+        if safe.casefold() in taken:
+            safe = f"{safe}~{uid}"
+        taken.add(safe.casefold())
+        found[uid] = safe
+    return found
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
+
+
+def _write(
+    store: Store, samples: list[tuple[int, int]], folders: dict[int, str], part: Path
+) -> tuple[dict[str, int], int]:
+    """Write pictures and index; returns pictures by class name, and their bytes."""
+    counts = {store.names[uid]: 0 for uid in folders}
+    size_bytes = 0
+    sources = store.sources()
+    rows = {
+        uid: (source_uid, when)
+        for uid, source_uid, when in store.connection.execute(
+            "SELECT uid, source_uid, time FROM samples WHERE is_stored"
+        )
+    }
+    with (part / EDGECL_INDEX).open("w", encoding="utf-8") as index:
+        for uid, class_uid in samples:
+            picture = store.picture(uid)
+            path = Path(folders[class_uid]) / f"{uid}.{_suffix(picture)}"
+            (part / path).parent.mkdir(exist_ok=True)
+            (part / path).write_bytes(picture)
+            flush(part / path)
+            source_uid, when = rows[uid]
+            row: dict[str, Any] = {
+                "path": path.as_posix(),
+                "label": store.names[class_uid],
+                "source": sources.get(source_uid, ""),
+                "time": when,
+                "sample_uid": uid,
+                "class_uid": class_uid,
+                "source_uid": source_uid,
+            }
+            index.write(index_line(row))
+            counts[store.names[class_uid]] += 1
+            size_bytes += len(picture)
+        index.flush()
+        os.fsync(index.fileno())
+    for folder in folders.values():
+        flush(part / folder)
+    return counts, size_bytes
+
+
+def _suffix(picture: bytes) -> str:
+    """Return the usual suffix of a picture file, by its first bytes."""
+    if picture.startswith(b"\xff\xd8"):
+        return "jpg"
+    if picture.startswith(b"\x89PNG"):
+        return "png"
+    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
+        return "webp"
+    known = {b"BM": "bmp", b"GIF8": "gif", b"II*\0": "tif", b"MM\0*": "tif"}
+    return next((name for head, name in known.items() if picture.startswith(head)), "ppm")
+
+
+def _row(store: Store, uid: int) -> Export:
+    return next(export for export in exports_of(store) if export.uid == uid)

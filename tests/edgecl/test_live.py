@@ -1,0 +1,642 @@
+"""Labels on the fly, undo, near-duplicates, votes: a stream that is taught while it runs."""
+
+from __future__ import annotations
+
+import os
+import pty
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import build
+from edgecl.config import Config, LiveConfig, load_config
+from edgecl.errors import ConfigError, RequestError
+from edgecl.evaluation.progressive import learn_stream
+from edgecl.evaluation.run import Live, Progress
+from edgecl.heads import HEADS
+from edgecl.home import Home
+from edgecl.learner import Learner, Lesson, load_scorer, open_learner, open_store
+from edgecl.live.ages import Ages
+from edgecl.live.duplicates import Duplicates
+from edgecl.live.keys import Keyboard
+from edgecl.live.ring import Ring
+from edgecl.live.teacher import UNDO_N, Quit, Teacher, Undo
+from edgecl.live.votes import Votes
+from edgecl.replay.store import Position
+from edgecl.runtime.grid import quantise
+from edgecl.runtime.pipeline import Embedded
+from edgecl.runtime.sources.labels import Command, LabelWindow
+from edgecl.types import Frame, Prediction, Skipped
+
+WIDTH = 12
+
+
+class FakeEngine:
+    """The mean colour of the picture's rows, as slow as asked."""
+
+    provider = "fake"
+    num_features = WIDTH
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds * len(pixels))
+        rows = pixels.reshape(len(pixels), 3, 4, -1).mean(axis=3) + 1
+        return np.ascontiguousarray(rows.reshape(len(pixels), WIDTH), dtype=np.float32)
+
+
+def picture(part: str, i: int) -> np.ndarray:
+    return np.asarray(build.part_picture(part, i, 32))
+
+
+class FakeLive:
+    """A live source that shows what it is told to, one frame every `interval` seconds.
+
+    Without clock its frames do not say when they were taken: then none is too old.
+    """
+
+    name = "fake"
+    is_live = True
+
+    def __init__(
+        self,
+        shots: Iterator[tuple[str, int, str | None]],
+        interval: float = 0.002,
+        *,
+        has_clock: bool = False,
+    ) -> None:
+        self._has_clock = has_clock
+        self._shots = shots
+        self._interval = interval
+        self.closed = threading.Event()
+        self.made: list[Frame] = []
+
+    def __len__(self) -> int:
+        return 0
+
+    def ids(self, stop: int) -> Iterator[str]:
+        return iter(())
+
+    def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
+        for n, (part, i, label) in enumerate(self._shots):
+            if self.closed.wait(self._interval):
+                return
+            frame = Frame(
+                id=f"{n}",
+                pixels=picture(part, i),
+                label=label,
+                source=self.name,
+                time=1000.0 + n,
+                monotonic=time.monotonic() if self._has_clock else 0.0,
+            )
+            self.made.append(frame)
+            yield frame
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class FakeFeed:
+    """Messages that come when it is asked for the n-th time."""
+
+    def __init__(self, *messages: LabelWindow | Command) -> None:
+        self.waiting: list[LabelWindow | Command] = list(messages)
+
+    def poll(self) -> list[LabelWindow | Command]:
+        found, self.waiting = self.waiting, []
+        return found
+
+    def news(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Home:
+    """A home whose live streams leave out nothing as a duplicate."""
+    home = build.tiny_home(tmp_path / "home")
+    home.save_config(Config(head=home.config.head, live=LiveConfig(duplicate_cosine=1.0)))
+    return Home(home.path)
+
+
+def run(
+    home: Home,
+    source: Any,
+    *,
+    engine: Any = None,
+    live: Live | None = None,
+    teach: Callable[[Learner], Live] | None = None,
+    **options: Any,
+) -> list[Progress]:
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store)
+        made = teach(learner) if teach is not None else live or Live()
+        start = Position(0, b"", False)
+        steps = learn_stream(
+            home, learner, engine or FakeEngine(), source, key="k", start=start, live=made,
+            **options,
+        )  # fmt: skip
+        with closing(steps):
+            return list(steps)
+
+
+def rows(home: Home, sql: str) -> list[tuple[Any, ...]]:
+    with open_store(home, read_only=True) as store:
+        return store.connection.execute(sql).fetchall()
+
+
+def seen(home: Home) -> dict[str, int]:
+    return dict(rows(home, "SELECT name, n_seen FROM classes"))
+
+
+def shots(*parts: str, n: int = 8, labels: bool = True) -> Iterator[tuple[str, int, str | None]]:
+    return iter([(part, i, part if labels else None) for part in parts for i in range(n)])
+
+
+# The stream
+
+
+def test_live_frames_are_learned_as_they_come_and_the_source_is_closed(device: Home) -> None:
+    source = FakeLive(shots("washer", "bracket"), has_clock=True, interval=0.02)
+    steps = run(device, source)
+    last = steps[-1]
+    assert last.seen == 16
+    assert last.learned + last.held_out + last.stale == 16
+    assert last.learned > 4
+    assert last.oldest <= 2
+    assert 0 < (last.p50_ms or 0) <= (last.p99_ms or 0)
+    assert source.closed.is_set()
+    assert len({s.learned for s in steps}) > 4  # not one commit for all
+    assert rows(device, "SELECT count(*) FROM positions") == [(0,)]
+    assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine"})
+
+
+def test_a_frame_that_is_old_at_the_commit_is_not_learned(device: Home) -> None:
+    late = iter([("washer", i, "washer") for i in range(12)])
+    source = FakeLive(late, interval=0.02, has_clock=True)
+
+    def slow() -> bool:
+        # The caller sleeps once: what is on its way by then grows old.
+        if len(source.made) == 6:
+            time.sleep(0.3)
+        return False
+
+    steps = run(device, source, should_stop=slow)
+    assert steps[-1].stale > 0
+    assert steps[-1].oldest <= 2
+
+
+def test_unlabelled_live_frames_are_predicted_only(device: Home) -> None:
+    run(device, FakeLive(shots("washer", "bracket")))
+    events: list[dict[str, Any]] = []
+    source = FakeLive(shots("bracket", "washer", n=10, labels=False))
+    last = run(device, source, live=Live(emit=events.append, vote=3))[-1]
+    assert (last.seen, last.learned, last.unlabelled, last.skipped) == (20, 0, 20, 0)
+    assert [e["label"] for e in events] == ["bracket", "washer"]
+    assert all(e["event"] == "class" and e["of"] == 3 and e["votes"] >= 2 for e in events)
+    assert all(0 <= e["score"] <= 1 for e in events)
+    assert events[0]["frame"] in {f.id for f in source.made}
+
+
+def test_before_anything_is_learned_nothing_is_told(device: Home) -> None:
+    events: list[dict[str, Any]] = []
+    source = FakeLive(shots("washer", labels=False))
+    last = run(device, source, live=Live(emit=events.append, finds_unknown=True))[-1]
+    assert (last.unlabelled, last.n_classes, events) == (8, 0, [])
+
+
+def test_a_static_camera_teaches_one_frame_until_something_changes(device: Home) -> None:
+    still = iter([("washer", 0, "washer")] * 10 + [("washer", 5, "washer")] * 5)
+    settings = LiveConfig(duplicate_cosine=0.99999)
+    device.save_config(Config(head=device.config.head, live=settings))
+    last = run(Home(device.path), FakeLive(still))[-1]
+    assert (last.learned, last.duplicates) == (2, 13)
+
+
+def test_duplicates_are_remembered_over_runs_and_may_be_switched_off(device: Home) -> None:
+    def still() -> FakeLive:
+        return FakeLive(iter([("washer", 0, "washer")] * 6))
+
+    config = Config(head=device.config.head)
+    device.save_config(config)
+    assert run(Home(device.path), still())[-1].learned == 1
+    assert run(Home(device.path), still())[-1].learned == 0
+    device.save_config(replace(config, live=LiveConfig(duplicate_cosine=1.0)))
+    assert run(Home(device.path), still())[-1].learned > 1
+
+
+def test_a_window_names_frames_that_came_before_it_and_those_to_come(device: Home) -> None:
+    source = FakeLive(shots("washer", n=20, labels=False), interval=0.01)
+    feed, sent = FakeFeed(), list[int]()
+
+    def teach(learner: Learner) -> Live:
+        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+
+    def stop() -> bool:
+        if len(source.made) == 10 and not sent:
+            sent.append(10)
+            feed.waiting = [LabelWindow("ring", 1002.0, 1006.0), LabelWindow("nut", 1015.0, None)]
+        return False
+
+    last = run(device, source, teach=teach, should_stop=stop)[-1]
+    names = dict(
+        rows(device, "SELECT frame, name FROM samples JOIN classes c ON class_uid = c.uid")
+    )
+    ring = {f for f, name in names.items() if name == "ring"}
+    assert ring == {"2", "3", "4", "5"}
+    assert set(names) - ring == {"15", "16", "17", "18", "19"}
+    assert last.unlabelled == 15
+    assert last.learned == 9
+
+
+def test_a_command_pauses_and_an_undo_takes_back(device: Home) -> None:
+    source = FakeLive(shots("washer", n=30), interval=0.01)
+    feed, sent = FakeFeed(), list[int]()
+
+    def stop() -> bool:
+        n = len(source.made)
+        if n == 12 and not sent:
+            sent.append(n)
+            feed.waiting = [Command("undo", 3), Command("pause")]
+        elif n == 24 and sent:
+            sent.pop()
+            feed.waiting = [Command("resume")]
+        return False
+
+    def teach(learner: Learner) -> Live:
+        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+
+    steps = run(device, source, teach=teach, should_stop=stop)
+    last = steps[-1]
+    assert last.undone == 3
+    assert last.unlabelled >= 8
+    ((probes,),) = rows(device, "SELECT count(*) FROM probes")
+    left = sum(seen(device).values()) + probes
+    assert left == last.learned + last.held_out - last.undone == 30 - last.unlabelled - 3
+    assert any("took back the last" in text for s in steps for text in s.news)
+
+
+def test_pictures_of_the_ring_are_kept_as_they_would_be_learned(device: Home) -> None:
+    source = FakeLive(shots("washer", n=6, labels=False), interval=0.01)
+    feed = FakeFeed()
+
+    def stop() -> bool:
+        if len(source.made) == 6:
+            feed.waiting = [LabelWindow("ring", 0.0, 2000.0)]
+        return False
+
+    def teach(learner: Learner) -> Live:
+        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+
+    run(device, source, teach=teach, should_stop=stop)
+    assert sum(seen(device).values()) >= 4
+    with open_store(device, read_only=True) as store:
+        for uid, _ in store.stored_samples():
+            assert store.picture(uid)
+
+
+# The engine is exchanged while frames are on their way
+
+
+class Doubled(FakeEngine):
+    """Another map."""
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        return super().run(pixels) * 2
+
+
+@pytest.mark.parametrize("kind", ["live", "lines"])
+def test_frames_that_were_read_ahead_are_learned_once_when_the_engine_is_exchanged(
+    device: Home, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = [part for part in build.PARTS for _ in range(6)]
+    if kind == "live":
+        source: Any = FakeLive(((part, i, part) for i, part in enumerate(order)), interval=0.02)
+        device.save_config(Config(head=device.config.head, live=LiveConfig(duplicate_cosine=1.0)))
+        device = Home(device.path)
+    else:
+        import io
+        import json
+
+        from edgecl.runtime.sources import open_source
+
+        lines = []
+        for i, part in enumerate(order):
+            path = tmp_path / f"{i}.png"
+            path.write_bytes(build.encode(build.part_picture(part, i, 32), "PNG"))
+            lines.append(json.dumps({"path": str(path), "label": part}))
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+        source = open_source("-")
+    asked: list[str | None] = []
+
+    def renew(name: str | None) -> FakeEngine | None:
+        asked.append(name)
+        return Doubled() if name in build.PARTS[2:] and asked.count(name) == 1 else None
+
+    last = run(device, source, renew=renew)[-1]
+    assert last.seen == 24
+    frames = [
+        f for (f,) in rows(device, "SELECT frame FROM samples UNION ALL SELECT frame FROM probes")
+    ]
+    assert len(frames) == len(set(frames)) == 24
+    assert asked[-1] is None
+    assert set(build.PARTS) <= set(asked)
+    assert last.learned + last.held_out == 24
+
+
+# Undo
+
+
+def lessons_of(learner: Learner, frames: list[Frame], x: np.ndarray) -> list[Lesson]:
+    reports = learner.learn_many(frames, x)
+    return [
+        Lesson(r.uid, learner.store.class_uid(f.label or ""), f.source, row, r.is_held_out)
+        for r, f, row in zip(reports, frames, quantise(x), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("capacity", [5, 2000])
+@pytest.mark.parametrize("n", [1, 9, 40])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_exact_head_ends_as_if_it_had_never_learned_what_was_undone(
+    tmp_path: Path, n: int, capacity: int, sealed: bool
+) -> None:
+    x, y = build.features(110)
+    frames = [build.frame(f"c{k}", i) for i, k in enumerate(y)]
+    frames[-n // 2 :] = [build.frame("late", i) for i in range(n // 2 or 1)]
+    keep = len(frames) - n
+    homes = [
+        build.tiny_home(tmp_path / name, sealed=sealed, capacity_samples=capacity)
+        for name in ("undone", "never")
+    ]
+    scorers = []
+    for home in homes:
+        with home.lock(), open_store(home) as store:
+            learner = open_learner(home, store)
+            lessons = lessons_of(learner, frames[:keep], x[:keep])
+            if home is homes[0]:
+                lessons = lessons_of(learner, frames[keep:], x[keep : len(frames)])
+                learner.undo(lessons)
+                with pytest.raises(RequestError):
+                    learner.undo([entry for entry in lessons if not entry.is_held_out][:1])
+            learner.settle()
+        with open_store(home, read_only=True) as store:
+            scorers.append(load_scorer(home, store))
+            assert "late" not in store.names.values()
+            assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    build.assert_same(*scorers)
+    assert seen(homes[0]) == seen(homes[1])
+    probes = "SELECT count(*) FROM probes"
+    assert rows(homes[0], probes) == rows(homes[1], probes)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_every_head_predicts_without_what_was_undone(tmp_path: Path, name: str) -> None:
+    home = build.tiny_home(tmp_path / "home", name)
+    x, y = build.features(40)
+    with home.lock(), open_store(home) as store:
+        learner = open_learner(home, store)
+        learner.learn_many([build.frame(f"c{k}", i) for i, k in enumerate(y)], x)
+        lessons = lessons_of(learner, [build.frame("slip", i) for i in range(5)], x[:5])
+        assert "slip" in learner.labels
+        learner.undo(lessons)
+        assert set(learner.labels) == {"c1", "c2", "c3"}
+        learner.learn_many([build.frame("c1", 99)], x[:1])
+        learner.settle()
+    with open_store(home, read_only=True) as store:
+        assert "slip" not in load_scorer(home, store).labels
+
+
+# Parts
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_keys_come_without_waiting_and_the_terminal_is_restored(
+    terminal: tuple[int, int],
+) -> None:
+    ours, theirs = terminal
+    before = termios.tcgetattr(theirs)
+    with Keyboard(theirs) as keyboard:
+        assert keyboard.read() == ""
+        during = termios.tcgetattr(theirs)
+        assert not during[3] & (termios.ECHO | termios.ICANON)
+        assert during[3] & termios.ISIG
+        data = "1é".encode()
+        os.write(ours, data[:2])  # half of a character
+        assert until(keyboard, 1) == "1"
+        os.write(ours, data[2:])
+        assert until(keyboard, 1) == "é"
+    assert termios.tcgetattr(theirs) == before
+    with pytest.raises(ZeroDivisionError), Keyboard(theirs):
+        raise ZeroDivisionError
+    assert termios.tcgetattr(theirs) == before
+
+
+def until(keyboard: Keyboard, n: int) -> str:
+    deadline, text = time.monotonic() + 5, ""
+    while len(text) < n and time.monotonic() < deadline:
+        text += keyboard.read()
+    return text
+
+
+def test_a_file_is_no_keyboard(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("w") as file:
+        keyboard = Keyboard(file.fileno())
+        with pytest.raises(OSError, match="Inappropriate"):
+            keyboard.__enter__()
+
+
+class Typist:
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self) -> str:
+        text, self.text = self.text, ""
+        return text
+
+
+def make_teacher() -> tuple[Teacher, Typist, Callable[[str], Any]]:
+    typist = Typist()
+    teacher = Teacher(lambda: ("bolt", "nut"), read_keys=typist)
+
+    def press(text: str) -> list[Any]:
+        typist.text = text
+        return teacher.poll()
+
+    return teacher, typist, press
+
+
+def frame(label: str | None = None, moment: float = 0.0) -> Frame:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    return Frame(id="f", pixels=pixels, label=label, time=moment)
+
+
+def test_a_key_labels_until_it_is_pressed_again() -> None:
+    teacher, _, press = make_teacher()
+    assert teacher.label_of(frame()) is None
+    assert press("2") == []
+    assert teacher.label_of(frame()) == "nut"
+    assert teacher.label_of(frame("bolt")) == "nut"
+    assert "[2 nut]" in teacher.status()
+    press("2")
+    assert teacher.label_of(frame()) is None
+    press("1")
+    press("0")
+    assert teacher.label_of(frame()) is None
+    press("1 ")
+    assert teacher.label_of(frame("nut")) is None
+    assert "PAUSED" in teacher.status()
+    press(" ")
+    assert teacher.label_of(frame()) == "bolt"
+
+
+def test_a_new_class_is_typed() -> None:
+    teacher, _, press = make_teacher()
+    press("nwash")
+    assert "wash_" in teacher.status()
+    assert press("er qu1x\x7f\n") == []
+    assert teacher.label_of(frame()) == "washer qu1"
+    press("nlost\x1b")
+    assert teacher.label_of(frame()) == "washer qu1"
+    press("n  \n")
+    assert "empty" in " ".join(teacher.news())
+    assert press("u") == [Undo(UNDO_N)]
+    assert press("q") == [Quit()]
+    press("7")
+    assert "2 classes" in " ".join(teacher.news())
+    assert teacher.news() == []
+
+
+@given(st.text())
+def test_no_key_breaks_the_teacher(text: str) -> None:
+    teacher, _, press = make_teacher()
+    press(text)
+    label = teacher.label_of(frame())
+    assert label is None or label.strip()
+    assert "\n" not in teacher.status()
+
+
+def test_the_newest_window_that_holds_a_moment_counts() -> None:
+    feed = FakeFeed(LabelWindow("cup", 5.0, None), LabelWindow("pen", 2.0, 3.0))
+    teacher = Teacher(lambda: (), feed=feed)
+    assert len(teacher.poll()) == 2
+    now = time.time()
+    teacher = Teacher(lambda: (), feed=feed)
+    feed.waiting = [LabelWindow("cup", now, None), LabelWindow("pen", now + 2, now + 3)]
+    teacher.poll()
+    found = [teacher.label_of(frame(moment=now + s)) for s in (-1, 0, 2, 3)]
+    assert found == [None, "cup", "pen", "cup"]
+    feed.waiting = [LabelWindow(None, now + 10, None)]
+    teacher.poll()
+    assert teacher.label_of(frame(moment=now + 9)) == "cup"
+    assert teacher.label_of(frame(moment=now + 11)) is None
+    assert teacher.label_of(frame("own", moment=now + 11)) == "own"
+
+
+def test_windows_are_bounded() -> None:
+    feed = FakeFeed()
+    teacher = Teacher(lambda: (), feed=feed)
+    now = time.time()
+    for i in range(1500):
+        feed.waiting.append(LabelWindow("a", now + i, now + i + 1))
+    teacher.poll()
+    assert len(teacher._windows) <= 1000
+
+
+def test_a_vote_is_told_when_the_majority_changes() -> None:
+    votes = Votes(4)
+    told = []
+    for label in "aabaabbbbcbbbaaa":
+        vote = votes.add(Prediction("p", label, 0.5, ()))
+        if vote is not None:
+            told.append(vote.label)
+            assert 3 <= vote.n <= 4
+            assert vote.score == 0.5
+    assert told == ["a", "b", "a"]
+
+
+def test_a_single_vote_follows_every_frame() -> None:
+    votes = Votes(1)
+    found = [votes.add(Prediction("p", label, 1.0, ())) for label in "aab"]
+    assert [v.label if v else None for v in found] == ["a", None, "b"]
+
+
+def test_only_the_newest_rows_of_the_same_class_make_a_duplicate() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, WIDTH)).astype(np.float32)
+    kept = {"old": quantise(np.abs(x[:1]))}
+    empty = np.empty((0, WIDTH), np.float16)
+    duplicates = Duplicates(0.99, lambda name, n: kept.get(name, empty), n=3)
+    assert not duplicates.is_near("a", x[0])
+    assert duplicates.is_near("a", x[0] * 2)
+    assert not duplicates.is_near("b", x[0])
+    assert duplicates.is_near("old", np.abs(x[0]))
+    for row in x[1:4]:
+        assert not duplicates.is_near("a", row)
+    assert not duplicates.is_near("a", x[0])  # three newer ones came since
+    duplicates.forget()
+    assert not duplicates.is_near("a", x[3])
+
+
+@given(st.lists(st.integers(1, 60), max_size=60), st.integers(1, 200), st.integers(1, 20))
+def test_the_ring_never_holds_more_than_its_bounds(
+    sizes: list[int], max_bytes: int, max_frames: int
+) -> None:
+    ring = Ring(max_bytes, max_frames)
+    x = np.zeros(1, np.float32)
+    for i, size in enumerate(sizes):
+        ring.add(Embedded(Frame(id=str(i), encoded=b"x" * size), x), float(i))
+        assert ring.size_bytes <= max_bytes
+        assert len(ring) <= max_frames
+    taken = ring.take(lambda moment: moment % 2 == 0)
+    ids = [int(item.frame.id) for item in taken]
+    assert ids == sorted(ids)
+    assert all(i % 2 == 0 for i in ids)
+    rest = ring.take(lambda moment: True)
+    assert ring.size_bytes == len(ring) == 0
+    kept = sorted(ids + [int(item.frame.id) for item in rest])
+    assert kept == list(range(len(sizes) - len(kept), len(sizes)))
+
+
+def test_ages_are_told_in_frame_times() -> None:
+    ages = Ages()
+    assert ages.age(Frame(id="file", encoded=b"x"), 5.0) == 0
+    live = [Frame(id=str(i), encoded=b"x", monotonic=1 + i / 10) for i in range(1, 6)]
+    for one in live:
+        ages.came(one)
+    assert ages.age(live[-1], live[-1].monotonic + 0.15) == pytest.approx(1.5)
+    assert ages.quantile_ms(0.5) is None
+    for one in live:
+        ages.committed(one, 1.5, one.monotonic + 0.1)
+    assert ages.quantile_ms(0.5) == pytest.approx(100, rel=0.05)
+    assert ages.oldest == 1.5
+
+
+@pytest.mark.parametrize(
+    "text", ["duplicate_cosine = 1.5", "duplicate_cosine = 0.0", "vote = 0", "ring_mb = -1.0"]
+)
+def test_settings_out_of_range_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "edgecl.toml"
+    path.write_text(f"[live]\n{text}\n")
+    with pytest.raises(ConfigError, match=text.split(" ")[0]):
+        load_config(path)
