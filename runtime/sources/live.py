@@ -278,14 +278,20 @@ class _Link:
             if self._thread is None and not self._is_over:
                 self._thread = threading.Thread(target=self._read, name="live", daemon=True)
                 self._thread.start()
-            while self._newest is None and not self._is_over:
+        while True:
+            with self._changed:
+                if self._newest is not None:
+                    taken, self._newest = self._newest, None
+                    return taken
+                if self._is_over:
+                    error, self._error = self._error, None
+                    if error is not None:
+                        raise error
+                    return None
                 self._changed.wait(self._until_stall())
-                self._end_stalled()
-            taken, self._newest = self._newest, None
-            if taken is None and self._error is not None:
-                error, self._error = self._error, None
-                raise error
-        return taken
+                stalled = self._let_go_stalled()
+            if stalled is not None:  # may take a moment, in which others must not wait
+                stalled.close()
 
     def close(self) -> None:
         with self._changed:
@@ -304,12 +310,13 @@ class _Link:
             return None
         return max(0.0, self._last_sign + self.source.stall_s - time.monotonic())
 
-    def _end_stalled(self) -> None:
-        """End a connection that gave nothing for too long; its reader then makes a new one."""
-        if self._connection is not None and self._newest is None and self._until_stall() == 0:
-            stalled, self._connection = self._connection, None
-            self.source.counters.add("stalls")
-            stalled.close()
+    def _let_go_stalled(self) -> Connection | None:
+        """Return a connection that gave nothing for too long; its reader then makes a new one."""
+        if self._connection is None or self._newest is not None or self._until_stall() != 0:
+            return None
+        stalled, self._connection = self._connection, None
+        self.source.counters.add("stalls")
+        return stalled
 
     def _read(self) -> None:
         error: BaseException | None = None

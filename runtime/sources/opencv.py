@@ -84,7 +84,7 @@ def open_rtsp(url: str, *, label: str | None, max_bytes: int) -> LiveSource:
         MissingPackageError: OpenCV is not installed.
     """
     address = split_url(url)
-    _cv2()
+    _check_ffmpeg()
     return LiveSource(url, lambda _: _Rtsp(address), label=label)
 
 
@@ -106,6 +106,7 @@ class VideoSource:
         self.name = str(path)
         self._path = path
         self._label = label
+        _check_ffmpeg()
         capture = self._open()
         # Some files do not say, and then OpenCV answers with a negative number.
         self._n = max(0, int(capture.get(_cv2().CAP_PROP_FRAME_COUNT)))
@@ -308,6 +309,16 @@ def _cv2() -> Any:
     except ImportError as error:
         raise MissingPackageError(_NO_PACKAGE) from error
     return cv2
+
+
+def _check_ffmpeg() -> None:
+    """Raise where OpenCV was built without FFmpeg, as in some systems' packages."""
+    cv2 = _cv2()
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        raise MissingPackageError(
+            "this OpenCV was built without FFmpeg, which RTSP and video files need; "
+            "use a gst: source, or run `pip install 'edgecl[camera]'`"
+        )
 
 
 def _rgb(picture: Any) -> Pixels:
