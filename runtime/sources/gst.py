@@ -8,6 +8,7 @@ picture whatever the camera sends.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -150,7 +151,7 @@ class _Gst:
             raise SourceError(f"the gst: pipeline cannot run: {text}")
         raise Lost(text)
 
-    def _shots(self, pictures: IO[bytes]) -> Iterator[Shot]:
+    def _shots(self, pictures: io.BufferedReader) -> Iterator[Shot]:
         head = pictures.readline(_MAX_LINE)
         if not head:
             return

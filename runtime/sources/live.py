@@ -9,11 +9,13 @@ Architecture Blog), so that devices that lost one server do not come back in ste
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import random
 import secrets
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -162,6 +164,7 @@ class LiveSource:
         self._has_given = False
         self._lock = threading.RLock()
         self._open: set[_Link] = set()
+        _sources.add(self)
 
     def __len__(self) -> int:
         return 0
@@ -221,6 +224,16 @@ class LiveSource:
             )
         except UsageError as error:  # a label that cannot be one
             return Skipped(name, str(error))
+
+
+_sources: weakref.WeakSet[LiveSource] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what nobody closed; a pipeline of another process would go on."""
+    for source in list(_sources):
+        source.close()
 
 
 class LiveFrames(Iterator[Frame | Skipped]):

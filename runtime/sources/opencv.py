@@ -2,15 +2,18 @@
 
 OpenCV and FFmpeg print addresses with their passwords when something fails, so both are silenced.
 A read that hangs cannot be broken off; it runs in a thread of its own, which is left to its
-time limit while the source goes on or ends.
+time limit while the source goes on or ends. Only the end of the process waits for it: a thread that
+comes back from C++ into an interpreter that has gone aborts the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from .live import LiveSource, Lost, Shot
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".webm"})
 
 _OPEN_TIMEOUT_S = 10.0
-_READ_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 5.0
 _NO_PACKAGE = (
     "cameras, RTSP and video files need OpenCV, which is not installed; "
     "run `pip install 'edgecl[camera]'`"
@@ -34,6 +37,8 @@ _NO_PACKAGE = (
 # FFmpeg's: TCP, because lost packets of UDP are grey blocks that would be learned; no buffering.
 _RTSP_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 _MAX_ANSWER = 65_536
+# Threads of H.264 decode one picture each, and every one delays the picture by a frame time.
+_DECODER_THREADS = 1
 
 
 def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
@@ -175,14 +180,21 @@ class _Capture:
         self._shot: Shot | None = None
         self._error: Exception | None = None
         self._is_closed = False
+        self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
+        _captures.add(self)
 
     def close(self) -> None:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
 
+    def wait(self) -> None:
+        """Wait until the last read has ended, as long as it may take."""
+        if self._thread.is_alive():
+            self._thread.join(_OPEN_TIMEOUT_S + _READ_TIMEOUT_S)
+
     def __iter__(self) -> Iterator[Shot]:
-        threading.Thread(target=self._read, name="capture", daemon=True).start()
+        self._thread.start()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._shot or self._error or self._is_closed)
@@ -214,6 +226,19 @@ class _Capture:
                 capture.release()
 
 
+_captures: weakref.WeakSet[_Capture] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End every capture before the interpreter ends."""
+    captures = list(_captures)
+    for capture in captures:
+        capture.close()
+    for capture in captures:
+        capture.wait()
+
+
 class _Rtsp(_Capture):
     """A stream that is asked for by hand first, because OpenCV does not say why it cannot open."""
 
@@ -233,14 +258,13 @@ class _Rtsp(_Capture):
             raise Lost("closed")
         cv2 = _cv2()
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _RTSP_OPTIONS)
-        capture = open_capture(
-            self._url.geturl(),
-            cv2.CAP_FFMPEG,
-            {
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(_OPEN_TIMEOUT_S * 1000),
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(_READ_TIMEOUT_S * 1000),
-            },
-        )
+        settings = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(_OPEN_TIMEOUT_S * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(_READ_TIMEOUT_S * 1000),
+        }
+        if hasattr(cv2, "CAP_PROP_N_THREADS"):  # an unknown setting would fail the opening
+            settings[cv2.CAP_PROP_N_THREADS] = _DECODER_THREADS
+        capture = open_capture(self._url.geturl(), cv2.CAP_FFMPEG, settings)
         if not capture.isOpened():
             raise Lost("the stream cannot be opened")
         return capture
@@ -304,6 +328,7 @@ def _cv2() -> Any:
     """Return OpenCV, silent."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(int(_READ_TIMEOUT_S)))
     try:
         import cv2
     except ImportError as error:

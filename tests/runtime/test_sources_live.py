@@ -445,16 +445,17 @@ def test_user_and_password_are_proved_as_the_server_asks(
     challenges: list[str], is_right: Callable[[str], bool]
 ) -> None:
     with peer(asks_for(challenges, is_right)) as server:
-        source = quick(open_source(server.url("/a?b=1", user="me:p%40ss")))
+        source = quick(open_source(server.url("/ä/a?b=1", user="me:p%40ss")))
         assert take(source, 1) == PICTURES[:1]
         assert "Authorization" not in server.calls[0].head
 
 
 @pytest.mark.parametrize("challenge", ['Basic realm="cam"', QOP, "Negotiate"])
-def test_a_wrong_password_is_told_once_and_not_shown(challenge: str) -> None:
+@pytest.mark.parametrize("user", ["me", "m€"])
+def test_a_wrong_password_is_told_once_and_not_shown(challenge: str, user: str) -> None:
     with peer(asks_for([challenge], lambda header: False)) as server:
         with pytest.raises(SourceError, match="refuses this user or password") as caught:
-            next(quick(open_source(server.url(user="me:S3CRET"))).frames())
+            next(quick(open_source(server.url(user=f"{user}:S3CRET"))).frames())
         assert len(server.calls) <= 2
     assert "S3CRET" not in str(caught.value)
 
@@ -516,6 +517,7 @@ def test_a_single_picture_that_is_too_large_is_counted(has_length: bool) -> None
         "http://h:port/",
         "http://h/a b",
         "rtsp://h:x/",
+        "http://u:S3CRET%0a@h/",
     ],
 )
 def test_an_address_that_cannot_be_one_is_an_error_at_once(url: str) -> None:
