@@ -57,12 +57,12 @@ def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
     if not re.fullmatch(r"\d{1,3}|/dev/\S+", device):
         raise SourceError(f"source {spec} is no camera; expected camera:0 or camera:/dev/video0")
     path = Path(f"/dev/video{device}") if device.isdigit() else Path(device)
-    _cv2()
+    import_cv2()
 
     def open_it(_: Callable[[], bool]) -> Any:
         if not path.exists():
             raise SourceError(f"{_no_camera(path)}")
-        cv2 = _cv2()
+        cv2 = import_cv2()
         capture = open_capture(str(path), cv2.CAP_V4L2, {})
         if not capture.isOpened():
             raise Lost(f"{path} cannot be opened; another program may use it")
@@ -114,8 +114,11 @@ class VideoSource:
         _check_ffmpeg()
         capture = self._open()
         # Some files do not say, and then OpenCV answers with a negative number.
-        self._n = max(0, int(capture.get(_cv2().CAP_PROP_FRAME_COUNT)))
+        self._n = max(0, int(capture.get(import_cv2().CAP_PROP_FRAME_COUNT)))
+        is_film = capture.grab()
         capture.release()
+        if not is_film:
+            raise SourceError(self._refusal())
 
     def __len__(self) -> int:
         return self._n
@@ -147,13 +150,16 @@ class VideoSource:
             capture.release()
 
     def _open(self) -> Any:
-        capture = open_capture(str(self._path), _cv2().CAP_FFMPEG, {})
+        capture = open_capture(str(self._path), import_cv2().CAP_FFMPEG, {})
         if not capture.isOpened():
-            raise SourceError(
-                f"video {self.name} cannot be opened; it is damaged, or of a kind that OpenCV's "
-                "FFmpeg does not know"
-            )
+            raise SourceError(self._refusal())
         return capture
+
+    def _refusal(self) -> str:
+        return (
+            f"video {self.name} cannot be opened; it is damaged, or of a kind that OpenCV's FFmpeg "
+            "does not know"
+        )
 
 
 def open_capture(target: str, backend: int, settings: dict[int, int]) -> Any:
@@ -164,7 +170,9 @@ def open_capture(target: str, backend: int, settings: dict[int, int]) -> Any:
         backend: One of `cv2.CAP_*`.
         settings: Values by `cv2.CAP_PROP_*`.
     """
-    return _cv2().VideoCapture(target, backend, [n for pair in settings.items() for n in pair])
+    return import_cv2().VideoCapture(
+        target, backend, [n for pair in settings.items() for n in pair]
+    )
 
 
 class _Capture:
@@ -256,7 +264,7 @@ class _Rtsp(_Capture):
         self._describe()
         if not is_wanted():
             raise Lost("closed")
-        cv2 = _cv2()
+        cv2 = import_cv2()
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _RTSP_OPTIONS)
         settings = {
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(_OPEN_TIMEOUT_S * 1000),
@@ -324,8 +332,12 @@ def _answer(answers: Any) -> tuple[int, list[str]]:
     return int(found[1]), asked
 
 
-def _cv2() -> Any:
-    """Return OpenCV, silent."""
+def import_cv2() -> Any:
+    """Return OpenCV, silent unless the program has used it before.
+
+    Raises:
+        MissingPackageError: Not installed.
+    """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(int(_READ_TIMEOUT_S)))
@@ -338,7 +350,7 @@ def _cv2() -> Any:
 
 def _check_ffmpeg() -> None:
     """Raise where OpenCV was built without FFmpeg, as in some systems' packages."""
-    cv2 = _cv2()
+    cv2 = import_cv2()
     if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
         raise MissingPackageError(
             "this OpenCV was built without FFmpeg, which RTSP and video files need; "
@@ -347,7 +359,7 @@ def _check_ffmpeg() -> None:
 
 
 def _rgb(picture: Any) -> Pixels:
-    cv2 = _cv2()
+    cv2 = import_cv2()
     pixels: Pixels = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     return pixels
 

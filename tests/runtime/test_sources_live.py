@@ -590,8 +590,7 @@ BLUE = np.zeros((4, 6, 3), np.uint8) + np.array([200, 10, 30], np.uint8)  # as O
 def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
     cameras: tuple[list[FakeCapture], list[tuple[object, ...]], threading.Event],
 ) -> None:
-    import cv2
-
+    cv2 = require_opencv()
     waiting, opened, hang = cameras
     waiting += [FakeCapture([BLUE, None], hang), FakeCapture([BLUE + 1], hang)]
     waiting += [FakeCapture([BLUE + 2], hang)]

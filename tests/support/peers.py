@@ -10,8 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+
+from edgecl.runtime.sources.opencv import import_cv2
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary={}\r\n\r\n"
 
@@ -119,9 +122,10 @@ def require(is_there: object, command: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(text)
 
 
-def require_opencv() -> None:
-    """Skip or fail a test that needs OpenCV."""
+def require_opencv() -> Any:
+    """Return OpenCV as the sources load it, or skip (fail) a test that needs it."""
     require(importlib.util.find_spec("cv2"), "pip install opencv-python-headless")
+    return import_cv2()
 
 
 def free_port() -> int:
