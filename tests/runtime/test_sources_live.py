@@ -7,9 +7,11 @@ import gc
 import hashlib
 import itertools
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from edgecl.errors import MissingPackageError, SourceError, UsageError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import Connection, Counters, LiveSource, Lost, Shot
 from edgecl.types import Frame, Skipped
-from peers import HEAD, Call, part, peer, require_opencv
+from peers import HEAD, Call, certificate, part, peer, require_opencv
 
 PICTURES = [build.encode(build.part_picture("bolt-m4", i, 16)) for i in range(40)]
 MJPEG = HEAD.format("frame")
@@ -458,6 +460,32 @@ def test_a_wrong_password_is_told_once_and_not_shown(challenge: str, user: str) 
             next(quick(open_source(server.url(user=f"{user}:S3CRET"))).frames())
         assert len(server.calls) <= 2
     assert "S3CRET" not in str(caught.value)
+
+
+def test_https_takes_a_certificate_that_is_trusted_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(path)
+    with peer(mjpeg(part(PICTURES[0]), HANG), tls=tls) as server:
+        url = server.url("/live", user="me:S3CRET", scheme="https")
+        with pytest.raises(SourceError, match="certificate that cannot be trusted") as caught:
+            next(quick(open_source(url)).frames())
+        assert "S3CRET" not in str(caught.value)
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        source = quick(open_source(url))
+        frames = source.frames()
+        frame = next(frames)
+        assert isinstance(frame, Frame)
+        assert frame.encoded == PICTURES[0]
+        waiting = threading.Thread(target=lambda: list(frames))
+        waiting.start()
+        time.sleep(0.1)
+        source.close()
+        waiting.join(2)
+        assert not waiting.is_alive()
+    assert no_thread_is_left()
 
 
 def image(data: bytes, *headers: str) -> str:
