@@ -18,7 +18,6 @@ from PIL import Image
 
 import build
 from edgecl import snapshots
-from edgecl.config import EvaluationConfig
 from edgecl.errors import RequestError, StoreError
 from edgecl.evaluation.continual import forgetting, summary
 from edgecl.heads import HEADS, make_head
@@ -324,9 +323,7 @@ def test_pictures_of_probes_are_small_whatever_the_store_keeps(tmp_path: Path) -
 
 
 def home_with(path: Path, *, sealed: bool = False) -> Home:
-    home = build.tiny_home(path, sealed=sealed)
-    home.save_config(replace(home.config, evaluation=EvaluationConfig(20)))
-    return home
+    return build.tiny_home(path, sealed=sealed, probes=20)
 
 
 def taught(
