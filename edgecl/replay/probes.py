@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, RequestError, StoreError
 from edgecl.heads.base import Head
-from edgecl.replay.store import PROBES_RIGHT, PROBES_STATE, Store, plain_text
+from edgecl.replay.store import PROBES, Store, plain_text
 from edgecl.types import Float16, Float32, Float64, Frame
 
 EVERY = 10
@@ -38,10 +38,10 @@ STEPS_AFTER_NEW = 50
 STEPS_BETWEEN = 10
 """Steps from one score to the next otherwise."""
 MOST_EVALUATIONS = 2000
-# Multiply-adds of the scores, for each frame of the step: docs/benchmarks.md, Continual evaluation.
-_BUDGET = 400_000
-# What one feature value costs beside its products: conversion and scaling.
-_PER_VALUE = 16
+# A score may cost so many multiply-adds for each frame since the last: some five probes of 1,752
+# features. A value costs as much as 100 of them beside its products, to be converted and scaled.
+# Measured: docs/benchmarks.md, Continual evaluation.
+_BUDGET, _PER_VALUE = 1_000_000, 100
 _RECENT, _WANTED = 10, 9
 _BUCKETS_PER_OCTAVE = 4
 
@@ -314,7 +314,7 @@ class Probes:
         self._classes = np.append(self._classes, class_uid)
         self._right = np.append(self._right, is_right)
         self._n_held[class_uid] += 1
-        self._groups, self._is_told = None, True
+        self._groups = None
         return int(uid)
 
     def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
@@ -363,18 +363,11 @@ class Probes:
                 (uid, *self._latency[uid]),
             )
         self._changed.clear()
-        state = [self._fast, self._steps, self._frames, self._last]
-        self._store.set_meta(PROBES_STATE, json.dumps(state))
-        if self._is_told and not self._is_stale:
-            bits = np.packbits(self._right).tobytes().hex()
-            self._store.set_meta(PROBES_RIGHT, json.dumps([self._n, bits]))
-            self._is_told = False
+        state: dict[str, object] = {"counters": [self._fast, self._steps, self._frames, self._last]}
+        if not self._is_stale:
+            state["right"] = [self._n, np.packbits(self._right).tobytes().hex()]
+        self._store.set_meta(PROBES, json.dumps(state))
         self.flush()
-
-    @property
-    def has_latencies(self) -> bool:
-        """Whether latencies wait to be written."""
-        return bool(self._pending)
 
     def flush(self) -> None:
         """Write the latencies that were noted; inside a transaction."""
@@ -400,7 +393,7 @@ class Probes:
         best = head.predict_many(x).argmax(axis=1)
         self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
         self._last = int(self._uids[turn[-1]])
-        self._is_stale, self._is_told = False, True
+        self._is_stale = False
         if self._groups is None:
             classes, which, counts = np.unique(
                 self._classes, return_inverse=True, return_counts=True
@@ -444,17 +437,13 @@ class Probes:
         self._changed: set[int] = set()
         execute = store.connection.execute
         (self._n_evaluations,) = execute("SELECT count(*) FROM evaluations").fetchone()
-        meta = dict(
-            execute(
-                "SELECT key, value FROM meta WHERE key IN (?, ?)", (PROBES_STATE, PROBES_RIGHT)
-            ).fetchall()
-        )
-        state: list[int] = json.loads(meta.get(PROBES_STATE, "[0, 0, 0, 0]"))
-        self._fast, self._steps, self._frames, self._last = state
+        row = execute("SELECT value FROM meta WHERE key = ?", (PROBES,)).fetchone()
+        state = json.loads(row[0]) if row else {}
+        self._fast, self._steps, self._frames, self._last = state.get("counters", [0] * 4)
         # Whether each was right when it was last predicted; unknown after an unlearning, and then
         # all are predicted at once.
-        n, bits = json.loads(meta.get(PROBES_RIGHT, '[0, ""]'))
-        self._is_told, self._is_stale = False, n != self._n
+        n, bits = state.get("right", [0, ""])
+        self._is_stale = n != self._n
         self._right = np.zeros(self._n, bool)
         if not self._is_stale:
             packed = np.frombuffer(bytes.fromhex(bits), np.uint8)

@@ -197,7 +197,7 @@ def test_scores_are_those_of_the_head(tmp_path: Path) -> None:
 def test_many_probes_take_turns_and_each_gets_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "_BUDGET", D * (3 + 16))  # one probe a frame
+    monkeypatch.setattr(probes, "_BUDGET", D * (4 + probes._PER_VALUE))  # one probe a frame
     learner = learner_on(tmp_path / "s.db")
     teach(learner)
     asked: list[int] = []
@@ -613,7 +613,7 @@ def third_schema(path: Path) -> None:
         for table in ("class_scores", "evaluations", "class_latency", "latencies", "probes",
                       "novel"):  # fmt: skip
             connection.execute(f"DROP TABLE {table}")
-        connection.execute("DELETE FROM meta WHERE key GLOB 'probes_*'")
+        connection.execute("DELETE FROM meta WHERE key = 'probes'")
         connection.execute("PRAGMA user_version = 3")
     connection.close()
 
