@@ -1,7 +1,8 @@
 """Continual evaluation: a few labelled samples of each class that are never learned, and scores.
 
 Every tenth sample of a class that arrives is held out until the class has its probes. They are
-scored as the stream runs: after every step for 50 steps behind a new class, else after every tenth.
+scored as the stream runs: after every step for 50 steps behind a new class (every second one where
+a step is one frame), else after every tenth.
 A step is one commit of the learner, and what it notes here commits with it: scores, counters, and
 which probe is next. A run that was killed and resumed holds out the same frames, and has the scores
 of one that was not, as far as its head predicts the same (the ridge head solves when it is opened).
@@ -37,11 +38,13 @@ STEPS_AFTER_NEW = 50
 """Steps behind a new class of which each is scored."""
 STEPS_BETWEEN = 10
 """Steps from one score to the next otherwise."""
+LEAST_FRAMES = 2
+"""Frames between two scores: a step of a single frame is too short for one of its own."""
 MOST_EVALUATIONS = 2000
-# A score may cost so many multiply-adds for each frame since the last: some five probes of 1,752
+# A score may cost so many multiply-adds for each frame since the last: some four probes of 1,752
 # features. A value costs as much as 100 of them beside its products, to be converted and scaled.
 # Measured: docs/benchmarks.md, Continual evaluation.
-_BUDGET, _PER_VALUE = 1_000_000, 100
+_BUDGET, _PER_VALUE = 750_000, 100
 _RECENT, _WANTED = 10, 9
 _BUCKETS_PER_OCTAVE = 4
 
@@ -314,7 +317,7 @@ class Probes:
         self._classes = np.append(self._classes, class_uid)
         self._right = np.append(self._right, is_right)
         self._n_held[class_uid] += 1
-        self._groups = None
+        self._groups = self._bits = None
         return int(uid)
 
     def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
@@ -335,7 +338,7 @@ class Probes:
             self._changed.add(class_uid)
 
     def note_latency(self, stage: str, seconds: float) -> None:
-        """Count how long a stage took; it is written with the next step."""
+        """Count how long a stage took; it is written with the next score, or by `flush`."""
         octaves = math.log2(max(seconds * 1e6, 1.0))
         self._pending[stage, int(_BUCKETS_PER_OCTAVE * octaves)] += 1
 
@@ -349,8 +352,9 @@ class Probes:
         self._refresh()
         self._steps += 1
         self._frames += n_frames
-        if self._fast or self._steps >= STEPS_BETWEEN:
-            self._fast = max(0, self._fast - 1)
+        is_due = self._steps >= STEPS_BETWEEN or (self._fast and self._frames >= LEAST_FRAMES)
+        self._fast = max(0, self._fast - 1)
+        if is_due:
             self._evaluate(head)
             self._steps = self._frames = 0
         execute = self._store.connection.execute
@@ -365,9 +369,12 @@ class Probes:
         self._changed.clear()
         state: dict[str, object] = {"counters": [self._fast, self._steps, self._frames, self._last]}
         if not self._is_stale:
-            state["right"] = [self._n, np.packbits(self._right).tobytes().hex()]
+            if self._bits is None:
+                self._bits = np.packbits(self._right).tobytes().hex()
+            state["right"] = [self._n, self._bits]
         self._store.set_meta(PROBES, json.dumps(state))
-        self.flush()
+        if is_due:
+            self.flush()
 
     def flush(self) -> None:
         """Write the latencies that were noted; inside a transaction."""
@@ -393,7 +400,7 @@ class Probes:
         best = head.predict_many(x).argmax(axis=1)
         self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
         self._last = int(self._uids[turn[-1]])
-        self._is_stale = False
+        self._is_stale, self._bits = False, None
         if self._groups is None:
             classes, which, counts = np.unique(
                 self._classes, return_inverse=True, return_counts=True
@@ -443,7 +450,7 @@ class Probes:
         # Whether each was right when it was last predicted; unknown after an unlearning, and then
         # all are predicted at once.
         n, bits = state.get("right", [0, ""])
-        self._is_stale = n != self._n
+        self._is_stale, self._bits = n != self._n, str(bits) or None
         self._right = np.zeros(self._n, bool)
         if not self._is_stale:
             packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
