@@ -47,6 +47,8 @@ CAPACITY = 15
 # More than 64 samples of some class, so that its statistics are folded on the way.
 N_STREAM, N_COMMIT = 200, 20
 FORGOTTEN = "part-2 of the stream"
+# Every tenth of a class is held out, so that the newest sample has this uid.
+N_LEARNED = N_STREAM - sum(np.bincount(build.features(N_STREAM, D)[1]) // 10)
 LABELS = {1: "part-1 of the stream", 2: FORGOTTEN, 3: "part-3 of the stream"}
 _SIDE, _RANK = 16, 2
 _SHAPES = {"down": (_RANK, D), "down_bias": (_RANK,), "up": (D, _RANK), "up_bias": (D,)}
@@ -169,7 +171,7 @@ def forget_sources(path: Path) -> None:
     ):
         learner = open_learner(home, store)
         for request in (
-            ForgetRequest(str(N_STREAM), kind="sample"),
+            ForgetRequest(str(N_LEARNED), kind="sample"),
             ForgetRequest(_SOURCE, kind="source"),
         ):
             if store.names:
