@@ -251,6 +251,28 @@ class Probes:
         self._most = most
         self._seen = -1
         self._pending: Counter[tuple[str, int]] = Counter()
+        # Probes: uids, classes, whether each was right when it was last predicted (N,), and in the
+        # first N rows of the last their features (M, D), M >= N.
+        self._n: int
+        self._uids: Labels
+        self._classes: Labels
+        self._right: npt.NDArray[np.bool_]
+        self._x: Float32
+        self._n_held: Counter[int]
+        # Uids of the classes with probes, which of them each probe is of, and how many each has.
+        self._groups: tuple[list[int], Labels, list[int]] | None
+        # Whether `right` is unknown, and whether it has to be written.
+        self._is_stale: bool
+        self._has_news: bool
+        # Steps that are left behind a new class, steps and frames since the last score, and the uid
+        # of the probe that was predicted last.
+        self._fast: int
+        self._steps: int
+        self._frames: int
+        self._last: int
+        self._n_evaluations: int
+        self._latency: dict[int, ClassLatency]
+        self._changed: set[int]
 
     def choose(self, names: Sequence[str]) -> list[bool]:
         """Return which of the next labelled frames are held out; a function of what is committed.
@@ -401,10 +423,8 @@ class Probes:
         self._last = int(self._uids[turn[-1]])
         self._is_stale, self._has_news = False, True
         if self._groups is None:
-            classes, which, counts = np.unique(
-                self._classes, return_inverse=True, return_counts=True
-            )
-            self._groups = classes.tolist(), which, counts.tolist()
+            found, which, sizes = np.unique(self._classes, return_inverse=True, return_counts=True)
+            self._groups = found.tolist(), which, sizes.tolist()
         classes, which, counts = self._groups
         right = np.bincount(which, weights=self._right).astype(np.int64)
         store = self._store
@@ -436,11 +456,10 @@ class Probes:
         rows = probe_rows(store)
         self._uids, self._x, self._classes = rows
         self._n = len(rows.uids)
-        # Uids of the classes with probes, which of them each probe is of, and how many each has.
-        self._groups: tuple[list[int], Labels, list[int]] | None = None
-        self._n_held: Counter[int] = Counter(rows.classes.tolist())
+        self._groups = None
+        self._n_held = Counter(rows.classes.tolist())
         self._latency = latency_of_classes(store)
-        self._changed: set[int] = set()
+        self._changed = set()
         execute = store.connection.execute
         (self._n_evaluations,) = execute("SELECT count(*) FROM evaluations").fetchone()
         rows_of_meta = execute("SELECT key, value FROM meta WHERE key GLOB ?", (f"{PROBES}*",))
