@@ -1,0 +1,187 @@
+"""What a person should know before reading the charts: one sentence each, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgecl.evaluation.report.gather import Contents
+from edgecl.types import Float64
+
+# A tenth of a class's probes is two of twenty: less is chance.
+FORGOTTEN_POINTS = 10
+TOO_FEW = 10
+IMBALANCE = 3
+_CONFUSED_SHARE = 0.2
+_FEWEST_CONFUSED = 3
+# Of Fashion-MNIST (lite0), coat and shirt are at 0.8; of digits no pair is above 0.6.
+ALIKE = 0.7
+_FEW_PROBES = 5
+_NEARLY_FULL = 0.9
+_MOST_NAMED = 5
+_LONGEST_NAME = 40
+
+
+def warnings_of(contents: Contents) -> list[str]:
+    """Return what is wrong or will be, in plain words; empty when nothing is."""
+    return [
+        *_requests(contents),
+        *_exports(contents),
+        *_forgotten(contents),
+        *_never_right(contents),
+        *_alike(contents),
+        *_counts(contents),
+        *_probes(contents),
+        *_store(contents),
+    ]
+
+
+def short(name: str, length: int = _LONGEST_NAME) -> str:
+    """Return a name of at most this many characters; the middle of a longer one is left out."""
+    if len(name) <= length:
+        return name
+    head = (length - 1) * 2 // 3
+    return f"{name[:head]}…{name[head + 1 - length :]}"
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(short(name) for name in names[:_MOST_NAMED])
+    left = len(names) - _MOST_NAMED
+    return f"{shown} and {left} more" if left > 0 else shown
+
+
+def _requests(c: Contents) -> Iterator[str]:
+    if c.n_pending:
+        yield (
+            f"{_n(c.n_pending, 'request')} to unlearn not finished; run `edgecl forget pending`. "
+            "A class that is being unlearned is not in this report."
+        )
+    failed = [row.receipt_id for row in c.receipts if "failed" in row.check]
+    if failed:
+        yield (
+            f"The check after an unlearning failed: {_named(failed)}. See `edgecl receipt` for "
+            "what it found."
+        )
+
+
+def _exports(c: Contents) -> Iterator[str]:
+    stale = [str(e.uid) for e in c.exports if e.is_stale]
+    if stale:
+        yield (
+            f"Exports hold something that was unlearned since: {_named(stale)}. Run `edgecl export "
+            "--rebuild-stale`, and take back the copies that left this machine."
+        )
+
+
+def _forgotten(c: Contents) -> Iterator[str]:
+    drops = drops_of(c)
+    worst = [i for i in np.argsort(-drops, kind="stable") if drops[i] >= FORGOTTEN_POINTS]
+    if worst:
+        listed = [f"{short(c.classes[i].name)} ({drops[i]:.0f} points)" for i in worst]
+        yield (
+            f"Known better before than now: {_named(listed)}. Later classes took over; learn more "
+            "samples of them, or keep more pictures."
+        )
+
+
+def drops_of(c: Contents) -> Float64:
+    """Return for each class its best accuracy minus its last, in points, shape (K,).
+
+    0 for a class without scores.
+    """
+    drops = np.zeros(len(c.classes))
+    for i, column in enumerate(c.history.accuracy.T):
+        known = column[np.isfinite(column)]
+        if len(known):
+            drops[i] = 100 * (known.max() - known[-1])
+    return drops
+
+
+def last_accuracy(c: Contents) -> Float64:
+    """Return the newest accuracy of each class, shape (K,); NaN without any.
+
+    It is that of the head that is served, or the last one noted where that cannot be scored.
+    """
+    last = np.full(len(c.classes), np.nan)
+    for i, column in enumerate(c.history.accuracy.T):
+        known = column[np.isfinite(column)]
+        if len(known):
+            last[i] = known[-1]
+    if c.confusion is not None:
+        of = c.confusion.sum(axis=1)
+        last = np.divide(np.diagonal(c.confusion), of, out=last, where=of > 0)
+    return last
+
+
+def _never_right(c: Contents) -> Iterator[str]:
+    best = np.nan_to_num(c.history.accuracy, nan=-1.0).max(axis=0, initial=-1.0)
+    never = [row.name for row, b in zip(c.classes, best, strict=True) if b == 0.0]
+    if never:
+        yield (
+            f"Never right on the probes: {_named(never)}. Look at the pictures: are the labels "
+            "right, and does the class differ from the others to the eye?"
+        )
+
+
+def _alike(c: Contents) -> Iterator[str]:
+    pairs = set()
+    told = []
+    for pair in c.confused:
+        if pair.n >= _FEWEST_CONFUSED and pair.n >= _CONFUSED_SHARE * pair.of:
+            pairs.add(frozenset((pair.true, pair.guess)))
+            true, guess = c.classes[pair.true].name, c.classes[pair.guess].name
+            told.append(f"{short(true)} taken for {short(guess)} ({pair.n} of {pair.of} probes)")
+    if told:
+        yield f"Classes are mixed up: {_named(told)}."
+    near = [
+        f"{short(c.classes[i].name)} and {short(c.classes[j].name)}"
+        for i, j, cosine in c.similar
+        if cosine >= ALIKE and frozenset((i, j)) not in pairs
+    ]
+    if near:
+        yield (
+            f"The backbone sees these classes as nearly the same: {_named(near)}. They are the "
+            "first to be mixed up; show the camera what tells them apart."
+        )
+
+
+def _counts(c: Contents) -> Iterator[str]:
+    learned = [row.learned for row in c.classes]
+    most = c.classes[int(np.argmax(learned))]
+    least = c.classes[int(np.argmin(learned))]
+    if max(learned) > IMBALANCE * min(learned):
+        yield (
+            f"Classes are unequal: {short(most.name)} was learned from {most.learned} samples, "
+            f"{short(least.name)} from {least.learned}. Above {IMBALANCE} times, the larger one "
+            "tends to win."
+        )
+    few = [f"{short(row.name)} ({row.learned})" for row in c.classes if row.learned < TOO_FEW]
+    if few:
+        yield f"Fewer than {TOO_FEW} samples learned: {_named(few)}."
+
+
+def _probes(c: Contents) -> Iterator[str]:
+    if not any(row.held_out for row in c.classes):
+        return  # the page says so where the chart would be
+    few = [f"{short(row.name)} ({row.held_out})" for row in c.classes if row.held_out < _FEW_PROBES]
+    if few:
+        yield (
+            f"Fewer than {_FEW_PROBES} probes, so their accuracy is a rough guess: {_named(few)}."
+        )
+
+
+def _store(c: Contents) -> Iterator[str]:
+    share = max(
+        len(c.kept_steps) / max(c.capacity_samples, 1),
+        c.picture_bytes / max(c.capacity_bytes, 1),
+    )
+    if share >= _NEARLY_FULL:
+        yield (
+            f"The store of kept pictures is {min(share, 1):.0%} full: a new one takes the place of "
+            "an old one. `store.capacity_samples` and `store.capacity_mb` set how many are kept."
+        )
+
+
+def _n(n: int, what: str) -> str:
+    return f"{n} {what} is" if n == 1 else f"{n} {what}s are"
