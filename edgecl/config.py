@@ -151,6 +151,22 @@ class ConsolidationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """Scores while the stream runs (edgecl/replay/probes.py).
+
+    Args:
+        probes: Labelled samples of each class that are held out and never learned, every tenth
+            until there are so many; 0 switches continual evaluation off.
+    """
+
+    probes: int = 20
+
+    def __post_init__(self) -> None:
+        if self.probes < 0:
+            raise ConfigError(f"evaluation.probes = {self.probes} must be a number from 0 on")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of a home, one section each."""
 
@@ -159,6 +175,7 @@ class Config:
     picture: PictureConfig = field(default_factory=PictureConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 def load_config(path: Path) -> Config:
@@ -199,6 +216,7 @@ def _section(path: Path, name: str, values: dict[str, Any]) -> Any:
         "picture": PictureConfig,
         "head": HeadConfig,
         "consolidation": ConsolidationConfig,
+        "evaluation": EvaluationConfig,
     }
     kind = kinds[name]
     known = {f.name: f for f in fields(kind)}

@@ -30,7 +30,14 @@ from edgecl.heads import make_head_of
 from edgecl.heads.base import Head, Memory
 from edgecl.heads.statistics import Kind, Moments
 from edgecl.home import Home
-from edgecl.learner import Learner, Say, change_map, embed_stored, keep_scorer
+from edgecl.learner import (
+    Learner,
+    Say,
+    change_map,
+    embed_probes,
+    embed_stored,
+    keep_scorer,
+)
 from edgecl.replay.adapters import add_adapter, first_that_saw, mean_adapter, task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter, digest_of, mean_of
@@ -153,6 +160,7 @@ def consolidate(
     seconds = {**asdict(trained.seconds), "training": training_seconds}
     seconds["embedding"] = embedding_seconds
     accepted = after >= before
+    probes = embed_probes(home, store, engine.with_adapters(active)) if accepted else {}
     adapter = None
     saw = {int(c): int(n) for c, n in zip(*np.unique(y, return_counts=True), strict=True)}
     # A class may stand in the judgement or in the spreading term alone: the adapter depends on it
@@ -179,7 +187,7 @@ def consolidate(
                         "class_before": store.attempted_class,
                     },
                 )
-                change_map(home, learner, digest_of(active), features)
+                change_map(home, learner, digest_of(active), features, probes)
                 if scorer is not None:
                     keep_scorer(store, learner.head, scorer, bank=config.bank)
                 store.note_consolidation(store.step)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -31,6 +33,7 @@ from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.ledger import check_not_older
+from edgecl.replay.probes import Probes, probe_picture, probe_rows, replace_probes
 from edgecl.replay.store import Position, Store
 from edgecl.replay.vault import Vault
 from edgecl.replay.view_batch import rest_of, views_of
@@ -65,6 +68,9 @@ class Learner:
         max_pixels: Limit for decoding a picture again when it is re-encoded or viewed.
         embed_views: Gives the features (N, D) of N pictures; without it a kept sample has no
             views but its own feature.
+        probes: Samples of each class that are held out for continual evaluation; 0 switches it off.
+        probe_side: Re-encode pictures of probes whose shorter side is longer than this, pixels:
+            they stand beside the store's capacity, so they are kept small whatever it keeps.
     """
 
     def __init__(
@@ -76,8 +82,12 @@ class Learner:
         shrink_to: int | None = None,
         max_pixels: int = 50_000_000,
         embed_views: EmbedViews | None = None,
+        probes: int = 0,
+        probe_side: int | None = None,
     ) -> None:
         self.embed_views = embed_views
+        self.probes = Probes(store, probes) if probes else None
+        self._probe_side = probe_side or shrink_to
         self.store = store
         self.head = head
         self._seed = seed
@@ -107,6 +117,8 @@ class Learner:
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
+        Some are held out instead: see edgecl/replay/probes.py.
+
         Args:
             frames: Frames with labels, in the order of the stream.
             x: Features of the store's frozen map, float32.
@@ -117,19 +129,36 @@ class Learner:
             ShapeError: x is not (N, D) or not finite.
             StoreError: The store cannot be written; nothing was learned.
         """
+        begin = time.perf_counter()
         reports: list[UpdateReport] = []
         try:
             with self.store.transaction():
                 for start in range(0, len(frames), self.head.batch_size):
                     part = slice(start, start + self.head.batch_size)
                     reports += self._learn_batch(frames[part], x[part])
+                if self.probes is not None and frames:
+                    self.probes.end_step(self.head, len(frames))
                 if position is not None:
                     self.store.set_position(*position)
                 self.save_state()
         except BaseException:
             self.reload()
             raise
+        if frames:
+            self.note_latency("learn", (time.perf_counter() - begin) / len(frames))
         return reports
+
+    def note_latency(self, stage: str, seconds: float) -> None:
+        """Count how long a stage took, for `edgecl report`; written with the next commit.
+
+        Nothing is counted where continual evaluation is off.
+
+        Args:
+            stage: Its name. `learn` is a frame's share of one `learn_many`, commit included.
+            seconds: How long it took.
+        """
+        if self.probes is not None:
+            self.probes.note_latency(stage, seconds)
 
     def settle(self) -> None:
         """Make the head fit to be deployed, and keep what it then serves at hand."""
@@ -138,6 +167,8 @@ class Learner:
             with self.store.transaction(changes_head=False):
                 save_scorer(self.store, self.head)
                 self.save_state()
+                if self.probes is not None:
+                    self.probes.flush()
 
     def save_state(self) -> None:
         """Write what the head learned and the statistics do not hold; inside a transaction."""
@@ -164,18 +195,32 @@ class Learner:
             best = head.predict_many(x).argmax(axis=1)
             predicted = [store.names[head.classes[i]] for i in best]
 
+        is_held = [False] * len(frames) if self.probes is None else self.probes.choose(names)
+        n_new = is_held.count(False)
         rng = np.random.default_rng([self._seed, store.step])
-        replay = self._draw(len(frames), rng)
+        replay = self._draw(n_new, rng) if n_new else None
 
         written = []
-        y = np.array([store.add_class(name) for name in names], dtype=np.int64)
+        y = []
         rows = quantise(x)
-        for frame, row, class_uid in zip(frames, rows, y.tolist(), strict=True):
+        for frame, row, name, guess, held in zip(
+            frames, rows, names, predicted, is_held, strict=True
+        ):
+            is_new = not store.has_class(name)
+            class_uid = store.add_class(name)
+            y.append(class_uid)
+            if self.probes is not None:
+                self.probes.note_prediction(class_uid, is_right=guess == name, is_new=is_new)
+            if self.probes is not None and held:
+                picture = self._encoded(frame, self._probe_side)
+                uid = self.probes.add(class_uid, row, picture, frame, is_right=guess == name)
+                written.append((uid, False))
+                continue
             written.append(
                 store.add_sample(
                     class_uid,
                     row,
-                    lambda frame=frame: self._encoded(frame),  # type: ignore[misc]
+                    lambda frame=frame: self._encoded(frame, self._shrink_to),  # type: ignore[misc]
                     source=frame.source,
                     frame=frame.id,
                     time=frame.time or time.time(),
@@ -184,12 +229,16 @@ class Learner:
             )
         self._add_views([uid for uid, is_stored in written if is_stored])
 
-        head.learn_many(rows, y, replay)
+        if n_new:
+            learned = np.flatnonzero(~np.array(is_held))
+            head.learn_many(rows[learned], np.array(y, dtype=np.int64)[learned], replay)
 
         latency_ms = (time.perf_counter() - begin) * 1e3 / len(frames)
         return [
-            UpdateReport(uid, guess, guess == name, len(head.classes), is_stored, latency_ms)
-            for (uid, is_stored), guess, name in zip(written, predicted, names, strict=True)
+            UpdateReport(uid, guess, guess == name, len(head.classes), is_stored, latency_ms, held)
+            for (uid, is_stored), guess, name, held in zip(
+                written, predicted, names, is_held, strict=True
+            )
         ]
 
     def _draw(self, n_new: int, rng: np.random.Generator) -> Replay | None:
@@ -213,12 +262,12 @@ class Learner:
         for uid, rows in zip(uids, quantise(x).reshape(len(uids), n_views - 1, -1), strict=True):
             self.store.add_views(uid, rows)
 
-    def _encoded(self, frame: Frame) -> bytes:
-        """Return the picture as it is kept."""
-        if self._shrink_to is not None:
+    def _encoded(self, frame: Frame, side: int | None) -> bytes:
+        """Return the picture as it is kept, smaller if its shorter side is longer than `side`."""
+        if side is not None:
             image = picture_of(frame, max_pixels=self._max_pixels)
-            if min(image.size) > self._shrink_to:
-                return shrink(image, self._shrink_to)
+            if min(image.size) > side:
+                return shrink(image, side)
         if frame.encoded is not None:
             return frame.encoded
         assert frame.pixels is not None
@@ -309,6 +358,8 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
         seed=home.config.head.seed,
         shrink_to=preprocessing.resize_side if is_small else None,
         max_pixels=home.max_pixels,
+        probes=home.config.evaluation.probes,
+        probe_side=preprocessing.resize_side,
     )
 
 
@@ -384,13 +435,33 @@ def embed_stored(
     """
     if uids is None:
         uids = [uid for uid, _ in store.stored_samples()]
+    return _embedded(home, engine, "sample", uids, store.picture, say)
+
+
+def embed_probes(home: Home, store: Store, engine: OnnxEngine) -> dict[int, Float16]:
+    """Return the quantised feature (D,) of every probe, by uid.
+
+    Raises:
+        IntegrityError: A picture cannot be decoded.
+    """
+    uids = probe_rows(store).uids.tolist()
+    return _embedded(home, engine, "probe", uids, partial(probe_picture, store))
+
+
+def _embedded(
+    home: Home,
+    engine: OnnxEngine,
+    what: str,
+    uids: Sequence[int],
+    picture: Callable[[int], bytes],
+    say: Say = lambda what, done, of: None,
+) -> dict[int, Float16]:
     features: dict[int, Float16] = {}
     for start in range(0, len(uids), _EMBED_CHUNK):
         say("embedding", start, len(uids))
         # Read here, not in the pipeline's thread: a connection belongs to its thread.
         frames = [
-            Frame(id=str(uid), encoded=store.picture(uid))
-            for uid in uids[start : start + _EMBED_CHUNK]
+            Frame(id=str(uid), encoded=picture(uid)) for uid in uids[start : start + _EMBED_CHUNK]
         ]
         groups = embed(
             iter(frames),
@@ -403,7 +474,7 @@ def embed_stored(
             for item in (item for group in groups for item in group):
                 if not isinstance(item, Embedded):
                     raise IntegrityError(
-                        f"the kept picture of sample {item.id} cannot be used ({item.reason}); "
+                        f"the kept picture of {what} {item.id} cannot be used ({item.reason}); "
                         "restore the home from a backup"
                     )
                 features[int(item.frame.id)] = quantise(item.feature)
@@ -412,7 +483,11 @@ def embed_stored(
 
 
 def change_map(
-    home: Home, learner: Learner, adapter: str | None, features: Mapping[int, Float16]
+    home: Home,
+    learner: Learner,
+    adapter: str | None,
+    features: Mapping[int, Float16],
+    probes: Mapping[int, Float16] = MappingProxyType({}),
 ) -> None:
     """Put a home under another feature map, inside a transaction; the head learns it anew.
 
@@ -421,9 +496,14 @@ def change_map(
         learner: Its learner.
         adapter: Hash of the new map's adapter, or None for the plain backbone.
         features: Features of all kept samples, as `embed_stored` gives them.
+        probes: And of all probes, as `embed_probes` gives them.
+
+    Raises:
+        StoreError: Some are missing.
     """
     store = learner.store
     store.replace_features(home.manifest.feature_map_with(adapter), adapter, features)
+    replace_probes(store, probes)
     learner.head.rebuild(store)
     learner.head.settle(store)
     save_scorer(store, learner.head)

@@ -41,6 +41,11 @@ _LEARNED = (
     "adapter_classes",
     "positions",
     "head",
+    "probes",
+    "evaluations",
+    "class_scores",
+    "class_latency",
+    "novel",
 )
 
 

@@ -137,15 +137,16 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """What one learned sample did.
+    """What one labelled frame did: a sample that was learned, or one that was held out.
 
     Args:
-        uid: The sample's uid in the store.
+        uid: The sample's uid in the store; of a frame that was held out, the uid of its probe.
         predicted: The class that the head named before it learned the sample, None for the first.
         is_correct: Whether that was the label.
         n_classes: Classes that the head knows after the update.
         is_stored: Whether the sample's picture was kept for replay.
         latency_ms: Time of predict, store and update, milliseconds.
+        is_held_out: Whether it became a probe (edgecl/replay/probes.py) and was not learned.
     """
 
     uid: int
@@ -154,6 +155,7 @@ class UpdateReport:
     n_classes: int
     is_stored: bool
     latency_ms: float
+    is_held_out: bool = False
 
 
 FORGET_KINDS = ("class", "sample", "source")

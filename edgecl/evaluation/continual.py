@@ -17,11 +17,14 @@ import math
 from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import UsageError
+from edgecl.replay.probes import held_out, history, latency_of_classes
+from edgecl.replay.store import Store
 from edgecl.types import Float64
 
 NAN = float("nan")
@@ -343,6 +346,51 @@ class Monitor:
     def windowed_plasticity(self) -> float:
         """WP^w: the largest rise within a window, mean over tasks."""
         return _mean(np.array([s.rises.largest for s in self._series.values()]))
+
+
+def summary(store: Store) -> dict[str, Any]:
+    """Return what the probes of a store say, JSON values; None where nothing was scored.
+
+    A class counts as the one in training until another comes: min-ACC and WC-ACC take the newest
+    class that is scored as the current one. Old scores are thinned, and minima with them.
+
+    Returns:
+        `evaluations` and `probes` (how many), `accuracy` (mean over classes at the last
+        evaluation), `min_accuracy`, `worst_case_accuracy`, `forgetting`, and by name in `classes`:
+        `held_out`, `accuracy`, and in frames of the class `first_right` and `nine_of_ten`.
+    """
+    past, held, latency = history(store), held_out(store), latency_of_classes(store)
+    a = past.accuracy
+    last: dict[int, float] = {}
+    values = dict.fromkeys(("accuracy", "min_accuracy", "worst_case_accuracy", "forgetting"), NAN)
+    if a.size:
+        last = dict(zip(past.classes.tolist(), a[-1].tolist(), strict=True))
+        there = np.isfinite(a)
+        current = a.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
+        values = {
+            "accuracy": _mean(a[-1]),
+            "min_accuracy": float(minimum_accuracy(a, current)[-1]),
+            "worst_case_accuracy": float(worst_case_accuracy(a, current)[-1]),
+            "forgetting": forgetting(a),
+        }
+    return {
+        "evaluations": len(past.steps),
+        "probes": sum(held.values()),
+        **{name: _known(value) for name, value in values.items()},
+        "classes": {
+            name: {
+                "held_out": held[uid],
+                "accuracy": _known(last.get(uid, NAN)),
+                "first_right": latency[uid].first_right if uid in latency else None,
+                "nine_of_ten": latency[uid].nine_of_ten if uid in latency else None,
+            }
+            for uid, name in store.names.items()
+        },
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _mean(values: Float64) -> float:

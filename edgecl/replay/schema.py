@@ -232,7 +232,8 @@ CREATE TABLE probes (
 );
 CREATE INDEX probes_by_class ON probes(class_uid);
 
--- Scores on the probes over time; a class's own go with it.
+-- Scores on the probes over time; a class's own go with it. No index by class: it would have every
+-- score write one page a class, and a class is only looked for when it is unlearned.
 CREATE TABLE evaluations (
     uid INTEGER PRIMARY KEY AUTOINCREMENT,
     step INTEGER NOT NULL,
@@ -245,7 +246,6 @@ CREATE TABLE class_scores (
     n_right INTEGER NOT NULL,
     PRIMARY KEY (evaluation, class_uid)
 ) WITHOUT ROWID;
-CREATE INDEX class_scores_by_class ON class_scores(class_uid);
 
 -- How many frames of a new class it took until it was right: for the first time, and 9 times of the
 -- last 10. `recent` holds those 10 as 0 and 1; `step` is where the class came.

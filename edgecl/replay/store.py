@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,8 @@ _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
 # The source of statistics that were folded before sources were kept apart (schema 3).
 MIXED = 0
+# Entries of `meta` that probes.py writes: where it stands, and what was last said of each probe.
+PROBES_STATE, PROBES_RIGHT = "probes_state", "probes_right"
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
@@ -148,6 +150,8 @@ class Store:
     ) -> None:
         self.path = path
         self._vault = vault
+        self.loads = 0
+        """How often names and counters were read anew: what others keep in memory is then old."""
         self.step: int
         self.version: int
         self.capacity_samples = capacity_samples
@@ -211,8 +215,8 @@ class Store:
             try:
                 yield
                 self.version = self._head_version
-                self._set_meta("step", self.step)
-                self._set_meta("version", self.version)
+                self.set_meta("step", self.step)
+                self.set_meta("version", self.version)
                 self.connection.execute("COMMIT")
             except BaseException:
                 if self.connection.in_transaction:
@@ -400,7 +404,7 @@ class Store:
             )
         self.step += 1
         self._n_seen[class_uid] += 1
-        source_uid = self._source_uid(plain_text(source))
+        source_uid = self.source_uid(source)
         data = self._make_room(class_uid, picture, rng)
         cursor = self.connection.execute(
             "INSERT INTO samples(class_uid, feature_map, source_uid, frame, time, step, is_stored, "
@@ -419,12 +423,12 @@ class Store:
         uid = int(cursor.lastrowid or 0)
         self.connection.execute(
             "INSERT INTO features VALUES (?, ?)",
-            (uid, self._seal(class_uid, "feature", uid, x.tobytes())),
+            (uid, self.seal(class_uid, "feature", uid, x.tobytes())),
         )
         if data is not None:
             self.connection.execute(
                 "INSERT INTO pictures VALUES (?, ?)",
-                (uid, self._seal(class_uid, "picture", uid, data)),
+                (uid, self.seal(class_uid, "picture", uid, data)),
             )
             self._stored.setdefault(class_uid, []).append(uid)
             self._n_stored_samples += 1
@@ -467,7 +471,7 @@ class Store:
             f"UPDATE samples SET last_step = ?, n_replays = n_replays + 1 WHERE uid IN ({marks})",
             (self.step, *owner),
         )
-        x = self._features([self._unseal(owner[uid], "feature", uid, x) for uid, x in rows])
+        x = self._features([self.unseal(owner[uid], "feature", uid, x) for uid, x in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
 
     def draw_due(self, n: int, *, rest: int, n_views: int) -> tuple[Float16, Labels] | None:
@@ -492,12 +496,12 @@ class Store:
         marks = ",".join("?" * len(uids))
         owner = {uid: class_uid for uid, class_uid, _ in rows}
         views = {
-            (uid, view): self._unseal(owner[uid], f"view {view}", uid, x)
+            (uid, view): self.unseal(owner[uid], f"view {view}", uid, x)
             for uid, view, x in self.connection.execute(
                 f"SELECT uid, view, x FROM views WHERE uid IN ({marks})", uids
             )
         }
-        own = {uid: self._unseal(c, "feature", uid, x) for uid, c, x in rows}
+        own = {uid: self.unseal(c, "feature", uid, x) for uid, c, x in rows}
         blobs = [views.get((uid, v), own[uid]) for uid in uids for v in range(n_views)]
         self.connection.execute(
             "UPDATE samples SET last_step = ?, due_step = ?, n_replays = n_replays + 1 "
@@ -518,7 +522,7 @@ class Store:
         self.connection.executemany(
             "INSERT INTO views VALUES (?, ?, ?)",
             [
-                (uid, view, self._seal(class_uid, f"view {view}", uid, row.tobytes()))
+                (uid, view, self.seal(class_uid, f"view {view}", uid, row.tobytes()))
                 for view, row in enumerate(x, 1)
             ],
         )
@@ -534,24 +538,52 @@ class Store:
         ).fetchone()
         if row is None:
             raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
-        return self._unseal(row[0], "picture", uid, row[1])
+        return self.unseal(row[0], "picture", uid, row[1])
 
     def picture_forms(self, uid: int) -> tuple[bytes, ...]:
         """Return all forms in which a file may hold the picture of a kept sample.
 
         In a sealed store as it is and sealed, or sealed only if the class's key was destroyed.
         """
+        row = self.connection.execute(
+            "SELECT class_uid, data FROM pictures JOIN samples USING (uid) WHERE uid = ?", (uid,)
+        ).fetchone()
+        return self._forms(row[0], "picture", uid, row[1])
+
+    def pictures_aside(
+        self, kind: str, uid: int, most: int
+    ) -> list[tuple[str, int, tuple[bytes, ...]]]:
+        """Return the pictures of a class or source that are those of no sample.
+
+        Args:
+            kind: `class` or `source`.
+            uid: Its uid.
+            most: Most pictures of each table.
+
+        Returns:
+            What it is, uid of its row, and all forms of each picture; see `picture_forms`.
+        """
+        found = []
+        for table, what, owner in (
+            ("probes", "probe picture", "class_uid"),
+            ("novel", "novel picture", "guess"),
+        ):
+            column = owner if kind == "class" else "source_uid"
+            rows = self.connection.execute(
+                f"SELECT uid, {owner}, picture FROM {table} WHERE {column} = ? "
+                "ORDER BY uid LIMIT ?",
+                (uid, most),
+            ).fetchall()
+            found += [(what, row, self._forms(c, what, row, data)) for row, c, data in rows]
+        return found
+
+    def _forms(self, class_uid: int, what: str, row: int, data: bytes) -> tuple[bytes, ...]:
+        """Return a picture as it is and sealed; only sealed if its class's key was destroyed."""
         try:
-            picture = self.picture(uid)
+            forms: tuple[bytes, ...] = (self.unseal(class_uid, what, row, data),)
         except KeyDestroyedError:
-            forms: tuple[bytes, ...] = ()
-        else:
-            forms = (picture,)
-        if self._vault is not None:
-            forms += self.connection.execute(
-                "SELECT data FROM pictures WHERE uid = ?", (uid,)
-            ).fetchone()
-        return forms
+            forms = ()
+        return forms if self._vault is None else (*forms, data)
 
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return features (N, D) and class uids (N,) of all kept samples, oldest first."""
@@ -561,7 +593,7 @@ class Store:
         ).fetchall()
         lost = self.lost_classes()
         rows = [row for row in rows if row[0] not in lost]
-        x = self._features([self._unseal(c, "feature", uid, x) for c, uid, x in rows])
+        x = self._features([self.unseal(c, "feature", uid, x) for c, uid, x in rows])
         return x, np.array([c for c, _, _ in rows], dtype=np.int64)
 
     def stored_samples(self) -> list[tuple[int, int]]:
@@ -581,7 +613,7 @@ class Store:
             "SELECT uid, x FROM features JOIN samples USING (uid) WHERE class_uid = ? ORDER BY uid",
             (class_uid,),
         ).fetchall()
-        return self._features([self._unseal(class_uid, "feature", uid, x) for uid, x in rows])
+        return self._features([self.unseal(class_uid, "feature", uid, x) for uid, x in rows])
 
     def drop_snapshots(self, uids: Sequence[int]) -> None:
         """Take snapshots off the list; inside a transaction."""
@@ -631,30 +663,36 @@ class Store:
         self.connection.executemany(
             "UPDATE features SET x = ? WHERE uid = ?",
             [
-                (self._seal(owner[uid], "feature", uid, x.tobytes()), uid)
+                (self.seal(owner[uid], "feature", uid, x.tobytes()), uid)
                 for uid, x in features.items()
             ],
         )
-        self._set_meta("feature_map", feature_map)
-        self._set_meta("adapter", adapter or "")
+        # What waits for review has a picture, and a feature that the old map's adapter made.
+        readable = set(self._names) - set(self.lost_classes())
+        for uid, guess in execute("SELECT uid, guess FROM novel").fetchall():
+            if guess in readable:
+                blank = self.seal(guess, "novel feature", uid, b"")
+                execute("UPDATE novel SET x = ? WHERE uid = ?", (blank, uid))
+        self.set_meta("feature_map", feature_map)
+        self.set_meta("adapter", adapter or "")
         self._load_classes()
         self.feature_map, self.adapter = feature_map, adapter
 
     def note_consolidation(self, step: int) -> None:
         """Note until which step samples had their consolidation; inside a transaction."""
         self.consolidated_step = step
-        self._set_meta("consolidated_step", step)
+        self.set_meta("consolidated_step", step)
 
     def note_attempt(self, class_uid: int) -> None:
         """Note until which class one was tried, taken or not; inside a transaction."""
         self.attempted_class = class_uid
-        self._set_meta("attempted_class", class_uid)
+        self.set_meta("attempted_class", class_uid)
 
     def note_bank(self, kind: str) -> None:
         """Note which adapters the kept scorer wants; inside a transaction."""
         if kind != self.bank:
             self.bank = kind
-            self._set_meta("bank", kind)
+            self.set_meta("bank", kind)
 
     # Statistics
 
@@ -717,7 +755,7 @@ class Store:
         """Change the statistic that is kept; only while no class is there."""
         if self._names:
             raise StoreError("the statistics of a store that holds classes cannot be changed")
-        self._set_meta("second_moment", kind)
+        self.set_meta("second_moment", kind)
         self.second_moment = kind
 
     # Unlearning
@@ -736,6 +774,7 @@ class Store:
         (numbers["class_stats"],) = self.connection.execute(
             "SELECT count(*) FROM class_stats WHERE class_uid = ?", (uid,)
         ).fetchone()
+        numbers |= self.count_aside((uid,))
         self.connection.execute("DELETE FROM samples WHERE class_uid = ?", (uid,))
         self.connection.execute("DELETE FROM classes WHERE uid = ?", (uid,))
         self._drop_unused()
@@ -757,7 +796,7 @@ class Store:
             raise unknown_sample(uid)
         class_uid, source_uid, is_folded, x = row
         if is_folded:
-            x = self._unseal(class_uid, "feature", uid, x)
+            x = self.unseal(class_uid, "feature", uid, x)
             moments = Moments.of(self._features([x]), self.statistic)
             for shard in (source_uid, MIXED):
                 folded = self._folded(class_uid, shard)
@@ -799,7 +838,7 @@ class Store:
             "DELETE FROM class_stats WHERE source_uid = ?", (source_uid,)
         ).rowcount
         execute("DELETE FROM samples WHERE source_uid = ?", (source_uid,))
-        return numbers | self._take_off(lost)
+        return numbers | self._take_off(lost, source_uid)
 
     # Keys
 
@@ -867,14 +906,26 @@ class Store:
             uid += 1
         return int(uid)
 
-    def _seal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
-        """Return data as it is kept; every blob of a class's samples goes through here."""
+    def seal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
+        """Return data as it is kept; every blob of a class's samples goes through here.
+
+        Args:
+            class_uid: The class whose key seals it.
+            what: Kind of the data; each column that holds some has its own.
+            row: Uid of its row.
+            data: The bytes.
+        """
         if self._vault is None:
             return data
         return self._vault.seal(class_uid, f"{what} of row {row}".encode(), data)
 
-    def _unseal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
-        """Return data that `_seal` gave for the same class and row."""
+    def unseal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
+        """Return data that `seal` gave for the same class, kind and row.
+
+        Raises:
+            KeyDestroyedError: The class was unlearned.
+            IntegrityError: The data were changed, or are another row's.
+        """
         if self._vault is None:
             return data
         return self._vault.open(class_uid, f"{what} of row {row}".encode(), data)
@@ -893,39 +944,84 @@ class Store:
         """Return where samples came from, by uid."""
         return dict(self.connection.execute("SELECT uid, text FROM sources ORDER BY uid"))
 
+    def source_uid(self, text: str) -> int:
+        """Return the uid of a source, which is new if its text is; inside a transaction."""
+        text = plain_text(text)
+        if text not in self._sources:
+            cursor = self.connection.execute("INSERT INTO sources(text) VALUES (?)", (text,))
+            self._sources[text] = int(cursor.lastrowid or 0)
+        return self._sources[text]
+
     def _empty_texts(self, name: str, class_uid: int) -> None:
         """Empty names of sources and frames of other classes that hold a class's name."""
         self.connection.create_function("names", 1, lambda text: holds_name(text, name))
         self.connection.execute("UPDATE sources SET text = '' WHERE names(text)")
-        self.connection.execute(
-            "UPDATE samples SET frame = '' WHERE class_uid != ? AND names(frame)", (class_uid,)
-        )
-
-    def _take_off(self, lost: Mapping[int, int]) -> dict[str, int]:
-        """Take samples off their classes' counters; a class of which none is left goes."""
-        for class_uid, n in lost.items():
+        for table, column in (
+            ("samples", "class_uid"),
+            ("probes", "class_uid"),
+            ("novel", "guess"),
+        ):
             self.connection.execute(
-                "UPDATE classes SET n_seen = n_seen - ? WHERE uid = ?", (n, class_uid)
+                f"UPDATE {table} SET frame = '' WHERE {column} != ? AND names(frame)", (class_uid,)
             )
+
+    def _take_off(self, lost: Mapping[int, int], source_uid: int | None = None) -> dict[str, int]:
+        """Take samples off their classes' counters; a class of which none is left goes.
+
+        Its probes go with it: there is nothing any more that they could judge.
+
+        Args:
+            lost: Samples by class.
+            source_uid: The source that goes, with its probes and its frames to review.
+        """
+        execute = self.connection.execute
+        for class_uid, n in lost.items():
+            execute("UPDATE classes SET n_seen = n_seen - ? WHERE uid = ?", (n, class_uid))
         # Samples that were evicted before the feature map changed count as seen, and are no more.
-        empty = 0
-        for class_uid in lost:
-            empty += self.connection.execute(
-                "DELETE FROM classes WHERE uid = ?1 "
-                "AND NOT EXISTS (SELECT 1 FROM samples WHERE class_uid = ?1) "
-                "AND NOT EXISTS (SELECT 1 FROM class_stats WHERE class_uid = ?1)",
+        empty = [
+            class_uid
+            for class_uid in lost
+            if not execute(
+                "SELECT EXISTS (SELECT 1 FROM samples WHERE class_uid = ?1) "
+                "OR EXISTS (SELECT 1 FROM class_stats WHERE class_uid = ?1)",
                 (class_uid,),
-            ).rowcount
+            ).fetchone()[0]
+        ]
+        numbers = self.count_aside(empty, source_uid)
+        for table in ("probes", "novel"):
+            execute(f"DELETE FROM {table} WHERE source_uid = ?", (source_uid,))
+        self.connection.executemany("DELETE FROM classes WHERE uid = ?", [(c,) for c in empty])
         self._drop_unused()
-        return {"classes": empty}
+        return numbers | {"classes": len(empty)}
+
+    def count_aside(self, classes: Iterable[int], source_uid: int | None = None) -> dict[str, int]:
+        """Return how many rows beside samples belong to classes, or came from a source."""
+        of = (json.dumps(list(classes)), source_uid)
+        numbers = {}
+        for table, column in (("probes", "class_uid"), ("novel", "guess")):
+            (numbers[table],) = self.connection.execute(
+                f"SELECT count(*) FROM {table} WHERE source_uid = ?2 "
+                f"OR {column} IN (SELECT value FROM json_each(?1))",
+                of,
+            ).fetchone()
+        for table in ("class_scores", "class_latency"):
+            (numbers[table],) = self.connection.execute(
+                f"SELECT count(*) FROM {table} WHERE class_uid IN (SELECT value FROM json_each(?))",
+                of[:1],
+            ).fetchone()
+        return numbers
 
     def _drop_unused(self) -> None:
-        """Drop what the rest no longer needs: sources without samples, the kept head."""
-        self.connection.execute(
-            "DELETE FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples) "
-            "AND uid NOT IN (SELECT source_uid FROM class_stats)"
+        """Drop what the rest no longer needs: sources of nothing, empty scores, the kept head."""
+        execute = self.connection.execute
+        execute(
+            "DELETE FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples "
+            "UNION SELECT source_uid FROM class_stats UNION SELECT source_uid FROM probes "
+            "UNION SELECT source_uid FROM novel)"
         )
-        self.connection.execute("DELETE FROM head")
+        execute("DELETE FROM evaluations WHERE uid NOT IN (SELECT evaluation FROM class_scores)")
+        execute("DELETE FROM meta WHERE key = ?", (PROBES_RIGHT,))
+        execute("DELETE FROM head")
         self._load_classes()
 
     def keep_clear(self, table: str, uid: int) -> None:
@@ -961,7 +1057,9 @@ class Store:
 
         A tombstone names a uid: one that was given again would look as if it was unlearned.
         """
-        self.connection.execute("DELETE FROM positions")
+        for table in ("positions", "evaluations", "latencies"):
+            self.connection.execute(f"DELETE FROM {table}")
+        self.connection.execute("DELETE FROM meta WHERE key = ?", (PROBES_STATE,))
         self.step = 0
         self.note_consolidation(0)
         self.note_attempt(0)
@@ -979,6 +1077,7 @@ class Store:
         self._load_classes()
 
     def _load_classes(self) -> None:
+        self.loads += 1
         rows = self.connection.execute("SELECT uid, name, n_seen FROM classes ORDER BY uid")
         self._names: dict[int, str] = {}
         self._n_seen: dict[int, int] = {}
@@ -1020,7 +1119,8 @@ class Store:
             raise IntegrityError("the keys were changed; restore the home from a backup")
         return codebook
 
-    def _set_meta(self, key: str, value: object) -> None:
+    def set_meta(self, key: str, value: object) -> None:
+        """Write an entry that stands for the whole store; inside a transaction."""
         self.connection.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
             (key, str(value)),
@@ -1073,13 +1173,6 @@ class Store:
         self._n_stored_samples -= 1
         self._stored_bytes -= self._sizes.pop(uid)
 
-    def _source_uid(self, text: str) -> int:
-        """Return the uid of a source, which is new if its text is."""
-        if text not in self._sources:
-            cursor = self.connection.execute("INSERT INTO sources(text) VALUES (?)", (text,))
-            self._sources[text] = int(cursor.lastrowid or 0)
-        return self._sources[text]
-
     def _fold(self, class_uid: int, source_uid: int) -> None:
         """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
         shard = (class_uid, source_uid)
@@ -1111,8 +1204,8 @@ class Store:
                 class_uid,
                 source_uid,
                 moments.n,
-                self._seal(class_uid, "total", source_uid, total),
-                self._seal(class_uid, "second", source_uid, second),
+                self.seal(class_uid, "total", source_uid, total),
+                self.seal(class_uid, "second", source_uid, second),
             ),
         )
 
@@ -1124,8 +1217,8 @@ class Store:
             "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
             (y, source_uid),
         ):
-            total = self._unseal(y, "total", source, total)
-            second = self._unseal(y, "second", source, second)
+            total = self.unseal(y, "total", source, total)
+            second = self.unseal(y, "second", source, second)
             moments = Moments.unpack(n, total, second, self.statistic)
             found = found.plus(moments) if found.n else moments
         return found
@@ -1136,7 +1229,7 @@ class Store:
             "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
             (y, source_uid),
         ).fetchall()
-        return self._features([self._unseal(y, "feature", uid, x) for uid, x in rows])
+        return self._features([self.unseal(y, "feature", uid, x) for uid, x in rows])
 
     def _features(self, blobs: list[bytes]) -> Float16:
         data = np.frombuffer(b"".join(blobs), np.float16)

@@ -64,7 +64,11 @@ def _read(path: Path, uid: int) -> Copy:
                 return tuple(connection.execute(query).fetchall())
 
             sources = rows("SELECT uid, text FROM sources")
-            frames = connection.execute("SELECT DISTINCT frame FROM samples").fetchall()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            named = ("samples", "probes", "novel") if version >= 4 else ("samples",)
+            frames = connection.execute(
+                " UNION ".join(f"SELECT frame FROM {table}" for table in named)
+            ).fetchall()
             learned = connection.execute(
                 "SELECT source_uid, class_uid FROM samples UNION "
                 "SELECT source_uid, class_uid FROM class_stats"

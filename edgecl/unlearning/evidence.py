@@ -104,13 +104,19 @@ def _needles(store: Store, target: Target) -> dict[str, bytes]:
         "ORDER BY uid LIMIT ?",
         (target.uid, _MOST_SLICES),
     ).fetchall()
-    for (sample,) in rows:
-        for sealed, data in enumerate(store.picture_forms(sample)):
+    pictures = [(f"picture of sample {uid}", store.picture_forms(uid)) for (uid,) in rows]
+    if target.kind != "sample":
+        pictures += [
+            (f"{what} of row {uid}", forms)
+            for what, uid, forms in store.pictures_aside(target.kind, target.uid, _MOST_SLICES)
+        ]
+    for what, forms in pictures:
+        for sealed, data in enumerate(forms):
             # Headers and tables are alike in all pictures, and in a small file reach beyond its
             # middle; what is farther back is not, unless the picture is flat.
             piece = data[3 * len(data) // 4 :][:_PICTURE_SLICE]
             if len(set(piece)) >= _PICTURE_SLICE // 2:
-                needles[f"picture of sample {sample}{', sealed' if sealed else ''}"] = piece
+                needles[f"{what}{', sealed' if sealed else ''}"] = piece
     return needles
 
 
@@ -120,6 +126,8 @@ def _kept_copies(store: Store, needles: dict[str, bytes]) -> set[str]:
     for what, needle in needles.items():
         row = store.connection.execute(
             "SELECT EXISTS(SELECT 1 FROM pictures WHERE instr(data, ?1)) OR "
+            "EXISTS(SELECT 1 FROM probes WHERE instr(picture, ?1)) OR "
+            "EXISTS(SELECT 1 FROM novel WHERE instr(picture, ?1)) OR "
             "EXISTS(SELECT 1 FROM classes WHERE instr(CAST(name AS BLOB), ?1)) OR "
             "EXISTS(SELECT 1 FROM aliases WHERE instr(CAST(name AS BLOB), ?1)) OR "
             "EXISTS(SELECT 1 FROM sources WHERE instr(CAST(text AS BLOB), ?1)) OR "

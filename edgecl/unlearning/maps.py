@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecl.home import Home
-from edgecl.learner import Say, embed_stored
+from edgecl.learner import Say, embed_probes, embed_stored
 from edgecl.replay.adapters import TaskAdapter, chosen_adapter, task_adapters
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import digest_of
@@ -22,11 +22,12 @@ from edgecl.unlearning.weights import unlearn_adapter
 
 @dataclass(frozen=True)
 class Map:
-    """The map under which a home goes on: its adapters, and all kept pictures embedded."""
+    """The map under which a home goes on: its adapters, kept pictures and probes embedded."""
 
     bank: list[TaskAdapter]
     adapter: str | None
     features: dict[int, Float16]
+    probes: dict[int, Float16]
 
 
 def without_adapters(home: Home, store: Store, first: int, say: Say) -> Map:
@@ -106,7 +107,8 @@ def _embedded(home: Home, store: Store, bank: list[TaskAdapter], say: Say) -> Ma
     if adapter is not None:
         engine = engine.with_adapters(adapter)
     features = embed_stored(home, store, engine, say=say)
-    return Map(bank, None if adapter is None else digest_of(adapter), features)
+    probes = embed_probes(home, store, engine)
+    return Map(bank, None if adapter is None else digest_of(adapter), features, probes)
 
 
 def features_of(store: Store, target: Target, new_map: Map) -> Float16:

@@ -193,6 +193,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
             f"SELECT count(*) FROM class_stats WHERE {target.kind}_uid = ?", (target.uid,)
         ).fetchone()
     lost = classes_lost(store, target)
+    rows |= store.count_aside(lost, target.uid if target.kind == "source" else None)
     gone = (*saw, *later)
     return Plan(
         kind=target.kind,

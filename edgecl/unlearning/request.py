@@ -38,6 +38,7 @@ from edgecl.learner import (
 )
 from edgecl.replay.adapters import drop_adapters, replace_adapter
 from edgecl.replay.exports import STALE, exports_of, finish_exports, mark_stale, revoke
+from edgecl.replay.probes import probe_rows
 from edgecl.replay.store import Store
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
@@ -401,7 +402,8 @@ def _unlearn(
                 else:
                     dropped = drop_adapters(store, plan.adapters[0])
                 kept = {sample: new_map.features[sample] for sample, _ in store.stored_samples()}
-                change_map(home, learner, new_map.adapter, kept)
+                probes = {uid: new_map.probes[uid] for uid in probe_rows(store).uids.tolist()}
+                change_map(home, learner, new_map.adapter, kept, probes)
             elif target.kind != "class":
                 head.rebuild(store)
             head.settle(store)

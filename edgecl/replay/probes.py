@@ -1,0 +1,459 @@
+"""Continual evaluation: a few labelled samples of each class that are never learned, and scores.
+
+Every tenth sample of a class that arrives is held out until the class has its probes. They are
+scored as the stream runs: after every step for 50 steps behind a new class, else after every tenth.
+A step is one commit of the learner, and what it notes here commits with it: scores, counters, and
+which probe is next; a run that was killed and resumed ends in the scores of one that was not.
+
+A score must cost a small part of a step, however many classes there are. So there is a budget for
+each frame that was learned: of many probes only the next few are predicted anew, in turn, and the
+others count with what was last said of them.
+
+Reference: De Lange et al. 2023, "Continual evaluation for lifelong learning", arXiv:2205.13452.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecl.errors import IntegrityError, RequestError, StoreError
+from edgecl.heads.base import Head
+from edgecl.replay.store import PROBES_RIGHT, PROBES_STATE, Store, plain_text
+from edgecl.types import Float16, Float32, Float64, Frame
+
+EVERY = 10
+"""One of so many labelled samples of a class is held out."""
+STEPS_AFTER_NEW = 50
+"""Steps behind a new class of which each is scored."""
+STEPS_BETWEEN = 10
+"""Steps from one score to the next otherwise."""
+MOST_EVALUATIONS = 2000
+# Multiply-adds of the scores, for each frame of the step: docs/benchmarks.md, Continual evaluation.
+_BUDGET = 2_000_000
+# What one feature value costs beside its products: conversion and scaling.
+_PER_VALUE = 16
+_RECENT, _WANTED = 10, 9
+_BUCKETS_PER_OCTAVE = 4
+
+Labels = npt.NDArray[np.int64]
+
+
+class ClassLatency(NamedTuple):
+    """How long a class took to be right; frames that were held out count as well.
+
+    Args:
+        step: Samples that were learned when it came.
+        n_frames: Frames of it so far; no longer counted once `nine_of_ten` is known.
+        first_right: Number of its first frame that was predicted rightly, or None; 2 at least.
+        nine_of_ten: Number of the frame with which 9 of its last 10 were right, or None.
+        recent: Its last 10 predictions, `1` for a right one.
+    """
+
+    step: int
+    n_frames: int = 0
+    first_right: int | None = None
+    nine_of_ten: int | None = None
+    recent: str = ""
+
+    def plus(self, is_right: bool) -> ClassLatency:
+        """Return this with one more frame."""
+        n = self.n_frames + 1
+        recent = (self.recent + str(int(is_right)))[-_RECENT:]
+        first = n if is_right and self.first_right is None else self.first_right
+        is_done = len(recent) == _RECENT and recent.count("1") >= _WANTED
+        return ClassLatency(self.step, n, first, n if is_done else None, recent)
+
+
+class History(NamedTuple):
+    """Scores over time; thinned where it is old.
+
+    Args:
+        steps: Samples that were learned by each evaluation (E,), not decreasing.
+        times: Wall clock of each, seconds since the epoch (E,).
+        classes: Uids of the classes (C,), ascending.
+        accuracy: Share of a class's probes that were right (E, C); NaN where it had none.
+        n_probes: Probes of each class by then (E, C).
+    """
+
+    steps: Labels
+    times: Float64
+    classes: Labels
+    accuracy: Float64
+    n_probes: Labels
+
+
+class ProbeRows(NamedTuple):
+    """The probes, oldest first.
+
+    Args:
+        uids: Their uids (P,), which are not those of samples.
+        x: Features under the store's map (P, D).
+        classes: Uids of their classes (P,).
+    """
+
+    uids: Labels
+    x: Float32
+    classes: Labels
+
+
+class Histogram(NamedTuple):
+    """How often a stage took how long.
+
+    Args:
+        seconds: Lower edges of the buckets that are not empty (B,), ascending; each reaches a
+            quarter of an octave (19 %) up, the first down to zero.
+        n: Times in each (B,).
+    """
+
+    seconds: Float64
+    n: Labels
+
+
+def history(store: Store) -> History:
+    """Return the scores of all classes that are there."""
+    execute = store.connection.execute
+    evaluations = execute("SELECT uid, step, time FROM evaluations ORDER BY uid").fetchall()
+    rows = execute("SELECT evaluation, class_uid, n, n_right FROM class_scores").fetchall()
+    at = {uid: i for i, (uid, _, _) in enumerate(evaluations)}
+    classes = sorted({class_uid for _, class_uid, _, _ in rows})
+    column = {class_uid: i for i, class_uid in enumerate(classes)}
+    accuracy = np.full((len(evaluations), len(classes)), np.nan)
+    n_probes = np.zeros((len(evaluations), len(classes)), np.int64)
+    for uid, class_uid, n, n_right in rows:
+        accuracy[at[uid], column[class_uid]] = n_right / n
+        n_probes[at[uid], column[class_uid]] = n
+    return History(
+        np.array([step for _, step, _ in evaluations], dtype=np.int64),
+        np.array([seconds for _, _, seconds in evaluations], dtype=np.float64),
+        np.array(classes, dtype=np.int64),
+        accuracy,
+        n_probes,
+    )
+
+
+def latency_of_classes(store: Store) -> dict[int, ClassLatency]:
+    """Return by class uid how long each took to be right; older classes than schema 4 lack one."""
+    rows = store.connection.execute(
+        "SELECT class_uid, step, n_frames, first_right, nine_of_ten, recent FROM class_latency "
+        "ORDER BY class_uid"
+    )
+    return {int(row[0]): ClassLatency(*row[1:]) for row in rows}
+
+
+def stages_of(store: Store) -> tuple[str, ...]:
+    """Return the stages that have a histogram."""
+    rows = store.connection.execute("SELECT DISTINCT stage FROM latencies ORDER BY stage")
+    return tuple(stage for (stage,) in rows)
+
+
+def latency_histogram(store: Store, stage: str) -> Histogram:
+    """Return how often a stage took how long; empty for one that was never timed."""
+    rows = store.connection.execute(
+        "SELECT bucket, n FROM latencies WHERE stage = ? ORDER BY bucket", (stage,)
+    ).fetchall()
+    return Histogram(
+        np.array([1e-6 * 2 ** (b / _BUCKETS_PER_OCTAVE) for b, _ in rows], dtype=np.float64),
+        np.array([n for _, n in rows], dtype=np.int64),
+    )
+
+
+def probe_rows(store: Store) -> ProbeRows:
+    """Return all probes that can be read."""
+    lost = store.lost_classes()
+    rows = [
+        (uid, class_uid, np.frombuffer(store.unseal(class_uid, "probe feature", uid, x), "<f2"))
+        for uid, class_uid, x in store.connection.execute(
+            "SELECT uid, class_uid, x FROM probes ORDER BY uid"
+        )
+        if class_uid not in lost
+    ]
+    if any(len(x) != store.num_features for _, _, x in rows):
+        raise IntegrityError(
+            f"the feature of a probe does not have {store.num_features} values; restore the home "
+            "from a backup"
+        )
+    return ProbeRows(
+        np.array([uid for uid, _, _ in rows], dtype=np.int64),
+        np.array([x for _, _, x in rows], np.float32).reshape(len(rows), store.num_features),
+        np.array([class_uid for _, class_uid, _ in rows], dtype=np.int64),
+    )
+
+
+def probe_picture(store: Store, uid: int) -> bytes:
+    """Return the encoded picture of a probe.
+
+    Raises:
+        RequestError: No probe has this uid.
+    """
+    row = store.connection.execute(
+        "SELECT class_uid, picture FROM probes WHERE uid = ?", (uid,)
+    ).fetchone()
+    if row is None:
+        raise RequestError(f"probe {uid} is not in the store; see `probe_rows` for those that are")
+    return store.unseal(row[0], "probe picture", uid, row[1])
+
+
+def replace_probes(store: Store, features: Mapping[int, Float16]) -> None:
+    """Put the probes under the store's new feature map; inside its transaction.
+
+    Args:
+        store: The store, which is under that map already.
+        features: Quantised feature (D,) of every probe by uid.
+
+    Raises:
+        StoreError: Some are missing.
+    """
+    execute = store.connection.execute
+    owner = dict(execute("SELECT uid, class_uid FROM probes").fetchall())
+    owner = {uid: c for uid, c in owner.items() if c not in store.lost_classes()}
+    if set(features) != set(owner):
+        raise StoreError("a new feature map needs the features of all probes; retry")
+    store.connection.executemany(
+        "UPDATE probes SET x = ? WHERE uid = ?",
+        [
+            (store.seal(owner[uid], "probe feature", uid, x.tobytes()), uid)
+            for uid, x in features.items()
+        ],
+    )
+    store.reload()
+
+
+def held_out(store: Store) -> dict[int, int]:
+    """Return how many probes each class has."""
+    rows = store.connection.execute("SELECT class_uid, count(*) FROM probes GROUP BY class_uid")
+    return dict.fromkeys(store.names, 0) | {int(c): int(n) for c, n in rows}
+
+
+class Probes:
+    """What the learner asks and tells about probes; all of it inside its transaction.
+
+    What is kept in memory (the features too: 4 D bytes a probe) is read anew when the store was.
+
+    Args:
+        store: Open store.
+        most: Probes of a class.
+    """
+
+    def __init__(self, store: Store, most: int) -> None:
+        self._store = store
+        self._most = most
+        self._seen = -1
+        self._pending: Counter[tuple[str, int]] = Counter()
+
+    def choose(self, names: Sequence[str]) -> list[bool]:
+        """Return which of the next labelled frames are held out; a function of what is committed.
+
+        Args:
+            names: Classes of the frames, in their order.
+        """
+        self._refresh()
+        n_seen = self._store.n_seen()
+        arrived: Counter[str] = Counter()
+        held: Counter[str] = Counter()
+        chosen = []
+        for name in names:
+            if name not in arrived and self._store.has_class(name):
+                uid = self._store.class_uid(name)
+                held[name] = self._n_held[uid]
+                arrived[name] = n_seen[uid] + held[name]
+            arrived[name] += 1
+            is_held = arrived[name] % EVERY == 0 and held[name] < self._most
+            held[name] += is_held
+            chosen.append(is_held)
+        return chosen
+
+    def add(
+        self, class_uid: int, x: Float16, picture: bytes, frame: Frame, *, is_right: bool
+    ) -> int:
+        """Hold a frame out; returns the uid of its probe.
+
+        Args:
+            class_uid: Its class, which is there.
+            x: Its quantised feature (D,).
+            picture: Its picture as it is kept.
+            frame: Where it came from.
+            is_right: Whether it was predicted rightly: what counts until it is its turn.
+        """
+        self._refresh()
+        store = self._store
+        (uid,) = store.connection.execute(
+            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'probes'"
+        ).fetchone()
+        store.connection.execute(
+            "INSERT INTO probes(uid, class_uid, source_uid, frame, time, step, x, picture) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                uid,
+                class_uid,
+                store.source_uid(frame.source),
+                plain_text(frame.id),
+                frame.time or time.time(),
+                store.step,
+                store.seal(class_uid, "probe feature", uid, x.tobytes()),
+                store.seal(class_uid, "probe picture", uid, picture),
+            ),
+        )
+        n = self._n
+        if n == len(self._x):
+            grown = np.empty((max(64, 2 * n), store.num_features), np.float32)
+            grown[:n] = self._x
+            self._x = grown
+        self._x[n] = x
+        self._n += 1
+        self._uids = np.append(self._uids, uid)
+        self._classes = np.append(self._classes, class_uid)
+        self._right = np.append(self._right, is_right)
+        self._n_held[class_uid] += 1
+        self._is_told = True
+        return int(uid)
+
+    def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
+        """Note what was predicted of a frame before it was learned, or held out.
+
+        Args:
+            class_uid: Its class.
+            is_right: Whether the prediction was that.
+            is_new: Whether the class came with it.
+        """
+        self._refresh()
+        if is_new:
+            self._latency[class_uid] = ClassLatency(self._store.step)
+            self._fast = STEPS_AFTER_NEW
+        latency = self._latency.get(class_uid)
+        if latency is not None and latency.nine_of_ten is None:
+            self._latency[class_uid] = latency.plus(is_right)
+            self._changed.add(class_uid)
+
+    def note_latency(self, stage: str, seconds: float) -> None:
+        """Count how long a stage took; it is written with the next step."""
+        octaves = math.log2(max(seconds * 1e6, 1.0))
+        self._pending[stage, int(_BUCKETS_PER_OCTAVE * octaves)] += 1
+
+    def end_step(self, head: Head, n_frames: int) -> None:
+        """Score if it is time to, and write what was noted.
+
+        Args:
+            head: The head after the step.
+            n_frames: Labelled frames of the step.
+        """
+        self._refresh()
+        self._steps += 1
+        self._frames += n_frames
+        if self._fast or self._steps >= STEPS_BETWEEN:
+            self._fast = max(0, self._fast - 1)
+            self._evaluate(head)
+            self._steps = self._frames = 0
+        execute = self._store.connection.execute
+        for uid in sorted(self._changed):
+            execute(
+                "INSERT INTO class_latency VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT(class_uid) DO UPDATE SET n_frames = excluded.n_frames, "
+                "first_right = excluded.first_right, nine_of_ten = excluded.nine_of_ten, "
+                "recent = excluded.recent",
+                (uid, *self._latency[uid]),
+            )
+        self._changed.clear()
+        state = [self._fast, self._steps, self._frames, self._last]
+        self._store.set_meta(PROBES_STATE, json.dumps(state))
+        if self._is_told and not self._is_stale:
+            bits = np.packbits(self._right).tobytes().hex()
+            self._store.set_meta(PROBES_RIGHT, json.dumps([self._n, bits]))
+            self._is_told = False
+        self.flush()
+
+    @property
+    def has_latencies(self) -> bool:
+        """Whether latencies wait to be written."""
+        return bool(self._pending)
+
+    def flush(self) -> None:
+        """Write the latencies that were noted; inside a transaction."""
+        self._store.connection.executemany(
+            "INSERT INTO latencies VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            [(stage, bucket, n) for (stage, bucket), n in self._pending.items()],
+        )
+        self._pending.clear()
+
+    def _evaluate(self, head: Head) -> None:
+        """Predict the next probes and write the scores of every class that has some."""
+        n = self._n
+        if not n or not head.classes:
+            return
+        cost = head.num_features * (len(head.classes) + _PER_VALUE)
+        most = n if self._is_stale else max(1, self._frames * _BUDGET // cost)
+        if most >= n:
+            turn, x = np.arange(n), self._x[:n]
+        else:
+            first = int(np.searchsorted(self._uids, self._last, side="right"))
+            turn = np.arange(first, first + most) % n
+            x = self._x[turn]
+        best = head.predict_many(x).argmax(axis=1)
+        self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
+        self._last = int(self._uids[turn[-1]])
+        self._is_stale, self._is_told = False, True
+        classes, which = np.unique(self._classes, return_inverse=True)
+        counts = np.bincount(which)
+        right = np.bincount(which, weights=self._right).astype(np.int64)
+        store = self._store
+        cursor = store.connection.execute(
+            "INSERT INTO evaluations(step, time) VALUES (?, ?)", (store.step, time.time())
+        )
+        uid = int(cursor.lastrowid or 0)
+        store.connection.executemany(
+            "INSERT INTO class_scores VALUES (?, ?, ?, ?)",
+            [
+                (uid, c, of, r)
+                for c, of, r in zip(classes.tolist(), counts.tolist(), right.tolist(), strict=True)
+            ],
+        )
+        self._n_evaluations += 1
+        if self._n_evaluations >= MOST_EVALUATIONS:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Drop every second of the older half of the scores."""
+        execute = self._store.connection.execute
+        uids = [uid for (uid,) in execute("SELECT uid FROM evaluations ORDER BY uid")]
+        dropped = uids[1 : len(uids) // 2 : 2]
+        self._store.connection.executemany(
+            "DELETE FROM evaluations WHERE uid = ?", [(uid,) for uid in dropped]
+        )
+        self._n_evaluations -= len(dropped)
+
+    def _refresh(self) -> None:
+        """Read what is kept in memory if the store read its own anew."""
+        store = self._store
+        if self._seen == store.loads:
+            return
+        self._seen = store.loads
+        rows = probe_rows(store)
+        self._uids, self._x, self._classes = rows
+        self._n = len(rows.uids)
+        self._n_held: Counter[int] = Counter(rows.classes.tolist())
+        self._latency = latency_of_classes(store)
+        self._changed: set[int] = set()
+        execute = store.connection.execute
+        (self._n_evaluations,) = execute("SELECT count(*) FROM evaluations").fetchone()
+        meta = dict(
+            execute(
+                "SELECT key, value FROM meta WHERE key IN (?, ?)", (PROBES_STATE, PROBES_RIGHT)
+            ).fetchall()
+        )
+        state: list[int] = json.loads(meta.get(PROBES_STATE, "[0, 0, 0, 0]"))
+        self._fast, self._steps, self._frames, self._last = state
+        # Whether each was right when it was last predicted; unknown after an unlearning, and then
+        # all are predicted at once.
+        n, bits = json.loads(meta.get(PROBES_RIGHT, '[0, ""]'))
+        self._is_told, self._is_stale = False, n != self._n
+        self._right = np.zeros(self._n, bool)
+        if not self._is_stale:
+            packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
+            self._right = np.unpackbits(packed, count=n).astype(bool)
