@@ -91,7 +91,8 @@ def draw(contents: Contents, folder: Path) -> dict[str, Chart]:
             charts["accuracy"] = _drawn("accuracy", _accuracy, lambda w: 360, c)
         if len(gaps_of(c)):
             charts["stability"] = _drawn("stability", _stability, lambda w: 300, c)
-        charts["classes"] = _drawn("classes", _classes, lambda w: 70 + 26 * _n_bars(c), c)
+        # On the page a table says the same, with pictures.
+        charts["classes"] = Chart("", "", *_png(_classes, 70 + 26 * _n_bars(c), c))
         if c.confusion is not None and c.confusion.sum():
             charts["confusion"] = _drawn("confusion", _confusion, lambda w: _matrix_height(c, w), c)
         if c.latencies:
@@ -138,9 +139,9 @@ def gaps_of(contents: Contents) -> list[Gap]:
     for at, place in arrivals:
         later = [step for step, _ in arrivals if step > at]
         earlier = [other for step, other in arrivals if step < at]
-        end = min([at + GAP_WINDOW, *(step - 1 for step in later)])
-        before = np.flatnonzero(history.steps < at)
-        after = np.flatnonzero((history.steps >= at) & (history.steps <= end))
+        end = min([at + GAP_WINDOW, *later])
+        before = np.flatnonzero(history.steps <= at)
+        after = np.flatnonzero((history.steps > at) & (history.steps <= end))
         if not earlier or not len(before) or len(after) < 2:
             continue
         rows = np.concatenate([before[-1:], after])
@@ -172,6 +173,11 @@ def time_text(microseconds: float) -> str:
     if microseconds < 1e6:
         return f"{microseconds / 1e3:.3g} ms"
     return f"{microseconds / 1e6:.3g} s"
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a size as a person reads it."""
+    return f"{n_bytes / 1e6:.3g} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.3g} kB"
 
 
 # Drawing
@@ -234,13 +240,22 @@ def _drawn(
     elements = {}
     for width in (WIDE, NARROW):
         figure = Figure(figsize=(width / 72, height(width) / 72), dpi=72)
-        alt = paint(figure, c, False)
+        paint(figure, c, False)
         elements[width] = _svg(figure, f"{name}-{width}")
-    figure = Figure(figsize=(WIDE / 72, height(WIDE) / 72), dpi=72, facecolor="white")
+    return Chart(elements[WIDE], elements[NARROW], *_png(paint, height(WIDE), c))
+
+
+def _png(
+    paint: Callable[[Figure, Contents, bool], str], height: int, c: Contents
+) -> tuple[bytes, str]:
+    """Draw a chart as a picture file; returns that, and what is to be seen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDE / 72, height / 72), dpi=72, facecolor="white")
     alt = paint(figure, c, True)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=_PNG_DPI, metadata={"Software": None})
-    return Chart(elements[WIDE], elements[NARROW], out.getvalue(), alt)
+    return out.getvalue(), alt
 
 
 def _svg(figure: Figure, name: str) -> str:
@@ -303,7 +318,7 @@ def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
     last = max(int(history.steps[-1]), 1)
     axes.set_xlim(0, last * 1.02)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axes.grid(axis="y")
     axes.set_xlabel("samples learned")
     _few_ticks(axes, figure)
@@ -311,10 +326,11 @@ def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
     for i, column in enumerate(history.accuracy.T):
         role = colours.get(i)
         colour = COLOURS[role][0] if role else _MUTED
-        width, alpha = (1.4, 1.0) if role else (0.7, 0.4)
-        axes.plot(history.steps, column, color=colour, lw=width, alpha=alpha, marker=_dot(column))
+        width, alpha = (1.4, 1.0) if role else (0.8, 0.55)
+        style = {"drawstyle": "steps-post", "marker": _dot(column)}
+        axes.plot(history.steps, column, color=colour, lw=width, alpha=alpha, **style)
     mean = history.mean
-    axes.plot(history.steps, mean, color=_INK, lw=2.6, marker=_dot(mean), markersize=4)
+    axes.plot(history.steps, mean, color=_INK, lw=2.6, drawstyle="steps-post", marker=_dot(mean))
     above = axes.get_xaxis_transform()
     arrivals = [at for at, _ in arrivals_of(c)]
     axes.plot(
@@ -415,20 +431,20 @@ def _classes(figure: Figure, c: Contents, is_alone: bool) -> str:
     order = np.arange(len(accuracy))
     if len(order) > _MOST_BARS:
         order = np.sort(np.argsort(accuracy, kind="stable")[:_MOST_BARS])
-    axes = _axes(figure, 120 if not _is_wide(figure) else 220, 110, 30, 30)
+    axes = _axes(figure, 220, 180, 30, 30)
     rows = [c.classes[i] for i in order]
     axes.barh(range(len(rows)), np.nan_to_num(accuracy[order]), color=_RIGHT, height=0.7)
     axes.set_yticks(range(len(rows)), [short(row.name, 28) for row in rows])
     axes.tick_params(axis="y", length=0, labelcolor=_INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
     axes.grid(axis="x")
     for y, (i, row) in enumerate(zip(order, rows, strict=True)):
         score = f"{accuracy[i]:.0%}" if np.isfinite(accuracy[i]) else "-"
         counts = f"{score}   {row.learned} / {row.kept} / {row.held_out}"
         axes.text(1.02, y, counts, va="center", size=11, clip_on=False)
-    axes.text(1.02, -1, "learned / kept / held out", va="center", size=8, clip_on=False)
+    axes.text(1.02, -0.9, "now   learned / kept / held out", va="center", size=9, clip_on=False)
     return f"Accuracy, samples learned, kept and held out of {len(rows)} classes."
 
 
@@ -448,24 +464,34 @@ def _matrix_side(n: int, width: int) -> float:
     return float(min(most, 46 * n))
 
 
+def _matrix_names(c: Contents, width: int) -> tuple[list[str], float, float]:
+    """Return the names at a matrix, their size and the room that the longest takes, pixels."""
+    shown = shown_cells(c, width)
+    side = _matrix_side(len(shown), width)
+    size = min(12.0, max(7.0, side / len(shown) * 0.62))
+    names = [short(c.classes[i].name, 18 if width == WIDE else 12) for i in shown]
+    # 0.7 of its size is what a character takes of a wide font, and 1.0 of an ideographic one.
+    room = max(sum(1.0 if ord(char) > 0x2E7F else 0.7 for char in name) for name in names)
+    return names, size, min(room * size + 14, 190 if width == WIDE else 96)
+
+
 def _matrix_height(c: Contents, width: int) -> int:
-    return round(_matrix_side(len(shown_cells(c, width)), width)) + 150
+    _, _, room = _matrix_names(c, width)
+    return round(_matrix_side(len(shown_cells(c, width)), width) + room) + 24
 
 
 def _confusion(figure: Figure, c: Contents, is_alone: bool) -> str:
     """What probes of each class were taken for."""
     from matplotlib.patches import Rectangle
 
-    del is_alone
     assert c.confusion is not None
     width = WIDE if _is_wide(figure) else NARROW
     shown = shown_cells(c, width)
     n, side = len(shown), _matrix_side(len(shown), width)
     table = c.confusion[np.ix_(shown, shown)]
     of = np.maximum(c.confusion[shown].sum(axis=1), 1)
-    left = 170 if width == WIDE else 96
-    axes = _axes(figure, left, width - left - side, 110, 40)
-    size = float(min(12, max(6.5, side / n * 0.62)))
+    names, size, room = _matrix_names(c, width)
+    axes = _axes(figure, room, width - room - side, room, 24)
     for row, column in np.argwhere(table):
         share = table[row, column] / of[row]
         colour = _RIGHT if row == column else _WRONG
@@ -474,7 +500,6 @@ def _confusion(figure: Figure, c: Contents, is_alone: bool) -> str:
         )
         if side / n > 17:
             axes.text(column, row, str(table[row, column]), ha="center", va="center", size=size)
-    names = [short(c.classes[i].name, 18 if width == WIDE else 12) for i in shown]
     axes.set_xticks(range(n), names, rotation=90, size=size)
     axes.set_yticks(range(n), names, size=size)
     axes.xaxis.tick_top()
@@ -486,7 +511,8 @@ def _confusion(figure: Figure, c: Contents, is_alone: bool) -> str:
     axes.spines[:].set_visible(False)
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
-    axes.set_xlabel("taken for (columns), by class (rows)", size=11)
+    if is_alone:
+        axes.set_xlabel("rows: class; columns: what it is taken for", size=11)
     right = int(np.diagonal(c.confusion).sum())
     return f"Confusion matrix: {right} of {int(c.confusion.sum())} probes are right."
 
@@ -509,7 +535,7 @@ def _latency(figure: Figure, c: Contents, is_alone: bool) -> str:
         p50, p99 = quantile(edges, counts, 0.5), quantile(edges, counts, 0.99)
         for at in (p50, p99):
             axes.axvline(at, color=_INK, lw=1, ls=(0, (3, 2)))
-        text = f"half below {time_text(p50)}, 99 % below {time_text(p99)}"
+        text = f"half below {time_text(p50)}, 99% below {time_text(p99)}"
         axes.set_title(f"{stage}: {text}", loc="left", size=11, color=_INK)
         said.append(f"{stage} {text}")
     return "How long steps took: " + "; ".join(said) + "."
@@ -545,7 +571,7 @@ def _store(figure: Figure, c: Contents, is_alone: bool) -> str:
     axes = _axes(figure, 110, 80, 30, 46, x=second, y=below)
     axes.set_title("what the store holds", loc="left", size=12)
     parts = {part: n for part, n in c.bytes_by_part.items() if n}
-    sizes = np.array(list(parts.values())) / 1e6
+    sizes = list(parts.values())
     axes.barh(range(len(parts)), sizes, color=_RIGHT, height=0.6)
     axes.set_yticks(range(len(parts)), list(parts))
     axes.tick_params(axis="y", length=0)
@@ -554,7 +580,7 @@ def _store(figure: Figure, c: Contents, is_alone: bool) -> str:
     axes.spines["bottom"].set_visible(False)
     for y, size in enumerate(sizes):
         axes.annotate(
-            f"{size:.3g} MB", (size, y), (4, 0), textcoords="offset points", va="center", size=11,
+            size_text(size), (size, y), (4, 0), textcoords="offset points", va="center", size=11,
             annotation_clip=False,
         )  # fmt: skip
-    return f"{len(c.kept_steps)} kept pictures by age, and the store's {sizes.sum():.3g} MB."
+    return f"{len(c.kept_steps)} kept pictures by age, and the store's {size_text(sum(sizes))}."

@@ -46,7 +46,8 @@ def short(name: str, length: int = _LONGEST_NAME) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(short(name) for name in names[:_MOST_NAMED])
+    """Name some things and count the rest."""
+    shown = ", ".join(names[:_MOST_NAMED])
     left = len(names) - _MOST_NAMED
     return f"{shown} and {left} more" if left > 0 else shown
 
@@ -116,7 +117,7 @@ def last_accuracy(c: Contents) -> Float64:
 
 def _never_right(c: Contents) -> Iterator[str]:
     best = np.nan_to_num(c.history.accuracy, nan=-1.0).max(axis=0, initial=-1.0)
-    never = [row.name for row, b in zip(c.classes, best, strict=True) if b == 0.0]
+    never = [short(row.name) for row, b in zip(c.classes, best, strict=True) if b == 0.0]
     if never:
         yield (
             f"Never right on the probes: {_named(never)}. Look at the pictures: are the labels "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,18 @@ from edgecl.errors import DecodeError, NothingLearnedError
 from edgecl.home import Home
 from edgecl.learner import served
 from edgecl.replay.exports import FRESH, STALE, exports_of
+from edgecl.replay.probes import (
+    ProbeRows,
+    history,
+    latency_histogram,
+    latency_of_classes,
+    probe_picture,
+    probe_rows,
+    stages_of,
+)
 from edgecl.replay.store import Store
 from edgecl.runtime.preprocess import decode
-from edgecl.types import Float32, Float64
+from edgecl.types import Float64
 from edgecl.unlearning.receipt import all_receipts
 
 Counts = npt.NDArray[np.int64]
@@ -35,6 +44,8 @@ _MOST_CLASS_PICTURES = 200
 _MOST_CONFUSED = 8
 _PICTURES_EACH = 3
 _MOST_NOVEL = 12
+# The means of two or three classes lie on a line or in a plane: their angles say nothing.
+_FEWEST_MEANS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,7 @@ class ClassRow:
         learned: Samples that were learned.
         kept: Pictures that are kept for replay.
         held_out: Its probes.
-        arrival: Step at which it came, None when that was not noted.
+        arrival: Samples that were learned when it came, None when that was not noted.
         n_frames: Frames of it since then.
         first_right: How many of them it took until it was right once; None if it never was.
         nine_of_ten: The same until it was right 9 times of 10.
@@ -69,7 +80,7 @@ class History:
     """Scores on the probes over time.
 
     Args:
-        steps: Samples learned at each evaluation, shape (E,), rising.
+        steps: Samples learned by each evaluation, shape (E,), not decreasing.
         times: Wall clock, shape (E,), seconds since the epoch.
         accuracy: Share of each class's probes that was right, shape (E, K); NaN where it had none.
     """
@@ -208,15 +219,6 @@ class Contents:
         return sum(row.learned for row in self.classes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    """A probe of a class at a place in the list."""
-
-    place: int
-    x: Float32
-    picture: bytes
-
-
 def gather(home: Home, store: Store, *, time: float) -> Contents:
     """Read what a report shows; inside a snapshot of the store.
 
@@ -229,7 +231,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         NothingLearnedError: The home knows no class.
         IntegrityError: The chain of receipts is broken.
     """
-    scorer, _ = served(home, store)
+    scorer, _ = served(home, store)  # says so if nothing was learned
     hidden = store.blocked_classes() | set(store.lost_classes())
     uids = [uid for uid in store.names if uid not in hidden]
     if not uids:
@@ -238,10 +240,9 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         )
     places = {uid: place for place, uid in enumerate(uids)}
     probes = _probes(store, places)
-    kept = [(uid, places[c]) for uid, c in store.stored_samples() if c in places]
     limit = home.max_pixels
     confusion, no_confusion, guesses = None, "", np.zeros(0, np.int64)
-    if not probes:
+    if not len(probes.uids):
         no_confusion = "no picture was held out as a probe yet"
     elif scorer.n_maps > 1:
         no_confusion = (
@@ -250,10 +251,10 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     else:
         by_name = {store.names[uid]: places[uid] for uid in uids}
         answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
-        guesses = answers[scorer.scores(np.array([p.x for p in probes])).argmax(axis=1)]
+        guesses = answers[scorer.scores(probes.x).argmax(axis=1)]
         confusion = np.zeros((len(uids), len(uids)), np.int64)
-        np.add.at(confusion, ([p.place for p in probes], guesses), 1)
-    history = _history(store, places)
+        np.add.at(confusion, (probes.classes, guesses), 1)
+    past = _history(store, uids)
     kept_steps, kept_times = _ages(store, places)
     return Contents(
         home=home.path,
@@ -262,11 +263,11 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         head=home.config.head.name,
         version=edgecl.__version__,
         time=time,
-        classes=_classes(store, uids, kept, probes, limit),
-        history=history,
+        classes=_classes(store, uids, probes, limit),
+        history=past,
         confusion=confusion,
         no_confusion=no_confusion,
-        confused=() if confusion is None else _confused(confusion, guesses, probes, limit),
+        confused=() if confusion is None else _confused(store, confusion, guesses, probes, limit),
         similar=_similar(store, places, probes),
         latencies=_latencies(store),
         kept_steps=kept_steps,
@@ -276,7 +277,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         picture_bytes=store.stored_bytes,
         bytes_by_part=_bytes_by_part(store),
         sources=_sources(store),
-        receipts=_receipts(home, store, history),
+        receipts=_receipts(home, store, past),
         exports=tuple(
             ExportRow(e.uid, e.kind, str(e.path), e.created, len(e.classes), e.status == STALE)
             for e in exports_of(store)
@@ -307,69 +308,60 @@ def _one(store: Store, query: str) -> int:
     return int(value)
 
 
-def _probes(store: Store, places: dict[int, int]) -> list[_Probe]:
-    rows = store.connection.execute("SELECT uid, class_uid, x, picture FROM probes ORDER BY uid")
-    return [
-        _Probe(places[c], np.frombuffer(x, np.float16).astype(np.float32), picture)
-        for _, c, x, picture in rows
-        if c in places
-    ]
+def _probes(store: Store, places: dict[int, int]) -> ProbeRows:
+    """Return the probes of the classes that are shown; `classes` are their places."""
+    rows = probe_rows(store)
+    shown = np.array([uid in places for uid in rows.classes.tolist()], dtype=bool)
+    at = [places[uid] for uid in rows.classes[shown].tolist()]
+    return ProbeRows(rows.uids[shown], rows.x[shown], np.array(at, dtype=np.int64))
 
 
 def _classes(
-    store: Store,
-    uids: Sequence[int],
-    kept: Sequence[tuple[int, int]],
-    probes: Sequence[_Probe],
-    max_pixels: int,
+    store: Store, uids: Sequence[int], probes: ProbeRows, max_pixels: int
 ) -> tuple[ClassRow, ...]:
     n_seen, n_stored = store.n_seen(), store.n_stored()
-    latency = {
-        uid: rest
-        for uid, *rest in store.connection.execute(
-            "SELECT class_uid, step, n_frames, first_right, nine_of_ten FROM class_latency"
-        )
-    }
-    held_out = np.bincount([p.place for p in probes], minlength=len(uids))
-    first_kept = {place: uid for uid, place in reversed(kept)}
-    first_probe = {p.place: p.picture for p in reversed(probes)}
+    latency = latency_of_classes(store)
+    held = np.bincount(probes.classes, minlength=len(uids))
+    kept = {class_uid: uid for uid, class_uid in reversed(store.stored_samples())}
     rows = []
     for place, uid in enumerate(uids):
         picture = None
-        if place < _MOST_CLASS_PICTURES:
-            data = first_probe.get(place, b"")
-            if place in first_kept:
-                data = store.picture(first_kept[place])
+        if place < _MOST_CLASS_PICTURES and (uid in kept or held[place]):
+            if uid in kept:
+                data = store.picture(kept[uid])
+            else:
+                data = probe_picture(store, int(probes.uids[probes.classes == place][0]))
             picture = thumbnail(data, max_pixels=max_pixels)
-        step, n_frames, first_right, nine_of_ten = latency.get(uid, (None, 0, None, None))
-        rows.append(
-            ClassRow(
-                store.names[uid], n_seen[uid], n_stored[uid], int(held_out[place]),
-                step, n_frames, first_right, nine_of_ten, picture,
+        row = ClassRow(
+            store.names[uid], n_seen[uid], n_stored[uid], int(held[place]), picture=picture
+        )
+        if uid in latency:
+            known = latency[uid]
+            row = replace(
+                row,
+                arrival=known.step,
+                n_frames=known.n_frames,
+                first_right=known.first_right,
+                nine_of_ten=known.nine_of_ten,
             )
-        )  # fmt: skip
+        rows.append(row)
     return tuple(rows)
 
 
-def _history(store: Store, places: dict[int, int]) -> History:
-    rows = store.connection.execute("SELECT uid, step, time FROM evaluations ORDER BY uid")
-    evaluations = {uid: (step, time) for uid, step, time in rows}
-    accuracy = np.full((len(evaluations), len(places)), np.nan)
-    at = {uid: n for n, uid in enumerate(evaluations)}
-    for evaluation, class_uid, n, n_right in store.connection.execute(
-        "SELECT evaluation, class_uid, n, n_right FROM class_scores WHERE n > 0"
-    ):
-        if class_uid in places:
-            accuracy[at[evaluation], places[class_uid]] = n_right / n
-    steps = np.array([step for step, _ in evaluations.values()], dtype=np.int64)
-    times = np.array([time for _, time in evaluations.values()], dtype=np.float64)
-    # Evaluations of classes that were unlearned since say nothing any more.
+def _history(store: Store, uids: Sequence[int]) -> History:
+    past = history(store)
+    column = {uid: n for n, uid in enumerate(past.classes.tolist())}
+    accuracy = np.full((len(past.steps), len(uids)), np.nan)
+    for place, uid in enumerate(uids):
+        if uid in column:
+            accuracy[:, place] = past.accuracy[:, column[uid]]
+    # Scores of nothing but classes that were unlearned since: no curve passes there any more.
     is_known = np.isfinite(accuracy).any(axis=1)
-    return History(steps[is_known], times[is_known], accuracy[is_known])
+    return History(past.steps[is_known], past.times[is_known], accuracy[is_known])
 
 
 def _confused(
-    confusion: Counts, guesses: Counts, probes: Sequence[_Probe], max_pixels: int
+    store: Store, confusion: Counts, guesses: Counts, probes: ProbeRows, max_pixels: int
 ) -> tuple[Confused, ...]:
     """Return the pairs with most mistakes, and what they look like."""
     wrong = confusion - np.diag(np.diagonal(confusion))
@@ -378,10 +370,8 @@ def _confused(
     for true, guess in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[true, guess] == 0:
             break
-        these = [
-            p.picture for p, g in zip(probes, guesses, strict=True) if (p.place, g) == (true, guess)
-        ]
-        made = (thumbnail(data, max_pixels=max_pixels) for data in these)
+        these = probes.uids[(probes.classes == true) & (guesses == guess)].tolist()
+        made = (thumbnail(probe_picture(store, uid), max_pixels=max_pixels) for uid in these)
         pictures = tuple(itertools.islice((t for t in made if t is not None), _PICTURES_EACH))
         found.append(
             Confused(
@@ -392,28 +382,21 @@ def _confused(
 
 
 def _similar(
-    store: Store, places: dict[int, int], probes: Sequence[_Probe]
+    store: Store, places: dict[int, int], probes: ProbeRows
 ) -> tuple[tuple[int, int, float], ...]:
     """Return pairs of classes whose mean features point the same way, the nearest first.
 
     The means are those of kept samples and probes: the statistics would be exact, and are a matrix
     a class.
     """
-    x, y = store.stored_rows()
-    rows = [*zip(x.astype(np.float64), y, strict=True)]
-    total = np.zeros((len(places), store.num_features))
-    n = np.zeros(len(places))
-    for row, uid in rows:
-        if uid in places:
-            total[places[uid]] += row
-            n[places[uid]] += 1
-    for probe in probes:
-        total[probe.place] += probe.x
-        n[probe.place] += 1
-    known = np.flatnonzero(n)
-    if len(known) < 4:
-        return ()  # the means of two or three classes lie on a line or a plane: angles say nothing
-    means = total[known] / n[known, None]
+    x, uids = store.stored_rows()
+    y = np.array([places.get(uid, -1) for uid in uids.tolist()], dtype=np.int64)
+    rows = np.concatenate([x[y >= 0].astype(np.float64), probes.x])
+    y = np.concatenate([y[y >= 0], probes.classes])
+    known = np.unique(y)
+    if len(known) < _FEWEST_MEANS:
+        return ()
+    means = np.array([rows[y == place].mean(axis=0) for place in known])
     means -= means.mean(axis=0)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     cosine = np.triu(means @ means.T, k=1)
@@ -423,18 +406,8 @@ def _similar(
 
 
 def _latencies(store: Store) -> dict[str, tuple[Float64, Counts]]:
-    found: dict[str, list[tuple[int, int]]] = {}
-    for stage, bucket, n in store.connection.execute(
-        "SELECT stage, bucket, n FROM latencies WHERE n > 0 ORDER BY stage, bucket"
-    ):
-        found.setdefault(stage, []).append((bucket, n))
-    return {
-        stage: (
-            2.0 ** (np.array([b for b, _ in rows]) / 4),
-            np.array([n for _, n in rows], dtype=np.int64),
-        )
-        for stage, rows in found.items()
-    }
+    found = {stage: latency_histogram(store, stage) for stage in stages_of(store)}
+    return {stage: (1e6 * times.seconds, times.n) for stage, times in found.items()}
 
 
 def _ages(store: Store, places: dict[int, int]) -> tuple[Counts, Float64]:
@@ -493,6 +466,12 @@ def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, .
 
 
 def _novel(store: Store, places: dict[int, int], max_pixels: int) -> tuple[bytes, ...]:
-    rows = store.connection.execute("SELECT guess, picture FROM novel ORDER BY score DESC, uid")
-    made = (thumbnail(data, max_pixels=max_pixels) for guess, data in rows if guess in places)
+    rows = store.connection.execute(
+        "SELECT uid, guess, picture FROM novel ORDER BY score DESC, uid"
+    )
+    made = (
+        thumbnail(store.unseal(guess, "novel picture", uid, data), max_pixels=max_pixels)
+        for uid, guess, data in rows
+        if guess in places
+    )
     return tuple(itertools.islice((t for t in made if t is not None), _MOST_NOVEL))

@@ -6,6 +6,7 @@ Its policy (a `meta` element) forbids scripts and anything from outside, whateve
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -58,6 +59,8 @@ table { border-collapse: collapse; width: 100%; font-size: 0.95rem; }
 th { text-align: left; font-weight: normal; vertical-align: bottom; }
 td, th { padding: 0.3rem 0.6rem 0.3rem 0; border-bottom: 1px solid var(--grid); }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.name { min-width: 7rem; }
+td.score { white-space: nowrap; }
 thead { display: table-header-group; }
 tr { break-inside: avoid; }
 img { width: 48px; height: 48px; border-radius: 3px; vertical-align: middle; }
@@ -80,6 +83,12 @@ footer { margin-top: 2.5rem; border-top: 1px solid var(--grid); padding-top: 0.6
     border-bottom: 1px solid var(--grid); }
   td, td.n { border: 0; padding: 0; text-align: left; white-space: normal; }
   td.all { grid-column: 1 / -1; }
+  td:empty { display: none; }
+  .classes tr { grid-template-columns: 48px 1fr 1fr; }
+  .classes td.picture { grid-row: span 2; }
+  .classes td.name, .classes td.score { grid-column: 2 / -1; }
+  .classes td.picture:empty { display: block; }
+  .classes td.n { grid-column: auto; }
   td[data-label]::before { content: attr(data-label) " "; color: var(--muted); }
 }
 @page { size: A4; margin: 14mm 12mm; }
@@ -176,7 +185,7 @@ def _warnings(c: Contents) -> str:
     found = warnings_of(c)
     if not found:
         return "<p>Nothing to warn about.</p>"
-    items = "".join(f"<li>{_name(text)}</li>" for text in found)
+    items = "".join(f"<li>{_prose(text)}</li>" for text in found)
     return f'<ul class="warnings" aria-label="warnings">{items}</ul>'
 
 
@@ -203,7 +212,10 @@ def _accuracy(c: Contents, charts: dict[str, Chart]) -> str:
         f'<li style="color: var({colour})"><i></i><span>{_name(name)}</span></li>'
         for colour, name in entries
     )
-    caption = "Share of the probes that is right. A triangle above: a class came."
+    caption = (
+        "Share of the probes that is right. A triangle above: a class came; it counts from its "
+        "first probe on, and starts low."
+    )
     if any(row.step is not None for row in c.receipts):
         caption += (
             " A dashed line: something was unlearned, with its receipt. What was unlearned is in "
@@ -224,7 +236,7 @@ def _stability(c: Contents, charts: dict[str, Chart]) -> str:
     worst = "; ".join(
         f"{_name(c.classes[gap.place].name)}: {-gap.change.min():.0f} points after "
         f"{_number(gap.since[gap.change.argmin()])} samples, then "
-        f"{gap.change[-1]:+.0f} at the end"
+        f"{gap.change[-1]:+.0f} at the end of the stretch"
         for gap in gaps[:3]
         if gap.change.min() < -0.5
     )
@@ -238,7 +250,7 @@ def _stability(c: Contents, charts: dict[str, Chart]) -> str:
 
 def _classes(c: Contents) -> str:
     accuracy, drops = last_accuracy(c), drops_of(c)
-    head = ("", "class", "right now", "was better by", "learned", "kept", "held out",
+    head = ("", "class", "accuracy now", "was better by", "learned", "kept", "held out",
             "first right", "9 of 10 right")  # fmt: skip
     rows = []
     for i, row in enumerate(c.classes):
@@ -247,9 +259,9 @@ def _classes(c: Contents) -> str:
             bar = f'<span class="bar"><b style="width: {100 * accuracy[i]:.0f}%"></b></span>'
             score = f"{bar}{accuracy[i]:.0%}"
         cells = [
-            _cell(_image(row.picture, "") if row.picture else "", "all"),
-            _cell(_name(row.name), "all"),
-            _cell(score, "all"),
+            _cell(_image(row.picture, "") if row.picture else "", "picture"),
+            _cell(_name(row.name), "name"),
+            _cell(score, "score"),
             _cell(f"{drops[i]:.0f}" if drops[i] else "", "n", "was better by"),
             _cell(_number(row.learned), "n", "learned"),
             _cell(_number(row.kept), "n", "kept"),
@@ -265,7 +277,8 @@ def _classes(c: Contents) -> str:
     )
     numbers = frozenset(head[3:])
     heads = "".join(f"<th{' class=n' if h in numbers else ''}>{h}</th>" for h in head)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{note}"
+    table = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<table class="classes">{table}</table>{note}'
 
 
 def _frames(n: int | None, n_frames: int) -> str:
@@ -364,7 +377,7 @@ def _novel(c: Contents) -> str:
     pictures = "".join(_image(p, "a frame that looks like no known class") for p in c.novel)
     return (
         f"<p>{_number(c.n_novel)} frames look like no known class; the most novel first. Name or "
-        f'drop them with `edgecl review`.</p><p class="queue">{pictures}</p>'
+        f'drop them with <code>edgecl review</code>.</p><p class="queue">{pictures}</p>'
     )
 
 
@@ -385,6 +398,11 @@ def _foot(c: Contents) -> str:
 def _name(text: str) -> str:
     """Return a name or text as HTML; one that is written from right to left moves nothing."""
     return f"<bdi>{escape(text)}</bdi>"
+
+
+def _prose(text: str) -> str:
+    """Return a sentence as HTML; what stands between backticks is a command."""
+    return re.sub(r"`([^`<>]+)`", r"<code>\1</code>", f"<bdi>{escape(text)}</bdi>")
 
 
 def _image(data: bytes, alt: str) -> str:
