@@ -66,7 +66,9 @@ def write_report(home: Home, output: Path, *, time: float | None = None) -> Repo
             names = {name: f"{output.stem}-{name}.png" for name in CHARTS}
             for name, chart in charts.items():
                 (part / names[name]).write_bytes(chart.png)
-            (part / output.name).write_text(render(contents, charts), encoding="utf-8")
+            # A path that is not UTF-8 is written with escapes.
+            page = render(contents, charts).encode("utf-8", "backslashreplace")
+            (part / output.name).write_bytes(page)
             for name in CHARTS:
                 if name in charts:
                     (part / names[name]).replace(output.with_name(names[name]))

@@ -282,6 +282,8 @@ def _of_page(tag: str, name: str) -> str:
     # Two pictures on a page must not share an id; what refers to one is renamed with it.
     tag = tag.replace(' id="', f' id="{name}-').replace('href="#', f'href="#{name}-')
     tag = tag.replace("url(#", f"url(#{name}-")
+    # The family is the page's; matplotlib writes it alone, or (before 3.11) with the size.
+    tag = re.sub(r" ?font-family: [^;\"]*;?", "", tag)
     tag = re.sub(r"font: ([\w. ]*?px) [^;\"]*", r"font-size: \1", tag)
     for role, (light, _) in COLOURS.items():
         tag = tag.replace(light, f"var(--{role})")
@@ -434,7 +436,7 @@ def _classes(figure: Figure, c: Contents, is_alone: bool) -> str:
     axes = _axes(figure, 220, 180, 30, 30)
     rows = [c.classes[i] for i in order]
     axes.barh(range(len(rows)), np.nan_to_num(accuracy[order]), color=_RIGHT, height=0.7)
-    axes.set_yticks(range(len(rows)), [short(row.name, 28) for row in rows])
+    axes.set_yticks(range(len(rows)), [short(row.name, 26) for row in rows])
     axes.tick_params(axis="y", length=0, labelcolor=_INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)

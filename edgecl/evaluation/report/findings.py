@@ -17,7 +17,7 @@ _CONFUSED_SHARE = 0.2
 _FEWEST_CONFUSED = 3
 # Of Fashion-MNIST (lite0), coat and shirt are at 0.8; of digits no pair is above 0.6.
 ALIKE = 0.7
-_FEW_PROBES = 5
+FEW_PROBES = 5
 _NEARLY_FULL = 0.9
 _MOST_NAMED = 5
 _LONGEST_NAME = 40
@@ -45,6 +45,11 @@ def short(name: str, length: int = _LONGEST_NAME) -> str:
     return f"{name[:head]}…{name[head + 1 - length :]}"
 
 
+def _name(name: str) -> str:
+    """Return a name that moves nothing around it when it is written from right to left."""
+    return f"\u2068{short(name)}\u2069"  # FIRST STRONG ISOLATE, POP DIRECTIONAL ISOLATE
+
+
 def _named(names: Sequence[str]) -> str:
     """Name some things and count the rest."""
     shown = ", ".join(names[:_MOST_NAMED])
@@ -54,8 +59,9 @@ def _named(names: Sequence[str]) -> str:
 
 def _requests(c: Contents) -> Iterator[str]:
     if c.n_pending:
+        are = "request to unlearn is" if c.n_pending == 1 else "requests to unlearn are"
         yield (
-            f"{_n(c.n_pending, 'request')} to unlearn not finished; run `edgecl forget pending`. "
+            f"{c.n_pending} {are} not finished; run `edgecl forget pending`. "
             "A class that is being unlearned is not in this report."
         )
     failed = [row.receipt_id for row in c.receipts if "failed" in row.check]
@@ -79,7 +85,7 @@ def _forgotten(c: Contents) -> Iterator[str]:
     drops = drops_of(c)
     worst = [i for i in np.argsort(-drops, kind="stable") if drops[i] >= FORGOTTEN_POINTS]
     if worst:
-        listed = [f"{short(c.classes[i].name)} ({drops[i]:.0f} points)" for i in worst]
+        listed = [f"{_name(c.classes[i].name)} ({drops[i]:.0f} points)" for i in worst]
         yield (
             f"Known better before than now: {_named(listed)}. Later classes took over; learn more "
             "samples of them, or keep more pictures."
@@ -89,11 +95,12 @@ def _forgotten(c: Contents) -> Iterator[str]:
 def drops_of(c: Contents) -> Float64:
     """Return for each class its best accuracy minus its last, in points, shape (K,).
 
-    0 for a class without scores.
+    Scores on very few probes do not count; 0 for a class without others.
     """
     drops = np.zeros(len(c.classes))
+    is_many = c.history.n_probes >= FEW_PROBES
     for i, column in enumerate(c.history.accuracy.T):
-        known = column[np.isfinite(column)]
+        known = column[is_many[:, i]]
         if len(known):
             drops[i] = 100 * (known.max() - known[-1])
     return drops
@@ -117,7 +124,7 @@ def last_accuracy(c: Contents) -> Float64:
 
 def _never_right(c: Contents) -> Iterator[str]:
     best = np.nan_to_num(c.history.accuracy, nan=-1.0).max(axis=0, initial=-1.0)
-    never = [short(row.name) for row, b in zip(c.classes, best, strict=True) if b == 0.0]
+    never = [_name(row.name) for row, b in zip(c.classes, best, strict=True) if b == 0.0]
     if never:
         yield (
             f"Never right on the probes: {_named(never)}. Look at the pictures: are the labels "
@@ -132,11 +139,11 @@ def _alike(c: Contents) -> Iterator[str]:
         if pair.n >= _FEWEST_CONFUSED and pair.n >= _CONFUSED_SHARE * pair.of:
             pairs.add(frozenset((pair.true, pair.guess)))
             true, guess = c.classes[pair.true].name, c.classes[pair.guess].name
-            told.append(f"{short(true)} taken for {short(guess)} ({pair.n} of {pair.of} probes)")
+            told.append(f"{_name(true)} taken for {_name(guess)} ({pair.n} of {pair.of} probes)")
     if told:
         yield f"Classes are mixed up: {_named(told)}."
     near = [
-        f"{short(c.classes[i].name)} and {short(c.classes[j].name)}"
+        f"{_name(c.classes[i].name)} and {_name(c.classes[j].name)}"
         for i, j, cosine in c.similar
         if cosine >= ALIKE and frozenset((i, j)) not in pairs
     ]
@@ -153,11 +160,11 @@ def _counts(c: Contents) -> Iterator[str]:
     least = c.classes[int(np.argmin(learned))]
     if max(learned) > IMBALANCE * min(learned):
         yield (
-            f"Classes are unequal: {short(most.name)} was learned from {most.learned} samples, "
-            f"{short(least.name)} from {least.learned}. Above {IMBALANCE} times, the larger one "
+            f"Classes are unequal: {_name(most.name)} was learned from {most.learned} samples, "
+            f"{_name(least.name)} from {least.learned}. Above {IMBALANCE} times, the larger one "
             "tends to win."
         )
-    few = [f"{short(row.name)} ({row.learned})" for row in c.classes if row.learned < TOO_FEW]
+    few = [f"{_name(row.name)} ({row.learned})" for row in c.classes if row.learned < TOO_FEW]
     if few:
         yield f"Fewer than {TOO_FEW} samples learned: {_named(few)}."
 
@@ -165,10 +172,10 @@ def _counts(c: Contents) -> Iterator[str]:
 def _probes(c: Contents) -> Iterator[str]:
     if not any(row.held_out for row in c.classes):
         return  # the page says so where the chart would be
-    few = [f"{short(row.name)} ({row.held_out})" for row in c.classes if row.held_out < _FEW_PROBES]
+    few = [f"{_name(row.name)} ({row.held_out})" for row in c.classes if row.held_out < FEW_PROBES]
     if few:
         yield (
-            f"Fewer than {_FEW_PROBES} probes, so their accuracy is a rough guess: {_named(few)}."
+            f"Fewer than {FEW_PROBES} probes, so their accuracy is a rough guess: {_named(few)}."
         )
 
 
@@ -182,7 +189,3 @@ def _store(c: Contents) -> Iterator[str]:
             f"The store of kept pictures is {min(share, 1):.0%} full: a new one takes the place of "
             "an old one. `store.capacity_samples` and `store.capacity_mb` set how many are kept."
         )
-
-
-def _n(n: int, what: str) -> str:
-    return f"{n} {what} is" if n == 1 else f"{n} {what}s are"

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 import edgecl
 from edgecl.errors import DecodeError, NothingLearnedError
+from edgecl.evaluation.continual import summary
 from edgecl.home import Home
 from edgecl.learner import served
 from edgecl.replay.exports import FRESH, STALE, exports_of
@@ -83,11 +84,13 @@ class History:
         steps: Samples learned by each evaluation, shape (E,), not decreasing.
         times: Wall clock, shape (E,), seconds since the epoch.
         accuracy: Share of each class's probes that was right, shape (E, K); NaN where it had none.
+        n_probes: Probes of each class by then, shape (E, K).
     """
 
     steps: Counts
     times: Float64
     accuracy: Float64
+    n_probes: Counts
 
     @property
     def mean(self) -> Float64:
@@ -163,6 +166,8 @@ class Contents:
         time: When it was read, seconds since the epoch.
         classes: K classes, oldest first.
         history: Scores over time.
+        scores: `min_accuracy`, `worst_case_accuracy` and `forgetting` of the history, 0 to 1; what
+            is not known yet is not there.
         confusion: Probes by class and answer of the head that is served now, shape (K, K); None
             when there is no probe, or `no_confusion` says why.
         no_confusion: Why there is no confusion matrix.
@@ -194,6 +199,7 @@ class Contents:
     time: float
     classes: tuple[ClassRow, ...]
     history: History
+    scores: dict[str, float]
     confusion: Counts | None
     no_confusion: str
     confused: tuple[Confused, ...]
@@ -265,6 +271,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         time=time,
         classes=_classes(store, uids, probes, limit),
         history=past,
+        scores=_scores(store),
         confusion=confusion,
         no_confusion=no_confusion,
         confused=() if confusion is None else _confused(store, confusion, guesses, probes, limit),
@@ -352,12 +359,20 @@ def _history(store: Store, uids: Sequence[int]) -> History:
     past = history(store)
     column = {uid: n for n, uid in enumerate(past.classes.tolist())}
     accuracy = np.full((len(past.steps), len(uids)), np.nan)
+    n_probes = np.zeros(accuracy.shape, np.int64)
     for place, uid in enumerate(uids):
         if uid in column:
             accuracy[:, place] = past.accuracy[:, column[uid]]
+            n_probes[:, place] = past.n_probes[:, column[uid]]
     # Scores of nothing but classes that were unlearned since: no curve passes there any more.
     is_known = np.isfinite(accuracy).any(axis=1)
-    return History(past.steps[is_known], past.times[is_known], accuracy[is_known])
+    return History(*(part[is_known] for part in (past.steps, past.times, accuracy, n_probes)))
+
+
+def _scores(store: Store) -> dict[str, float]:
+    known = summary(store)
+    names = ("min_accuracy", "worst_case_accuracy", "forgetting")
+    return {name: known[name] for name in names if known[name] is not None}
 
 
 def _confused(

@@ -13,7 +13,6 @@ from html import escape
 
 import numpy as np
 
-from edgecl.evaluation.continual import Monitor
 from edgecl.evaluation.report.charts import (
     COLOURS,
     GAP_WINDOW,
@@ -24,7 +23,7 @@ from edgecl.evaluation.report.charts import (
     gaps_of,
     shown_cells,
 )
-from edgecl.evaluation.report.findings import drops_of, last_accuracy, warnings_of
+from edgecl.evaluation.report.findings import drops_of, last_accuracy, short, warnings_of
 from edgecl.evaluation.report.gather import Contents
 
 _STYLE = """
@@ -85,10 +84,9 @@ footer { margin-top: 2.5rem; border-top: 1px solid var(--grid); padding-top: 0.6
   td.all { grid-column: 1 / -1; }
   td:empty { display: none; }
   .classes tr { grid-template-columns: 48px 1fr 1fr; }
-  .classes td.picture { grid-row: span 2; }
+  .classes td.picture { grid-row: 1 / span 5; }
   .classes td.name, .classes td.score { grid-column: 2 / -1; }
   .classes td.picture:empty { display: block; }
-  .classes td.n { grid-column: auto; }
   td[data-label]::before { content: attr(data-label) " "; color: var(--muted); }
 }
 @page { size: A4; margin: 14mm 12mm; }
@@ -157,28 +155,15 @@ def _tiles(c: Contents) -> str:
     tiles = [("samples learned", _number(c.samples)), ("classes", str(len(c.classes)))]
     if len(known):
         tiles.append(("accuracy on the probes now", f"{known.mean():.1%}"))
-    if len(c.history.steps) > 1:
-        monitor = _monitor(c)
-        tiles += [
-            ("lowest so far (min-ACC)", _share(monitor.minimum_accuracy)),
-            ("worst case (WC-ACC)", _share(monitor.worst_case_accuracy)),
-            ("forgotten, points", f"{drops_of(c).mean():.1f}"),
-        ]
-    tiles.append(
-        ("pictures kept", f"{_number(len(c.kept_steps))} of {_number(c.capacity_samples)}")
-    )
+    for name, what in (
+        ("min_accuracy", "lowest so far (min-ACC)"),
+        ("worst_case_accuracy", "worst case (WC-ACC)"),
+        ("forgetting", "forgotten since the best"),
+    ):
+        if name in c.scores:
+            tiles.append((what, f"{c.scores[name]:.1%}"))
     items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles)
     return f'<dl class="tiles">{items}</dl>'
-
-
-def _monitor(c: Contents) -> Monitor:
-    """Return the worst cases of the whole history; the newest class is being trained."""
-    monitor = Monitor()
-    for step, row in zip(c.history.steps, c.history.accuracy, strict=True):
-        came = [(r.arrival, i) for i, r in enumerate(c.classes) if (r.arrival or 0) <= step]
-        current = max((i for i in came if i[0] is not None), default=(0, -1))[1]
-        monitor.add(dict(enumerate(row.tolist())), current=current)
-    return monitor
 
 
 def _warnings(c: Contents) -> str:
@@ -193,11 +178,12 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>\n{body}</section>" if body else ""
 
 
-def _figure(chart: Chart, caption: str, more: str = "") -> str:
+def _figure(chart: Chart, caption: str = "", more: str = "") -> str:
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure role="group" aria-label="{escape(chart.alt)}"><div class="wide">{chart.wide}'
         f'</div><div class="narrow">{chart.narrow}</div>{more}'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"{said}</figure>"
     )
 
 
@@ -205,7 +191,7 @@ def _accuracy(c: Contents, charts: dict[str, Chart]) -> str:
     if "accuracy" not in charts:
         return f"<p>{_NO_PROBES}</p>"
     entries = [("--ink", "mean")]
-    entries += [(f"--{role}", c.classes[i].name) for i, role in class_colours(c).items()]
+    entries += [(f"--{role}", short(c.classes[i].name)) for i, role in class_colours(c).items()]
     if len(entries) - 1 < len(c.classes):
         entries.append(("--muted", "the other classes, one line each"))
     legend = "".join(
@@ -234,11 +220,10 @@ def _stability(c: Contents, charts: dict[str, Chart]) -> str:
         )
     gaps = sorted(gaps_of(c), key=lambda gap: gap.change.min())
     worst = "; ".join(
-        f"{_name(c.classes[gap.place].name)}: {-gap.change.min():.0f} points after "
-        f"{_number(gap.since[gap.change.argmin()])} samples, then "
-        f"{gap.change[-1]:+.0f} at the end of the stretch"
+        f"{_points(-gap.change.min())}, {_number(gap.since[gap.change.argmin()])} samples after "
+        f"{_name(short(c.classes[gap.place].name))} came"
         for gap in gaps[:3]
-        if gap.change.min() < -0.5
+        if gap.change.min() <= -0.5
     )
     caption = (
         f"What the earlier classes lost or won in the {GAP_WINDOW} samples after each class came "
@@ -334,7 +319,7 @@ def _store(c: Contents, charts: dict[str, Chart]) -> str:
         ages = c.time - c.kept_times
         text += f"; half of them are younger than {_age(float(np.median(ages)))}, "
         text += f"the oldest is {_age(float(ages.max()))} old"
-    body = text + ".</p>" + _figure(charts["store"], "")
+    body = text + ".</p>" + (_figure(charts["store"]) if "store" in charts else "")
     rows = [(_name(name or "(unnamed)"), _number(n)) for name, n in c.sources]
     return body + _table(("source", "samples still there"), rows[:20], numbers=(1,))
 
@@ -436,8 +421,8 @@ def _number(n: float) -> str:
     return f"{n:,.0f}".replace(",", "\u202f")
 
 
-def _share(value: float) -> str:
-    return f"{value:.1%}" if np.isfinite(value) else "-"
+def _points(n: float) -> str:
+    return f"{n:.0f} point" + ("" if round(n) == 1 else "s")
 
 
 def _when(seconds: float) -> str:
