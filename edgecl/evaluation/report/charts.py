@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -397,7 +398,7 @@ def _stability(figure: Figure, c: Contents, is_alone: bool) -> str:
     """What the coming of each class did to those before it."""
     del is_alone
     gaps = gaps_of(c)
-    axes = _axes(figure, 52, 14, 14, 46)
+    axes = _axes(figure, 68, 14, 14, 46)
     grid = np.arange(0, GAP_WINDOW + 1)
     table = np.full((len(gaps), len(grid)), np.nan)
     for n, gap in enumerate(gaps):
@@ -436,7 +437,7 @@ def _classes(figure: Figure, c: Contents, is_alone: bool) -> str:
     axes = _axes(figure, 220, 180, 30, 30)
     rows = [c.classes[i] for i in order]
     axes.barh(range(len(rows)), np.nan_to_num(accuracy[order]), color=_RIGHT, height=0.7)
-    axes.set_yticks(range(len(rows)), [short(row.name, 26) for row in rows])
+    axes.set_yticks(range(len(rows)), [_fitting(row.name, 200, 12) for row in rows])
     axes.tick_params(axis="y", length=0, labelcolor=_INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)
@@ -471,10 +472,27 @@ def _matrix_names(c: Contents, width: int) -> tuple[list[str], float, float]:
     shown = shown_cells(c, width)
     side = _matrix_side(len(shown), width)
     size = min(12.0, max(7.0, side / len(shown) * 0.62))
-    names = [short(c.classes[i].name, 18 if width == WIDE else 12) for i in shown]
-    # 0.7 of its size is what a character takes of a wide font, and 1.0 of an ideographic one.
-    room = max(sum(1.0 if ord(char) > 0x2E7F else 0.7 for char in name) for name in names)
-    return names, size, min(room * size + 14, 190 if width == WIDE else 96)
+    most = 170.0 if width == WIDE else 84.0
+    names = [_fitting(c.classes[i].name, most, size) for i in shown]
+    return names, size, max(_width_of(name, size) for name in names) + 10
+
+
+def _fitting(name: str, most: float, size: float) -> str:
+    """Return a name, shortened to a width in pixels at a font size."""
+    for length in range(24, 3, -1):
+        cut = short(name, length)
+        if _width_of(cut, size) <= most:
+            break
+    return cut
+
+
+def _width_of(text: str, size: float) -> float:
+    """Return about how wide a text is, pixels, in a wide font."""
+    return size * sum(1.1 if _is_broad(char) else 0.64 for char in text)
+
+
+def _is_broad(char: str) -> bool:
+    return char in "WMmw@%&" or unicodedata.east_asian_width(char) in "WF"
 
 
 def _matrix_height(c: Contents, width: int) -> int:
