@@ -208,12 +208,17 @@ def test_without_probes_the_page_says_so_and_older_pictures_go(tmp_path: Path) -
     assert not (tmp_path / "r-accuracy.png").exists()
 
 
+def page_of(home: Home) -> Page:
+    """Return the page of a home, without charts."""
+    with open_store(home, read_only=True) as store, store.snapshot():
+        return Page(render(gather(home, store, time=NOW), {}))
+
+
 def test_a_sealed_home_is_read_and_the_page_says_that_it_is_not_encrypted(tmp_path: Path) -> None:
     home = reported_home(tmp_path / "home", {"a": 20, "b": 20}, sealed=True)
     with open_store(home) as store:
         add_novel(store, 1)
-    done = write_report(home, tmp_path / "r.html", time=NOW)
-    found = Page(done.path.read_text(encoding="utf-8"))
+    found = page_of(home)
     assert "The home is encrypted; this file is not" in found.text
     assert len(found.values("src")) >= 3
 
@@ -223,10 +228,39 @@ def test_a_class_that_is_being_unlearned_is_not_in_the_report(tmp_path: Path) ->
     with open_store(home) as store:
         target = look_up(home, store, ForgetRequest("asked-for"))
         record(store, target, ForgetRequest("asked-for"), verify=False)
-    done = write_report(home, tmp_path / "r.html", time=NOW)
-    html = done.path.read_text(encoding="utf-8")
-    assert "asked-for" not in html
-    assert "1 request to unlearn is not finished" in Page(html).text
+    found = page_of(home)
+    assert "asked-for" not in found.text
+    assert "1 request to unlearn is not finished" in found.text
+    with open_store(home) as store:
+        record(
+            store, look_up(home, store, ForgetRequest("kept")), ForgetRequest("kept"), verify=False
+        )
+    with pytest.raises(NothingLearnedError, match="every class"):
+        page_of(home)
+
+
+def test_why_there_is_no_confusion_matrix_is_said() -> None:
+    found = Page(render(quiet(confusion=None, no_confusion="of two maps"), {}))
+    assert "No confusion matrix: of two maps." in found.text
+
+
+def test_colours_stand_out_from_the_page() -> None:
+    for role, colours in COLOURS.items():
+        for colour, paper in zip(colours, ("#ffffff", "#14171a"), strict=True):
+            least = {"ink": 7, "muted": 4.5, "grid": 1.2}.get(role, 3)  # WCAG 2.2, 1.4.3 and 1.4.11
+            assert contrast(colour, paper) >= least, f"{role} {colour}"
+
+
+def contrast(a: str, b: str) -> float:
+    """Return the contrast of two colours, 1 to 21 (WCAG 2.2)."""
+    low, high = sorted(luminance(colour) for colour in (a, b))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def test_nothing_learned_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
@@ -262,6 +296,7 @@ def test_an_older_report_stays_whole_when_the_new_one_fails(
     def fail(*_: object) -> str:
         raise OSError(28, "no space left")
 
+    monkeypatch.setattr("edgecl.evaluation.report.draw", lambda *_: {})
     monkeypatch.setattr("edgecl.evaluation.report.render", fail)
     with pytest.raises(RequestError, match="no space left"):
         write_report(home, tmp_path / "r.html")

@@ -26,7 +26,7 @@ import numpy as np
 
 from edgecl.errors import MissingPackageError
 from edgecl.evaluation.report.findings import last_accuracy, short
-from edgecl.evaluation.report.gather import Contents
+from edgecl.evaluation.report.gather import Contents, Counts
 from edgecl.types import Float64
 
 if TYPE_CHECKING:
@@ -286,6 +286,7 @@ def _of_page(tag: str, name: str) -> str:
     # The family is the page's; matplotlib writes it alone, or (before 3.11) with the size.
     tag = re.sub(r" ?font-family: [^;\"]*;?", "", tag)
     tag = re.sub(r"font: ([\w. ]*?px) [^;\"]*", r"font-size: \1", tag)
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)  # a hundredth of a pixel will do
     for role, (light, _) in COLOURS.items():
         tag = tag.replace(light, f"var(--{role})")
     return tag
@@ -330,10 +331,9 @@ def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
         role = colours.get(i)
         colour = COLOURS[role][0] if role else _MUTED
         width, alpha = (1.4, 1.0) if role else (0.8, 0.55)
-        style = {"drawstyle": "steps-post", "marker": _dot(column)}
-        axes.plot(history.steps, column, color=colour, lw=width, alpha=alpha, **style)
+        _steps(axes, history.steps, column, color=colour, lw=width, alpha=alpha)
     mean = history.mean
-    axes.plot(history.steps, mean, color=_INK, lw=2.6, drawstyle="steps-post", marker=_dot(mean))
+    _steps(axes, history.steps, mean, color=_INK, lw=2.6)
     above = axes.get_xaxis_transform()
     arrivals = [at for at, _ in arrivals_of(c)]
     axes.plot(
@@ -358,9 +358,16 @@ def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
     )
 
 
-def _dot(column: Float64) -> str:
-    """Return a marker for a line of one point, which would not be seen."""
-    return "o" if np.isfinite(column).sum() == 1 else ""
+def _steps(axes: Axes, x: Counts, y: Float64, **style: Any) -> None:
+    """Draw values that hold until the next one; only where one changes is there a point."""
+    known = np.flatnonzero(np.isfinite(y))
+    if not len(known):
+        return
+    x, y = x[known], y[known]
+    is_new = np.concatenate([[True], y[1:] != y[:-1]])
+    is_new[-1] = True
+    dot = "o" if len(known) == 1 else ""  # a line of one point would not be seen
+    axes.plot(x[is_new], y[is_new], drawstyle="steps-post", marker=dot, **style)
 
 
 def _forgets(c: Contents) -> list[tuple[float, str]]:

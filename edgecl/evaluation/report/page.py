@@ -39,7 +39,8 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 0.4rem; break-after: avoid; }
 p { margin: 0.3rem 0; }
 .quiet, figcaption, footer, th { color: var(--muted); font-size: 0.9rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: 0.7rem; margin: 1rem 0; padding: 0; }
-.tiles div { flex: 1 1 8rem; background: var(--panel); border-radius: 6px; padding: 0.5rem 0.8rem; }
+.tiles div { flex: 1 1 6.6rem; background: var(--panel); border-radius: 6px;
+  padding: 0.5rem 0.8rem; }
 .tiles dt { color: var(--muted); font-size: 0.85rem; }
 .tiles dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
 .warnings { background: var(--alarm); border-left: 4px solid var(--wrong); margin: 1rem 0;
@@ -373,7 +374,7 @@ def _foot(c: Contents) -> str:
     return (
         f"<footer><p>Written by edgecl {escape(c.version)}, {_when(c.time)}. This file and the "
         "PNG files beside it hold class names and pictures, and edgecl cannot reach them: after "
-        f"`edgecl forget`, delete them and every copy by hand.{sealed}</p></footer>"
+        f"<code>edgecl forget</code>, delete them and every copy by hand.{sealed}</p></footer>"
     )
 
 
