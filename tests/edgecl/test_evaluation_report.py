@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from reported import SAMPLES, START, add_novel, reported_home
 import build
 from edgecl.errors import MissingPackageError, NothingLearnedError, RequestError, UsageError
 from edgecl.evaluation.report import CHARTS, Report, write_report
-from edgecl.evaluation.report.charts import COLOURS, gaps_of, quantile, time_text
+from edgecl.evaluation.report.charts import CLASS_COLOURS, COLOURS, gaps_of, quantile, time_text
 from edgecl.evaluation.report.findings import drops_of, short, warnings_of
 from edgecl.evaluation.report.gather import ClassRow, Confused, Contents, ExportRow, History, gather
 from edgecl.evaluation.report.page import render
@@ -253,14 +254,41 @@ def test_colours_stand_out_from_the_page() -> None:
 
 def contrast(a: str, b: str) -> float:
     """Return the contrast of two colours, 1 to 21 (WCAG 2.2)."""
-    low, high = sorted(luminance(colour) for colour in (a, b))
+    low, high = sorted(float(linear(colour) @ TO_XYZ[1]) for colour in (a, b))
     return (high + 0.05) / (low + 0.05)
 
 
-def luminance(colour: str) -> float:
+def linear(colour: str) -> np.ndarray:
     parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+def lab(light: np.ndarray) -> np.ndarray:
+    """Return CIE L*a*b* (D65) of linear RGB."""
+    x = TO_XYZ @ np.clip(light, 0, 1) / (0.9505, 1, 1.089)
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+# Machado et al. 2009, severity 1.0.
+VISION = {
+    "usual": np.eye(3),
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [
+        [0.3673, 0.8606, -0.2280],
+        [0.2801, 0.6725, 0.0474],
+        [-0.0118, 0.0429, 0.9690],
+    ],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("is_dark", [0, 1])
+def test_classes_differ_in_colour_for_every_kind_of_vision(vision: str, is_dark: int) -> None:
+    seen = [lab(np.asarray(VISION[vision]) @ linear(COLOURS[r][is_dark])) for r in CLASS_COLOURS]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) >= 20
 
 
 def test_nothing_learned_is_an_error_and_writes_nothing(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ Every chart is drawn for a wide and for a narrow page, since text that is scaled
 read. Text stays text, in the page's font. Colours are those of a light page; in the SVG each is
 written as the CSS variable of its role, so that the page decides.
 
-Only `Figure` objects are used, never pyplot: no backend is chosen, and settings are put back. The
-colours that stand for classes are those of Okabe and Ito ("Color Universal Design", 2008), darkened
-until they stand out from white by 3:1.
+Only `Figure` objects are used, never pyplot: no backend is chosen, and settings are put back.
+
+The colours of classes stand out from the page by 3:1 and differ from each other by 20 (CIE 1976) and
+more for every kind of colour vision, as simulated by Machado, Oliveira and Fernandes, "A
+Physiologically-based Model for Simulation of Color Vision Deficiency", 2009; the first two are of
+Okabe and Ito, "Color Universal Design", 2008.
 """
 
 from __future__ import annotations
@@ -42,10 +45,10 @@ COLOURS = {
     "grid": ("#d8dee4", "#333a41"),
     "right": ("#0072b2", "#4ba3dd"),
     "wrong": ("#d55e00", "#ff8f47"),
-    "c3": ("#008f68", "#33c99d"),
-    "c4": ("#b5578f", "#e59cc8"),
-    "c5": ("#a66d00", "#e8b13d"),
-    "c6": ("#5b5bd6", "#a5a5ff"),
+    "c3": ("#9314fe", "#7c5cff"),
+    "c4": ("#b0714f", "#ffd9b0"),
+    "c5": ("#004d40", "#c32d3b"),
+    "c6": ("#672b03", "#934c7d"),
 }
 CLASS_COLOURS = ("right", "wrong", "c3", "c4", "c5", "c6")
 _HIGHLIGHTS = 3
