@@ -6,8 +6,8 @@ written as the CSS variable of its role, so that the page decides.
 
 Only `Figure` objects are used, never pyplot: no backend is chosen, and settings are put back.
 
-The colours of classes stand out from the page by 3:1 and differ from each other by 20 (CIE 1976) and
-more for every kind of colour vision, as simulated by Machado, Oliveira and Fernandes, "A
+The colours of classes stand out from the page by 3:1 and differ from each other by 20 (CIE 1976)
+and more for every kind of colour vision, as simulated by Machado, Oliveira and Fernandes, "A
 Physiologically-based Model for Simulation of Color Vision Deficiency", 2009; the first two are of
 Okabe and Ito, "Color Universal Design", 2008.
 """
@@ -333,7 +333,7 @@ def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
     for i, column in enumerate(history.accuracy.T):
         role = colours.get(i)
         colour = COLOURS[role][0] if role else _MUTED
-        width, alpha = (1.4, 1.0) if role else (0.8, 0.55)
+        width, alpha = (1.4, 1.0) if role else (0.8, 0.7)
         _steps(axes, history.steps, column, color=colour, lw=width, alpha=alpha)
     mean = history.mean
     _steps(axes, history.steps, mean, color=_INK, lw=2.6)
@@ -412,7 +412,7 @@ def _stability(figure: Figure, c: Contents, is_alone: bool) -> str:
     grid = np.arange(0, GAP_WINDOW + 1)
     table = np.full((len(gaps), len(grid)), np.nan)
     for n, gap in enumerate(gaps):
-        axes.plot(gap.since, gap.change, color=_RIGHT, lw=0.9, alpha=0.5)
+        axes.plot(gap.since, gap.change, color=_RIGHT, lw=0.9, alpha=0.7)
         inside = grid <= gap.since[-1]
         table[n, inside] = np.interp(grid[inside], gap.since, gap.change)
     known = np.isfinite(table).any(axis=0)
