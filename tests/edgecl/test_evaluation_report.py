@@ -21,10 +21,13 @@ from reported import SAMPLES, START, add_novel, reported_home
 import build
 from edgecl.errors import MissingPackageError, NothingLearnedError, RequestError, UsageError
 from edgecl.evaluation.report import CHARTS, Report, write_report
-from edgecl.evaluation.report.charts import CLASS_COLOURS, COLOURS, gaps_of, quantile, time_text
-from edgecl.evaluation.report.findings import drops_of, short, warnings_of
-from edgecl.evaluation.report.gather import ClassRow, Confused, Contents, ExportRow, History, gather
+from edgecl.evaluation.report.charts import CLASS_COLOURS, quantile, time_text
+from edgecl.evaluation.report.contents import ClassRow, Confused, Contents, ExportRow, History
+from edgecl.evaluation.report.findings import short, warnings_of
+from edgecl.evaluation.report.gather import gather
+from edgecl.evaluation.report.measures import drops_of, gaps_of
 from edgecl.evaluation.report.page import render
+from edgecl.evaluation.report.svg import COLOURS
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.types import ForgetRequest, clean_label

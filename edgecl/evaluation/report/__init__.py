@@ -1,6 +1,7 @@
 """The report of a home: one HTML file that needs nothing else, and its charts as PNG files.
 
-`gather` reads the store, `findings` says what is wrong, `charts` draws, `page` writes the HTML.
+`gather` reads the store into `contents`, `measures` are what follows from them, `findings` say what
+is wrong, `charts` draws (`svg` for the page), `page` writes the HTML with its `style`.
 """
 
 from __future__ import annotations

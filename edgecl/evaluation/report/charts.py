@@ -6,58 +6,36 @@ written as the CSS variable of its role, so that the page decides.
 
 Only `Figure` objects are used, never pyplot: no backend is chosen, and settings are put back.
 
-The colours of classes stand out from the page by 3:1 and differ from each other by 20 (CIE 1976)
-and more for every kind of colour vision, as simulated by Machado, Oliveira and Fernandes, "A
-Physiologically-based Model for Simulation of Color Vision Deficiency", 2009; the first two are of
-Okabe and Ito, "Color Universal Design", 2008.
+This module is long because it holds every chart.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import re
 import unicodedata
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecl.errors import MissingPackageError
-from edgecl.evaluation.report.findings import last_accuracy, short
-from edgecl.evaluation.report.gather import Contents, Counts
+from edgecl.evaluation.report.contents import Contents, Counts
+from edgecl.evaluation.report.findings import short
+from edgecl.evaluation.report.measures import GAP_WINDOW, arrivals_of, gaps_of, last_accuracy
+from edgecl.evaluation.report.svg import COLOURS, NARROW, WIDE, drawing, svg_of
 from edgecl.types import Float64
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDE, NARROW = 900, 360
-"""Widths of the two renderings, CSS pixels."""
-# Role: colour on a light and on a dark page. All differ, since a role is found by its colour.
-COLOURS = {
-    "ink": ("#1b1f24", "#e6e9ec"),
-    "muted": ("#57606a", "#a3adb7"),
-    "grid": ("#d8dee4", "#333a41"),
-    "right": ("#0072b2", "#4ba3dd"),
-    "wrong": ("#d55e00", "#ff8f47"),
-    "c3": ("#9314fe", "#7c5cff"),
-    "c4": ("#b0714f", "#ffd9b0"),
-    "c5": ("#004d40", "#c32d3b"),
-    "c6": ("#672b03", "#934c7d"),
-}
 CLASS_COLOURS = ("right", "wrong", "c3", "c4", "c5", "c6")
 _HIGHLIGHTS = 3
-# Steps after a class came in which the others may sink; scores are noted at each of them.
-GAP_WINDOW = 50
 _MOST_CELLS = {WIDE: 40, NARROW: 14}
 _MOST_BARS = 60
 _PNG_DPI = 144
-_INK, _MUTED, _GRID = (COLOURS[role][0] for role in ("ink", "muted", "grid"))
+_INK, _MUTED = COLOURS["ink"][0], COLOURS["muted"][0]
 _RIGHT, _WRONG = COLOURS["right"][0], COLOURS["wrong"][0]
 
 
@@ -90,7 +68,7 @@ def draw(contents: Contents, folder: Path) -> dict[str, Chart]:
     """
     c = contents
     charts = {}
-    with _matplotlib(folder):
+    with drawing(folder):
         if len(c.history.steps):
             charts["accuracy"] = _drawn("accuracy", _accuracy, lambda w: 360, c)
         if len(gaps_of(c)):
@@ -117,53 +95,6 @@ def class_colours(contents: Contents) -> dict[int, str]:
     return {int(i): role for i, role in zip(scored, CLASS_COLOURS, strict=False)}
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """What the coming of a class did to the ones before it.
-
-    Args:
-        place: The class that came.
-        since: Steps since it came, shape (N,); the first is before it.
-        change: Accuracy of the classes before it, minus what it was before, in points, shape (N,).
-    """
-
-    place: int
-    since: Float64
-    change: Float64
-
-
-def gaps_of(contents: Contents) -> list[Gap]:
-    """Return what each class did to the earlier ones, up to the next one that came.
-
-    A class before which nothing was scored, or after which the next came at once, is left out.
-    """
-    history = contents.history
-    arrivals = arrivals_of(contents)
-    gaps = []
-    for at, place in arrivals:
-        later = [step for step, _ in arrivals if step > at]
-        earlier = [other for step, other in arrivals if step < at]
-        end = min([at + GAP_WINDOW, *later])
-        before = np.flatnonzero(history.steps <= at)
-        after = np.flatnonzero((history.steps > at) & (history.steps <= end))
-        if not earlier or not len(before) or len(after) < 2:
-            continue
-        rows = np.concatenate([before[-1:], after])
-        table = history.accuracy[rows][:, earlier]
-        table = table[:, np.isfinite(table).all(axis=0)]
-        if table.shape[1]:
-            mean = 100 * table.mean(axis=1)
-            since = (history.steps[rows] - at).astype(np.float64)
-            gaps.append(Gap(place, since, mean - mean[0]))
-    return gaps
-
-
-def arrivals_of(contents: Contents) -> list[tuple[int, int]]:
-    """Return step and place of each class that came, in that order."""
-    rows = enumerate(contents.classes)
-    return sorted((row.arrival, place) for place, row in rows if row.arrival is not None)
-
-
 def quantile(edges: Float64, counts: np.ndarray[Any, Any], share: float) -> float:
     """Return below which time a share of the steps of a histogram stayed: its bucket's end."""
     at = int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
@@ -187,51 +118,6 @@ def size_text(n_bytes: float) -> str:
 # Drawing
 
 
-@contextmanager
-def _matplotlib(folder: Path) -> Iterator[None]:
-    """Let matplotlib draw with its default settings and ours, and write nowhere else."""
-    before = os.environ.get("MPLCONFIGDIR")
-    if before is None:
-        os.environ["MPLCONFIGDIR"] = str(folder)
-    try:
-        try:
-            import matplotlib
-            from matplotlib import font_manager  # noqa: F401  (it looks for the fonts now)
-        except ImportError as error:
-            raise MissingPackageError(
-                f"a report needs matplotlib ({error}); run `pip install 'edgecl[report]'`"
-            ) from error
-    finally:
-        if before is None:
-            del os.environ["MPLCONFIGDIR"]
-    settings = {
-        # A matplotlibrc of the user's must not change the report; backends are not settings here.
-        key: value
-        for key, value in matplotlib.rcParamsDefault.items()
-        if not key.startswith(("backend", "interactive", "toolbar"))
-    } | {
-        "svg.fonttype": "none",
-        "text.parse_math": False,
-        "font.size": 12,
-        "axes.edgecolor": _MUTED,
-        "axes.labelcolor": _MUTED,
-        "text.color": _INK,
-        "xtick.color": _MUTED,
-        "ytick.color": _MUTED,
-        "xtick.labelcolor": _MUTED,
-        "ytick.labelcolor": _MUTED,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": _GRID,
-        "axes.axisbelow": True,
-        "axes.unicode_minus": True,
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # Names in a script that the fonts lack, and settings that a version gives up.
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _drawn(
     name: str,
     paint: Callable[[Figure, Contents, bool], str],
@@ -245,7 +131,7 @@ def _drawn(
     for width in (WIDE, NARROW):
         figure = Figure(figsize=(width / 72, height(width) / 72), dpi=72)
         paint(figure, c, False)
-        elements[width] = _svg(figure, f"{name}-{width}")
+        elements[width] = svg_of(figure, f"{name}-{width}")
     return Chart(elements[WIDE], elements[NARROW], *_png(paint, height(WIDE), c))
 
 
@@ -260,39 +146,6 @@ def _png(
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=_PNG_DPI, metadata={"Software": None})
     return out.getvalue(), alt
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """Return a figure as an SVG element for an HTML page: no namespace, no style, own ids."""
-    import matplotlib
-
-    out = io.StringIO()
-    keys = ("Date", "Creator", "Format", "Type")
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(keys))
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
-    # Inside of tags only: what stands between them may be a name that looks like one of these.
-    text = re.sub(r"<[^>]+>", lambda tag: _of_page(tag[0], name), text)
-    width, height = (figure.get_size_inches() * 72).round().astype(int)
-    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-    return head + 'aria-hidden="true" focusable="false">' + text[text.index(">") + 1 :].strip()
-
-
-def _of_page(tag: str, name: str) -> str:
-    """Return a tag of an SVG file as one of an HTML page."""
-    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag).replace("xlink:href=", "href=")
-    # Two pictures on a page must not share an id; what refers to one is renamed with it.
-    tag = tag.replace(' id="', f' id="{name}-').replace('href="#', f'href="#{name}-')
-    tag = tag.replace("url(#", f"url(#{name}-")
-    # The family is the page's; matplotlib writes it alone, or (before 3.11) with the size.
-    tag = re.sub(r" ?font-family: [^;\"]*;?", "", tag)
-    tag = re.sub(r"font: ([\w. ]*?px) [^;\"]*", r"font-size: \1", tag)
-    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)  # a hundredth of a pixel will do
-    for role, (light, _) in COLOURS.items():
-        tag = tag.replace(light, f"var(--{role})")
-    return tag
 
 
 def _axes(

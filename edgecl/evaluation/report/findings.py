@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgecl.evaluation.report.gather import Contents
-from edgecl.types import Float64
+from edgecl.evaluation.report.contents import Contents
+from edgecl.evaluation.report.measures import FEW_PROBES, drops_of
 
 # A tenth of a class's probes is two of twenty: less is chance.
 FORGOTTEN_POINTS = 10
@@ -17,7 +17,6 @@ _CONFUSED_SHARE = 0.2
 _FEWEST_CONFUSED = 3
 # Of Fashion-MNIST (lite0), coat and shirt are at 0.8; of digits no pair is above 0.6.
 ALIKE = 0.7
-FEW_PROBES = 5
 _NEARLY_FULL = 0.9
 _MOST_NAMED = 5
 _LONGEST_NAME = 40
@@ -90,36 +89,6 @@ def _forgotten(c: Contents) -> Iterator[str]:
             f"Known better before than now: {_named(listed)}. Later classes took over; learn more "
             "samples of them, or keep more pictures."
         )
-
-
-def drops_of(c: Contents) -> Float64:
-    """Return for each class its best accuracy minus its last, in points, shape (K,).
-
-    Scores on very few probes do not count; 0 for a class without others.
-    """
-    drops = np.zeros(len(c.classes))
-    is_many = c.history.n_probes >= FEW_PROBES
-    for i, column in enumerate(c.history.accuracy.T):
-        known = column[is_many[:, i]]
-        if len(known):
-            drops[i] = 100 * (known.max() - known[-1])
-    return drops
-
-
-def last_accuracy(c: Contents) -> Float64:
-    """Return the newest accuracy of each class, shape (K,); NaN without any.
-
-    It is that of the head that is served, or the last one noted where that cannot be scored.
-    """
-    last = np.full(len(c.classes), np.nan)
-    for i, column in enumerate(c.history.accuracy.T):
-        known = column[np.isfinite(column)]
-        if len(known):
-            last[i] = known[-1]
-    if c.confusion is not None:
-        of = c.confusion.sum(axis=1)
-        last = np.divide(np.diagonal(c.confusion), of, out=last, where=of > 0)
-    return last
 
 
 def _never_right(c: Contents) -> Iterator[str]:
