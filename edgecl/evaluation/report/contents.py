@@ -62,7 +62,8 @@ class History:
         known = np.isfinite(self.accuracy)
         total = np.where(known, self.accuracy, 0.0).sum(axis=1)
         n = known.sum(axis=1)
-        return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+        mean: Float64 = np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+        return mean
 
 
 @dataclass(frozen=True, slots=True)
