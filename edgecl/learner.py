@@ -149,7 +149,7 @@ class Learner:
         return reports
 
     def note_latency(self, stage: str, seconds: float) -> None:
-        """Count how long a stage took, for `edgecl report`; written with the next commit.
+        """Count how long a stage took, for `edgecl report`; written with the next scores.
 
         Nothing is counted where continual evaluation is off.
 

@@ -8,6 +8,7 @@ from edgecl.cli.output import print_json, print_table
 
 def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Say what a home has learned."""
+    from edgecl.evaluation.continual import summary
     from edgecl.home import Home
     from edgecl.learner import open_store
     from edgecl.replay.adapters import task_adapters
@@ -17,9 +18,13 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     device = Home(home)
     with open_store(device, read_only=True) as store:
         values = describe(store)
+        scores = summary(store)
         feature_map, n_adapters = store.feature_map, len(task_adapters(store))
         exports = [export.status for export in exports_of(store)]
     manifest = device.manifest
+    for name, score in scores["classes"].items():
+        values["classes"][name] |= score
+    values |= {name: value for name, value in scores.items() if name != "classes"}
     values |= {
         "home": str(device.path),
         "head": device.config.head.name,
@@ -46,8 +51,25 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         f"{values['receipts']} receipts, {values['exports']} exports"
         + (f" ({values['exports_stale']} stale)" if values["exports_stale"] else "")
     )
-    rows = [(name, c["seen"], c["stored"]) for name, c in values["classes"].items()]
-    print_table("classes", ("class", "learned", "kept"), rows)
+    if scores["evaluations"]:
+        print(
+            f"on {scores['probes']} samples held out, scored {scores['evaluations']} times: "
+            f"accuracy {_percent(scores['accuracy'])}, "
+            f"min-ACC {_percent(scores['min_accuracy'])}, "
+            f"WC-ACC {_percent(scores['worst_case_accuracy'])}, "
+            f"forgetting {_percent(scores['forgetting'])}"
+        )
+    if values["review"]:
+        print(f"{values['review']} frames wait for a name: `edgecl review list`")
+    rows = [
+        (name, c["seen"], c["stored"], c["held_out"], _percent(c["accuracy"]))
+        for name, c in values["classes"].items()
+    ]
+    print_table("classes", ("class", "learned", "kept", "held out", "accuracy"), rows)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def doctor(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:

@@ -43,6 +43,7 @@ class Progress:
         skipped: Frames that could not be used, in this run.
         news: What to tell since the last commit: frames skipped, classes learned again.
         is_interrupted: Whether the run was asked to stop before the end.
+        held_out: Frames held out as probes, and not learned (edgecl/replay/probes.py).
     """
 
     start: int = 0
@@ -54,6 +55,7 @@ class Progress:
     skipped: int = 0
     news: tuple[str, ...] = ()
     is_interrupted: bool = False
+    held_out: int = 0
 
     @property
     def prequential_accuracy(self) -> float:
@@ -158,8 +160,9 @@ def learn_stream(
         )
         committed = replace(
             progress,
-            learned=progress.learned + len(reports),
-            n_correct=progress.n_correct + sum(r.is_correct for r in reports),
+            learned=progress.learned + sum(not r.is_held_out for r in reports),
+            held_out=progress.held_out + sum(r.is_held_out for r in reports),
+            n_correct=progress.n_correct + sum(r.is_correct and not r.is_held_out for r in reports),
             n_classes=len(learner.head.classes),
             seconds=time.monotonic() - begin,
             news=tuple(news),

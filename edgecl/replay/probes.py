@@ -1,9 +1,11 @@
 """Continual evaluation: a few labelled samples of each class that are never learned, and scores.
 
 Every tenth sample of a class that arrives is held out until the class has its probes. They are
-scored as the stream runs: after every step for 50 steps behind a new class, else after every tenth.
+scored as the stream runs: after every step for 50 steps behind a new class (every second one where
+a step is one frame), else after every tenth.
 A step is one commit of the learner, and what it notes here commits with it: scores, counters, and
-which probe is next; a run that was killed and resumed ends in the scores of one that was not.
+which probe is next. A run that was killed and resumed holds out the same frames, and has the scores
+of one that was not, as far as its head predicts the same (the ridge head solves when it is opened).
 
 A score must cost a small part of a step, however many classes there are. So there is a budget for
 each frame that was learned: of many probes only the next few are predicted anew, in turn, and the
@@ -19,6 +21,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +29,7 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, RequestError, StoreError
 from edgecl.heads.base import Head
-from edgecl.replay.store import PROBES_RIGHT, PROBES_STATE, Store, plain_text
+from edgecl.replay.store import PROBES, Store, plain_text
 from edgecl.types import Float16, Float32, Float64, Frame
 
 EVERY = 10
@@ -35,11 +38,13 @@ STEPS_AFTER_NEW = 50
 """Steps behind a new class of which each is scored."""
 STEPS_BETWEEN = 10
 """Steps from one score to the next otherwise."""
+LEAST_FRAMES = 2
+"""Frames between two scores: a step of a single frame is too short for one of its own."""
 MOST_EVALUATIONS = 2000
-# Multiply-adds of the scores, for each frame of the step: docs/benchmarks.md, Continual evaluation.
-_BUDGET = 2_000_000
-# What one feature value costs beside its products: conversion and scaling.
-_PER_VALUE = 16
+# A score may cost so many multiply-adds for each frame since the last: some four probes of 1,752
+# features. A value costs as much as 100 of them beside its products, to be converted and scaled.
+# Measured: docs/benchmarks.md, Continual evaluation.
+_BUDGET, _PER_VALUE = 750_000, 100
 _RECENT, _WANTED = 10, 9
 _BUCKETS_PER_OCTAVE = 4
 
@@ -312,7 +317,7 @@ class Probes:
         self._classes = np.append(self._classes, class_uid)
         self._right = np.append(self._right, is_right)
         self._n_held[class_uid] += 1
-        self._is_told = True
+        self._groups = self._bits = None
         return int(uid)
 
     def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
@@ -333,7 +338,7 @@ class Probes:
             self._changed.add(class_uid)
 
     def note_latency(self, stage: str, seconds: float) -> None:
-        """Count how long a stage took; it is written with the next step."""
+        """Count how long a stage took; it is written with the next score, or by `flush`."""
         octaves = math.log2(max(seconds * 1e6, 1.0))
         self._pending[stage, int(_BUCKETS_PER_OCTAVE * octaves)] += 1
 
@@ -347,8 +352,9 @@ class Probes:
         self._refresh()
         self._steps += 1
         self._frames += n_frames
-        if self._fast or self._steps >= STEPS_BETWEEN:
-            self._fast = max(0, self._fast - 1)
+        is_due = self._steps >= STEPS_BETWEEN or (self._fast and self._frames >= LEAST_FRAMES)
+        self._fast = max(0, self._fast - 1)
+        if is_due:
             self._evaluate(head)
             self._steps = self._frames = 0
         execute = self._store.connection.execute
@@ -361,18 +367,14 @@ class Probes:
                 (uid, *self._latency[uid]),
             )
         self._changed.clear()
-        state = [self._fast, self._steps, self._frames, self._last]
-        self._store.set_meta(PROBES_STATE, json.dumps(state))
-        if self._is_told and not self._is_stale:
-            bits = np.packbits(self._right).tobytes().hex()
-            self._store.set_meta(PROBES_RIGHT, json.dumps([self._n, bits]))
-            self._is_told = False
-        self.flush()
-
-    @property
-    def has_latencies(self) -> bool:
-        """Whether latencies wait to be written."""
-        return bool(self._pending)
+        state: dict[str, object] = {"counters": [self._fast, self._steps, self._frames, self._last]}
+        if not self._is_stale:
+            if self._bits is None:
+                self._bits = np.packbits(self._right).tobytes().hex()
+            state["right"] = [self._n, self._bits]
+        self._store.set_meta(PROBES, json.dumps(state))
+        if is_due:
+            self.flush()
 
     def flush(self) -> None:
         """Write the latencies that were noted; inside a transaction."""
@@ -398,22 +400,20 @@ class Probes:
         best = head.predict_many(x).argmax(axis=1)
         self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
         self._last = int(self._uids[turn[-1]])
-        self._is_stale, self._is_told = False, True
-        classes, which = np.unique(self._classes, return_inverse=True)
-        counts = np.bincount(which)
+        self._is_stale, self._bits = False, None
+        if self._groups is None:
+            classes, which, counts = np.unique(
+                self._classes, return_inverse=True, return_counts=True
+            )
+            self._groups = classes.tolist(), which, counts.tolist()
+        classes, which, counts = self._groups
         right = np.bincount(which, weights=self._right).astype(np.int64)
         store = self._store
         cursor = store.connection.execute(
             "INSERT INTO evaluations(step, time) VALUES (?, ?)", (store.step, time.time())
         )
-        uid = int(cursor.lastrowid or 0)
-        store.connection.executemany(
-            "INSERT INTO class_scores VALUES (?, ?, ?, ?)",
-            [
-                (uid, c, of, r)
-                for c, of, r in zip(classes.tolist(), counts.tolist(), right.tolist(), strict=True)
-            ],
-        )
+        scores = zip(repeat(cursor.lastrowid), classes, counts, right.tolist(), strict=False)
+        store.connection.executemany("INSERT INTO class_scores VALUES (?, ?, ?, ?)", scores)
         self._n_evaluations += 1
         if self._n_evaluations >= MOST_EVALUATIONS:
             self._thin()
@@ -437,22 +437,20 @@ class Probes:
         rows = probe_rows(store)
         self._uids, self._x, self._classes = rows
         self._n = len(rows.uids)
+        # Uids of the classes with probes, which of them each probe is of, and how many each has.
+        self._groups: tuple[list[int], Labels, list[int]] | None = None
         self._n_held: Counter[int] = Counter(rows.classes.tolist())
         self._latency = latency_of_classes(store)
         self._changed: set[int] = set()
         execute = store.connection.execute
         (self._n_evaluations,) = execute("SELECT count(*) FROM evaluations").fetchone()
-        meta = dict(
-            execute(
-                "SELECT key, value FROM meta WHERE key IN (?, ?)", (PROBES_STATE, PROBES_RIGHT)
-            ).fetchall()
-        )
-        state: list[int] = json.loads(meta.get(PROBES_STATE, "[0, 0, 0, 0]"))
-        self._fast, self._steps, self._frames, self._last = state
+        row = execute("SELECT value FROM meta WHERE key = ?", (PROBES,)).fetchone()
+        state = json.loads(row[0]) if row else {}
+        self._fast, self._steps, self._frames, self._last = state.get("counters", [0] * 4)
         # Whether each was right when it was last predicted; unknown after an unlearning, and then
         # all are predicted at once.
-        n, bits = json.loads(meta.get(PROBES_RIGHT, '[0, ""]'))
-        self._is_told, self._is_stale = False, n != self._n
+        n, bits = state.get("right", [0, ""])
+        self._is_stale, self._bits = n != self._n, str(bits) or None
         self._right = np.zeros(self._n, bool)
         if not self._is_stale:
             packed = np.frombuffer(bytes.fromhex(bits), np.uint8)

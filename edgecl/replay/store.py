@@ -51,8 +51,9 @@ _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
 # The source of statistics that were folded before sources were kept apart (schema 3).
 MIXED = 0
-# Entries of `meta` that probes.py writes: where it stands, and what was last said of each probe.
-PROBES_STATE, PROBES_RIGHT = "probes_state", "probes_right"
+# Entry of `meta` that probes.py writes, JSON: `counters`, and in `right` what was last said of each
+# probe, which goes when anything is unlearned.
+PROBES = "probes"
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
@@ -1020,7 +1021,7 @@ class Store:
             "UNION SELECT source_uid FROM novel)"
         )
         execute("DELETE FROM evaluations WHERE uid NOT IN (SELECT evaluation FROM class_scores)")
-        execute("DELETE FROM meta WHERE key = ?", (PROBES_RIGHT,))
+        execute("UPDATE meta SET value = json_remove(value, '$.right') WHERE key = ?", (PROBES,))
         execute("DELETE FROM head")
         self._load_classes()
 
@@ -1059,7 +1060,7 @@ class Store:
         """
         for table in ("positions", "evaluations", "latencies"):
             self.connection.execute(f"DELETE FROM {table}")
-        self.connection.execute("DELETE FROM meta WHERE key = ?", (PROBES_STATE,))
+        self.connection.execute("DELETE FROM meta WHERE key = ?", (PROBES,))
         self.step = 0
         self.note_consolidation(0)
         self.note_attempt(0)
@@ -1351,6 +1352,10 @@ def describe(store: Store) -> dict[str, Any]:
         "(SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats)"
     ).fetchone()
     (n_receipts,) = store.connection.execute("SELECT count(*) FROM receipts").fetchone()
+    (n_review,) = store.connection.execute("SELECT count(*) FROM novel").fetchone()
+    (probes_bytes,) = store.connection.execute(
+        "SELECT coalesce(sum(length(x) + length(picture)), 0) FROM probes"
+    ).fetchone()
     return {
         "classes": {
             name: {"seen": seen[uid], "stored": stored[uid]} for uid, name in store.names.items()
@@ -1368,6 +1373,8 @@ def describe(store: Store) -> dict[str, Any]:
             )
         ),
         "receipts": int(n_receipts),
+        "probes_bytes": int(probes_bytes),
+        "review": int(n_review),
         "encrypted": store.is_sealed,
     }
 
