@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import os
 import re
 import sys
 from dataclasses import replace
@@ -22,7 +23,14 @@ import build
 from edgecl.errors import MissingPackageError, NothingLearnedError, RequestError, UsageError
 from edgecl.evaluation.report import CHARTS, Report, write_report
 from edgecl.evaluation.report.charts import CLASS_COLOURS, quantile, time_text
-from edgecl.evaluation.report.contents import ClassRow, Confused, Contents, ExportRow, History
+from edgecl.evaluation.report.contents import (
+    ClassRow,
+    Confused,
+    Contents,
+    ExportRow,
+    History,
+    ReceiptRow,
+)
 from edgecl.evaluation.report.findings import short, warnings_of
 from edgecl.evaluation.report.gather import gather
 from edgecl.evaluation.report.measures import drops_of, gaps_of
@@ -202,12 +210,13 @@ def test_odd_names_are_text_and_charts_hold(tmp_path: Path) -> None:
 
 
 def test_without_probes_the_page_says_so_and_older_pictures_go(tmp_path: Path) -> None:
-    home = reported_home(tmp_path / "home", {"a": 12, "b": 12}, probes=False)
+    home = reported_home(tmp_path / os.fsdecode(b"h\xff"), {"a": 12, "b": 12}, probes=False)
     (tmp_path / "r-accuracy.png").write_bytes(b"of an older report")
     done = write_report(home, tmp_path / "r.html", time=NOW)
     found = Page(done.path.read_text(encoding="utf-8"))
     assert "No picture was held out as a probe yet" in found.text
     assert "no probe" in found.text
+    assert "h\\udcff" in found.text  # a folder's name that is not UTF-8
     assert [path.name for path in done.pictures] == ["r-classes.png", "r-store.png"]
     assert not (tmp_path / "r-accuracy.png").exists()
 
@@ -246,6 +255,19 @@ def test_a_class_that_is_being_unlearned_is_not_in_the_report(tmp_path: Path) ->
 def test_why_there_is_no_confusion_matrix_is_said() -> None:
     found = Page(render(quiet(confusion=None, no_confusion="of two maps"), {}))
     assert "No confusion matrix: of two maps." in found.text
+
+
+def test_receipts_and_exports_are_listed() -> None:
+    receipts = (ReceiptRow("r4", "source 2", "exact_head", NOW, "approximate failed", None),)
+    exports = (
+        ExportRow(1, "onnx", "/a/<b>", NOW, 2, True),
+        ExportRow(2, "tensorrt", "/c", NOW, 3, False),
+    )
+    found = Page(render(quiet(receipts=receipts, exports=exports), {}))
+    assert "r4 source 2 exact head 2023-11-17 22:13 UTC approximate failed" in found.text
+    assert "1 onnx /a/<b> 2 2023-11-17 22:13 UTC stale" in found.text
+    assert "2 tensorrt /c 3 2023-11-17 22:13 UTC in use" in found.text
+    assert "The check after an unlearning failed: r4." in found.text
 
 
 def test_colours_stand_out_from_the_page() -> None:
