@@ -200,8 +200,9 @@ def _confusion(c: Contents, charts: dict[str, Chart]) -> str:
         return f"<p>No confusion matrix: {escape(c.no_confusion or 'nothing was scored')}.</p>"
     caption = "Probes by class (rows) and by the answer of the head that is served (columns)."
     n_wide, n_narrow = len(shown_cells(c, WIDE)), len(shown_cells(c, NARROW))
-    if n_wide < len(c.classes):
-        caption += f" Of {len(c.classes)} classes the {n_wide} with most mistakes."
+    n_tested = int((c.confusion.sum(axis=0) + c.confusion.sum(axis=1) > 0).sum())
+    if n_wide < n_tested:
+        caption += f" Of {n_tested} classes the {n_wide} with most mistakes."
     body = _figure(charts["confusion"], caption)
     if n_narrow < n_wide:
         body += (
