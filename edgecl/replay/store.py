@@ -51,9 +51,9 @@ _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
 # The source of statistics that were folded before sources were kept apart (schema 3).
 MIXED = 0
-# Entry of `meta` that probes.py writes, JSON: `counters`, and in `right` what was last said of each
-# probe, which goes when anything is unlearned.
-PROBES = "probes"
+# Entries of `meta` that probes.py writes: its counters, and what was last said of each probe, which
+# goes when anything is unlearned.
+PROBES, PROBES_RIGHT = "probes", "probes_right"
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
@@ -1021,7 +1021,7 @@ class Store:
             "UNION SELECT source_uid FROM novel)"
         )
         execute("DELETE FROM evaluations WHERE uid NOT IN (SELECT evaluation FROM class_scores)")
-        execute("UPDATE meta SET value = json_remove(value, '$.right') WHERE key = ?", (PROBES,))
+        execute("DELETE FROM meta WHERE key = ?", (PROBES_RIGHT,))
         execute("DELETE FROM head")
         self._load_classes()
 
