@@ -30,13 +30,11 @@ def reported_home(
         probes: Whether frames are held out.
         sealed: Whether its store is encrypted.
     """
-    home = build.tiny_home(path, num_features=D, sealed=sealed)
+    home = build.tiny_home(path, num_features=D, sealed=sealed, probes=20 if probes else 0)
     rng = np.random.default_rng(3)
     centres = rng.uniform(0, 3, (len(samples), D))
     with open_store(home) as store:
         learner = open_learner(home, store)
-        if not probes:
-            learner.probes = None
         n = 0
         for k, (name, count) in enumerate(samples.items()):
             for i in range(count):
