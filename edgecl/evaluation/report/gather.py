@@ -91,6 +91,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         np.add.at(confusion, (probes.classes, guesses), 1)
     past = _history(store, uids)
     kept_steps, kept_times = _ages(store, places)
+    n_novel, novel = _novel(store, places, limit)
     return Contents(
         home=home.path,
         backbone=home.manifest.backbone,
@@ -119,8 +120,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
             for e in exports_of(store)
             if e.status in (FRESH, STALE)
         ),
-        n_novel=_one(store, "SELECT count(*) FROM novel"),
-        novel=_novel(store, places, limit),
+        n_novel=n_novel,
+        novel=novel,
         n_pending=_one(store, "SELECT count(*) FROM requests"),
         is_sealed=store.is_sealed,
     )
@@ -309,13 +310,15 @@ def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, .
     return tuple(rows)
 
 
-def _novel(store: Store, places: dict[int, int], max_pixels: int) -> tuple[bytes, ...]:
-    rows = store.connection.execute(
-        "SELECT uid, guess, picture FROM novel ORDER BY score DESC, uid"
-    )
-    made = (
-        thumbnail(store.unseal(guess, "novel picture", uid, data), max_pixels=max_pixels)
-        for uid, guess, data in rows
-        if guess in places
-    )
-    return tuple(itertools.islice((t for t in made if t is not None), _MOST_NOVEL))
+def _novel(store: Store, places: dict[int, int], max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
+    """Return how many frames wait for a name, and thumbnails of the most novel."""
+    rows = store.connection.execute("SELECT uid, guess FROM novel ORDER BY score DESC, uid")
+    uids = [(uid, guess) for uid, guess in rows if guess in places]
+    query = "SELECT picture FROM novel WHERE uid = ?"
+    made = []
+    for uid, guess in uids[:_MOST_NOVEL]:
+        (data,) = store.connection.execute(query, (uid,)).fetchone()
+        made.append(
+            thumbnail(store.unseal(guess, "novel picture", uid, data), max_pixels=max_pixels)
+        )
+    return len(uids), tuple(picture for picture in made if picture is not None)
