@@ -14,6 +14,7 @@ from edgecl.cli.inspect import doctor, status, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
+from edgecl.cli.report import report
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
 from edgecl.cli.unlearn import forget_app, receipt, rename, rollback, snapshot
@@ -41,6 +42,7 @@ app.command("receipt")(receipt)
 app.command("rename")(rename)
 app.command("snapshot")(snapshot)
 app.command("rollback")(rollback)
+app.command("report")(report)
 app.command("status")(status)
 app.command("doctor")(doctor)
 app.command("verify")(verify)

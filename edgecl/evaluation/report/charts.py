@@ -1,0 +1,469 @@
+"""The pictures of a report, drawn by matplotlib as SVG for the page and as PNG.
+
+Every chart is drawn for a wide and for a narrow page, since text that is scaled down cannot be
+read. Text stays text, in the page's font. Colours are those of a light page; in the SVG each is
+written as the CSS variable of its role, so that the page decides.
+
+Only `Figure` objects are used, never pyplot: no backend is chosen, and settings are put back.
+
+This module is long because it holds every chart.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecl.evaluation.report.contents import Contents, Counts
+from edgecl.evaluation.report.findings import short
+from edgecl.evaluation.report.measures import GAP_WINDOW, arrivals_of, gaps_of, last_accuracy
+from edgecl.evaluation.report.svg import COLOURS, NARROW, WIDE, drawing, svg_of
+from edgecl.types import Float64
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CLASS_COLOURS = ("right", "wrong", "c3", "c4", "c5", "c6")
+_HIGHLIGHTS = 3
+_MOST_CELLS = {WIDE: 40, NARROW: 14}
+_MOST_BARS = 60
+_PNG_DPI = 144
+_INK, _MUTED = COLOURS["ink"][0], COLOURS["muted"][0]
+_RIGHT, _WRONG = COLOURS["right"][0], COLOURS["wrong"][0]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart.
+
+    Args:
+        wide: SVG element for a wide page, empty when the chart is for PNG only.
+        narrow: SVG element for a narrow page.
+        png: The same as a picture file.
+        alt: What is to be seen, for who cannot see it.
+    """
+
+    wide: str
+    narrow: str
+    png: bytes
+    alt: str
+
+
+def draw(contents: Contents, folder: Path) -> dict[str, Chart]:
+    """Draw all charts for which there is something to draw, by name.
+
+    Args:
+        contents: What is shown.
+        folder: Where matplotlib may keep its list of fonts meanwhile.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    c = contents
+    charts = {}
+    with drawing(folder):
+        if len(c.history.steps):
+            charts["accuracy"] = _drawn("accuracy", _accuracy, lambda w: 360, c)
+        if len(gaps_of(c)):
+            charts["stability"] = _drawn("stability", _stability, lambda w: 300, c)
+        # On the page a table says the same, with pictures.
+        charts["classes"] = Chart("", "", *_png(_classes, 70 + 26 * _n_bars(c), c))
+        if c.confusion is not None and c.confusion.sum():
+            charts["confusion"] = _drawn("confusion", _confusion, lambda w: _matrix_height(c, w), c)
+        if c.latencies:
+            charts["latency"] = _drawn("latency", _latency, lambda w: 50 + 95 * len(c.latencies), c)
+        charts["store"] = _drawn("store", _store, lambda w: 280 if w == WIDE else 500, c)
+    return charts
+
+
+def class_colours(contents: Contents) -> dict[int, str]:
+    """Return the classes that have a colour of their own in the chart over time, with its role.
+
+    All of a few; of many the worst now.
+    """
+    scored = np.flatnonzero(np.isfinite(contents.history.accuracy).any(axis=0))
+    if len(scored) > len(CLASS_COLOURS):
+        worst = np.argsort(last_accuracy(contents)[scored], kind="stable")[:_HIGHLIGHTS]
+        scored = np.sort(scored[worst])
+    return {int(i): role for i, role in zip(scored, CLASS_COLOURS, strict=False)}
+
+
+def quantile(edges: Float64, counts: np.ndarray[Any, Any], share: float) -> float:
+    """Return below which time a share of the steps of a histogram stayed: its bucket's end."""
+    at = int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
+    return float(edges[min(at, len(edges) - 1)] * 2**0.25)
+
+
+def time_text(microseconds: float) -> str:
+    """Return a time as a person reads it."""
+    if microseconds < 1000:
+        return f"{microseconds:.0f} µs"
+    if microseconds < 1e6:
+        return f"{microseconds / 1e3:.3g} ms"
+    return f"{microseconds / 1e6:.3g} s"
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a size as a person reads it."""
+    return f"{n_bytes / 1e6:.3g} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.3g} kB"
+
+
+# Drawing
+
+
+def _drawn(
+    name: str,
+    paint: Callable[[Figure, Contents, bool], str],
+    height: Callable[[int], int],
+    c: Contents,
+) -> Chart:
+    """Draw a chart in both widths."""
+    from matplotlib.figure import Figure
+
+    elements = {}
+    for width in (WIDE, NARROW):
+        figure = Figure(figsize=(width / 72, height(width) / 72), dpi=72)
+        paint(figure, c, False)
+        elements[width] = svg_of(figure, f"{name}-{width}")
+    return Chart(elements[WIDE], elements[NARROW], *_png(paint, height(WIDE), c))
+
+
+def _png(
+    paint: Callable[[Figure, Contents, bool], str], height: int, c: Contents
+) -> tuple[bytes, str]:
+    """Draw a chart as a picture file; returns that, and what is to be seen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDE / 72, height / 72), dpi=72, facecolor="white")
+    alt = paint(figure, c, True)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+    return out.getvalue(), alt
+
+
+def _axes(
+    figure: Figure,
+    left: float,
+    right: float,
+    top: float,
+    bottom: float,
+    *,
+    x: tuple[float, float] = (0, 1),
+    y: tuple[float, float] = (0, 1),
+) -> Axes:
+    """Add axes with margins in pixels, in a part of the figure from its top left."""
+    width, height = figure.get_size_inches() * 72
+    x0, x1 = x[0] * width + left, x[1] * width - right
+    y0, y1 = (1 - y[1]) * height + bottom, (1 - y[0]) * height - top
+    axes = figure.add_axes((x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height))
+    axes.tick_params(length=3, width=0.8)
+    return axes
+
+
+def _is_wide(figure: Figure) -> bool:
+    return bool(figure.get_size_inches()[0] * 72 > NARROW)
+
+
+def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
+    """Accuracy over time; a chart that stands alone names its lines itself."""
+    history = c.history
+    axes = _axes(figure, 52, 170 if is_alone else 14, 34, 46)
+    last = max(int(history.steps[-1]), 1)
+    axes.set_xlim(0, last * 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    axes.grid(axis="y")
+    axes.set_xlabel("samples learned")
+    _few_ticks(axes, figure)
+    colours = class_colours(c)
+    for i, column in enumerate(history.accuracy.T):
+        role = colours.get(i)
+        colour = COLOURS[role][0] if role else _MUTED
+        width, alpha = (1.4, 1.0) if role else (0.8, 0.7)
+        _steps(axes, history.steps, column, color=colour, lw=width, alpha=alpha)
+    mean = history.mean
+    _steps(axes, history.steps, mean, color=_INK, lw=2.6)
+    above = axes.get_xaxis_transform()
+    arrivals = [at for at, _ in arrivals_of(c)]
+    axes.plot(
+        arrivals, [1.035] * len(arrivals), "v", color=_MUTED, markersize=5, transform=above,
+        clip_on=False,
+    )  # fmt: skip
+    for row in _forgets(c):
+        axes.axvline(row[0], color=_WRONG, lw=1.2, ls=(0, (4, 3)))
+        axes.text(
+            row[0], 1.075, row[1], color=_WRONG, ha="center", size=11, transform=above,
+            clip_on=False,
+        )  # fmt: skip
+    if is_alone:
+        ends = [(float(mean[-1]), "mean", _INK)]
+        for i, role in colours.items():
+            known = history.accuracy[np.isfinite(history.accuracy[:, i]), i]
+            ends.append((float(known[-1]), short(c.classes[i].name, 20), COLOURS[role][0]))
+        _label_ends(axes, ends)
+    return (
+        f"Mean accuracy on the probes against samples learned, now {mean[-1]:.0%}; "
+        f"{len(arrivals)} classes came, {len(_forgets(c))} unlearnings."
+    )
+
+
+def _steps(axes: Axes, x: Counts, y: Float64, **style: Any) -> None:
+    """Draw values that hold until the next one; only where one changes is there a point."""
+    known = np.flatnonzero(np.isfinite(y))
+    if not len(known):
+        return
+    x, y = x[known], y[known]
+    is_new = np.concatenate([[True], y[1:] != y[:-1]])
+    is_new[-1] = True
+    dot = "o" if len(known) == 1 else ""  # a line of one point would not be seen
+    axes.plot(x[is_new], y[is_new], drawstyle="steps-post", marker=dot, **style)
+
+
+def _forgets(c: Contents) -> list[tuple[float, str]]:
+    """Return where something was unlearned; receipts at one place share a label."""
+    places: dict[float, list[str]] = {}
+    for row in c.receipts:
+        if row.step is not None:
+            places.setdefault(row.step, []).append(row.receipt_id)
+    return [
+        (step, ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}")
+        for step, ids in places.items()
+    ]
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write names behind the ends of lines, moved apart where they would overlap."""
+    least = 0.062
+    y = -1.0
+    at = axes.get_xlim()[1]
+    for value, name, colour in sorted(ends):
+        y = max(value, y + least)
+        axes.annotate(
+            name, (at, value), (at, y), color=colour, size=11, va="center", annotation_clip=False
+        )
+
+
+def _few_ticks(axes: Axes, figure: Figure) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(8 if _is_wide(figure) else 4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}".replace(",", "\u202f")))
+
+
+def _stability(figure: Figure, c: Contents, is_alone: bool) -> str:
+    """What the coming of each class did to those before it."""
+    del is_alone
+    gaps = gaps_of(c)
+    axes = _axes(figure, 68, 14, 14, 46)
+    grid = np.arange(0, GAP_WINDOW + 1)
+    table = np.full((len(gaps), len(grid)), np.nan)
+    for n, gap in enumerate(gaps):
+        axes.plot(gap.since, gap.change, color=_RIGHT, lw=0.9, alpha=0.7)
+        inside = grid <= gap.since[-1]
+        table[n, inside] = np.interp(grid[inside], gap.since, gap.change)
+    known = np.isfinite(table).any(axis=0)
+    mean = np.nanmean(table[:, known], axis=0)
+    axes.plot(grid[known], mean, color=_INK, lw=2.6)
+    axes.axhline(0, color=_MUTED, lw=0.8)
+    axes.axvline(0, color=_MUTED, lw=0.8, ls=(0, (4, 3)))
+    worst = min(float(gap.change.min()) for gap in gaps)
+    best = max(float(gap.change.max()) for gap in gaps)
+    axes.set_ylim(min(worst, -5) * 1.15, max(best, 2) * 1.15)
+    axes.set_xlim(-4, GAP_WINDOW + 1)
+    axes.grid(axis="y")
+    axes.set_xlabel("samples learned since a class came")
+    axes.set_ylabel("points")
+    return (
+        f"Accuracy of the earlier classes in the {GAP_WINDOW} samples after a class came, for "
+        f"{len(gaps)} classes; the largest drop is {-worst:.0f} points."
+    )
+
+
+def _n_bars(c: Contents) -> int:
+    return min(len(c.classes), _MOST_BARS)
+
+
+def _classes(figure: Figure, c: Contents, is_alone: bool) -> str:
+    """Accuracy and counts of each class; of very many the worst."""
+    del is_alone
+    accuracy = last_accuracy(c)
+    order = np.arange(len(accuracy))
+    if len(order) > _MOST_BARS:
+        order = np.sort(np.argsort(accuracy, kind="stable")[:_MOST_BARS])
+    axes = _axes(figure, 220, 180, 30, 30)
+    rows = [c.classes[i] for i in order]
+    axes.barh(range(len(rows)), np.nan_to_num(accuracy[order]), color=_RIGHT, height=0.7)
+    axes.set_yticks(range(len(rows)), [_fitting(row.name, 200, 12) for row in rows])
+    axes.tick_params(axis="y", length=0, labelcolor=_INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+    axes.grid(axis="x")
+    for y, (i, row) in enumerate(zip(order, rows, strict=True)):
+        score = f"{accuracy[i]:.0%}" if np.isfinite(accuracy[i]) else "-"
+        counts = f"{score}   {row.learned} / {row.kept} / {row.held_out}"
+        axes.text(1.02, y, counts, va="center", size=11, clip_on=False)
+    axes.text(1.02, -0.9, "now   learned / kept / held out", va="center", size=9, clip_on=False)
+    return f"Accuracy, samples learned, kept and held out of {len(rows)} classes."
+
+
+def shown_cells(c: Contents, width: int) -> list[int]:
+    """Return the classes in the confusion matrix: all, or of many those with most mistakes."""
+    assert c.confusion is not None
+    tested = np.flatnonzero(c.confusion.sum(axis=1) + c.confusion.sum(axis=0))
+    wrong = c.confusion - np.diag(np.diagonal(c.confusion))
+    mistakes = (wrong.sum(axis=0) + wrong.sum(axis=1))[tested]
+    worst = tested[np.argsort(-mistakes, kind="stable")[: _MOST_CELLS[width]]]
+    return [int(i) for i in np.sort(worst)]
+
+
+def _matrix_side(n: int, width: int) -> float:
+    """Return the side of a matrix of n classes, pixels."""
+    most = 700 if width == WIDE else 250
+    return float(min(most, 46 * n))
+
+
+def _matrix_names(c: Contents, width: int) -> tuple[list[str], float, float]:
+    """Return the names at a matrix, their size and the room that the longest takes, pixels."""
+    shown = shown_cells(c, width)
+    side = _matrix_side(len(shown), width)
+    size = min(12.0, max(7.0, side / len(shown) * 0.62))
+    most = 170.0 if width == WIDE else 84.0
+    names = [_fitting(c.classes[i].name, most, size) for i in shown]
+    return names, size, max(_width_of(name, size) for name in names) + 10
+
+
+def _fitting(name: str, most: float, size: float) -> str:
+    """Return a name, shortened to a width in pixels at a font size."""
+    for length in range(24, 3, -1):
+        cut = short(name, length)
+        if _width_of(cut, size) <= most:
+            break
+    return cut
+
+
+def _width_of(text: str, size: float) -> float:
+    """Return about how wide a text is, pixels, in a wide font."""
+    return size * sum(1.1 if _is_broad(char) else 0.64 for char in text)
+
+
+def _is_broad(char: str) -> bool:
+    return char in "WMmw@%&" or unicodedata.east_asian_width(char) in "WF"
+
+
+def _matrix_height(c: Contents, width: int) -> int:
+    _, _, room = _matrix_names(c, width)
+    return round(_matrix_side(len(shown_cells(c, width)), width) + room) + 24
+
+
+def _confusion(figure: Figure, c: Contents, is_alone: bool) -> str:
+    """What probes of each class were taken for."""
+    from matplotlib.patches import Rectangle
+
+    assert c.confusion is not None
+    width = WIDE if _is_wide(figure) else NARROW
+    shown = shown_cells(c, width)
+    n, side = len(shown), _matrix_side(len(shown), width)
+    table = c.confusion[np.ix_(shown, shown)]
+    of = np.maximum(c.confusion[shown].sum(axis=1), 1)
+    names, size, room = _matrix_names(c, width)
+    axes = _axes(figure, room, width - room - side, room, 24)
+    for row, column in np.argwhere(table):
+        share = table[row, column] / of[row]
+        colour = _RIGHT if row == column else _WRONG
+        axes.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, lw=0, alpha=0.1 + 0.5 * share)
+        )
+        if side / n > 17:
+            axes.text(column, row, str(table[row, column]), ha="center", va="center", size=size)
+    axes.set_xticks(range(n), names, rotation=90, size=size)
+    axes.set_yticks(range(n), names, size=size)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelcolor=_INK)
+    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.tick_params(which="minor", length=0)
+    axes.grid(which="minor", lw=0.5)
+    axes.spines[:].set_visible(False)
+    axes.set_xlim(-0.5, n - 0.5)
+    axes.set_ylim(n - 0.5, -0.5)
+    if is_alone:
+        axes.set_xlabel("rows: class; columns: what it is taken for", size=11)
+    right = int(np.diagonal(c.confusion).sum())
+    return f"Confusion matrix: {right} of {int(c.confusion.sum())} probes are right."
+
+
+def _latency(figure: Figure, c: Contents, is_alone: bool) -> str:
+    """How long a step took, a row a stage."""
+    del is_alone
+    n = len(c.latencies)
+    lowest = min(float(edges[0]) for edges, _ in c.latencies.values())
+    highest = max(float(edges[-1]) for edges, _ in c.latencies.values()) * 2**0.25
+    said = []
+    for row, (stage, (edges, counts)) in enumerate(c.latencies.items()):
+        axes = _axes(figure, 14, 14, 24, 26, y=(row / n, (row + 1) / n))
+        axes.bar(edges, counts, width=edges * (2**0.25 - 1), align="edge", color=_RIGHT)
+        axes.set_xscale("log")
+        axes.set_xlim(lowest / 1.3, highest * 1.3)
+        axes.spines["left"].set_visible(False)
+        axes.set_yticks([])
+        _time_ticks(axes, lowest, highest)
+        p50, p99 = quantile(edges, counts, 0.5), quantile(edges, counts, 0.99)
+        for at in (p50, p99):
+            axes.axvline(at, color=_INK, lw=1, ls=(0, (3, 2)))
+        text = f"half below {time_text(p50)}, 99% below {time_text(p99)}"
+        axes.set_title(f"{stage}: {text}", loc="left", size=11, color=_INK)
+        said.append(f"{stage} {text}")
+    return "How long steps took: " + "; ".join(said) + "."
+
+
+def _time_ticks(axes: Axes, lowest: float, highest: float) -> None:
+    """Mark times as a person says them: 1 ms, 10 ms."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    powers = range(int(np.floor(np.log10(lowest))), int(np.ceil(np.log10(highest))) + 1)
+    ticks = [10.0**p for p in powers]
+    if len(ticks) < 4:
+        ticks = sorted([*ticks, *(3 * tick for tick in ticks)])
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter([time_text(tick) for tick in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _store(figure: Figure, c: Contents, is_alone: bool) -> str:
+    """When the kept pictures were learned, and what the store consists of."""
+    del is_alone
+    is_wide = _is_wide(figure)
+    first, second = ((0.0, 0.5), (0.5, 1.0)) if is_wide else ((0.0, 1.0), (0.0, 1.0))
+    above, below = ((0.0, 1.0), (0.0, 1.0)) if is_wide else ((0.0, 0.5), (0.5, 1.0))
+    axes = _axes(figure, 52, 14, 30, 46, x=first, y=above)
+    axes.set_title("kept pictures, by when they were learned", loc="left", size=12)
+    last = max(int(c.kept_steps.max(initial=0)), 1)
+    axes.hist(c.kept_steps, bins=min(20, last), range=(0, last), color=_RIGHT)
+    axes.set_xlim(0, last * 1.02)
+    axes.grid(axis="y")
+    axes.set_xlabel("samples learned")
+    _few_ticks(axes, figure)
+    axes = _axes(figure, 110, 80, 30, 46, x=second, y=below)
+    axes.set_title("what the store holds", loc="left", size=12)
+    parts = {part: n for part, n in c.bytes_by_part.items() if n}
+    sizes = list(parts.values())
+    axes.barh(range(len(parts)), sizes, color=_RIGHT, height=0.6)
+    axes.set_yticks(range(len(parts)), list(parts))
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(max(len(parts), 5) - 0.5, -0.6)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    for y, size in enumerate(sizes):
+        axes.annotate(
+            size_text(size), (size, y), (4, 0), textcoords="offset points", va="center", size=11,
+            annotation_clip=False,
+        )  # fmt: skip
+    return f"{len(c.kept_steps)} kept pictures by age, and the store's {size_text(sum(sizes))}."

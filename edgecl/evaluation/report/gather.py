@@ -1,0 +1,324 @@
+"""What a report says, read from a home's store in one snapshot; pictures are thumbnails already.
+
+No engine runs: probes and kept samples carry their features. A class whose unlearning was asked for
+is left out everywhere, as it is in predictions.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageOps
+
+import edgecl
+from edgecl.errors import DecodeError, NothingLearnedError
+from edgecl.evaluation.continual import summary
+from edgecl.evaluation.report.contents import (
+    ClassRow,
+    Confused,
+    Contents,
+    Counts,
+    ExportRow,
+    History,
+    ReceiptRow,
+)
+from edgecl.home import Home
+from edgecl.learner import served
+from edgecl.replay.exports import FRESH, STALE, exports_of
+from edgecl.replay.probes import (
+    ProbeRows,
+    history,
+    latency_histogram,
+    latency_of_classes,
+    probe_picture,
+    probe_rows,
+    stages_of,
+)
+from edgecl.replay.store import Store
+from edgecl.runtime.preprocess import decode
+from edgecl.types import Float64
+from edgecl.unlearning.receipt import all_receipts
+
+THUMBNAIL = 64
+"""Side of a thumbnail, pixels."""
+# A thumbnail is about 2 kB: a report stays below a few megabytes.
+_MOST_CLASS_PICTURES = 200
+_MOST_CONFUSED = 8
+_PICTURES_EACH = 3
+_MOST_NOVEL = 12
+# The means of two or three classes lie on a line or in a plane: their angles say nothing.
+_FEWEST_MEANS = 4
+
+
+def gather(home: Home, store: Store, *, time: float) -> Contents:
+    """Read what a report shows; inside a snapshot of the store.
+
+    Args:
+        home: The home.
+        store: Its store, open to read.
+        time: Now, seconds since the epoch.
+
+    Raises:
+        NothingLearnedError: The home knows no class.
+        IntegrityError: The chain of receipts is broken.
+    """
+    scorer, _ = served(home, store)  # says so if nothing was learned
+    hidden = store.blocked_classes() | set(store.lost_classes())
+    uids = [uid for uid in store.names if uid not in hidden]
+    if not uids:
+        raise NothingLearnedError(
+            f"every class of {home.path} is being unlearned; run `edgecl forget pending`"
+        )
+    places = {uid: place for place, uid in enumerate(uids)}
+    probes = _probes(store, places)
+    limit = home.max_pixels
+    confusion, no_confusion, guesses = None, "", np.zeros(0, np.int64)
+    if not len(probes.uids):
+        no_confusion = "no picture was held out as a probe yet"
+    elif scorer.n_maps > 1:
+        no_confusion = (
+            "this home predicts with several adapters at once; probes keep the features of one"
+        )
+    else:
+        by_name = {store.names[uid]: places[uid] for uid in uids}
+        answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
+        guesses = answers[scorer.scores(probes.x).argmax(axis=1)]
+        confusion = np.zeros((len(uids), len(uids)), np.int64)
+        np.add.at(confusion, (probes.classes, guesses), 1)
+    past = _history(store, uids)
+    kept_steps, kept_times = _ages(store, places)
+    n_novel, novel = _novel(store, places, limit)
+    return Contents(
+        home=home.path,
+        backbone=home.manifest.backbone,
+        image_size=home.manifest.preprocessing.image_size,
+        head=home.config.head.name,
+        version=edgecl.__version__,
+        time=time,
+        classes=_classes(store, uids, probes, limit),
+        history=past,
+        scores=_scores(store),
+        confusion=confusion,
+        no_confusion=no_confusion,
+        confused=() if confusion is None else _confused(store, confusion, guesses, probes, limit),
+        similar=_similar(store, places, probes),
+        latencies=_latencies(store),
+        kept_steps=kept_steps,
+        kept_times=kept_times,
+        capacity_samples=store.capacity_samples,
+        capacity_bytes=store.capacity_bytes,
+        picture_bytes=store.stored_bytes,
+        bytes_by_part=_bytes_by_part(store),
+        sources=_sources(store),
+        receipts=_receipts(home, store, past),
+        exports=tuple(
+            ExportRow(e.uid, e.kind, str(e.path), e.created, len(e.classes), e.status == STALE)
+            for e in exports_of(store)
+            if e.status in (FRESH, STALE)
+        ),
+        n_novel=n_novel,
+        novel=novel,
+        n_pending=_one(store, "SELECT count(*) FROM requests"),
+        is_sealed=store.is_sealed,
+    )
+
+
+def thumbnail(data: bytes, *, max_pixels: int) -> bytes | None:
+    """Return the middle of a picture as a small JPEG, None when it cannot be decoded."""
+    try:
+        image = decode(data, max_pixels=max_pixels)
+    except DecodeError:
+        return None
+    is_tiny = max(image.size) < THUMBNAIL
+    method = Image.Resampling.NEAREST if is_tiny else Image.Resampling.LANCZOS
+    out = io.BytesIO()
+    ImageOps.fit(image, (THUMBNAIL, THUMBNAIL), method).save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def _one(store: Store, query: str) -> int:
+    (value,) = store.connection.execute(query).fetchone()
+    return int(value)
+
+
+def _probes(store: Store, places: dict[int, int]) -> ProbeRows:
+    """Return the probes of the classes that are shown; `classes` are their places."""
+    rows = probe_rows(store)
+    shown = np.array([uid in places for uid in rows.classes.tolist()], dtype=bool)
+    at = [places[uid] for uid in rows.classes[shown].tolist()]
+    return ProbeRows(rows.uids[shown], rows.x[shown], np.array(at, dtype=np.int64))
+
+
+def _classes(
+    store: Store, uids: Sequence[int], probes: ProbeRows, max_pixels: int
+) -> tuple[ClassRow, ...]:
+    n_seen, n_stored = store.n_seen(), store.n_stored()
+    latency = latency_of_classes(store)
+    held = np.bincount(probes.classes, minlength=len(uids))
+    kept = {class_uid: uid for uid, class_uid in reversed(store.stored_samples())}
+    rows = []
+    for place, uid in enumerate(uids):
+        picture = None
+        if place < _MOST_CLASS_PICTURES and (uid in kept or held[place]):
+            if uid in kept:
+                data = store.picture(kept[uid])
+            else:
+                data = probe_picture(store, int(probes.uids[probes.classes == place][0]))
+            picture = thumbnail(data, max_pixels=max_pixels)
+        row = ClassRow(
+            store.names[uid], n_seen[uid], n_stored[uid], int(held[place]), picture=picture
+        )
+        if uid in latency:
+            known = latency[uid]
+            row = replace(
+                row,
+                arrival=known.step,
+                n_frames=known.n_frames,
+                first_right=known.first_right,
+                nine_of_ten=known.nine_of_ten,
+            )
+        rows.append(row)
+    return tuple(rows)
+
+
+def _history(store: Store, uids: Sequence[int]) -> History:
+    past = history(store)
+    column = {uid: n for n, uid in enumerate(past.classes.tolist())}
+    accuracy = np.full((len(past.steps), len(uids)), np.nan)
+    n_probes = np.zeros(accuracy.shape, np.int64)
+    for place, uid in enumerate(uids):
+        if uid in column:
+            accuracy[:, place] = past.accuracy[:, column[uid]]
+            n_probes[:, place] = past.n_probes[:, column[uid]]
+    # Scores of nothing but classes that were unlearned since: no curve passes there any more.
+    is_known = np.isfinite(accuracy).any(axis=1)
+    return History(*(part[is_known] for part in (past.steps, past.times, accuracy, n_probes)))
+
+
+def _scores(store: Store) -> dict[str, float]:
+    known = summary(store)
+    names = ("min_accuracy", "worst_case_accuracy", "forgetting")
+    return {name: known[name] for name in names if known[name] is not None}
+
+
+def _confused(
+    store: Store, confusion: Counts, guesses: Counts, probes: ProbeRows, max_pixels: int
+) -> tuple[Confused, ...]:
+    """Return the pairs with most mistakes, and what they look like."""
+    wrong = confusion - np.diag(np.diagonal(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSED]
+    found = []
+    for true, guess in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[true, guess] == 0:
+            break
+        these = probes.uids[(probes.classes == true) & (guesses == guess)].tolist()
+        made = (thumbnail(probe_picture(store, uid), max_pixels=max_pixels) for uid in these)
+        pictures = tuple(itertools.islice((t for t in made if t is not None), _PICTURES_EACH))
+        found.append(
+            Confused(
+                int(true), int(guess), int(wrong[true, guess]), int(confusion[true].sum()), pictures
+            )
+        )
+    return tuple(found)
+
+
+def _similar(
+    store: Store, places: dict[int, int], probes: ProbeRows
+) -> tuple[tuple[int, int, float], ...]:
+    """Return pairs of classes whose mean features point the same way, the nearest first.
+
+    The means are those of kept samples and probes: the statistics would be exact, and are a matrix
+    a class.
+    """
+    x, uids = store.stored_rows()
+    y = np.array([places.get(uid, -1) for uid in uids.tolist()], dtype=np.int64)
+    rows = np.concatenate([x[y >= 0].astype(np.float64), probes.x])
+    y = np.concatenate([y[y >= 0], probes.classes])
+    known = np.unique(y)
+    if len(known) < _FEWEST_MEANS:
+        return ()
+    means = np.array([rows[y == place].mean(axis=0) for place in known])
+    means -= means.mean(axis=0)
+    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    cosine = np.triu(means @ means.T, k=1)
+    order = np.argsort(-cosine, axis=None, kind="stable")[:_MOST_CONFUSED]
+    pairs = zip(*np.unravel_index(order, cosine.shape), strict=True)
+    return tuple((int(known[i]), int(known[j]), float(cosine[i, j])) for i, j in pairs)
+
+
+def _latencies(store: Store) -> dict[str, tuple[Float64, Counts]]:
+    found = {stage: latency_histogram(store, stage) for stage in stages_of(store)}
+    return {stage: (1e6 * times.seconds, times.n) for stage, times in found.items()}
+
+
+def _ages(store: Store, places: dict[int, int]) -> tuple[Counts, Float64]:
+    rows = store.connection.execute(
+        "SELECT class_uid, step, time FROM samples WHERE is_stored ORDER BY uid"
+    ).fetchall()
+    steps = [step for c, step, _ in rows if c in places]
+    return np.array(steps, dtype=np.int64), np.array([t for c, _, t in rows if c in places])
+
+
+def _bytes_by_part(store: Store) -> dict[str, int]:
+    sums = {
+        "kept pictures": "SELECT coalesce(sum(length(data)), 0) FROM pictures",
+        "features": "SELECT (SELECT coalesce(sum(length(x)), 0) FROM features) + "
+        "(SELECT coalesce(sum(length(x)), 0) FROM views)",
+        "statistics": "SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats",
+        "head": "SELECT coalesce(sum(length(data)), 0) FROM head",
+        "adapters": "SELECT coalesce(sum(length(data)), 0) FROM adapters",
+        "probes": "SELECT coalesce(sum(length(x) + length(picture)), 0) FROM probes",
+        "review queue": "SELECT coalesce(sum(length(x) + length(picture)), 0) FROM novel",
+    }
+    return {part: _one(store, query) for part, query in sums.items()}
+
+
+def _sources(store: Store) -> tuple[tuple[str, int], ...]:
+    rows = store.connection.execute(
+        "SELECT text, count(*) AS n FROM sources JOIN samples ON source_uid = sources.uid "
+        "GROUP BY sources.uid ORDER BY n DESC, sources.uid"
+    )
+    return tuple((str(text), int(n)) for text, n in rows)
+
+
+def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, ...]:
+    receipts = all_receipts(home, store)
+    checks = {r.body["of"]: r.body["status"] for r in receipts if r.body["kind"] == "verification"}
+    rows = []
+    for receipt in receipts:
+        body = receipt.body
+        if body["kind"] != "forget":
+            continue
+        what = body.get("what", "class")
+        step = None
+        if len(history.times) and body["time"] >= history.times[0]:
+            step = float(np.interp(body["time"], history.times, history.steps))
+        rows.append(
+            ReceiptRow(
+                receipt.receipt_id,
+                f"{what} {body.get(f'{what}_uid', '')}",
+                str(body["mode"]),
+                float(body["time"]),
+                str(checks.get(receipt.receipt_id, "not asked for")).replace("_", " "),
+                step,
+            )
+        )
+    return tuple(rows)
+
+
+def _novel(store: Store, places: dict[int, int], max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
+    """Return how many frames wait for a name, and thumbnails of the most novel."""
+    rows = store.connection.execute("SELECT uid, guess FROM novel ORDER BY score DESC, uid")
+    uids = [(uid, guess) for uid, guess in rows if guess in places]
+    query = "SELECT picture FROM novel WHERE uid = ?"
+    made = []
+    for uid, guess in uids[:_MOST_NOVEL]:
+        (data,) = store.connection.execute(query, (uid,)).fetchone()
+        made.append(
+            thumbnail(store.unseal(guess, "novel picture", uid, data), max_pixels=max_pixels)
+        )
+    return len(uids), tuple(picture for picture in made if picture is not None)

@@ -1,0 +1,64 @@
+"""Homes that have something to report, made without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+import build
+from edgecl.home import Home
+from edgecl.learner import open_learner, open_store
+from edgecl.replay.store import Store
+from edgecl.types import Frame
+
+D = 12
+START = 1_700_000_000.0
+"""When the first frame was taken."""
+SAMPLES = {"bolt-m4": 60, "bracket": 60, "washer": 60, "gasket": 14}
+
+
+def reported_home(
+    path: Path, samples: Mapping[str, int] = SAMPLES, *, probes: bool = True, sealed: bool = False
+) -> Home:
+    """Make a home that learned classes one after the other, with pictures and probes.
+
+    Args:
+        path: Where it will be.
+        samples: Frames of each class.
+        probes: Whether frames are held out.
+        sealed: Whether its store is encrypted.
+    """
+    home = build.tiny_home(path, num_features=D, sealed=sealed, probes=20 if probes else 0)
+    rng = np.random.default_rng(3)
+    centres = rng.uniform(0, 3, (len(samples), D))
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        n = 0
+        for k, (name, count) in enumerate(samples.items()):
+            for i in range(count):
+                picture = build.encode(build.part_picture(build.PARTS[k % 4], i, 24))
+                frame = Frame(f"{k}/{i}", picture, label=name, source="camera:0", time=START + n)
+                x = np.maximum(centres[k] + rng.normal(0, 0.9, D), 0).astype(np.float32)
+                learner.learn_one(frame, x)
+                learner.note_latency("engine", 0.012 * (1 + i % 3))
+                n += 1
+        learner.settle()
+    return home
+
+
+def add_novel(store: Store, n: int) -> None:
+    """Put frames into the review queue, as if they looked like the first class."""
+    guess = next(iter(store.names))
+    for i in range(n):
+        uid = store.connection.execute(
+            "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
+            "VALUES (?, 1, '', ?, ?, x'', x'')",
+            (guess, START, 1.0 + i),
+        ).lastrowid
+        picture = build.encode(build.part_picture("washer", i, 24))
+        store.connection.execute(
+            "UPDATE novel SET picture = ? WHERE uid = ?",
+            (store.seal(guess, "novel picture", uid or 0, picture), uid),
+        )
