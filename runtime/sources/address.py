@@ -29,7 +29,8 @@ def split_url(url: str) -> SplitResult:
         parts.port  # noqa: B018  (raises)
         if not parts.hostname:
             raise ValueError("it names no host")
-        if re.search(r"[\x00-\x20\x7f]", url):
+        login = unquote(f"{parts.username or ''}{parts.password or ''}")
+        if re.search(r"[\x00-\x20\x7f]", url) or re.search(r"[\x00-\x1f\x7f]", login):
             raise ValueError("it holds a space or a control character")
         parts.hostname.encode("idna")
     except ValueError as error:

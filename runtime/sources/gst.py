@@ -8,6 +8,7 @@ picture whatever the camera sends.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -36,7 +37,7 @@ _NO_TOOL = (
 _CAPS = "video/x-raw,format=(string)Y444,colorimetry=(string)1:4:0:0"
 _MAX_LINE = 1024
 # A pipeline that does not end by itself in this time after an interrupt is killed.
-_END_S = 0.7
+_END_S = 0.5
 # What the tool says about a pipeline that can never run.
 _WRONG = re.compile(
     r"erroneous pipeline|no element|could not link|could not construct|no property|syntax error"
@@ -150,7 +151,7 @@ class _Gst:
             raise SourceError(f"the gst: pipeline cannot run: {text}")
         raise Lost(text)
 
-    def _shots(self, pictures: IO[bytes]) -> Iterator[Shot]:
+    def _shots(self, pictures: io.BufferedReader) -> Iterator[Shot]:
         head = pictures.readline(_MAX_LINE)
         if not head:
             return

@@ -13,7 +13,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from email.message import Message
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from edgecl.errors import SourceError
 
@@ -27,6 +27,8 @@ POLL_S = 1.0
 _TIMEOUT_S = 1.5 * STALL_S
 _MAX_REDIRECTS = 4
 _PIECE = 65_536
+# Of a path or query: what is escaped already, and what needs no escape.
+_AS_IT_IS = "%/:=&?~+!$,;'@()*[]"
 _LATER = frozenset({408, 425, 429})
 
 
@@ -143,9 +145,9 @@ class _HttpConnection:
         while True:
             connection = self._connect()
             try:
-                target = self._url.path or "/"
+                target = quote(self._url.path or "/", safe=_AS_IT_IS)
                 if self._url.query:
-                    target += f"?{self._url.query}"
+                    target += f"?{quote(self._url.query, safe=_AS_IT_IS)}"
                 authorization = self._credentials.answer("GET", target)
                 connection.request(
                     "GET",
@@ -155,7 +157,7 @@ class _HttpConnection:
                         "Accept": "multipart/x-mixed-replace, image/*",
                         "Connection": "close",
                         **headers,
-                        **({"Authorization": authorization} if authorization else {}),
+                        **({"Authorization": authorization.encode()} if authorization else {}),
                     },
                 )
                 response = connection.getresponse()

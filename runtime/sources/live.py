@@ -9,11 +9,13 @@ Architecture Blog), so that devices that lost one server do not come back in ste
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import random
 import secrets
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -164,6 +166,7 @@ class LiveSource:
         self._has_given = False
         self._lock = threading.RLock()
         self._open: set[_Link] = set()
+        _sources.add(self)
 
     def __len__(self) -> int:
         return 0
@@ -225,6 +228,16 @@ class LiveSource:
             return Skipped(name, str(error))
 
 
+_sources: weakref.WeakSet[LiveSource] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what nobody closed; a pipeline of another process would go on."""
+    for source in list(_sources):
+        source.close()
+
+
 class LiveFrames(Iterator[Frame | Skipped]):
     """The frames of one call of `LiveSource.frames`.
 
@@ -280,14 +293,20 @@ class _Link:
             if self._thread is None and not self._is_over:
                 self._thread = threading.Thread(target=self._read, name="live", daemon=True)
                 self._thread.start()
-            while self._newest is None and not self._is_over:
+        while True:
+            with self._changed:
+                if self._newest is not None:
+                    taken, self._newest = self._newest, None
+                    return taken
+                if self._is_over:
+                    error, self._error = self._error, None
+                    if error is not None:
+                        raise error
+                    return None
                 self._changed.wait(self._until_stall())
-                self._end_stalled()
-            taken, self._newest = self._newest, None
-            if taken is None and self._error is not None:
-                error, self._error = self._error, None
-                raise error
-        return taken
+                stalled = self._let_go_stalled()
+            if stalled is not None:  # may take a moment, in which others must not wait
+                stalled.close()
 
     def close(self) -> None:
         with self._changed:
@@ -306,12 +325,13 @@ class _Link:
             return None
         return max(0.0, self._last_sign + self.source.stall_s - time.monotonic())
 
-    def _end_stalled(self) -> None:
-        """End a connection that gave nothing for too long; its reader then makes a new one."""
-        if self._connection is not None and self._newest is None and self._until_stall() == 0:
-            stalled, self._connection = self._connection, None
-            self.source.counters.add("stalls")
-            stalled.close()
+    def _let_go_stalled(self) -> Connection | None:
+        """Return a connection that gave nothing for too long; its reader then makes a new one."""
+        if self._connection is None or self._newest is not None or self._until_stall() != 0:
+            return None
+        stalled, self._connection = self._connection, None
+        self.source.counters.add("stalls")
+        return stalled
 
     def _read(self) -> None:
         error: BaseException | None = None

@@ -2,15 +2,18 @@
 
 OpenCV and FFmpeg print addresses with their passwords when something fails, so both are silenced.
 A read that hangs cannot be broken off; it runs in a thread of its own, which is left to its
-time limit while the source goes on or ends.
+time limit while the source goes on or ends. Only the end of the process waits for it: a thread that
+comes back from C++ into an interpreter that has gone aborts the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from .live import LiveSource, Lost, Shot
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".webm"})
 
 _OPEN_TIMEOUT_S = 10.0
-_READ_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 5.0
 _NO_PACKAGE = (
     "cameras, RTSP and video files need OpenCV, which is not installed; "
     "run `pip install 'edgecl[camera]'`"
@@ -34,6 +37,8 @@ _NO_PACKAGE = (
 # FFmpeg's: TCP, because lost packets of UDP are grey blocks that would be learned; no buffering.
 _RTSP_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 _MAX_ANSWER = 65_536
+# Threads of H.264 decode one picture each, and every one delays the picture by a frame time.
+_DECODER_THREADS = 1
 
 
 def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
@@ -52,12 +57,12 @@ def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
     if not re.fullmatch(r"\d{1,3}|/dev/\S+", device):
         raise SourceError(f"source {spec} is no camera; expected camera:0 or camera:/dev/video0")
     path = Path(f"/dev/video{device}") if device.isdigit() else Path(device)
-    _cv2()
+    import_cv2()
 
     def open_it(_: Callable[[], bool]) -> Any:
         if not path.exists():
             raise SourceError(f"{_no_camera(path)}")
-        cv2 = _cv2()
+        cv2 = import_cv2()
         capture = open_capture(str(path), cv2.CAP_V4L2, {})
         if not capture.isOpened():
             raise Lost(f"{path} cannot be opened; another program may use it")
@@ -84,7 +89,7 @@ def open_rtsp(url: str, *, label: str | None, max_bytes: int) -> LiveSource:
         MissingPackageError: OpenCV is not installed.
     """
     address = split_url(url)
-    _cv2()
+    _check_ffmpeg()
     return LiveSource(url, lambda _: _Rtsp(address), label=label)
 
 
@@ -106,10 +111,14 @@ class VideoSource:
         self.name = str(path)
         self._path = path
         self._label = label
+        _check_ffmpeg()
         capture = self._open()
         # Some files do not say, and then OpenCV answers with a negative number.
-        self._n = max(0, int(capture.get(_cv2().CAP_PROP_FRAME_COUNT)))
+        self._n = max(0, int(capture.get(import_cv2().CAP_PROP_FRAME_COUNT)))
+        is_film = capture.grab()
         capture.release()
+        if not is_film:
+            raise SourceError(self._refusal())
 
     def __len__(self) -> int:
         return self._n
@@ -141,13 +150,16 @@ class VideoSource:
             capture.release()
 
     def _open(self) -> Any:
-        capture = open_capture(str(self._path), _cv2().CAP_FFMPEG, {})
+        capture = open_capture(str(self._path), import_cv2().CAP_FFMPEG, {})
         if not capture.isOpened():
-            raise SourceError(
-                f"video {self.name} cannot be opened; it is damaged, or of a kind that OpenCV's "
-                "FFmpeg does not know"
-            )
+            raise SourceError(self._refusal())
         return capture
+
+    def _refusal(self) -> str:
+        return (
+            f"video {self.name} cannot be opened; it is damaged, or of a kind that OpenCV's FFmpeg "
+            "does not know"
+        )
 
 
 def open_capture(target: str, backend: int, settings: dict[int, int]) -> Any:
@@ -158,7 +170,9 @@ def open_capture(target: str, backend: int, settings: dict[int, int]) -> Any:
         backend: One of `cv2.CAP_*`.
         settings: Values by `cv2.CAP_PROP_*`.
     """
-    return _cv2().VideoCapture(target, backend, [n for pair in settings.items() for n in pair])
+    return import_cv2().VideoCapture(
+        target, backend, [n for pair in settings.items() for n in pair]
+    )
 
 
 class _Capture:
@@ -174,14 +188,21 @@ class _Capture:
         self._shot: Shot | None = None
         self._error: Exception | None = None
         self._is_closed = False
+        self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
+        _captures.add(self)
 
     def close(self) -> None:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
 
+    def wait(self) -> None:
+        """Wait until the last read has ended, as long as it may take."""
+        if self._thread.is_alive():
+            self._thread.join(_OPEN_TIMEOUT_S + _READ_TIMEOUT_S)
+
     def __iter__(self) -> Iterator[Shot]:
-        threading.Thread(target=self._read, name="capture", daemon=True).start()
+        self._thread.start()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._shot or self._error or self._is_closed)
@@ -213,6 +234,19 @@ class _Capture:
                 capture.release()
 
 
+_captures: weakref.WeakSet[_Capture] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End every capture before the interpreter ends."""
+    captures = list(_captures)
+    for capture in captures:
+        capture.close()
+    for capture in captures:
+        capture.wait()
+
+
 class _Rtsp(_Capture):
     """A stream that is asked for by hand first, because OpenCV does not say why it cannot open."""
 
@@ -230,16 +264,15 @@ class _Rtsp(_Capture):
         self._describe()
         if not is_wanted():
             raise Lost("closed")
-        cv2 = _cv2()
+        cv2 = import_cv2()
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _RTSP_OPTIONS)
-        capture = open_capture(
-            self._url.geturl(),
-            cv2.CAP_FFMPEG,
-            {
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(_OPEN_TIMEOUT_S * 1000),
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(_READ_TIMEOUT_S * 1000),
-            },
-        )
+        settings = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(_OPEN_TIMEOUT_S * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(_READ_TIMEOUT_S * 1000),
+        }
+        if hasattr(cv2, "CAP_PROP_N_THREADS"):  # an unknown setting would fail the opening
+            settings[cv2.CAP_PROP_N_THREADS] = _DECODER_THREADS
+        capture = open_capture(self._url.geturl(), cv2.CAP_FFMPEG, settings)
         if not capture.isOpened():
             raise Lost("the stream cannot be opened")
         return capture
@@ -299,10 +332,15 @@ def _answer(answers: Any) -> tuple[int, list[str]]:
     return int(found[1]), asked
 
 
-def _cv2() -> Any:
-    """Return OpenCV, silent."""
+def import_cv2() -> Any:
+    """Return OpenCV, silent unless the program has used it before.
+
+    Raises:
+        MissingPackageError: Not installed.
+    """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(int(_READ_TIMEOUT_S)))
     try:
         import cv2
     except ImportError as error:
@@ -310,8 +348,18 @@ def _cv2() -> Any:
     return cv2
 
 
+def _check_ffmpeg() -> None:
+    """Raise where OpenCV was built without FFmpeg, as in some systems' packages."""
+    cv2 = import_cv2()
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        raise MissingPackageError(
+            "this OpenCV was built without FFmpeg, which RTSP and video files need; "
+            "use a gst: source, or run `pip install 'edgecl[camera]'`"
+        )
+
+
 def _rgb(picture: Any) -> Pixels:
-    cv2 = _cv2()
+    cv2 = import_cv2()
     pixels: Pixels = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     return pixels
 

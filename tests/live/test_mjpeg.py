@@ -25,8 +25,7 @@ SERVER = Path(__file__).with_name("mjpeg_server.py")
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A film of 100 frames of 96 x 64, written by OpenCV as JPEGs in an AVI file."""
-    require_opencv()
-    import cv2
+    cv2 = require_opencv()
 
     path = tmp_path_factory.mktemp("video") / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (96, 64))
@@ -95,26 +94,3 @@ def test_10000_frames_over_20_kills_none_twice_with_flat_memory(video: Path) -> 
     assert len(ids) == len(got)
     assert growth[0] < 20
     assert growth[1] <= 0
-
-
-def test_a_video_file_gives_every_frame_once_and_goes_on_at_a_position(video: Path) -> None:
-    source = open_source(str(video), label="ball")
-    assert (source.is_live, len(source)) == (False, 100)
-    whole = list(source.frames())
-    assert [f.id for f in whole] == list(source.ids(100))
-    rest = list(source.frames(97))
-    assert [f.id for f in rest] == ["000097", "000098", "000099"]
-    for a, b in zip(whole[97:], rest, strict=True):
-        assert isinstance(a, Frame)
-        assert isinstance(b, Frame)
-        assert a.pixels is not None
-        assert b.pixels is not None
-        assert (a.pixels == b.pixels).all()
-        assert a.label == "ball"
-    ball = whole[48]
-    assert isinstance(ball, Frame)
-    assert ball.pixels is not None
-    r, g, b2 = ball.pixels[32, 48].astype(int)
-    assert r > 220
-    assert 160 < g < 240
-    assert b2 < 60

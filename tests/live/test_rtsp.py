@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -126,3 +127,26 @@ def test_what_a_server_refuses_is_told_at_once(login: str, path: str, message: s
     with process(PYTHON, SERVER, port, *LOGIN), pytest.raises(SourceError, match=message) as caught:
         next(opened(port, login, path).frames())
     assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_program_that_ends_while_it_reads_ends_cleanly(is_frozen: bool) -> None:
+    code = "import sys; from edgecl.runtime.sources import open_source; frames = open_source("
+    code += "sys.argv[1]).frames(); next(frames); print('one', flush=True); sys.stdin.readline()"
+    port = free_port()
+    url = f"rtsp://me:S3CRET@127.0.0.1:{port}/live"
+    with process(PYTHON, SERVER, port, *LOGIN) as server:
+        with subprocess.Popen(
+            [sys.executable, "-c", code, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "one\n"
+            if is_frozen:
+                server.send_signal(signal.SIGSTOP)
+            _, err = child.communicate("\n", timeout=30)
+            server.send_signal(signal.SIGCONT)
+    assert (child.returncode, err) == (0, "")

@@ -7,9 +7,11 @@ import gc
 import hashlib
 import itertools
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from edgecl.errors import MissingPackageError, SourceError, UsageError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import Connection, Counters, LiveSource, Lost, Shot
 from edgecl.types import Frame, Skipped
-from peers import HEAD, Call, part, peer, require_opencv
+from peers import HEAD, Call, certificate, part, peer, require_opencv
 
 PICTURES = [build.encode(build.part_picture("bolt-m4", i, 16)) for i in range(40)]
 MJPEG = HEAD.format("frame")
@@ -445,18 +447,45 @@ def test_user_and_password_are_proved_as_the_server_asks(
     challenges: list[str], is_right: Callable[[str], bool]
 ) -> None:
     with peer(asks_for(challenges, is_right)) as server:
-        source = quick(open_source(server.url("/a?b=1", user="me:p%40ss")))
+        source = quick(open_source(server.url("/ä/a?b=1", user="me:p%40ss")))
         assert take(source, 1) == PICTURES[:1]
         assert "Authorization" not in server.calls[0].head
 
 
 @pytest.mark.parametrize("challenge", ['Basic realm="cam"', QOP, "Negotiate"])
-def test_a_wrong_password_is_told_once_and_not_shown(challenge: str) -> None:
+@pytest.mark.parametrize("user", ["me", "m€"])
+def test_a_wrong_password_is_told_once_and_not_shown(challenge: str, user: str) -> None:
     with peer(asks_for([challenge], lambda header: False)) as server:
         with pytest.raises(SourceError, match="refuses this user or password") as caught:
-            next(quick(open_source(server.url(user="me:S3CRET"))).frames())
+            next(quick(open_source(server.url(user=f"{user}:S3CRET"))).frames())
         assert len(server.calls) <= 2
     assert "S3CRET" not in str(caught.value)
+
+
+def test_https_takes_a_certificate_that_is_trusted_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(path)
+    with peer(mjpeg(part(PICTURES[0]), HANG), tls=tls) as server:
+        url = server.url("/live", user="me:S3CRET", scheme="https")
+        with pytest.raises(SourceError, match="certificate that cannot be trusted") as caught:
+            next(quick(open_source(url)).frames())
+        assert "S3CRET" not in str(caught.value)
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        source = quick(open_source(url))
+        frames = source.frames()
+        frame = next(frames)
+        assert isinstance(frame, Frame)
+        assert frame.encoded == PICTURES[0]
+        waiting = threading.Thread(target=lambda: list(frames))
+        waiting.start()
+        time.sleep(0.1)
+        source.close()
+        waiting.join(2)
+        assert not waiting.is_alive()
+    assert no_thread_is_left()
 
 
 def image(data: bytes, *headers: str) -> str:
@@ -516,6 +545,7 @@ def test_a_single_picture_that_is_too_large_is_counted(has_length: bool) -> None
         "http://h:port/",
         "http://h/a b",
         "rtsp://h:x/",
+        "http://u:S3CRET%0a@h/",
     ],
 )
 def test_an_address_that_cannot_be_one_is_an_error_at_once(url: str) -> None:
@@ -588,8 +618,7 @@ BLUE = np.zeros((4, 6, 3), np.uint8) + np.array([200, 10, 30], np.uint8)  # as O
 def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
     cameras: tuple[list[FakeCapture], list[tuple[object, ...]], threading.Event],
 ) -> None:
-    import cv2
-
+    cv2 = require_opencv()
     waiting, opened, hang = cameras
     waiting += [FakeCapture([BLUE, None], hang), FakeCapture([BLUE + 1], hang)]
     waiting += [FakeCapture([BLUE + 2], hang)]

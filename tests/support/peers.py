@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
+import ipaddress
 import os
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from edgecl.runtime.sources.opencv import import_cv2
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary={}\r\n\r\n"
 
@@ -55,19 +67,27 @@ class Peer:
 
 
 @contextmanager
-def peer(answer: Callable[[Call], None], *, port: int = 0) -> Iterator[Peer]:
+def peer(
+    answer: Callable[[Call], None], *, port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Peer]:
     """Serve on loopback; every connection is answered in a thread, and all end with the block.
 
     Args:
         answer: Called once for every connection, after the head of the request has come. When it
             returns or fails on the socket, the connection is closed.
         port: 0 takes a free one.
+        tls: Speak TLS.
     """
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", port)) as server:
         here = Peer(server.getsockname()[1])
 
         def serve(call: Call) -> None:
+            if tls is not None:
+                try:
+                    call.socket = tls.wrap_socket(call.socket, server_side=True)
+                except OSError:
+                    return
             with call.socket, suppress(OSError):
                 while "\r\n\r\n" not in call.head and (data := call.socket.recv(4096)):
                     call.head += data.decode("latin-1")
@@ -100,6 +120,30 @@ def peer(answer: Callable[[Call], None], *, port: int = 0) -> Iterator[Peer]:
                 call.socket.close()
 
 
+def certificate(folder: Path) -> Path:
+    """Write a self-signed certificate of 127.0.0.1 and, behind it in the same file, its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "cert.pem"
+    path.write_bytes(made.public_bytes(Encoding.PEM) + plain)
+    return path
+
+
 def part(picture: bytes, *, boundary: str = "frame", has_length: bool = True) -> bytes:
     """Return one part of an MJPEG stream, as most servers write it."""
     length = f"Content-Length: {len(picture)}\r\n" if has_length else ""
@@ -119,9 +163,10 @@ def require(is_there: object, command: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(text)
 
 
-def require_opencv() -> None:
-    """Skip or fail a test that needs OpenCV."""
+def require_opencv() -> Any:
+    """Return OpenCV as the sources load it, or skip (fail) a test that needs it."""
     require(importlib.util.find_spec("cv2"), "pip install opencv-python-headless")
+    return import_cv2()
 
 
 def free_port() -> int:
