@@ -157,6 +157,7 @@ class Connection:
                 client.tls_set()
             client.connect(broker.host, broker.port, keepalive=_KEEPALIVE_S)
         except (OSError, ValueError) as error:
+            self.close()
             raise ConnectionError(f"{broker.name} is not reached ({error})") from error
         client.loop_start()
         deadline = time.monotonic() + _TIMEOUT_S
@@ -197,8 +198,11 @@ class Connection:
 
     def close(self) -> None:
         """End the connection and its thread."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        client = self._client
+        client.disconnect()
+        client.loop_stop()
+        # Else the two hold each other, and with them two descriptors, until a cycle is looked for.
+        client.on_connect = client.on_disconnect = client.on_subscribe = client.on_message = None
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
         if reason.is_failure:

@@ -16,12 +16,13 @@ import json
 import math
 import os
 import queue
+import random
 import select
 import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from edgecl.types import clean_label
 
 from ..broker import SCHEMES, Broker, Connection, check_paho, parse_broker
 from .base import Source
+from .live import FIRST_WAIT_S, LONGEST_WAIT_S
 
 COMMANDS = ("pause", "resume", "undo")
 MAX_UNDO = 10_000
@@ -40,7 +42,6 @@ _MAX_WAITING = 1_000
 _MAX_NEWS = 20
 _POLL_S = 0.2
 _JOIN_S = 2.0
-_RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 EXPECTED = (
     'expected {"label": NAME or null, "from": TIME, "to": TIME} or '
     '{"command": "pause", "resume" or "undo", "n": 5}'
@@ -201,6 +202,8 @@ def open_labels(spec: str, *, source: str = "") -> LabelFeed:
             raise UsageError(
                 "--labels - and the source - both read standard input; name a file or a topic"
             )
+        if sys.stdin is None:  # as a service may be started
+            raise SourceError("--labels - has no standard input; name a file or a topic")
         return LineLabels(sys.stdin.fileno(), "standard input")
     try:
         # Not waiting: a named pipe has no writer yet.
@@ -377,15 +380,20 @@ class TopicLabels(MessageQueue):
 
     Args:
         broker: Where.
-        delay: Seconds to wait before the n-th try (0 the first) to reach it again.
+        first_wait_s: Longest wait before the first try to reach it again; it doubles.
+        longest_wait_s: What it doubles up to.
     """
 
     def __init__(
-        self, broker: Broker, *, delay: Callable[[int], float] = lambda n: _RETRY_S[min(n, 4)]
+        self,
+        broker: Broker,
+        *,
+        first_wait_s: float = FIRST_WAIT_S,
+        longest_wait_s: float = LONGEST_WAIT_S,
     ) -> None:
         super().__init__()
         self._broker = broker
-        self._delay = delay
+        self._waits = (first_wait_s, longest_wait_s)
         self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
         self._thread.start()
 
@@ -395,20 +403,21 @@ class TopicLabels(MessageQueue):
         self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
-        n_tries = 0
+        first_wait, longest_wait = self._waits
+        n_failed = 0
         while not self.closed.is_set():
             try:
                 connection = Connection(self._broker, self._on_message)
             except ConnectionError as error:
-                if n_tries == 0:
+                if n_failed == 0:
                     self.tell(f"labels: {error}; trying again")
-                self.closed.wait(self._delay(n_tries))
-                n_tries += 1
-                continue
-            n_tries = 0
-            while connection.is_alive and not self.closed.is_set():
-                connection.wait(_POLL_S)
-            connection.close()
+                n_failed = min(n_failed + 1, 30)
+            else:
+                n_failed = 0
+                while connection.is_alive and not self.closed.is_set():
+                    connection.wait(_POLL_S)
+                connection.close()
+            self.closed.wait(random.uniform(0, min(longest_wait, first_wait * 2**n_failed)))
 
     def _on_message(self, topic: str, payload: bytes, is_retained: bool) -> None:
         try:

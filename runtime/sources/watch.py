@@ -7,6 +7,7 @@ that write to a hidden or `.part` name and rename it are passed over until they 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -27,8 +28,17 @@ _LOOK_S = 0.2
 _LOOK_SHARE = 0.2
 _HALF_WRITTEN = (".part", ".tmp")
 
-_Sign = tuple[int, int, int, int]
-"""Device, inode, time of change in nanoseconds and size: what differs when a file is another."""
+_Sign = tuple[int, int, int]
+"""Inode, time of change in nanoseconds and size: what differs when a file is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look found: pictures by name, and what could not be looked at; `device` of DIR."""
+
+    pictures: dict[str, _Sign]
+    unseen: tuple[str, ...]
+    device: int
 
 
 @dataclass(slots=True)
@@ -84,7 +94,8 @@ class WatchSource:
             raise SourceError(
                 f"{PREFIX}{folder} cannot be watched ({error.strerror}); name a folder"
             ) from error
-        self._known = {name: _Known(sign, is_due=False) for name, sign in found.items()}
+        self._device = found.device
+        self._known = {name: _Known(sign, is_due=False) for name, sign in found.pictures.items()}
 
     def __len__(self) -> int:
         return 0
@@ -127,6 +138,9 @@ class WatchSource:
         """Look once; return the files that are due and stood still, oldest first."""
         try:
             found = _look(self._folder)
+            if found.device != self._device and not found.pictures:
+                # Its file system was taken off: what was known is not gone, and no news later.
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         except OSError as error:
             if not self._is_lost:
                 self._is_lost = True
@@ -135,22 +149,25 @@ class WatchSource:
         if self._is_lost:
             self._is_lost = False
             self._tell("it is there again")
+        self._device = found.device
         ready = []
-        for name, sign in found.items():
+        for name, sign in found.pictures.items():
             known = self._known.get(name)
             if known is None:
                 self._known[name] = _Known(sign, is_due=True)
             elif known.sign != sign:
                 known.sign, known.is_due = sign, True
-            elif known.is_due and sign[3] > 0:
+            elif known.is_due and sign[2] > 0:
                 ready.append(name)
-        for name in self._known.keys() - found.keys():
+        for name in self._known.keys() - found.pictures.keys():
+            if found.unseen and name.startswith(found.unseen):
+                continue
             # One that was about to come is named; the rest need not be remembered any more.
             if self._known[name].is_due:
                 ready.append(name)
             else:
                 del self._known[name]
-        return sorted(ready, key=lambda name: (self._known[name].sign[2], name))
+        return sorted(ready, key=lambda name: (self._known[name].sign[1], name))
 
     def _read(self, name: str) -> Frame | Skipped | None:
         """Read a file; None if it is the one that was read before."""
@@ -216,9 +233,11 @@ def open_watch(
     return WatchSource(Path(folder), label=label, max_bytes=max_bytes)
 
 
-def _look(folder: Path) -> dict[str, _Sign]:
+def _look(folder: Path) -> _Seen:
     """Return the pictures in a folder by their names in it."""
+    begun = os.stat(folder)
     found: dict[str, _Sign] = {}
+    unseen: list[str] = []
     # Folders on the way to each, so that a link back is not followed for ever.
     waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
     while waiting:
@@ -226,30 +245,28 @@ def _look(folder: Path) -> dict[str, _Sign]:
         try:
             with os.scandir(folder / base) as entries:
                 for entry in entries:
-                    _note(entry, base, way, found, waiting)
+                    name = base + entry.name
+                    if entry.name.startswith(".") or entry.name.lower().endswith(_HALF_WRITTEN):
+                        continue
+                    try:
+                        if entry.is_dir():
+                            real = os.path.realpath(entry.path)
+                            if real not in way:
+                                waiting.append((f"{name}/", (*way, real)))
+                        elif _is_picture(entry):
+                            stat = entry.stat()
+                            found[name] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+                    except OSError:  # it went between being listed and being looked at
+                        unseen.append(name)
         except OSError:
             if not base:
                 raise
-            # A folder that went meanwhile, or may not be read: the others still count.
-    return found
+            unseen.append(base)
+    ended = os.stat(folder)
+    if (begun.st_dev, begun.st_ino) != (ended.st_dev, ended.st_ino):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    return _Seen(found, tuple(unseen), begun.st_dev)
 
 
-def _note(
-    entry: os.DirEntry[str],
-    base: str,
-    way: tuple[str, ...],
-    found: dict[str, _Sign],
-    waiting: list[tuple[str, tuple[str, ...]]],
-) -> None:
-    if entry.name.startswith(".") or entry.name.lower().endswith(_HALF_WRITTEN):
-        return
-    try:
-        if entry.is_dir():
-            real = os.path.realpath(entry.path)
-            if real not in way:
-                waiting.append((f"{base}{entry.name}/", (*way, real)))
-        elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES and entry.is_file():
-            stat = entry.stat()
-            found[base + entry.name] = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
-    except OSError:
-        return  # it went between being listed and being looked at
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES and entry.is_file()

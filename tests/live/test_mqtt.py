@@ -6,6 +6,9 @@ Needs Debian's package mosquitto.
 from __future__ import annotations
 
 import base64
+import datetime
+import gc
+import ipaddress
 import json
 import logging
 import shutil
@@ -20,6 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 import build
 from edgecl.runtime import sinks
@@ -300,8 +308,55 @@ def test_a_wrong_password_is_told_without_it_and_the_right_one_is_let_in(
         broker.kill()
 
 
+def certificate(folder: Path) -> Path:
+    """Write a self-signed certificate of 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(plain)
+    return folder / "cert.pem"
+
+
+# paho leaves the socket of a failed handshake to the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_encrypted_connection_is_made_only_to_a_broker_whose_certificate_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert = certificate(tmp_path)
+    broker = Mosquitto(
+        tmp_path, "allow_anonymous true", f"certfile {cert}", f"keyfile {tmp_path / 'key.pem'}"
+    )
+    address = parse_broker(broker.url("events").replace("mqtt:", "mqtts:"))
+    try:
+        with pytest.raises(ConnectionError, match="certificate"):
+            Connection(address)
+        gc.collect()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        got: list[bytes] = []
+        with closing(Connection(address, lambda topic, payload, kept: got.append(payload))) as c:
+            c.publish(b"hello")
+            wait_for(lambda: got == [b"hello"])
+    finally:
+        broker.kill()
+
+
 def test_labels_of_a_topic_come_also_after_the_broker_was_gone(broker: Mosquitto) -> None:
-    with closing(TopicLabels(parse_broker(broker.url("labels")), delay=lambda n: 0.05)) as feed:
+    with closing(TopicLabels(parse_broker(broker.url("labels")), longest_wait_s=0.05)) as feed:
 
         def arrives(name: str) -> Callable[[], bool]:
             def check() -> bool:

@@ -317,6 +317,25 @@ def test_a_folder_that_goes_and_comes_back_is_waited_for_and_told(
     assert ("cup/1.png", "cup") in watched.wait(1)
 
 
+def test_pictures_of_a_folder_that_cannot_be_read_for_a_while_do_not_come_again(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+    calls: list[str] = []
+
+    def refuse(path: Any) -> Any:
+        calls.append(str(path))
+        if str(path).endswith("cup"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    wait_for(lambda: len(calls) > 8)
+    monkeypatch.setattr(os, "scandir", real)
+    put(tmp_path / "cup" / "1.png", other(1))
+    assert watched.wait(1) == [("cup/1.png", "cup")]
+
+
 def test_watching_survives_links_that_lead_back_and_folders_that_are_no_class(
     watched: Watched, tmp_path: Path
 ) -> None:
