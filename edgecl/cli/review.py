@@ -69,9 +69,11 @@ def label(
     with writing(device) as store:
         reports = label_entries(device, open_learner(device, store), uids, asked)
         known = store.canonical(asked)
+    learned = [report.uid for report in reports if not report.is_held_out]
     result = {
-        "learned": len(reports),
-        "uid": [report.uid for report in reports],
+        "learned": len(learned),
+        "held_out": len(reports) - len(learned),
+        "uid": learned,
         "class": known,
     }
     if json:
