@@ -27,7 +27,7 @@ import numpy as np
 
 from edgecl.adapters.bottleneck import RANK
 from edgecl.backbones import load_backbone
-from edgecl.config import Config, ConsolidationConfig, StoreConfig
+from edgecl.config import Config, ConsolidationConfig, EvaluationConfig, StoreConfig
 from edgecl.consolidation import Consolidated, consolidate
 from edgecl.evaluation.continual import forgetting
 from edgecl.exporters.onnx import init_home
@@ -63,11 +63,12 @@ def main() -> None:
     )
     tasks = [order[i : i + PER_TASK] for i in range(0, 10, PER_TASK)]
     kept = StoreConfig(capacity_samples=10 * options.kept)
+    all_learned = EvaluationConfig(probes=0)
     with tempfile.TemporaryDirectory() as place:
         home = init_home(
             Path(place) / "home",
             backbone,
-            Config(store=kept, consolidation=settings),
+            Config(store=kept, consolidation=settings, evaluation=all_learned),
             adapter_rank=RANK,
         )
         for consolidates in (False, True):
@@ -75,7 +76,7 @@ def main() -> None:
                 home = init_home(
                     Path(place) / "other",
                     backbone,
-                    Config(store=kept, consolidation=settings),
+                    Config(store=kept, consolidation=settings, evaluation=all_learned),
                     adapter_rank=RANK,
                 )
             matrix = np.full((len(tasks), len(tasks)), np.nan)

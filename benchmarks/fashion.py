@@ -24,7 +24,7 @@ import fashion_data
 import numpy as np
 
 from edgecl.backbones import load_backbone
-from edgecl.config import Config, HeadConfig, StoreConfig
+from edgecl.config import Config, EvaluationConfig, HeadConfig, StoreConfig
 from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook, make_codebook
@@ -44,7 +44,9 @@ N_KEYS = 200
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
-        config = Config(store=StoreConfig(capacity_samples=N_STORED))
+        config = Config(
+            store=StoreConfig(capacity_samples=N_STORED), evaluation=EvaluationConfig(probes=0)
+        )
         home = init_home(Path(place) / "home", load_backbone(image_size=112), config)
         x, y = fashion_data.load("train")
         tx, ty = fashion_data.load("t10k")

@@ -27,7 +27,7 @@ from PIL import Image
 
 from edgecl.adapters.bottleneck import RANK
 from edgecl.backbones import Backbone, load_backbone
-from edgecl.config import Config, HeadConfig, StoreConfig
+from edgecl.config import Config, EvaluationConfig, HeadConfig, StoreConfig
 from edgecl.consolidation import consolidate
 from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS, make_head
@@ -47,7 +47,11 @@ def main() -> None:
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         for name in HEADS:
-            config = Config(store=StoreConfig(capacity_samples=10_000), head=HeadConfig(name))
+            config = Config(
+                store=StoreConfig(capacity_samples=10_000),
+                head=HeadConfig(name),
+                evaluation=EvaluationConfig(probes=0),
+            )
             backbone = load_backbone(image_size=112, taps=())
             home = init_home(Path(place) / name, backbone, config, adapter_rank=RANK)
             seconds = _measure(home, name)

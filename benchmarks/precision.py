@@ -24,7 +24,7 @@ import fashion_data
 import numpy as np
 
 from edgecl.backbones import load_backbone
-from edgecl.config import Config
+from edgecl.config import Config, EvaluationConfig
 from edgecl.exporters.bundle import export_bundle
 from edgecl.exporters.onnx import init_home
 from edgecl.exporters.precision import Options
@@ -64,7 +64,9 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as place:
         home = init_home(
-            Path(place) / "home", load_backbone(image_size=options.image_size), Config()
+            Path(place) / "home",
+            load_backbone(image_size=options.image_size),
+            Config(evaluation=EvaluationConfig(probes=0)),
         )
         predictors: dict[str, Predictor] = {}
         rows: dict[str, list[str]] = {}

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from edgecl.backbones import load_backbone
-from edgecl.config import Config, StoreConfig
+from edgecl.config import Config, EvaluationConfig, StoreConfig
 from edgecl.evaluation.progressive import learn_stream, source_key
 from edgecl.exporters.onnx import init_home
 from edgecl.home import Home
@@ -49,7 +49,9 @@ def main() -> None:
 
 
 def _home(path: Path, head: str) -> Home:
-    config = Config(store=StoreConfig(capacity_samples=20_000))
+    config = Config(
+        store=StoreConfig(capacity_samples=20_000), evaluation=EvaluationConfig(probes=0)
+    )
     config = replace(config, head=replace(config.head, name=head))
     return init_home(path, load_backbone(image_size=112), config)
 

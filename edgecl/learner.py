@@ -210,7 +210,7 @@ class Learner:
         return replace(frame, encoded=self.encoded(frame), pixels=None)
 
     def note_latency(self, stage: str, seconds: float) -> None:
-        """Count how long a stage took, for `edgecl report`; written with the next commit.
+        """Count how long a stage took, for `edgecl report`; written with the next scores.
 
         Nothing is counted where continual evaluation is off.
 

@@ -60,7 +60,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
             f"forgetting {_percent(scores['forgetting'])}"
         )
     if values["review"]:
-        print(f"{values['review']} frames wait for a name: `edgecl review list`")
+        print(f"to review: {values['review']} frames that look like nothing known")
     rows = [
         (name, c["seen"], c["stored"], c["held_out"], _percent(c["accuracy"]))
         for name, c in values["classes"].items()

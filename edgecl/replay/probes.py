@@ -1,7 +1,8 @@
 """Continual evaluation: a few labelled samples of each class that are never learned, and scores.
 
 Every tenth sample of a class that arrives is held out until the class has its probes. They are
-scored as the stream runs: after every step for 50 steps behind a new class, else after every tenth.
+scored as the stream runs: after every step for 50 steps behind a new class (every fourth one where
+a step is one frame), else after every tenth.
 A step is one commit of the learner, and what it notes here commits with it: scores, counters, and
 which probe is next. A run that was killed and resumed holds out the same frames, and has the scores
 of one that was not, as far as its head predicts the same (the ridge head solves when it is opened).
@@ -15,7 +16,6 @@ Reference: De Lange et al. 2023, "Continual evaluation for lifelong learning", a
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, RequestError, StoreError
 from edgecl.heads.base import Head
-from edgecl.replay.store import PROBES_RIGHT, PROBES_STATE, Store, plain_text
+from edgecl.replay.store import PROBES, PROBES_RIGHT, Store, plain_text
 from edgecl.types import Float16, Float32, Float64, Frame
 
 EVERY = 10
@@ -37,11 +37,13 @@ STEPS_AFTER_NEW = 50
 """Steps behind a new class of which each is scored."""
 STEPS_BETWEEN = 10
 """Steps from one score to the next otherwise."""
+LEAST_FRAMES = 4
+"""Frames from one score to the next: a step of a single frame is too short for one of its own."""
 MOST_EVALUATIONS = 2000
-# Multiply-adds of the scores, for each frame of the step: docs/benchmarks.md, Continual evaluation.
-_BUDGET = 400_000
-# What one feature value costs beside its products: conversion and scaling.
-_PER_VALUE = 16
+# A score may cost so many multiply-adds for each frame since the last: some four probes of 1,752
+# features. A value costs as much as 100 of them beside its products, to be converted and scaled.
+# Measured: docs/benchmarks.md, Continual evaluation.
+_BUDGET, _PER_VALUE = 750_000, 100
 _RECENT, _WANTED = 10, 9
 _BUCKETS_PER_OCTAVE = 4
 
@@ -249,6 +251,28 @@ class Probes:
         self._most = most
         self._seen = -1
         self._pending: Counter[tuple[str, int]] = Counter()
+        # Probes: uids, classes, whether each was right when it was last predicted (N,), and in the
+        # first N rows of the last their features (M, D), M >= N.
+        self._n: int
+        self._uids: Labels
+        self._classes: Labels
+        self._right: npt.NDArray[np.bool_]
+        self._x: Float32
+        self._n_held: Counter[int]
+        # Uids of the classes with probes, which of them each probe is of, and how many each has.
+        self._groups: tuple[list[int], Labels, list[int]] | None
+        # Whether `right` is unknown, and whether it has to be written.
+        self._is_stale: bool
+        self._has_news: bool
+        # Steps that are left behind a new class, steps and frames since the last score, and the uid
+        # of the probe that was predicted last.
+        self._fast: int
+        self._steps: int
+        self._frames: int
+        self._last: int
+        self._n_evaluations: int
+        self._latency: dict[int, ClassLatency]
+        self._changed: set[int]
 
     def choose(self, names: Sequence[str]) -> list[bool]:
         """Return which of the next labelled frames are held out; a function of what is committed.
@@ -258,14 +282,14 @@ class Probes:
         """
         self._refresh()
         n_seen = self._store.n_seen()
-        arrived: Counter[str] = Counter()
-        held: Counter[str] = Counter()
+        arrived: dict[str, int] = {}
+        held: dict[str, int] = {}
         chosen = []
         for name in names:
-            if name not in arrived and self._store.has_class(name):
-                uid = self._store.class_uid(name)
+            if name not in arrived:
+                uid = self._store.class_uid(name) if self._store.has_class(name) else 0
                 held[name] = self._n_held[uid]
-                arrived[name] = n_seen[uid] + held[name]
+                arrived[name] = n_seen.get(uid, 0) + held[name]
             arrived[name] += 1
             is_held = arrived[name] % EVERY == 0 and held[name] < self._most
             held[name] += is_held
@@ -314,7 +338,7 @@ class Probes:
         self._classes = np.append(self._classes, class_uid)
         self._right = np.append(self._right, is_right)
         self._n_held[class_uid] += 1
-        self._groups, self._is_told = None, True
+        self._groups, self._has_news = None, True
         return int(uid)
 
     def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
@@ -335,7 +359,7 @@ class Probes:
             self._changed.add(class_uid)
 
     def note_latency(self, stage: str, seconds: float) -> None:
-        """Count how long a stage took; it is written with the next step."""
+        """Count how long a stage took; it is written with the next score, or by `flush`."""
         octaves = math.log2(max(seconds * 1e6, 1.0))
         self._pending[stage, int(_BUCKETS_PER_OCTAVE * octaves)] += 1
 
@@ -349,8 +373,9 @@ class Probes:
         self._refresh()
         self._steps += 1
         self._frames += n_frames
-        if self._fast or self._steps >= STEPS_BETWEEN:
-            self._fast = max(0, self._fast - 1)
+        is_due = self._steps >= STEPS_BETWEEN or (self._fast and self._frames >= LEAST_FRAMES)
+        self._fast = max(0, self._fast - 1)
+        if is_due:
             self._evaluate(head)
             self._steps = self._frames = 0
         execute = self._store.connection.execute
@@ -363,18 +388,14 @@ class Probes:
                 (uid, *self._latency[uid]),
             )
         self._changed.clear()
-        state = [self._fast, self._steps, self._frames, self._last]
-        self._store.set_meta(PROBES_STATE, json.dumps(state))
-        if self._is_told and not self._is_stale:
+        counters = (self._fast, self._steps, self._frames, self._last)
+        self._store.set_meta(PROBES, " ".join(map(str, counters)))
+        if self._has_news and not self._is_stale:
             bits = np.packbits(self._right).tobytes().hex()
-            self._store.set_meta(PROBES_RIGHT, json.dumps([self._n, bits]))
-            self._is_told = False
-        self.flush()
-
-    @property
-    def has_latencies(self) -> bool:
-        """Whether latencies wait to be written."""
-        return bool(self._pending)
+            self._store.set_meta(PROBES_RIGHT, f"{self._n} {bits}")
+            self._has_news = False
+        if is_due:
+            self.flush()
 
     def flush(self) -> None:
         """Write the latencies that were noted; inside a transaction."""
@@ -400,12 +421,10 @@ class Probes:
         best = head.predict_many(x).argmax(axis=1)
         self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
         self._last = int(self._uids[turn[-1]])
-        self._is_stale, self._is_told = False, True
+        self._is_stale, self._has_news = False, True
         if self._groups is None:
-            classes, which, counts = np.unique(
-                self._classes, return_inverse=True, return_counts=True
-            )
-            self._groups = classes.tolist(), which, counts.tolist()
+            found, which, sizes = np.unique(self._classes, return_inverse=True, return_counts=True)
+            self._groups = found.tolist(), which, sizes.tolist()
         classes, which, counts = self._groups
         right = np.bincount(which, weights=self._right).astype(np.int64)
         store = self._store
@@ -437,25 +456,21 @@ class Probes:
         rows = probe_rows(store)
         self._uids, self._x, self._classes = rows
         self._n = len(rows.uids)
-        # Uids of the classes with probes, which of them each probe is of, and how many each has.
-        self._groups: tuple[list[int], Labels, list[int]] | None = None
-        self._n_held: Counter[int] = Counter(rows.classes.tolist())
+        self._groups = None
+        self._n_held = Counter(rows.classes.tolist())
         self._latency = latency_of_classes(store)
-        self._changed: set[int] = set()
+        self._changed = set()
         execute = store.connection.execute
         (self._n_evaluations,) = execute("SELECT count(*) FROM evaluations").fetchone()
-        meta = dict(
-            execute(
-                "SELECT key, value FROM meta WHERE key IN (?, ?)", (PROBES_STATE, PROBES_RIGHT)
-            ).fetchall()
-        )
-        state: list[int] = json.loads(meta.get(PROBES_STATE, "[0, 0, 0, 0]"))
-        self._fast, self._steps, self._frames, self._last = state
+        rows_of_meta = execute("SELECT key, value FROM meta WHERE key GLOB ?", (f"{PROBES}*",))
+        state = dict(rows_of_meta.fetchall())
+        counters = state.get(PROBES, "0 0 0 0").split()
+        self._fast, self._steps, self._frames, self._last = map(int, counters)
         # Whether each was right when it was last predicted; unknown after an unlearning, and then
         # all are predicted at once.
-        n, bits = json.loads(meta.get(PROBES_RIGHT, '[0, ""]'))
-        self._is_told, self._is_stale = False, n != self._n
+        n, _, bits = state.get(PROBES_RIGHT, "0 ").partition(" ")
+        self._has_news, self._is_stale = False, int(n) != self._n
         self._right = np.zeros(self._n, bool)
         if not self._is_stale:
             packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
-            self._right = np.unpackbits(packed, count=n).astype(bool)
+            self._right = np.unpackbits(packed, count=self._n).astype(bool)

@@ -51,8 +51,9 @@ _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
 # The source of statistics that were folded before sources were kept apart (schema 3).
 MIXED = 0
-# Entries of `meta` that probes.py writes: where it stands, and what was last said of each probe.
-PROBES_STATE, PROBES_RIGHT = "probes_state", "probes_right"
+# Entries of `meta` that probes.py writes: its counters, and what was last said of each probe, which
+# goes when anything is unlearned.
+PROBES, PROBES_RIGHT = "probes", "probes_right"
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
@@ -1104,7 +1105,7 @@ class Store:
         """
         for table in ("positions", "evaluations", "latencies"):
             self.connection.execute(f"DELETE FROM {table}")
-        self.connection.execute("DELETE FROM meta WHERE key = ?", (PROBES_STATE,))
+        self.connection.execute("DELETE FROM meta WHERE key = ?", (PROBES,))
         self.step = 0
         self.note_consolidation(0)
         self.note_attempt(0)

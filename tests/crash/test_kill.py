@@ -59,6 +59,8 @@ def test_the_workload_evicts_and_folds(taught: Path) -> None:
     tables = workloads.state(taught)
     assert sum(row["is_stored"] for row in tables["samples"]) == workloads.CAPACITY
     assert len(tables["class_stats"]) >= 1
+    assert len(tables["probes"]) > 10
+    assert len(tables["evaluations"]) > 5
 
 
 def test_learning_survives_kills(fresh: Path, place: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 import build
 import edgecl
 from edgecl.home import Home
+from edgecl.learner import open_learner
+from edgecl.unlearning.request import writing
 
 
 def damage_engine(home: Path) -> None:
@@ -46,7 +48,16 @@ def test_status_says_what_was_learned(taught_home: Path) -> None:
     done = build.run_edgecl("status", "--home", taught_home, "--json")
     values = build.last_json(done)
     assert len(done.stdout.splitlines()) == 1
-    assert values["classes"] == {part: {"seen": 8, "stored": 8} for part in build.PARTS}
+    assert set(values["classes"]) == set(build.PARTS)
+    for counts in values["classes"].values():
+        assert counts["first_right"] >= 2
+        counts |= {"first_right": None, "nine_of_ten": None}
+        assert counts == {
+            "seen": 8, "stored": 8, "held_out": 0, "accuracy": None, "first_right": None,
+            "nine_of_ten": None,
+        }  # fmt: skip
+    assert (values["probes"], values["evaluations"], values["review"]) == (0, 0, 0)
+    assert values["min_accuracy"] is values["worst_case_accuracy"] is values["forgetting"] is None
     assert (values["samples"], values["stored"], values["receipts"]) == (32, 32, 0)
     assert (values["head"], values["backbone"]) == ("ridge", "tf_efficientnet_lite0")
     assert values["image_size"] == 64
@@ -62,6 +73,38 @@ def test_status_for_a_person_names_every_class(taught_home: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for word in (*build.PARTS, "tf_efficientnet_lite0", "32 samples learned"):
         assert word in done.stdout
+    assert "min-ACC" not in done.stdout
+    assert "review" not in done.stdout
+
+
+def test_status_says_how_well_classes_are_known_and_what_waits(tmp_path: Path) -> None:
+    home = build.tiny_home(tmp_path / "home", probes=20)
+    x, y = build.features(200, home.manifest.num_features)
+    with writing(home) as store:
+        learner = open_learner(home, store)
+        for i in range(0, 200, 10):
+            frames = [build.frame(f"part-{c}", i + k) for k, c in enumerate(y[i : i + 10])]
+            learner.learn_many(frames, x[i : i + 10])
+        with store.transaction(changes_head=False):
+            store.connection.execute(
+                "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
+                "VALUES (1, ?, 'f', 0, 1, x'', x'')",
+                (store.source_uid("gate"),),
+            )
+    values = build.last_json(build.run_edgecl("status", "--home", home.path, "--json"))
+    held = [c["held_out"] for c in values["classes"].values()]
+    assert sum(held) == values["probes"] == 200 - values["samples"] > 15
+    assert values["review"] == 1
+    assert values["evaluations"] > 10
+    assert values["probes_bytes"] > 0
+    for score in ("accuracy", "min_accuracy", "worst_case_accuracy"):
+        assert 0.9 < values[score] <= 1
+    assert 0 <= values["forgetting"] < 0.1
+    assert all(0.8 < c["accuracy"] <= 1 for c in values["classes"].values())
+    told = build.run_edgecl("status", "--home", home.path).stdout
+    for word in (f"on {sum(held)} samples held out", "min-ACC", "WC-ACC", "forgetting",
+                 "to review: 1"):  # fmt: skip
+        assert word in told
 
 
 def test_doctor_and_verify_find_a_sound_home_in_order(taught_home: Path) -> None:

@@ -469,6 +469,10 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
             "views": 0,
             "class_stats": 0,
             "classes": 1,
+            "probes": 0,
+            "novel": 0,
+            "class_scores": 0,
+            "class_latency": 0,
         }
         assert "washer" not in "\n".join(store.connection.iterdump())
         assert store.n_stored() == {store.class_uid("bolt"): 2}

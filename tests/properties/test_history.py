@@ -1,9 +1,10 @@
 """Random histories of a home: learn, evict, predict, forget, relearn, snapshot, roll back, reopen.
 
 After every step: statistics are those of the samples that remain, bit for bit; the head is the one
-that these statistics define; no row is orphaned; the chain of receipts is whole; nothing that was
-unlearned is named. `EDGECL_HISTORIES` says how many histories are tried (60 if it is not set; the
-10,000 that docs/benchmarks.md reports were run with it).
+that these statistics define; probes and frames to review are those that remain; no row is orphaned;
+the chain of receipts is whole; nothing that was unlearned is named. `EDGECL_HISTORIES` says how
+many histories are tried (60 if it is not set; the 10,000 that docs/benchmarks.md reports were run
+with it).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgecl.errors import RequestError
 from edgecl.heads import make_head_of
 from edgecl.heads.statistics import FULL, Moments
 from edgecl.learner import load_scorer, open_learner, open_store
+from edgecl.replay.probes import history, latency_of_classes, probe_rows
 from edgecl.runtime.grid import quantise
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.receipt import all_receipts, check_ledger
@@ -41,7 +43,7 @@ PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 @dataclass(frozen=True)
 class Sample:
-    """What was learned once."""
+    """What was learned once, held out, or waits for review (then the label is a guess)."""
 
     uid: int
     label: str
@@ -56,10 +58,12 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.place = Path(tempfile.mkdtemp(dir=PLACE))
         self.home = build.tiny_home(
-            self.place / "home", num_features=D, capacity_samples=CAPACITY, snapshots=2
+            self.place / "home", num_features=D, capacity_samples=CAPACITY, snapshots=2, probes=3
         )
         self.known: list[Sample] = []
-        self.kept: dict[int, list[Sample]] = {}
+        self.held: list[Sample] = []
+        self.waiting: list[Sample] = []
+        self.kept: dict[int, tuple[list[Sample], list[Sample], list[Sample]]] = {}
         self.n = 0
         self.open()
 
@@ -86,10 +90,23 @@ class History(RuleBasedStateMachine):
         frames = [replace(build.frame(name, self.n + i), source=source) for i in range(n)]
         self.n += n
         reports = self.learner.learn_many(frames, x)
-        self.known += [
-            Sample(report.uid, name, source, row)
-            for report, row in zip(reports, quantise(x), strict=True)
-        ]
+        for report, row in zip(reports, quantise(x), strict=True):
+            sample = Sample(report.uid, name, source, row)
+            (self.held if report.is_held_out else self.known).append(sample)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), source=st.sampled_from((*SOURCES, "east gate")))
+    def wait(self, data: st.DataObject, source: str) -> None:
+        """Put a frame that looks like a class into the review queue."""
+        name = data.draw(st.sampled_from(sorted({s.label for s in self.known})))
+        execute = self.store.connection.execute
+        with self.store.transaction(changes_head=False):
+            cursor = execute(
+                "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
+                "VALUES (?, ?, ?, 0, 0, x'00', x'00')",
+                (self.store.class_uid(name), self.store.source_uid(source), "a frame"),
+            )
+        self.waiting.append(Sample(int(cursor.lastrowid or 0), name, source, np.zeros(D)))
 
     @rule()
     def reopen(self) -> None:
@@ -108,7 +125,11 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data())
     def forget_source(self, data: st.DataObject) -> None:
         """Unlearn a source."""
-        source = data.draw(st.sampled_from(sorted({s.source for s in self.known})))
+        everything = self.known + self.held + self.waiting
+        source = data.draw(st.sampled_from(sorted({s.source for s in everything})))
+        self.held, self.waiting = (
+            [s for s in rows if s.source != source] for rows in (self.held, self.waiting)
+        )
         self.forget("source", source, [s for s in self.known if s.source != source])
 
     @precondition(lambda self: self.known)
@@ -125,13 +146,18 @@ class History(RuleBasedStateMachine):
         """Unlearn, and take the snapshots that go with it off the list."""
         request = ForgetRequest(name, kind=kind)
         done = forget(self.home, self.learner, request)
-        assert done.mode == "exact_head"
+        # Of a source there may be nothing but probes and frames to review.
+        assert done.mode == "exact_head" or (kind == "source" and done.mode == "store_only")
         gone = {s.label for s in self.known} - {s.label for s in rest}
         touched = {s.label for s in self.known if s not in rest} | gone
         purged = done.receipt.body["snapshots_purged"]
         self.known = rest
+        left = {s.label for s in rest}
+        self.held, self.waiting = (
+            [s for s in rows if s.label in left] for rows in (self.held, self.waiting)
+        )
         for uid in list(self.kept):
-            held = {s.label for s in self.kept[uid]}
+            held = {s.label for s in self.kept[uid][0]}
             assert (uid in purged) or not (held & touched)
             if uid in purged:
                 del self.kept[uid]
@@ -141,7 +167,7 @@ class History(RuleBasedStateMachine):
     def snapshot(self) -> None:
         """Keep what is known now."""
         uid = snapshots.take(self.home, self.store).uid
-        self.kept[uid] = list(self.known)
+        self.kept[uid] = list(self.known), list(self.held), list(self.waiting)
         for old in sorted(self.kept)[:-2]:
             del self.kept[old]
 
@@ -151,7 +177,7 @@ class History(RuleBasedStateMachine):
         """Bring back what was known."""
         uid = data.draw(st.sampled_from(sorted(self.kept)))
         snapshots.rollback(self.home, self.learner, uid)
-        self.known = list(self.kept[uid])
+        self.known, self.held, self.waiting = map(list, self.kept[uid])
 
     @invariant()
     def statistics_are_those_of_what_is_known(self) -> None:
@@ -191,14 +217,52 @@ class History(RuleBasedStateMachine):
             ).fetchone()
             assert n == 0
         assert execute(
-            "SELECT count(*) FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples) "
-            "AND uid NOT IN (SELECT source_uid FROM class_stats)"
+            "SELECT count(*) FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples UNION "
+            "SELECT source_uid FROM class_stats UNION SELECT source_uid FROM probes UNION "
+            "SELECT source_uid FROM novel)"
         ).fetchone() == (0,)
         assert not self.store.has_requests()
         all_receipts(self.home, self.store)
         assert check_ledger(self.home, self.store) == []
         with open_store(self.home, read_only=True) as reader:
             assert reader.n_seen() == self.store.n_seen()
+
+    @invariant()
+    def what_stands_beside_is_of_what_is_known(self) -> None:
+        """Probes, frames to review, scores and latencies, and every text that may name a class."""
+        execute, names = self.store.connection.execute, self.store.names
+        for table, owner, wanted in (
+            ("probes", "class_uid", self.held),
+            ("novel", "guess", self.waiting),
+        ):
+            found = execute(
+                f"SELECT t.uid, {owner}, text FROM {table} t JOIN sources s ON s.uid = source_uid"
+            )
+            assert {(uid, names[c], source) for uid, c, source in found} == {
+                (s.uid, s.label, s.source) for s in wanted
+            }
+        rows = probe_rows(self.store)
+        xs = {s.uid: s.x for s in self.held}
+        assert all(
+            np.array_equal(x, xs[u]) for u, x in zip(rows.uids.tolist(), rows.x, strict=True)
+        )
+        past = history(self.store)
+        assert set(past.classes.tolist()) <= set(names)
+        assert set(latency_of_classes(self.store)) <= set(names)
+        assert np.nan_to_num(past.accuracy).max(initial=0) <= 1
+        (empty,) = execute(
+            "SELECT count(*) FROM evaluations "
+            "WHERE uid NOT IN (SELECT evaluation FROM class_scores)"
+        ).fetchone()
+        assert empty == 0
+        gone = set(NAMES) - set(names.values())
+        for query in (
+            "SELECT text FROM sources",
+            *(f"SELECT frame FROM {table}" for table in ("samples", "probes", "novel")),
+            "SELECT name FROM classes",
+            "SELECT name FROM aliases",
+        ):
+            assert not [text for (text,) in execute(query) if any(n in text for n in gone)]
 
 
 HISTORIES = int(os.environ.get("EDGECL_HISTORIES", "60"))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgecl.config import Config, HeadConfig, StoreConfig
+from edgecl.config import Config, EvaluationConfig, HeadConfig, StoreConfig
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS, Kind, Moments
@@ -128,6 +128,7 @@ def tiny_home(
     num_features: int = 12,
     *,
     sealed: bool = False,
+    probes: int = 0,
     **store: Any,
 ) -> Home:
     """Make a home for features that come from elsewhere: it has a manifest and no engine.
@@ -137,6 +138,7 @@ def tiny_home(
         head: Name of its head.
         num_features: Width of the features.
         sealed: Whether its store is encrypted.
+        probes: Samples of a class that are held out; without them all that comes is learned.
         store: Entries of its `[store]` settings.
     """
     manifest = Manifest(
@@ -164,7 +166,9 @@ def tiny_home(
             sealed=sealed,
         )
 
-    config = Config(head=HeadConfig(head), store=StoreConfig(**store))
+    config = Config(
+        head=HeadConfig(head), store=StoreConfig(**store), evaluation=EvaluationConfig(probes)
+    )
     return make_home(path, config, fill, encrypt=sealed)
 
 

@@ -30,6 +30,7 @@ from edgecl.learner import (
 )
 from edgecl.replay.adapters import task_adapters
 from edgecl.replay.exports import exports_of, finish_exports
+from edgecl.replay.probes import probe_picture, probe_rows
 from edgecl.replay.store import Position, create_store
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.manifest import Manifest
@@ -46,6 +47,8 @@ CAPACITY = 15
 # More than 64 samples of some class, so that its statistics are folded on the way.
 N_STREAM, N_COMMIT = 200, 20
 FORGOTTEN = "part-2 of the stream"
+# Every tenth of a class is held out, so that the newest sample has this uid.
+N_LEARNED = N_STREAM - sum(np.bincount(build.features(N_STREAM, D)[1]) // 10)
 LABELS = {1: "part-1 of the stream", 2: FORGOTTEN, 3: "part-3 of the stream"}
 _SIDE, _RANK = 16, 2
 _SHAPES = {"down": (_RANK, D), "down_bias": (_RANK,), "up": (D, _RANK), "up_bias": (D,)}
@@ -58,9 +61,11 @@ _CLOCK = {
     "tombstones": {"receipt_id"},
     "snapshots": {"created", "digest", "size_bytes"},
     "exports": {"uid", "created", "digest", "path"},
+    "evaluations": {"time"},
+    "latencies": {"bucket", "n"},
 }
 # Encrypted in a sealed store, with keys and nonces of chance.
-_SEALED = {"features", "pictures", "views", "class_stats"}
+_SEALED = {"features", "pictures", "views", "class_stats", "probes", "novel"}
 _CLOCK_IN_BODY = {"time", "requested", "of", "request", "bytes_before", "bytes_after"}
 # What a check lost with the process that had it in memory.
 _CLOCK_IN_BODY |= {
@@ -166,7 +171,7 @@ def forget_sources(path: Path) -> None:
     ):
         learner = open_learner(home, store)
         for request in (
-            ForgetRequest(str(N_STREAM), kind="sample"),
+            ForgetRequest(str(N_LEARNED), kind="sample"),
             ForgetRequest(_SOURCE, kind="source"),
         ):
             if store.names:
@@ -293,6 +298,10 @@ def state(path: Path) -> dict[str, Any]:
         ]
         x, y = store.stored_rows()
         found["rows"] = (x.tobytes(), y.tobytes())
+        found["latencies"] = sorted({row["stage"] for row in found["latencies"]})
+        held = probe_rows(store)
+        found["held out"] = (held.x.tobytes(), held.classes.tobytes())
+        found["probe pictures"] = [probe_picture(store, uid) for uid in held.uids.tolist()]
         found["kept pictures"] = [store.picture(uid) for uid, _ in store.stored_samples()]
         heads = {"kept": load_scorer(home, store)}
     with open_store(home) as store:
