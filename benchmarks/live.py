@@ -1,11 +1,12 @@
 """From the shutter to the stored sample: latency, rate and age of live frames; a long run.
 
-Prints two tables. (1) A camera with more frames than the engine can take, and an MJPEG server on
-loopback (a process of its own), on a home that has learned 1,100 rows: frames a second of the engine alone on prepared tensors, one by
-one as a live source runs it, before and after, and of the whole stream (take, decode, preprocess,
-engine, head, store, commit); time from the frame's arrival to its commit; age of learned frames in
-frame times. (2) Ten thousand frames of an MJPEG server that closes the connection twenty times and
-sends the last frames again: memory, descriptors, pictures learned twice.
+Prints two tables. (1) A camera with prepared pictures and an MJPEG server on loopback (a process of
+its own), slower and faster than the engine, on a home that has learned 1,100 rows: frames a second
+of the engine alone on prepared tensors, one by one as a live source runs it, before and after, and
+of the whole stream (take, decode, preprocess, engine, head, store, commit); time from the frame's
+arrival to its commit; age of learned frames in frame times. (2) Ten thousand frames of an MJPEG
+server that closes the connection twenty times and sends the last frames again: memory, descriptors,
+pictures learned twice.
 
 Run: python benchmarks/live.py
 """
@@ -195,7 +196,7 @@ def _stream(home: Home, source: Source, shots: list[tuple[bytes, str]]) -> tuple
             source,
             key="benchmark",
             start=Position(0, b"", False),
-            should_stop=lambda: time.monotonic() > end,
+            should_stop=lambda: time.monotonic() > end,  # noqa: B023
         ):
             learned = last.learned + last.held_out
             if last.is_interrupted or not learned:
