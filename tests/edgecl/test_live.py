@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import pty
 import termios
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -355,6 +357,71 @@ def test_frames_that_were_read_ahead_are_learned_once_when_the_engine_is_exchang
     assert asked[-1] is None
     assert set(build.PARTS) <= set(asked)
     assert last.learned + last.held_out == 24
+
+
+# A server that comes and goes
+
+
+class Flaky(http.server.BaseHTTPRequestHandler):
+    """Ends after every ten pictures, and begins with the last three again."""
+
+    n_sent = 0
+    n_connections = 0
+    last = 200
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        kind = type(self)
+        kind.n_connections += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
+        self.end_headers()
+        for i in range(max(0, kind.n_sent - 3), min(kind.n_sent + 10, kind.last)):
+            # Behind the end of a JPEG anything may stand: a number makes each picture another.
+            data = build.encode(build.part_picture("washer", i % 20, 32)) + f"{i:06}".encode()
+            head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            self.wfile.write(head.encode() + data + b"\r\n")
+            kind.n_sent = max(kind.n_sent, i + 1)
+            time.sleep(0.005)
+
+
+def test_over_twenty_connections_no_picture_is_learned_twice(device: Home) -> None:
+    from edgecl.runtime.sources import open_source
+    from edgecl.runtime.sources.live import LiveSource
+
+    Flaky.n_sent = Flaky.n_connections = 0
+    learned: Counter[bytes] = Counter()
+
+    def watched(learner: Learner) -> Live:
+        learn_many = learner.learn_many
+
+        def noted(frames: list[Frame], x: Any, **options: Any) -> Any:
+            learned.update(frame.encoded or b"" for frame in frames)
+            return learn_many(frames, x, **options)
+
+        learner.learn_many = noted  # type: ignore[assignment,method-assign]
+        return Live()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        source = open_source(f"http://127.0.0.1:{server.server_address[1]}/", label="washer")
+        assert isinstance(source, LiveSource)
+        source.first_wait_s = source.longest_wait_s = 0.05
+        try:
+            steps = run(device, source, teach=watched, should_stop=lambda: Flaky.n_sent >= 200)
+        finally:
+            server.shutdown()
+            thread.join()
+    last = steps[-1]
+    assert Flaky.n_connections >= 20
+    assert last.reconnects >= 18
+    assert set(learned.values()) == {1}
+    assert sum(learned.values()) == last.learned + last.held_out > 20
+    assert last.oldest <= 2
+    assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine", "live"})
 
 
 # Undo
