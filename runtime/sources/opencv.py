@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,8 +35,10 @@ _NO_PACKAGE = (
     "cameras, RTSP and video files need OpenCV, which is not installed; "
     "run `pip install 'edgecl[camera]'`"
 )
-# FFmpeg's: TCP, because lost packets of UDP are grey blocks that would be learned; no buffering.
-_RTSP_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+# For so long after it was opened a stream may give what came while FFmpeg looked what it is. What
+# comes sooner than this (half the time between frames at 30 a second) was not just taken.
+_SETTLE_S = 1.0
+_SAVED_S = 1 / 60
 _MAX_ANSWER = 65_536
 # Threads of H.264 decode one picture each, and every one delays the picture by a frame time.
 _DECODER_THREADS = 1
@@ -265,7 +268,6 @@ class _Rtsp(_Capture):
         if not is_wanted():
             raise Lost("closed")
         cv2 = import_cv2()
-        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _RTSP_OPTIONS)
         settings = {
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(_OPEN_TIMEOUT_S * 1000),
             cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(_READ_TIMEOUT_S * 1000),
@@ -275,6 +277,11 @@ class _Rtsp(_Capture):
         capture = open_capture(self._url.geturl(), cv2.CAP_FFMPEG, settings)
         if not capture.isOpened():
             raise Lost("the stream cannot be opened")
+        try:
+            _skip_saved(capture, is_wanted)
+        except Lost:
+            capture.release()
+            raise
         return capture
 
     def _describe(self) -> None:
@@ -312,6 +319,19 @@ class _Rtsp(_Capture):
             raise SourceError(f"source {name} answered {status}; check the address")
         if status != 200:
             raise Lost(f"the server answered {status}")
+
+
+def _skip_saved(capture: Any, is_wanted: Callable[[], bool]) -> None:
+    """Pass over the frames of a stream that are old already; ends with the first it waits for."""
+    end = time.monotonic() + _SETTLE_S
+    begin = time.monotonic()
+    while is_wanted() and begin < end:
+        if not capture.grab():
+            raise Lost("no more pictures came")
+        now = time.monotonic()
+        if now - begin > _SAVED_S:
+            return
+        begin = now
 
 
 def _answer(answers: Any) -> tuple[int, list[str]]:

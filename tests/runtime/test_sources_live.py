@@ -646,6 +646,60 @@ def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
     assert all(c.is_released for c in captures)
 
 
+def test_what_an_rtsp_stream_had_saved_up_is_passed_over(
+    cameras: tuple[list[FakeCapture], list[tuple[object, ...]], threading.Event],
+) -> None:
+    waiting, opened, hang = cameras
+
+    class Saved(FakeCapture):
+        """Gives five pictures at once, and the others as they come."""
+
+        def grab(self) -> bool:
+            if len(self.pictures) <= 3:
+                time.sleep(0.05)
+            return bool(self.pictures) and self.pictures.pop(0) is not None
+
+    waiting.append(Saved([BLUE + i for i in range(8)], hang))
+    with peer(lambda call: call.send("RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")) as server:
+        source = quick(open_source(server.url("/live", user="me:p", scheme="rtsp")))
+        frame = next(source.frames())
+        assert isinstance(frame, Frame)
+        assert frame.pixels is not None
+        assert frame.pixels[0, 0, 2] == 206
+        assert server.calls[0].head.startswith(f"DESCRIBE {server.url('/live', scheme='rtsp')} ")
+    assert opened[0][0] == server.url("/live", user="me:p", scheme="rtsp")
+    hang.set()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("RTSP/1.0 404 Not Found\r\n\r\n", "answered 404; check the address"),
+        ("RTSP/1.0 401 Unauthorized\r\n\r\n", "refuses this user or password"),
+        ("RTSP/1.0 503 Busy\r\n\r\n", "the server answered 503; connecting again"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "what is no RTSP; connecting again"),
+        ("", "the server hung up; connecting again"),
+    ],
+)
+def test_what_an_rtsp_server_answers_is_told(answer: str, message: str) -> None:
+    require_opencv()
+    with peer(lambda call: call.send(answer)) as server:
+        source = quick(open_source(server.url(user="me:S3CRET", scheme="rtsp")))
+        told: list[str] = []
+
+        def tell(text: str) -> None:
+            told.append(text)
+            source.close()
+
+        source.on_news = tell
+        try:
+            assert list(source.frames()) == []
+        except SourceError as error:
+            told.append(str(error))
+    assert message in told[0]
+    assert "S3CRET" not in "".join(told)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
