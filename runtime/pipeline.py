@@ -144,8 +144,8 @@ def embed(
         max_pixels: Pictures with more pixels are skipped before they are decoded.
         n_ahead: Features that may wait for the caller; bounds memory.
         is_live: Take frames one by one and just in time; `batch_size` and `n_ahead` do not count.
-        pixels_above: Frames whose shorter side is longer than this, pixels, come out decoded, so that
-            the caller, who will scale them down, need not decode them again; None changes no frame.
+        pixels_above: Frames whose shorter side is longer than this, pixels, come out decoded, so
+            that a caller who scales them down need not decode them again; None changes no frame.
         wake: Called at the end, to wake a source that a thread waits for (`close` of a live one).
     """
     stop = threading.Event()
