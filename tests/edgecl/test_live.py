@@ -519,6 +519,19 @@ def test_keys_come_without_waiting_and_the_terminal_is_restored(
     assert termios.tcgetattr(theirs) == before
 
 
+def test_keys_work_again_after_a_shell_took_the_terminal_back(terminal: tuple[int, int]) -> None:
+    ours, theirs = terminal
+    before = termios.tcgetattr(theirs)
+    with Keyboard(theirs) as keyboard:
+        termios.tcsetattr(theirs, termios.TCSANOW, before)  # Ctrl-Z, then fg
+        os.write(ours, b"1")
+        keyboard.read()
+        os.write(ours, b"u")
+        assert until(keyboard, 1)[-1] == "u"
+        assert not termios.tcgetattr(theirs)[3] & (termios.ECHO | termios.ICANON)
+    assert termios.tcgetattr(theirs) == before
+
+
 def until(keyboard: Keyboard, n: int) -> str:
     deadline, text = time.monotonic() + 5, ""
     while len(text) < n and time.monotonic() < deadline:
