@@ -33,7 +33,7 @@ from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
 from edgecl.replay.adapters import active_adapter, task_adapters
 from edgecl.replay.ledger import check_not_older
-from edgecl.replay.novel import drop as drop_entries
+from edgecl.replay.novel import take
 from edgecl.replay.probes import Probes, probe_picture, probe_rows, replace_probes
 from edgecl.replay.store import Position, Store
 from edgecl.replay.vault import Vault
@@ -144,7 +144,8 @@ class Learner:
             frames: Frames with labels, in the order of the stream.
             x: Features of the store's frozen map, float32.
             position: Key and position of the source after these frames, committed with them.
-            reviewed: Entries of the review queue that these frames were; they leave it.
+            reviewed: For each frame the entry of the review queue that it was, which leaves the
+                queue, or 0; empty if none was in it.
 
         Raises:
             UsageError: A frame has no label.
@@ -162,7 +163,9 @@ class Learner:
                     self.probes.end_step(self.head, len(frames))
                 if position is not None:
                     self.store.set_position(*position)
-                drop_entries(self.store, reviewed)
+                for entry, frame in zip(reviewed, frames, strict=False):
+                    if entry:
+                        take(self.store, entry, self.store.class_uid(_label(frame)))
                 self.save_state()
         except BaseException:
             self.reload()

@@ -18,6 +18,7 @@ from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.replay.adapters import task_adapters
+from edgecl.replay.novel import NEWEST_ENTRY, newest
 from edgecl.replay.schema import SCHEMA_VERSION
 from edgecl.replay.store import Store, dump_json
 from edgecl.runtime.manifest import flush
@@ -109,7 +110,7 @@ def take(home: Home, store: Store) -> Snapshot:
                 size,
                 dump_json(list(store.names)),
                 dump_json([task.uid for task in task_adapters(store)]),
-                dump_json({"samples": sum(store.n_seen().values())}),
+                dump_json({"samples": sum(store.n_seen().values()), NEWEST_ENTRY: newest(store)}),
             ),
         )
         uid = int(cursor.lastrowid or 0)

@@ -7,7 +7,7 @@
 
 The folder of a class has its name, with bytes that some file system refuses as `%XX` (UTF-8). A
 name that is too long is cut, and one that another differs from in case only is marked, both with
-`~UID` behind; the index has the exact names.
+`~UID` behind, as is one of the two files' names; the index has the exact names.
 
 It is registered like a bundle, and holds pictures in the plain: an unlearning erases what it has to
 in it, as long as it lies where it was written (edgecl/replay/exports.py).
@@ -141,7 +141,7 @@ def folder_names(names: dict[int, str]) -> dict[int, str]:
         names: Class names by uid.
     """
     found: dict[int, str] = {}
-    taken: set[str] = set()
+    taken = {EDGECL_INDEX, MANIFEST_NAME}
     for uid, name in names.items():
         safe = "".join(_escaped(c) if c in _REFUSED else c for c in name)
         if safe[0] == "." or safe.split(".")[0].casefold() in _DEVICES:

@@ -23,7 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import UsageError
-from edgecl.replay.probes import held_out, history, latency_of_classes
+from edgecl.replay.probes import (
+    FEW_PROBES,
+    held_out,
+    history,
+    latency_of_classes,
+    newest_scored,
+)
 from edgecl.replay.store import Store
 from edgecl.types import Float64
 
@@ -352,7 +358,9 @@ def summary(store: Store) -> dict[str, Any]:
     """Return what the probes of a store say, JSON values; None where nothing was scored.
 
     A class counts as the one in training until another comes: min-ACC and WC-ACC take the newest
-    class that is scored as the current one. Old scores are thinned, and minima with them.
+    class that is scored as the current one. Unlike in the paper the probes of a class become more
+    as it comes: its scores on fewer than `FEW_PROBES` are chance (one probe: 0 or 1), and count for
+    min-ACC, WC-ACC and forgetting no more than a class that is not there yet.
 
     Returns:
         `evaluations` and `probes` (how many), `accuracy` (mean over classes at the last
@@ -365,13 +373,13 @@ def summary(store: Store) -> dict[str, Any]:
     values = dict.fromkeys(("accuracy", "min_accuracy", "worst_case_accuracy", "forgetting"), NAN)
     if a.size:
         last = dict(zip(past.classes.tolist(), a[-1].tolist(), strict=True))
-        there = np.isfinite(a)
-        current = a.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
+        current = newest_scored(past)
+        counted = np.where(past.n_probes >= FEW_PROBES, a, NAN)
         values = {
             "accuracy": _mean(a[-1]),
-            "min_accuracy": float(minimum_accuracy(a, current)[-1]),
-            "worst_case_accuracy": float(worst_case_accuracy(a, current)[-1]),
-            "forgetting": forgetting(a),
+            "min_accuracy": float(minimum_accuracy(counted, current)[-1]),
+            "worst_case_accuracy": float(worst_case_accuracy(counted, current)[-1]),
+            "forgetting": forgetting(counted),
         }
     return {
         "evaluations": len(past.steps),

@@ -25,6 +25,7 @@ from edgecl.live.duplicates import Duplicates
 from edgecl.live.ring import Ring
 from edgecl.live.seen import Seen
 from edgecl.live.teacher import Quit, Teacher, Undo
+from edgecl.replay.novel import entry_of_frame
 from edgecl.replay.store import Position, plain_text
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.grid import quantise
@@ -315,6 +316,7 @@ class Run:
                 x,
                 # A live source has no positions: the next run begins with what comes then.
                 position=None if self._source.is_live else (self._key, self._position),
+                reviewed=self._reviewed(items),
             )
         now = time.monotonic()
         for item, age, report, row in zip(items, ages, reports, quantise(x), strict=True):
@@ -337,6 +339,13 @@ class Run:
         self._waiting.clear()
         self._committed, self._committed_position = self._progress, self._position
         self._seen.learned()
+
+    def _reviewed(self, items: Sequence[Embedded]) -> list[int]:
+        """Return for each frame its entry in the review queue: its label came after all."""
+        if not self._seen.finds_unknown or self._ring is None:
+            return []
+        store, frames = self._learner.store, [item.frame for item in items]
+        return [entry_of_frame(store, frame.source, frame.id, frame.time) for frame in frames]
 
     def _fresh(self) -> tuple[list[Embedded], list[float]]:
         """Return what waits and is neither too old nor a near-duplicate, and its ages."""

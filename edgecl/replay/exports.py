@@ -20,6 +20,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Literal
 
 from edgecl.errors import EdgeclError
@@ -121,6 +122,24 @@ def holding(store: Store, classes: Collection[int], adapters: Collection[int]) -
     ]
 
 
+def naming(store: Store, names: Collection[str]) -> list[Export]:
+    """Return the datasets in reach whose index says one of these names in a source.
+
+    A picture of another class may come from a place that is called like this one.
+    """
+    found = []
+    for export in exports_of(store):
+        if export.kind != DATASET or export.status == REPLACED or not is_reachable(export):
+            continue
+        try:
+            rows = _index_rows(export)
+            if any(holds_name(row["source"], name) for row in rows for name in names):
+                found.append(export)
+        except (OSError, ValueError, KeyError, TypeError):
+            found.append(export)  # not as it was written: it may hold anything
+    return found
+
+
 def mark_stale(store: Store, uids: Collection[int], receipt_id: str) -> None:
     """Mark exports as stale because of a receipt; inside the caller's transaction."""
     for export in exports_of(store):
@@ -210,7 +229,10 @@ def finish_exports(store: Store) -> None:
 
 
 def revoke(
-    export: Export, receipt_id: str, receipt: Mapping[str, Any] | None = None
+    export: Export,
+    receipt_id: str,
+    receipt: Mapping[str, Any] | None = None,
+    sources: Mapping[int, str] = MappingProxyType({}),
 ) -> Literal["erased", "unreachable"]:
     """Make a stale export useless: its head, adapters and names go, its manifest says why.
 
@@ -222,6 +244,7 @@ def revoke(
         export: What is revoked.
         receipt_id: Why.
         receipt: Body of that receipt; it says what is taken out of a dataset.
+        sources: Texts of the store's sources by uid; a dataset says no other ones from then on.
 
     Returns:
         `unreachable` when the folder is gone, another export's, or cannot be written: whoever has
@@ -234,7 +257,7 @@ def revoke(
         if found is None:
             return "unreachable"
         if is_dataset:
-            _take_out(export, found, receipt or {})
+            _take_out(export, found, receipt or {}, sources)
         else:
             _revoke_bundle(export, found, receipt_id)
         flush(export.path)
@@ -263,23 +286,24 @@ def _revoke_bundle(export: Export, found: dict[str, Any], receipt_id: str) -> No
             _erase_file(path, is_learned=True)
 
 
-def _take_out(export: Export, found: dict[str, Any], receipt: Mapping[str, Any]) -> None:
+def _take_out(
+    export: Export,
+    found: dict[str, Any],
+    receipt: Mapping[str, Any],
+    sources: Mapping[int, str],
+) -> None:
     """Erase from a dataset what a receipt names; pictures first, so that it can be repeated."""
     classes = set(receipt.get("classes_gone", ()))
-    names = [str(entry["name"]) for entry in found["classes"] if entry["uid"] in classes]
-    index = export.path / EDGECL_INDEX
     kept = []
-    for line in index.read_text(encoding="utf-8").splitlines(keepends=True):
-        row = json.loads(line)
+    for row in _index_rows(export):
         is_gone = (
             row["class_uid"] in classes
             or row["sample_uid"] == receipt.get("sample_uid")
             or row["source_uid"] == receipt.get("source_uid")
         )
         if not is_gone:
-            if any(holds_name(row["source"], name) for name in names):
-                line = index_line(row | {"source": ""})
-            kept.append(line)
+            # The store has emptied what says a name of the class; it knows all of them.
+            kept.append(index_line(row | {"source": sources.get(row["source_uid"], "")}))
             continue
         path = export.path / row["path"]
         # The index may have been changed; a name that leads elsewhere is not ours.
@@ -289,10 +313,15 @@ def _take_out(export: Export, found: dict[str, Any], receipt: Mapping[str, Any])
             _erase_file(path, is_learned=True)
         if path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    _replace_text(index, "".join(kept))
+    _replace_text(export.path / EDGECL_INDEX, "".join(kept))
     left = [entry for entry in found["classes"] if entry["uid"] not in classes]
     values = found | {"classes": left, "was": export.digest}
     _replace_text(export.path / MANIFEST_NAME, manifest_text(values))
+
+
+def _index_rows(export: Export) -> list[dict[str, Any]]:
+    text = (export.path / EDGECL_INDEX).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def index_line(row: dict[str, Any]) -> str:

@@ -9,19 +9,22 @@ When the home gets another feature map the store empties the features, and only 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgecl.errors import RequestError, ShapeError
-from edgecl.replay.store import Store, plain_text
+from edgecl.replay.store import Store, dump_json, plain_text
 from edgecl.types import Float16
 
 CAPACITY = 200
 CAPACITY_BYTES = 50_000_000
 # Frames of one thing that is held still are this alike (cosine of their features).
 SAME = 0.98
+# Of a snapshot: its newest entry, and the classes as which some of its entries were learned since.
+NEWEST_ENTRY, REVIEWED = "newest_entry", "reviewed"
 _FEATURE, _PICTURE = "novel feature", "novel picture"
 
 
@@ -172,6 +175,46 @@ def drop(store: Store, uids: Sequence[int]) -> None:
     for uid in uids:
         if not store.connection.execute("DELETE FROM novel WHERE uid = ?", (uid,)).rowcount:
             raise _no_entry(uid)
+
+
+def entry_of_frame(store: Store, source: str, frame: str, time: float) -> int:
+    """Return the uid of the entry that a frame became, 0 if it waits no more or never did.
+
+    Args:
+        store: The store.
+        source: Where the frame came from.
+        frame: Its id.
+        time: Its wall clock, or 0 if it has none.
+    """
+    row = store.connection.execute(
+        "SELECT novel.uid FROM novel JOIN sources ON source_uid = sources.uid "
+        "WHERE frame = ?1 AND text = ?2 AND (time = ?3 OR ?3 = 0)",
+        (plain_text(frame), plain_text(source), time),
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def take(store: Store, uid: int, class_uid: int) -> None:
+    """Delete an entry that was learned as a sample of a class; inside a transaction.
+
+    Snapshots in which it still waits are noted as holding that class, so that they go with it.
+
+    Raises:
+        RequestError: No entry has this uid.
+    """
+    drop(store, [uid])
+    execute = store.connection.execute
+    for snapshot, text in execute("SELECT uid, body FROM snapshots").fetchall():
+        body = json.loads(text)
+        if uid <= body.get(NEWEST_ENTRY, 0):
+            body[REVIEWED] = sorted({*body.get(REVIEWED, ()), class_uid})
+            execute("UPDATE snapshots SET body = ? WHERE uid = ?", (dump_json(body), snapshot))
+
+
+def newest(store: Store) -> int:
+    """Return the uid of the newest entry, 0 if there is none."""
+    (uid,) = store.connection.execute("SELECT coalesce(max(uid), 0) FROM novel").fetchone()
+    return int(uid)
 
 
 def _no_entry(uid: int) -> RequestError:

@@ -40,6 +40,8 @@ STEPS_BETWEEN = 10
 LEAST_FRAMES = 4
 """Frames from one score to the next: a step of a single frame is too short for one of its own."""
 MOST_EVALUATIONS = 2000
+FEW_PROBES = 5
+"""Below so many probes an accuracy is a rough guess, and counts for no minimum and no maximum."""
 # A score may cost so many multiply-adds for each frame since the last: some four probes of 1,752
 # features. A value costs as much as 100 of them beside its products, to be converted and scaled.
 # Measured: docs/benchmarks.md, Continual evaluation.
@@ -442,10 +444,17 @@ class Probes:
             self._thin()
 
     def _thin(self) -> None:
-        """Drop every second of the older half of the scores."""
+        """Drop every second of the older half of the scores, but no class's lowest and highest.
+
+        Only where these are more than half of what would go, with hundreds of classes, they go.
+        """
         execute = self._store.connection.execute
         uids = [uid for (uid,) in execute("SELECT uid FROM evaluations ORDER BY uid")]
-        dropped = uids[1 : len(uids) // 2 : 2]
+        kept = _extremes(history(self._store))
+        places = range(1, len(uids) // 2, 2)
+        dropped = [uids[i] for i in places if i not in kept]
+        if 2 * len(dropped) < len(places):
+            dropped = [uids[i] for i in places]
         self._store.connection.executemany(
             "DELETE FROM evaluations WHERE uid = ?", [(uid,) for uid in dropped]
         )
@@ -478,3 +487,28 @@ class Probes:
         if not self._is_stale:
             packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
             self._right = np.unpackbits(packed, count=self._n).astype(bool)
+
+
+def newest_scored(past: History) -> Labels:
+    """Return the column of the newest class that each evaluation scores, shape (E,)."""
+    there = np.isfinite(past.accuracy)
+    return there.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
+
+
+def _extremes(past: History) -> set[int]:
+    """Return places of evaluations that hold each class's lowest and highest score that counts.
+
+    The newest class is the one in training, whose lows do not count.
+    """
+    found: set[int] = set()
+    newest = newest_scored(past)
+    for column, (accuracy, n) in enumerate(zip(past.accuracy.T, past.n_probes.T, strict=True)):
+        few = np.flatnonzero(n < FEW_PROBES)
+        first = few[-1] + 1 if len(few) else 0
+        places = np.arange(first, len(accuracy))
+        old = places[newest[first:] != column]
+        if len(places):
+            found.add(int(places[::-1][accuracy[places][::-1].argmax()]))
+        if len(old):
+            found.add(int(old[::-1][accuracy[old][::-1].argmin()]))
+    return found

@@ -9,7 +9,8 @@ from typing import Any
 from edgecl.errors import RequestError
 from edgecl.heads.base import Head
 from edgecl.replay.adapters import task_adapters
-from edgecl.replay.exports import holding
+from edgecl.replay.exports import holding, naming
+from edgecl.replay.novel import REVIEWED
 from edgecl.replay.store import Store, plain_text, unknown_sample
 from edgecl.types import APPROXIMATE, ForgetRequest
 from edgecl.unlearning.copies import copies_of, names_aside
@@ -195,6 +196,9 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     lost = classes_lost(store, target)
     rows |= store.count_aside(lost, target.uid if target.kind == "source" else None)
     gone = (*saw, *later)
+    exports = {export.uid for export in holding(store, target.classes, gone)}
+    if target.kind == "class":
+        exports |= {export.uid for export in naming(store, target.names)}
     return Plan(
         kind=target.kind,
         uid=target.uid,
@@ -206,7 +210,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",
-        exports=tuple(export.uid for export in holding(store, target.classes, gone)),
+        exports=tuple(sorted(exports)),
         snapshots=_snapshots(store, target, gone),
         key=store.is_sealed and bool(lost),
         is_last=set(store.names) <= lost,
@@ -263,11 +267,11 @@ def _snapshots(store: Store, target: Target, adapters: tuple[int, ...]) -> tuple
     """Return the snapshots that hold a target, one of its classes, or one of some adapters."""
     return tuple(
         int(uid)
-        for uid, held, used in store.connection.execute(
-            "SELECT uid, classes, adapters FROM snapshots ORDER BY uid"
+        for uid, held, used, body in store.connection.execute(
+            "SELECT uid, classes, adapters, body FROM snapshots ORDER BY uid"
         )
         if uid in target.snapshots
-        or set(json.loads(held)) & set(target.classes)
+        or {*json.loads(held), *json.loads(body).get(REVIEWED, ())} & set(target.classes)
         or set(json.loads(used)) & set(adapters)
     )
 

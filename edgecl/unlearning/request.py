@@ -483,7 +483,9 @@ def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
     removed = remove_unlisted_snapshots(home, store)
     copies = remove_left_copies(home)
     stale = [export for export in exports_of(store) if is_stale_by(export, receipt_id)]
-    exports = {str(export.uid): revoke(export, receipt_id, receipt) for export in stale}
+    exports = {
+        str(export.uid): revoke(export, receipt_id, receipt, store.sources()) for export in stale
+    }
     report = scrub(store) | {
         "snapshot_files": removed,
         "copies": copies,

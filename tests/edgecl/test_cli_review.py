@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import build
+from edgecl import snapshots
 from edgecl.cli.app import app
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
@@ -22,7 +23,8 @@ from edgecl.learner import Learner, open_learner, open_store
 from edgecl.replay.novel import entries, feature, offer, picture
 from edgecl.review import label_entries
 from edgecl.runtime.grid import quantise
-from edgecl.unlearning.request import writing
+from edgecl.types import ForgetRequest
+from edgecl.unlearning.request import forget, writing
 
 
 def run(*arguments: object) -> Any:
@@ -99,6 +101,27 @@ def test_labelled_entries_are_learned_and_leave_the_queue(waiting: Home) -> None
     again = answer("review", "label", uids[2], "part-1", "--home", waiting.path)
     assert (again["learned"], again["class"]) == (1, "part-1")
     assert answer("review", "list", "--home", waiting.path)["entries"] == []
+
+
+@pytest.mark.parametrize("kind", ["class", "sample"])
+def test_a_snapshot_in_which_a_labelled_frame_still_waits_goes_with_it(
+    waiting: Home, kind: str
+) -> None:
+    with writing(waiting) as store:
+        learner = open_learner(waiting, store)
+        first, second, _ = (entry.uid for entry in entries(store))
+        snapshots.take(waiting, store)
+        (report,) = label_entries(waiting, learner, [first], "gasket")
+        kept = snapshots.take(waiting, store)  # nothing of it waits here any more
+        label_entries(waiting, learner, [second], "part-1")
+        snapshots.rollback(waiting, learner, kept.uid)
+        if kind == "class":
+            learner.learn_many([build.frame("disc", 0)], np.ones((1, 12), np.float32))
+        name = "gasket" if kind == "class" else str(report.uid)
+        done = forget(waiting, learner, ForgetRequest(name, kind=kind), verify=True)
+        assert done.verified, done.faults
+        assert snapshots.snapshots_of(store) == []
+    assert not list(waiting.snapshots.iterdir())
 
 
 def test_a_wrong_uid_learns_nothing(waiting: Home) -> None:

@@ -22,6 +22,7 @@ from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.datasets import open_dataset
 from edgecl.types import ForgetRequest, clean_label
+from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.request import forget, writing
 
 KEYS = {
@@ -146,6 +147,19 @@ def test_what_was_exported_is_read_back_with_its_exact_names(tmp_path: Path) -> 
     assert len(open_source(str(place))) == 9  # and as a plain folder, with the folders' names
 
 
+@pytest.mark.parametrize(
+    "label",
+    ["manifest.json", "edgecl.jsonl", "..", ".", "con", "x" * 200, "\U0001f600" * 200,
+     "\u202eabc", "</script>", ".edgecl.jsonl.part"],
+)  # fmt: skip
+def test_a_class_of_any_name_is_written_read_and_taken_out(label: str, tmp_path: Path) -> None:
+    home = taught(tmp_path / "home", labels=("cup", label))
+    place = exported(home, tmp_path / "data")
+    assert open_dataset(place).classes == {"cup": 3, label: 3}
+    forgotten(home, ForgetRequest(label))
+    assert open_dataset(place).classes == {"cup": 3}
+
+
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     home = taught(tmp_path / "home")
     (tmp_path / "data").mkdir()
@@ -257,6 +271,32 @@ def test_a_source_that_names_a_forgotten_class_is_emptied(tmp_path: Path) -> Non
     forgotten(home, ForgetRequest("secret"))
     assert b"secret" not in content(place)
     assert [row["source"] for row in index(place)] == [""]
+
+
+def test_a_source_is_emptied_in_a_dataset_that_lacks_the_class_it_names(tmp_path: Path) -> None:
+    home = build.tiny_home(tmp_path / "home")
+    x, _ = build.features(3, n_classes=3)
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        other = replace(build.frame("other", 0), source="/data/cups and mugs")
+        learner.learn_many([other, build.frame("cups", 1)], x[:2])
+        for old, new in (("cups", "mugs"), ("mugs", "jars")):
+            with store.transaction(changes_head=False):
+                store.rename_class(old, new)
+    place = exported(home, tmp_path / "data")
+    with writing(home) as store:  # learned after the export
+        open_learner(home, store).learn_many([build.frame("data", 2)], x[2:])
+    assert index(place)[0]["source"] == "/data/cups and mugs"
+    with open_store(home, read_only=True) as store:
+        target = resolve(store, ForgetRequest("data"))
+        plan = make_plan(store, open_learner(home, store).head, target, "retrain")
+    assert plan.exports == (1,)
+    assert forgotten(home, ForgetRequest("data")) == {"1": "erased"}
+    assert b"/data/" not in content(place)
+    place = exported(home, tmp_path / "data 2")
+    # An alias is a name, too; the manifest does not have it.
+    forgotten(home, ForgetRequest("jars"))
+    assert not any(name in content(place) for name in (b"cups", b"mugs", b"jars"))
 
 
 @pytest.mark.parametrize("what", ["moved", "index", "manifest"])

@@ -240,6 +240,27 @@ def test_duplicates_are_remembered_over_runs_and_may_be_switched_off(device: Hom
     assert run(Home(device.path), still())[-1].learned > 1
 
 
+def test_a_frame_whose_label_comes_late_waits_for_review_no_more(device: Home) -> None:
+    run(device, FakeLive(shots("washer", "bracket", n=20)))
+    source = FakeLive(shots("gasket", n=6, labels=False), interval=0.01)
+    feed, waited = FakeFeed(), list[int]()
+
+    def teach(learner: Learner) -> Live:
+        teacher = Teacher(lambda: learner.labels, feed=feed)
+        return Live(teacher=teacher, finds_unknown=True)
+
+    def stop() -> bool:
+        if len(source.made) == 6 and not waited:
+            waited.extend(n for (n,) in rows(device, "SELECT count(*) FROM novel"))
+            feed.waiting = [LabelWindow("gasket", 1000.0, 1010.0)]
+        return False
+
+    last = run(device, source, teach=teach, should_stop=stop)[-1]
+    assert waited[0] >= 1
+    assert last.learned + last.held_out == 6
+    assert rows(device, "SELECT count(*) FROM novel") == [(0,)]
+
+
 def test_a_window_names_frames_that_came_before_it_and_those_to_come(device: Home) -> None:
     source = FakeLive(shots("washer", n=20, labels=False), interval=0.01)
     feed, sent = FakeFeed(), list[int]()

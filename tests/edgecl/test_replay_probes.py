@@ -252,6 +252,44 @@ def test_old_scores_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     learner.store.close()
 
 
+def test_what_is_dropped_changes_no_minimum_and_no_forgetting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes that come one after the other and lie close; the head of the middle is spoilt."""
+    found = []
+    for most in (2000, 40):
+        monkeypatch.setattr(probes, "MOST_EVALUATIONS", most)
+        learner = learner_on(tmp_path / f"{most}.db")
+        rng = np.random.default_rng(0)
+        for n, label in enumerate(("a", "b", "c", "a", "b", "c", "c", "c")):
+            centre = np.ones(D) + 0.15 * np.eye(D)["abc".index(label)]
+            x = np.maximum(rng.normal(centre, 0.2, (100, D)), 0).astype(np.float32)
+            for i in range(0, 100, 4):
+                frames = [build.frame(label, 1000 * n + i + k) for k in range(4)]
+                learner.learn_many(frames, x[i : i + 4])
+        found.append(summary(learner.store))
+        learner.store.close()
+    whole, thinned = found
+    assert thinned.pop("evaluations") < 40 < whole.pop("evaluations")
+    assert whole["min_accuracy"] < whole["accuracy"] - 0.05
+    assert thinned == whole
+
+
+def test_a_handful_of_probes_makes_no_minimum(tmp_path: Path) -> None:
+    learner = learner_on(tmp_path / "s.db")
+    frames, x = stream()
+    store = learner.store
+    for i in range(0, 300, 10):
+        learner.learn_many(frames[i : i + 10], x[i : i + 10])
+        past, told = probes.history(store), summary(store)
+        if (past.n_probes < probes.FEW_PROBES).all():
+            assert told["min_accuracy"] is told["worst_case_accuracy"] is told["forgetting"] is None
+    # As if the first probe had been wrong for long.
+    store.connection.execute("UPDATE class_scores SET n_right = 0 WHERE n = 1")
+    assert summary(store) == told
+    store.close()
+
+
 @given(st.lists(st.booleans(), max_size=60))
 def test_the_latency_of_a_class_is_when_it_was_first_right_and_nine_times_of_ten(
     right: list[bool],
@@ -666,9 +704,10 @@ def test_the_summary_says_what_the_scores_say(tmp_path: Path) -> None:
     assert found["evaluations"] == len(past.steps)
     assert found["probes"] == past.n_probes[-1].sum()
     assert found["accuracy"] == past.accuracy[-1].mean()
-    assert found["forgetting"] == forgetting(past.accuracy)
+    counted = np.where(past.n_probes >= probes.FEW_PROBES, past.accuracy, np.nan)
+    assert found["forgetting"] == forgetting(counted)
     # The third class is the one in training: its own lows do not count.
-    lows = np.nanmin(past.accuracy[:, :2], axis=0)
+    lows = np.nanmin(counted[:, :2], axis=0)
     assert found["min_accuracy"] == pytest.approx(lows.mean())
     assert found["worst_case_accuracy"] == pytest.approx((*lows, past.accuracy[-1, 2]) @ np.ones(3)
                                                          / 3)  # fmt: skip

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgecl.evaluation.report.contents import Contents
-from edgecl.evaluation.report.measures import FEW_PROBES, drops_of
+from edgecl.evaluation.report.measures import drops_of
+from edgecl.replay.probes import FEW_PROBES
 
 # A tenth of a class's probes is two of twenty: less is chance.
 FORGOTTEN_POINTS = 10

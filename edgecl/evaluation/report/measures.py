@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecl.evaluation.report.contents import Contents
+from edgecl.replay.probes import FEW_PROBES
 from edgecl.types import Float64
 
-FEW_PROBES = 5
-"""Below so many probes, an accuracy is a rough guess."""
 GAP_WINDOW = 50
 """Samples after a class came in which the others may sink; scores are noted at each of them."""
 
