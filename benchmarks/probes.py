@@ -33,7 +33,7 @@ from edgecl.config import Config
 from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS, make_head
 from edgecl.learner import Learner
-from edgecl.replay.probes import STEPS_AFTER_NEW, held_out
+from edgecl.replay.probes import STEPS_AFTER_NEW, STEPS_BETWEEN, held_out
 from edgecl.replay.store import Store, create_store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.types import Frame
@@ -81,6 +81,8 @@ def _measure(place: Path, head: str, n_classes: int, engine: OnnxEngine) -> None
     for n in (1, 16):
         for when, n_steps in (("later", N_STEADY), ("behind a new class", STEPS_AFTER_NEW)):
             times: list[tuple[float, float, float, float]] = []
+            for k in range(STEPS_BETWEEN):  # what steps of another size left to be scored
+                _step(learners, *batch(rng.integers(0, newest, n)), spent, k, engine)
             for _ in range(1 if when == "later" else N_NEW):
                 if when != "later":
                     newest += 1

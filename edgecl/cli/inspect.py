@@ -16,7 +16,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     from edgecl.replay.store import describe
 
     device = Home(home)
-    with open_store(device, read_only=True) as store:
+    with open_store(device, read_only=True) as store, store.snapshot():
         values = describe(store)
         scores = summary(store)
         feature_map, n_adapters = store.feature_map, len(task_adapters(store))

@@ -1,7 +1,8 @@
 """The loop of a stream: frames are predicted, learned and committed; see `learn_stream`.
 
 One flat loop serves files and live sources. What differs: a source that can be read again keeps
-whole batches and positions, a live one commits what is there and begins with what comes next.
+whole batches and positions, a live one commits what is there and begins with what comes next. The
+module is longer than others, since the loop and its state are read together.
 """
 
 from __future__ import annotations
@@ -22,19 +23,16 @@ from edgecl.learner import Learner, Lesson, chain, open_engine
 from edgecl.live.ages import STALE_AFTER, Ages
 from edgecl.live.duplicates import Duplicates
 from edgecl.live.ring import Ring
+from edgecl.live.seen import Seen
 from edgecl.live.teacher import Quit, Teacher, Undo
-from edgecl.live.unknown import Unknowns
-from edgecl.live.votes import Votes
 from edgecl.replay.novel import entry_of_frame
 from edgecl.replay.store import Position, plain_text
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, Handout, embed
-from edgecl.runtime.predictor import predictions
-from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.sources import Source
 from edgecl.runtime.sources.live import Counts, LiveSource
-from edgecl.types import Prediction, Skipped
+from edgecl.types import Skipped
 from edgecl.unlearning.receipt import find_tombstone
 from edgecl.unlearning.request import finish_requests
 
@@ -91,7 +89,6 @@ class Run:
         self._renew = renew
         self._reopen = reopen
         self._teacher = live.teacher
-        self._emit = live.emit
 
         self._begin = time.monotonic()
         self._progress = Progress(start=start.n, n_classes=len(learner.head.classes))
@@ -119,9 +116,7 @@ class Run:
         self._duplicates = Duplicates(cosine, learner.store.newest_rows)
         has_feed = live.teacher is not None and live.teacher.has_feed
         self._ring = Ring(int(settings.ring_mb * 1e6)) if has_feed else None
-        self._votes = Votes(live.vote)
-        self._unknowns = Unknowns(learner.store, learner.encoded) if live.finds_unknown else None
-        self._scorer: Scorer | None = None
+        self._seen = Seen(learner, live.emit, live.vote, finds_unknown=live.finds_unknown)
         if isinstance(source, LiveSource):
             source.on_news = self._news.append
 
@@ -170,6 +165,8 @@ class Run:
             batch_size=self._home.config.engine.batch_size,
             max_pixels=self._home.max_pixels,
             is_live=self._source.is_live,
+            # The one frame that waits may be decoded; the many of a file are better packed.
+            pixels_above=self._learner.shrink_to if self._source.is_live else None,
             wake=wake,
         )
 
@@ -228,7 +225,12 @@ class Run:
                 yield self._tell()
             elif self._ring is not None and action.label is not None:
                 for item in self._ring.take(action.holds):
-                    self._wait(_with_label(item, action.label))
+                    named = _with_label(item, action.label)
+                    reason = self._reason(named)
+                    if reason:  # an unlearning came first
+                        self._news.append(f"not learned {item.frame.id}: {reason}")
+                        continue
+                    self._wait(named)
                     if len(self._waiting) >= self._n_step:
                         yield self._commit()
         self._news += self._teacher.news()
@@ -286,27 +288,14 @@ class Run:
 
     def _look(self, item: Embedded) -> None:
         """Predict a frame if anybody wants to know; keep it, if its label may still come."""
-        frame, x = item.frame, item.feature
+        frame = item.frame
         is_unlabelled = frame.label is None
-        self._count(unlabelled=int(is_unlabelled))
-        is_unknown = False
-        if self._unknowns is not None and is_unlabelled:
-            is_unknown = self._unknowns.look(frame, x)
-            self._count(unknown=int(is_unknown))
+        is_unknown = self._seen.look(item)
+        self._count(unlabelled=int(is_unlabelled), unknown=int(is_unknown))
         if self._ring is not None and is_unlabelled:
             # Pixels would fill the ring in seconds.
             small = frame if frame.pixels is None else self._learner.small(frame)
             self._ring.add(replace(item, frame=small), frame.time or time.time())
-        if self._emit is None or not self._learner.head.classes:
-            return
-        if self._scorer is None:
-            self._scorer = self._learner.head.scorer(self._learner.store.names)
-        found = predictions(self._scorer, [frame.id], x[None], top=1)[0]
-        if is_unknown:
-            found = Prediction(frame.id, "unknown", 1.0 - found.score, ())
-        vote = self._votes.add(found)
-        if vote is not None:
-            self._emit(vote.as_event(frame))
 
     def _commit(self) -> Progress:
         self._learn()
@@ -349,11 +338,11 @@ class Run:
         )
         self._waiting.clear()
         self._committed, self._committed_position = self._progress, self._position
-        self._scorer = None
+        self._seen.learned()
 
     def _reviewed(self, items: Sequence[Embedded]) -> list[int]:
         """Return for each frame its entry in the review queue: its label came after all."""
-        if self._unknowns is None or self._ring is None:
+        if self._ring is None:
             return []
         store, frames = self._learner.store, [item.frame for item in items]
         return [entry_of_frame(store, frame.source, frame.id, frame.time) for frame in frames]
@@ -385,9 +374,7 @@ class Run:
         names = dict(self._learner.store.names)
         self._learner.undo(lessons)
         self._duplicates.forget()
-        self._scorer = None
-        if self._unknowns is not None:
-            self._unknowns.forget()
+        self._seen.forget()
         self._count(undone=len(lessons))
         told = dict.fromkeys(names[lesson.class_uid] for lesson in lessons)
         self._news.append(f"took back the last {len(lessons)} samples of {', '.join(told)}")
@@ -425,11 +412,9 @@ class Run:
         """Drop what is kept in memory of frames: it is of another map, or of what was unlearned."""
         self._lessons.clear()
         self._duplicates.forget()
-        self._scorer = None
+        self._seen.forget()
         if self._ring is not None:
             self._ring.clear()
-        if self._unknowns is not None:
-            self._unknowns.forget()
 
     def _count(self, **more: int) -> None:
         values = {name: getattr(self._progress, name) + n for name, n in more.items() if n}

@@ -125,20 +125,24 @@ class Histogram(NamedTuple):
 
 def history(store: Store) -> History:
     """Return the scores of all classes that are there."""
-    execute = store.connection.execute
-    evaluations = execute("SELECT uid, step, time FROM evaluations ORDER BY uid").fetchall()
-    rows = execute("SELECT evaluation, class_uid, n, n_right FROM class_scores").fetchall()
-    at = {uid: i for i, (uid, _, _) in enumerate(evaluations)}
-    classes = sorted({class_uid for _, class_uid, _, _ in rows})
+    # One query: another process may be learning.
+    rows = store.connection.execute(
+        "SELECT uid, step, time, class_uid, n, n_right FROM evaluations "
+        "LEFT JOIN class_scores ON evaluation = uid ORDER BY uid"
+    ).fetchall()
+    evaluations = {uid: (step, seconds) for uid, step, seconds, *_ in rows}
+    scores = [(uid, *score) for uid, _, _, *score in rows if score[0] is not None]
+    at = {uid: i for i, uid in enumerate(evaluations)}
+    classes = sorted({class_uid for _, class_uid, _, _ in scores})
     column = {class_uid: i for i, class_uid in enumerate(classes)}
     accuracy = np.full((len(evaluations), len(classes)), np.nan)
     n_probes = np.zeros((len(evaluations), len(classes)), np.int64)
-    for uid, class_uid, n, n_right in rows:
+    for uid, class_uid, n, n_right in scores:
         accuracy[at[uid], column[class_uid]] = n_right / n
         n_probes[at[uid], column[class_uid]] = n
     return History(
-        np.array([step for _, step, _ in evaluations], dtype=np.int64),
-        np.array([seconds for _, _, seconds in evaluations], dtype=np.float64),
+        np.array([step for step, _ in evaluations.values()], dtype=np.int64),
+        np.array([seconds for _, seconds in evaluations.values()], dtype=np.float64),
         np.array(classes, dtype=np.int64),
         accuracy,
         n_probes,

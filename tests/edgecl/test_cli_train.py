@@ -42,7 +42,18 @@ def query(home: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def frames(home: Home) -> list[str]:
-    return [name for (name,) in query(home.path, "SELECT frame FROM samples ORDER BY uid")]
+    """Return the frames that were taken, learned or held out, in their order."""
+    rows = query(
+        home.path,
+        "SELECT frame, step, 0 AS is_probe FROM samples "
+        "UNION ALL SELECT frame, step, 1 FROM probes ORDER BY step, is_probe",
+    )
+    return [name for name, _, _ in rows]
+
+
+def n_held_out(home: Home) -> int:
+    ((n,),) = query(home.path, "SELECT count(*) FROM probes")
+    return int(n)
 
 
 def seen(home: Home) -> dict[str, int]:
@@ -283,7 +294,7 @@ def test_an_interrupted_stream_stops_cleanly_and_is_completed_by_resume(
     assert "--resume" in err
     result = json.loads(out.splitlines()[-1])
     assert result["interrupted"] is True
-    assert 0 < result["learned"] == len(frames(home)) < 400
+    assert 0 < result["learned"] + n_held_out(home) == len(frames(home)) < 400
     rest = train(home, folder, "--resume")
     assert (rest["started_at"], rest["interrupted"]) == (result["seen"], False)
     assert frames(home) == pictures(folder)
@@ -298,9 +309,11 @@ def test_a_killed_stream_is_completed_by_resume_without_learning_twice(
     until_learning(home.path, process)
     process.kill()
     process.communicate()
-    n = len(frames(home))
+    n, n_held = len(frames(home)), n_held_out(home)
     assert 0 < n < 400
-    assert train(home, folder, "--resume")["learned"] == 400 - n
+    learned = train(home, folder, "--resume")["learned"]
+    assert learned + n_held_out(home) - n_held == 400 - n
+    assert n_held_out(home) == 40
     assert frames(home) == pictures(folder)
 
 

@@ -1,0 +1,70 @@
+"""What a stream shows besides what it is taught: predictions, votes on them, and the unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgecl.learner import Learner
+from edgecl.live.unknown import Unknowns
+from edgecl.live.votes import Votes
+from edgecl.runtime.pipeline import Embedded
+from edgecl.runtime.predictor import predictions
+from edgecl.runtime.scoring import Scorer
+from edgecl.types import Prediction
+
+
+class Seen:
+    """Predicts frames for whom it concerns, with what was learned by then.
+
+    Args:
+        learner: What predicts.
+        emit: Gets an event whenever the vote over the last frames changes, or None.
+        vote: How many frames vote.
+        finds_unknown: Tell what looks like nothing learned, and offer it for review.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        emit: Callable[[dict[str, Any]], None] | None,
+        vote: int,
+        *,
+        finds_unknown: bool,
+    ) -> None:
+        self._learner = learner
+        self._emit = emit
+        self._votes = Votes(vote)
+        self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
+        self._scorer: Scorer | None = None
+
+    def look(self, item: Embedded) -> bool:
+        """Predict a frame if anybody wants to know; returns whether it is unknown.
+
+        A frame that somebody named is not.
+        """
+        frame, x = item.frame, item.feature
+        is_unknown = False
+        if self._unknowns is not None and frame.label is None:
+            is_unknown = self._unknowns.look(frame, x)
+        if self._emit is None or not self._learner.head.classes:
+            return is_unknown
+        if self._scorer is None:
+            self._scorer = self._learner.head.scorer(self._learner.store.names)
+        found = predictions(self._scorer, [frame.id], x[None], top=1)[0]
+        if is_unknown:
+            found = Prediction(frame.id, "unknown", 1.0 - found.score, ())
+        vote = self._votes.add(found)
+        if vote is not None:
+            self._emit(vote.as_event(frame))
+        return is_unknown
+
+    def learned(self) -> None:
+        """Predict with the head anew: it learned."""
+        self._scorer = None
+
+    def forget(self) -> None:
+        """Drop what was kept of the store: it lost some, or has another map."""
+        self._scorer = None
+        if self._unknowns is not None:
+            self._unknowns.forget()
