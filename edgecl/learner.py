@@ -259,14 +259,16 @@ class Learner:
             best = head.predict_many(x).argmax(axis=1)
             predicted = [store.names[head.classes[i]] for i in best]
 
-        is_held = [False] * len(frames) if self.probes is None else self.probes.choose(names)
+        rows = quantise(x)
+        is_held = [False] * len(frames)
+        if self.probes is not None:
+            is_held = self.probes.choose(names, rows)
         n_new = is_held.count(False)
         rng = np.random.default_rng([self._seed, store.step])
         replay = self._draw(n_new, rng) if n_new else None
 
         written = []
         y = []
-        rows = quantise(x)
         for frame, row, name, guess, held in zip(
             frames, rows, names, predicted, is_held, strict=True
         ):

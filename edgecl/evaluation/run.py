@@ -342,7 +342,7 @@ class Run:
 
     def _reviewed(self, items: Sequence[Embedded]) -> list[int]:
         """Return for each frame its entry in the review queue: its label came after all."""
-        if not self._seen.finds_unknown or self._ring is None:
+        if self._ring is None:
             return []
         store, frames = self._learner.store, [item.frame for item in items]
         return [entry_of_frame(store, frame.source, frame.id, frame.time) for frame in frames]

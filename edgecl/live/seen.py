@@ -32,7 +32,6 @@ class Seen:
         *,
         finds_unknown: bool,
     ) -> None:
-        self.finds_unknown = finds_unknown
         self._learner = learner
         self._emit = emit
         self._votes = Votes(vote)

@@ -46,6 +46,8 @@ FEW_PROBES = 5
 # features. A value costs as much as 100 of them beside its products, to be converted and scaled.
 # Measured: docs/benchmarks.md, Continual evaluation.
 _BUDGET, _PER_VALUE = 750_000, 100
+# Squared distance over squared length; neighbours of 16-bit values are up to 1e-7 apart.
+_SAME_PICTURE = 1e-6
 _RECENT, _WANTED = 10, 9
 _BUCKETS_PER_OCTAVE = 4
 
@@ -257,13 +259,14 @@ class Probes:
         self._most = most
         self._seen = -1
         self._pending: Counter[tuple[str, int]] = Counter()
-        # Probes: uids, classes, whether each was right when it was last predicted (N,), and in the
-        # first N rows of the last their features (M, D), M >= N.
+        # Probes: uids, classes, whether each was right when it was last predicted, squared lengths
+        # of their features (N,), and in the first N rows of `x` the features (M, D), M >= N.
         self._n: int
         self._uids: Labels
         self._classes: Labels
         self._right: npt.NDArray[np.bool_]
         self._x: Float32
+        self._sizes: Float32
         self._n_held: Counter[int]
         # Uids of the classes with probes, which of them each probe is of, and how many each has.
         self._groups: tuple[list[int], Labels, list[int]] | None
@@ -280,32 +283,43 @@ class Probes:
         self._latency: dict[int, ClassLatency]
         self._changed: set[int]
 
-    def choose(self, names: Sequence[str]) -> list[bool]:
+    def choose(self, names: Sequence[str], x: Float16) -> list[bool]:
         """Return which of the next labelled frames are held out; a function of what is committed.
+
+        A copy of a probe of its class is one of them, so that a source that is learned again does
+        not teach what is tested; it does not count as an arrival.
 
         Args:
             names: Classes of the frames, in their order.
+            x: Their quantised features (N, D).
         """
         self._refresh()
         n_seen = self._store.n_seen()
         arrived: dict[str, int] = {}
         held: dict[str, int] = {}
+        taken: dict[str, list[Float16]] = {}
         chosen = []
-        for name in names:
+        for name, row in zip(names, x, strict=True):
+            uid = self._store.class_uid(name) if self._store.has_class(name) else 0
             if name not in arrived:
-                uid = self._store.class_uid(name) if self._store.has_class(name) else 0
                 held[name] = self._n_held[uid]
                 arrived[name] = n_seen.get(uid, 0) + held[name]
+                taken[name] = []
+            if self._copied(uid, row) or any(_is_copy(row, other) for other in taken[name]):
+                chosen.append(True)
+                continue
             arrived[name] += 1
             is_held = arrived[name] % EVERY == 0 and held[name] < self._most
             held[name] += is_held
+            if is_held:
+                taken[name].append(row)
             chosen.append(is_held)
         return chosen
 
     def add(
         self, class_uid: int, x: Float16, picture: bytes, frame: Frame, *, is_right: bool
     ) -> int:
-        """Hold a frame out; returns the uid of its probe.
+        """Hold a frame out; returns the uid of its probe, which may be there already.
 
         Args:
             class_uid: Its class, which is there.
@@ -315,6 +329,8 @@ class Probes:
             is_right: Whether it was predicted rightly: what counts until it is its turn.
         """
         self._refresh()
+        if copied := self._copied(class_uid, x):
+            return copied
         store = self._store
         (uid,) = store.connection.execute(
             "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'probes'"
@@ -340,6 +356,7 @@ class Probes:
             self._x = grown
         self._x[n] = x
         self._n += 1
+        self._sizes = np.append(self._sizes, _size_of(x[None]))
         self._uids = np.append(self._uids, uid)
         self._classes = np.append(self._classes, class_uid)
         self._right = np.append(self._right, is_right)
@@ -411,6 +428,16 @@ class Probes:
         )
         self._pending.clear()
 
+    def _copied(self, class_uid: int, x: Float16) -> int:
+        """Return the uid of the class's probe that a feature (D,) is a copy of, 0 if of none."""
+        size = _size_of(x[None])
+        # Lengths tell most apart, and cost little; those of copies differ by 0.002 at most.
+        near = (self._classes == class_uid) & (np.abs(self._sizes - size) <= 0.003 * size)
+        for i in np.flatnonzero(near):
+            if _is_copy(x, self._x[i]):
+                return int(self._uids[i])
+        return 0
+
     def _evaluate(self, head: Head) -> None:
         """Predict the next probes and write the scores of every class that has some."""
         n = self._n
@@ -469,6 +496,7 @@ class Probes:
         rows = probe_rows(store)
         self._uids, self._x, self._classes = rows
         self._n = len(rows.uids)
+        self._sizes = _size_of(rows.x)
         self._groups = None
         self._n_held = Counter(rows.classes.tolist())
         self._latency = latency_of_classes(store)
@@ -489,10 +517,23 @@ class Probes:
             self._right = np.unpackbits(packed, count=self._n).astype(bool)
 
 
+def _size_of(x: Float16 | Float32) -> Float32:
+    """Return squared lengths (N,) of features (N, D)."""
+    rows = x.astype(np.float32)
+    return np.asarray(np.einsum("nd,nd->n", rows, rows))
+
+
+def _is_copy(a: Float16, b: Float16 | Float32) -> bool:
+    """Whether two features are of one picture: alike but for how an engine rounds in a batch."""
+    x = a.astype(np.float32)
+    apart = x - b
+    return bool(apart @ apart <= _SAME_PICTURE * (x @ x))
+
+
 def newest_scored(past: History) -> Labels:
     """Return the column of the newest class that each evaluation scores, shape (E,)."""
     there = np.isfinite(past.accuracy)
-    return there.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
+    return np.asarray(there.shape[1] - 1 - there[:, ::-1].argmax(axis=1), np.int64)
 
 
 def _extremes(past: History) -> set[int]:

@@ -275,6 +275,29 @@ def test_what_is_dropped_changes_no_minimum_and_no_forgetting(
     assert thinned == whole
 
 
+@pytest.mark.parametrize("step", [1, 10, 150])
+def test_a_source_that_is_learned_again_teaches_no_probe(tmp_path: Path, step: int) -> None:
+    learner = learner_on(tmp_path / "s.db", most=5)
+    frames, x = stream(150)
+    rng = np.random.default_rng(0)
+    seen = 0
+    for _ in range(3):
+        # As another batch of the engine would round it.
+        noisy = (x * (1 + rng.uniform(-1e-5, 1e-5, x.shape))).astype(np.float32)
+        for i in range(0, 150, step):
+            reports = learner.learn_many(frames[i : i + step], noisy[i : i + step])
+            seen += sum(not report.is_held_out for report in reports)
+    rows_of = probes.probe_rows(learner.store)
+    kept, classes = learner.store.stored_rows()
+    assert len(rows_of.uids) == 15
+    assert len(kept) == seen
+    firsts = rows_of.uids <= 12  # of the first pass, where no frame had come before
+    for probe, class_uid in zip(rows_of.x[firsts], rows_of.classes[firsts], strict=True):
+        apart = kept[classes == class_uid].astype(np.float32) - probe
+        assert (np.abs(apart).max(axis=1) > 0.01).all()
+    learner.store.close()
+
+
 def test_a_handful_of_probes_makes_no_minimum(tmp_path: Path) -> None:
     learner = learner_on(tmp_path / "s.db")
     frames, x = stream()
