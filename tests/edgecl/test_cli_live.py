@@ -228,7 +228,7 @@ def test_lines_without_a_label_are_predicted_only(home: Home, tmp_path: Path) ->
 
 
 def test_a_password_is_in_no_error(home: Home) -> None:
-    picture = build.encode(build.part_picture("bolt", 0))
+    picture = build.encode(build.part_picture(build.PARTS[0], 0))
     at = picture.index(b"\xff\xc0") + 5  # height and width
     huge = picture[:at] + b"\xea\x60\xea\x60" + picture[at + 4 :]
 
