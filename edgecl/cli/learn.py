@@ -38,7 +38,10 @@ def train_stream(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder, .csv, .jsonl, IDX pair, picture or -.", envvar="EDGECL_SOURCE"
+            help="Folder, .csv, .jsonl, IDX pair, picture, film, - (JSON lines), camera:N, "
+            "rtsp://, http://, gst:PIPELINE, mqtt://host/topic, watch:DIR, or synthetic: for a "
+            "test pattern.",
+            envvar="EDGECL_SOURCE",
         ),
     ],
     home: HomeOption = DEFAULT,
@@ -73,11 +76,13 @@ def train_stream(
         ),
     ] = None,
     vote: Annotated[
-        int | None, typer.Option(min=1, help="Frames that vote on what is seen.")
+        int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
     ] = None,
     unknown: Annotated[
         bool,
-        typer.Option("--unknown", help="Answer `unknown` to what looks like nothing learned."),
+        typer.Option(
+            "--unknown", help="Tell what looks like nothing learned; keep it for `edgecl review`."
+        ),
     ] = False,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
@@ -134,6 +139,11 @@ def train_stream(
         live = _live(
             device, learner, frames, stack, labels=labels, events=events, vote=vote, unknown=unknown
         )
+        if frames.is_live and live.teacher is None and name is None:
+            say(
+                "frames that come without a label are predicted only; "
+                "--label NAME, --labels or keys in a terminal name them"
+            )
         run = learn_stream(
             device,
             learner,
@@ -166,7 +176,7 @@ def train_stream(
         print_values("learned", {k: v for k, v in result.items() if v is not None})
     if progress.skipped and progress.skipped == progress.seen:
         raise SourceError(
-            f"none of the {progress.seen} frames of {source} could be learned; see above"
+            f"none of the {progress.seen} frames of {frames.name} could be learned; see above"
         )
 
 

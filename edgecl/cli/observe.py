@@ -91,7 +91,7 @@ class Observer:
     def update(self, progress: Progress) -> None:
         """Tell where the run stands; called after every commit."""
         before, self._last = self._last, progress
-        self._n_commits += before is None or progress.learned > before.learned
+        self._n_commits += progress.learned > (before.learned if before else 0)
         for text in progress.news:
             self.say(text)
         for name in ("reconnects", "stalls"):

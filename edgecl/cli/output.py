@@ -198,7 +198,8 @@ class StreamBar:
         if not self._console.is_terminal and now - self._last_line > _PLAIN_EVERY_S:
             self._last_line = now
             left = (self._total - done) / rate if self._total and rate else 0
-            of = f" of {self._total}, {left:.0f} s left" if self._total else ""
+            of = f" of {self._total}" if self._total else ""
+            of += f", {left:.0f} s left" if left else ""
             say(f"{done}{of}, {rate:.0f}/s, right {accuracy:.1%}, {n_classes} classes")
 
     def _drawn(self) -> RenderableType:

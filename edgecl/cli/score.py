@@ -145,7 +145,7 @@ def evaluate(
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure accuracy on a labelled source; nothing is learned."""
+    """Measure accuracy on a labelled source, a live one until Ctrl-C; nothing is learned."""
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import evaluate_stream
     from edgecl.runtime.sources import open_source
@@ -165,7 +165,7 @@ def evaluate(
     say_skipped(scores.skipped)
     if scores.n == 0:
         raise SourceError(
-            f"source {source} holds no labelled picture that can be used "
+            f"source {frames.name} holds no labelled picture that can be used "
             f"({len(scores.skipped)} skipped); expected a sub-folder a class, or a table"
         )
     unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from types import MappingProxyType
 
 import numpy as np
@@ -126,7 +126,7 @@ def evaluate_stream(
     batch_size: int = 8,
     aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> Evaluation:
-    """Score a source's labelled frames; nothing is learned.
+    """Score a source's labelled frames, of a live one until Ctrl-C; nothing is learned.
 
     Args:
         predictor: What is scored.
@@ -145,7 +145,9 @@ def evaluate_stream(
         is_live=source.is_live,
         wake=lambda: close_source(source),
     )
-    with closing(groups):
+    # A live source ends when somebody stops it, and that is no error.
+    ends = (KeyboardInterrupt,) if source.is_live else ()
+    with suppress(*ends), closing(groups):
         for group in groups:
             usable = [item for item in group if isinstance(item, Embedded) and item.frame.label]
             for item in group:

@@ -14,8 +14,8 @@ _CHUNK = 1024
 class Keyboard:
     """Reads keys while it is entered; outside of it the terminal is as it was.
 
-    Ctrl-C and Ctrl-Z stay what they are; in the background no key is read. A process that is killed outright (SIGKILL) cannot
-    restore anything; `stty sane` does.
+    Ctrl-C and Ctrl-Z stay what they are; in the background no key is read. A process that is
+    killed outright (SIGKILL) cannot restore anything; `stty sane` does.
 
     Args:
         fd: Descriptor of a terminal.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from edgecl.errors import UsageError
+from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
 from .base import read_frame
@@ -24,6 +24,7 @@ class LinesSource:
 
     Raises:
         UsageError: Shuffling was asked for, which needs all lines at once.
+        SourceError: Standard input is closed.
     """
 
     name = "-"
@@ -40,6 +41,8 @@ class LinesSource:
             raise UsageError(
                 "standard input cannot be shuffled; write its lines to a .jsonl file and name that"
             )
+        if sys.stdin is None:  # as a service may be started
+            raise SourceError("the source - has no standard input; pipe JSON lines into it")
         self._label = label
         self._max_bytes = max_bytes
         # A longer line is broken input, or a picture above the limit.

@@ -21,6 +21,7 @@ import pytest
 
 import build
 from edgecl.home import Home
+from peers import HEAD, Call, part, peer
 
 NEW_KEYS = {
     "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
@@ -224,6 +225,33 @@ def test_lines_without_a_label_are_predicted_only(home: Home, tmp_path: Path) ->
         12, 6, 6, 0,
     )  # fmt: skip
     assert result["p50_ms"] is None
+
+
+def test_a_password_is_in_no_error(home: Home) -> None:
+    picture = build.encode(build.part_picture(build.PARTS[0], 0))
+    at = picture.index(b"\xff\xc0") + 5  # height and width
+    huge = picture[:at] + b"\xea\x60\xea\x60" + picture[at + 4 :]
+
+    def answer(call: Call) -> None:
+        call.send(HEAD.format("frame"))
+        while True:
+            call.send(part(huge))
+            call.wait(0.2)
+
+    with peer(answer) as server:
+        url = server.url("/cam", user="admin:s3cret")
+        done = build.run_edgecl("train-stream", url, "--limit", "2", "--home", home.path)
+    assert done.returncode == 3
+    assert "see above" in done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_a_run_that_nobody_labels_says_how(home: Home) -> None:
+    done = build.run_edgecl(
+        "train-stream", "synthetic:labels=0,frames=3", "--home", home.path, "--json"
+    )
+    assert build.last_json(done)["learned"] == 0
+    assert "--label NAME" in done.stderr
 
 
 @pytest.mark.parametrize(

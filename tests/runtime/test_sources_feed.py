@@ -368,6 +368,12 @@ def lines(monkeypatch: pytest.MonkeyPatch, *values: Any, **options: Any) -> list
     return list(open_source("-", **options).frames())
 
 
+def test_a_closed_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SourceError, match="no standard input"):
+        open_source("-")
+
+
 def b64(data: bytes = PICTURE) -> str:
     return base64.b64encode(data).decode()
 
