@@ -29,8 +29,8 @@ from edgecl.replay.store import Position, plain_text
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, Handout, embed
-from edgecl.runtime.sources import Source
-from edgecl.runtime.sources.live import Counts, LiveSource
+from edgecl.runtime.sources.base import Source, close_source
+from edgecl.runtime.sources.live import Counts, LiveBase
 from edgecl.types import Skipped
 from edgecl.unlearning.receipt import find_tombstone
 from edgecl.unlearning.request import finish_requests
@@ -116,7 +116,7 @@ class Run:
         has_feed = live.teacher is not None and live.teacher.has_feed
         self._ring = Ring(int(settings.ring_mb * 1e6)) if has_feed else None
         self._seen = Seen(learner, live.emit, live.vote, finds_unknown=live.finds_unknown)
-        if isinstance(source, LiveSource):
+        if isinstance(source, LiveBase):
             source.on_news = self._news.append
 
     def steps(self) -> Generator[Progress]:
@@ -412,7 +412,7 @@ class Run:
 
     def _tell(self) -> Progress:
         """Return where the run stands, with the news since the last time."""
-        counts = self._source.counts if isinstance(self._source, LiveSource) else Counts()
+        counts = self._source.counts if isinstance(self._source, LiveBase) else Counts()
         self._told_at = time.monotonic()
         self._progress = replace(
             self._progress,
@@ -429,13 +429,6 @@ class Run:
         # One by one: the source's thread may add some meanwhile.
         news = tuple(self._news.popleft() for _ in range(len(self._news)))
         return replace(self._progress, news=news)
-
-
-def close_source(source: Source) -> None:
-    """End the threads of a source that has some."""
-    close = getattr(source, "close", None)
-    if close is not None:
-        close()
 
 
 def _with_label(item: Embedded, label: str | None) -> Embedded:

@@ -37,7 +37,9 @@ from edgecl.live.votes import Votes
 from edgecl.replay.store import Position
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
+from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.labels import Command, LabelWindow
+from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame, Prediction, Skipped
 
 WIDTH = 12
@@ -388,9 +390,6 @@ class Flaky(http.server.BaseHTTPRequestHandler):
 
 
 def test_over_twenty_connections_no_picture_is_learned_twice(device: Home) -> None:
-    from edgecl.runtime.sources import open_source
-    from edgecl.runtime.sources.live import LiveSource
-
     Flaky.n_sent = Flaky.n_connections = 0
     learned: Counter[bytes] = Counter()
 
@@ -422,6 +421,22 @@ def test_over_twenty_connections_no_picture_is_learned_twice(device: Home) -> No
     assert sum(learned.values()) == last.learned + last.held_out > 20
     assert last.oldest <= 2
     assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine", "live"})
+
+
+def test_a_watched_folder_that_goes_is_told_to_who_learns_from_it(
+    device: Home, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = open_source(f"watch:{folder}")
+    folder.rename(tmp_path / "away")
+    with device.lock(), open_store(device) as store:
+        learner = open_learner(device, store)
+        start = Position(0, b"", False)
+        steps = learn_stream(device, learner, FakeEngine(), source, key="k", start=start)
+        with closing(steps):
+            (line,) = next(step.news for step in steps if step.news)
+    assert "cannot be looked at" in line
 
 
 # Undo
