@@ -111,7 +111,7 @@ class Learner:
         self.store = store
         self.head = head
         self._seed = seed
-        self._shrink_to = shrink_to
+        self.shrink_to = shrink_to
         self._max_pixels = max_pixels
         self.reload()
 
@@ -203,7 +203,7 @@ class Learner:
 
     def encoded(self, frame: Frame) -> bytes:
         """Return the picture of a frame as it is kept for replay."""
-        return self._encoded(frame, self._shrink_to)
+        return self._encoded(frame, self.shrink_to)
 
     def small(self, frame: Frame) -> Frame:
         """Return a frame with its picture as it is kept for replay, instead of pixels."""
@@ -281,7 +281,7 @@ class Learner:
                 store.add_sample(
                     class_uid,
                     row,
-                    lambda frame=frame: self._encoded(frame, self._shrink_to),  # type: ignore[misc]
+                    lambda frame=frame: self._encoded(frame, self.shrink_to),  # type: ignore[misc]
                     source=frame.source,
                     frame=frame.id,
                     time=frame.time or time.time(),

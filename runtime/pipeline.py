@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,7 @@ def embed(
     max_pixels: int = 50_000_000,
     n_ahead: int = 128,
     is_live: bool = False,
+    pixels_above: int | None = None,
     wake: Callable[[], None] = lambda: None,
 ) -> Generator[list[Embedded | Skipped]]:
     """Yield features in the order of the frames, in lists of what is ready together.
@@ -143,6 +144,8 @@ def embed(
         max_pixels: Pictures with more pixels are skipped before they are decoded.
         n_ahead: Features that may wait for the caller; bounds memory.
         is_live: Take frames one by one and just in time; `batch_size` and `n_ahead` do not count.
+        pixels_above: Frames whose shorter side is longer than this, pixels, come out decoded, so
+            that a caller who scales them down need not decode them again; None changes no frame.
         wake: Called at the end, to wake a source that a thread waits for (`close` of a live one).
     """
     stop = threading.Event()
@@ -172,6 +175,9 @@ def embed(
                 try:
                     image = picture_of(frame, max_pixels=max_pixels)
                     item = _Ready(frame, preprocessing.tensor(image))
+                    if pixels_above is not None and min(image.size) > pixels_above:
+                        decoded = replace(frame, encoded=None, pixels=np.asarray(image))
+                        item = _Ready(decoded, item.tensor)
                 except (DecodeError, MemoryError) as error:
                     item = Skipped(frame.id, str(error) or "not enough memory")
             if pace is not None:

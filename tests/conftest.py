@@ -11,6 +11,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from edgecl.backbones import Backbone, load_backbone
 from edgecl.config import Config, HeadConfig
 from edgecl.exporters.onnx import init_home
 from edgecl.home import Home
+
+# In the background of a shell Ctrl-C is ignored, and so by all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

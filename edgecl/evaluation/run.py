@@ -164,6 +164,8 @@ class Run:
             batch_size=self._home.config.engine.batch_size,
             max_pixels=self._home.max_pixels,
             is_live=self._source.is_live,
+            # The one frame that waits may be decoded; the many of a file are better packed.
+            pixels_above=self._learner.shrink_to if self._source.is_live else None,
             wake=wake,
         )
 

@@ -220,6 +220,9 @@ def test_predict_stops_at_ctrl_c_without_a_word(
                 break
         assert json.loads(process.stdout.readline())["label"] == "washer"
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
+        try:
+            rest, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, errors) == (0, "")
     assert all(json.loads(line)["label"] == "washer" for line in rest.splitlines())

@@ -276,3 +276,22 @@ def test_live_frames_are_taken_just_in_time_and_keep_the_slowest_part_busy(
     assert float(np.median(ages[8:])) < 2 * slowest
     assert stop.is_set()
     assert own_threads() == []
+
+
+def test_large_pictures_come_out_decoded_if_asked_for_and_features_stay() -> None:
+    """The caller scales them down; small ones it keeps as they came."""
+    items: list[Frame | Skipped] = [
+        Frame(id=str(size), encoded=build.encode(build.part_picture("washer", 0, size)), label="a")
+        for size in (16, 40)
+    ]
+    small, large = all_of(items, pixels_above=20)
+    assert isinstance(small, Embedded)
+    assert isinstance(large, Embedded)
+    assert small.frame == items[0]
+    assert large.frame.encoded is None
+    assert large.frame.pixels is not None
+    assert large.frame.pixels.shape == (40, 40, 3)
+    assert (large.frame.id, large.frame.label) == ("40", "a")
+    plain = all_of(items)[1]
+    assert isinstance(plain, Embedded)
+    np.testing.assert_array_equal(large.feature, plain.feature)
