@@ -294,7 +294,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_the_store_says_is_published_without_any_name(tmp_path: Path) -> None:
-    home = build.tiny_home(tmp_path / "home", commit_every=4)
+    home = build.tiny_home(tmp_path / "home", commit_every=4, probes=20)
     x, _ = build.features(40, n_classes=2)
     path = tmp_path / "a.prom"
     with open_store(home) as store, observing(None, str(path), command="x") as observer:
