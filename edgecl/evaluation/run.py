@@ -194,7 +194,8 @@ class Run:
         # Where every frame is skipped nothing is committed, and requests still come.
         elif group and not self._waiting:
             self._obey()
-        if self._can_be_unlabelled and time.monotonic() - self._told_at > _TELL_EVERY_S:
+        has_more = self._can_be_unlabelled or self._news  # news would fill the memory
+        if has_more and time.monotonic() - self._told_at > _TELL_EVERY_S:
             yield self._tell()
 
     def _is_due(self, group: Sequence[Embedded | Skipped]) -> bool:
