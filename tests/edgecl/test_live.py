@@ -680,6 +680,23 @@ def test_only_the_newest_rows_of_the_same_class_make_a_duplicate() -> None:
     assert not duplicates.is_near("a", x[3])
 
 
+def test_classes_whose_rows_are_at_hand_are_bounded_and_read_again_when_they_come_back() -> None:
+    x = np.ones(WIDTH, np.float32)
+    asked: list[str] = []
+
+    def newest(name: str, n: int) -> np.ndarray:
+        asked.append(name)
+        return quantise(x[None]) if asked.count(name) > 1 else np.empty((0, WIDTH), np.float16)
+
+    duplicates = Duplicates(0.99, newest)
+    names = [str(i) for i in range(200)]
+    assert not any(duplicates.is_near(name, x) for name in names)
+    assert duplicates.is_near("199", x)
+    assert asked == names
+    assert duplicates.is_near("0", x)
+    assert asked == [*names, "0"]
+
+
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(1, 200), st.integers(1, 20))
 def test_the_ring_never_holds_more_than_its_bounds(
     sizes: list[int], max_bytes: int, max_frames: int
