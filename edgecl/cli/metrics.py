@@ -51,26 +51,23 @@ class Metrics:
         """Read what the store says."""
         import numpy as np
 
-        from edgecl.replay.probes import latency_histogram, stages_of
+        from edgecl.replay.probes import last_accuracy, latency_histogram, stages_of
 
         gauges = {
             "samples_kept": ("Samples kept for replay.", float(store.n_stored_samples)),
             "kept_picture_bytes": ("Bytes of their pictures.", float(store.stored_bytes)),
             "store_bytes": ("Bytes of the store's files.", float(_size(store.path))),
         }
-        scores = store.connection.execute(
-            "SELECT avg(1.0 * n_right / n) FROM class_scores WHERE n > 0 AND evaluation = "
-            "(SELECT max(evaluation) FROM class_scores)"
-        ).fetchone()
-        if scores[0] is not None:
+        accuracy = last_accuracy(store)
+        if accuracy is not None:
             gauges["probe_accuracy_ratio"] = (
                 "Mean over classes of the share of held out samples that are right.",
-                float(scores[0]),
+                accuracy,
             )
         latencies = {}
+        edges = [(2.0**k) * 1e-6 for k in _LATENCY_OCTAVES]
         for stage in stages_of(store):
             found = latency_histogram(store, stage)
-            edges = [(2.0**k) * 1e-6 for k in _LATENCY_OCTAVES]
             # A bucket reaches a quarter of an octave up; octaves are edges of both.
             below = [(f"{e:.6g}", float(found.n[found.seconds < e * 0.999].sum())) for e in edges]
             total = float(found.n.sum())

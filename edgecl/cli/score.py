@@ -52,6 +52,8 @@ def predict(
     from edgecl.evaluation.progress import Progress
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
+    from edgecl.runtime.sources.base import close_source
+    from edgecl.runtime.sources.live import LiveBase
     from edgecl.types import Skipped
 
     if unknown and bundle is not None:
@@ -64,7 +66,7 @@ def predict(
     device, config = _device(home, bundle)
     sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
     for source in sources:
-        if hasattr(source, "on_news"):
+        if isinstance(source, LiveBase):
             source.on_news = say
     novelty = None
     if unknown and device is not None:
@@ -82,8 +84,7 @@ def predict(
 
     def close_all() -> None:
         for source in sources:
-            if hasattr(source, "close"):  # what has threads of its own
-                source.close()
+            close_source(source)
 
     n_done, n_skipped, first, is_over = 0, 0, None, False
     groups = embed(
@@ -149,9 +150,12 @@ def evaluate(
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import evaluate_stream
     from edgecl.runtime.sources import open_source
+    from edgecl.runtime.sources.live import LiveBase
 
     device, config = _device(home, bundle)
     frames = open_source(source, max_bytes=config.picture.max_bytes)
+    if isinstance(frames, LiveBase):
+        frames.on_news = say
     predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
     aliases: dict[str, str] = {}
     if device is not None:

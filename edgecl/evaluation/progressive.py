@@ -15,14 +15,15 @@ import numpy as np
 from edgecl.errors import RequestError
 from edgecl.evaluation.metrics import Evaluation, evaluate
 from edgecl.evaluation.progress import Progress as Progress
-from edgecl.evaluation.run import Live, Run, close_source
+from edgecl.evaluation.run import Live, Run
 from edgecl.home import Home
 from edgecl.learner import Learner, chain, position_key
 from edgecl.replay.store import Position
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
-from edgecl.runtime.sources import Source
+from edgecl.runtime.sources import is_address
+from edgecl.runtime.sources.base import Source, close_source
 from edgecl.types import Skipped
 
 _NOT_LIVE = Live()
@@ -55,7 +56,9 @@ def start_position(
 
 def source_key(home: Home, spec: str, label: str | None, shuffle_seed: int | None) -> str:
     """Return the key of a source's position; however a path is spelled, the key is the same."""
-    place = spec if spec == "-" else ",".join(os.path.realpath(part) for part in spec.split(","))
+    place = spec
+    if spec != "-" and not is_address(spec):
+        place = ",".join(os.path.realpath(part) for part in spec.split(","))
     return position_key(home, "position", place, label, shuffle_seed)
 
 

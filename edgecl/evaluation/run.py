@@ -30,8 +30,8 @@ from edgecl.replay.store import Position, plain_text
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, Handout, embed
-from edgecl.runtime.sources import Source
-from edgecl.runtime.sources.live import Counts, LiveSource
+from edgecl.runtime.sources.base import Source, close_source
+from edgecl.runtime.sources.live import Counts, LiveBase
 from edgecl.types import Skipped
 from edgecl.unlearning.receipt import find_tombstone
 from edgecl.unlearning.request import finish_requests
@@ -117,7 +117,7 @@ class Run:
         has_feed = live.teacher is not None and live.teacher.has_feed
         self._ring = Ring(int(settings.ring_mb * 1e6)) if has_feed else None
         self._seen = Seen(learner, live.emit, live.vote, finds_unknown=live.finds_unknown)
-        if isinstance(source, LiveSource):
+        if isinstance(source, LiveBase):
             source.on_news = self._news.append
 
     def steps(self) -> Generator[Progress]:
@@ -195,7 +195,8 @@ class Run:
         # Where every frame is skipped nothing is committed, and requests still come.
         elif group and not self._waiting:
             self._obey()
-        if self._can_be_unlabelled and time.monotonic() - self._told_at > _TELL_EVERY_S:
+        has_more = self._can_be_unlabelled or self._news  # news would fill the memory
+        if has_more and time.monotonic() - self._told_at > _TELL_EVERY_S:
             yield self._tell()
 
     def _is_due(self, group: Sequence[Embedded | Skipped]) -> bool:
@@ -423,7 +424,7 @@ class Run:
 
     def _tell(self) -> Progress:
         """Return where the run stands, with the news since the last time."""
-        counts = self._source.counts if isinstance(self._source, LiveSource) else Counts()
+        counts = self._source.counts if isinstance(self._source, LiveBase) else Counts()
         self._told_at = time.monotonic()
         self._progress = replace(
             self._progress,
@@ -440,13 +441,6 @@ class Run:
         # One by one: the source's thread may add some meanwhile.
         news = tuple(self._news.popleft() for _ in range(len(self._news)))
         return replace(self._progress, news=news)
-
-
-def close_source(source: Source) -> None:
-    """End the threads of a source that has some."""
-    close = getattr(source, "close", None)
-    if close is not None:
-        close()
 
 
 def _with_label(item: Embedded, label: str | None) -> Embedded:

@@ -13,6 +13,8 @@ import numpy as np
 from edgecl.types import Float16, Float32
 
 N_NEWEST = 64
+# 450 KB each at 1,752 features; a class that comes back after so many others is read again.
+_MOST_CLASSES = 64
 
 
 class Duplicates:
@@ -56,6 +58,9 @@ class Duplicates:
         self._n_rows.clear()
 
     def _load(self, label: str, width: int) -> None:
+        if len(self._rows) >= _MOST_CLASSES:
+            oldest = next(iter(self._rows))
+            del self._rows[oldest], self._n_rows[oldest]
         rows = np.zeros((self._n, width), np.float32)
         kept = self._newest(label, self._n)
         rows[: len(kept)] = _unit(kept.astype(np.float32))

@@ -8,6 +8,7 @@ from typing import Any
 from edgecl.learner import Learner
 from edgecl.live.unknown import Unknowns
 from edgecl.live.votes import Votes
+from edgecl.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.predictor import predictions
 from edgecl.runtime.scoring import Scorer
@@ -53,7 +54,7 @@ class Seen:
             self._scorer = self._learner.head.scorer(self._learner.store.names)
         found = predictions(self._scorer, [frame.id], x[None], top=1)[0]
         if is_unknown:
-            found = Prediction(frame.id, "unknown", 1.0 - found.score, ())
+            found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
         vote = self._votes.add(found)
         if vote is not None:
             self._emit(vote.as_event(frame))

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, RequestError, StoreError
 from edgecl.heads.base import Head
-from edgecl.replay.store import PROBES, PROBES_RIGHT, Store, plain_text
+from edgecl.replay.store import PROBES, PROBES_RIGHT, Labels, Store, plain_text
 from edgecl.types import Float16, Float32, Float64, Frame
 
 EVERY = 10
@@ -50,8 +50,6 @@ _BUDGET, _PER_VALUE = 750_000, 100
 _SAME_PICTURE = 1e-6
 _RECENT, _WANTED = 10, 9
 _BUCKETS_PER_OCTAVE = 4
-
-Labels = npt.NDArray[np.int64]
 
 
 class ClassLatency(NamedTuple):
@@ -149,6 +147,15 @@ def history(store: Store) -> History:
         accuracy,
         n_probes,
     )
+
+
+def last_accuracy(store: Store) -> float | None:
+    """Return the mean over classes of their newest scores, None before the first."""
+    (mean,) = store.connection.execute(
+        "SELECT avg(1.0 * n_right / n) FROM class_scores "
+        "WHERE evaluation = (SELECT max(evaluation) FROM class_scores)"
+    ).fetchone()
+    return mean if mean is None else float(mean)
 
 
 def latency_of_classes(store: Store) -> dict[int, ClassLatency]:

@@ -24,7 +24,7 @@ from .synthetic import open_synthetic
 from .table import TableSource
 from .watch import open_watch
 
-__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "open_source"]
+__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "is_address", "open_source"]
 
 
 class Opener(Protocol):
@@ -55,6 +55,16 @@ SYNTAX = (
 )
 
 
+def is_address(spec: str) -> bool:
+    """Whether a source is named by a prefix of `OPENERS`, so that it is no path and not `-`."""
+    return _opener(spec) is not None
+
+
+def _opener(spec: str) -> Opener | None:
+    found = (opener for prefix, opener in OPENERS.items() if spec.lower().startswith(prefix))
+    return next(found, None)
+
+
 def open_source(
     spec: str,
     *,
@@ -77,11 +87,11 @@ def open_source(
     """
     if spec == "-":
         return LinesSource(label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
-    for prefix, opener in OPENERS.items():
-        if spec.lower().startswith(prefix):
-            if shuffle_seed is not None:
-                raise UsageError(f"source {redacted(spec)} is live and cannot be shuffled")
-            return opener(spec, label=label, max_bytes=max_bytes)
+    opener = _opener(spec)
+    if opener is not None:
+        if shuffle_seed is not None:
+            raise UsageError(f"source {redacted(spec)} is live and cannot be shuffled")
+        return opener(spec, label=label, max_bytes=max_bytes)
     path = Path(spec)
     if path.is_dir():
         return FolderSource(path, label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)

@@ -44,6 +44,13 @@ class Source(Protocol):
         ...
 
 
+def close_source(source: Source) -> None:
+    """End the threads of a source that has some; its `frames` ends."""
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
+
+
 class ListSource:
     """A source whose items are known beforehand.
 

@@ -120,7 +120,39 @@ class Counters:
         return self._counts
 
 
-class LiveSource:
+class LiveBase:
+    """What sources whose frames come once have in common: counters and news, no positions.
+
+    Args:
+        name: The source as the user named it, without secrets.
+    """
+
+    is_live = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.on_news: Callable[[str], None] | None = None
+        """Told one line, without secrets, from any thread, when the peer comes or goes."""
+        self.counters = Counters()
+
+    def __len__(self) -> int:
+        return 0
+
+    def ids(self, stop: int) -> Iterator[str]:
+        """Yield nothing: a live source has no positions."""
+        return iter(())
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the frames so far, over all connections."""
+        return self.counters.read()
+
+    def _tell(self, text: str) -> None:
+        if self.on_news is not None:
+            self.on_news(f"{self.name}: {redacted(text)}")
+
+
+class LiveSource(LiveBase):
     """Frames of a peer that makes them whether anybody takes them or not.
 
     Every call of `frames` has a connection and a thread of its own; `close`, or closing or
@@ -139,8 +171,6 @@ class LiveSource:
         longest_wait_s: What it doubles up to; a connection that gave a frame begins anew.
     """
 
-    is_live = True
-
     def __init__(
         self,
         name: str,
@@ -151,10 +181,7 @@ class LiveSource:
         first_wait_s: float = FIRST_WAIT_S,
         longest_wait_s: float = LONGEST_WAIT_S,
     ) -> None:
-        self.name = redacted(name)
-        self.on_news: Callable[[str], None] | None = None
-        """Told one line, without secrets, whenever a connection is made or lost."""
-        self.counters = Counters()
+        super().__init__(redacted(name))
         self._connect = connect
         self._label = label
         self.stall_s = stall_s
@@ -167,18 +194,6 @@ class LiveSource:
         self._lock = threading.RLock()
         self._open: set[_Link] = set()
         _sources.add(self)
-
-    def __len__(self) -> int:
-        return 0
-
-    def ids(self, stop: int) -> Iterator[str]:
-        """Yield nothing: a live source has no positions."""
-        return iter(())
-
-    @property
-    def counts(self) -> Counts:
-        """What became of the frames so far, over all connections."""
-        return self.counters.read()
 
     def frames(self, start: int = 0) -> LiveFrames:
         """Return the frames that come from now on; the first `next` connects.
@@ -200,10 +215,6 @@ class LiveSource:
             links = list(self._open)
         for link in links:
             link.close()
-
-    def _tell(self, text: str) -> None:
-        if self.on_news is not None:
-            self.on_news(f"{self.name}: {redacted(text)}")
 
     def _forget(self, link: _Link) -> None:
         with self._lock:

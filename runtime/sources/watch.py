@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
 from .base import PICTURE_SUFFIXES, read_frame
-from .live import Counters, Counts
+from .live import LiveBase
 
 PREFIX = "watch:"
 _LOOK_S = 0.2
@@ -51,7 +51,7 @@ class _Known:
     digest: bytes = b""
 
 
-class WatchSource:
+class WatchSource(LiveBase):
     """New pictures of a folder; a sub-folder is a class, as in a folder source.
 
     Pictures that were there when it was opened are not yielded. One that is replaced or changed
@@ -68,8 +68,6 @@ class WatchSource:
         SourceError: Not a folder, or it cannot be read.
     """
 
-    is_live = True
-
     def __init__(
         self,
         folder: Path,
@@ -78,10 +76,7 @@ class WatchSource:
         max_bytes: int = 64_000_000,
         look_s: float = _LOOK_S,
     ) -> None:
-        self.name = f"{PREFIX}{folder}"
-        self.on_news: Callable[[str], None] | None = None
-        """Told one line when the folder cannot be looked at, and when it can again."""
-        self.counters = Counters()
+        super().__init__(f"{PREFIX}{folder}")
         self._folder = folder
         self._label = label
         self._max_bytes = max_bytes
@@ -96,18 +91,6 @@ class WatchSource:
             ) from error
         self._device = found.device
         self._known = {name: _Known(sign, is_due=False) for name, sign in found.pictures.items()}
-
-    def __len__(self) -> int:
-        return 0
-
-    def ids(self, stop: int) -> Iterator[str]:
-        """Yield nothing: it has no positions."""
-        return iter(())
-
-    @property
-    def counts(self) -> Counts:
-        """What became of the files so far; none is ever dropped."""
-        return self.counters.read()
 
     def frames(self, start: int = 0) -> WatchFrames:
         """Return the pictures that came since it was opened and those still to come.
@@ -197,10 +180,6 @@ class WatchSource:
             item = replace(item, id=f"{name}#{known.version}")
         known.digest = digest
         return item
-
-    def _tell(self, text: str) -> None:
-        if self.on_news is not None:
-            self.on_news(f"{self.name}: {text}")
 
 
 class WatchFrames(Iterator[Frame | Skipped]):

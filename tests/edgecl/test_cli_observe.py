@@ -23,6 +23,7 @@ from edgecl.errors import MissingPackageError, RequestError, SourceError, UsageE
 from edgecl.evaluation.progress import Progress
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
+from peers import free_port
 
 STATE = Progress(
     seen=20, learned=12, n_correct=9, seconds=4.0, n_classes=3, skipped=2, dropped=5, duplicates=4,
@@ -47,14 +48,8 @@ def values(text: str) -> dict[str, float]:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def fetched(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -332,7 +327,7 @@ def test_systemd_hears_that_the_run_is_alive(
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(tmp_path / "notify"))
-        server.settimeout(5)
+        server.settimeout(60)
         with observing(None, None, command="x") as observer:
             observer.update(STATE)
         assert [server.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]

@@ -102,6 +102,21 @@ def test_stopped_at_once_nothing_is_learned_and_threads_end(home: Home, tmp_path
     assert learn(home, folder, "ridge", engine).learned == 32
 
 
+def test_the_key_of_a_path_is_the_same_from_everywhere_and_an_address_is_no_path(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(spec: str) -> str:
+        return source_key(home, spec, None, None)
+
+    monkeypatch.chdir(tmp_path)
+    assert key("parts") == key(f"{tmp_path}/x/../parts") != key("other")
+    assert key("a.gz,b.gz") == key(f"{tmp_path}/a.gz,b.gz")
+    before = key("synthetic:fps=0,frames=9")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert key("synthetic:fps=0,frames=9") == before
+
+
 def test_views_of_kept_pictures_are_embedded_by_the_engine_of_the_stream(
     home: Home, tmp_path: Path
 ) -> None:

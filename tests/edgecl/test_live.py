@@ -37,7 +37,9 @@ from edgecl.live.votes import Votes
 from edgecl.replay.store import Position
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
+from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.labels import Command, LabelWindow
+from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame, Prediction, Skipped
 
 WIDTH = 12
@@ -172,7 +174,7 @@ def shots(*parts: str, n: int = 8, labels: bool = True) -> Iterator[tuple[str, i
 
 
 def test_live_frames_are_learned_as_they_come_and_the_source_is_closed(device: Home) -> None:
-    source = FakeLive(shots("washer", "bracket"), has_clock=True, interval=0.02)
+    source = FakeLive(shots("washer", "bracket"), has_clock=True, interval=0.05)
     steps = run(device, source)
     last = steps[-1]
     assert last.seen == 16
@@ -409,9 +411,6 @@ class Flaky(http.server.BaseHTTPRequestHandler):
 
 
 def test_over_twenty_connections_no_picture_is_learned_twice(device: Home) -> None:
-    from edgecl.runtime.sources import open_source
-    from edgecl.runtime.sources.live import LiveSource
-
     Flaky.n_sent = Flaky.n_connections = 0
     learned: Counter[bytes] = Counter()
 
@@ -443,6 +442,22 @@ def test_over_twenty_connections_no_picture_is_learned_twice(device: Home) -> No
     assert sum(learned.values()) == last.learned + last.held_out > 20
     assert last.oldest <= 2
     assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine", "live"})
+
+
+def test_a_watched_folder_that_goes_is_told_to_who_learns_from_it(
+    device: Home, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = open_source(f"watch:{folder}")
+    folder.rename(tmp_path / "away")
+    with device.lock(), open_store(device) as store:
+        learner = open_learner(device, store)
+        start = Position(0, b"", False)
+        steps = learn_stream(device, learner, FakeEngine(), source, key="k", start=start)
+        with closing(steps):
+            (line,) = next(step.news for step in steps if step.news)
+    assert "cannot be looked at" in line
 
 
 # Undo
@@ -554,7 +569,7 @@ def test_keys_work_again_after_a_shell_took_the_terminal_back(terminal: tuple[in
 
 
 def until(keyboard: Keyboard, n: int) -> str:
-    deadline, text = time.monotonic() + 5, ""
+    deadline, text = time.monotonic() + 30, ""
     while len(text) < n and time.monotonic() < deadline:
         text += keyboard.read()
     return text
@@ -697,6 +712,23 @@ def test_only_the_newest_rows_of_the_same_class_make_a_duplicate() -> None:
     assert not duplicates.is_near("a", x[0])  # three newer ones came since
     duplicates.forget()
     assert not duplicates.is_near("a", x[3])
+
+
+def test_classes_whose_rows_are_at_hand_are_bounded_and_read_again_when_they_come_back() -> None:
+    x = np.ones(WIDTH, np.float32)
+    asked: list[str] = []
+
+    def newest(name: str, n: int) -> np.ndarray:
+        asked.append(name)
+        return quantise(x[None]) if asked.count(name) > 1 else np.empty((0, WIDTH), np.float16)
+
+    duplicates = Duplicates(0.99, newest)
+    names = [str(i) for i in range(200)]
+    assert not any(duplicates.is_near(name, x) for name in names)
+    assert duplicates.is_near("199", x)
+    assert asked == names
+    assert duplicates.is_near("0", x)
+    assert asked == [*names, "0"]
 
 
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(1, 200), st.integers(1, 20))

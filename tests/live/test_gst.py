@@ -99,7 +99,7 @@ def test_a_pipeline_that_dies_is_started_again_and_the_last_one_ends_with_the_so
         assert isinstance(next(frames), Frame)
         (child,) = children()
         os.kill(child, signal.SIGKILL)
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while source.counts.reconnects <= n and time.monotonic() < end:
             next(frames)
     assert source.counts.reconnects == 3
@@ -113,13 +113,13 @@ def test_a_pipeline_that_hangs_is_a_stall_and_does_not_outlive_its_source() -> N
     frames = source.frames()
     waiting = threading.Thread(target=lambda: list(frames))
     waiting.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while source.counts.stalls < 2 and time.monotonic() < end:
         time.sleep(0.05)
     begin = time.monotonic()
     source.close()
-    waiting.join(5)
-    assert time.monotonic() - begin < 2
+    waiting.join(30)
+    assert time.monotonic() - begin < 10
     assert not waiting.is_alive()
     assert source.counts.stalls >= 2
     assert children() == []
@@ -133,7 +133,7 @@ def test_one_that_ignores_an_interrupt_is_killed() -> None:
     os.kill(child, signal.SIGSTOP)
     begin = time.monotonic()
     frames.close()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert children() == []
 
 

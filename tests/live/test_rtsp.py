@@ -73,7 +73,7 @@ def test_a_server_that_is_killed_and_comes_back_goes_on() -> None:
                 assert isinstance(frame, Frame)
                 assert frame.pixels is not None
                 assert frame.pixels.shape == (240, 320, 3)
-                assert time.monotonic() - frame.monotonic < 0.5
+                assert time.monotonic() - frame.monotonic < 2
                 assert frame.source == f"rtsp://***@127.0.0.1:{port}/live"
                 ids.append(frame.id)
             # A white ball on black.
@@ -97,20 +97,20 @@ def test_a_server_that_freezes_is_a_stall_and_closing_does_not_wait_for_it() -> 
         rest: list[object] = []
         waiting = threading.Thread(target=lambda: rest.extend(frames))
         waiting.start()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while not source.counts.stalls and time.monotonic() < end:
             time.sleep(0.05)
         assert source.counts.stalls == 1
         begin = time.monotonic()
         source.close()
-        waiting.join(5)
+        waiting.join(30)
         assert not waiting.is_alive()
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 10
         server.send_signal(signal.SIGCONT)
     # The read that hung ends with its server.
     for thread in threading.enumerate():
         if thread.name in ("live", "capture"):
-            thread.join(15)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -147,6 +147,6 @@ def test_a_program_that_ends_while_it_reads_ends_cleanly(is_frozen: bool) -> Non
             assert child.stdout.readline() == "one\n"
             if is_frozen:
                 server.send_signal(signal.SIGSTOP)
-            _, err = child.communicate("\n", timeout=30)
+            _, err = child.communicate("\n", timeout=120)
             server.send_signal(signal.SIGCONT)
     assert (child.returncode, err) == (0, "")

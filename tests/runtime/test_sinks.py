@@ -74,11 +74,11 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(sinks, "_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(sinks, "_CLOSE_S", 0.5)
+    monkeypatch.setattr(sinks, "_TIMEOUT_S", 2)
+    monkeypatch.setattr(sinks, "_CLOSE_S", 5)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -112,7 +112,7 @@ def test_a_process_whose_output_nobody_reads_goes_on_and_ends() -> None:
     assert child.stdout is not None
     with child, child.stderr, child.stdout:
         told = child.stderr.read()
-        assert child.wait(30) == 0
+        assert child.wait(120) == 0
     assert told.splitlines()[-1] == "True"
     assert told.count("are dropped") == 1
 
@@ -130,7 +130,7 @@ def test_a_closed_output_drops_and_tells_once() -> None:
     os.close(reader)
     with os.fdopen(writer, "wb") as out:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, timeout=30
+            [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, timeout=120
         )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "0 5"
@@ -179,8 +179,9 @@ def test_a_webhook_that_refuses_is_not_tried_again_and_no_redirect_is_followed(
 
 
 def test_a_dead_webhook_holds_up_nobody_drops_and_shows_no_secret(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sinks, "_CLOSE_S", 0.5)
     with socket.socket() as place:  # bound, not listening
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
@@ -189,9 +190,9 @@ def test_a_dead_webhook_holds_up_nobody_drops_and_shows_no_secret(
             begin = time.monotonic()
             for i in range(MAX_WAITING + 100):
                 sink.emit({"n": i})
-            assert time.monotonic() - begin < 0.5
+            assert time.monotonic() - begin < 5
             sink.close()
-            assert time.monotonic() - begin < 3
+            assert time.monotonic() - begin < 15
             sink.close()
     assert sink.n_sent == 0
     assert sink.n_dropped == MAX_WAITING + 100
@@ -206,7 +207,7 @@ def test_a_webhook_that_never_answers_drops_the_oldest(hook: Hook) -> None:
         sink.emit({"n": i})
     assert sink.n_dropped >= 49
     hook.hold.set()
-    wait_for(lambda: bool(hook.taken) and hook.taken[-1][2]["n"] == MAX_WAITING + 49, 10)
+    wait_for(lambda: bool(hook.taken) and hook.taken[-1][2]["n"] == MAX_WAITING + 49)
     sink.close()
 
 

@@ -102,7 +102,7 @@ def take(source: LiveSource, n: int) -> list[bytes]:
 
 def no_thread_is_left(*names: str) -> bool:
     wanted = names or ("live", "capture", "gst")
-    end = time.monotonic() + 2
+    end = time.monotonic() + 10
     while time.monotonic() < end:
         if not [t for t in threading.enumerate() if t.name in wanted]:
             return True
@@ -110,13 +110,23 @@ def no_thread_is_left(*names: str) -> bool:
     return False
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 # The base
 
 
 def test_a_frame_says_when_and_where_it_was_taken_and_holds_no_secret() -> None:
     before = time.time(), time.monotonic()
-    source = scripted([b"a", 0.3, b"b", HANG], label="cup")
-    frames = list(itertools.islice(source.frames(), 2))
+    source = scripted([b"a", PAUSE, b"b", HANG], label="cup")
+    frames = []
+    for frame in itertools.islice(source.frames(), 2):
+        frames.append(frame)
+        PAUSE.taken.release()
     assert [f.encoded for f in frames if isinstance(f, Frame)] == [b"a", b"b"]
     for frame in frames:
         assert isinstance(frame, Frame)
@@ -130,10 +140,11 @@ def test_a_frame_says_when_and_where_it_was_taken_and_holds_no_secret() -> None:
 
 
 def test_the_newest_frame_is_taken_and_older_ones_are_counted() -> None:
-    source = scripted([b"0", 0.3, *(b"%d" % i for i in range(1, 10)), HANG])
+    source = scripted([b"0", PAUSE, *(b"%d" % i for i in range(1, 10)), HANG])
     frames = source.frames()
     assert isinstance(next(frames), Frame)
-    time.sleep(0.6)
+    PAUSE.taken.release()
+    wait_for(lambda: source.counts.dropped == 8)
     newest = next(frames)
     assert isinstance(newest, Frame)
     assert newest.encoded == b"9"
@@ -155,9 +166,9 @@ def test_closing_wakes_who_waits(script: list[Step], how: str) -> None:
     time.sleep(0.1)
     begin = time.monotonic()
     (source if how == "source" else frames).close()
-    waiting.join(2)
+    waiting.join(10)
     assert not waiting.is_alive()
-    assert time.monotonic() - begin < 0.5
+    assert time.monotonic() - begin < 5
     assert no_thread_is_left()
     assert list(frames) == []
 
@@ -214,19 +225,19 @@ def test_a_still_picture_is_given_again_and_again_on_one_connection() -> None:
 
 def test_a_peer_that_stalls_is_connected_again() -> None:
     source = scripted([b"a", HANG], [b"b", HANG], [HANG], [b"c", HANG])
-    source.stall_s = 0.1
+    source.stall_s = 0.4
     news: list[str] = []
     source.on_news = news.append
     assert take(source, 3) == [b"a", b"b", b"c"]
     assert source.counts.stalls == 3
-    assert "nothing came for 0.1 s" in news[1]
+    assert "nothing came for 0.4 s" in news[1]
 
 
-@pytest.mark.parametrize("stall_s", [0.4, None])
+@pytest.mark.parametrize("stall_s", [1.0, None])
 def test_a_peer_that_shows_it_is_alive_or_may_be_silent_does_not_stall(
     stall_s: float | None,
 ) -> None:
-    signs: list[Step] = [0.1, None] * 6 if stall_s else [0.4]
+    signs: list[Step] = [0.15, None] * 8 if stall_s else [0.4]
     source = scripted([b"a", *signs, b"b", HANG])
     source.stall_s = stall_s
     assert take(source, 2) == [b"a", b"b"]
@@ -250,8 +261,7 @@ def test_a_missing_package_is_an_error_at_any_time() -> None:
 
 
 def test_a_stream_that_is_over_ends() -> None:
-    frames = list(scripted([b"a", 0.3, b"b"]).frames())
-    assert [f.encoded for f in frames if isinstance(f, Frame)] == [b"a", b"b"]
+    assert take(scripted([b"a", PAUSE, b"b", PAUSE]), 3) == [b"a", b"b"]
 
 
 def test_waits_double_up_to_the_longest_and_begin_anew_after_a_frame(
@@ -275,9 +285,12 @@ def test_a_label_that_cannot_be_one_skips_its_frame_only() -> None:
         def __iter__(self) -> Iterator[Shot | None]:
             for label in ("", "cup"):
                 yield Shot(encoded=b"a", label=label, id=f"own {label}")
-                time.sleep(0.3)
+                assert PAUSE.taken.acquire(timeout=30)
 
-    items = list(LiveSource("x", lambda counters: Labelled([])).frames())
+    items = []
+    for item in LiveSource("x", lambda counters: Labelled([])).frames():
+        items.append(item)
+        PAUSE.taken.release()
     assert isinstance(items[0], Skipped)
     assert isinstance(items[1], Frame)
     assert [i.id for i in items] == ["own ", "own cup"]
@@ -341,7 +354,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for() -> None:
     waiting.start()
     time.sleep(0.2)
     with peer(mjpeg(*parts(*PICTURES[:2]), HANG), port=port):
-        waiting.join(5)
+        waiting.join(30)
     assert got == PICTURES[:2]
 
 
@@ -355,9 +368,9 @@ def test_closing_a_stream_whose_server_hangs_takes_no_time() -> None:
             time.sleep(0.15)
             begin = time.monotonic()
             source.close()
-            waiting.join(2)
+            waiting.join(10)
             assert not waiting.is_alive()
-            assert time.monotonic() - begin < 0.5
+            assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -483,7 +496,7 @@ def test_https_takes_a_certificate_that_is_trusted_and_no_other(
         waiting.start()
         time.sleep(0.1)
         source.close()
-        waiting.join(2)
+        waiting.join(10)
         assert not waiting.is_alive()
     assert no_thread_is_left()
 
@@ -501,6 +514,10 @@ def test_a_single_picture_is_asked_for_again_and_given_when_it_is_another_one() 
             assert "If-Modified-Since: then" in call.head
             call.send("HTTP/1.1 304 Not Modified\r\n\r\n")
             return
+        if n in (3, 6):  # the one before was taken
+            assert PAUSE.taken.acquire(timeout=30)
+        if n > 6:
+            call.until_closed()
         picture = PICTURES[min(n // 3, 2)]  # the server sends it once more
         data = picture[:-9] if n == 5 else picture
         call.send(image(picture, f"ETag: W/{n}", "Last-Modified: then"))
@@ -512,7 +529,6 @@ def test_a_single_picture_is_asked_for_again_and_given_when_it_is_another_one() 
         source = quick(
             open_http(server.url("/snap.jpg"), label=None, max_bytes=50_000, poll_s=0.02)
         )
-        source.stall_s = 0.5
         assert take(source, 3) == PICTURES[:3]
     counts = source.counts
     assert (counts.received, counts.broken, counts.stalls) == (3, 1, 0)
@@ -581,7 +597,7 @@ class FakeCapture:
         return True
 
     def read(self) -> tuple[bool, np.ndarray | None]:
-        time.sleep(0.03)
+        time.sleep(0.1)  # the picture before is taken meanwhile
         if not self.pictures:
             self.hang.wait()
             return False, None
@@ -624,12 +640,12 @@ def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
     waiting += [FakeCapture([BLUE + 2], hang)]
     captures = list(waiting)
     source = quick(open_source("camera:/dev/null"))  # it has to be there
-    source.stall_s = 0.2
+    source.stall_s = 1
     frames = source.frames()
     got = list(itertools.islice(frames, 3))
     begin = time.monotonic()
     frames.close()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 5
     pixels = [f.pixels for f in got if isinstance(f, Frame)]
     assert [p[0, 0].tolist() for p in pixels if p is not None] == [
         [30, 10, 200],
@@ -648,15 +664,19 @@ def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
 
 def test_what_an_rtsp_stream_had_saved_up_is_passed_over(
     cameras: tuple[list[FakeCapture], list[tuple[object, ...]], threading.Event],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waiting, opened, hang = cameras
+    # A machine that is busy pauses for longer than the time between two frames.
+    monkeypatch.setattr("edgecl.runtime.sources.opencv._SAVED_S", 0.25)
+    monkeypatch.setattr("edgecl.runtime.sources.opencv._SETTLE_S", 30.0)
 
     class Saved(FakeCapture):
         """Gives five pictures at once, and the others as they come."""
 
         def grab(self) -> bool:
             if len(self.pictures) <= 3:
-                time.sleep(0.05)
+                time.sleep(0.5)
             return bool(self.pictures) and self.pictures.pop(0) is not None
 
     waiting.append(Saved([BLUE + i for i in range(8)], hang))

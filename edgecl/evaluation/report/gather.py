@@ -29,6 +29,8 @@ from edgecl.evaluation.report.contents import (
 from edgecl.home import Home
 from edgecl.learner import served
 from edgecl.replay.exports import FRESH, STALE, exports_of
+from edgecl.replay.novel import entries
+from edgecl.replay.novel import picture as novel_picture
 from edgecl.replay.probes import (
     ProbeRows,
     history,
@@ -91,7 +93,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         np.add.at(confusion, (probes.classes, guesses), 1)
     past = _history(store, uids)
     kept_steps, kept_times = _ages(store, places)
-    n_novel, novel = _novel(store, places, limit)
+    n_novel, novel = _novel(store, limit)
     return Contents(
         home=home.path,
         backbone=home.manifest.backbone,
@@ -310,15 +312,11 @@ def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, .
     return tuple(rows)
 
 
-def _novel(store: Store, places: dict[int, int], max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
+def _novel(store: Store, max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
     """Return how many frames wait for a name, and thumbnails of the most novel."""
-    rows = store.connection.execute("SELECT uid, guess FROM novel ORDER BY score DESC, uid")
-    uids = [(uid, guess) for uid, guess in rows if guess in places]
-    query = "SELECT picture FROM novel WHERE uid = ?"
-    made = []
-    for uid, guess in uids[:_MOST_NOVEL]:
-        (data,) = store.connection.execute(query, (uid,)).fetchone()
-        made.append(
-            thumbnail(store.unseal(guess, "novel picture", uid, data), max_pixels=max_pixels)
-        )
-    return len(uids), tuple(picture for picture in made if picture is not None)
+    waiting = entries(store)
+    made = (
+        thumbnail(novel_picture(store, entry.uid), max_pixels=max_pixels)
+        for entry in waiting[:_MOST_NOVEL]
+    )
+    return len(waiting), tuple(small for small in made if small is not None)
