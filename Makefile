@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Which tests: without those that take many seconds each or need a peer from Debian
 # (`make test-live`); `make test MARK=` runs all, as CI does.
 MARK ?= not slow and not live
+# Processes that run tests, each with one thread; a file's tests stay together.
+JOBS ?= 2
 EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,dev,tensorrt-rtx
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -22,7 +24,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m "$(MARK)"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(MARK)"
 
 # Broker, RTSP server, GStreamer and browser on loopback; what Debian packages they need says .ci/run.
 test-live: $(VENV)/installed
