@@ -22,6 +22,7 @@ def commands() -> list[str]:
         "export tensorrt",
         "export dataset",
         "forget class",
+        "review list",
     ]
 
 
