@@ -148,7 +148,7 @@ class StreamBar:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:.0f}/s"),
-            TextColumn("right {task.fields[accuracy]:.1%}"),
+            TextColumn("right {task.fields[accuracy]}"),
             TextColumn("{task.fields[classes]} classes"),
             TimeRemainingColumn(),
             console=self._console,
@@ -156,7 +156,7 @@ class StreamBar:
         self._status = ""
         self._live = Live(get_renderable=self._drawn, console=self._console, refresh_per_second=8)
         self._task = self._bar.add_task(
-            "", total=total or None, completed=done, rate=0.0, accuracy=0.0, classes=0
+            "", total=total or None, completed=done, rate=0.0, accuracy="-", classes=0
         )
 
     def __enter__(self) -> StreamBar:
@@ -184,7 +184,9 @@ class StreamBar:
             if self._n_news <= _MOST_NEWS:
                 self._console.print(escape(printable(text)), soft_wrap=True, highlight=False)
         done = self._begin + progress.seen
-        rate, accuracy = progress.samples_per_second, progress.prequential_accuracy
+        rate = progress.samples_per_second
+        # Nothing was learned, so nothing was wrong.
+        accuracy = f"{progress.prequential_accuracy:.1%}" if progress.learned else "-"
         n_classes = progress.n_classes
         self._bar.update(
             self._task,
@@ -200,7 +202,7 @@ class StreamBar:
             left = (self._total - done) / rate if self._total and rate else 0
             of = f" of {self._total}" if self._total else ""
             of += f", {left:.0f} s left" if left else ""
-            say(f"{done}{of}, {rate:.0f}/s, right {accuracy:.1%}, {n_classes} classes")
+            say(f"{done}{of}, {rate:.0f}/s, right {accuracy}, {n_classes} classes")
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group

@@ -116,7 +116,13 @@ class Run:
         self._duplicates = Duplicates(cosine, learner.store.newest_rows)
         has_feed = live.teacher is not None and live.teacher.has_feed
         self._ring = Ring(int(settings.ring_mb * 1e6)) if has_feed else None
-        self._seen = Seen(learner, live.emit, live.vote, finds_unknown=live.finds_unknown)
+        self._seen = Seen(
+            learner,
+            live.emit,
+            live.vote,
+            finds_unknown=live.finds_unknown,
+            is_shown=live.teacher is not None and live.teacher.has_keyboard,
+        )
         if isinstance(source, LiveBase):
             source.on_news = self._news.append
 
@@ -436,7 +442,7 @@ class Run:
             p50_ms=self._ages.quantile_ms(0.5),
             p99_ms=self._ages.quantile_ms(0.99),
             oldest=self._ages.oldest,
-            status="" if self._teacher is None else self._teacher.status(),
+            status="" if self._teacher is None else self._teacher.status(self._seen.sight),
         )
         # One by one: the source's thread may add some meanwhile.
         news = tuple(self._news.popleft() for _ in range(len(self._news)))

@@ -23,6 +23,7 @@ class Seen:
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
+        is_shown: Whether somebody looks at `sight`.
     """
 
     def __init__(
@@ -32,9 +33,13 @@ class Seen:
         vote: int,
         *,
         finds_unknown: bool,
+        is_shown: bool = False,
     ) -> None:
         self._learner = learner
         self._emit = emit
+        self._is_shown = is_shown
+        self.sight = ""
+        """What the newest frame looks like, for a person."""
         self._votes = Votes(vote)
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
         self._scorer: Scorer | None = None
@@ -48,15 +53,17 @@ class Seen:
         is_unknown = False
         if self._unknowns is not None and frame.label is None:
             is_unknown = self._unknowns.look(frame, x)
-        if self._emit is None or not self._learner.head.classes:
+        if (self._emit is None and not self._is_shown) or not self._learner.head.classes:
+            self.sight = ""
             return is_unknown
         if self._scorer is None:
             self._scorer = self._learner.head.scorer(self._learner.store.names)
         found = predictions(self._scorer, [frame.id], x[None], top=1)[0]
         if is_unknown:
             found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
+        self.sight = f"sees {found.label} {found.score:.0%}"
         vote = self._votes.add(found)
-        if vote is not None:
+        if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame))
         return is_unknown
 

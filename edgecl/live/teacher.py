@@ -37,6 +37,9 @@ class Quit:
 
 Action = Undo | Quit | LabelWindow
 
+# Characters of a class name in the line of keys.
+_LONGEST_SHOWN = 20
+
 
 class Teacher:
     """Turns keys and messages into labels and actions.
@@ -95,20 +98,31 @@ class Teacher:
         told, self._news = self._news, []
         return told
 
-    def status(self) -> str:
-        """Return one line that shows the keys and what is learned now; empty without a keyboard."""
+    @property
+    def has_keyboard(self) -> bool:
+        """Whether somebody sits in front of it."""
+        return self._read_keys is not None
+
+    def status(self, sight: str = "") -> str:
+        """Return one line that shows the keys and what is learned now; empty without a keyboard.
+
+        Args:
+            sight: What the newest frame looks like.
+        """
         if self._read_keys is None:
             return ""
         if self._typed is not None:
             return f"new class: {self._typed}_   (Enter takes it, Esc does not)"
         names = [
-            f"[{i} {name}]" if name == self._label else f"{i} {name}"
+            f"[{i} {_short(name)}]" if name == self._label else f"{i} {_short(name)}"
             for i, name in enumerate(self._classes()[:9], 1)
         ]
         if self._label is not None and self._label not in self._classes()[:9]:
-            names.append(f"[{self._label}]")
+            names.append(f"[{_short(self._label)}]")
         state = "PAUSED" if self.is_paused else "learning" if self._label else "watching"
-        return "  ".join([state, *names, "n new  space pause  u undo  q quit"])
+        return "  ".join(
+            [state, *([sight] if sight else []), *names, "n new  space pause  u undo  q quit"]
+        )
 
     def _press(self, key: str) -> list[Action]:
         if key == "q":
@@ -156,3 +170,7 @@ class Teacher:
             return [Undo(message.n)]
         self.is_paused = message.name == "pause"
         return []
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_SHOWN else f"{name[: _LONGEST_SHOWN - 1]}\u2026"

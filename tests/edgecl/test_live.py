@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import pty
+import re
 import termios
 import threading
 import time
@@ -285,6 +286,16 @@ def test_a_window_names_frames_that_came_before_it_and_those_to_come(device: Hom
     assert set(names) - ring == {"15", "16", "17", "18", "19"}
     assert last.unlabelled == 15
     assert last.learned == 9
+
+
+def test_a_person_at_the_keys_is_shown_what_is_seen(device: Home) -> None:
+    run(device, FakeLive(shots("washer", "bracket", n=20)))
+
+    def teach(learner: Learner) -> Live:
+        return Live(teacher=Teacher(lambda: learner.labels, read_keys=lambda: ""))
+
+    last = run(device, FakeLive(shots("bracket", n=6, labels=False)), teach=teach)[-1]
+    assert re.fullmatch(r"watching  sees bracket \d+%  1 washer  2 bracket  n new .*", last.status)
 
 
 def test_a_command_pauses_and_an_undo_takes_back(device: Home) -> None:
