@@ -8,7 +8,7 @@ arrival to its commit; age of learned frames in frame times. (2) Ten thousand fr
 server that closes the connection twenty times and sends the last frames again: memory, descriptors,
 pictures learned twice.
 
-Run: python benchmarks/live.py
+Run: python benchmarks/live.py [--image-size N] [--seconds S]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import argparse
 import functools
 import hashlib
 import http.server
@@ -52,7 +53,6 @@ from edgecl.runtime.sources.live import LiveSource, Shot
 from edgecl.runtime.sources.synthetic import parse_pattern
 from edgecl.types import Frame
 
-SECONDS = 30.0
 N_LONG = 10_000
 N_RECONNECTS = 20
 N_AGAIN = 5
@@ -66,8 +66,12 @@ def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         serve(*map(float, sys.argv[2:]))
         return
+    parser = argparse.ArgumentParser(description="Latency, rate and age of live frames.")
+    parser.add_argument("--image-size", type=int, default=112, help="of the backbone, pixels")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each row")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        _rates(Path(place))
+        _rates(Path(place), options.image_size, options.seconds)
         _long_run(Path(place))
 
 
@@ -155,9 +159,9 @@ def server(fps: float, n_frames: int, n_parts: int) -> Iterator[tuple[str, Any]]
             process.kill()
 
 
-def _home(path: Path, *, duplicates: float) -> Home:
+def _home(path: Path, *, duplicates: float, image_size: int = 112) -> Home:
     config = Config(store=StoreConfig(), live=LiveConfig(duplicate_cosine=duplicates))
-    return init_home(path, load_backbone(image_size=112), config)
+    return init_home(path, load_backbone(image_size=image_size), config)
 
 
 def _engine_rate(home: Home, engine: Any, n: int = 300) -> float:
@@ -182,7 +186,9 @@ def _teach(learner: Learner, shots: list[tuple[bytes, str]]) -> None:
         learner.learn_many(frames, rng.uniform(0, 1, (100, width)).astype(np.float32))
 
 
-def _stream(home: Home, source: Source, shots: list[tuple[bytes, str]]) -> tuple[float, Progress]:
+def _stream(
+    home: Home, source: Source, shots: list[tuple[bytes, str]], seconds: float
+) -> tuple[float, Progress]:
     """Return frames learned a second from the first commit to the last, and where it ended."""
     with home.lock(), open_store(home) as store:
         learner = open_learner(home, store)
@@ -204,11 +210,11 @@ def _stream(home: Home, source: Source, shots: list[tuple[bytes, str]]) -> tuple
                 continue
             latest = time.monotonic()
             if not first:
-                first, begin, end = learned, latest, latest + SECONDS
+                first, begin, end = learned, latest, latest + seconds
     return (last.learned + last.held_out - first) / (latest - begin), last
 
 
-def _rates(place: Path) -> None:
+def _rates(place: Path, image_size: int, seconds: float) -> None:
     print("| source | frames/s | engine alone | stream | ratio | p50 ms | p99 ms | ", end="")
     print("oldest learned, frame times | stale | dropped |")
     print("|---|---|---|---|---|---|---|---|---|---|")
@@ -223,16 +229,16 @@ def _rates(place: Path) -> None:
         ]
     ):
         shots = pictures(N_PICTURES, size)
-        home = _home(place / str(i), duplicates=1.0)
+        home = _home(place / str(i), duplicates=1.0, image_size=image_size)
         engine = home.engine()
         before = _engine_rate(home, engine)
         fps = share * before
         if name.startswith("camera"):
             connect = functools.partial(Camera, shots, fps)
-            rate, last = _stream(home, LiveSource("camera", lambda _: connect()), shots)  # noqa: B023
+            rate, last = _stream(home, LiveSource("camera", lambda _: connect()), shots, seconds)  # noqa: B023
         else:
             with server(fps, 10**9, 1) as (url, _):
-                rate, last = _stream(home, open_source(url, label="red disc"), shots)
+                rate, last = _stream(home, open_source(url, label="red disc"), shots, seconds)
         alone = (before + _engine_rate(home, engine)) / 2
         print(
             f"| {name} | {fps:.0f} | {alone:.0f} | {rate:.0f} | {rate / min(alone, fps):.2f} | "
