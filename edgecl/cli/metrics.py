@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecl.cli.output import say
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -118,7 +120,7 @@ def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
         RequestError: The file or the port cannot be had.
         MissingPackageError: prometheus-client is not installed.
     """
-    from edgecl.errors import MissingPackageError, UsageError
+    from edgecl.errors import MissingPackageError, RequestError, UsageError
 
     server = _SERVER.fullmatch(place)
     if server is None and not place.endswith(".prom"):
@@ -142,10 +144,21 @@ def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
 
     if server is None:
         path = Path(place)
+        is_written = is_told = False
 
         def write(metrics: Metrics) -> None:
+            """Write the file; one that cannot be written any more does not end the run."""
+            nonlocal is_written, is_told
             register(metrics)
-            _write_text(path, registry)
+            try:
+                _write_text(path, registry)
+                is_written = True
+            except RequestError as error:
+                if not is_written:
+                    raise
+                if not is_told:
+                    is_told = True
+                    say(f"{error}; going on without")
 
         yield write
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -282,6 +283,19 @@ def test_a_file_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
         observing(None, str(tmp_path / "no" / "a.prom"), command="x") as observer,
     ):
         observer.update(STATE)
+
+
+def test_a_file_that_cannot_be_written_any_more_is_told_once_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    with observing(None, str(folder / "a.prom"), command="x") as observer:
+        observer.update(STATE)
+        shutil.rmtree(folder)
+        observer.end()
+        observer.end()
+    assert capsys.readouterr().err.count("going on without") == 1
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
