@@ -284,6 +284,19 @@ def test_a_file_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
         observer.update(STATE)
 
 
+def test_a_file_that_cannot_be_written_is_that_error_when_the_store_is_closed(
+    tmp_path: Path,
+) -> None:
+    home = build.tiny_home(tmp_path / "home")
+    with (
+        pytest.raises(RequestError, match="cannot be written"),
+        observing(None, str(tmp_path / "no" / "a.prom"), command="x") as observer,
+        open_store(home) as store,
+        observer.watching(store),
+    ):
+        pass
+
+
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
