@@ -11,7 +11,8 @@ import re
 from urllib.parse import unquote
 
 _HIDDEN = "***"
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+# Of cameras and brokers with any number of slashes, since people mistype them.
+_SCHEME = re.compile(r"(?:\b(?i:https?|rtsps?|mqtts?):/*|[a-zA-Z][a-zA-Z0-9+.-]*://)")
 _AUTHORITY = re.compile(r"[^\s/?#]*")
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*)?[\"']?")
 _KEY = re.compile(r"([\w.%-]+)\s*=\s*")

@@ -81,8 +81,8 @@ class Observer:
     def watching(self, store: Store) -> Iterator[None]:
         """Measure also an open store, in the thread that opened it."""
         self._store = store
-        self._measure()
         try:
+            self._measure()
             yield
             self._measure()
         finally:

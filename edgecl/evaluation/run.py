@@ -302,6 +302,8 @@ class Run:
         if self._ring is not None and is_unlabelled:
             # Pixels would fill the ring in seconds.
             small = frame if frame.pixels is None else self._learner.small(frame)
+            # Its age when it is learned is the teacher's, so nothing measures it.
+            small = replace(small, monotonic=0.0)
             self._ring.add(replace(item, frame=small), frame.time or time.time())
 
     def _commit(self) -> Progress:

@@ -47,6 +47,7 @@ from edgecl.replay.exports import (
 )
 from edgecl.replay.probes import probe_rows
 from edgecl.replay.store import Store
+from edgecl.runtime.redact import redacted
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
 from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots, scrub
@@ -262,6 +263,10 @@ def look_up(home: Home, store: Store, request: ForgetRequest) -> Target | Receip
     except RequestError:
         before = find_tombstone(home, store, request.kind, request.name)
         if before is None:
+            # What a camera's address is kept as, without its account.
+            kept_as = redacted(request.name)
+            if request.kind == "source" and kept_as != request.name:
+                return look_up(home, store, replace(request, name=kept_as))
             raise
         receipt = receipt_by_id(home, store, before[1])
         is_exact = not str(receipt.body["mode"]).startswith("approximate")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from edgecl.errors import SourceError, UsageError
 
+from ..redact import redacted
 from .base import Item, ListSource, read_frame
 from .folder import pictures
 from .listed import EDGECL_INDEX, coco_lists, read_coco, read_index, read_text, some
@@ -66,7 +67,9 @@ def open_dataset(path: Path, *, format: str = "auto", max_bytes: int = 64_000_00
     if format != "auto" and format not in FORMATS:
         raise UsageError(f"format {format!r} is unknown; expected auto, {', '.join(FORMATS)}")
     if not path.exists():
-        raise SourceError(f"dataset {path} does not exist; name a folder, a .json or a .tm file")
+        raise SourceError(
+            f"dataset {redacted(str(path))} does not exist; name a folder, a .json or a .tm file"
+        )
     found = _guess(path) if format == "auto" else {format: "--format says so"}
     if not found:
         raise SourceError(

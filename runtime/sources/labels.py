@@ -32,6 +32,7 @@ from edgecl.errors import SourceError, UsageError
 from edgecl.types import clean_label
 
 from ..broker import SCHEMES, Broker, Connection, check_paho, parse_broker
+from ..redact import redacted
 from .base import Source
 from .live import FIRST_WAIT_S, LONGEST_WAIT_S
 
@@ -209,8 +210,9 @@ def open_labels(spec: str, *, source: str = "") -> LabelFeed:
         # Not waiting: a named pipe has no writer yet.
         fd = os.open(Path(spec), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise SourceError(
-            f"labels {spec!r} cannot be read ({getattr(error, 'strerror', None) or error}); "
+            f"labels {redacted(spec)!r} cannot be read ({why}); "
             "expected -, mqtt://host/topic or a file of JSON lines"
         ) from error
     if stat.S_ISDIR(os.fstat(fd).st_mode):

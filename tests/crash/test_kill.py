@@ -88,6 +88,16 @@ def test_forgetting_a_sample_and_a_source_survives_kills(taught: Path, place: Pa
     assert survives(forget, workloads.state, taught, place, kills=15) == 15
 
 
+def test_naming_frames_of_the_review_queue_survives_kills(
+    taught: Path, tmp_path: Path, place: Path
+) -> None:
+    waiting = tmp_path / "home"
+    shutil.copytree(taught, waiting)
+    workloads.offer_frames(waiting)
+    assert [row["uid"] for row in workloads.state(waiting)["novel"]] == [1, 2, 3, 4, 5, 6]
+    assert survives(workloads.review, workloads.state, waiting, place, kills=20) == 20
+
+
 def test_versions_survive_kills(fresh: Path, place: Path) -> None:
     assert survives(workloads.versions, workloads.state, fresh, place, kills=15) == 15
 

@@ -269,6 +269,19 @@ def test_another_place_is_a_usage_error(place: str) -> None:
         pass
 
 
+def test_a_file_that_cannot_be_written_is_that_error_when_the_store_is_closed(
+    tmp_path: Path,
+) -> None:
+    home = build.tiny_home(tmp_path / "home")
+    with (
+        pytest.raises(RequestError, match="cannot be written"),
+        observing(None, str(tmp_path / "no" / "a.prom"), command="x") as observer,
+        open_store(home) as store,
+        observer.watching(store),
+    ):
+        pass
+
+
 def test_a_port_that_no_machine_has_is_one_error() -> None:
     with (
         pytest.raises(RequestError, match="cannot be served"),

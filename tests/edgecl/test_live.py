@@ -288,6 +288,23 @@ def test_a_window_names_frames_that_came_before_it_and_those_to_come(device: Hom
     assert last.learned == 9
 
 
+def test_a_frame_whose_label_comes_later_is_not_too_old(device: Home) -> None:
+    source = FakeLive(shots("washer", n=16, labels=False), interval=0.01, has_clock=True)
+    feed = FakeFeed()
+
+    def teach(learner: Learner) -> Live:
+        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+
+    def stop() -> bool:
+        if len(source.made) == 14:
+            feed.waiting = [LabelWindow("ring", 1002.0, 1006.0)]
+        return False
+
+    last = run(device, source, teach=teach, should_stop=stop)[-1]
+    assert (last.learned, last.stale) == (4, 0)
+    assert last.p99_ms is None  # what the teacher took is not the machine's latency
+
+
 def test_a_person_at_the_keys_is_shown_what_is_seen(device: Home) -> None:
     run(device, FakeLive(shots("washer", "bracket", n=20)))
 

@@ -110,6 +110,18 @@ def test_two_requests_for_one_source_are_one(home: Home) -> None:
         assert [store.receipt_of_request(n) for n in numbers] == ["r1", "r1"]
 
 
+def test_a_camera_is_forgotten_by_its_address_with_the_password(home: Home) -> None:
+    teach(home, source=lambda i: "http://***@10.0.0.9/cam" if i % 2 else "b")
+    done, again = (forget(home, "http://me:s3cret@10.0.0.9/cam", "source") for _ in "12")
+    assert done.verified, done.faults
+    assert (again.mode, again.receipt) == ("already_forgotten", done.receipt)
+    with open_store(home, read_only=True) as store:
+        assert list(store.sources().values()) == ["b"]
+    with pytest.raises(RequestError) as error:
+        forget(home, "http://me:s3cret@10.0.0.8/cam", "source")
+    assert "s3cret" not in str(error.value)
+
+
 # Snapshots
 
 

@@ -20,6 +20,9 @@ HIDDEN = "S3CRET"
         ("http://u:p@S3CRET@cam:80/a?w=1", "http://***@cam:80/a?w=1"),
         ("http://u:p/S3CRET@cam/a", "http://***@cam/a"),
         ("http://u:p S3CRET@cam/a", "http://***@cam/a"),
+        ("http:/u:S3CRET@cam/a", "http:/***@cam/a"),
+        ("http:///u:S3CRET@cam/a", "http:///***@cam/a"),
+        ("MQTT:u:S3CRET@cam/a", "MQTT:***@cam/a"),
         ("HTTP://cam/a?Token=S3CRET&w=1", "HTTP://cam/a?Token=***&w=1"),
         ("http://cam/a?w=1&accessToken=S3CRET#x", "http://cam/a?w=1&accessToken=***#x"),
         ("http://cam/a?p%61ssword=S3CRET", "http://cam/a?p%61ssword=***"),
@@ -52,6 +55,8 @@ def test_secrets_are_hidden_and_the_rest_stays(text: str, expected: str) -> None
         "rtsp://10.0.0.9:554/live/1",
         "gst:nvarguscamerasrc ! video/x-raw(memory:NVMM),width=1280,framerate=30/1 ! nvvidconv",
         "mqtt://host/topic/+",
+        "watch:/home/me@work/in",
+        "give rtsp: or http: and me@work knows",
         "a digest of the frame, basic colours",
     ],
 )

@@ -121,6 +121,8 @@ def test_a_folder_of_datasets_is_no_dataset(tmp_path: Path) -> None:
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         open_dataset(tmp_path / "none")
+    with pytest.raises(SourceError, match=r"dataset http:/\*\*\*@host/x does not exist"):
+        open_dataset(Path("http://me:s3cret@host/x"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="no format that is known"):
         open_dataset(tmp_path / "empty")

@@ -639,10 +639,11 @@ def test_standard_input_cannot_be_source_and_labels_at_once() -> None:
         open_labels("-", source="-")
 
 
-@pytest.mark.parametrize("spec", ["/no/such/file", "/tmp", "a\0b"])
+@pytest.mark.parametrize("spec", ["/no/such/file", "/tmp", "a\0b", "http://me:s3cret@host/topic"])
 def test_labels_that_cannot_be_read_are_one_line(spec: str) -> None:
-    with pytest.raises(SourceError, match="expected"):
+    with pytest.raises(SourceError, match="expected") as error:
         open_labels(spec)
+    assert "s3cret" not in str(error.value)
 
 
 def test_labels_of_the_source_and_of_the_option_come_in_one_feed(tmp_path: Path) -> None:

@@ -28,11 +28,14 @@ from edgecl.learner import (
     position_key,
     served,
 )
+from edgecl.replay import novel
 from edgecl.replay.adapters import task_adapters
 from edgecl.replay.exports import exports_of, finish_exports
 from edgecl.replay.probes import probe_picture, probe_rows
 from edgecl.replay.store import Position, create_store
+from edgecl.review import label_entries
 from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.types import ForgetRequest, Frame
@@ -176,6 +179,44 @@ def forget_sources(path: Path) -> None:
         ):
             if store.names:
                 unlearning.forget(home, learner, request, verify=True)
+
+
+def offer_frames(path: Path) -> None:
+    """Put six frames that nobody named into the review queue."""
+    home = Home(path)
+    with writing(home) as store, store.transaction(changes_head=False):
+        for i, row in enumerate(quantise(np.eye(6, D, dtype=np.float32))):
+            novel.offer(
+                store,
+                picture=_PICTURES[i],
+                x=row,
+                guess=i % len(LABELS) + 1,
+                score=2.0 + i,
+                source=_SOURCE,
+                frame=f"unknown {i}",
+                time=2e9 + i,
+            )
+
+
+def review(path: Path) -> None:
+    """Name four frames of the review queue in two steps and drop one, unless that was done.
+
+    A frame that still waits though it was learned is learned twice, one that does neither is
+    missing at the end; `state` tells both.
+    """
+    home = Home(path)
+    for step in ((1, 4), (2, 3)):
+        with writing(home) as store:
+            waiting = {entry.uid for entry in novel.entries(store)}
+            if waiting.issuperset(step):
+                label_entries(home, open_learner(home, store), step, LABELS[step[0]])
+            else:
+                assert waiting.isdisjoint(step)
+    with writing(home) as store:
+        if 6 in {entry.uid for entry in novel.entries(store)}:
+            with store.transaction(changes_head=False):
+                novel.drop(store, [6])
+        open_learner(home, store).settle()
 
 
 def versions(path: Path) -> None:
