@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +18,9 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.output import StreamBar, print_json, print_values, say
+from edgecl.cli.output import print_json, print_values, say
 
 if TYPE_CHECKING:
-    from edgecl.evaluation.progress import Progress
     from edgecl.runtime.sources.datasets import Dataset
 
 
@@ -99,20 +97,14 @@ def _learn(
     resume: bool,
 ) -> dict[str, Any]:
     """Learn a dataset; returns what `train-stream` prints."""
-    from edgecl.cli.learn import result_of, stop_flag, tell_start
-    from edgecl.cli.make import make
+    from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
+    from edgecl.cli.make import open_or_make
     from edgecl.evaluation.progressive import learn_stream, start_position
-    from edgecl.home import Home, check_place, is_damaged, is_home
     from edgecl.learner import open_engine, open_learner, position_key
     from edgecl.runtime.sources.datasets import open_dataset
     from edgecl.unlearning.request import writing
 
-    if is_home(home) or is_damaged(home):
-        device = Home(home)
-    else:
-        check_place(home)
-        say(f"there is no home at {home} yet; making one with the default backbone")
-        device = make(home, head="ridge")
+    device = open_or_make(home, head="ridge")
     source = open_dataset(path, format=format, max_bytes=device.max_bytes).source
     with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store)
@@ -132,13 +124,7 @@ def _learn(
             reopen=lambda: open_engine(device, store, **options),
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
-        stack.enter_context(observer.watching(store))
-        shown: list[Callable[[Progress], None]] = [observer.update]
-        if observer.is_for_people:
-            shown.append(stack.enter_context(StreamBar(total, start.n)).show)
-        for progress in stack.enter_context(closing(run)):
-            for show in shown:
-                show(progress)
+        progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
     return result_of(progress)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecl.cli.observe import LogOption, MetricsOption, observing
+from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
     FallbackOption,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgecl.evaluation.run import Live
     from edgecl.home import Home
     from edgecl.learner import Learner
-    from edgecl.replay.store import Position
+    from edgecl.replay.store import Position, Store
     from edgecl.runtime.engines.base import Engine
     from edgecl.runtime.sources import Source
 
@@ -93,10 +93,9 @@ def train_stream(
     json: JsonOption = False,
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
-    from edgecl.cli.make import make
+    from edgecl.cli.make import open_or_make
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import learn_stream, source_key, start_position
-    from edgecl.home import Home, check_place, is_damaged, is_home
     from edgecl.learner import open_engine, open_learner
     from edgecl.runtime.sources import open_source
     from edgecl.types import clean_label
@@ -105,14 +104,12 @@ def train_stream(
     observer = context.with_resource(observing(log_json, metrics, command="train-stream"))
     name = None if label is None else clean_label(label)
     shuffle_seed = seed if shuffle else None
-    if is_home(home) or is_damaged(home):
-        device = Home(home)
-    else:
-        check_place(home)
+    device = open_or_make(
+        home,
+        head=head or "ridge",
         # A source that is not there is told before the time that making a home takes.
-        open_source(source, label=name, shuffle_seed=shuffle_seed)
-        say(f"there is no home at {home} yet; making one with the default backbone")
-        device = make(home, head=head or "ridge")
+        check=lambda: open_source(source, label=name, shuffle_seed=shuffle_seed),
+    )
     frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
 
     with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
@@ -158,13 +155,7 @@ def train_stream(
             live=live,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
-        stack.enter_context(observer.watching(store))
-        observers: list[Callable[[Progress], None]] = [observer.update]
-        if observer.is_for_people:
-            observers.append(stack.enter_context(StreamBar(total, start.n)).show)
-        for progress in stack.enter_context(closing(run)):
-            for observe in observers:
-                observe(progress)
+        progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
     result = result_of(progress)
@@ -178,6 +169,35 @@ def train_stream(
         raise SourceError(
             f"none of the {progress.seen} frames of {frames.name} could be learned; see above"
         )
+
+
+def followed(
+    run: Generator[Progress],
+    observer: Observer,
+    store: Store,
+    stack: ExitStack,
+    *,
+    total: int,
+    done: int,
+) -> Progress:
+    """Show a run to its end; returns where it ended. The stack closes what shows it.
+
+    Args:
+        run: What `learn_stream` gives.
+        observer: Log and metrics.
+        store: The open store that is measured.
+        stack: Closed by the caller.
+        total: Frames in all, or 0 when that is not known.
+        done: Frames that an earlier run took.
+    """
+    stack.enter_context(observer.watching(store))
+    observers: list[Callable[[Progress], None]] = [observer.update]
+    if observer.is_for_people:
+        observers.append(stack.enter_context(StreamBar(total, done)).show)
+    for progress in stack.enter_context(closing(run)):
+        for observe in observers:
+            observe(progress)
+    return progress
 
 
 def result_of(progress: Progress) -> dict[str, Any]:

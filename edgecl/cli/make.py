@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,6 +98,24 @@ def init(
         print_json(result)
     else:
         print(made.path)
+
+
+def open_or_make(path: Path, *, head: str, check: Callable[[], object] = lambda: None) -> Home:
+    """Open a home, or make one with the default backbone where there is none.
+
+    Args:
+        path: Where it is or will be.
+        head: Head of a new home.
+        check: Called before one is made: what it raises costs no time.
+    """
+    from edgecl.home import Home, check_place, is_damaged, is_home
+
+    if is_home(path) or is_damaged(path):
+        return Home(path)
+    check_place(path)
+    check()
+    say(f"there is no home at {path} yet; making one with the default backbone")
+    return make(path, head=head)
 
 
 def make(
