@@ -117,35 +117,27 @@ class ConsolidationConfig:
     """Training of adapters on the kept pictures.
 
     Args:
+        recipe: How an adapter is trained, a name of edgecl/adapters/recipes.py.
         epochs: Times that every kept picture is looked at.
-        views: Augmented views of a picture, which stand in one batch; 1 is the picture alone.
+        views: Views of a picture, which stand in one batch; 1 is the picture alone, 2 adds its
+            mirror image.
         replay: Train on kept pictures of earlier classes too, not of the session's only.
-        merge: Share of the mean of the earlier adapters that is mixed into a new one after every
-            step, below 1; MOS has 0.1.
-        bank: What predicts after a consolidation: `last` (the head on the newest adapter, one
-            forward pass), `mean` (the head on the mean of all adapters, one pass), `two` (MOS's
-            classifier on the first adapter and the mean, two passes) or `all` (on every task's
-            adapter, one pass each), until something is learned again.
+        bank: What reads the adapted features: `last` (the head that was trained with the newest
+            adapter, one pass), or MOS's classifier on the `mean` of all adapters (one pass), on
+            `two` (the first adapter and the mean) or on `all` of them (one pass each).
         seed: Seed of how an adapter starts and of the order of the pictures.
     """
 
-    epochs: int = 4
-    views: int = 1
+    recipe: str = "plain"
+    epochs: int = 8
+    views: int = 2
     replay: bool = True
-    merge: float = 0.0
     bank: str = "last"
     seed: int = 0
 
     def __post_init__(self) -> None:
         _positive("consolidation", self, "epochs", "views")
-        if self.epochs % self.views:
-            raise ConfigError(
-                f"consolidation.epochs = {self.epochs} must be a multiple of consolidation.views = "
-                f"{self.views}, so that every picture is looked at equally often"
-            )
         _one_of("consolidation.bank", self.bank, ("last", "mean", "two", "all"))
-        if not 0 <= self.merge < 1:
-            raise ConfigError(f"consolidation.merge = {self.merge} must be from 0 up to below 1")
         if self.seed < 0:
             raise ConfigError(f"consolidation.seed = {self.seed} must be 0 or more")
 

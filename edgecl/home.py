@@ -9,6 +9,7 @@
     snapshots/             copies of what was learned, for `edgecl rollback`
     engine/backbone.onnx   the frozen backbone
     engine/manifest.json   what it is, with hashes
+    engine/adapted/        the same two files of the engine that takes adapters, if one was made
     lock                   held by the one process that writes
 
 A new home is made beside its place and moved there in one step, so it is whole or absent. One that
@@ -22,12 +23,13 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from edgecl.config import Config, load_config, save_config
 from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreError
+from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest, checked_engine
 
@@ -40,8 +42,7 @@ _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "lock",
     "receipts.jsonl",
 )
-
-
+ADAPTED_FOLDER = "adapted"
 _KEY_BYTES = 32
 
 
@@ -70,6 +71,11 @@ class Home:
         self.path = path
         self.config: Config = load_config(path / _CONFIG)
         self.manifest = Manifest.load(path / ENGINE_FOLDER)
+        if self.manifest.adapter_rank:
+            raise IntegrityError(
+                f"the engine of {path} is of an earlier edgecl, from before adapters had a head of "
+                "their own; make the home anew with `edgecl init --force`"
+            )
         try:
             self.key = (path / _KEY).read_bytes()
         except OSError as error:
@@ -129,24 +135,71 @@ class Home:
         part.replace(self.path / _CONFIG)
         self.config = config
 
+    @property
+    def adapter_rank(self) -> int:
+        """Largest rank of the adapters that the home's second engine takes; 0 if it has none."""
+        return self.engine_manifest(has_adapters=True).adapter_rank if self.has_adapters else 0
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether there is an engine that takes adapters."""
+        return self.adapted_folder.exists()
+
+    @property
+    def adapted_folder(self) -> Path:
+        """Folder of the engine that takes adapters; it may not be there yet."""
+        return self.path / ENGINE_FOLDER / ADAPTED_FOLDER
+
+    def engine_manifest(self, *, has_adapters: bool) -> Manifest:
+        """Return the description of the engine that takes adapters, or of the plain one.
+
+        Raises:
+            IntegrityError: It is missing or damaged, or of another feature map.
+        """
+        if not has_adapters:
+            return self.manifest
+        manifest = Manifest.load(self.adapted_folder)
+        if manifest.feature_map != self.manifest.feature_map:
+            raise IntegrityError(
+                f"the engine in {self.adapted_folder} is of another backbone than the home's; "
+                "delete that folder and run `edgecl consolidate`, which makes it anew"
+            )
+        return manifest
+
+    def engine_bytes(self, *, has_adapters: bool) -> bytes:
+        """Return the content of an engine file after its hash was checked.
+
+        Raises:
+            IntegrityError: It is missing or its hash differs.
+        """
+        folder = self.adapted_folder if has_adapters else self.path / ENGINE_FOLDER
+        return checked_engine(folder, self.engine_manifest(has_adapters=has_adapters))
+
     def engine(
         self,
+        adapters: Sequence[Adapter] = (),
         *,
+        takes_adapters: bool = False,
         provider: str | None = None,
         threads: int | None = None,
         allow_fallback: bool = False,
     ) -> OnnxEngine:
-        """Load the engine after its hash was checked; what is None comes from the settings."""
-        folder = self.path / ENGINE_FOLDER
-        if not (folder / self.manifest.engine).exists():
-            # Another process gave the home an engine that takes adapters since this was opened.
-            self.manifest = Manifest.load(folder)
-        return OnnxEngine(
-            checked_engine(folder, self.manifest),
+        """Load an engine after its hash was checked; what is None comes from the settings.
+
+        Args:
+            adapters: With any, the engine gives plain and adapted features beside each other.
+            takes_adapters: Load the one that takes adapters also without any.
+            provider: See `OnnxEngine`.
+            threads: See `OnnxEngine`.
+            allow_fallback: See `OnnxEngine`.
+        """
+        engine = OnnxEngine(
+            self.engine_bytes(has_adapters=takes_adapters or bool(adapters)),
             provider=provider or self.config.engine.provider,
             threads=threads or self.config.engine.threads,
             allow_fallback=allow_fallback,
         )
+        return engine.with_adapters(*adapters) if adapters else engine
 
     @contextmanager
     def lock(self) -> Iterator[None]:

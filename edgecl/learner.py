@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -31,14 +29,20 @@ from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head, Labels
 from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
-from edgecl.replay.adapters import active_adapter, task_adapters
+from edgecl.replay.adapters import (
+    adapter_rows,
+    descending,
+    drop_adapters,
+    mixed_with,
+    task_adapters,
+)
 from edgecl.replay.ledger import check_not_older
 from edgecl.replay.novel import take
-from edgecl.replay.probes import Probes, probe_picture, probe_rows, replace_probes
+from edgecl.replay.probes import Probes
 from edgecl.replay.store import Position, Store
 from edgecl.replay.vault import Vault
 from edgecl.replay.view_batch import rest_of, views_of
-from edgecl.runtime.adapters import Adapter, mean_of
+from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
@@ -181,7 +185,8 @@ class Learner:
         with them. A head in closed form is then bit for bit what it would be had it never learned
         them. A head by gradient learns anew from the kept samples, as after an unlearning. Kept
         pictures that they displaced do not come back. This mends a slip: there is no receipt, and
-        copies and adapters made since are not looked for; for that there is `edgecl forget`.
+        copies made since are not looked for, nor adapters but those that know a class of which
+        nothing is left; for that there is `edgecl forget`.
 
         Args:
             lessons: Samples that are still there, all learned under the store's feature map.
@@ -196,6 +201,11 @@ class Learner:
                     if not lesson.is_held_out:
                         store.take_back(lesson.uid, lesson.class_uid, lesson.source, lesson.x)
                 store.delete_probes([item.uid for item in lessons if item.is_held_out])
+                gone = before - set(store.names)
+                if gone:  # what names a class that is not there cannot be served
+                    adapters = adapter_rows(store)
+                    saw = [row.uid for row in adapters if gone & set(row.saw)]
+                    drop_adapters(store, descending(adapters, saw))
                 self.head.rebuild(store)
                 self.save_state()
         except BaseException:
@@ -259,10 +269,10 @@ class Learner:
             best = head.predict_many(x).argmax(axis=1)
             predicted = [store.names[head.classes[i]] for i in best]
 
-        rows = quantise(x)
+        features = quantise(x)
         is_held = [False] * len(frames)
         if self.probes is not None:
-            is_held = self.probes.choose(names, rows)
+            is_held = self.probes.choose(names, features)
         n_new = is_held.count(False)
         rng = np.random.default_rng([self._seed, store.step])
         replay = self._draw(n_new, rng) if n_new else None
@@ -270,7 +280,7 @@ class Learner:
         written = []
         y = []
         for frame, row, name, guess, held in zip(
-            frames, rows, names, predicted, is_held, strict=True
+            frames, features, names, predicted, is_held, strict=True
         ):
             is_new = not store.has_class(name)
             class_uid = store.add_class(name)
@@ -297,7 +307,7 @@ class Learner:
 
         if n_new:
             learned = np.flatnonzero(~np.array(is_held))
-            head.learn_many(rows[learned], np.array(y, dtype=np.int64)[learned], replay)
+            head.learn_many(features[learned], np.array(y, dtype=np.int64)[learned], replay)
 
         latency_ms = (time.perf_counter() - begin) * 1e3 / len(frames)
         return [
@@ -325,8 +335,8 @@ class Learner:
             self.store, uids, n_views=n_views, seed=self._seed, max_pixels=self._max_pixels
         )
         x = self.embed_views([image for _, view, image in drawn if view])
-        for uid, rows in zip(uids, quantise(x).reshape(len(uids), n_views - 1, -1), strict=True):
-            self.store.add_views(uid, rows)
+        for uid, own in zip(uids, quantise(x).reshape(len(uids), n_views - 1, -1), strict=True):
+            self.store.add_views(uid, own)
 
     def _encoded(self, frame: Frame, side: int | None) -> bytes:
         """Return the picture as it is kept, smaller if its shorter side is longer than `side`."""
@@ -365,7 +375,7 @@ def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = Fals
         read_only=read_only,
         vault=Vault(home.class_keys, home.key) if home.class_keys.exists() else None,
     )
-    expected = home.manifest.feature_map_with(store.adapter)
+    expected = home.manifest.feature_map
     if store.feature_map != expected:
         store.close()
         raise FeatureMapError(
@@ -429,24 +439,6 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
     )
 
 
-def open_engine(
-    home: Home,
-    store: Store,
-    *,
-    provider: str | None = None,
-    threads: int | None = None,
-    allow_fallback: bool = False,
-) -> OnnxEngine:
-    """Load a home's engine with the adapter of its store; see `Home.engine`.
-
-    Raises:
-        IntegrityError: The adapters are not those that made the store's features.
-    """
-    engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
-    adapter = active_adapter(store)
-    return engine if adapter is None else engine.with_adapters(adapter)
-
-
 def open_predictor(
     home: Home,
     *,
@@ -461,75 +453,74 @@ def open_predictor(
     """
     with open_store(home, read_only=True) as store, store.snapshot():
         scorer, adapters = served(home, store)
-    engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
-    return predictor_of(home, engine, scorer, adapters)
-
-
-def predictor_of(
-    home: Home, engine: OnnxEngine, scorer: Scorer, adapters: Sequence[Adapter]
-) -> Predictor:
-    """Return the predictor of what `served` gave, on a home's engine."""
-    if adapters:
-        engine = engine.with_adapters(*adapters)
+    engine = home.engine(
+        adapters, provider=provider, threads=threads, allow_fallback=allow_fallback
+    )
     return Predictor.of(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
 
 
 def served(home: Home, store: Store) -> tuple[Scorer, tuple[Adapter, ...]]:
-    """Return what predicts, and the adapters that make its features; inside a snapshot.
+    """Return what predicts: the exact head, mixed with the heads of adapters, and those adapters.
+
+    Inside a snapshot. Without adapters the head alone is served, on plain features.
 
     Raises:
         NothingLearnedError: The home knows no class.
+    """
+    check_learned(home, store)
+    scorer, adapters = mixed_with(_exact(home, store), task_adapters(store), store.names)
+    return _masked(store, scorer), adapters
+
+
+def check_learned(home: Home, store: Store) -> None:
+    """Check that the home knows a class.
+
+    Raises:
+        NothingLearnedError: It knows none.
     """
     if not store.names:
         raise NothingLearnedError(
             f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
             f"--home {home.path}` first"
         )
-    scorer = _scorer(home, store)
-    adapter = active_adapter(store)
-    if scorer.n_maps > 1:
-        bank = [task.adapter for task in task_adapters(store)]
-        return scorer, (bank[0], mean_of(bank)) if store.bank == "two" else tuple(bank)
-    return scorer, () if adapter is None else (adapter,)
 
 
-def embed_stored(
+def load_scorer(home: Home, store: Store) -> Scorer:
+    """Return the exact head alone, as it predicts; a class that is being unlearned is not named."""
+    with store.snapshot():
+        return exact_scorer(home, store)
+
+
+def exact_scorer(home: Home, store: Store) -> Scorer:
+    """Do what `load_scorer` does, inside a snapshot."""
+    return _masked(store, _exact(home, store))
+
+
+def _masked(store: Store, scorer: Scorer) -> Scorer:
+    blocked = tuple(store.names[uid] for uid in store.blocked_classes())
+    return MaskedScorer(scorer, blocked) if blocked else scorer
+
+
+def embed_pictures(
     home: Home,
-    store: Store,
     engine: OnnxEngine,
-    *,
-    uids: Sequence[int] | None = None,
+    uids: Sequence[int],
+    picture: Callable[[int], bytes],
     say: Say = lambda what, done, of: None,
-) -> dict[int, Float16]:
-    """Return the quantised feature (D,) of every kept picture, or of some, by uid.
+) -> Float32:
+    """Return the features (N, M) of pictures that the home keeps, as the engine gives them.
 
-    Raises:
-        IntegrityError: A kept picture cannot be decoded.
-    """
-    if uids is None:
-        uids = [uid for uid, _ in store.stored_samples()]
-    return _embedded(home, engine, "sample", uids, store.picture, say)
-
-
-def embed_probes(home: Home, store: Store, engine: OnnxEngine) -> dict[int, Float16]:
-    """Return the quantised feature (D,) of every probe, by uid.
+    Args:
+        home: The home.
+        engine: Its engine, or one that was made of it.
+        uids: Numbers of the pictures (N,).
+        picture: Gives the encoded picture of a number.
+        say: Told about progress.
 
     Raises:
         IntegrityError: A picture cannot be decoded.
     """
-    uids = probe_rows(store).uids.tolist()
-    return _embedded(home, engine, "probe", uids, partial(probe_picture, store))
-
-
-def _embedded(
-    home: Home,
-    engine: OnnxEngine,
-    what: str,
-    uids: Sequence[int],
-    picture: Callable[[int], bytes],
-    say: Say = lambda what, done, of: None,
-) -> dict[int, Float16]:
-    features: dict[int, Float16] = {}
+    features: list[Float32] = []
     for start in range(0, len(uids), _EMBED_CHUNK):
         say("embedding", start, len(uids))
         # Read here, not in the pipeline's thread: a connection belongs to its thread.
@@ -547,74 +538,28 @@ def _embedded(
             for item in (item for group in groups for item in group):
                 if not isinstance(item, Embedded):
                     raise IntegrityError(
-                        f"the kept picture of {what} {item.id} cannot be used ({item.reason}); "
+                        f"the kept picture of sample {item.id} cannot be used ({item.reason}); "
                         "restore the home from a backup"
                     )
-                features[int(item.frame.id)] = quantise(item.feature)
+                features.append(item.feature)
     say("embedding", len(uids), len(uids))
-    return features
-
-
-def change_map(
-    home: Home,
-    learner: Learner,
-    adapter: str | None,
-    features: Mapping[int, Float16],
-    probes: Mapping[int, Float16] = MappingProxyType({}),
-) -> None:
-    """Put a home under another feature map, inside a transaction; the head learns it anew.
-
-    Args:
-        home: The home.
-        learner: Its learner.
-        adapter: Hash of the new map's adapter, or None for the plain backbone.
-        features: Features of all kept samples, as `embed_stored` gives them.
-        probes: And of all probes, as `embed_probes` gives them.
-
-    Raises:
-        StoreError: Some are missing.
-    """
-    store = learner.store
-    store.replace_features(home.manifest.feature_map_with(adapter), adapter, features)
-    replace_probes(store, probes)
-    learner.head.rebuild(store)
-    learner.head.settle(store)
-    save_scorer(store, learner.head)
-    learner.save_state()
+    return np.array(features, dtype=np.float32).reshape(len(uids), engine.num_features)
 
 
 def save_scorer(store: Store, head: Head) -> None:
-    """Keep the head's weights for prediction; inside a transaction."""
-    keep_scorer(store, head, head.scorer(store.names))
-
-
-def keep_scorer(store: Store, head: Head, scorer: Scorer, *, bank: str = "mean") -> None:
-    """Keep what predicts until something is learned again; inside a transaction.
-
-    Args:
-        store: The store.
-        head: The head of the same state.
-        scorer: What predicts.
-        bank: Which adapters make its features; see `ConsolidationConfig.bank`.
-    """
+    """Keep the head's weights until something is learned again; inside a transaction."""
+    scorer = head.scorer(store.names)
     uids = {name: uid for uid, name in store.names.items()}
     classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
     store.save_head("scorer", head.name, scorer.arrays() | {"classes": classes})
-    store.note_bank(bank)
 
 
-def load_scorer(home: Home, store: Store) -> Scorer:
-    """Return what prediction needs: kept weights, or the head built from the store anew.
+def _exact(home: Home, store: Store) -> Scorer:
+    """Return the exact head as it predicts: kept weights, or built from the store anew.
 
-    A class that is being unlearned is not named any more. Weights are kept at the end of every
-    run; they are out of date only after a run that was killed, or while another process learns.
+    Weights are kept at the end of every run; they are out of date only after a run that was killed,
+    or while another process learns.
     """
-    with store.snapshot():
-        return _scorer(home, store)
-
-
-def _scorer(home: Home, store: Store) -> Scorer:
-    """Return what prediction needs; inside a snapshot."""
     _check_head(home, store)
     kept = store.load_head("scorer", home.config.head.name)
     if kept is not None:
@@ -623,8 +568,7 @@ def _scorer(home: Home, store: Store) -> Scorer:
         head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
         head.restore(store.all_moments(), store.load_head("state", head.name))
         scorer = head.scorer(store.names)
-    blocked = tuple(store.names[uid] for uid in store.blocked_classes())
-    return MaskedScorer(scorer, blocked) if blocked else scorer
+    return scorer
 
 
 def _check_head(home: Home, store: Store) -> None:

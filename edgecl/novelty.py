@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecl.errors import RequestError, ShapeError
 from edgecl.home import Home
-from edgecl.learner import open_store, predictor_of, served
+from edgecl.learner import open_store, served
 from edgecl.replay.store import Labels, Store
 from edgecl.runtime.predictor import Predictor
 from edgecl.types import Float16, Float32, Float64, Prediction
@@ -136,19 +136,16 @@ def open_predictor_and_novelty(
 
     Raises:
         NothingLearnedError: The home knows no class.
-        RequestError: Too little is kept, or several feature maps predict.
+        RequestError: Too little is kept.
     """
     with open_store(home, read_only=True) as store, store.snapshot():
         scorer, adapters = served(home, store)
-        if scorer.n_maps > 1:
-            raise RequestError(
-                f"this home predicts with {scorer.n_maps} feature maps, and its kept samples have "
-                "one; to tell what is unknown, set consolidation.bank to last or mean and run "
-                "`edgecl consolidate`"
-            )
         novelty = open_novelty(store)
-    engine = home.engine(provider=provider, threads=threads, allow_fallback=allow_fallback)
-    return predictor_of(home, engine, scorer, adapters), novelty
+    engine = home.engine(
+        adapters, provider=provider, threads=threads, allow_fallback=allow_fallback
+    )
+    made = Predictor.of(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
+    return made, novelty
 
 
 def as_json(prediction: Prediction, score: float, threshold: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from edgecl.errors import StoreError
 from edgecl.home import Home
-from edgecl.learner import Learner, open_engine
+from edgecl.learner import Learner
 from edgecl.replay.novel import entries, entry_of, feature, picture
 from edgecl.replay.store import Store
 from edgecl.runtime.preprocess import picture_of
@@ -81,7 +81,7 @@ def write_pictures(store: Store, folder: Path) -> int:
 
 
 def _embedded(home: Home, store: Store, frames: Sequence[Frame]) -> Float32:
-    engine = open_engine(home, store)
+    engine = home.engine()
     preprocessing = home.manifest.preprocessing
     size = home.config.engine.batch_size
     parts = []

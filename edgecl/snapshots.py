@@ -17,7 +17,7 @@ from pathlib import Path
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner
-from edgecl.replay.adapters import task_adapters
+from edgecl.replay.adapters import adapter_rows
 from edgecl.replay.novel import NEWEST_ENTRY, newest
 from edgecl.replay.schema import SCHEMA_VERSION
 from edgecl.replay.store import Store, dump_json
@@ -28,7 +28,6 @@ from edgecl.unlearning.receipt import append_receipt, check_ledger
 # What a snapshot brings back, parents first; all else (receipts, tombstones, requests, exports,
 # snapshots) is the history of the home and stays.
 _LEARNED = (
-    "feature_maps",
     "classes",
     "aliases",
     "sources",
@@ -109,7 +108,7 @@ def take(home: Home, store: Store) -> Snapshot:
                 digest,
                 size,
                 dump_json(list(store.names)),
-                dump_json([task.uid for task in task_adapters(store)]),
+                dump_json([row.uid for row in adapter_rows(store)]),
                 dump_json({"samples": sum(store.n_seen().values()), NEWEST_ENTRY: newest(store)}),
             ),
         )
@@ -197,8 +196,10 @@ def _check_fits(home: Home, store: Store, uid: int) -> None:
             "another edgecl and cannot be brought back by this one"
         )
     meta = dict(execute("SELECT key, value FROM old.meta"))
-    expected = home.manifest.feature_map_with(meta.get("adapter") or None)
-    if meta["feature_map"] != expected or meta["second_moment"] != store.second_moment:
+    if (
+        meta["feature_map"] != home.manifest.feature_map
+        or meta["second_moment"] != store.second_moment
+    ):
         raise IntegrityError(
             f"snapshot s{uid} was taken with another backbone or head; it cannot be brought back"
         )

@@ -160,7 +160,7 @@ class UpdateReport:
 
 FORGET_KINDS = ("class", "sample", "source")
 APPROXIMATE = ("ssd", "gu", "gs-lora", "iau")
-ADAPTER_METHODS = ("retrain", "drop", *APPROXIMATE)
+ADAPTER_METHODS = ("drop", "retrain", *APPROXIMATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +171,15 @@ class ForgetRequest:
         name: Name or alias of the class, uid of the sample, or the source as it was learned.
         reason: Free text for the receipt; must not name the class or source.
         kind: `class`, `sample` or `source`.
-        adapter_method: What happens to adapters that saw it. `retrain` and `drop` delete them, and
-            the caller trains anew at once or later; the others change them in place, which is
+        adapter_method: What happens to adapters that saw it. `drop` and `retrain` delete them, and
+            the caller trains anew later or at once; the others change them in place, which is
             approximate, and are for classes only.
     """
 
     name: str
     reason: str = ""
     kind: str = "class"
-    adapter_method: str = "retrain"
+    adapter_method: str = "drop"
 
     def __post_init__(self) -> None:
         if self.kind not in FORGET_KINDS:

@@ -24,7 +24,7 @@ import edgecl
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Say
-from edgecl.replay.adapters import task_adapters
+from edgecl.replay.adapters import adapter_rows
 from edgecl.replay.exports import (
     Export,
     add_export,
@@ -106,10 +106,10 @@ def export_bundle(
     replaces = _check_place(home, store, place)
     content = content_of(home, store, scorer, adapters, options, say)
     manifest, scorer = content.manifest, content.scorer
-    feature_map = manifest.feature_map_with(store.adapter)
+    feature_map = manifest.feature_map
     uids = {name: uid for uid, name in store.names.items()}
     classes = [uids[label] for label in scorer.labels]
-    sources = [task.uid for task in task_adapters(store)] if adapters else []
+    sources = [row.uid for row in adapter_rows(store) if row.epoch is None] if adapters else []
     files = {manifest.engine: content.model, HEAD_NAME: _head(scorer, classes)}
     if content.fused is not None:
         files[FUSED_NAME] = content.fused

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from edgecl.errors import RequestError
 from edgecl.runtime.adapters import Adapter, padded, zeros
+from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.runtime.scoring import LinearScorer, ProjectedScorer, Scorer
 
@@ -39,16 +40,16 @@ def fuse(
     Args:
         model: The backbone as ONNX, at any precision; its inputs and outputs are float32.
         preprocessing: How a picture becomes its input.
-        scorer: The head, of form linear or projected.
-        adapters: None, or the one that makes the head's features.
+        scorer: The head, of form linear or projected, or such a one mixed with an adapter's.
+        adapters: None, or the one whose features stand beside the plain ones.
 
     Raises:
         RequestError: The head has another form, or the picture filter is not known here.
     """
-    if not isinstance(scorer, LinearScorer | ProjectedScorer) or len(adapters) > 1:
+    if not _fits(scorer) or len(adapters) > 1:
         raise RequestError(
             "this head cannot stand in one ONNX file; expected one of the form linear or projected "
-            "(ridge, uer, prototype) on one adapter at most; leave --fused out"
+            "(ridge, uer, prototype), with the head of one adapter at most; leave --fused out"
         )
     if preprocessing.interpolation not in _FILTERS:
         raise RequestError(
@@ -127,12 +128,22 @@ def _filter(to: _Nodes, kind: str, t: str) -> str:
     return to.add("Where", to.add("Less", t, one), near, far)
 
 
-def _score(to: _Nodes, scorer: LinearScorer | ProjectedScorer, features: str) -> None:
-    """Add the head, from features to the output `scores`."""
+def _fits(scorer: Scorer) -> bool:
+    """Whether a head can be written as nodes."""
+    if isinstance(scorer, MixedScorer):
+        parts = [scorer.frozen, *(opinion.scorer for opinion in scorer.opinions)]
+        return len(parts) == 2 and isinstance(parts[1], LinearScorer) and _fits(parts[0])
+    return isinstance(scorer, LinearScorer | ProjectedScorer)
+
+
+def _score(to: _Nodes, scorer: Scorer, features: str, output: str | None = "scores") -> str:
+    """Add the head, from features to its scores; returns their name."""
+    if isinstance(scorer, MixedScorer):
+        return _mix(to, scorer, features, output)
     if isinstance(scorer, LinearScorer):
         x = to.add("MatMul", features, to.float(scorer.weights))
-        to.add("Add", x, to.float(scorer.bias), output="scores")
-        return
+        return to.add("Add", x, to.float(scorer.bias), output=output)
+    assert isinstance(scorer, ProjectedScorer)
     z = to.add("Sub", features, to.float(scorer.mean))
     z = to.add("Div", z, to.float(scorer.scale))
     if len(scorer.down):
@@ -141,7 +152,31 @@ def _score(to: _Nodes, scorer: LinearScorer | ProjectedScorer, features: str) ->
         z = to.add("Add", z, to.add("MatMul", hidden, to.float(scorer.up.T)))
     norm = to.add("Sqrt", to.add("ReduceSum", to.add("Mul", z, z), to.int([1]), keepdims=1))
     unit = to.add("Div", z, to.add("Max", norm, to.float([1e-8])))
-    to.add("MatMul", unit, to.float(scorer.prototypes.T), output="scores")
+    return to.add("MatMul", unit, to.float(scorer.prototypes.T), output=output)
+
+
+def _mix(to: _Nodes, scorer: MixedScorer, features: str, output: str | None) -> str:
+    """Add what `MixedScorer.scores` does."""
+    (opinion,) = scorer.opinions
+    head = opinion.scorer
+    assert isinstance(head, LinearScorer)
+    d = len(head.weights)
+    plain, adapted = (
+        to.add("Slice", features, to.int([start]), to.int([start + d]), to.int([1]))
+        for start in (0, d)
+    )
+    frozen = _score(to, scorer.frozen, plain, None)
+    q = to.add("Softmax", to.add("Mul", frozen, to.float([scorer.temperature])), axis=1)
+    p = to.add("Softmax", _score(to, head, adapted, None), axis=1)
+    # Column j of the opinion is this column of the whole; ones where it knows a class.
+    places = np.zeros((len(head.labels), len(scorer.labels)))
+    for j, label in enumerate(head.labels):
+        places[j, scorer.labels.index(label)] = 1
+    known = places.sum(axis=0)
+    share = to.add("MatMul", q, to.float(opinion.share * known[:, None]))  # (N, 1)
+    dealt = to.add("Mul", share, to.add("MatMul", p, to.float(places)))
+    kept = to.add("Mul", q, to.float(1 - opinion.share * known))
+    return to.add("Add", kept, dealt, output=output)
 
 
 class _Nodes:

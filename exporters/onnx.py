@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -23,7 +24,7 @@ from edgecl.errors import EdgeclError, MissingPackageError, ParityError, Request
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS
-from edgecl.home import ENGINE_FOLDER, Home, make_home
+from edgecl.home import ADAPTED_FOLDER, Home, make_home
 from edgecl.replay.store import create_store
 from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -38,16 +39,14 @@ if TYPE_CHECKING:
 OPSET = 18
 
 
-def export_backbone(
-    backbone: Backbone, folder: Path, *, adapter_rank: int = 0, name: str = ENGINE_NAME
-) -> Manifest:
+def export_backbone(backbone: Backbone, folder: Path, *, adapter_rank: int = 0) -> Manifest:
     """Write the backbone as ONNX and its `manifest.json` into a folder.
 
     Args:
         backbone: A frozen backbone.
         folder: An existing folder.
-        adapter_rank: Let the engine take adapters up to this rank, as required inputs; 0 for none.
-        name: Name of the engine file. The manifest is replaced last, in one step.
+        adapter_rank: Let the engine take adapters up to this rank, as required inputs, and give
+            plain and adapted features (N, 2 D); 0 for none, and plain features (N, D).
 
     Returns:
         Manifest: Also written to the folder.
@@ -58,7 +57,7 @@ def export_backbone(
         RequestError: The folder cannot be written; nothing half-written is left.
         UsageError: Adapters are not known for this backbone.
     """
-    path = folder / name
+    path = folder / ENGINE_NAME
     network = adapt(backbone, rank=adapter_rank) if adapter_rank else None
     try:
         manifest = _exported(backbone, network, path, adapter_rank)
@@ -70,7 +69,6 @@ def export_backbone(
                 "disk space or make the folder writable, and try again"
             ) from error
         raise
-    # Outside of that: once the manifest is replaced it names the file, whatever comes after.
     manifest.save(folder)
     return manifest
 
@@ -123,7 +121,7 @@ def init_home(
         path: Where it will be.
         backbone: A frozen backbone.
         config: Settings.
-        adapter_rank: Let the engine take adapters up to this rank; 0 for none.
+        adapter_rank: Also make an engine that takes adapters up to this rank; 0 for none.
         force: Replace a home that is there.
         encrypt: Seal pictures, features and statistics, every class with a key of its own.
         make_keys: Makes the keys of a key-value head with the new engine; None takes keys that no
@@ -131,7 +129,11 @@ def init_home(
     """
 
     def fill(engine_folder: Path, database: Path) -> None:
-        manifest = export_backbone(backbone, engine_folder, adapter_rank=adapter_rank)
+        manifest = export_backbone(backbone, engine_folder)
+        if adapter_rank:
+            adapted = engine_folder / ADAPTED_FOLDER
+            adapted.mkdir()
+            export_backbone(backbone, adapted, adapter_rank=adapter_rank)
         statistic = HEADS[config.head.name].second_moment
         codebook = None
         if statistic == COUNTS:
@@ -152,16 +154,17 @@ def init_home(
 
 
 def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> None:
-    """Give a home an engine that takes adapters; the feature map stays the same.
-
-    The manifest, replaced in one step, names the new file; the old one goes last.
-    """
-    folder, old = home.path / ENGINE_FOLDER, home.manifest
-    name = "backbone-adapters.onnx" if old.engine == ENGINE_NAME else ENGINE_NAME
-    home.manifest = export_backbone(backbone, folder, adapter_rank=rank, name=name)
-    for file in folder.glob("*.onnx"):
-        if file.name != name:
-            file.unlink()
+    """Give a home an engine that takes adapters, beside its own, whole or not at all."""
+    part = home.adapted_folder.with_name(f".{ADAPTED_FOLDER}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+    part.mkdir()
+    try:
+        export_backbone(backbone, part, adapter_rank=rank)
+        part.replace(home.adapted_folder)
+        flush(home.adapted_folder.parent)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> None:

@@ -128,10 +128,12 @@ def compare(
         theirs.append(backbone.forward_features(torch.from_numpy(x)).numpy())
         if network is not None:
             adapter = _random_adapter(network.shapes, rng)
-            ours.append(engine.with_adapters(adapter).run(x))
             tensors = [torch.from_numpy(a) for a in adapter.values()]
             with torch.inference_mode():
-                theirs.append(network(torch.from_numpy(x), tensors).numpy())
+                both = network(torch.from_numpy(x), tensors).numpy()
+            found = engine.with_adapters(adapter).run(x)
+            ours += np.split(found, 2, axis=1)
+            theirs += np.split(both, 2, axis=1)
     return parity_of(np.concatenate(ours), np.concatenate(theirs))
 
 

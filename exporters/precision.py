@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgecl.consolidation import probe_of
+from edgecl.consolidation.plan import probe_of
 from edgecl.errors import DecodeError, IntegrityError, RequestError, SourceError, UsageError
-from edgecl.home import ENGINE_FOLDER, Home
-from edgecl.learner import Say, embed_stored
+from edgecl.home import Home
+from edgecl.learner import Say, embed_pictures
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine, open_session
-from edgecl.runtime.manifest import Manifest, checked_engine
+from edgecl.runtime.grid import quantise
+from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import decode, picture_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.sources.folder import FolderSource
@@ -48,7 +49,7 @@ from .parity import (
     parity_of,
 )
 from .quantize import RECIPES, calibrate, quantise_model, worst_nodes
-from .resolve import candidates, choose, judge_of
+from .resolve import beside_opinions, candidates, choose, exact_of, judge_of
 
 PRECISIONS = ("fp32", "fp16", "int8")
 N_COMPARED = 256
@@ -164,8 +165,9 @@ def content_of(
         SourceError: The calibration folder cannot be read.
     """
     scorer.arrays()  # raises when a class is blocked, before anything is made of its pictures
-    model = checked_engine(home.path / ENGINE_FOLDER, home.manifest)
-    content = Content(home.manifest, model, scorer)
+    has_adapters = bool(adapters)
+    model = home.engine_bytes(has_adapters=has_adapters)
+    content = Content(home.engine_manifest(has_adapters=has_adapters), model, scorer)
     if options.precision == "fp16":
         content = _half(home, store, content, adapters, options)
     elif options.precision == "int8":
@@ -223,10 +225,8 @@ class _Int8:
         order = [sample for sample in self.pictures.order if sample not in judging]
         self.chosen = order[:N_CALIBRATED] if options.calibration is None else []
         self.engine = _engine(home, own.model, adapters)
-        self.features = {
-            uid: x for (uid, _), x in zip(self.rows, store.stored_rows()[0], strict=True)
-        }
-        self.judge = judge_of(home, store, self.held_out, self.features, self._run(self.engine))
+        self.features = store.stored_rows()[0]
+        self.judge = judge_of(home, store, self.held_out, self._run(self.engine))
 
     def made(self) -> Content:
         """Return what is within its limit; with all nodes in int8 if a loss is allowed."""
@@ -245,9 +245,13 @@ class _Int8:
             excluded = worst[: round(share * len(worst))]
             model = quantise_model(calibrated, self.recipe, exclude=excluded)
             engine = _engine(self.home, model, self.adapters)
-            features = embed_stored(self.home, self.store, engine, say=self.say)
+            uids = [uid for uid, _ in self.rows]
+            both = embed_pictures(self.home, engine, uids, self.store.picture, self.say)
+            features = quantise(both[:, : self.store.num_features])
             judging = self._run(engine)
-            verdict = choose(self.home, self.store, self.judge, self.features, features, judging)
+            verdict = choose(
+                self.home, self.store, self.judge, self.own.scorer, self.features, features, judging
+            )
             if verdict.agreement >= LEAST_AGREEMENT_INT8:
                 break
         check_parity(
@@ -257,9 +261,9 @@ class _Int8:
             LEAST_AGREEMENT_INT8,
             allow_loss=self.options.allow_parity_loss,
         )
-        scorers = candidates(
-            self.home, self.store, self.rows, self.own.scorer, self.features, features
-        )
+        every = np.ones(len(self.rows), dtype=np.bool_)
+        learned = exact_of(self.own.scorer)
+        scorers = candidates(self.home, self.store, every, learned, self.features, features)
         parity = parity_of(judging, self.judge.reference_features, verdict.agreement)
         made_with = ("onnx", "onnxruntime")
         return Content(
@@ -267,7 +271,7 @@ class _Int8:
                 self.own.manifest, model, f"int8-{self.recipe}", parity.as_json(), made_with
             ),
             model=model,
-            scorer=scorers[verdict.head],
+            scorer=beside_opinions(self.own.scorer, scorers[verdict.head]),
             calibrated_on=tuple(sorted({c for _, c in self.chosen})),
             report={
                 "recipe": self.recipe,
@@ -293,11 +297,6 @@ class _Int8:
             raise RequestError(
                 f"no picture of {', '.join(names[c] for c in sorted(lost))} is kept, so there is "
                 "nothing to make an int8 head of; learn some again, or take --precision fp16"
-            )
-        if self.own.scorer.n_maps > 1:
-            raise RequestError(
-                "what predicts is a bank of adapters, for which there is no int8 head; set "
-                '[consolidation] bank = "mean" or "last" and consolidate, or take --precision fp16'
             )
 
 

@@ -132,10 +132,10 @@ def worst_nodes(
     Args:
         calibrated: Model and ranges.
         recipe: `cpu` or `trt`.
-        reference: The float32 engine, without adapters.
+        reference: The float32 engine, with the adapters that it will run with.
         pixels: A few preprocessed pictures (N, 3, S, S); costs one engine for every node.
     """
-    wanted = reference.with_adapters().run(pixels)
+    wanted = reference.run(pixels)
     gaps: dict[str, float] = {}
     nodes = calibrated.proto.graph.node
     for node in nodes:
@@ -143,7 +143,7 @@ def worst_nodes(
             # With the clipping behind it, which the quantizer folds into its range.
             folded = [n.name for n in nodes if n.op_type in _FOLDED and n.input[0] in node.output]
             model = quantise_model(calibrated, recipe, only=[node.name, *folded])
-            engine = OnnxEngine(model, provider="cpu")
+            engine = OnnxEngine(model, provider="cpu").with_adapters(*reference.adapters)
             gaps[node.name] = float(np.square(engine.run(pixels) - wanted).sum())
     return sorted(gaps, key=lambda name: -gaps[name])
 

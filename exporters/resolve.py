@@ -13,18 +13,19 @@ was not made with:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from edgecl.consolidation import Rows, Without
 from edgecl.heads import make_head_of
 from edgecl.heads.base import Memory
+from edgecl.heads.memory import RowMemory, Without
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE
 from edgecl.home import Home
 from edgecl.replay.store import Store
+from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.scoring import LinearScorer, Scorer
 from edgecl.types import Float16, Float32, Float64
 
@@ -33,7 +34,6 @@ from .parity import best_labels
 RESOLVED, CORRECTED, LEARNED = "resolved", "corrected", "learned"
 # As in heads/ridge.py: a feature that hardly varies is not blown up.
 _VARIANCE_FLOOR = 1e-3
-Features = Mapping[int, Float16]
 Sample = tuple[int, int]
 
 
@@ -42,13 +42,13 @@ class Judge:
     """Pictures that no compared head was made with, and what is expected for them.
 
     Args:
-        kept: uid and class uid of the samples that the compared heads are made with.
+        kept: Which kept samples the compared heads are made with (N,).
         held_out: Those that judge.
         reference: The home's head, made without those.
         reference_features: Of the judging pictures, held out ones first, under the home's engine.
     """
 
-    kept: list[Sample]
+    kept: npt.NDArray[np.bool_]
     held_out: list[Sample]
     reference: Scorer
     reference_features: Float32
@@ -70,39 +70,46 @@ class Verdict:
     accuracy: dict[str, float]
 
 
-def judge_of(
-    home: Home, store: Store, held_out: list[Sample], features: Features, judging: Float32
-) -> Judge:
+def judge_of(home: Home, store: Store, held_out: list[Sample], judging: Float32) -> Judge:
     """Make a judge.
 
     Args:
         home: The home.
         store: Its store.
         held_out: uid and class uid of kept samples.
-        features: Of all kept samples under the home's engine.
         judging: Features of the judging pictures under the home's engine, held out ones first.
     """
     uids = {uid for uid, _ in held_out}
-    kept = [sample for sample in store.stored_samples() if sample[0] not in uids]
-    reference = _built(home, store, Without(store, features, held_out))
+    kept = np.array([uid not in uids for uid, _ in store.stored_samples()])
+    without = Without(store, kept, store.statistic, tuple(store.names))
+    reference = _built(home, store, without)
     return Judge(kept, held_out, reference, judging)
 
 
 def choose(
-    home: Home, store: Store, judge: Judge, theirs: Features, ours: Features, judging: Float32
+    home: Home,
+    store: Store,
+    judge: Judge,
+    own: Scorer,
+    theirs: Float16,
+    ours: Float16,
+    judging: Float32,
 ) -> Verdict:
-    """Choose the head for another engine.
+    """Choose the exact head for another engine; what adapters say beside it stays as it is.
 
     Args:
         home: The home.
         store: Its store.
         judge: What judges.
-        theirs: Features of all kept samples under the home's engine.
+        own: What the home serves.
+        theirs: Plain features (N, D) of all kept samples under the home's engine.
         ours: And under the other engine.
         judging: Features of the judging pictures under the other engine.
     """
     heads = candidates(home, store, judge.kept, judge.reference, theirs, ours)
-    wanted = best_labels(judge.reference, judge.reference_features)
+    heads = {kind: beside_opinions(own, head) for kind, head in heads.items()}
+    reference = beside_opinions(own, judge.reference)
+    wanted = best_labels(reference, judge.reference_features)
     truth = np.array([store.names[c] for _, c in judge.held_out])
     named = {kind: best_labels(head, judging) for kind, head in heads.items()}
     agreements = {kind: float((names == wanted).mean()) for kind, names in named.items()}
@@ -115,27 +122,37 @@ def choose(
 def candidates(
     home: Home,
     store: Store,
-    rows: Sequence[Sample],
+    rows: npt.NDArray[np.bool_],
     learned: Scorer,
-    theirs: Features,
-    ours: Features,
+    theirs: Float16,
+    ours: Float16,
 ) -> dict[str, Scorer]:
     """Return the heads that another engine may be given, by what they are called.
 
     Args:
         home: The home.
         store: Its store.
-        rows: uid and class uid of the kept samples to use.
-        learned: The head for the home's engine.
-        theirs: Features under the home's engine.
-        ours: Features under the other engine.
+        rows: Which kept samples are used (N,).
+        learned: The exact head for the home's engine.
+        theirs: Plain features (N, D) of all kept samples under the home's engine.
+        ours: And under the other engine.
     """
-    memory = Rows(store.statistic, ours, list(rows))
+    memory = RowMemory(ours[rows], store.stored_rows()[1][rows], store.statistic)
     heads: dict[str, Scorer] = {RESOLVED: _built(home, store, memory)}
     if isinstance(learned, LinearScorer):
-        wanted = learned.scores(_stack(theirs, rows))
-        heads[CORRECTED] = corrected(learned, _stack(ours, rows), wanted)
+        wanted = learned.scores(theirs[rows].astype(np.float32))
+        heads[CORRECTED] = corrected(learned, ours[rows].astype(np.float32), wanted)
     return heads | {LEARNED: learned}
+
+
+def beside_opinions(own: Scorer, exact: Scorer) -> Scorer:
+    """Return an exact head with the opinions that stand beside the one that the home serves."""
+    return replace(own, frozen=exact) if isinstance(own, MixedScorer) else exact
+
+
+def exact_of(own: Scorer) -> Scorer:
+    """Return the exact head of what a home serves."""
+    return own.frozen if isinstance(own, MixedScorer) else own
 
 
 def corrected(scorer: LinearScorer, x: Float32, wanted: Float64) -> LinearScorer:
@@ -168,7 +185,3 @@ def _built(home: Home, store: Store, memory: Memory) -> Scorer:
     head.rebuild(memory)
     head.settle(memory)
     return head.scorer(store.names)
-
-
-def _stack(features: Features, rows: Sequence[Sample]) -> Float32:
-    return np.array([features[uid] for uid, _ in rows], dtype=np.float32)

@@ -55,21 +55,35 @@ def padded(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
 
 
 def fitted(
-    adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, ...]], remedy: str
+    adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Adapter, ...]:
-    """Return adapters as an engine takes them; none is the plain backbone.
+    """Return adapters as an engine takes them.
 
     Args:
         adapters: Adapters of any rank up to the engine's.
         shapes: The engine's inputs; empty if it takes no adapters.
-        remedy: What to do if it takes none.
 
     Raises:
         FeatureMapError: The engine takes no adapters, or others.
     """
     if adapters and not shapes:
-        raise FeatureMapError(f"this engine takes no adapters; {remedy}")
-    return tuple(padded(adapter, shapes) for adapter in adapters or (zeros(shapes),))
+        raise FeatureMapError(
+            "this engine takes no adapters; run `edgecl consolidate`, which makes one that does"
+        )
+    return tuple(padded(adapter, shapes) for adapter in adapters)
+
+
+def beside(runs: Sequence[Float32], width: int, *, n_adapters: int) -> Float32:
+    """Return plain features (N, D) and those of every adapter side by side, (N, (1 + n) D).
+
+    Args:
+        runs: What the engine gave for each adapter, (N, 2 D), or for none, (N, D) or (N, 2 D).
+        width: Features of one map, D.
+        n_adapters: Adapters, n.
+    """
+    first = runs[0][:, : width * min(2, 1 + n_adapters)]
+    others = [run[:, width : 2 * width] for run in runs[1:]]
+    return np.concatenate([first, *others], axis=1) if others else first
 
 
 def digest_of(adapter: Adapter) -> str:

@@ -1,4 +1,4 @@
-"""Strong views of a picture: the same part, seen otherwise.
+"""Views of a picture: the same part, seen a little or much otherwise.
 
 A view is a pure function of (seed, sample, view), so that it can be drawn again from the stored
 picture years later. It works on 8-bit RGB pictures of any size; a grey one stays grey.
@@ -19,10 +19,26 @@ Operation = Callable[[Image.Image, np.random.Generator], Image.Image]
 _N_OPERATIONS = 2
 # A crop keeps at least this share of each side.
 _SMALLEST_CROP = 0.75
+_WEAK_CROP = 0.8
 _MOST_DEGREES = 20.0
 _MOST_CHANGE = 0.5
 _NOISE = 12.0
 _CUTOUT = 0.3
+
+
+def weak_view(image: Image.Image, *, seed: int, uid: int, view: int) -> Image.Image:
+    """Return a picture as it may as well have been taken, of the same size.
+
+    Args:
+        image: RGB picture.
+        seed: Seed of the home.
+        uid: Number of the sample.
+        view: View 0 is the picture itself, view 1 its mirror image; later ones are crops of 0.8 to
+            1 of each side, every second of them mirrored.
+    """
+    if view > 1:
+        image = _crop(image, np.random.default_rng([seed, uid, view, 2]), _WEAK_CROP)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view % 2 else image.copy()
 
 
 def strong_view(image: Image.Image, *, seed: int, uid: int, view: int) -> Image.Image:
@@ -47,10 +63,12 @@ def strong_view(image: Image.Image, *, seed: int, uid: int, view: int) -> Image.
     return image
 
 
-def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _crop(
+    image: Image.Image, rng: np.random.Generator, smallest: float = _SMALLEST_CROP
+) -> Image.Image:
     """Cut a part of any place and stretch it to the old size: shift and zoom in one."""
     width, height = image.size
-    w, h = width * rng.uniform(_SMALLEST_CROP, 1), height * rng.uniform(_SMALLEST_CROP, 1)
+    w, h = width * rng.uniform(smallest, 1), height * rng.uniform(smallest, 1)
     left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
     box = (left, top, left + w, top + h)
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)

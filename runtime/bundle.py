@@ -29,7 +29,8 @@ from edgecl.errors import IntegrityError, RequestError
 from .adapters import Adapter
 from .engines.tensorrt import Compiled
 from .manifest import MANIFEST_NAME, Manifest
-from .scoring import Scorer, load_scorer
+from .mixture import load_served
+from .scoring import Scorer
 
 BUNDLE_SCHEMA = 1
 HEAD_NAME = "head.safetensors"
@@ -50,7 +51,7 @@ class Bundle:
         values: The manifest, JSON values.
         manifest: The engine's part of it.
         model: Content of the engine file.
-        adapters: What the engine is fed with, one a feature map; empty for the plain backbone.
+        adapters: What the engine is fed with; empty for the plain backbone.
         scorer: What was learned.
         compiled: A TensorRT engine of the same model; None in a bundle of another kind.
     """
@@ -140,7 +141,7 @@ def open_bundle(folder: Path) -> Bundle:
             manifest=manifest,
             model=files[manifest.engine],
             adapters=tuple(load_arrays(files[adapter_name(i)]) for i in adapters),
-            scorer=load_scorer(load_arrays(files[HEAD_NAME]), labels),
+            scorer=load_served(load_arrays(files[HEAD_NAME]), labels),
             compiled=_compiled(values, manifest, files),
         )
     except (KeyError, TypeError, SafetensorError) as error:

@@ -63,16 +63,11 @@ class Manifest:
         map, and every stored feature, statistic and export carries this hash. An engine of another
         precision is a map of its own: there the file counts, since its rounding came with it.
         """
-        return self.feature_map_with(None)
-
-    def feature_map_with(self, adapter: str | None) -> str:
-        """Return the hash of the map with an adapter, named by its own hash."""
-        what = {
+        what: dict[str, Any] = {
             "backbone": self.backbone,
             "weights": self.weights_sha256,
             "taps": list(self.taps),
             "num_features": self.num_features,
-            "adapter": adapter,
             "preprocessing": self.preprocessing.as_json(),
         }
         if self.precision != FP32:

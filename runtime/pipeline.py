@@ -16,7 +16,6 @@ import queue
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,66 +49,6 @@ class _Ready:
     tensor: Float32
 
 
-class Handout:
-    """Frames that are handed out once, unless they come back: then they are handed out again.
-
-    A pipeline reads ahead. When it is closed early, to go on with another engine, what it read and
-    did not deliver is not lost: `take_back` puts it in front of the rest. May be used by one
-    pipeline after the other; a thread of the one before that still waits for its source leaves what
-    it gets to the next.
-
-    Args:
-        frames: Frames of a source.
-    """
-
-    def __init__(self, frames: Iterator[Frame | Skipped]) -> None:
-        self._frames = frames
-        self._reading = threading.Lock()
-        self._lock = threading.Lock()
-        self._next: deque[Frame | Skipped] = deque()
-        self._out: deque[Frame | Skipped] = deque()
-        self._error: BaseException | None = None  # which nobody heard, if its pipeline had stopped
-
-    def take(self, stop: threading.Event) -> Frame | Skipped | None:
-        """Return the next frame, or None at the end or when stopped."""
-        while not stop.is_set():
-            with self._lock:
-                if self._next:
-                    self._out.append(self._next.popleft())
-                    return self._out[-1]
-                if self._error is not None:
-                    raise self._error
-            if self._reading.acquire(timeout=_QUEUE_POLL_S):
-                try:
-                    if not self._next and self._error is None and not stop.is_set():
-                        return self._read(stop)
-                finally:
-                    self._reading.release()
-        return None
-
-    def _read(self, stop: threading.Event) -> Frame | Skipped | None:
-        try:
-            item = next(self._frames, None)
-        except BaseException as error:
-            self._error = error
-            raise
-        with self._lock:
-            if item is not None:
-                (self._next if stop.is_set() else self._out).append(item)
-            return None if stop.is_set() else item
-
-    def delivered(self) -> None:
-        """Note that the oldest frame that is out reached its end and will not come back."""
-        with self._lock:
-            self._out.popleft()
-
-    def take_back(self) -> None:
-        """Put what is out in front of what comes next, in order; the pipeline is closed."""
-        with self._lock:
-            self._next.extendleft(reversed(self._out))
-            self._out.clear()
-
-
 class _Failed:
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -119,7 +58,7 @@ _END = object()
 
 
 def embed(
-    frames: Iterator[Frame | Skipped] | Handout,
+    frames: Iterator[Frame | Skipped],
     preprocessing: Preprocessing,
     engine: Engine,
     *,
@@ -136,8 +75,7 @@ def embed(
     stop. Close the generator when you leave it early (`contextlib.closing`): that ends the threads.
 
     Args:
-        frames: Frames of a source. What was read of a `Handout` and not delivered can be taken back
-            when the generator is closed.
+        frames: Frames of a source.
         preprocessing: How a picture becomes the engine's input.
         engine: Frozen backbone.
         batch_size: Most pictures in one engine call; a slow source is not waited for.
@@ -159,7 +97,7 @@ def embed(
         while True:
             if pace is not None:
                 pace.wait()
-            frame = frames.take(stop) if isinstance(frames, Handout) else next(frames, None)
+            frame = next(frames, None)
             if frame is None or stop.is_set():
                 return
             if pace is not None:

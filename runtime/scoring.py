@@ -88,11 +88,16 @@ class LinearScorer:
         """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
         return softmax(scores) if self.kind == "logits" else nearest_simplex(scores)
 
+    def only(self, columns: list[int]) -> LinearScorer:
+        """Return the same head with some of its classes."""
+        labels = tuple(self.labels[k] for k in columns)
+        return LinearScorer(self.weights[:, columns], self.bias[columns], labels, self.kind)
+
     def arrays(self) -> Arrays:
         """Return weights and bias, and what the scores are."""
         return {
-            "form": _word("linear"),
-            "kind": _word(self.kind),
+            "form": word_of("linear"),
+            "kind": word_of(self.kind),
             "weights": self.weights,
             "bias": self.bias,
         }
@@ -100,7 +105,7 @@ class LinearScorer:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
         """Read what `arrays` returned."""
-        return cls(arrays["weights"], arrays["bias"], labels, _text(arrays["kind"]))
+        return cls(arrays["weights"], arrays["bias"], labels, text_of(arrays["kind"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,7 @@ class KeyValueScorer:
         """Return keys and tables; counts in the smallest type that holds them."""
         most = int(self.counts.max(initial=0))
         arrays: Arrays = {
-            "form": _word("key-value"),
+            "form": word_of("key-value"),
             "counts": self.counts.astype(np.min_scalar_type(most)),
             "prior": np.array([self.prior]),
             **self.codebook.arrays(),
@@ -237,10 +242,21 @@ class BankScorer:
         """Return half the scores (N, K)."""
         return scores / 2
 
+    def only(self, columns: list[int]) -> BankScorer:
+        """Return the same classifier with some of its classes."""
+        return BankScorer(
+            weights=self.weights[:, columns],
+            bias=self.bias[columns],
+            prototypes=self.prototypes[:, columns],
+            task_of=self.task_of[columns],
+            n_maps=self.n_maps,
+            labels=tuple(self.labels[k] for k in columns),
+        )
+
     def arrays(self) -> Arrays:
         """Return all but the labels as arrays."""
         return {
-            "form": _word("bank"),
+            "form": word_of("bank"),
             "weights": self.weights,
             "bias": self.bias,
             "prototypes": self.prototypes,
@@ -321,7 +337,7 @@ class ProjectedScorer:
     def arrays(self) -> Arrays:
         """Return the arrays and the temperature."""
         return {
-            "form": _word("projected"),
+            "form": word_of("projected"),
             "mean": self.mean,
             "scale": self.scale,
             "down": self.down,
@@ -394,7 +410,7 @@ def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...])
         "key-value": KeyValueScorer,
     }
     try:
-        scorer: Scorer = forms[_text(arrays["form"])].from_arrays(arrays, labels)
+        scorer: Scorer = forms[text_of(arrays["form"])].from_arrays(arrays, labels)
         return scorer
     except (KeyError, ValueError) as error:
         raise IntegrityError(
@@ -434,10 +450,11 @@ def _check(labels: tuple[str, ...], x: Float32, num_features: int) -> None:
         raise ShapeError(f"features are {x.shape}; expected (N, {num_features})")
 
 
-def _word(text: str) -> npt.NDArray[np.uint8]:
+def word_of(text: str) -> npt.NDArray[np.uint8]:
     """Write a word as an array, so that a scorer is arrays only."""
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def _text(word: npt.NDArray[Any]) -> str:
+def text_of(word: npt.NDArray[Any]) -> str:
+    """Read what `word_of` wrote."""
     return word.tobytes().decode()

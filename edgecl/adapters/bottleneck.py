@@ -147,14 +147,17 @@ if TYPE_CHECKING:
             self,
             h: torch.Tensor,
             early: torch.Tensor,
-            adapter: Sequence[torch.Tensor],
+            adapter: Sequence[torch.Tensor] | None,
             *,
             dropout: float = 0.0,
         ) -> torch.Tensor:
-            """Return features (N, D) of what `prefix` returned, the residuals added."""
+            """Return features (N, D) of what `prefix` returned, the residuals added if any."""
 
         def forward(self, pixels: torch.Tensor, adapter: Sequence[torch.Tensor]) -> torch.Tensor:
-            """Return features (N, D) of pictures (N, 3, S, S); the adapter as `shapes` orders."""
+            """Return plain and adapted features (N, 2 D) of pictures (N, 3, S, S).
+
+            What lies before the first adapter is computed once. The adapter as `shapes` orders.
+            """
 
 
 def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwork:
@@ -197,7 +200,7 @@ def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwor
             self,
             h: torch.Tensor,
             early: torch.Tensor,
-            adapter: Sequence[torch.Tensor],
+            adapter: Sequence[torch.Tensor] | None,
             *,
             dropout: float = 0.0,
         ) -> torch.Tensor:
@@ -205,8 +208,9 @@ def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwor
             for stage in range(first, len(self.model.blocks)):
                 for block in self.model.blocks[stage]:
                     x = block(x)
-                    x = x + residual(x, adapter[at : at + len(_PARTS)], dropout=dropout)
-                    at += len(_PARTS)
+                    if adapter is not None:
+                        x = x + residual(x, adapter[at : at + len(_PARTS)], dropout=dropout)
+                        at += len(_PARTS)
                 if stage + 1 in tapped:
                     pooled.append(x.mean((2, 3)))
             if hasattr(self.model, "bn2"):
@@ -215,7 +219,7 @@ def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwor
             return torch.cat([*pooled, last], dim=1)
 
         def forward(self, pixels: torch.Tensor, adapter: Sequence[torch.Tensor]) -> torch.Tensor:
-            return self.suffix(*self.prefix(pixels), adapter)
+            return _both(self.suffix, *self.prefix(pixels), adapter)
 
     return cast("AdaptedNetwork", ConvNetwork().eval())
 
@@ -252,23 +256,32 @@ def _vit_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwork
             self,
             h: torch.Tensor,
             early: torch.Tensor,
-            adapter: Sequence[torch.Tensor],
+            adapter: Sequence[torch.Tensor] | None,
             *,
             dropout: float = 0.0,
         ) -> torch.Tensor:
             x = h
             for i, block in enumerate(self.model.blocks):
                 x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
-                parts = adapter[i * len(_PARTS) : (i + 1) * len(_PARTS)]
-                beside = residual(x, parts, dropout=dropout)
-                x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))) + beside
+                beyond = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+                if adapter is not None:
+                    parts = adapter[i * len(_PARTS) : (i + 1) * len(_PARTS)]
+                    beyond = beyond + residual(x, parts, dropout=dropout)
+                x = beyond
             last: torch.Tensor = self.model.forward_head(self.model.norm(x), pre_logits=True)
             return last
 
         def forward(self, pixels: torch.Tensor, adapter: Sequence[torch.Tensor]) -> torch.Tensor:
-            return self.suffix(*self.prefix(pixels), adapter)
+            return _both(self.suffix, *self.prefix(pixels), adapter)
 
     return cast("AdaptedNetwork", VitNetwork().eval())
+
+
+def _both(suffix: Any, h: torch.Tensor, early: torch.Tensor, adapter: Any) -> torch.Tensor:
+    """Return plain and adapted features (N, 2 D) of what lies before the first adapter."""
+    import torch
+
+    return torch.cat([suffix(h, early, None), suffix(h, early, adapter)], dim=1)
 
 
 def _out_channels(block: Any) -> int:

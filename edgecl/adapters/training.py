@@ -1,27 +1,30 @@
-"""Training one adapter on stored pictures.
+"""Training one adapter, and the head that reads it, on stored pictures.
 
-MOS (Sun et al. 2025, arXiv:2412.09441): cross-entropy over the classes at hand only (a local
-softmax), a term that keeps features of different rows apart, and after every optimiser step a merge
-with the mean of the earlier adapters. With several views a picture the batches follow the
-view-batch rule (Han et al. 2025, "Do Your Best and Get Enough Rest"): a batch holds all views of
-few pictures, each picture rests correspondingly longer, and the strong views learn from the weak
-one.
+Adapter and head are trained together by cross-entropy over the classes at hand, and both are kept:
+the head that grew with the features reads them better than one that is fitted to them afterwards
+(docs/decisions/0009). Against learning few pictures by heart stand weak views at every exposure,
+shift and mixup of what lies before the first adapter, and slow weights; what else may differ
+between methods is a recipe (edgecl/adapters/recipes.py).
 
-What lies before the first adapter is the same in every step, so it is computed once and kept as
-float16 while memory allows, else once an epoch; augmented views are new in every epoch.
+With V views a picture the batches follow the view-batch rule (Han et al. 2025, "Do Your Best and
+Get Enough Rest for Continual Learning"): a batch holds all views of few pictures, and each picture
+rests correspondingly longer.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
+from edgecl.adapters.recipes import Recipe
+from edgecl.adapters.scene import Batch, Labels, Scene
 from edgecl.runtime.adapters import Adapter
 from edgecl.types import Float32
 
@@ -30,14 +33,15 @@ if TYPE_CHECKING:
 
     from edgecl.adapters.bottleneck import AdaptedNetwork
 
-Labels = npt.NDArray[np.int64]
-# The released code divides the similarities by this.
-_SPREAD_TEMPERATURE = 0.8
+Arrays = dict[str, npt.NDArray[Any]]
+# Pictures whose features give the head its centre and scale, and batches that are timed.
+_N_STANDARD = 256
+_N_TIMED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How an adapter is trained.
+    """How an adapter is trained, whatever the recipe.
 
     Args:
         epochs: Times that every picture is looked at, over all its views.
@@ -46,48 +50,56 @@ class Training:
         learning_rate: Of AdamW, for adapter and head, falling to zero as a cosine.
         weight_decay: Of AdamW.
         dropout: Share of the bottleneck that is dropped.
-        spread: Weight of the term that keeps rows apart.
-        consistency: Weight of the one-to-many term between views.
-        merge: Share of the mean of the earlier adapters that is mixed in after every step.
         cache_bytes: Most bytes of activations that are kept.
+        seconds: Fewer epochs are trained, one at least, if more would take longer; 0 for no limit.
     """
 
-    epochs: int = 4
-    views: int = 1
+    epochs: int = 8
+    views: int = 2
     batch_size: int = 32
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     dropout: float = 0.0
-    spread: float = 0.1
-    consistency: float = 1.0
-    merge: float = 0.1
-    cache_bytes: int = 400_000_000
-
-
-@dataclass
-class Seconds:
-    """Where the time of a training went."""
-
-    input: float = 0.0
-    prefix: float = 0.0
-    forward: float = 0.0
-    backward: float = 0.0
-    other: float = 0.0
+    cache_bytes: int = CACHE_BYTES
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained adapter.
+    """A trained adapter and its head.
 
     Args:
         adapter: Its arrays, the scale part of them.
+        weights: The head's, on plain adapted features, shape (D, K).
+        bias: Shape (K,).
+        classes: Uids of the K classes, sorted.
         seconds: Where the time went.
         losses: Mean loss of every epoch.
     """
 
     adapter: Adapter
+    weights: Float32
+    bias: Float32
+    classes: tuple[int, ...]
     seconds: Seconds
     losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands.
+
+    Args:
+        epoch: Epochs that are done.
+        epochs: In all; fewer than asked for if time is limited.
+        left_s: Seconds that the rest will take.
+        state: Arrays that `train_adapter` goes on from, after a whole epoch; else None.
+    """
+
+    epoch: int
+    epochs: int
+    left_s: float
+    state: Arrays | None = None
 
 
 def train_adapter(
@@ -95,302 +107,301 @@ def train_adapter(
     pixels: Callable[[int, int], Float32],
     y: Labels,
     *,
-    start: Adapter,
-    earlier_mean: Adapter | None,
-    class_means: Float32,
+    recipe: Recipe,
     training: Training,
     seed: int,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    order_seed: int = 0,
+    earlier: Sequence[Adapter] = (),
+    class_means: Float32 | None = None,
+    resume: Mapping[str, npt.NDArray[Any]] | None = None,
+    tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
     """Train an adapter on N pictures.
+
+    Equal arguments give equal bits, however often the training was cut off and gone on with.
 
     Args:
         network: The frozen backbone with sites.
         pixels: Gives the backbone's input (3, S, S) of picture i in view v; view 0 is itself.
-        y: Class of each picture (N,), at least two different ones.
-        start: Where training starts.
-        earlier_mean: Mean of the earlier adapters, or None for the first.
-        class_means: Mean features of earlier classes (M, D), for the spreading term.
+        y: Class uid of each picture (N,).
+        recipe: The method.
         training: Settings.
-        seed: Seed of order and dropout.
-        on_epoch: Called after every epoch with its number, 1 at first.
+        seed: Seed of the home, from which an adapter starts.
+        order_seed: Seed of the order of pictures, of dropout and mixup; differs between sessions.
+        earlier: Adapters of the sessions before, oldest first.
+        class_means: Mean features (M, D) of classes that do not train; None for none.
+        resume: What `Progress.state` was after the last whole epoch.
+        tell: Told after the batches that are timed, and after every epoch.
     """
     import torch
 
+    run = _Run(network, pixels, y, recipe, training, seed, order_seed, earlier, class_means)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _train(
-            network, pixels, y, start, earlier_mean, class_means, training, seed, on_epoch
-        )
+        return run.train(resume, tell)
 
 
-def _train(
-    network: AdaptedNetwork,
-    pixels: Callable[[int, int], Float32],
-    y: Labels,
-    start: Adapter,
-    earlier_mean: Adapter | None,
-    class_means: Float32,
-    training: Training,
-    seed: int,
-    on_epoch: Callable[[int], None],
-) -> Trained:
-    import torch
-    from torch.nn import functional as F
-
-    classes, target_of = np.unique(y, return_inverse=True)
-    target_all = torch.from_numpy(target_of.astype(np.int64))
-    fast = fused(network)
-    seconds = Seconds()
-    cache = Prefixes(fast, pixels, training.cache_bytes, seconds)
-    scale = network.scale
-    # The scale is taken out while training and put back at the end: stored arrays hold it.
-    tensors = [_part(name, start[name], 1 / scale).requires_grad_(True) for name in network.shapes]
-    mean = (
-        None
-        if earlier_mean is None
-        else [_part(name, earlier_mean[name], 1 / scale) for name in network.shapes]
-    )
-    old_means = torch.from_numpy(class_means)
-    rng = np.random.default_rng([seed, 8])
-
-    def scaled() -> list[torch.Tensor]:
-        return [
-            part * scale if name.endswith((".up", ".up_bias")) else part
-            for name, part in zip(network.shapes, tensors, strict=True)
-        ]
-
-    centre, spread = _standard(cache, fast, scaled(), len(y), rng, training.batch_size)
-    weights = torch.zeros(len(classes), len(centre), requires_grad=True)
-    bias = torch.zeros(len(classes), requires_grad=True)
-    optimiser = torch.optim.AdamW(
-        [*tensors, weights, bias], lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    batches_of_epoch = list(
-        view_batches(len(y), training.views, training.batch_size, training.epochs, rng)
-    )
-    n_steps = max(1, sum(map(len, batches_of_epoch)))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
-    losses = []
-    for epoch, batches in enumerate(batches_of_epoch, start=1):
-        total = 0.0
-        for batch in batches:
-            h, early = cache.take(batch)
-            begin = time.perf_counter()
-            z = fast.suffix(h, early, scaled(), dropout=training.dropout)
-            logits = (z - centre) / spread @ weights.T + bias
-            target = target_all[[i for i, _ in batch]]
-            loss = F.cross_entropy(logits, target)
-            if training.spread:
-                loss = loss + training.spread * spreading_loss(z, old_means)
-            if training.views > 1 and training.consistency:
-                grouped = logits.reshape(-1, training.views, len(classes))
-                loss = loss + training.consistency * consistency_loss(grouped)
-            seconds.forward += time.perf_counter() - begin
-            begin = time.perf_counter()
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            seconds.backward += time.perf_counter() - begin
-            begin = time.perf_counter()
-            optimiser.step()
-            schedule.step()
-            if mean is not None and training.merge:
-                merge_(tensors, mean, training.merge)
-            total += loss.item()
-            seconds.other += time.perf_counter() - begin
-        losses.append(total / max(1, len(batches)))
-        on_epoch(epoch)
-    arrays = {
-        name: _part(name, part.detach().numpy(), scale).numpy()
-        for name, part in zip(network.shapes, tensors, strict=True)
-    }
-    return Trained(arrays, seconds, losses)
-
-
-def view_batches(
-    n: int, views: int, batch_size: int, epochs: int, rng: np.random.Generator
-) -> Iterator[list[list[tuple[int, int]]]]:
-    """Yield the batches of every epoch as (picture, view) pairs.
-
-    With one view every picture comes once an epoch. With V views an epoch holds V views each of a
-    V-th of the pictures, side by side, so that exposures are equal and a picture rests V times as
-    long; V epochs walk through one order of all pictures. View 0 is the picture itself, the others
-    have new numbers in every epoch, so that they are drawn anew.
-
-    Args:
-        n: Pictures.
-        views: Views of a picture, V.
-        batch_size: Rows of a batch; holds batch_size // V pictures, one at least.
-        epochs: Epochs.
-        rng: Makes the orders.
-    """
-    per_batch = max(1, batch_size // views)
-    share = -(-n // views)
-    for epoch in range(epochs):
-        turn = epoch % views
-        if turn == 0:
-            order = rng.permutation(n)
-        pictures = order[turn * share : (turn + 1) * share]
-        numbers = [0, *range(1 + epoch * (views - 1), 1 + (epoch + 1) * (views - 1))]
-        yield [
-            [(int(i), view) for i in pictures[start : start + per_batch] for view in numbers]
-            for start in range(0, len(pictures), per_batch)
-        ]
-
-
-def merge_(tensors: Sequence[torch.Tensor], mean: Sequence[torch.Tensor], share: float) -> None:
-    """Move tensors towards the mean of the earlier adapters: A <- (1 - share) A + share mean.
-
-    Once after every optimiser step (the paper); the released code also merges in every forward.
-    """
-    import torch
-
-    with torch.no_grad():
-        for part, towards in zip(tensors, mean, strict=True):
-            part.mul_(1 - share).add_(towards, alpha=share)
-
-
-def spreading_loss(z: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
-    """Return the term that keeps rows apart.
-
-    Every row of [means; z] should be most similar to itself: cross-entropy of their dot products
-    over 0.8 with the row's own number. Rows are not normalised, so it vanishes once they are long.
-
-    Args:
-        z: Features of the batch (N, D).
-        means: Mean features of earlier classes (M, D).
-    """
-    import torch
-    from torch.nn import functional as F
-
-    rows = torch.cat([means, z])
-    similarity = rows @ rows.T / _SPREAD_TEMPERATURE
-    return F.cross_entropy(similarity, torch.arange(len(rows)))
-
-
-def consistency_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Return how far the strong views' predictions are from the weak one's.
-
-    1 / (S (V - 1)) times the sum over samples and strong views of KL(p_0 || p_v); p_0, the weak
-    view, is the target and gets no gradient.
-
-    Args:
-        logits: Shape (S, V, K), V at least 2, the weak view first.
-
-    Reference: Han et al. 2025, "Do Your Best and Get Enough Rest for Continual Learning", CVPR; the
-    released code divides by K besides, which the paper does not.
-    """
-    log_p = logits.log_softmax(dim=2)
-    anchor = log_p[:, :1].detach()
-    mean: torch.Tensor = (anchor.exp() * (anchor - log_p[:, 1:])).sum(dim=2).mean()
-    return mean
-
-
-def fused(network: AdaptedNetwork) -> AdaptedNetwork:
-    """Return a copy that computes the same faster: BatchNorm folded in, channels last."""
-    import torch
-    from torch.nn.utils.fusion import fuse_conv_bn_weights
-
-    pairs = (
-        ("conv_stem", "bn1"),
-        ("conv_head", "bn2"),
-        ("conv", "bn1"),
-        ("conv_pw", "bn1"),
-        ("conv_dw", "bn2"),
-        ("conv_pwl", "bn3"),
-    )
-    without_expansion = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
-    other = copy.deepcopy(network)
-    for module in list(other.modules()):
-        children = dict(module.named_children())
-        has_expansion = "conv_pwl" in children or "conv_dw" not in children
-        for conv_name, norm_name in pairs if has_expansion else without_expansion:
-            conv, norm = children.get(conv_name), children.get(norm_name)
-            if not isinstance(conv, torch.nn.Conv2d) or not hasattr(norm, "running_var"):
-                continue
-            bn: Any = norm
-            weight, bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
-            )
-            conv.weight = torch.nn.Parameter(weight.detach(), requires_grad=False)
-            conv.bias = torch.nn.Parameter(bias.detach(), requires_grad=False)
-            setattr(module, norm_name, bn.act if hasattr(bn, "act") else torch.nn.Identity())
-    return other.to(memory_format=torch.channels_last)
-
-
-class Prefixes:
-    """Activations before the first adapter, by picture and view."""
+class _Run:
+    """The state of one training, all of it in tensors that can be saved."""
 
     def __init__(
         self,
         network: AdaptedNetwork,
         pixels: Callable[[int, int], Float32],
-        cache_bytes: int,
-        seconds: Seconds,
+        y: Labels,
+        recipe: Recipe,
+        training: Training,
+        seed: int,
+        order_seed: int,
+        earlier: Sequence[Adapter],
+        class_means: Float32 | None,
     ) -> None:
-        self._network = network
-        self._pixels = pixels
-        self._room = cache_bytes
-        self._seconds = seconds
-        self._kept: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def take(self, batch: Sequence[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return activations (B, ...) and early features (B, E) of (picture, view) pairs."""
         import torch
 
-        missing = [pair for pair in batch if pair not in self._kept]
-        fresh: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
-        if missing:
-            begin = time.perf_counter()
-            x = torch.from_numpy(np.stack([self._pixels(i, view) for i, view in missing]))
-            x = x.to(memory_format=torch.channels_last)
-            self._seconds.input += time.perf_counter() - begin
-            begin = time.perf_counter()
-            with torch.no_grad():
-                h, early = self._network.prefix(x)
-                if h.ndim == 4:
-                    h = h.permute(0, 2, 3, 1)  # rows of channels-last pictures are contiguous
-                h = h.half()
-            for k, pair in enumerate(missing):
-                fresh[pair] = (h[k], early[k])
-                size = h[k].nbytes + early[k].nbytes
-                # Strong views are drawn anew in every epoch and never come back.
-                if size <= self._room and pair[1] == 0:
-                    self._room -= size
-                    self._kept[pair] = (h[k].clone(), early[k].clone())
-            self._seconds.prefix += time.perf_counter() - begin
+        self.recipe, self.training = recipe, training
+        self.network, self.order_seed = fused(network), order_seed
+        self.seconds = Seconds()
+        self.prefixes = Prefixes(self.network, pixels, training.cache_bytes, self.seconds)
+        self.classes, target = np.unique(y, return_inverse=True)
+        self.target = torch.from_numpy(target.astype(np.int64))
+        empty = np.zeros((0, 0), np.float32)
+        means = empty if class_means is None else class_means
+        self.scene = Scene(network, y, len(earlier), seed, tuple(earlier), means, self._features)
+        self.start = recipe.start(self.scene)
+        self.masks = [
+            None if mask is None else torch.from_numpy(mask)
+            for mask in map(recipe.mask(self.scene).get, network.shapes)
+        ]
+        self.terms = [anchor(self.scene) for anchor in recipe.anchors]
+        self.step = recipe.step(self.scene)
+
+    def train(
+        self, resume: Mapping[str, npt.NDArray[Any]] | None, tell: Callable[[Progress], None]
+    ) -> Trained:
+        import torch
+
+        self._begin()
+        at, epochs = 0, 0
+        losses: list[float] = []
+        if resume is not None:
+            at, epochs, losses = self._restore(resume)
+        begin, done_before = time.perf_counter(), at
+        while not epochs or at < epochs:
+            generator = np.random.default_rng([self.order_seed, 8, at])
+            torch.manual_seed(int(generator.integers(2**62)))
+            batches = self._batches(at)
+            total = 0.0
+            for number, batch in enumerate(batches):
+                if not epochs and number == min(_N_TIMED, len(batches) - 1):
+                    elapsed = time.perf_counter() - begin
+                    epochs, left = self._affordable(elapsed, number, len(batches))
+                    tell(Progress(0, epochs, left))
+                done = number + at * len(batches)
+                n_steps = (epochs or self.training.epochs) * len(batches)
+                total += self._one_step(batch, generator, done, n_steps)
+            at += 1
+            losses.append(total / max(1, len(batches)))
+            left = (time.perf_counter() - begin) / (at - done_before) * (epochs - at)
+            tell(Progress(at, epochs, left, self._state(at, epochs, losses)))
+        return self._result(losses)
+
+    def _affordable(self, elapsed: float, n_timed: int, n_batches: int) -> tuple[int, float]:
+        """Return how many epochs are trained, and how long they will take, from the first batches.
+
+        What lies before the first adapter is computed once for every view, not once an epoch.
+        """
+        asked, limit = self.training.epochs, self.training.seconds
+        share = n_batches / max(1, n_timed)
+        once = (self.seconds.prefix + self.seconds.input) * share * self.training.views
+        each = max(1e-3, elapsed * share - once / self.training.views)
+        epochs = max(1, min(asked, int((limit - once) / each))) if limit else asked
+        return epochs, once + epochs * each - elapsed
+
+    def _begin(self) -> None:
+        """Make adapter, head, optimiser and slow copies as before the first step."""
+        import torch
+
+        scale = self.scene.network.scale
+        shapes = self.scene.network.shapes
+        # The scale is taken out while training and put back at the end: stored arrays hold it.
+        self.tensors = [
+            _part(name, self.start[name], 1 / scale).requires_grad_(True) for name in shapes
+        ]
+        self.frozen = [part.detach().clone() for part in self.tensors]
+        self.centre, self.spread = self._standard()
+        self.weights = torch.zeros(len(self.classes), len(self.centre), requires_grad=True)
+        self.bias = torch.zeros(len(self.classes), requires_grad=True)
+        self.all = [*self.tensors, self.weights, self.bias]
+        self.kept = [part.detach().clone() for part in self.all]
+        rate, decay = self.training.learning_rate, self.training.weight_decay
+        self.optimiser = torch.optim.AdamW(self.all, lr=rate, weight_decay=decay)
+
+    def _one_step(
+        self,
+        batch: Sequence[tuple[int, int]],
+        generator: np.random.Generator,
+        done: int,
+        n_steps: int,
+    ) -> float:
+        """Learn one batch; returns its loss."""
+        import torch
+        from torch.nn import functional as F
+
+        h, early = self.prefixes.take(batch)
         begin = time.perf_counter()
-        parts = [self._kept[pair] if pair in self._kept else fresh[pair] for pair in batch]
-        rows = torch.stack([part for part, _ in parts]).float()
-        if rows.ndim == 4:
-            rows = rows.permute(0, 3, 1, 2)
-        out = rows, torch.stack([part for _, part in parts])
-        self._seconds.input += time.perf_counter() - begin
-        return out
+        h = _shifted(h, self.recipe.shift, generator)
+        own, partner = 1.0, torch.arange(len(batch))
+        if self.recipe.mixup and len(batch) > 1:
+            own = float(generator.beta(self.recipe.mixup, self.recipe.mixup))
+            partner = torch.from_numpy(generator.permutation(len(batch)))
+            h, early = torch.lerp(h[partner], h, own), torch.lerp(early[partner], early, own)
+        z = self.network.suffix(h, early, self._scaled(), dropout=self.training.dropout)
+        logits = (z - self.centre) / self.spread @ self.weights.T + self.bias
+        rows = torch.tensor([i for i, _ in batch])
+        target = self.target[rows]
+        each = own * F.cross_entropy(logits, target, reduction="none") + (
+            1 - own
+        ) * F.cross_entropy(logits, target[partner], reduction="none")
+        loss = (self.recipe.weigh(torch.exp(-each.detach())) * each).mean()
+        seen = Batch(rows, z, logits, target, partner, own, self.tensors)
+        for term in self.terms:
+            loss = loss + term(seen)
+        self.seconds.forward += time.perf_counter() - begin
+        begin = time.perf_counter()
+        for group in self.optimiser.param_groups:
+            rate = self.training.learning_rate
+            group["lr"] = rate * (1 + math.cos(math.pi * done / n_steps)) / 2
+        self.step(self.optimiser, loss, self.tensors)
+        self.seconds.backward += time.perf_counter() - begin
+        begin = time.perf_counter()
+        with torch.no_grad():
+            for part, start, mask in zip(self.tensors, self.frozen, self.masks, strict=True):
+                if mask is not None:  # decay and moments move what has no gradient
+                    part.copy_(torch.where(mask, part, start))
+            self.recipe.keep(self.kept, self.all, done + 1)
+        self.seconds.other += time.perf_counter() - begin
+        return float(loss.detach())
+
+    def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
+        training = self.training
+        return view_batches(
+            len(self.target),
+            training.views,
+            training.batch_size,
+            epoch,
+            seed=self.order_seed,
+            drawn_anew=self.recipe.has_strong_views,
+        )
+
+    def _scaled(self) -> list[torch.Tensor]:
+        scale = self.scene.network.scale
+        return [
+            part * scale if name.endswith((".up", ".up_bias")) else part
+            for name, part in zip(self.scene.network.shapes, self.tensors, strict=True)
+        ]
+
+    def _state(self, epoch: int, epochs: int, losses: list[float]) -> Arrays:
+        """Return all that the training goes on from."""
+        state: Arrays = {"at": np.array([epoch, epochs]), "losses": np.array(losses)}
+        for number, (now, slow) in enumerate(zip(self.all, self.kept, strict=True)):
+            state[f"now.{number}"] = now.detach().numpy()
+            state[f"kept.{number}"] = slow.numpy()
+            for name, value in self.optimiser.state[now].items():
+                state[f"{name}.{number}"] = np.asarray(value)
+        return state
+
+    def _restore(self, state: Mapping[str, npt.NDArray[Any]]) -> tuple[int, int, list[float]]:
+        import torch
+
+        with torch.no_grad():
+            for number, (now, slow) in enumerate(zip(self.all, self.kept, strict=True)):
+                now.copy_(torch.from_numpy(state[f"now.{number}"]))
+                slow.copy_(torch.from_numpy(state[f"kept.{number}"]))
+                self.optimiser.state[now] = {
+                    name: torch.tensor(state[f"{name}.{number}"])
+                    for name in ("step", "exp_avg", "exp_avg_sq")
+                }
+        epoch, epochs = (int(n) for n in state["at"])
+        return epoch, epochs, state["losses"].tolist()
+
+    def _result(self, losses: list[float]) -> Trained:
+        *parts, weights, bias = self.kept
+        scale = self.scene.network.scale
+        adapter = {
+            name: _part(name, part.numpy(), scale).numpy()
+            for name, part in zip(self.scene.network.shapes, parts, strict=True)
+        }
+        plain = weights / self.spread  # (K, D)
+        shift = bias - plain @ self.centre
+        classes = tuple(int(c) for c in self.classes)
+        return Trained(
+            adapter, plain.T.contiguous().numpy(), shift.numpy(), classes, self.seconds, losses
+        )
+
+    def _standard(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return centre and scale (D,) of the features of some pictures under the start."""
+        rng = np.random.default_rng([self.order_seed, 8])
+        z = self._features(self.start, rng.permutation(len(self.target))[:_N_STANDARD])
+        return z.mean(dim=0), z.std(dim=0, unbiased=False) + 1e-3
+
+    def _features(self, adapter: Adapter, rows: Labels | None = None) -> torch.Tensor:
+        """Return the features (N, D) of pictures, as they are, under an adapter."""
+        import torch
+
+        rows = np.arange(len(self.target)) if rows is None else rows
+        tensors = [torch.from_numpy(adapter[name]) for name in self.network.shapes]
+        size = self.training.batch_size
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(rows), size):
+                h, early = self.prefixes.take([(int(i), 0) for i in rows[start : start + size]])
+                begin = time.perf_counter()
+                parts.append(self.network.suffix(h, early, tensors))
+                self.seconds.forward += time.perf_counter() - begin
+        return torch.cat(parts)
 
 
-def _standard(
-    cache: Prefixes,
-    network: AdaptedNetwork,
-    tensors: Sequence[torch.Tensor],
-    n: int,
-    rng: np.random.Generator,
-    batch_size: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return centre and scale (D,) of the features of some pictures, for the trained head."""
+def view_batches(
+    n: int, views: int, batch_size: int, epoch: int, *, seed: int, drawn_anew: bool = False
+) -> list[list[tuple[int, int]]]:
+    """Return the batches of an epoch as (picture, view) pairs.
+
+    With one view every picture comes once an epoch. With V views an epoch holds V views each of a
+    V-th of the pictures, side by side, so that exposures are equal and a picture rests V times as
+    long; V epochs walk through one order of all pictures. View 0 is the picture itself.
+
+    Args:
+        n: Pictures.
+        views: Views of a picture, V.
+        batch_size: Rows of a batch; holds batch_size // V pictures, one at least.
+        epoch: Number of the epoch, 0 at first.
+        seed: Seed of the orders.
+        drawn_anew: The views beside the picture itself have new numbers in every epoch.
+    """
+    per_batch = max(1, batch_size // views)
+    share = -(-n // views)
+    turn = epoch % views
+    order = np.random.default_rng([seed, 8, epoch - turn, 1]).permutation(n)
+    pictures = order[turn * share : (turn + 1) * share]
+    first = epoch * (views - 1) if drawn_anew else 0
+    numbers = [0, *range(1 + first, views + first)]
+    return [
+        [(int(i), view) for i in pictures[start : start + per_batch] for view in numbers]
+        for start in range(0, len(pictures), per_batch)
+    ]
+
+
+def _shifted(h: torch.Tensor, most: int, generator: np.random.Generator) -> torch.Tensor:
+    """Move each map (B, C, H, W) by up to so many cells, its border repeated; tokens stay."""
+    if not most or h.ndim != 4:
+        return h
     import torch
+    from torch.nn import functional as F
 
-    some = rng.permutation(n)[:256]
-    rows = []
-    with torch.no_grad():
-        for start in range(0, len(some), batch_size):
-            batch = [(int(i), 0) for i in some[start : start + batch_size]]
-            h, early = cache.take(batch)
-            begin = time.perf_counter()
-            rows.append(network.suffix(h, early, tensors))
-            cache._seconds.forward += time.perf_counter() - begin
-    z = torch.cat(rows)
-    return z.mean(dim=0), z.std(dim=0) + 1e-3
+    height, width = h.shape[2:]
+    wide = F.pad(h, (most, most, most, most), mode="replicate")
+    places = generator.integers(0, 2 * most + 1, (len(h), 2)).tolist()
+    rows = [wide[i, :, y : y + height, x : x + width] for i, (y, x) in enumerate(places)]
+    return torch.stack(rows).contiguous(memory_format=torch.channels_last)
 
 
 def _part(name: str, array: Float32, scale: float) -> torch.Tensor:

@@ -19,12 +19,14 @@ from edgecl.cli.options import (
     ThreadsOption,
     WeightsOption,
 )
-from edgecl.cli.output import print_json, print_values, say, working
+from edgecl.cli.output import is_shown_live, print_json, print_values, say, working
 
 if TYPE_CHECKING:
-    from edgecl.consolidation import Consolidated
+    from edgecl.adapters.training import Progress
+    from edgecl.consolidation.run import Consolidated
     from edgecl.home import Home
-    from edgecl.learner import Learner, Say
+    from edgecl.learner import Learner
+    from edgecl.replay.store import Store
 
 
 def consolidate(
@@ -32,20 +34,33 @@ def consolidate(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Times that every kept picture is looked at.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Train fewer epochs if more would take longer than this."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="How: plain, mos, anchored, isolated or view-batch.")
+    ] = None,
     weights: WeightsOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train an adapter on the kept pictures; it is taken unless held-out accuracy falls."""
-    from edgecl.consolidation import plan_of
+    """Train an adapter with its head on the kept pictures; taken unless it makes things worse.
+
+    What was broken off goes on after its last whole epoch.
+    """
+    from edgecl.consolidation.plan import plan_of
     from edgecl.home import Home
     from edgecl.learner import open_learner
     from edgecl.unlearning.request import writing
 
     device = Home(home)
-    with writing(device) as store, _told_when_broken_off():
+    part = device.config.consolidation
+    part = replace(part, epochs=epochs or part.epochs, recipe=recipe or part.recipe)
+    device.config = replace(device.config, consolidation=part)
+    with writing(device) as store, _told_when_broken_off(store):
         learner = open_learner(device, store)
         plan_of(device, store)  # what cannot be done is said before torch is loaded
         engine_options = {
@@ -53,18 +68,25 @@ def consolidate(
             "threads": threads,
             "allow_fallback": allow_fallback,
         }
-        run = consolidator(device, learner, weights, epochs, engine_options)
+        run = consolidator(device, learner, weights, engine_options, minutes=minutes)
         with working("consolidating") as tell:
-            done = run(lambda what, n, of: tell(f"{what} {n} of {of}"))
+            done = run(tell)
+    verdict = done.verdict
     result = {
         "adapter": done.adapter,
         "classes": list(done.classes),
         "samples": done.samples,
         "seconds": done.seconds,
-        "accuracy_before": done.accuracy_before,
-        "accuracy_after": done.accuracy_after,
+        "accuracy_before": verdict.accuracy[0],
+        "accuracy_after": verdict.accuracy[1],
         "accepted": done.accepted,
-        "probe": done.n_probe,
+        "probe": verdict.n,
+        "error_before": verdict.error[0],
+        "error_after": verdict.error[1],
+        "standard_error": verdict.standard_error,
+        "share": done.share,
+        "epochs": done.epochs,
+        "resumed": done.resumed,
         "parts": done.parts,
     }
     if json:
@@ -80,42 +102,68 @@ def consolidator(
     device: Home,
     learner: Learner,
     weights: str | None,
-    epochs: int | None,
     engine_options: dict[str, Any],
-) -> Callable[[Say], Consolidated]:
+    *,
+    minutes: float | None = None,
+) -> Callable[[Callable[[str], None]], Consolidated]:
     """Return a function that consolidates and tells the outcome; the backbone is loaded once."""
+    from edgecl.adapters.training import Training
     from edgecl.backbones import load_backbone_of
-    from edgecl.consolidation import check_backbone, consolidate
+    from edgecl.consolidation.plan import check_backbone
+    from edgecl.consolidation.run import consolidate
     from edgecl.exporters.onnx import add_adapter_inputs
 
-    if epochs is not None:
-        part = replace(device.config.consolidation, epochs=epochs)
-        device.config = replace(device.config, consolidation=part)
-    engine = device.engine(**engine_options)  # a provider that fails is told before torch is loaded
+    device.engine(**engine_options)  # a provider that fails is told before torch is loaded
     with working(f"loading {device.manifest.backbone}"):
         backbone = load_backbone_of(device.manifest, weights=weights)
         check_backbone(device, backbone)
-    if device.manifest.adapter_rank == 0:
-        with working("exporting the engine anew, so that it takes adapters (about 25 s)"):
+    if not device.has_adapters:
+        with working("exporting an engine that takes adapters (about 25 s)"):
             add_adapter_inputs(device, backbone)
-        engine = device.engine(**engine_options)
+    engine = device.engine(takes_adapters=True, **engine_options)
+    config = device.config.consolidation
+    training = Training(
+        epochs=config.epochs, views=config.views, seconds=60 * minutes if minutes else 0.0
+    )
 
-    def run(tell: Say) -> Consolidated:
-        done = consolidate(device, learner, backbone, engine, say=tell)
-        change = f"{done.accuracy_before:.4f} to {done.accuracy_after:.4f}"
+    def run(tell: Callable[[str], None]) -> Consolidated:
+        done = consolidate(
+            device,
+            learner,
+            backbone,
+            engine,
+            training=training,
+            say=lambda what, n, of: tell(f"{what} {n} of {of}" if of > 1 else what),
+            tell=lambda progress: _tell_epoch(progress, tell, config.epochs),
+        )
+        verdict = done.verdict
+        before, after = verdict.accuracy
         say(
             f"consolidated {', '.join(done.classes)} on {done.samples} pictures in "
-            f"{done.seconds:.0f} s: accuracy on {done.n_probe} held-out pictures {change}; "
-            + ("taken" if done.accepted else "not taken, the home stays as it was")
+            f"{done.seconds:.0f} s: on {verdict.n} pictures that it was not trained on, "
+            f"{before:.1%} right before and {after:.1%} after; "
+            + ("taken" if done.accepted else "not taken, it answers as before")
         )
         return done
 
     return run
 
 
+def _tell_epoch(progress: Progress, tell: Callable[[str], None], asked: int) -> None:
+    """Say how far a training is and how long the rest takes."""
+    left = f"{progress.left_s / 60:.0f} min" if progress.left_s > 90 else f"{progress.left_s:.0f} s"
+    text = f"epoch {progress.epoch} of {progress.epochs}, {left} left"
+    if progress.epoch == 0 and progress.epochs < asked:
+        say(f"the time is enough for {progress.epochs} of {asked} epochs")
+    tell(text)
+    if progress.epoch and not is_shown_live():
+        say(text)
+
+
 @contextmanager
-def _told_when_broken_off() -> Iterator[None]:
-    """Clean up and say a line on Ctrl-C, and on SIGTERM, which would end the process at once."""
+def _told_when_broken_off(store: Store) -> Iterator[None]:
+    """Say on Ctrl-C, and on SIGTERM, which would end the process at once, what is kept."""
+    from edgecl.replay.adapters import adapter_rows
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
@@ -124,7 +172,11 @@ def _told_when_broken_off() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        say("broken off; nothing half-done was kept")
+        kept = next((row.epoch for row in adapter_rows(store) if row.epoch is not None), None)
+        say(
+            "broken off; nothing half-done is served"
+            + (f"; `edgecl consolidate` goes on after epoch {kept}" if kept else "")
+        )
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

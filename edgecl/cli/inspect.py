@@ -11,7 +11,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     from edgecl.evaluation.continual import summary
     from edgecl.home import Home
     from edgecl.learner import open_store
-    from edgecl.replay.adapters import task_adapters
+    from edgecl.replay.adapters import adapter_rows
     from edgecl.replay.exports import FRESH, STALE, exports_of
     from edgecl.replay.store import describe
 
@@ -19,7 +19,10 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     with open_store(device, read_only=True) as store, store.snapshot():
         values = describe(store)
         scores = summary(store)
-        feature_map, n_adapters = store.feature_map, len(task_adapters(store))
+        feature_map, n_adapters = (
+            store.feature_map,
+            sum(row.epoch is None for row in adapter_rows(store)),
+        )
         exports = [export.status for export in exports_of(store)]
     manifest = device.manifest
     for name, score in scores["classes"].items():

@@ -100,7 +100,7 @@ def _learn(
     from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
     from edgecl.cli.make import open_or_make
     from edgecl.evaluation.progressive import learn_stream, start_position
-    from edgecl.learner import open_engine, open_learner, position_key
+    from edgecl.learner import open_learner, position_key
     from edgecl.runtime.sources.datasets import open_dataset
     from edgecl.unlearning.request import writing
 
@@ -108,7 +108,7 @@ def _learn(
     source = open_dataset(path, format=format, max_bytes=device.max_bytes).source
     with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store)
-        engine = open_engine(device, store, **options)
+        engine = device.engine(**options)
         key = position_key(device, "position", "import", format, os.path.realpath(path))
         start = start_position(device, learner, source, key, resume=resume)
         tell_start(store.position(key), resume=resume)
@@ -121,7 +121,7 @@ def _learn(
             start=start,
             limit=limit,
             should_stop=lambda: bool(flag),
-            reopen=lambda: open_engine(device, store, **options),
+            open_adapted=lambda: device.engine(takes_adapters=True, **options),
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
         progress = followed(run, observer, store, stack, total=total, done=start.n)

@@ -23,13 +23,12 @@ from edgecl.cli.options import (
 from edgecl.cli.output import StreamBar, print_json, print_values, say
 
 if TYPE_CHECKING:
-    from edgecl.consolidation import Consolidated
+    from edgecl.consolidation.run import Consolidated
     from edgecl.evaluation.progress import Progress
     from edgecl.evaluation.run import Live
     from edgecl.home import Home
     from edgecl.learner import Learner
     from edgecl.replay.store import Position, Store
-    from edgecl.runtime.engines.base import Engine
     from edgecl.runtime.sources import Source
 
 
@@ -96,7 +95,7 @@ def train_stream(
     from edgecl.cli.make import open_or_make
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import learn_stream, source_key, start_position
-    from edgecl.learner import open_engine, open_learner
+    from edgecl.learner import open_learner
     from edgecl.runtime.sources import open_source
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
@@ -125,7 +124,7 @@ def train_stream(
             renew = _renewal(
                 device, learner, consolidate_every, weights, engine_options, consolidations
             )
-        engine = open_engine(device, store, **engine_options)
+        engine = device.engine(**engine_options)
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
         if frames.is_live:
@@ -151,7 +150,7 @@ def train_stream(
             limit=limit,
             should_stop=lambda: bool(flag),
             renew=renew,
-            reopen=lambda: open_engine(device, store, **engine_options),
+            open_adapted=lambda: device.engine(takes_adapters=True, **engine_options),
             live=live,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
@@ -276,28 +275,25 @@ def _renewal(
     weights: str | None,
     engine_options: dict[str, Any],
     done: list[Consolidated],
-) -> Callable[[str | None], Engine | None]:
+) -> Callable[[str | None], bool]:
     """Return what `learn_stream` calls before new classes; it collects the outcomes in `done`."""
     from edgecl.cli.consolidate import consolidator
-    from edgecl.consolidation import is_due
+    from edgecl.consolidation.plan import is_due
     from edgecl.errors import RequestError
-    from edgecl.learner import open_engine
 
-    run = consolidator(device, learner, weights, None, engine_options)
+    run = consolidator(device, learner, weights, engine_options)
 
-    def renew(name: str | None) -> Engine | None:
+    def renew(name: str | None) -> bool:
         if not is_due(learner.store, every, name):
-            return None
+            return False
         try:
-            done.append(run(lambda what, n, of: None))
+            done.append(run(lambda what: None))
         except RequestError as error:  # the stream goes on; the next new class asks again
             say(f"not consolidated: {error}")
             with learner.store.transaction(changes_head=False):
                 learner.store.note_attempt(max(learner.store.names))
-            return None
-        if not done[-1].accepted:
-            return None
-        return open_engine(device, learner.store, **engine_options)
+            return False
+        return done[-1].accepted
 
     return renew
 

@@ -58,6 +58,13 @@ def say_skipped(skipped: Sequence[Skipped]) -> None:
         say(f"{len(skipped) - _MOST_NEWS} more skipped")
 
 
+def is_shown_live() -> bool:
+    """Whether what `working` yields is seen: on a terminal that no log listens to."""
+    from rich.console import Console
+
+    return not _listeners and Console(stderr=True).is_terminal
+
+
 @contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
     """Show that something takes a while; yields a function that tells how far it is."""
@@ -65,7 +72,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
     from rich.markup import escape
 
     console = Console(stderr=True)
-    if _listeners or not console.is_terminal:
+    if not is_shown_live():
         say(f"{what} ...")
         yield lambda text: None
         return

@@ -36,7 +36,7 @@ MethodOption = Annotated[
     str,
     typer.Option(
         "--adapter-method",
-        help="For adapters that saw it: retrain (drop them, then train anew), drop, or, in place "
+        help="For adapters that saw it: drop, retrain (drop them, then train anew) or, in place "
         "and approximate, ssd, gu, gs-lora, iau.",
     ),
 ]
@@ -56,7 +56,7 @@ def forget_class(
     reason: ReasonOption = "",
     verify: VerifyOption = False,
     dry_run: DryRunOption = False,
-    adapter_method: MethodOption = "retrain",
+    adapter_method: MethodOption = "drop",
     weights: WeightsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -74,7 +74,7 @@ def forget_sample(
     reason: ReasonOption = "",
     verify: VerifyOption = False,
     dry_run: DryRunOption = False,
-    adapter_method: MethodOption = "retrain",
+    adapter_method: MethodOption = "drop",
     weights: WeightsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -92,7 +92,7 @@ def forget_source(
     reason: ReasonOption = "",
     verify: VerifyOption = False,
     dry_run: DryRunOption = False,
-    adapter_method: MethodOption = "retrain",
+    adapter_method: MethodOption = "drop",
     weights: WeightsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -433,9 +433,9 @@ def _retrain(device: Home, weights: str | None) -> bool:
         with writing(device) as store:
             learner = open_learner(device, store)
             engine_options = {"provider": None, "threads": None, "allow_fallback": False}
-            run = consolidator(device, learner, weights, None, engine_options)
+            run = consolidator(device, learner, weights, engine_options)
             with working("training an adapter anew") as tell:
-                return run(lambda what, n, of: tell(f"{what} {n} of {of}")).accepted
+                return run(tell).accepted
     except EdgeclError as error:
         say(f"no adapter was trained anew: {error}")
         return False

@@ -31,7 +31,6 @@ from PIL import Image
 from edgecl.errors import EdgeclError
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store, served
-from edgecl.replay.adapters import active_adapter
 from edgecl.replay.exports import disown
 from edgecl.replay.store import Position, Store
 from edgecl.runtime.bundle import open_bundle
@@ -145,7 +144,7 @@ def bench_home(
     with home.lock(), ExitStack() as stack:
         with open_store(home, read_only=True) as store, store.snapshot():
             scorer, adapters = served(home, store) if store.names else (None, ())
-        engines = {n: home.engine(threads=n).with_adapters(*adapters) for n in THREADS}
+        engines = {n: home.engine(adapters, threads=n) for n in THREADS}
         bench = _Bench(home.manifest.preprocessing, engines, scorer, "fp32")
         copy = stack.enter_context(copied(home))
         store = stack.enter_context(open_store(copy))
@@ -266,15 +265,14 @@ class _Bench:
         except EdgeclError as error:  # the head needs torch, and it is not there
             self.missing |= dict.fromkeys(("learn", "commit", "forget"), str(error))
             return
-        adapter = active_adapter(store)
-        engine = self._engine if adapter is None else self._engine.with_adapters(adapter)
+        engine = home.engine()
         preprocessing = home.manifest.preprocessing
         learner.embed_views = lambda pictures: engine.run(
             np.stack([preprocessing.tensor(picture) for picture in pictures])
         )
         names = list(store.names.values())[1 : _MOST_FORGOTTEN + 1]
         number = count()
-        x = self._x[:, : store.num_features]  # a bank's features stand beside each other
+        x = self._x[:, : store.num_features]  # adapted ones stand beside the plain ones
 
         def learn() -> None:
             i = next(number)

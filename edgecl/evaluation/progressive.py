@@ -20,6 +20,7 @@ from edgecl.home import Home
 from edgecl.learner import Learner, chain, position_key
 from edgecl.replay.store import Position
 from edgecl.runtime.engines.base import Engine
+from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import is_address
@@ -72,8 +73,8 @@ def learn_stream(
     start: Position,
     limit: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    renew: Callable[[str | None], Engine | None] | None = None,
-    reopen: Callable[[], Engine] | None = None,
+    renew: Callable[[str | None], bool] | None = None,
+    open_adapted: Callable[[], OnnxEngine] | None = None,
     live: Live = _NOT_LIVE,
 ) -> Generator[Progress]:
     """Learn a source from a position on; yields after every commit, the last time at the end.
@@ -91,7 +92,7 @@ def learn_stream(
     Args:
         home: The home, whose lock the caller holds.
         learner: Its learner.
-        engine: Its engine.
+        engine: Its engine, without adapters.
         source: Frames.
         key: Key of the source's position.
         start: Where to begin; of a live source it does not count.
@@ -99,11 +100,9 @@ def learn_stream(
         should_stop: Asked after every group of frames. Frames since the last commit are left to
             the run that resumes, so that a stopped stream ends in the head of one that was not.
         renew: Called before the first frame of a new class, with its name, and with None at the
-            end; all before is committed. May put the home under another feature map, and then
-            returns the engine that goes on from there; frames that were read ahead are embedded
-            anew.
-        reopen: Gives the engine of the home's map after an unlearning has changed it; None opens
-            it with the settings of the home.
+            end; all before is committed. Returns whether the home has other adapters now.
+        open_adapted: Opens the engine that takes adapters, if somebody looks and there are some;
+            None opens it with the settings of the home.
         live: Who labels frames while the stream runs, and who is told what is seen.
     """
     run = Run(
@@ -116,7 +115,7 @@ def learn_stream(
         limit=limit,
         should_stop=should_stop,
         renew=renew,
-        reopen=reopen,
+        open_adapted=open_adapted,
         live=live,
     )
     return run.steps()

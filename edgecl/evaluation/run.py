@@ -19,20 +19,22 @@ import numpy as np
 
 from edgecl.evaluation.progress import Progress
 from edgecl.home import Home
-from edgecl.learner import Learner, Lesson, chain, open_engine
+from edgecl.learner import Learner, Lesson, chain
 from edgecl.live.ages import STALE_AFTER, Ages
 from edgecl.live.duplicates import Duplicates
 from edgecl.live.ring import Ring
 from edgecl.live.seen import Seen
+from edgecl.live.served import Served, StreamEngine
 from edgecl.live.teacher import Quit, Teacher, Undo
 from edgecl.replay.novel import entry_of_frame
 from edgecl.replay.store import Position, plain_text
 from edgecl.runtime.engines.base import Engine
+from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
-from edgecl.runtime.pipeline import Embedded, Handout, embed
+from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.sources.base import Source, close_source
 from edgecl.runtime.sources.live import Counts, LiveBase
-from edgecl.types import Skipped
+from edgecl.types import Frame, Skipped
 from edgecl.unlearning.receipt import find_tombstone
 from edgecl.unlearning.request import finish_requests
 
@@ -75,19 +77,20 @@ class Run:
         start: Position,
         limit: int | None,
         should_stop: Callable[[], bool],
-        renew: Callable[[str | None], Engine | None] | None,
-        reopen: Callable[[], Engine] | None,
+        renew: Callable[[str | None], bool] | None,
+        open_adapted: Callable[[], OnnxEngine] | None,
         live: Live,
     ) -> None:
         self._home = home
         self._learner = learner
-        self._engine = engine
+        self._engine = StreamEngine(
+            engine, open_adapted or (lambda: home.engine(takes_adapters=True))
+        )
         self._source = source
         self._key = key
         self._limit = limit
         self._should_stop = should_stop
         self._renew = renew
-        self._reopen = reopen
         self._teacher = live.teacher
 
         self._begin = time.monotonic()
@@ -101,8 +104,6 @@ class Run:
         self._news: deque[str] = deque()
         self._lessons: deque[Lesson] = deque(maxlen=_MOST_LESSONS)
         self._is_stopped = False
-        # The engine was exchanged: what the pipeline read ahead is embedded anew.
-        self._is_renewed = False
         self._unlearned: set[str] = set()
         self._closed: set[str] = set()
         self._can_be_unlabelled = source.is_live or len(source) == 0
@@ -116,12 +117,20 @@ class Run:
         self._duplicates = Duplicates(cosine, learner.store.newest_rows)
         has_feed = live.teacher is not None and live.teacher.has_feed
         self._ring = Ring(int(settings.ring_mb * 1e6)) if has_feed else None
+        is_shown = live.teacher is not None and live.teacher.has_keyboard
+        self._served = Served(
+            learner,
+            self._engine,
+            is_live=source.is_live,
+            is_wanted=self._can_be_unlabelled and (live.emit is not None or is_shown),
+        )
         self._seen = Seen(
             learner,
+            self._served,
             live.emit,
             live.vote,
             finds_unknown=live.finds_unknown,
-            is_shown=live.teacher is not None and live.teacher.has_keyboard,
+            is_shown=is_shown,
         )
         if isinstance(source, LiveBase):
             source.on_news = self._news.append
@@ -129,24 +138,17 @@ class Run:
     def steps(self) -> Generator[Progress]:
         """Learn the source; yields as `learn_stream` does."""
         preprocessing = self._home.manifest.preprocessing
-        self._learner.embed_views = lambda pictures: self._engine.run(
+        self._learner.embed_views = lambda pictures: self._engine.plain.run(
             np.stack([preprocessing.tensor(picture) for picture in pictures])
         )
-        frames = Handout(islice(self._source.frames(self._position.n), self._limit))
-        while True:
-            self._is_renewed = False
-            with closing(self._embedded(frames)) as groups:
-                for group in groups:
-                    yield from self._group(group, frames)
-                    if self._is_renewed:
-                        break
-                    if self._should_stop():
-                        self._is_stopped = True
-                    if self._is_stopped:
-                        break
-            if not self._is_renewed:
-                break
-            frames.take_back()
+        frames = islice(self._source.frames(self._position.n), self._limit)
+        with closing(self._embedded(frames)) as groups:
+            for group in groups:
+                yield from self._group(group)
+                if self._should_stop():
+                    self._is_stopped = True
+                if self._is_stopped:
+                    break
         yield from self._listen()  # to a label for the last frames
         if not self._is_stopped:
             is_finished = self._limit is None or self._position.n == len(self._source)
@@ -159,11 +161,7 @@ class Run:
         self._learner.settle()
         yield replace(self._tell(), is_interrupted=self._is_stopped)
 
-    def _embedded(self, frames: Handout) -> Generator[list[Embedded | Skipped]]:
-        def wake() -> None:
-            if not self._is_renewed:
-                close_source(self._source)
-
+    def _embedded(self, frames: Iterator[Frame | Skipped]) -> Generator[list[Embedded | Skipped]]:
         return embed(
             frames,
             self._home.manifest.preprocessing,
@@ -173,28 +171,24 @@ class Run:
             is_live=self._source.is_live,
             # The one frame that waits may be decoded; the many of a file are better packed.
             pixels_above=self._learner.shrink_to if self._source.is_live else None,
-            wake=wake,
+            wake=lambda: close_source(self._source),
         )
 
-    def _group(self, group: Sequence[Embedded | Skipped], frames: Handout) -> Iterator[Progress]:
-        """Handle what came together, until the engine is exchanged."""
+    def _group(self, group: Sequence[Embedded | Skipped]) -> Iterator[Progress]:
+        """Handle what came together."""
         yield from self._listen()
-        if self._is_renewed or self._is_stopped:
+        if self._is_stopped:
             return
         for item in map(self._named, group):
             if self._renew is not None and self._is_new(item):
                 if self._waiting:
                     yield self._commit()
-                self._go_on_with(self._renew(_label(item)))
-                if self._is_renewed:  # this frame and those behind it are embedded anew
-                    return
-            frames.delivered()
+                if self._renew(_label(item)):
+                    self._served.adapters_changed()
             self._take(item)
             if len(self._waiting) >= self._n_step:
                 yield self._commit()
                 self._obey()
-                if self._is_renewed:
-                    return
         if self._is_due(group):
             yield self._commit()
             self._obey()
@@ -317,7 +311,7 @@ class Run:
             self._news.extend(_relearned(self._home, self._learner, name))
         self._position = replace(self._position, is_finished=is_finished)
         width = self._learner.head.num_features
-        x = np.array([item.feature for item in items], np.float32).reshape(-1, width)
+        x = np.array([item.feature[:width] for item in items], np.float32).reshape(-1, width)
         reports = []
         if items or not self._source.is_live:
             reports = self._learner.learn_many(
@@ -347,7 +341,7 @@ class Run:
         )
         self._waiting.clear()
         self._committed, self._committed_position = self._progress, self._position
-        self._seen.learned()
+        self._served.learned()
 
     def _reviewed(self, items: Sequence[Embedded]) -> list[int]:
         """Return for each frame its entry in the review queue: its label came after all."""
@@ -361,13 +355,13 @@ class Run:
         if not self._source.is_live:
             return list(self._waiting), [0.0] * len(self._waiting)
         items, ages = [], []
-        now = time.monotonic()
+        now, width = time.monotonic(), self._learner.head.num_features
         for item in self._waiting:
             label = self._learner.store.canonical(item.frame.label or "")
             age = self._ages.age(item.frame, now)
             if age > STALE_AFTER:
                 self._count(stale=1)
-            elif self._duplicates.is_near(label, item.feature):
+            elif self._duplicates.is_near(label, item.feature[:width]):
                 self._count(duplicates=1)
             else:
                 items.append(item)
@@ -384,6 +378,7 @@ class Run:
         self._learner.undo(lessons)
         self._duplicates.forget()
         self._seen.forget()
+        self._served.adapters_changed()  # a class that is gone may have taken some along
         self._count(undone=len(lessons))
         told = dict.fromkeys(names[lesson.class_uid] for lesson in lessons)
         self._news.append(f"took back the last {len(lessons)} samples of {', '.join(told)}")
@@ -395,7 +390,6 @@ class Run:
             return
         names = {uid: store.names_of(uid) for uid in store.names}
         sources = store.sources()
-        before = store.feature_map
         for done in finish_requests(self._home, store, self._learner):
             body = done.receipt.body
             self._news.append(
@@ -406,19 +400,10 @@ class Run:
             self._closed.add(sources.get(body.get("source_uid", 0), ""))
         self._closed.discard("")
         self._forget_recent()
-        if store.feature_map != before:
-            reopen = self._reopen or (lambda: open_engine(self._home, store))
-            self._go_on_with(reopen())
-
-    def _go_on_with(self, engine: Engine | None) -> None:
-        """Exchange the engine after the feature map changed; None keeps it."""
-        if engine is not None:
-            self._engine = engine
-            self._is_renewed = True
-            self._forget_recent()
+        self._served.adapters_changed()
 
     def _forget_recent(self) -> None:
-        """Drop what is kept in memory of frames: it is of another map, or of what was unlearned."""
+        """Drop what is kept in memory of frames: it may be of what was unlearned."""
         self._lessons.clear()
         self._duplicates.forget()
         self._seen.forget()

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.adapters.training import consistency_loss
+from edgecl.adapters.anchors import consistency_loss
 from edgecl.errors import IntegrityError, MissingPackageError, NothingLearnedError
 from edgecl.heads.base import (
     Labels,

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from edgecl.learner import Learner
+from edgecl.live.served import Served
 from edgecl.live.unknown import Unknowns
 from edgecl.live.votes import Votes
 from edgecl.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
-from edgecl.runtime.predictor import predictions
-from edgecl.runtime.scoring import Scorer
 from edgecl.types import Prediction
 
 
@@ -19,7 +18,8 @@ class Seen:
     """Predicts frames for whom it concerns, with what was learned by then.
 
     Args:
-        learner: What predicts.
+        learner: Whose store is looked at for what is unknown.
+        served: What predicts.
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
@@ -29,20 +29,20 @@ class Seen:
     def __init__(
         self,
         learner: Learner,
+        served: Served,
         emit: Callable[[dict[str, Any]], None] | None,
         vote: int,
         *,
         finds_unknown: bool,
         is_shown: bool = False,
     ) -> None:
-        self._learner = learner
+        self._learner, self._served = learner, served
         self._emit = emit
         self._is_shown = is_shown
         self.sight = ""
         """What the newest frame looks like, for a person."""
         self._votes = Votes(vote)
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
-        self._scorer: Scorer | None = None
 
     def look(self, item: Embedded) -> bool:
         """Predict a frame if anybody wants to know; returns whether it is unknown.
@@ -50,15 +50,14 @@ class Seen:
         A frame that somebody named is not.
         """
         frame, x = item.frame, item.feature
+        plain = x[: self._learner.head.num_features]
         is_unknown = False
         if self._unknowns is not None and frame.label is None:
-            is_unknown = self._unknowns.look(frame, x)
+            is_unknown = self._unknowns.look(frame, plain)
         if (self._emit is None and not self._is_shown) or not self._learner.head.classes:
             self.sight = ""
             return is_unknown
-        if self._scorer is None:
-            self._scorer = self._learner.head.scorer(self._learner.store.names)
-        found = predictions(self._scorer, [frame.id], x[None], top=1)[0]
+        found = self._served.predict(frame.id, x)
         if is_unknown:
             found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
         self.sight = f"sees {found.label} {found.score:.0%}"
@@ -67,12 +66,7 @@ class Seen:
             self._emit(vote.as_event(frame))
         return is_unknown
 
-    def learned(self) -> None:
-        """Predict with the head anew: it learned."""
-        self._scorer = None
-
     def forget(self) -> None:
-        """Drop what was kept of the store: it lost some, or has another map."""
-        self._scorer = None
+        """Drop what was kept of the store: it lost some."""
         if self._unknowns is not None:
             self._unknowns.forget()

@@ -1,124 +1,264 @@
-"""Trained adapters in the store: one row a task, and T(c), which classes each of them saw.
+"""Adapters in the store, each with the head trained with it, and T(c): who saw which class.
 
-The adapter in use is the last one or the mean of all, a pure function of the rows; the store's
-feature map carries its hash.
+What is served is a pure function of these rows and of the frozen head (`heard`). A training that is
+under way is a row as well, with the epoch from which it goes on: it holds what it saw like any
+other, and goes with it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from edgecl.errors import IntegrityError
 from edgecl.replay.store import Store
-from edgecl.runtime.adapters import Adapter, digest_of, mean_of
+from edgecl.runtime.adapters import Adapter, mean_of
+from edgecl.runtime.mixture import MixedScorer, Opinion
+from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer, load_scorer
+
+Arrays = dict[str, npt.NDArray[Any]]
+_HEAD = "head."
+_CLASSES = "classes"
 
 
 @dataclass(frozen=True)
-class TaskAdapter:
-    """An adapter and what it was trained on.
+class Row:
+    """What is known of an adapter without reading its arrays.
 
     Args:
         uid: Its number.
-        adapter: Its arrays.
-        saw: Pictures of each class uid in its training.
+        epoch: Of a training that is under way; None once it is done.
+        saw: Pictures of each class uid in its training; 0 for one that only judged it.
         task: Class uids that were new, or new to the session, when it was trained.
-        body: How it was trained, JSON values.
+        body: How it was trained, JSON values; `parents` are the uids of those it came from.
     """
 
     uid: int
-    adapter: Adapter
+    epoch: int | None
     saw: dict[int, int]
     task: tuple[int, ...]
     body: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class TaskAdapter(Row):
+    """An adapter with its head.
+
+    Args:
+        adapter: Its arrays.
+        head: Arrays of the head on adapted features, as `Scorer.arrays` gives them.
+        classes: Uids of the head's classes.
+    """
+
+    adapter: Adapter
+    head: Arrays
+    classes: tuple[int, ...]
+
+
+def adapter_rows(store: Store) -> list[Row]:
+    """Return all rows, oldest first, a training that is under way among them."""
+    saw: dict[int, dict[int, int]] = {}
+    tasks: dict[int, list[int]] = {}
+    for adapter, c, n, is_task in store.connection.execute(
+        "SELECT adapter_uid, class_uid, n, is_task FROM adapter_classes ORDER BY class_uid"
+    ):
+        saw.setdefault(adapter, {})[c] = n
+        if is_task:
+            tasks.setdefault(adapter, []).append(c)
+    found = store.connection.execute("SELECT uid, epoch, body FROM adapters ORDER BY uid")
+    return [
+        Row(uid, epoch, saw.get(uid, {}), tuple(tasks.get(uid, ())), json.loads(body))
+        for uid, epoch, body in found.fetchall()
+    ]
+
+
 def task_adapters(store: Store) -> list[TaskAdapter]:
-    """Return all adapters, oldest first.
+    """Return all finished adapters, oldest first.
 
     Raises:
         IntegrityError: One was changed.
     """
-    found: list[TaskAdapter] = []
-    rows = store.connection.execute("SELECT uid, digest, body, data FROM adapters ORDER BY uid")
-    for uid, digest, body, data in rows.fetchall():
-        try:
-            adapter: Adapter = load_arrays(data)
-        except SafetensorError as error:
-            raise IntegrityError(
-                f"adapter {uid} is damaged ({error}); restore the home from a backup"
-            ) from error
-        if digest_of(adapter) != digest:
-            raise IntegrityError(f"adapter {uid} was changed; restore the home from a backup")
-        classes = store.connection.execute(
-            "SELECT class_uid, n, is_task FROM adapter_classes WHERE adapter_uid = ? "
-            "ORDER BY class_uid",
-            (uid,),
-        ).fetchall()
-        found.append(
-            TaskAdapter(
-                uid,
-                adapter,
-                {c: n for c, n, _ in classes},
-                tuple(c for c, _, is_task in classes if is_task),
-                json.loads(body),
-            )
-        )
+    found = []
+    for row in adapter_rows(store):
+        if row.epoch is None:
+            arrays = _arrays(store, row.uid)
+            parts = {k.removeprefix(_HEAD): a for k, a in arrays.items() if k.startswith(_HEAD)}
+            classes = tuple(int(c) for c in parts.pop(_CLASSES))
+            adapter = {k: a for k, a in arrays.items() if not k.startswith(_HEAD)}
+            found.append(TaskAdapter(**vars(row), adapter=adapter, head=parts, classes=classes))
     return found
 
 
-def active_adapter(store: Store) -> Adapter | None:
-    """Return the adapter under which the store's features were made, or None.
-
-    Raises:
-        IntegrityError: The adapters do not give the one whose hash the store carries.
-    """
-    if store.adapter is None:
-        return None
-    bank = task_adapters(store)
-    for kind in ("last", "mean"):
-        adapter = chosen_adapter(bank, kind)
-        if adapter is not None and digest_of(adapter) == store.adapter:
-            return adapter
-    raise IntegrityError(
-        "the store's adapters are not those that made its features; restore the home from a backup"
-    )
+def head_of(task: TaskAdapter, names: Mapping[int, str]) -> Scorer:
+    """Return the head of an adapter, its classes called by `names`."""
+    return load_scorer(task.head, tuple(names[c] for c in task.classes))
 
 
-def chosen_adapter(bank: Sequence[TaskAdapter], kind: str) -> Adapter | None:
-    """Return what a bank's features are made with, or None without any adapter.
+def heard(bank: Sequence[TaskAdapter]) -> list[TaskAdapter]:
+    """Return the adapters whose heads are heard: the newest, or every one that stands alone."""
+    if not bank or bank[-1].body["blend"] == "newest":
+        return list(bank[-1:])
+    return [task for task in bank if task.body["blend"] == "every"]
+
+
+def maps_of(kind: str, adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
+    """Return the adapters whose features the head of the newest one takes.
 
     Args:
-        bank: The adapters, oldest first.
-        kind: `last`, or any other word for their mean; see `ConsolidationConfig.bank`.
+        kind: `last`, `mean`, `two` (the first and the mean) or `all`; `ConsolidationConfig.bank`.
+        adapters: All up to that one, oldest first.
     """
-    return bank[-1].adapter if bank and kind == "last" else mean_adapter(bank)
+    if kind == "all":
+        return tuple(adapters)
+    if kind == "last":
+        return (adapters[-1],)
+    return (mean_of(adapters),) if kind == "mean" else (adapters[0], mean_of(adapters))
 
 
-def mean_adapter(bank: Sequence[TaskAdapter]) -> Adapter | None:
-    """Return the mean of adapters, or None without any."""
-    return mean_of([task.adapter for task in bank]) if bank else None
+def mixed_with(
+    frozen: Scorer, bank: Sequence[TaskAdapter], names: Mapping[int, str]
+) -> tuple[Scorer, tuple[Adapter, ...]]:
+    """Return what is served beside a frozen head, and the adapters that make its features.
+
+    Args:
+        frozen: The exact head.
+        bank: All finished adapters; without any the frozen head is served alone.
+        names: Names of the classes.
+    """
+    speakers = heard(bank)
+    if not speakers:
+        return frozen, ()
+    adapters: list[Adapter] = []
+    opinions = []
+    for task in speakers:
+        until = [t.adapter for t in bank if t.uid <= task.uid]
+        adapters += maps_of(task.body["bank"], until)
+        opinions.append(Opinion(head_of(task, names), task.body["share"]))
+    return MixedScorer(frozen, speakers[-1].body["temperature"], tuple(opinions)), tuple(adapters)
 
 
 def add_adapter(
     store: Store,
     adapter: Adapter,
+    head: Scorer,
+    classes: Sequence[int],
     *,
     saw: Mapping[int, int],
-    task: tuple[int, ...],
+    task: Sequence[int],
     body: Mapping[str, Any],
 ) -> int:
-    """Write one task's adapter, inside a transaction; returns its uid."""
+    """Write a finished adapter with its head, inside a transaction; returns its uid."""
+    arrays = {f"{_HEAD}{name}": array for name, array in head.arrays().items()}
+    arrays[_HEAD + _CLASSES] = np.array(classes, dtype=np.int64)
+    return _insert(store, None, adapter | arrays, saw=saw, task=task, body=body)
+
+
+def save_training(
+    store: Store,
+    epoch: int,
+    state: Arrays,
+    *,
+    saw: Mapping[int, int],
+    task: Sequence[int],
+    body: Mapping[str, Any],
+) -> None:
+    """Write where a training stands, in place of where it stood; inside a transaction."""
+    end_training(store)
+    _insert(store, epoch, state, saw=saw, task=task, body=body)
+
+
+def end_training(store: Store) -> None:
+    """Delete a training that is under way, if there is one; inside a transaction."""
+    store.connection.execute("DELETE FROM adapters WHERE epoch IS NOT NULL")
+
+
+def training_under_way(store: Store) -> tuple[Row, Arrays] | None:
+    """Return a training that was cut off, and the arrays that it goes on from.
+
+    Raises:
+        IntegrityError: They were changed.
+    """
+    found = next((row for row in adapter_rows(store) if row.epoch is not None), None)
+    return None if found is None else (found, _arrays(store, found.uid))
+
+
+def replace_adapter(
+    store: Store, task: TaskAdapter, adapter: Adapter, *, without: int, note: Any
+) -> None:
+    """Write a changed adapter over an old one, and its head without a class; in a transaction.
+
+    Args:
+        store: The store.
+        task: The old one.
+        adapter: Its changed arrays.
+        without: Uid of the class that its head names no more.
+        note: JSON value that is added to what was `unlearned` in its body.
+    """
+    left = [i for i, c in enumerate(task.classes) if c != without]
+    classes = [task.classes[i] for i in left]
+    head = head_of(task, {c: str(c) for c in task.classes})
+    assert isinstance(head, LinearScorer | BankScorer)
+    arrays = {f"{_HEAD}{name}": array for name, array in head.only(left).arrays().items()}
+    arrays[_HEAD + _CLASSES] = np.array(classes, dtype=np.int64)
+    data = save_arrays({**adapter, **arrays})
+    body = task.body | {"unlearned": [*task.body.get("unlearned", []), note]}
+    store.connection.execute(
+        "UPDATE adapters SET digest = ?, body = ?, data = ? WHERE uid = ?",
+        (hashlib.sha256(data).hexdigest(), json.dumps(body), data, task.uid),
+    )
+
+
+def descending(all_rows: Sequence[Row], uids: Iterable[int]) -> list[int]:
+    """Return adapters and all that were trained on from them, oldest first."""
+    gone = set(uids)
+    for row in all_rows:
+        if gone & set(row.body["parents"]):
+            gone.add(row.uid)
+    return sorted(gone)
+
+
+def drop_adapters(store: Store, uids: Sequence[int]) -> None:
+    """Delete adapters; inside a transaction. What they were trained on waits for another."""
+    execute = store.connection.execute
+    store.connection.executemany("DELETE FROM adapters WHERE uid = ?", [(uid,) for uid in uids])
+    (newest,) = execute("SELECT coalesce(max(class_uid), 0) FROM adapter_classes").fetchone()
+    store.note_attempt(int(newest))
+
+
+def trained_until(all_rows: Sequence[Row]) -> dict[int, int]:
+    """Return for every class uid the newest sample uid that a finished adapter may have seen."""
+    until: dict[int, int] = {}
+    for row in all_rows:
+        if row.epoch is None:
+            for c, n in row.saw.items():
+                if n:
+                    until[c] = max(until.get(c, 0), int(row.body["newest_sample"]))
+    return until
+
+
+def _insert(
+    store: Store,
+    epoch: int | None,
+    arrays: Arrays,
+    *,
+    saw: Mapping[int, int],
+    task: Sequence[int],
+    body: Mapping[str, Any],
+) -> int:
+    data = save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     cursor = store.connection.execute(
-        "INSERT INTO adapters(digest, created, body, data) VALUES (?, ?, ?, ?)",
-        (digest_of(adapter), time.time(), json.dumps(dict(body)), save_arrays(adapter)),
+        "INSERT INTO adapters(digest, created, epoch, body, data) VALUES (?, ?, ?, ?, ?)",
+        (hashlib.sha256(data).hexdigest(), time.time(), epoch, json.dumps(dict(body)), data),
     )
     uid = int(cursor.lastrowid or 0)
     store.connection.executemany(
@@ -128,37 +268,15 @@ def add_adapter(
     return uid
 
 
-def replace_adapter(store: Store, task: TaskAdapter) -> None:
-    """Write changed arrays and their history over an adapter's; inside a transaction."""
-    store.connection.execute(
-        "UPDATE adapters SET digest = ?, body = ?, data = ? WHERE uid = ?",
-        (digest_of(task.adapter), json.dumps(task.body), save_arrays(task.adapter), task.uid),
-    )
-
-
-def first_that_saw(store: Store, class_uid: int) -> int | None:
-    """Return the uid of the first adapter in whose training a class's pictures were, or None."""
-    (uid,) = store.connection.execute(
-        "SELECT min(adapter_uid) FROM adapter_classes WHERE class_uid = ?", (class_uid,)
+def _arrays(store: Store, uid: int) -> Arrays:
+    digest, data = store.connection.execute(
+        "SELECT digest, data FROM adapters WHERE uid = ?", (uid,)
     ).fetchone()
-    return None if uid is None else int(uid)
-
-
-def drop_adapters(store: Store, first: int) -> list[int]:
-    """Delete an adapter and all later ones, which were trained on from it.
-
-    Inside a transaction, and features must be replaced in the same one. What the first of them was
-    trained on waits for a consolidation again.
-
-    Returns:
-        Uids of the deleted adapters.
-    """
-    rows = store.connection.execute(
-        "SELECT uid, body FROM adapters WHERE uid >= ? ORDER BY uid", (first,)
-    ).fetchall()
-    dropped = [int(uid) for uid, _ in rows]
-    before = json.loads(rows[0][1])
-    store.note_consolidation(int(before["step_before"]))
-    store.note_attempt(int(before["class_before"]))
-    store.connection.execute("DELETE FROM adapters WHERE uid >= ?", (first,))
-    return dropped
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise IntegrityError(f"adapter {uid} was changed; restore the home from a backup")
+    try:
+        return dict(load_arrays(data))
+    except SafetensorError as error:
+        raise IntegrityError(
+            f"adapter {uid} is damaged ({error}); restore the home from a backup"
+        ) from error

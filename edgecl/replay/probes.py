@@ -19,14 +19,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.errors import IntegrityError, RequestError, StoreError
+from edgecl.errors import IntegrityError, RequestError
 from edgecl.heads.base import Head
 from edgecl.replay.store import PROBES, PROBES_RIGHT, Labels, Store, plain_text
 from edgecl.types import Float16, Float32, Float64, Frame
@@ -218,31 +218,6 @@ def probe_picture(store: Store, uid: int) -> bytes:
     if row is None:
         raise RequestError(f"probe {uid} is not in the store; see `probe_rows` for those that are")
     return store.unseal(row[0], "probe picture", uid, row[1])
-
-
-def replace_probes(store: Store, features: Mapping[int, Float16]) -> None:
-    """Put the probes under the store's new feature map; inside its transaction.
-
-    Args:
-        store: The store, which is under that map already.
-        features: Quantised feature (D,) of every probe by uid.
-
-    Raises:
-        StoreError: Some are missing.
-    """
-    execute = store.connection.execute
-    owner = dict(execute("SELECT uid, class_uid FROM probes").fetchall())
-    owner = {uid: c for uid, c in owner.items() if c not in store.lost_classes()}
-    if set(features) != set(owner):
-        raise StoreError("a new feature map needs the features of all probes; retry")
-    store.connection.executemany(
-        "UPDATE probes SET x = ? WHERE uid = ?",
-        [
-            (store.seal(owner[uid], "probe feature", uid, x.tobytes()), uid)
-            for uid, x in features.items()
-        ],
-    )
-    store.reload()
 
 
 def held_out(store: Store) -> dict[int, int]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable
 
 from edgecl.errors import IntegrityError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
-TABLES_1 = """
+TABLES = """
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
-
--- The frozen maps under which features were made; rows carry the small number.
-CREATE TABLE feature_maps (
-    id INTEGER PRIMARY KEY,
-    hash TEXT NOT NULL UNIQUE
-);
 
 CREATE TABLE classes (
     uid INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -29,13 +22,25 @@ CREATE TABLE classes (
     n_seen INTEGER NOT NULL DEFAULT 0
 );
 
+-- Other names of a class.
+CREATE TABLE aliases (
+    name TEXT PRIMARY KEY,
+    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE
+) WITHOUT ROWID;
+
+-- Where samples came from. Statistics are kept by class and source, so that a source can be
+-- unlearned; the text may be emptied, the uid stays.
+CREATE TABLE sources (
+    uid INTEGER PRIMARY KEY AUTOINCREMENT,
+    text TEXT NOT NULL
+);
+
 -- One row a sample that is kept for replay (is_stored) or whose feature is not yet part of its
 -- class's statistics (not is_folded). A row that is neither is deleted.
 CREATE TABLE samples (
     uid INTEGER PRIMARY KEY AUTOINCREMENT,
     class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
-    feature_map INTEGER NOT NULL REFERENCES feature_maps(id),
-    source TEXT NOT NULL,
+    source_uid INTEGER NOT NULL REFERENCES sources(uid),
     frame TEXT NOT NULL,
     time REAL NOT NULL,
     step INTEGER NOT NULL,
@@ -47,6 +52,8 @@ CREATE TABLE samples (
     n_replays INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX samples_by_class ON samples(class_uid, is_folded);
+-- Which kept sample's rest is over (view-batch replay).
+CREATE INDEX samples_by_due ON samples(due_step, uid) WHERE is_stored;
 
 CREATE TABLE features (
     uid INTEGER PRIMARY KEY REFERENCES samples(uid) ON DELETE CASCADE,
@@ -59,10 +66,12 @@ CREATE TABLE pictures (
 );
 
 CREATE TABLE class_stats (
-    class_uid INTEGER PRIMARY KEY REFERENCES classes(uid) ON DELETE CASCADE,
+    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
+    source_uid INTEGER NOT NULL,
     n INTEGER NOT NULL,
     total BLOB NOT NULL,
-    second BLOB NOT NULL
+    second BLOB NOT NULL,
+    PRIMARY KEY (class_uid, source_uid)
 );
 
 -- `state`: arrays of the head at this version; `scorer`: its weights, a pure function of the rest.
@@ -81,24 +90,23 @@ CREATE TABLE positions (
     is_finished INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- What was unlearned: `tag` is a keyed hash, `target` the uid of a class, sample or source.
 CREATE TABLE tombstones (
-    class_uid INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    target INTEGER NOT NULL,
     tag TEXT NOT NULL,
-    receipt_id TEXT NOT NULL
-);
+    receipt_id TEXT NOT NULL,
+    PRIMARY KEY (kind, target, tag)
+) WITHOUT ROWID;
 CREATE INDEX tombstones_by_tag ON tombstones(tag);
 
 CREATE TABLE receipts (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     body TEXT NOT NULL,
     previous TEXT NOT NULL,
-    digest TEXT NOT NULL UNIQUE
+    digest TEXT NOT NULL UNIQUE,
+    signature TEXT NOT NULL DEFAULT ''
 );
-"""
-
-_NEW_IN_2 = """
--- Which kept sample's rest is over (view-batch replay).
-CREATE INDEX samples_by_due ON samples(due_step, uid) WHERE is_stored;
 
 -- Features of further views of a kept sample (view-batch replay), view 1 on; view 0 is the
 -- feature itself.
@@ -117,11 +125,13 @@ CREATE TABLE fixed (
     data BLOB NOT NULL
 ) WITHOUT ROWID;
 
--- Trained adapters; `body` says how (JSON).
+-- Adapters, each with the head that was trained with it; `body` says how (JSON). With an `epoch`
+-- it is a training that goes on from there.
 CREATE TABLE adapters (
     uid INTEGER PRIMARY KEY AUTOINCREMENT,
     digest TEXT NOT NULL,
     created REAL NOT NULL,
+    epoch INTEGER,
     body TEXT NOT NULL,
     data BLOB NOT NULL
 );
@@ -135,53 +145,6 @@ CREATE TABLE adapter_classes (
     is_task INTEGER NOT NULL,
     PRIMARY KEY (adapter_uid, class_uid)
 ) WITHOUT ROWID;
-"""
-
-_NEW_IN_3 = """
--- Where samples came from. Statistics are kept by class and source, so that a source can be
--- unlearned; the text may be emptied, the uid stays.
-CREATE TABLE sources (
-    uid INTEGER PRIMARY KEY AUTOINCREMENT,
-    text TEXT NOT NULL
-);
-INSERT INTO sources(text) SELECT DISTINCT source FROM samples ORDER BY source;
-ALTER TABLE samples ADD COLUMN source_uid INTEGER REFERENCES sources(uid);
-UPDATE samples SET source_uid = (SELECT uid FROM sources WHERE text = samples.source);
-ALTER TABLE samples DROP COLUMN source;
-
--- `source_uid` 0: of several sources, folded before they were kept apart.
-ALTER TABLE class_stats RENAME TO class_stats_2;
-CREATE TABLE class_stats (
-    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
-    source_uid INTEGER NOT NULL,
-    n INTEGER NOT NULL,
-    total BLOB NOT NULL,
-    second BLOB NOT NULL,
-    PRIMARY KEY (class_uid, source_uid)
-);
-INSERT INTO class_stats SELECT class_uid, 0, n, total, second FROM class_stats_2;
-DROP TABLE class_stats_2;
-
--- Other names of a class.
-CREATE TABLE aliases (
-    name TEXT PRIMARY KEY,
-    class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE
-) WITHOUT ROWID;
-
-ALTER TABLE receipts ADD COLUMN signature TEXT NOT NULL DEFAULT '';
-
--- What was unlearned: `tag` is a keyed hash, `target` the uid of a class, sample or source.
-ALTER TABLE tombstones RENAME TO tombstones_2;
-CREATE TABLE tombstones (
-    kind TEXT NOT NULL,
-    target INTEGER NOT NULL,
-    tag TEXT NOT NULL,
-    receipt_id TEXT NOT NULL,
-    PRIMARY KEY (kind, target, tag)
-) WITHOUT ROWID;
-INSERT INTO tombstones SELECT 'class', class_uid, tag, receipt_id FROM tombstones_2;
-DROP TABLE tombstones_2;
-CREATE INDEX tombstones_by_tag ON tombstones(tag);
 
 -- Requests to unlearn that are not finished; `phase` is the last one that was committed.
 CREATE TABLE requests (
@@ -216,9 +179,7 @@ CREATE TABLE snapshots (
     adapters TEXT NOT NULL,
     body TEXT NOT NULL
 );
-"""
 
-_NEW_IN_4 = """
 -- Labelled samples that are never learned: on them each class is scored while the stream runs.
 CREATE TABLE probes (
     uid INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -280,14 +241,8 @@ CREATE TABLE novel (
 );
 """
 
-TABLES = TABLES_1 + _NEW_IN_2 + _NEW_IN_3 + _NEW_IN_4
-
 # From version N to N + 1, run in one transaction each; the key is N.
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
-    1: lambda connection: _execute(connection, _NEW_IN_2),
-    2: lambda connection: _to_3(connection),
-    3: lambda connection: _execute(connection, _NEW_IN_4),
-}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 
 
 def check_version(connection: sqlite3.Connection) -> int:
@@ -333,26 +288,3 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
             raise
         version += 1
-
-
-def _to_3(connection: sqlite3.Connection) -> None:
-    _execute(connection, _NEW_IN_3)
-    bodies = connection.execute("SELECT number, body FROM receipts ORDER BY number").fetchall()
-    entries = [(f"r{number}", json.loads(body)) for number, body in bodies]
-    erased = {b["of"] for _, b in entries if b["kind"] == "erasure" and not b["busy"]}
-    connection.executemany(
-        "INSERT INTO requests(kind, target, phase, created, body) "
-        "VALUES ('class', ?, 'STORE', ?, ?)",
-        [
-            (body["class_uid"], body["time"], json.dumps({"receipt": receipt, "verify": False}))
-            for receipt, body in entries
-            if body["kind"] == "forget" and receipt not in erased
-        ],
-    )
-
-
-def _execute(connection: sqlite3.Connection, statements: str) -> None:
-    """Run statements inside the open transaction; `executescript` would commit it first."""
-    for statement in statements.split(";\n"):
-        if statement.strip():
-            connection.execute(statement)

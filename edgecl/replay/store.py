@@ -31,7 +31,6 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from edgecl.errors import (
-    FeatureMapError,
     IntegrityError,
     KeyDestroyedError,
     RequestError,
@@ -110,7 +109,6 @@ def create_store(
                 "sealed": str(int(sealed)),
             }.items()
         )
-        db.table("feature_maps").insert({"id": 1, "hash": feature_map})
         if codebook is not None:
             db.table("fixed").insert(
                 {
@@ -175,8 +173,6 @@ class Store:
                 self.feature_map = str(meta["feature_map"])
                 self.num_features = int(meta["num_features"])
                 self.second_moment = str(meta["second_moment"])
-                self.adapter: str | None
-                self.bank: str
                 self.codebook = self._read_codebook()
                 self._load()
                 self._check_keys(meta.get("sealed") == "1")
@@ -373,7 +369,6 @@ class Store:
         frame: str,
         time: float,
         rng: np.random.Generator,
-        feature_map: str | None = None,
     ) -> tuple[int, bool]:
         """Write one learned sample, evicting another if the store is full.
 
@@ -385,20 +380,13 @@ class Store:
             frame: Its name there.
             time: Wall clock, seconds since the epoch.
             rng: Decides what is kept.
-            feature_map: The map that made the feature; None means the store's own.
 
         Returns:
             Its uid, and whether it is kept for replay.
 
         Raises:
-            FeatureMapError: The feature was made by another map.
             ShapeError: x is not (D,) float16.
         """
-        if feature_map is not None and feature_map != self.feature_map:
-            raise FeatureMapError(
-                f"a feature of map {feature_map[:12]}... cannot be learned into a store of map "
-                f"{self.feature_map[:12]}...; use the engine of this home"
-            )
         if x.shape != (self.num_features,) or x.dtype != np.float16:
             raise ShapeError(
                 f"feature is {x.shape} {x.dtype}; the store keeps ({self.num_features},) float16"
@@ -408,8 +396,8 @@ class Store:
         source_uid = self.source_uid(source)
         data = self._make_room(class_uid, picture, rng)
         cursor = self.connection.execute(
-            "INSERT INTO samples(class_uid, feature_map, source_uid, frame, time, step, is_stored, "
-            "size_bytes, due_step) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO samples(class_uid, source_uid, frame, time, step, is_stored, size_bytes, "
+            "due_step) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 class_uid,
                 source_uid,
@@ -629,71 +617,10 @@ class Store:
         )
         return [int(uid) for (uid,) in rows]
 
-    def classes_since(self, step: int) -> tuple[int, ...]:
-        """Return the uids of classes with kept samples that were learned after a step."""
-        rows = self.connection.execute(
-            "SELECT DISTINCT class_uid FROM samples WHERE is_stored AND step > ? "
-            "ORDER BY class_uid",
-            (step,),
-        )
-        return tuple(int(uid) for (uid,) in rows)
-
-    def replace_features(
-        self, feature_map: str, adapter: str | None, features: Mapping[int, Float16]
-    ) -> None:
-        """Put the store under another feature map, inside a transaction.
-
-        Statistics and the features of samples without a picture belong to the old map and go:
-        from here on the kept samples are what the head knows.
-
-        Args:
-            feature_map: Hash of the new map.
-            adapter: Hash of its adapter, or None for the plain backbone.
-            features: Quantised features (D,) of every kept sample by uid.
-        """
-        execute = self.connection.execute
-        owner = dict(self.stored_samples())
-        if set(features) != set(owner):
-            raise StoreError("a new feature map needs the features of all kept samples; retry")
-        execute("DELETE FROM samples WHERE NOT is_stored")
-        execute("DELETE FROM class_stats")
-        execute("DELETE FROM views")
-        execute("DELETE FROM head")
-        execute("UPDATE feature_maps SET hash = ? WHERE id = 1", (feature_map,))
-        execute("UPDATE samples SET is_folded = 0")
-        self.connection.executemany(
-            "UPDATE features SET x = ? WHERE uid = ?",
-            [
-                (self.seal(owner[uid], "feature", uid, x.tobytes()), uid)
-                for uid, x in features.items()
-            ],
-        )
-        # What waits for review has a picture, and a feature that the old map's adapter made.
-        readable = set(self._names) - set(self.lost_classes())
-        for uid, guess in execute("SELECT uid, guess FROM novel").fetchall():
-            if guess in readable:
-                blank = self.seal(guess, "novel feature", uid, b"")
-                execute("UPDATE novel SET x = ? WHERE uid = ?", (blank, uid))
-        self.set_meta("feature_map", feature_map)
-        self.set_meta("adapter", adapter or "")
-        self._load_classes()
-        self.feature_map, self.adapter = feature_map, adapter
-
-    def note_consolidation(self, step: int) -> None:
-        """Note until which step samples had their consolidation; inside a transaction."""
-        self.consolidated_step = step
-        self.set_meta("consolidated_step", step)
-
     def note_attempt(self, class_uid: int) -> None:
         """Note until which class one was tried, taken or not; inside a transaction."""
         self.attempted_class = class_uid
         self.set_meta("attempted_class", class_uid)
-
-    def note_bank(self, kind: str) -> None:
-        """Note which adapters the kept scorer wants; inside a transaction."""
-        if kind != self.bank:
-            self.bank = kind
-            self.set_meta("bank", kind)
 
     # Statistics
 
@@ -1107,7 +1034,6 @@ class Store:
             self.connection.execute(f"DELETE FROM {table}")
         self.connection.execute("DELETE FROM meta WHERE key = ?", (PROBES,))
         self.step = 0
-        self.note_consolidation(0)
         self.note_attempt(0)
 
     # Inside
@@ -1116,10 +1042,7 @@ class Store:
         """Read what is kept in memory: counters, names and the list of kept samples."""
         meta = dict(self.connection.execute("SELECT key, value FROM meta"))
         self.step, self.version = int(meta["step"]), int(meta["version"])
-        self.feature_map, self.adapter = meta["feature_map"], meta.get("adapter") or None
-        self.consolidated_step = int(meta.get("consolidated_step", 0))
         self.attempted_class = int(meta.get("attempted_class", 0))
-        self.bank = meta.get("bank", "mean")
         self._load_classes()
 
     def _load_classes(self) -> None:

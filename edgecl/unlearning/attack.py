@@ -11,14 +11,14 @@ only beside the same numbers of a retrained model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from edgecl.heads.base import Head, Labels
+from edgecl.heads.memory import RowMemory
 from edgecl.heads.statistics import Kind, Moments
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import Scorer
@@ -40,49 +40,6 @@ _RELEARN_RATE = 0.5
 # A new row starts with a score that loses to every kept class.
 _START = -7.0
 MOST_RELEARN_STEPS = 400
-
-
-class _Lazy(Mapping[int, Moments]):
-    """Statistics by class, each made when it is asked for: a wide Gram matrix is 25 MB."""
-
-    def __init__(self, uids: Labels, make: Callable[[int], Moments]) -> None:
-        self._uids, self._make = list(dict.fromkeys(uids.tolist())), make
-
-    def __getitem__(self, uid: int) -> Moments:
-        return self._make(uid)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._uids)
-
-    def __len__(self) -> int:
-        return len(self._uids)
-
-
-class RowMemory:
-    """Features (N, D) and classes (N,) as what a head may ask of a store.
-
-    Narrow statistics are kept once made.
-    """
-
-    def __init__(self, x: Float16, y: Labels, kind: Kind) -> None:
-        self.x, self.y = x, y
-
-        def make(uid: int) -> Moments:
-            return Moments.of(x[y == uid], kind)
-
-        self._make = cache(make) if x.shape[1] <= SHADOW_FEATURES else make
-
-    def moments(self, y: int) -> Moments:
-        """Return the statistics of class y."""
-        return self._make(y)
-
-    def all_moments(self) -> Mapping[int, Moments]:
-        """Return the statistics of every class."""
-        return _Lazy(self.y, self._make)
-
-    def stored_rows(self) -> tuple[Float16, Labels]:
-        """Return all rows."""
-        return self.x, self.y
 
 
 class _WithClass:
@@ -173,7 +130,7 @@ def shadow_attack(
     is_in = np.zeros((settings.n_pairs, 2, n_targets), bool)
     for pair in range(settings.n_pairs):
         half = _half_of_each(kept_y, rng)
-        memory = RowMemory(kept_x[half], kept_y[half], kind)
+        memory = RowMemory(kept_x[half], kept_y[half], kind, keeps=True)
         fresh = make()
         fresh.rebuild(memory)
         fresh.settle(memory)

@@ -16,7 +16,7 @@ from edgecl.runtime.scoring import Scorer
 from edgecl.types import Float16
 from edgecl.unlearning.erase import find_bytes
 from edgecl.unlearning.plan import Target
-from edgecl.unlearning.verify import Audit, Reference, audit
+from edgecl.unlearning.verify import Audit, audit
 from edgecl.unlearning.weights import WeightsReport
 
 # A shorter name would be found in any binary file by chance.
@@ -31,9 +31,8 @@ class Evidence:
 
     Args:
         needles: Byte strings that only the target had, by what they are.
-        forgotten: Features (N, D) of a class's rows under the map that is served, or None.
-        before: What predicted before, if it was under the same map.
-        reference: Features under the exact alternative, after an approximate method.
+        forgotten: Features (N, D) of a class's rows, or None.
+        before: What the exact head predicted with before.
         weights: What that did to each adapter, by uid.
         metrics: What the check measured.
         head_seconds: Time of the head's part of the unlearning.
@@ -42,7 +41,6 @@ class Evidence:
     needles: dict[str, bytes] = field(default_factory=dict)
     forgotten: Float16 | None = None
     before: Scorer | None = None
-    reference: Reference | None = None
     weights: dict[int, WeightsReport] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     head_seconds: float = 0.0
@@ -76,7 +74,6 @@ def check(home: Home, learner: Learner, evidence: Evidence) -> list[str]:
         empty if evidence.forgotten is None else evidence.forgotten,
         kind=store.statistic,
         before=evidence.before,
-        reference=evidence.reference,
     )
     faults += done.faults
     kept = _kept_copies(store, evidence.needles)
@@ -85,7 +82,10 @@ def check(home: Home, learner: Learner, evidence: Evidence) -> list[str]:
     for what, files in found.items():
         if what not in kept:
             faults.append(f"bytes of the {what} are still in {', '.join(files)}")
-    evidence.metrics = done.metrics | {"searched_for": len(evidence.needles), "found": len(found)}
+    mode = {"mode": "approximate" if evidence.weights else "exact"}
+    evidence.metrics = (
+        mode | done.metrics | {"searched_for": len(evidence.needles), "found": len(found)}
+    )
     return faults
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.adapters.training import Prefixes, Seconds, Training, fused
+from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE
 from edgecl.runtime.adapters import Adapter
 from edgecl.types import Float32
@@ -44,9 +44,7 @@ class Local:
         forget: int,
     ) -> None:
         self._fast = fused(network)
-        self._cache = Prefixes(
-            self._fast, lambda i, view: pixels(i), Training().cache_bytes, Seconds()
-        )
+        self._cache = Prefixes(self._fast, lambda i, view: pixels(i), CACHE_BYTES, Seconds())
         self.target, self.forget = target, forget
         self.all = np.arange(len(target))
         self.forgotten = np.flatnonzero(target == forget)

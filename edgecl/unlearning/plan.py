@@ -8,7 +8,7 @@ from typing import Any
 
 from edgecl.errors import RequestError
 from edgecl.heads.base import Head
-from edgecl.replay.adapters import task_adapters
+from edgecl.replay.adapters import adapter_rows, descending
 from edgecl.replay.exports import holding, naming
 from edgecl.replay.novel import REVIEWED
 from edgecl.replay.store import Store, plain_text, unknown_sample
@@ -170,18 +170,15 @@ def _newest(store: Store, column: str, uid: int) -> int:
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     """Find everything that holds a target."""
     saw = adapters_that_saw(store, target)
-    later = tuple(
-        a.uid for a in task_adapters(store) if saw and a.uid > saw[0] and a.uid not in saw
-    )
-    is_drop = method not in APPROXIMATE
-    if saw:
-        mode = "exact_retrain" if is_drop else f"approximate:{method}"
-    elif not set(target.classes) & set(head.classes):
-        mode = "store_only"
-    else:
+    later = tuple(uid for uid in descending(adapter_rows(store), saw) if uid not in saw)
+    if saw and method in APPROXIMATE:
+        mode = f"approximate:{method}"
+    elif saw or set(target.classes) & set(head.classes):
         mode = head.forget_mode
+    else:
+        mode = "store_only"
     conditions = {"class": "s.class_uid = ?", "sample": "s.uid = ?", "source": "s.source_uid = ?"}
-    rows = store.count_rows(conditions[target.kind], target.uid)
+    counts = store.count_rows(conditions[target.kind], target.uid)
     marks = ",".join("?" * len(target.classes))
     (n_bytes,) = store.connection.execute(
         "SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
@@ -194,7 +191,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
             f"SELECT count(*) FROM class_stats WHERE {target.kind}_uid = ?", (target.uid,)
         ).fetchone()
     lost = classes_lost(store, target)
-    rows |= store.count_aside(lost, target.uid if target.kind == "source" else None)
+    counts |= store.count_aside(lost, target.uid if target.kind == "source" else None)
     gone = (*saw, *later)
     exports = {export.uid for export in holding(store, target.classes, gone)}
     if target.kind == "class":
@@ -204,7 +201,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         uid=target.uid,
         mode=mode,
         aliases=max(0, len(target.names) - 1),
-        rows=rows | {"class_stats": n_stats},
+        rows=counts | {"class_stats": n_stats},
         statistics_bytes=n_bytes,
         head=_head_parts(store, head) if set(target.classes) & set(head.classes) else (),
         adapters=saw,
@@ -249,9 +246,9 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     the home will be as new: also one that was only changed in place, or that never saw the class.
     """
     if target.kind == "class" and set(store.names) == {target.uid}:
-        return tuple(adapter.uid for adapter in task_adapters(store))
+        return tuple(adapter.uid for adapter in adapter_rows(store))
     found = []
-    for adapter in task_adapters(store):
+    for adapter in adapter_rows(store):
         if not set(adapter.saw) & set(target.classes):
             continue
         body = adapter.body

@@ -31,7 +31,6 @@ from edgecl.home import Home
 from edgecl.learner import (
     Learner,
     Say,
-    change_map,
     open_learner,
     open_store,
     save_scorer,
@@ -45,15 +44,14 @@ from edgecl.replay.exports import (
     note_erased,
     revoke,
 )
-from edgecl.replay.probes import probe_rows
 from edgecl.replay.store import Store
 from edgecl.runtime.redact import redacted
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
+from edgecl.unlearning.changed import changed_adapters
 from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots, scrub
 from edgecl.unlearning.evidence import Evidence, check, gather
 from edgecl.unlearning.journal import advance, created, insert, record, withdraw
-from edgecl.unlearning.maps import features_of, with_changed_adapters, without_adapters
 from edgecl.unlearning.plan import Plan, Target, make_plan, resolve, target_of
 from edgecl.unlearning.receipt import (
     TABLE_OF,
@@ -186,8 +184,8 @@ def forget(
 ) -> Unlearned:
     """Remove a class, a sample or a source for good, and write a receipt.
 
-    Adapters that were trained on it, and those trained on from them, are dropped: the kept
-    pictures are embedded under the map that remains, and the head learns them anew.
+    Adapters that were trained on it, and those trained on from them, are dropped with their heads;
+    what is left is the exact head, which learned of it by itself.
 
     Args:
         home: The home, whose lock the caller holds.
@@ -384,21 +382,16 @@ def _unlearn(
     """
     store, head = learner.store, learner.head
     before = _fingerprint(head.scorer(store.names))
-    new_map = None
-    if plan.mode.startswith("approximate"):
-        new_map = with_changed_adapters(home, store, target, plan, asked["weights"], evidence, say)
-    elif plan.adapters:
-        new_map = without_adapters(home, store, plan.adapters[0], say)
-    if new_map is not None:
-        evidence.before = None  # it predicts under another map
-        if target.kind == "class":
-            evidence.forgotten = features_of(store, target, new_map)
-    dropped: list[int] = []
+    is_approximate = plan.mode.startswith("approximate")
+    changed = []
+    if is_approximate:
+        changed = changed_adapters(home, store, target, plan, asked["weights"], evidence, say)
+    dropped = [] if is_approximate else [*plan.adapters, *plan.adapters_later]
     try:
         with store.transaction():
             begin = time.perf_counter()
             is_known = target.kind == "class" and target.uid in head.classes
-            if new_map is None and is_known:
+            if is_known:
                 head.forget(target.uid, store)
             evidence.head_seconds = time.perf_counter() - begin
             known = set(store.names)
@@ -407,16 +400,12 @@ def _unlearn(
             # Under every uid that it had: its keys go, and no snapshot brings one back.
             uids = target.classes if target.kind == "class" else (target.uid,)
             begin = time.perf_counter()
-            if new_map is not None:
-                if plan.mode.startswith("approximate"):
-                    for task in new_map.bank:
-                        replace_adapter(store, task)
-                else:
-                    dropped = drop_adapters(store, plan.adapters[0])
-                kept = {sample: new_map.features[sample] for sample, _ in store.stored_samples()}
-                probes = {uid: new_map.probes[uid] for uid in probe_rows(store).uids.tolist()}
-                change_map(home, learner, new_map.adapter, kept, probes)
-            elif target.kind != "class":
+            note = {"class": target.uid, "method": plan.adapter_method}
+            for task, adapter in changed:
+                replace_adapter(store, task, adapter, without=target.uid, note=note)
+            if dropped:
+                drop_adapters(store, dropped)
+            if target.kind != "class":
                 head.rebuild(store)
             head.settle(store)
             evidence.head_seconds += time.perf_counter() - begin
@@ -442,7 +431,7 @@ def _unlearn(
                 "exports_stale": list(plan.exports),
                 "snapshots_purged": list(plan.snapshots),
                 "head": head.name,
-                "bit_exact": head.is_exact and new_map is None,
+                "bit_exact": head.is_exact and not is_approximate,
                 "head_before": before,
                 "head_after": _fingerprint(head.scorer(store.names)),
                 "feature_map": store.feature_map,

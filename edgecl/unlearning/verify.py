@@ -26,7 +26,6 @@ from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.types import Float16, Float64
 from edgecl.unlearning.attack import (
     MOST_RELEARN_STEPS,
-    RowMemory,
     ShadowSettings,
     probe_accuracy,
     projected,
@@ -73,19 +72,6 @@ _GRADIENT = ShadowSettings(n_pairs=8, n_kept=100)
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """The same pictures under the exact alternative: the map that never saw the class.
-
-    Args:
-        forgotten: Features (N, D) of the forgotten pictures, in the order of those audited.
-        kept: Features (M, D) of the kept pictures, in the order of the memory's rows.
-    """
-
-    forgotten: Float16
-    kept: Float16
-
-
-@dataclass(frozen=True, slots=True)
 class Audit:
     """What an audit found.
 
@@ -108,7 +94,6 @@ def audit(
     *,
     kind: Kind,
     before: Scorer | None = None,
-    reference: Reference | None = None,
     shadows: ShadowSettings | None = None,
 ) -> Audit:
     """Compare what is served after an unlearning with a model that never learned the class.
@@ -123,8 +108,6 @@ def audit(
         kind: The memory's statistic (`Store.statistic`).
         before: What predicted before under the same map, for the attack that puts the old row
             back.
-        reference: Given for an approximate unlearning of adapters: the features under the exact
-            alternative. The gates of approximate unlearnings apply then.
         shadows: Size of the membership attack; None is the default for the head.
 
     Raises:
@@ -136,7 +119,6 @@ def audit(
     d = forgotten.shape[1]
     missing: dict[str, str] = {}
     metrics: dict[str, Any] = {
-        "mode": "exact" if reference is None else "approximate",
         "n_forgotten": len(forgotten),
         "n_classes": len(names),
         "missing": missing,
@@ -146,15 +128,6 @@ def audit(
         return Audit(metrics, ())
     x, y = memory.stored_rows()
     codebook = kind if isinstance(kind, Codebook) else None
-    basis: Memory = memory
-    if reference is not None:
-        if reference.kept.shape != x.shape or reference.forgotten.shape != forgotten.shape:
-            raise ShapeError(
-                f"reference features are {reference.kept.shape} and {reference.forgotten.shape}; "
-                f"expected {x.shape} and {forgotten.shape}"
-            )
-        basis = RowMemory(reference.kept, y, kind)
-        missing["membership of adapters"] = "needs shadow adapters; only the head is attacked"
 
     def built(of: HeadConfig, source: Memory) -> Head:
         head = make_head_of(of, d, codebook=codebook)
@@ -162,7 +135,7 @@ def audit(
         head.settle(source)
         return head
 
-    retrained_head = built(config, basis)
+    retrained_head = built(config, memory)
     retrained = retrained_head.scorer(names)
     if set(served.labels) != set(retrained.labels):
         fault = (
@@ -171,31 +144,23 @@ def audit(
         )
         return Audit(metrics, (fault,))
     is_gradient = retrained_head.forget_mode != "exact_head"
-    if reference is None:
-        gap = weights_gap(served, retrained)
-        metrics["weights_gap"] = gap if np.isfinite(gap) else None
-        if not np.isfinite(gap):
-            missing["weights_gap"] = "arrays of other shapes, or not finite"
+    gap = weights_gap(served, retrained)
+    metrics["weights_gap"] = gap if np.isfinite(gap) else None
+    if not np.isfinite(gap):
+        missing["weights_gap"] = "arrays of other shapes, or not finite"
 
     rivals: list[Scorer] = []
     if is_gradient:
-        rivals.append(built(replace(config, seed=config.seed + 1), basis).scorer(names))
-    if reference is not None and len(x):
-        drawn = _drawn_again(y)
-        again = RowMemory(reference.kept[drawn], y[drawn], kind)
-        rivals.append(built(config, again).scorer(names))
+        rivals.append(built(replace(config, seed=config.seed + 1), memory).scorer(names))
 
     place = np.sort(np.random.default_rng(config.seed).permutation(len(x))[:_MOST_ROWS])
     x, y = x[place], y[place]
     rows = {"forgotten": forgotten, "kept": x}
-    exact_rows = rows
-    if reference is not None:
-        exact_rows = {"forgotten": reference.forgotten, "kept": reference.kept[place]}
     ours = _View(served, rows, retrained.labels)
-    theirs = _View(retrained, exact_rows, retrained.labels)
+    theirs = _View(retrained, rows, retrained.labels)
     uid_of = {name: uid for uid, name in names.items()}
     uids = np.array([uid_of[label] for label in retrained.labels])
-    _compare(metrics, ours, theirs, [_View(r, exact_rows, r.labels) for r in rivals], y, uids)
+    _compare(metrics, ours, theirs, [_View(r, rows, r.labels) for r in rivals], y, uids)
     _attack(metrics, ours, theirs, before)
     metrics["membership"] = None
     if len(forgotten) < _FEWEST_ROWS or len(x) < _FEWEST_ROWS:
@@ -240,16 +205,6 @@ def weights_gap(ours: Scorer, theirs: Scorer) -> float:
         if gap:
             gaps.append(gap / max(float(np.abs(wanted).max()), 1e-300))
     return max(gaps)
-
-
-def _drawn_again(y: Labels) -> Labels:
-    """Draw as many rows of every class with replacement: another sample of the same kind."""
-    rng = np.random.default_rng(24)
-    return np.concatenate([rng.choice(part, len(part)) for part in _parts(y)])
-
-
-def _parts(y: Labels) -> list[Labels]:
-    return [np.flatnonzero(y == uid) for uid in dict.fromkeys(y.tolist())]
 
 
 def _compare(
@@ -369,15 +324,13 @@ def _faults(metrics: dict[str, Any], *, is_gradient: bool) -> list[str]:
     def gap(a: str, b: str) -> float | None:
         return None if metrics[a] is None else metrics[a] - metrics[b]
 
-    is_exact = metrics["mode"] == "exact"
-    if is_exact:
-        limit = MOST_WEIGHT_GAP_GRADIENT if is_gradient else MOST_WEIGHT_GAP
-        # Arrays that cannot be compared are as far as can be.
-        apart = float("inf") if metrics["weights_gap"] is None else metrics["weights_gap"]
-        gate("the weights' distance from a head built anew", apart, limit)
-        agreement = metrics["agreement_kept"]
-        changed = None if agreement is None else 1 - agreement
-        gate("the share of kept pictures called otherwise than by a head built anew", changed, 0.0)
+    limit = MOST_WEIGHT_GAP_GRADIENT if is_gradient else MOST_WEIGHT_GAP
+    # Arrays that cannot be compared are as far as can be.
+    apart = float("inf") if metrics["weights_gap"] is None else metrics["weights_gap"]
+    gate("the weights' distance from a head built anew", apart, limit)
+    agreement = metrics["agreement_kept"]
+    changed = None if agreement is None else 1 - agreement
+    gate("the share of kept pictures called otherwise than by a head built anew", changed, 0.0)
     dropped = gap("accuracy_kept_retrained", "accuracy_kept")
     gate("the loss of accuracy on kept pictures", dropped, MOST_KEPT_DROP)
     for part in ("kept", "forgotten"):

@@ -25,7 +25,7 @@ from edgecl.errors import (
 )
 from edgecl.types import Float32
 
-from ..adapters import Adapter, fitted, zeros
+from ..adapters import Adapter, beside, fitted, zeros
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
@@ -94,28 +94,33 @@ class OnnxEngine:
         (features,) = self._session.get_outputs()
         self._input, self._output = pixels.name, features.name
         self._side = int(pixels.shape[2])
-        self._width = int(features.shape[1])
         self.adapter_shapes: dict[str, tuple[int, ...]] = {
             part.name: tuple(int(n) for n in part.shape) for part in rest
         }
-        self._adapters: tuple[Adapter, ...] = (zeros(self.adapter_shapes),)
+        # One that takes adapters gives plain and adapted features beside each other.
+        self._width = int(features.shape[1]) // (2 if rest else 1)
+        self._adapters: tuple[Adapter, ...] = ()
 
     @property
     def num_features(self) -> int:
         """Width of what `run` returns."""
-        return self._width * len(self._adapters)
+        return self._width * (1 + len(self._adapters))
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The adapters whose features stand beside the plain ones."""
+        return self._adapters
 
     def with_adapters(self, *adapters: Adapter) -> OnnxEngine:
         """Return this engine, same session, with other adapters; none is the plain backbone.
 
-        With several, `run` returns the features of each beside the other.
+        `run` returns the plain features, and those of each adapter beside them.
 
         Raises:
             FeatureMapError: The engine takes no adapters, or others.
         """
         other = copy.copy(self)
-        remedy = "run `edgecl consolidate`, which makes one that does"
-        other._adapters = fitted(adapters, self.adapter_shapes, remedy)
+        other._adapters = fitted(adapters, self.adapter_shapes)
         return other
 
     def run(self, pixels: Float32) -> Float32:
@@ -130,9 +135,10 @@ class OnnxEngine:
             return np.empty((0, self.num_features), np.float32)
         parts: list[Float32] = [
             self._session.run([self._output], {self._input: pixels, **adapter})[0]
-            for adapter in self._adapters
+            for adapter in self._adapters or (zeros(self.adapter_shapes),)
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        # The plain features are the same in every run.
+        return beside(parts, self._width, n_adapters=len(self._adapters))
 
 
 def open_session(

@@ -25,7 +25,7 @@ from edgecl.errors import (
 )
 from edgecl.types import Float32
 
-from ..adapters import Adapter, fitted, zeros
+from ..adapters import Adapter, beside, fitted, zeros
 from .cuda import Buffer, Memory, device_memory
 
 FLAVOURS = ("full", "rtx")
@@ -299,36 +299,36 @@ class TensorrtEngine:
         self.max_batch = int(pixels[0])
         self._shape = tuple(int(n) for n in pixels[1:])
         self.image_size = self._shape[-1]
-        self._width = int(tuple(engine.get_tensor_shape(self._output))[-1])
+        # One that takes adapters gives plain and adapted features beside each other.
+        given = int(tuple(engine.get_tensor_shape(self._output))[-1])
+        self._width = given // (2 if rest else 1)
         self.adapter_shapes: dict[str, tuple[int, ...]] = {
             name: tuple(int(n) for n in engine.get_tensor_shape(name)) for name in rest
         }
         self._pixels = memory.pinned((self.max_batch, *self._shape))
-        self._features = memory.pinned((self.max_batch, self._width))
+        self._features = memory.pinned((self.max_batch, given))
         self._device_pixels = memory.device(self._pixels.nbytes)
         self._device_features = memory.device(self._features.nbytes)
         context.set_tensor_address(self._input, self._device_pixels.address)
         context.set_tensor_address(self._output, self._device_features.address)
-        plain = self._on_device(zeros(self.adapter_shapes))
-        self._adapters: tuple[dict[str, Buffer], ...] = (plain,)
+        self._plain = self._on_device(zeros(self.adapter_shapes))
+        self._adapters: tuple[dict[str, Buffer], ...] = ()
 
     @property
     def num_features(self) -> int:
         """Width of what `run` returns."""
-        return self._width * len(self._adapters)
+        return self._width * (1 + len(self._adapters))
 
     def with_adapters(self, *adapters: Adapter) -> TensorrtEngine:
         """Return this engine, same context, with other adapters; none is the plain backbone.
 
-        With several, `run` returns the features of each beside the other.
+        `run` returns the plain features, and those of each adapter beside them.
 
         Raises:
             FeatureMapError: The engine takes no adapters, or others.
         """
         other = copy.copy(self)
-        remedy = "run `edgecl consolidate`, then build it anew"
-        chosen = fitted(adapters, self.adapter_shapes, remedy)
-        other._adapters = tuple(map(self._on_device, chosen))
+        other._adapters = tuple(map(self._on_device, fitted(adapters, self.adapter_shapes)))
         return other
 
     def run(self, pixels: Float32) -> Float32:
@@ -353,14 +353,16 @@ class TensorrtEngine:
         self._memory.upload(self._device_pixels, self._pixels[:n])
         if not self._context.set_input_shape(self._input, (n, *self._shape)):
             raise ProviderError(f"TensorRT refuses a batch of {n}; {_BUILD_ANEW}")
-        for i, adapter in enumerate(self._adapters):
+        parts = []
+        for adapter in self._adapters or (self._plain,):
             for name, buffer in adapter.items():
                 self._context.set_tensor_address(name, buffer.address)
             if not self._context.execute_async_v3(self._memory.stream):
                 raise ProviderError(f"TensorRT cannot run the engine; {_BUILD_ANEW}")
             self._memory.download(self._features[:n], self._device_features)
             self._memory.wait()
-            out[:n, i * self._width : (i + 1) * self._width] = self._features[:n]
+            parts.append(self._features[:n].copy())
+        out[:n] = beside(parts, self._width, n_adapters=len(self._adapters))
 
     def _on_device(self, adapter: Adapter) -> dict[str, Buffer]:
         """Copy an adapter to memory of its own: to swap adapters is to set addresses."""

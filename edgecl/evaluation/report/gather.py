@@ -27,7 +27,7 @@ from edgecl.evaluation.report.contents import (
     ReceiptRow,
 )
 from edgecl.home import Home
-from edgecl.learner import served
+from edgecl.learner import check_learned, exact_scorer
 from edgecl.replay.exports import FRESH, STALE, exports_of
 from edgecl.replay.novel import entries
 from edgecl.replay.novel import picture as novel_picture
@@ -68,7 +68,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         NothingLearnedError: The home knows no class.
         IntegrityError: The chain of receipts is broken.
     """
-    scorer, _ = served(home, store)  # says so if nothing was learned
+    check_learned(home, store)
     hidden = store.blocked_classes() | set(store.lost_classes())
     uids = [uid for uid in store.names if uid not in hidden]
     if not uids:
@@ -81,11 +81,9 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     confusion, no_confusion, guesses = None, "", np.zeros(0, np.int64)
     if not len(probes.uids):
         no_confusion = "no picture was held out as a probe yet"
-    elif scorer.n_maps > 1:
-        no_confusion = (
-            "this home predicts with several adapters at once; probes keep the features of one"
-        )
     else:
+        # Of the exact head: held-out samples keep plain features.
+        scorer = exact_scorer(home, store)
         by_name = {store.names[uid]: places[uid] for uid in uids}
         answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
         guesses = answers[scorer.scores(probes.x).argmax(axis=1)]

@@ -1,0 +1,79 @@
+"""Recipes: one choice for each seam of a training.
+
+A seam is a place where papers differ; a strategy is a plain function in the file of its seam, whose
+docstring names the paper and the departure. A new one is a function there, and a line here if it
+gets a name of its own. `plain` is the default, by measurement (docs/decisions/0009).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgecl.adapters import anchors, keeps, masks, starts, steps, weights
+from edgecl.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgecl.adapters.anchors import Anchor
+    from edgecl.adapters.keeps import Keep
+    from edgecl.adapters.masks import Mask
+    from edgecl.adapters.starts import Start
+    from edgecl.adapters.steps import Step
+    from edgecl.adapters.weights import Weigh
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an adapter comes about.
+
+    Args:
+        start: Where the training starts.
+        mask: Which entries of the adapter train.
+        weigh: Weight of a row, of the probability that it gives its own class.
+        anchors: Terms of the loss beside the cross-entropy.
+        step: How one batch changes the tensors.
+        keep: What of the trajectory stays.
+        blend: Which adapters are heard: `newest`, which knows all that was kept, or `every`.
+        sees: What of the store the training may read: all that is `kept`, or the `session` alone.
+        mixup: Both numbers of the Beta distribution from which a batch's share is drawn; 0 mixes
+            nothing. Mixed is what the last frozen block gives (Verma et al. 2019, "Manifold Mixup",
+            arXiv:1806.05236).
+        shift: Most cells that this is moved by, on a map with cells.
+        has_strong_views: Views are drawn anew and change colours and angles, instead of weak ones.
+    """
+
+    start: Start = starts.warm
+    mask: Mask = masks.everything
+    weigh: Weigh = weights.alike
+    anchors: tuple[Anchor, ...] = ()
+    step: Step = steps.plain
+    keep: Keep = keeps.slow
+    blend: Literal["newest", "every"] = "newest"
+    sees: Literal["kept", "session"] = "kept"
+    mixup: float = 0.4
+    shift: int = 1
+    has_strong_views: bool = False
+
+
+_PUBLISHED = {"keep": keeps.last, "mixup": 0.0, "shift": 0}
+
+RECIPES: dict[str, Recipe] = {
+    "plain": Recipe(),
+    "mos": Recipe(anchors=(anchors.spreading,), step=steps.merged, **_PUBLISHED),  # type: ignore[arg-type]
+    "anchored": Recipe(anchors=(anchors.margin,)),
+    "isolated": Recipe(
+        start=starts.fresh, anchors=(anchors.margin,), blend="every", sees="session"
+    ),
+    "view-batch": Recipe(anchors=(anchors.agreement,), has_strong_views=True, **_PUBLISHED),  # type: ignore[arg-type]
+}
+
+
+def recipe_of(name: str) -> Recipe:
+    """Return the recipe of a name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"recipe {name!r} is unknown; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,208 @@
+"""Whether a new adapter is taken: calibrated shares on pictures that nothing compared has learned.
+
+Judged is the squared error of the shares (Brier 1950), not whether the best class is right: on 120
+pictures a change that truly gains a point is taken in 90 draws of 100 by the first and in 78 by the
+second (docs/decisions/0009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgecl.consolidation.plan import Plan
+from edgecl.heads import make_head_of
+from edgecl.heads.base import Labels, Memory
+from edgecl.heads.memory import RowMemory, Without
+from edgecl.home import Home
+from edgecl.learner import embed_pictures
+from edgecl.replay.adapters import TaskAdapter, mixed_with
+from edgecl.replay.probes import probe_picture, probe_rows
+from edgecl.replay.store import Store
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.scoring import Scorer, softmax
+from edgecl.types import Float64
+
+SHARES = (0.3, 0.5, 0.7, 0.85)
+USUAL_SHARE = 0.7
+"""How much an adapter's head is heard where nothing speaks for another share."""
+USUAL_TEMPERATURE = 10.0
+_TEMPERATURES = np.geomspace(0.2, 100, 55)
+_LEAST_SHARE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How what is served and what would be served did on the same pictures.
+
+    Args:
+        accepted: Whether the new one is taken: it is not worse by more than one standard error.
+        n: Pictures that judged.
+        accuracy: Share that was right, before and after.
+        error: Mean squared error of the shares, before and after.
+        standard_error: Of the difference of the errors, paired by picture.
+    """
+
+    accepted: bool
+    n: int
+    accuracy: tuple[float, float]
+    error: tuple[float, float]
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """The exact head without the pictures that judge, and those pictures.
+
+    Args:
+        frozen: The head; its classes are called by their uids.
+        temperature: That calibrates it.
+        uids: Of the pictures; those of held-out samples negative.
+        y: Columns of their classes.
+        picture: Gives a picture.
+    """
+
+    frozen: Scorer
+    temperature: float
+    uids: list[int]
+    y: Labels
+    picture: Callable[[int], bytes]
+
+
+def judge(
+    home: Home,
+    store: Store,
+    engine: OnnxEngine,
+    plan: Plan,
+    bank: Sequence[TaskAdapter],
+    candidate: TaskAdapter,
+) -> tuple[TaskAdapter, Verdict]:
+    """Choose how much a new adapter is heard, and compare what is served with and without it.
+
+    An adapter of a session that stands alone is judged on its own classes, beside a head of
+    nothing else, and heard the usual share: nothing of it may depend on another class.
+
+    Returns:
+        The adapter with its share and temperature, and the verdict.
+    """
+    stands_alone = plan.recipe.sees == "session"
+    of = _bench(home, store, plan)
+    names = {int(label): label for label in of.frozen.labels}
+    before = [] if stands_alone else list(bank)
+    body = candidate.body | {"temperature": of.temperature}
+
+    def with_share(share: float) -> list[TaskAdapter]:
+        return [*before, replace(candidate, body=body | {"share": share})]
+
+    _, adapters = mixed_with(of.frozen, with_share(USUAL_SHARE), names)
+    x = embed_pictures(home, engine.with_adapters(*adapters), of.uids, of.picture)
+    by_share = {
+        share: mixed_with(of.frozen, with_share(share), names)[0].scores(x)
+        for share in ((USUAL_SHARE,) if stands_alone else SHARES)
+    }
+    if before:
+        scorer, adapters = mixed_with(of.frozen, before, names)
+        x = embed_pictures(home, engine.with_adapters(*adapters), of.uids, of.picture)
+        served = scorer.scores(x)
+    else:
+        served = mixed_with(of.frozen, with_share(0.0), names)[0].scores(x)
+    share = best_share(by_share, of.y)
+    return with_share(share)[-1], judged(served, by_share[share], of.y)
+
+
+def _bench(home: Home, store: Store, plan: Plan) -> _Bench:
+    """Make what judges: kept pictures that are left out here, and samples that were held out."""
+    probe = {uid for uid, _ in plan.judging}
+    kept, (x, y) = store.stored_samples(), store.stored_rows()
+    stays = np.array([uid not in probe for uid, _ in kept])
+    stands_alone = plan.recipe.sees == "session"
+    memory: Memory = Without(store, stays, store.statistic, tuple(store.names))
+    if stands_alone:
+        own = stays & np.isin(y, plan.session)
+        memory = RowMemory(x[own], y[own], store.statistic)
+    head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
+    head.rebuild(memory)
+    head.settle(memory)
+    frozen = head.scorer({c: str(c) for c in head.classes})
+    place = {int(label): k for k, label in enumerate(frozen.labels)}
+    held = probe_rows(store)
+    own_rows = [k for k, (uid, c) in enumerate(kept) if uid in probe and c in place]
+    held_rows = [k for k, c in enumerate(held.classes.tolist()) if c in place]
+    columns = [place[c] for c in (*y[own_rows].tolist(), *held.classes[held_rows].tolist())]
+    truth = np.array(columns, dtype=np.int64)
+    temperature = USUAL_TEMPERATURE
+    if not stands_alone:
+        features = np.concatenate([x[own_rows].astype(np.float32), held.x[held_rows]])
+        temperature = temperature_of(frozen.scores(features), truth)
+
+    def picture(uid: int) -> bytes:
+        return store.picture(uid) if uid > 0 else probe_picture(store, -uid)
+
+    uids = [kept[k][0] for k in own_rows] + [-int(held.uids[k]) for k in held_rows]
+    return _Bench(frozen, temperature, uids, truth, picture)
+
+
+def temperature_of(scores: Float64, y: Labels) -> float:
+    """Return what scores (N, K) are multiplied by so that their softmax is likeliest for columns y.
+
+    Reference: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599; here
+    the inverse of their T, the best of a fixed geometric grid, with labels smoothed a little.
+    """
+    n, k = scores.shape
+    if not n:
+        return USUAL_TEMPERATURE
+    # As if one picture more had come of no class in particular: of few pictures all may be right.
+    doubt = 1 / (n + 1)
+    wanted = np.full((n, k), doubt / k)
+    wanted[np.arange(n), y] += 1 - doubt
+    losses = [
+        -(wanted * np.log(np.maximum(softmax(t * scores), _LEAST_SHARE))).sum(axis=1).mean()
+        for t in _TEMPERATURES
+    ]
+    return float(_TEMPERATURES[int(np.argmin(losses))])
+
+
+def squared_errors(shares: Float64, y: Labels) -> Float64:
+    """Return the squared error (N,) of shares (N, K) of pictures whose classes are columns y."""
+    rest = shares.copy()
+    rest[np.arange(len(y)), y] -= 1
+    errors: Float64 = np.square(rest).sum(axis=1)
+    return errors
+
+
+def best_share(by_share: dict[float, Float64], y: Labels) -> float:
+    """Return the usual share, or another whose error is lower by more than a standard error.
+
+    Args:
+        by_share: What would be served with each share (N, K).
+        y: Columns of the true classes (N,).
+    """
+    usual = squared_errors(by_share[USUAL_SHARE], y)
+    best, least = USUAL_SHARE, 0.0
+    for share, shares in by_share.items():
+        gain = usual - squared_errors(shares, y)
+        surplus = float(gain.mean()) - _standard_error(gain)
+        if surplus > least:
+            best, least = share, surplus
+    return best
+
+
+def judged(before: Float64, after: Float64, y: Labels) -> Verdict:
+    """Compare what is served now and what would be, shares (N, K) of pictures of columns y."""
+    errors = squared_errors(before, y), squared_errors(after, y)
+    worse = errors[1] - errors[0]
+    standard_error = _standard_error(worse)
+    right = [float((shares.argmax(axis=1) == y).mean()) for shares in (before, after)]
+    return Verdict(
+        accepted=bool(float(worse.mean()) <= standard_error),  # False for what is no number
+        n=len(y),
+        accuracy=(right[0], right[1]),
+        error=(float(errors[0].mean()), float(errors[1].mean())),
+        standard_error=standard_error,
+    )
+
+
+def _standard_error(difference: Float64) -> float:
+    return float(difference.std() / np.sqrt(max(1, len(difference))))

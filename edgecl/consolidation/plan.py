@@ -1,0 +1,126 @@
+"""What a consolidation would train on, and what judges it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from edgecl.adapters.recipes import Recipe, recipe_of
+from edgecl.adapters.starts import warm
+from edgecl.backbones import Backbone
+from edgecl.errors import IntegrityError, RequestError
+from edgecl.home import Home
+from edgecl.replay.adapters import adapter_rows, trained_until
+from edgecl.replay.store import Store
+
+# Of a class's kept pictures this share, at most so many, judges an adapter and trains none.
+_PROBE_SHARE = 0.1
+_PROBE_MOST = 40
+_PROBE_LEAST = 2
+_GOLDEN = 2_654_435_761
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a consolidation would train on.
+
+    Args:
+        recipe: How.
+        session: Uids of the classes with kept pictures that no adapter was trained on.
+        judging: uid and class uid of the kept pictures that judge.
+        trained_on: uid and class uid of those that train.
+        parents: Uids of the adapters that the training starts from or looks at.
+    """
+
+    recipe: Recipe
+    session: tuple[int, ...]
+    judging: list[tuple[int, int]]
+    trained_on: list[tuple[int, int]]
+    parents: tuple[int, ...]
+
+
+def plan_of(home: Home, store: Store) -> Plan:
+    """Return what a consolidation would train on; needs no backbone, so ask it first.
+
+    Raises:
+        RequestError: Nothing new since the last consolidation, or too few kept pictures.
+        UsageError: The settings contradict each other.
+    """
+    config = home.config.consolidation
+    recipe = recipe_of(config.recipe)
+    kept, all_rows = store.stored_samples(), adapter_rows(store)
+    until = trained_until(all_rows)
+    session = tuple(sorted({c for uid, c in kept if uid > until.get(c, 0)}))
+    if not session:
+        raise RequestError(
+            "nothing was learned since the last consolidation; learn first with "
+            "`edgecl train-stream SOURCE`"
+        )
+    probe = probe_of(kept)
+    sees_all = recipe.sees == "kept" and config.replay
+    own = [(uid, c) for uid, c in kept if sees_all or c in session]
+    trained_on = [(uid, c) for uid, c in own if uid not in probe]
+    judging = [(uid, c) for uid, c in own if uid in probe]
+    if recipe.sees == "kept":
+        judging = [(uid, c) for uid, c in kept if uid in probe]
+    n_classes = len({c for _, c in trained_on})
+    if n_classes < 2 or len(judging) < _PROBE_LEAST:
+        raise RequestError(
+            f"{len(trained_on)} kept pictures to train on (classes: {n_classes}) and "
+            f"{len(judging)} to judge by are too few to train an adapter; expected two classes at "
+            "least and some ten pictures of each"
+        )
+    stands_alone = recipe.sees == "session" and recipe.start is not warm
+    parents = [] if stands_alone else [row.uid for row in all_rows if row.epoch is None]
+    return Plan(recipe, session, judging, trained_on, tuple(parents))
+
+
+def is_due(store: Store, every: int, name: str | None) -> bool:
+    """Whether a consolidation comes before a class of this name is learned.
+
+    Args:
+        store: The store.
+        every: New classes between two consolidations.
+        name: The class about to be learned; None asks at the end of a stream.
+    """
+    if name is not None and store.has_class(name):
+        return False
+    return sum(uid > store.attempted_class for uid in store.names) >= every
+
+
+def check_backbone(home: Home, backbone: Backbone) -> None:
+    """Check that a backbone is the one that the home's engine was made from.
+
+    Raises:
+        IntegrityError: It is another, or has other weights.
+    """
+    manifest = home.manifest
+    ours = (backbone.name, backbone.weights_sha256, backbone.taps, backbone.preprocessing)
+    theirs = (manifest.backbone, manifest.weights_sha256, manifest.taps, manifest.preprocessing)
+    if ours != theirs:
+        raise IntegrityError(
+            f"the home was made from {manifest.backbone} with weights "
+            f"{manifest.weights_sha256[:12]}... ({manifest.weights_source}), given is "
+            f"{backbone.name} with {backbone.weights_sha256[:12]}...; name the same weights with "
+            "--weights FILE"
+        )
+
+
+def probe_of(kept: list[tuple[int, int]]) -> frozenset[int]:
+    """Choose the pictures that judge: about a tenth of each class's, at most 40, never its last.
+
+    A function of the uid alone, so that a picture that judges never trains in a later task.
+
+    Args:
+        kept: uid and class uid of all kept samples, oldest first.
+    """
+    n_of, n_kept = Counter[int](), Counter(c for _, c in kept)
+    chosen = set()
+    for uid, c in kept:
+        # Multiples of the golden ratio: spread evenly over the uids, every tenth or so.
+        if (uid * _GOLDEN) % 2**32 < _PROBE_SHARE * 2**32 and n_of[c] < min(
+            _PROBE_MOST, n_kept[c] - 1
+        ):
+            chosen.add(uid)
+            n_of[c] += 1
+    return frozenset(chosen)

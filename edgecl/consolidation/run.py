@@ -1,0 +1,137 @@
+"""Consolidation: the slow path, which trains an adapter on the kept pictures.
+
+What a session taught is trained into an adapter together with a head of its own
+(edgecl/adapters/training.py). Features, statistics and the exact head of the home stay as they are:
+what is served is a mixture of that head and the adapter's (runtime/mixture.py), and forgetting a
+class drops every adapter that saw it. Pictures that nothing compared has learned choose how much
+the adapter is heard, and refuse it if it makes things worse (judge.py).
+
+A training goes on where it was cut off, epoch by epoch; its state is a row beside the adapters.
+
+Methods are recipes (edgecl/adapters/recipes.py); MOS (Sun et al. 2025, arXiv:2412.09441) as
+published is the recipe `mos` with `consolidation.bank = "all"`. Measured: docs/decisions/0009.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from edgecl.adapters.training import Progress, Training
+from edgecl.backbones import Backbone
+from edgecl.consolidation.judge import Verdict, judge
+from edgecl.consolidation.plan import check_backbone, plan_of
+from edgecl.consolidation.train import ResumableTraining, head_of_training
+from edgecl.errors import RequestError
+from edgecl.home import Home
+from edgecl.learner import Learner, Say
+from edgecl.replay.adapters import add_adapter, end_training, task_adapters
+from edgecl.runtime.engines.onnx import OnnxEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidated:
+    """What a consolidation did.
+
+    Args:
+        accepted: Whether the new adapter was taken.
+        adapter: Its uid, or None.
+        classes: Names of the classes of the session.
+        samples: Pictures that it was trained on.
+        epochs: Epochs that it was trained.
+        resumed: Epochs of them that an earlier command had done.
+        share: How much its head is heard.
+        verdict: What the judging pictures said.
+        seconds: Time of the whole.
+        parts: Seconds of its parts.
+    """
+
+    accepted: bool
+    adapter: int | None
+    classes: tuple[str, ...]
+    samples: int
+    epochs: int
+    resumed: int
+    share: float
+    verdict: Verdict
+    seconds: float
+    parts: dict[str, float]
+
+
+def consolidate(
+    home: Home,
+    learner: Learner,
+    backbone: Backbone,
+    engine: OnnxEngine,
+    *,
+    training: Training | None = None,
+    say: Say = lambda what, done, of: None,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> Consolidated:
+    """Train an adapter on what the last session taught, and take it if it does not harm.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        learner: Its learner.
+        backbone: The backbone that the home's engine was made from.
+        engine: The home's engine that takes adapters.
+        training: Settings; None takes the home's.
+        say: Told about progress.
+        tell: Told how far the training is.
+
+    Raises:
+        IntegrityError: Another backbone than the engine's, or a kept picture cannot be decoded.
+        RequestError: See `plan_of`, or the training came to values that are not finite.
+    """
+    begin = time.perf_counter()
+    store, config = learner.store, home.config.consolidation
+    check_backbone(home, backbone)
+    training = training or Training(epochs=config.epochs, views=config.views)
+    plan = plan_of(home, store)
+    bank = task_adapters(store)
+    run = ResumableTraining(home, store, plan, bank, training)
+    trained = run.train(backbone, tell)
+    seconds = {**asdict(trained.seconds), "training": time.perf_counter() - begin}
+    if not all(np.isfinite(a).all() for a in (*trained.adapter.values(), trained.weights)):
+        with store.transaction(changes_head=False):
+            end_training(store)
+        raise RequestError(
+            "the training came to an adapter whose values are not finite; nothing was taken; try "
+            "other [consolidation] settings"
+        )
+    say("judging", 0, 1)
+    head = head_of_training(home, store, engine, plan, bank, trained)
+    candidate = run.candidate(trained, head)
+    chosen, verdict = judge(home, store, engine, plan, bank, candidate)
+    seconds["judging"] = time.perf_counter() - begin - seconds["training"]
+    adapter = None
+    with store.transaction(changes_head=False):
+        end_training(store)
+        if verdict.accepted:
+            body = chosen.body | {"verdict": asdict(verdict)}
+            adapter = add_adapter(
+                store,
+                chosen.adapter,
+                head[0],
+                chosen.classes,
+                saw=run.saw,
+                task=chosen.task,
+                body=body,
+            )
+        store.note_attempt(max(store.names))
+    say("judging", 1, 1)
+    return Consolidated(
+        accepted=verdict.accepted,
+        adapter=adapter,
+        classes=tuple(store.names[c] for c in plan.session),
+        samples=len(plan.trained_on),
+        epochs=len(trained.losses),
+        resumed=run.resumed,
+        share=float(chosen.body["share"]),
+        verdict=verdict,
+        seconds=time.perf_counter() - begin,
+        parts={name: round(value, 3) for name, value in seconds.items()},
+    )

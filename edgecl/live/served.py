@@ -1,0 +1,98 @@
+"""What a stream predicts with, if anybody looks: the exact head, and the adapters of the home."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgecl.learner import Learner
+from edgecl.replay.adapters import TaskAdapter, mixed_with, task_adapters
+from edgecl.runtime.engines.base import Engine
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.predictor import predictions
+from edgecl.runtime.scoring import Scorer
+from edgecl.types import Float32, Prediction
+
+# Frames that a pipeline has embedded before an exchange and delivers after it, at most.
+_AHEAD_LIVE, _AHEAD = 4, 256
+
+
+class StreamEngine:
+    """An engine whose adapters can be exchanged while a pipeline runs it.
+
+    What is learned are the plain features, the first D of what `run` gives, whatever the adapters.
+
+    Args:
+        plain: The home's engine.
+        open_adapted: Opens the one that takes adapters; called once, when there are some.
+    """
+
+    def __init__(self, plain: Engine, open_adapted: Callable[[], OnnxEngine]) -> None:
+        self.plain = plain
+        self.provider = plain.provider
+        self._open_adapted = open_adapted
+        self._adapted: OnnxEngine | None = None
+        self._now = plain
+
+    @property
+    def num_features(self) -> int:
+        """Width of what `run` gives now."""
+        return self._now.num_features
+
+    def run(self, pixels: Float32) -> Float32:
+        """Return plain features (N, D), and those of the served adapters beside them."""
+        return self._now.run(pixels)
+
+    def serve(self, bank: list[TaskAdapter], learner: Learner) -> None:
+        """Give from now on the features that a bank of adapters wants."""
+        if not bank:
+            self._now = self.plain
+            return
+        self._adapted = self._adapted or self._open_adapted()
+        frozen = learner.head.scorer(learner.store.names)
+        _, adapters = mixed_with(frozen, bank, learner.store.names)
+        self._now = self._adapted.with_adapters(*adapters)
+
+
+class Served:
+    """Predicts frames as the home would.
+
+    Args:
+        learner: Its exact head.
+        engine: What embeds the frames.
+        is_live: Whether frames are embedded one by one.
+        is_wanted: Whether anybody looks; if not, adapters cost nothing.
+    """
+
+    def __init__(
+        self, learner: Learner, engine: StreamEngine, *, is_live: bool, is_wanted: bool
+    ) -> None:
+        self._learner, self._engine = learner, engine
+        self._n_ahead = _AHEAD_LIVE if is_live else _AHEAD
+        self._is_wanted = is_wanted
+        self.adapters_changed()
+        self._n_left = 0  # nothing was embedded yet
+
+    def adapters_changed(self) -> None:
+        """Take the adapters from the store anew; what is on its way has the old ones' features."""
+        self._bank = task_adapters(self._learner.store) if self._is_wanted else []
+        self._engine.serve(self._bank, self._learner)
+        self._n_left = self._n_ahead
+        self.learned()
+
+    def learned(self) -> None:
+        """Predict with the head anew: it learned."""
+        self._frozen: Scorer | None = None
+        self._mixed: Scorer | None = None
+
+    def predict(self, name: str, x: Float32) -> Prediction:
+        """Predict a frame with what the engine gave of it (M,)."""
+        d = self._learner.head.num_features
+        if self._frozen is None:
+            names = self._learner.store.names
+            self._frozen = self._learner.head.scorer(names)
+            self._mixed, _ = mixed_with(self._frozen, self._bank, names)
+        scorer = self._mixed
+        if self._n_left or scorer is None or len(x) != scorer.n_maps * d:
+            self._n_left = max(0, self._n_left - 1)
+            scorer = self._frozen
+        return predictions(scorer, [name], x[None, : scorer.n_maps * d], top=1)[0]

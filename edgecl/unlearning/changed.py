@@ -1,0 +1,72 @@
+"""Adapters that are changed in place instead of dropped: the approximate methods, in a home."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecl.home import Home
+from edgecl.learner import Say
+from edgecl.replay.adapters import TaskAdapter, task_adapters
+from edgecl.replay.store import Store
+from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.preprocess import decode
+from edgecl.types import Float32
+from edgecl.unlearning.evidence import Evidence
+from edgecl.unlearning.plan import Plan, Target
+from edgecl.unlearning.weights import unlearn_adapter
+
+
+def changed_adapters(
+    home: Home,
+    store: Store,
+    target: Target,
+    plan: Plan,
+    weights: str | None,
+    evidence: Evidence,
+    say: Say,
+) -> list[tuple[TaskAdapter, Adapter]]:
+    """Return the adapters that saw a class, and those trained on from them, as changed arrays.
+
+    Args:
+        home: The home.
+        store: Its store.
+        target: The class.
+        plan: Its plan.
+        weights: The file that the backbone was made from, if it was a file.
+        evidence: Is told what was done to each adapter.
+        say: Told about progress.
+
+    Raises:
+        MissingPackageError: torch or timm is not installed.
+        RequestError: A method cannot be run; see `unlearn_adapter`.
+        IntegrityError: Other weights than the home's.
+    """
+    from edgecl.backbones import load_backbone_of
+    from edgecl.consolidation.plan import check_backbone
+
+    backbone = load_backbone_of(home.manifest, weights=weights)
+    check_backbone(home, backbone)
+    rows = store.stored_samples()
+    y: NDArray[np.int64] = np.array([c for _, c in rows], dtype=np.int64)
+
+    def pixels(i: int) -> Float32:
+        image = decode(store.picture(rows[i][0]), max_pixels=home.max_pixels)
+        return home.manifest.preprocessing.tensor(image)
+
+    changed = []
+    for task in task_adapters(store):
+        if task.uid in (*plan.adapters, *plan.adapters_later):
+            done = unlearn_adapter(
+                backbone,
+                task.adapter,
+                pixels,
+                y,
+                forget=target.uid,
+                method=plan.adapter_method,
+                seed=home.config.consolidation.seed,
+                say=say,
+            )
+            evidence.weights[task.uid] = done.report
+            changed.append((task, done.adapter))
+    return changed
