@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from edgecl.errors import (
+    DecodeError,
     FeatureMapError,
     IntegrityError,
     NothingLearnedError,
@@ -47,7 +48,7 @@ from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
-from edgecl.runtime.preprocess import Preprocessing, encode_png, picture_of, shrink
+from edgecl.runtime.preprocess import Preprocessing, decode, encode_png, picture_of, shrink
 from edgecl.runtime.scoring import MaskedScorer, Scorer
 from edgecl.runtime.scoring import load_scorer as scorer_of
 from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
@@ -544,6 +545,26 @@ def embed_pictures(
                 features.append(item.feature)
     say("embedding", len(uids), len(uids))
     return np.array(features, dtype=np.float32).reshape(len(uids), engine.num_features)
+
+
+def kept_image(home: Home, uid: int, data: bytes) -> Image.Image:
+    """Decode a picture that the home keeps.
+
+    Args:
+        home: The home.
+        uid: Its number, for the error.
+        data: Its encoded bytes.
+
+    Raises:
+        IntegrityError: It cannot be decoded.
+    """
+    try:
+        return decode(data, max_pixels=home.max_pixels)
+    except DecodeError as error:
+        raise IntegrityError(
+            f"the kept picture of sample {uid} cannot be used ({error}); restore the home from a "
+            "backup"
+        ) from error
 
 
 def save_scorer(store: Store, head: Head) -> None:

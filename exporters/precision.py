@@ -21,16 +21,16 @@ import numpy as np
 from PIL import Image
 
 from edgecl.consolidation.plan import probe_of
-from edgecl.errors import DecodeError, IntegrityError, RequestError, SourceError, UsageError
+from edgecl.errors import DecodeError, RequestError, SourceError, UsageError
 from edgecl.home import Home
-from edgecl.learner import Say, embed_pictures
+from edgecl.learner import Say, embed_pictures, kept_image
 from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine, open_session
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
-from edgecl.runtime.preprocess import decode, picture_of
+from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.sources.folder import FolderSource
 from edgecl.types import Float32, Skipped
@@ -354,13 +354,7 @@ class _Pictures:
         Raises:
             IntegrityError: It cannot be decoded.
         """
-        try:
-            return decode(self._store.picture(uid), max_pixels=self._home.max_pixels)
-        except DecodeError as error:
-            raise IntegrityError(
-                f"the kept picture of sample {uid} cannot be used ({error}); restore the home from "
-                "a backup"
-            ) from error
+        return kept_image(self._home, uid, self._store.picture(uid))
 
     def held_out(self) -> list[Sample]:
         """Return the samples that judge, 256 or a quarter of all, and never a class's last one."""

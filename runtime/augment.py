@@ -26,7 +26,9 @@ _NOISE = 12.0
 _CUTOUT = 0.3
 
 
-def weak_view(image: Image.Image, *, seed: int, uid: int, view: int) -> Image.Image:
+def weak_view(
+    image: Image.Image, *, seed: int, uid: int, view: int, mirrors: bool = True
+) -> Image.Image:
     """Return a picture as it may as well have been taken, of the same size.
 
     Args:
@@ -35,10 +37,13 @@ def weak_view(image: Image.Image, *, seed: int, uid: int, view: int) -> Image.Im
         uid: Number of the sample.
         view: View 0 is the picture itself, view 1 its mirror image; later ones are crops of 0.8 to
             1 of each side, every second of them mirrored.
+        mirrors: Whether a mirror image is still of the same class; if not, every view from 1 on is
+            a crop.
     """
-    if view > 1:
+    if view > mirrors:
         image = _crop(image, np.random.default_rng([seed, uid, view, 2]), _WEAK_CROP)
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view % 2 else image.copy()
+    is_mirrored = mirrors and view % 2
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else image.copy()
 
 
 def strong_view(image: Image.Image, *, seed: int, uid: int, view: int) -> Image.Image:

@@ -27,7 +27,7 @@ LAYERS = (
     ("unlearning",),
     ("novelty",),
     ("live",),
-    ("snapshots", "evaluation", "doctor", "review"),
+    ("snapshots", "evaluation", "doctor", "review", "transfer"),
     ("exporters",),
     ("cli",),
 )

@@ -83,7 +83,7 @@ def spreading_loss(z: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
     import torch
     from torch.nn import functional as F
 
-    rows = torch.cat([means, z])
+    rows = torch.cat([means, z]) if len(means) else z
     similarity = rows @ rows.T / _SPREAD_TEMPERATURE
     return F.cross_entropy(similarity, torch.arange(len(rows)))
 

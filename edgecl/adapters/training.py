@@ -303,10 +303,10 @@ class _Run:
         """Return all that the training goes on from."""
         state: Arrays = {"at": np.array([epoch, epochs]), "losses": np.array(losses)}
         for number, (now, slow) in enumerate(zip(self.all, self.kept, strict=True)):
-            state[f"now.{number}"] = now.detach().numpy()
-            state[f"kept.{number}"] = slow.numpy()
+            state[f"now.{number}"] = now.detach().numpy().copy()
+            state[f"kept.{number}"] = slow.numpy().copy()
             for name, value in self.optimiser.state[now].items():
-                state[f"{name}.{number}"] = np.asarray(value)
+                state[f"{name}.{number}"] = value.numpy().copy()
         return state
 
     def _restore(self, state: Mapping[str, npt.NDArray[Any]]) -> tuple[int, int, list[float]]:

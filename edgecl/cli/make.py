@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +43,14 @@ def init(
             "have to be forgotten. Without it keys come from no data."
         ),
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="HOME",
+            help="Learn the kept pictures of this home anew, under another backbone say.",
+        ),
+    ] = None,
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Make an engine that takes adapters at once.")
     ] = False,
@@ -60,6 +68,13 @@ def init(
     json: JsonOption = False,
 ) -> None:
     """Make a device home: freeze the backbone and export it to ONNX."""
+    old = None
+    if source is not None:
+        from edgecl.home import Home
+        from edgecl.transfer import check_transfer
+
+        old = Home(source)
+        check_transfer(old, encrypt=encrypt)
     made = make(
         home,
         backbone=backbone,
@@ -91,13 +106,38 @@ def init(
         "taps": list(manifest.taps),
         "weights": manifest.weights_source,
         "parity": manifest.parity,
-        "adapter_rank": manifest.adapter_rank,
+        "adapter_rank": made.adapter_rank,
         "encrypted": encrypt,
     }
+    if old is not None:
+        result |= _take_over(old, made)
     if json:
         print_json(result)
     else:
         print(made.path)
+
+
+def _take_over(old: Home, made: Home) -> dict[str, Any]:
+    """Learn what an old home keeps as pictures, and say what stays behind."""
+    from edgecl.transfer import learn_kept
+
+    with working(f"learning what {old.path} keeps") as tell:
+        done = learn_kept(old, made, lambda what, n, of: tell(f"{n} of {of}"))
+    for reason in done.skipped:
+        say(f"skipped {reason}")
+    say(f"learned {done.learned} pictures of {len(done.classes)} classes")
+    if done.behind:
+        what = ", ".join(f"{name} {n}" for name, n in done.behind.items())
+        say(
+            f"not taken over, since only the statistics of {old.path} know them: {what} samples; "
+            "learn them from their source again if you still have it"
+        )
+    return {
+        "learned": done.learned,
+        "classes": list(done.classes),
+        "behind": done.behind,
+        "skipped": len(done.skipped),
+    }
 
 
 def open_or_make(path: Path, *, head: str, check: Callable[[], object] = lambda: None) -> Home:

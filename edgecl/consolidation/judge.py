@@ -11,17 +11,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
 from edgecl.consolidation.plan import Plan
 from edgecl.heads import make_head_of
 from edgecl.heads.base import Labels, Memory
 from edgecl.heads.memory import RowMemory, Without
 from edgecl.home import Home
-from edgecl.learner import embed_pictures
+from edgecl.learner import embed_pictures, kept_image
 from edgecl.replay.adapters import TaskAdapter, mixed_with
 from edgecl.replay.probes import probe_picture, probe_rows
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.preprocess import encode_png
 from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.types import Float64
 
@@ -31,6 +33,8 @@ USUAL_SHARE = 0.7
 USUAL_TEMPERATURE = 10.0
 _TEMPERATURES = np.geomspace(0.2, 100, 55)
 _LEAST_SHARE = 1e-12
+# Of the accuracy on pictures as they are.
+_MIRRORED = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class Witnesses:
     """The exact head without the pictures that judge, and those pictures.
 
     Args:
@@ -61,6 +65,7 @@ class _Bench:
         temperature: That calibrates it.
         uids: Of the pictures; those of held-out samples negative.
         y: Columns of their classes.
+        accuracy: Share of them that the head has right.
         picture: Gives a picture.
     """
 
@@ -68,14 +73,15 @@ class _Bench:
     temperature: float
     uids: list[int]
     y: Labels
+    accuracy: float
     picture: Callable[[int], bytes]
 
 
 def judge(
     home: Home,
-    store: Store,
     engine: OnnxEngine,
     plan: Plan,
+    of: Witnesses,
     bank: Sequence[TaskAdapter],
     candidate: TaskAdapter,
 ) -> tuple[TaskAdapter, Verdict]:
@@ -88,7 +94,6 @@ def judge(
         The adapter with its share and temperature, and the verdict.
     """
     stands_alone = plan.recipe.sees == "session"
-    of = _bench(home, store, plan)
     names = {int(label): label for label in of.frozen.labels}
     before = [] if stands_alone else list(bank)
     body = candidate.body | {"temperature": of.temperature}
@@ -112,8 +117,23 @@ def judge(
     return with_share(share)[-1], judged(served, by_share[share], of.y)
 
 
-def _bench(home: Home, store: Store, plan: Plan) -> _Bench:
-    """Make what judges: kept pictures that are left out here, and samples that were held out."""
+def keeps_its_class_in_a_mirror(home: Home, engine: OnnxEngine, of: Witnesses) -> bool:
+    """Whether mirror images may stand for the pictures: the head names them nearly as well.
+
+    Clothes do, digits do not; what is left-handed in the home's pictures is not known otherwise.
+    """
+
+    def mirrored(uid: int) -> bytes:
+        image = kept_image(home, abs(uid), of.picture(uid))
+        return encode_png(np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+
+    x = embed_pictures(home, engine, of.uids, mirrored)
+    right = of.frozen.scores(x[:, : home.manifest.num_features]).argmax(axis=1) == of.y
+    return bool(right.mean() >= _MIRRORED * of.accuracy)
+
+
+def witnesses_of(home: Home, store: Store, plan: Plan) -> Witnesses:
+    """Return what judges: kept pictures that are left out here, and samples that were held out."""
     probe = {uid for uid, _ in plan.judging}
     kept, (x, y) = store.stored_samples(), store.stored_rows()
     stays = np.array([uid not in probe for uid, _ in kept])
@@ -132,16 +152,16 @@ def _bench(home: Home, store: Store, plan: Plan) -> _Bench:
     held_rows = [k for k, c in enumerate(held.classes.tolist()) if c in place]
     columns = [place[c] for c in (*y[own_rows].tolist(), *held.classes[held_rows].tolist())]
     truth = np.array(columns, dtype=np.int64)
-    temperature = USUAL_TEMPERATURE
-    if not stands_alone:
-        features = np.concatenate([x[own_rows].astype(np.float32), held.x[held_rows]])
-        temperature = temperature_of(frozen.scores(features), truth)
+    features = np.concatenate([x[own_rows].astype(np.float32), held.x[held_rows]])
+    scores = frozen.scores(features)
+    temperature = USUAL_TEMPERATURE if stands_alone else temperature_of(scores, truth)
+    accuracy = float((scores.argmax(axis=1) == truth).mean())
 
     def picture(uid: int) -> bytes:
         return store.picture(uid) if uid > 0 else probe_picture(store, -uid)
 
     uids = [kept[k][0] for k in own_rows] + [-int(held.uids[k]) for k in held_rows]
-    return _Bench(frozen, temperature, uids, truth, picture)
+    return Witnesses(frozen, temperature, uids, truth, accuracy, picture)
 
 
 def temperature_of(scores: Float64, y: Labels) -> float:

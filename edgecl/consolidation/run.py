@@ -22,7 +22,7 @@ import numpy as np
 
 from edgecl.adapters.training import Progress, Training
 from edgecl.backbones import Backbone
-from edgecl.consolidation.judge import Verdict, judge
+from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirror, witnesses_of
 from edgecl.consolidation.plan import check_backbone, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
@@ -92,7 +92,9 @@ def consolidate(
     training = training or Training(epochs=config.epochs, views=config.views)
     plan = plan_of(home, store)
     bank = task_adapters(store)
-    run = ResumableTraining(home, store, plan, bank, training)
+    witnesses = witnesses_of(home, store, plan)
+    mirrors = training.views > 1 and keeps_its_class_in_a_mirror(home, engine, witnesses)
+    run = ResumableTraining(home, store, plan, bank, training, mirrors=mirrors)
     trained = run.train(backbone, tell)
     seconds = {**asdict(trained.seconds), "training": time.perf_counter() - begin}
     if not all(np.isfinite(a).all() for a in (*trained.adapter.values(), trained.weights)):
@@ -105,7 +107,7 @@ def consolidate(
     say("judging", 0, 1)
     head = head_of_training(home, store, engine, plan, bank, trained)
     candidate = run.candidate(trained, head)
-    chosen, verdict = judge(home, store, engine, plan, bank, candidate)
+    chosen, verdict = judge(home, engine, plan, witnesses, bank, candidate)
     seconds["judging"] = time.perf_counter() - begin - seconds["training"]
     adapter = None
     with store.transaction(changes_head=False):

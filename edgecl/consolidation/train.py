@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -16,14 +17,12 @@ from edgecl.adapters.training import Progress, Trained, Training, train_adapter
 from edgecl.backbones import Backbone
 from edgecl.consolidation.judge import USUAL_SHARE, USUAL_TEMPERATURE
 from edgecl.consolidation.plan import Plan
-from edgecl.errors import DecodeError, IntegrityError
 from edgecl.home import Home
-from edgecl.learner import embed_pictures
+from edgecl.learner import embed_pictures, kept_image
 from edgecl.replay.adapters import TaskAdapter, maps_of, save_training, training_under_way
 from edgecl.replay.store import Store
 from edgecl.runtime.augment import strong_view, weak_view
 from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.runtime.preprocess import decode
 from edgecl.runtime.scoring import LinearScorer, Scorer
 from edgecl.types import Float32
 
@@ -38,7 +37,10 @@ class ResumableTraining:
         plan: Plan,
         bank: Sequence[TaskAdapter],
         training: Training,
+        *,
+        mirrors: bool,
     ) -> None:
+        self._mirrors = mirrors
         self._home, self._store, self._plan = home, store, plan
         self._training = training
         self._earlier = [task.adapter for task in bank if task.uid in plan.parents]
@@ -110,6 +112,7 @@ class ResumableTraining:
             "replay": config.replay,
             "seed": config.seed,
             "training": settings,
+            "mirrors": self._mirrors,
             "feature_map": self._home.manifest.feature_map,
             "parents": list(plan.parents),
             "pictures": hashlib.sha256(pictures).hexdigest(),
@@ -120,17 +123,13 @@ class ResumableTraining:
     def _pixels(self) -> Callable[[int, int], Float32]:
         home, plan, seed = self._home, self._plan, self._home.config.consolidation.seed
         pictures = [self._store.picture(uid) for uid, _ in plan.trained_on]
-        view_of = strong_view if plan.recipe.has_strong_views else weak_view
+        view_of = partial(weak_view, mirrors=self._mirrors)
+        if plan.recipe.has_strong_views:
+            view_of = strong_view  # type: ignore[assignment]
 
         def pixels(i: int, view: int) -> Float32:
             uid = plan.trained_on[i][0]
-            try:
-                image = decode(pictures[i], max_pixels=home.max_pixels)
-            except DecodeError as error:
-                raise IntegrityError(
-                    f"the kept picture of sample {uid} cannot be used ({error}); restore the home "
-                    "from a backup"
-                ) from error
+            image = kept_image(home, uid, pictures[i])
             return home.manifest.preprocessing.tensor(view_of(image, seed=seed, uid=uid, view=view))
 
         return pixels

@@ -304,6 +304,12 @@ class Store:
         self._n_seen[uid] = 0
         return uid
 
+    def add_alias(self, alias: str, name: str) -> None:
+        """Let a class be called by another name, which is free; inside a transaction."""
+        uid = self.class_uid(name)
+        self.connection.execute("INSERT INTO aliases VALUES (?, ?)", (alias, uid))
+        self._load_classes()
+
     def rename_class(self, old: str, new: str) -> int:
         """Give a class another name; the old one stays as its alias. Inside a transaction.
 
@@ -595,6 +601,13 @@ class Store:
             )
             if class_uid not in lost
         ]
+
+    def kept_origins(self) -> list[tuple[int, int, str, str, float]]:
+        """Return uid, class uid, source, name there and time of all kept samples, oldest first."""
+        return self.connection.execute(
+            "SELECT s.uid, class_uid, text, frame, time FROM samples s "
+            "JOIN sources o ON o.uid = s.source_uid WHERE is_stored ORDER BY s.uid"
+        ).fetchall()
 
     def class_rows(self, class_uid: int) -> Float16:
         """Return the features (N, D) of a class that are still there, kept or not yet folded."""

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from edgecl.adapters.anchors import consistency_loss, margin_loss, spreading_loss
 from edgecl.adapters.bottleneck import adapt, input_shapes, new_adapter, residual
-from edgecl.adapters.training import (
-    Training,
-    consistency_loss,
-    fused,
-    merge_,
-    spreading_loss,
-    train_adapter,
-    view_batches,
-)
+from edgecl.adapters.keeps import slow
+from edgecl.adapters.prefix import fused
+from edgecl.adapters.recipes import RECIPES, Recipe
+from edgecl.adapters.steps import merge_
+from edgecl.adapters.training import Progress, Trained, Training, train_adapter, view_batches
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.errors import FeatureMapError, UsageError
 from edgecl.runtime.adapters import digest_of, mean_of, padded, zeros
@@ -46,7 +43,8 @@ def test_a_new_adapter_and_zeros_are_the_plain_backbone(
     plain = of.forward_features(x)
     with torch.inference_mode():
         for adapter in (zeros(network.shapes), new_adapter(network.shapes, seed=3)):
-            assert torch.allclose(network(x, tensors(adapter)), plain, atol=1e-6)
+            both = network(x, tensors(adapter))
+            assert torch.allclose(both, torch.cat([plain, plain], dim=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
@@ -60,7 +58,9 @@ def test_every_site_changes_the_features(kind: str, backbone: Backbone, vit: Bac
         # Not a constant, which a LayerNorm would take out again.
         adapter[f"adapter.{site.name}.up_bias"][::2] = 0.5
         with torch.inference_mode():
-            assert not torch.allclose(network(x, tensors(adapter)), plain, atol=1e-3), site
+            left, right = network(x, tensors(adapter)).chunk(2, dim=1)
+        assert torch.allclose(left, plain, atol=1e-6)
+        assert not torch.allclose(right, plain, atol=1e-3), site
 
 
 def test_parameter_counts_of_the_papers_backbones(backbone: Backbone) -> None:
@@ -127,14 +127,37 @@ def test_consistency_equals_the_worked_numbers_and_spares_the_weak_view() -> Non
     assert torch.allclose(logits.grad, torch.tensor([[[0.0, 0], [-0.3, 0.3]]]), atol=1e-6)
 
 
+def test_the_margin_equals_the_worked_numbers() -> None:
+    """GeRe in classifier form: codes of (-2, .5, 1.5, .2) and q = (-1.5, .9, .4, -1.7): .65."""
+    q = torch.tensor([[-1.5, 0.9, 0.4, -1.7]], requires_grad=True)
+    codes = torch.tensor([[-1, 0, 1, 0]])
+    loss = margin_loss(q, codes)
+    assert float(loss.detach()) == pytest.approx(0.65)
+    loss.backward()
+    assert torch.allclose(q.grad, torch.tensor([[0.0, 0, -0.5, -0.5]]))
+    assert float(margin_loss(torch.tensor([[-2.0, 0.5, 1.5, 0.2]]), codes)) == 0.0
+
+
+def test_slow_weights_are_a_mean_that_is_not_mostly_the_start() -> None:
+    kept, now = [torch.zeros(1)], [torch.ones(1)]
+    slow(kept, now, 1)
+    assert float(kept[0]) == pytest.approx(1 - 2 / 11)
+    for step in range(2, 5000):
+        slow(kept, now, step)
+    assert float(kept[0]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("drawn_anew", [False, True])
 @pytest.mark.parametrize(("n", "views"), [(10, 1), (10, 2), (11, 4), (3, 4), (1, 4)])
-def test_view_batches_give_equal_exposure_and_rest(n: int, views: int) -> None:
-    epochs = list(view_batches(n, views, 8, 2 * views, np.random.default_rng(0)))
-    assert len(epochs) == 2 * views
+def test_view_batches_give_equal_exposure_and_rest(n: int, views: int, drawn_anew: bool) -> None:
+    epochs = [
+        view_batches(n, views, 8, epoch, seed=0, drawn_anew=drawn_anew)
+        for epoch in range(2 * views)
+    ]
     for cycle in (epochs[:views], epochs[views:]):
         seen = [pair for batches in cycle for batch in batches for pair in batch]
         pictures = [i for i, _ in seen]
-        # Every picture once in V epochs, V views of it in one batch, the weak one first.
+        # Every picture once in V epochs, V views of it in one batch, the picture itself first.
         assert sorted(pictures) == sorted(list(range(n)) * views)
         for batches in cycle:
             for batch in batches:
@@ -143,8 +166,8 @@ def test_view_batches_give_equal_exposure_and_rest(n: int, views: int) -> None:
                     assert len({i for i, _ in group}) == 1
                     assert group[0][1] == 0
                     assert len({view for _, view in group}) == views
-    strong = [pair for batches in epochs for batch in batches for pair in batch if pair[1]]
-    assert len(set(strong)) == len(strong), "strong views are drawn anew"
+    others = [pair for batches in epochs for batch in batches for pair in batch if pair[1]]
+    assert len(set(others)) == (len(others) if drawn_anew else n * (views - 1))
 
 
 def test_fused_computes_the_same(backbone: Backbone) -> None:
@@ -166,67 +189,70 @@ def two_colours(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def trained(backbone: Backbone, training: Training, seed: int = 0) -> dict[str, np.ndarray]:
+def trained(
+    backbone: Backbone,
+    training: Training,
+    recipe: Recipe = RECIPES["plain"],
+    order_seed: int = 0,
+    **options: object,
+) -> Trained:
     x, y = two_colours(16, backbone.preprocessing.image_size)
-    network = adapt(backbone, rank=4)
-    start = new_adapter(network.shapes)
-    done = train_adapter(
-        network,
+    return train_adapter(
+        adapt(backbone, rank=4),
         lambda i, view: x[i] + np.float32(0.01 * view),
         y,
-        start=start,
-        earlier_mean=None,
-        class_means=np.zeros((0, backbone.num_features), np.float32),
+        recipe=recipe,
         training=training,
-        seed=seed,
+        seed=0,
+        order_seed=order_seed,
+        **options,  # type: ignore[arg-type]
     )
-    assert done.losses[-1] < done.losses[0]
-    return done.adapter
 
 
 def test_training_lowers_the_loss_and_repeats_bit_for_bit(vit: Backbone) -> None:
-    training = Training(epochs=4, views=2, batch_size=8, dropout=0.1, learning_rate=1e-2)
+    training = Training(epochs=6, views=2, batch_size=8, dropout=0.1, learning_rate=1e-2)
     a, b = trained(vit, training), trained(vit, training)
-    assert digest_of(a) == digest_of(b)
-    assert digest_of(trained(vit, training, seed=1)) != digest_of(a)
+    assert a.losses[-1] < a.losses[0]
+    assert digest_of(a.adapter) == digest_of(b.adapter)
+    assert np.array_equal(a.weights, b.weights)
+    assert digest_of(trained(vit, training, order_seed=1).adapter) != digest_of(a.adapter)
+
+
+def test_the_head_that_is_kept_reads_the_features_that_are_kept(vit: Backbone) -> None:
+    done = trained(vit, Training(epochs=8, batch_size=8, learning_rate=1e-2))
+    x, y = two_colours(16, 32)
+    with torch.inference_mode():
+        both = adapt(vit, rank=4)(torch.from_numpy(x), tensors(done.adapter))
+    logits = both.chunk(2, dim=1)[1].numpy() @ done.weights + done.bias
+    assert done.classes == (0, 1)
+    assert (logits.argmax(axis=1) == y).mean() > 0.9
 
 
 def test_what_is_computed_anew_and_what_is_kept_give_the_same_adapter(vit: Backbone) -> None:
-    kept = trained(vit, Training(epochs=3, batch_size=8))
-    anew = trained(vit, Training(epochs=3, batch_size=8, cache_bytes=0))
+    kept = trained(vit, Training(epochs=3, batch_size=8)).adapter
+    anew = trained(vit, Training(epochs=3, batch_size=8, cache_bytes=0)).adapter
     assert all(np.allclose(kept[k], anew[k], atol=1e-6) for k in kept)
 
 
-def test_the_heads_standard_is_that_of_the_features_it_sees(vit: Backbone) -> None:
-    """A later adapter starts from an earlier one, whose scale counts in the standardisation."""
-    from edgecl.adapters import training as module
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_training_goes_on_after_any_epoch_in_the_same_bits(vit: Backbone, at: int) -> None:
+    training = Training(epochs=4, views=2, batch_size=8, dropout=0.1)
+    told: list[Progress] = []
+    whole = trained(vit, training, tell=told.append)
+    states = {p.epoch: p.state for p in told if p.state is not None}
+    state = {name: array.copy() for name, array in states[at].items()}
+    assert [p.epoch for p in told] == [0, 1, 2, 3, 4]
+    again = trained(vit, training, resume=state)
+    assert digest_of(again.adapter) == digest_of(whole.adapter)
+    assert np.array_equal(again.weights, whole.weights)
+    assert again.losses == whole.losses
 
-    network = adapt(vit, rank=4)
-    rng = np.random.default_rng(0)
-    start = {k: rng.normal(0, 0.2, s).astype(np.float32) for k, s in network.shapes.items()}
-    x, y = two_colours(16, 32)
-    seen = []
-    original = module._standard
 
-    def noted(*arguments: object) -> object:
-        seen.append(original(*arguments))  # type: ignore[arg-type]
-        return seen[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_standard", noted)
-        train_adapter(
-            network,
-            lambda i, view: x[i],
-            y,
-            start=start,
-            earlier_mean=None,
-            class_means=np.zeros((0, vit.num_features), np.float32),
-            training=Training(epochs=1, batch_size=8),
-            seed=0,
-        )
-    with torch.inference_mode():
-        features = network(torch.from_numpy(x), tensors(start))
-    assert torch.allclose(seen[0][0], features.mean(dim=0), atol=2e-2)
+def test_a_limit_of_time_means_fewer_epochs_and_is_told(vit: Backbone) -> None:
+    told: list[Progress] = []
+    done = trained(vit, Training(epochs=500, batch_size=4, seconds=2.0), tell=told.append)
+    assert 1 <= len(done.losses) < 500
+    assert told[0].epochs == len(done.losses)
 
 
 def test_training_leaves_the_backbone_as_it_was(vit: Backbone) -> None:

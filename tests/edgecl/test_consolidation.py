@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import build
@@ -23,8 +24,8 @@ from edgecl.adapters.training import Training
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.cli.app import app
 from edgecl.config import EvaluationConfig
-from edgecl.consolidation.judge import Verdict
-from edgecl.consolidation.plan import is_due, probe_of
+from edgecl.consolidation.judge import Verdict, keeps_its_class_in_a_mirror, witnesses_of
+from edgecl.consolidation.plan import is_due, plan_of, probe_of
 from edgecl.consolidation.run import Consolidated, consolidate
 from edgecl.errors import FeatureMapError, IntegrityError, RequestError, UsageError
 from edgecl.home import Home
@@ -49,18 +50,11 @@ def device(adapted_home: Path, copy_of: Callable[[Path], Path]) -> Home:
 
 
 def frames(parts: tuple[str, ...], n: int, start: int = 0) -> list[Frame]:
-    return [
-        Frame(id=f"{p}/{i}", encoded=build.encode(build.part_picture(p, i)), label=p)
-        for p in parts
-        for i in range(start, start + n)
-    ]
+    return [build.part_frame(p, i) for p in parts for i in range(start, start + n)]
 
 
 def teach(home: Home, learner: Learner, engine: OnnxEngine, pictures: list[Frame]) -> None:
-    from edgecl.runtime.preprocess import picture_of
-
-    tensor = home.manifest.preprocessing.tensor
-    x = engine.run(np.stack([tensor(picture_of(frame)) for frame in pictures]))
+    x = engine.run(np.stack([build.tensor_of(home, frame) for frame in pictures]))
     learner.learn_many(pictures, x)
 
 
@@ -205,7 +199,7 @@ def test_a_class_younger_than_the_adapter_keeps_the_share_of_the_exact_head(
         learner = open_learner(device, store)
         scorer, adapters = served(device, store)
         pictures = frames(build.PARTS, 4, start=100)
-        images = np.stack([tensor_of(device, frame) for frame in pictures])
+        images = np.stack([build.tensor_of(device, frame) for frame in pictures])
         x = device.engine(adapters).run(images)
         d = store.num_features
         shares = scorer.scores(x)
@@ -217,12 +211,6 @@ def test_a_class_younger_than_the_adapter_keeps_the_share_of_the_exact_head(
         assert np.allclose(shares[:, young], q[:, young])
         assert np.allclose(shares.sum(axis=1), 1)
         assert (shares[-4:].argmax(axis=1) == young).all()
-
-
-def tensor_of(home: Home, frame: Frame) -> np.ndarray:
-    from edgecl.runtime.preprocess import picture_of
-
-    return home.manifest.preprocessing.tensor(picture_of(frame))
 
 
 class Stopped(BaseException):
@@ -282,9 +270,10 @@ def test_another_training_does_not_go_on_from_this_one(
 
 def cut_off(home: Home, store: Store, backbone: Backbone) -> None:
     """Leave a training after its first epoch."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(edgecl.consolidation.run, "head_of_training", stop)
-        run(home, store, backbone, replace(QUICK, epochs=2))
+        with pytest.raises(Stopped):
+            run(home, store, backbone, replace(QUICK, epochs=2))
 
 
 def stop(*_: object, **__: object) -> None:
@@ -422,15 +411,8 @@ def test_of_adapters_that_stand_alone_forgetting_drops_one(
         (left,) = task_adapters(store)
         assert equal(left.adapter, second.adapter)
         # What is left of its session waits for another.
-        done = run(device, store, backbone)
         with pytest.raises(RequestError, match="classes: 1"):
-            raise_plan(device, store)
-
-
-def raise_plan(home: Home, store: Store) -> None:
-    from edgecl.consolidation.plan import plan_of
-
-    plan_of(home, store)
+            plan_of(device, store)
 
 
 def test_a_sample_takes_only_the_adapters_along_that_may_have_seen_it(
@@ -438,7 +420,7 @@ def test_a_sample_takes_only_the_adapters_along_that_may_have_seen_it(
 ) -> None:
     with open_store(device) as store:
         taught(device, store, build.PARTS[:2])
-        learner, _ = run(device, store, backbone)
+        run(device, store, backbone)
         taught(device, store, build.PARTS[:2], 2, start=40)
         newest = store.stored_samples()[-1][0]
         done = forget(
@@ -591,6 +573,26 @@ def test_the_probe_is_about_a_tenth_of_every_class_and_stays() -> None:
     assert probe_of([(uid, uid) for uid in range(99)]) == frozenset()  # never a class's last
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_mirror_images_are_views_only_where_the_home_names_them_right(
+    device: Home, backbone: Backbone, always: None, keeps: bool
+) -> None:
+    """One part is the mirror image of the other, or both look the same in a mirror."""
+    with open_store(device) as store:
+        pictures = []
+        for i in range(40):
+            image = build.part_picture(build.PARTS[0], i)
+            other = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            if keeps:
+                other = build.part_picture(build.PARTS[1], i).rotate(90)
+            for name, picture in (("left", image), ("right", other)):
+                data = build.encode(picture)
+                pictures.append(Frame(id=f"{name}/{i}", encoded=data, label=name))
+        teach(device, open_learner(device, store), device.engine(), pictures)
+        witnesses = witnesses_of(device, store, plan_of(device, store))
+        assert keeps_its_class_in_a_mirror(device, device.engine(), witnesses) is keeps
+
+
 def test_samples_that_were_held_out_judge_as_well(
     device: Home, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -635,6 +637,11 @@ def test_a_class_without_a_kept_picture_is_known_to_the_exact_head_alone(
         assert done.classes == build.PARTS[:2]
         assert len(learner.labels) == 3
         assert served(device, store)[0].labels == learner.labels
+        # The judgement, and so whether there is an adapter at all, depends on it as well.
+        assert task_adapters(store)[0].saw[uid] == 0
+        forgotten = forget(device, learner, ForgetRequest(build.PARTS[2]), verify=True)
+        assert forgotten.verified, forgotten.faults
+        assert task_adapters(store) == []
 
 
 def test_a_failed_commit_leaves_head_and_store_together(
@@ -665,7 +672,7 @@ def test_undo_of_a_whole_class_takes_what_names_it_along(
         learner = open_learner(device, store)
         first = len(store.stored_samples())
         late = frames(build.PARTS[2:3], 6)
-        x = device.engine().run(np.stack([tensor_of(device, frame) for frame in late]))
+        x = device.engine().run(np.stack([build.tensor_of(device, frame) for frame in late]))
         reports = learner.learn_many(late, x)
         learner, _ = run(device, store, backbone)
         uid = store.class_uid(build.PARTS[2])
@@ -769,26 +776,6 @@ def test_a_stream_consolidates_between_classes(
         [sys.executable, "-c", code, home, picture], capture_output=True, text=True, check=True
     )
     assert out.stdout.split() == [build.PARTS[1], "False"]
-
-
-def test_a_class_that_only_judges_goes_with_the_adapter_all_the_same(
-    device: Home, backbone: Backbone, always: None
-) -> None:
-    """The judgement, and so whether there is an adapter at all, depends on its pictures."""
-    with open_store(device) as store:
-        last = min(probe_of([(uid, 1) for uid in range(21, 99)]))
-        others = frames(build.PARTS[:2], (last - 1) // 2)
-        extra = frames(build.PARTS[:1], (last - 1) % 2, start=200)
-        pictures = others + extra + frames(build.PARTS[2:3], 1)
-        teach(device, open_learner(device, store), device.engine(), pictures)
-        assert store.stored_samples()[-1][0] == last
-        learner, _ = run(device, store, backbone)
-        alone = store.class_uid(build.PARTS[2])
-        assert task_adapters(store)[0].saw[alone] == 0
-        done = forget(device, learner, ForgetRequest(build.PARTS[2]), verify=True)
-        assert done.verified, done.faults
-        assert done.receipt.body["bit_exact"]
-        assert task_adapters(store) == []
 
 
 def test_a_damaged_kept_picture_is_named(device: Home, backbone: Backbone, always: None) -> None:

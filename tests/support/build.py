@@ -23,7 +23,7 @@ from edgecl.replay.store import Store, create_store
 from edgecl.replay.vault import Vault
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
-from edgecl.runtime.preprocess import Preprocessing
+from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import Frame
 
@@ -62,6 +62,17 @@ def part_folder(
         for i in range(start, start + per_class):
             (folder / part / f"{i:03}.jpg").write_bytes(encode(part_picture(part, i)))
     return folder
+
+
+def part_frame(part: str, i: int) -> Frame:
+    """Return a labelled frame of a part."""
+    return Frame(id=f"{part}/{i}", encoded=encode(part_picture(part, i)), label=part)
+
+
+def tensor_of(home: Home, frame: Frame) -> np.ndarray:
+    """Return the input (3, S, S) of a home's engine."""
+    tensor = home.manifest.preprocessing.tensor
+    return tensor(picture_of(frame))
 
 
 def features(

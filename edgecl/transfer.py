@@ -1,0 +1,133 @@
+"""A home for another backbone: what an old home keeps as pictures is learned anew in a new one.
+
+A home has one feature map for ever, so another backbone is another home. Pictures can be learned
+anew, statistics cannot: what an old home knew of samples whose pictures it did not keep stays
+behind, and is told by class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecl.errors import RequestError
+from edgecl.home import Home
+from edgecl.learner import Say, open_learner, open_store
+from edgecl.replay.probes import probe_picture, probe_rows
+from edgecl.replay.store import Store
+from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What a new home took over.
+
+    Args:
+        learned: Pictures that it learned, those that it held out among them.
+        classes: Names of its classes.
+        behind: Samples of each class that only the old home's statistics know.
+        skipped: Pictures that could not be used, with the reason.
+    """
+
+    learned: int
+    classes: tuple[str, ...]
+    behind: dict[str, int]
+    skipped: tuple[str, ...]
+
+
+def check_transfer(old: Home, *, encrypt: bool) -> None:
+    """Check that a home's pictures can be taken over, before a new home is made.
+
+    Raises:
+        RequestError: It keeps no picture; or it is encrypted, and the new one would not be.
+    """
+    if old.class_keys.exists() and not encrypt:
+        raise RequestError(
+            f"the home {old.path} is encrypted, and the new one would keep its pictures plain; add "
+            "--encrypt"
+        )
+    with open_store(old, read_only=True) as store:
+        if not store.stored_samples():
+            raise RequestError(f"the home {old.path} keeps no picture that could be learned anew")
+
+
+def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> Transferred:
+    """Learn the pictures that a home keeps in a new one, in the order in which they came.
+
+    Args:
+        old: A home; nothing in it is changed.
+        new: A home that learned nothing.
+        say: Told about progress.
+
+    Raises:
+        IntegrityError: The old home is damaged, or a key of it is missing.
+        StoreError: The new home cannot be written.
+    """
+    skipped: list[str] = []
+    n_learned = 0
+    with (
+        open_store(old, read_only=True) as source,
+        new.lock(),
+        open_store(new) as store,
+        source.snapshot(),
+    ):
+        learner = open_learner(new, store)
+        frames = list(_frames(source))
+        groups = embed(
+            iter(frames),
+            new.manifest.preprocessing,
+            new.engine(),
+            batch_size=new.config.engine.batch_size,
+            max_pixels=new.max_pixels,
+        )
+        waiting: list[Embedded] = []
+
+        def commit() -> None:
+            x = np.array([item.feature for item in waiting], dtype=np.float32)
+            learner.learn_many([item.frame for item in waiting], x)
+            waiting.clear()
+
+        with closing(groups):
+            for item in (item for group in groups for item in group):
+                if not isinstance(item, Embedded):
+                    skipped.append(f"{item.id}: {item.reason}")
+                    continue
+                waiting.append(item)
+                n_learned += 1
+                if len(waiting) >= new.config.store.commit_every:
+                    commit()
+                    say("learning", n_learned, len(frames))
+        if waiting:
+            commit()
+        with store.transaction(changes_head=False):
+            _take_aliases(source, store)
+        learner.settle()
+        kept = source.n_stored()
+        behind = {source.names[c]: n - kept[c] for c, n in source.n_seen().items()}
+        classes = tuple(store.names.values())
+    lost = {name: n for name, n in behind.items() if n > 0}
+    return Transferred(n_learned, classes, lost, tuple(skipped))
+
+
+def _frames(store: Store) -> Iterator[Frame]:
+    """Yield what a store keeps as pictures: samples, oldest first, then held-out ones."""
+    known = set(store.names) - set(store.lost_classes())
+    for uid, c, source, frame, time in store.kept_origins():
+        if c in known:
+            yield Frame(
+                id=frame, encoded=store.picture(uid), label=store.names[c], source=source, time=time
+            )
+    held = probe_rows(store)
+    for uid, c in zip(held.uids.tolist(), held.classes.tolist(), strict=True):
+        name = f"held out {uid}"
+        yield Frame(id=name, encoded=probe_picture(store, uid), label=store.names[c])
+
+
+def _take_aliases(source: Store, store: Store) -> None:
+    for alias, name in source.aliases().items():
+        if store.has_class(name) and not store.has_class(alias):
+            store.add_alias(alias, name)
