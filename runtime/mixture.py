@@ -85,8 +85,9 @@ class MixedScorer:
         return q
 
     def probabilities(self, scores: Float64) -> Float64:
-        """Return the scores (N, K), which are probabilities."""
-        shares: Float64 = scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-300)
+        """Return the scores (N, K), which are probabilities; a blocked class has none."""
+        left = np.maximum(scores, 0)
+        shares: Float64 = left / np.maximum(left.sum(axis=1, keepdims=True), 1e-300)
         return shares
 
     def arrays(self) -> Arrays:

@@ -249,7 +249,7 @@ def check_version(connection: sqlite3.Connection) -> int:
     """Return the store's schema version.
 
     Raises:
-        IntegrityError: It is newer than this edgecl.
+        IntegrityError: It is newer than this edgecl, or older than what it can bring up.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
@@ -262,6 +262,11 @@ def check_version(connection: sqlite3.Connection) -> int:
             f"the store has schema {version}, this edgecl reads up to {SCHEMA_VERSION}; "
             "upgrade edgecl"
         )
+    if any(older not in MIGRATIONS for older in range(version, SCHEMA_VERSION)):
+        raise IntegrityError(
+            f"the store has schema {version}, which this edgecl cannot bring to {SCHEMA_VERSION}; "
+            "make the home anew with `edgecl init --force`"
+        )
     return int(version)
 
 
@@ -269,19 +274,13 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring an older store to this version, one committed step after the other.
 
     Raises:
-        IntegrityError: A newer store, or an older one without a step.
+        IntegrityError: See `check_version`.
     """
     version = check_version(connection)
     while version < SCHEMA_VERSION:
-        step = MIGRATIONS.get(version)
-        if step is None:
-            raise IntegrityError(
-                f"the store has schema {version}, which this edgecl cannot bring to "
-                f"{SCHEMA_VERSION}; make the home anew with `edgecl init --force`"
-            )
         connection.execute("BEGIN IMMEDIATE")
         try:
-            step(connection)
+            MIGRATIONS[version](connection)
             connection.execute(f"PRAGMA user_version = {version + 1}")
             connection.execute("COMMIT")
         except BaseException:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,20 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import workloads
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import build
 from edgecl import snapshots
-from edgecl.errors import RequestError, StoreError
+from edgecl.errors import RequestError
 from edgecl.evaluation.continual import forgetting, summary
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.statistics import FULL, Moments
 from edgecl.home import Home
-from edgecl.learner import Learner, change_map, embed_probes, open_learner, open_store
-from edgecl.replay import probes, schema
+from edgecl.learner import Learner, open_learner, open_store
+from edgecl.replay import probes
 from edgecl.replay.store import Store
 from edgecl.runtime.grid import quantise
 from edgecl.types import ForgetRequest, Frame, UpdateReport
@@ -615,35 +613,7 @@ def test_a_picture_that_a_probe_still_shows_is_no_trace(tmp_path: Path) -> None:
     unlearn(home, "cup")
 
 
-# Other maps, older versions
-
-
-def test_another_map_embeds_the_probes_anew(tmp_path: Path) -> None:
-    home = workloads.small_home(tmp_path / "home", capacity=100)
-    workloads.teach_pictures(home.path)
-    with writing(home) as store:
-        before = probes.probe_rows(store)
-        assert len(before.uids) == 3
-        add_novel(store, workloads.LABELS[1], source="a gate")
-    workloads.consolidate(home.path)
-    with writing(home) as store:
-        engine = home.engine().with_adapters(workloads._adapter())
-        after = probes.probe_rows(store)
-        wanted = embed_probes(home, store, engine)
-        assert not np.array_equal(after.x, before.x)
-        assert np.array_equal(after.x, np.array(list(wanted.values()), np.float32))
-        uid, guess, x = store.connection.execute("SELECT uid, guess, x FROM novel").fetchone()
-        assert store.unseal(guess, "novel feature", uid, x) == b""
-        learner = open_learner(home, store)
-        kept = dict(zip([u for u, _ in store.stored_samples()], store.stored_rows()[0],
-                        strict=True))  # fmt: skip
-        with pytest.raises(StoreError, match="all probes"), store.transaction():
-            change_map(home, learner, None, kept)
-        # The adapter goes with a class that it saw.
-        forget(home, learner, ForgetRequest(workloads.FORGOTTEN), verify=True)
-        back = probes.probe_rows(store)
-        assert len(back.uids) == 2
-        assert np.array_equal(back.x, before.x[before.classes != 2])
+# Versions
 
 
 @plain_and_sealed
@@ -667,46 +637,6 @@ def test_a_rollback_brings_back_the_probes(tmp_path: Path, sealed: bool) -> None
         learner.learn_many(frames[150:170], x[150:170])
         assert probes.history(store).n_probes[-1].sum() == len(probes.probe_rows(store).uids)
     unlearn(home, LABELS[0])
-    assert not list(home.snapshots.iterdir())
-
-
-def third_schema(path: Path) -> None:
-    """Bring a store back to the tables of schema 3."""
-    with sqlite3.connect(path) as connection:
-        for table in ("class_scores", "evaluations", "class_latency", "latencies", "probes",
-                      "novel"):  # fmt: skip
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("DELETE FROM meta WHERE key GLOB 'probes*'")
-        connection.execute("PRAGMA user_version = 3")
-    connection.close()
-
-
-def test_a_home_of_schema_3_is_brought_to_4_and_goes_on(tmp_path: Path) -> None:
-    home = home_with(tmp_path / "home")
-    frames, x = stream()
-    with writing(home) as store:
-        wanted = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-        Learner(store, make_head("ridge", D)).learn_many(frames[:60], x[:60])
-        snapshots.take(home, store)
-    third_schema(home.database)
-    third_schema(home.snapshots / "s1.db")
-    with pytest.raises(StoreError, match=r"schema 3 .*forget pending"):
-        open_store(home, read_only=True)
-    with writing(home) as store:
-        found = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-        assert sorted(found) == sorted(wanted)
-        assert schema.SCHEMA_VERSION == 4
-        learner = open_learner(home, store)
-        seen = store.n_seen()
-        learner.learn_many(frames[60:120], x[60:120])
-        held = probes.held_out(store)
-        assert {c: (n + sum(f.label == store.names[c] for f in frames[60:120])) // 10 - n // 10
-                for c, n in seen.items()} == held  # fmt: skip
-        assert probes.latency_of_classes(store) == {}  # nobody counted their first frames
-        assert summary(store)["classes"][LABELS[0]]["first_right"] is None
-    with open_store(home, read_only=True) as store:
-        assert summary(store)["probes"] == sum(held.values())
-    unlearn(home, LABELS[1])
     assert not list(home.snapshots.iterdir())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 import build
 from edgecl.errors import (
-    FeatureMapError,
     IntegrityError,
     RequestError,
     ShapeError,
@@ -245,14 +243,6 @@ def test_a_feature_of_another_map_or_shape_is_refused(tmp_path: Path) -> None:
     with build.store(tmp_path / "s.db") as store, store.transaction():
         uid = store.add_class("a")
         rest = {"source": "", "frame": "", "time": 0.0, "rng": np.random.default_rng(0)}
-        with pytest.raises(FeatureMapError, match="cannot be learned"):
-            store.add_sample(
-                uid,
-                np.zeros(D, np.float16),
-                bytes,
-                feature_map="e" * 64,
-                **rest,  # type: ignore[arg-type]
-            )
         for bad in (np.zeros(D + 1, np.float16), np.zeros(D, np.float32)):
             with pytest.raises(ShapeError):
                 store.add_sample(uid, bad, bytes, **rest)  # type: ignore[arg-type]
@@ -294,12 +284,13 @@ def test_an_older_schema_is_migrated_in_a_transaction(
 ) -> None:
     path = tmp_path / "s.db"
     build.store(path).close()
+    # Nothing was released before this schema: an older home gets one clear line.
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("PRAGMA user_version = 4")
     connection.close()
-    monkeypatch.delitem(schema.MIGRATIONS, 1)
-    with pytest.raises(IntegrityError, match="schema 1"):
-        Store(path)
+    for read_only in (False, True):
+        with pytest.raises(IntegrityError, match=r"schema 4, .*make the home anew"):
+            Store(path, read_only=read_only)
 
     def step(connection: sqlite3.Connection) -> None:
         connection.execute("CREATE TABLE added(x)")
@@ -308,80 +299,16 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         step(connection)
         raise ValueError("half way")
 
-    monkeypatch.setitem(schema.MIGRATIONS, 1, broken)
+    monkeypatch.setitem(schema.MIGRATIONS, 4, broken)
+    with pytest.raises(StoreError, match=r"schema 4 .*forget pending"):
+        Store(path, read_only=True)
     with pytest.raises(ValueError, match="half way"):
         Store(path)
-    monkeypatch.setitem(schema.MIGRATIONS, 1, step)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setitem(schema.MIGRATIONS, 4, step)
     with Store(path) as store:
         assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
-        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
-
-
-def first_schema(path: Path, filled: Store) -> None:
-    """Write a store as edgecl made it first, with the content of a store of today."""
-    connection = sqlite3.connect(path)
-    connection.executescript(schema.TABLES_1)
-    connection.execute("ATTACH ? AS new", (str(filled.path),))
-    for table in ("meta", "feature_maps", "classes"):
-        connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
-    connection.execute(
-        "INSERT INTO samples SELECT s.uid, class_uid, feature_map, text, frame, time, step, "
-        "is_stored, is_folded, size_bytes, last_step, due_step, n_replays "
-        "FROM new.samples s JOIN new.sources o ON o.uid = s.source_uid"
-    )
-    for table in ("features", "pictures"):
-        connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
-    connection.execute(
-        "INSERT INTO class_stats SELECT class_uid, n, total, second FROM new.class_stats"
-    )
-    connection.execute("INSERT INTO tombstones VALUES (9, 'tag', 'r1')")
-    for i, body in enumerate(
-        (
-            {"kind": "forget", "class_uid": 9, "time": 1.0},
-            {"kind": "forget", "class_uid": 8, "time": 1.0},
-            {"kind": "erasure", "of": "r1", "busy": 0},
-            {"kind": "erasure", "of": "r2", "busy": 1},
-        )
-    ):
-        connection.execute(
-            "INSERT INTO receipts(body, previous, digest) VALUES (?, 'p', ?)",
-            (json.dumps(body), str(i)),
-        )
-    connection.execute("PRAGMA user_version = 1")
-    connection.commit()
-    connection.close()
-
-
-def test_a_store_of_the_first_schema_is_brought_to_this_one(tmp_path: Path) -> None:
-    path = tmp_path / "old.db"
-    limit = fold_limit(D, "full")
-    with build.store(tmp_path / "s.db") as store:
-        fill(store, 3 * limit)
-        fill(store, 7)
-        first_schema(path, store)
-        wanted = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-        moments = dict(store.all_moments())
-        described = describe(store)
-    with pytest.raises(StoreError, match=r"schema 1 .*forget pending"):
-        Store(path, read_only=True)
-    with Store(path) as store:
-        found = store.connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-        assert sorted(found) == sorted(wanted)
-        assert describe(store) == described | {"receipts": 4}
-        for uid, expected in moments.items():
-            ours = store.moments(uid)
-            assert ours.n == expected.n
-            assert ours.pack("full") == expected.pack("full")
-        execute = store.connection.execute
-        assert execute("SELECT * FROM tombstones").fetchall() == [("class", 9, "tag", "r1")]
-        assert execute("SELECT kind, target, phase FROM requests").fetchall() == [
-            ("class", 8, "STORE")
-        ]
-        if execute("SELECT count(*) FROM class_stats").fetchone() != (0,):
-            source = next(iter(store.sources()))
-            with pytest.raises(RequestError, match="several sources"):
-                store.delete_source(source)
+        version = store.connection.execute("PRAGMA user_version").fetchone()
+        assert version == (schema.SCHEMA_VERSION,)
 
 
 def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from edgecl.errors import IntegrityError, StoreError
 from edgecl.exporters.bundle import export_bundle
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store, served
-from edgecl.replay.adapters import add_adapter
+from edgecl.replay.adapters import adapter_rows, add_adapter
 from edgecl.replay.exports import exports_of
 from edgecl.runtime.bundle import open_bundle
+from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots
 from edgecl.unlearning.journal import record
@@ -82,14 +83,14 @@ def test_with_the_last_class_every_adapter_goes(home: Home) -> None:
     teach(home, LABELS[:1])
     with open_store(home) as store, store.transaction():
         for seen in (7, 8):  # classes that were unlearned in place
-            body = {"step_before": 0, "class_before": 0}
-            add_adapter(
-                store, {"a": np.ones(1, np.float32)}, saw={seen: 1}, task=(seen,), body=body
-            )
+            head = LinearScorer(np.ones((1, 1)), np.ones(1), ("",), "logits")
+            body = {"parents": [], "newest_sample": 0}
+            array = {"a": np.ones(1, np.float32)}
+            add_adapter(store, array, head, (seen,), saw={seen: 1}, task=(seen,), body=body)
     plan = planned(home, LABELS[0])
     assert plan.is_last
     assert plan.adapters == (1, 2)
-    assert plan.mode == "exact_retrain"
+    assert plan.mode == "exact_head"
 
 
 def test_after_the_last_class_no_adapter_is_left(tmp_path: Path) -> None:
@@ -100,15 +101,13 @@ def test_after_the_last_class_no_adapter_is_left(tmp_path: Path) -> None:
         names = list(store.names.values())
         # As if what it saw had been unlearned in place, and the rest were learned later.
         store.connection.execute("DELETE FROM adapter_classes")
-        assert store.adapter is not None
     for name in names[:-1]:
         unlearn(home, name)
     with open_store(home) as store:
-        assert store.adapter is not None
+        (adapter,) = adapter_rows(store)
     done = unlearn(home, names[-1])
-    assert (done.mode, done.receipt.body["adapters"]) == ("exact_retrain", [1])
+    assert (done.mode, done.receipt.body["adapters"]) == ("exact_head", [adapter.uid])
     with open_store(home) as store:
-        assert (store.adapter, store.feature_map) == (None, home.manifest.feature_map)
         assert store.connection.execute("SELECT count(*) FROM adapters").fetchone() == (0,)
 
 

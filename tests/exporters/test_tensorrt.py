@@ -61,6 +61,7 @@ from edgecl.runtime.engines.tensorrt import (
     gpu_here,
     import_tensorrt,
 )
+from edgecl.runtime.mixture import MixedScorer, Opinion
 from edgecl.runtime.scoring import LinearScorer
 
 ROOT = Path(__file__).parents[2]
@@ -329,7 +330,8 @@ def rtx() -> Any:
 
 
 def model_of(home: Path) -> bytes:
-    return (home / "engine" / "backbone.onnx").read_bytes()
+    found = Home(home)
+    return found.engine_bytes(has_adapters=found.has_adapters)
 
 
 def as_int8(model: bytes) -> bytes:
@@ -374,7 +376,8 @@ def test_a_fused_file_is_built_for_pictures_of_one_size(
     model = model_of(adapted_home)
     model = {"fp32": bytes, "fp16": to_half, "int8": as_int8}[precision](model)
     d = home.manifest.num_features
-    scorer = LinearScorer(np.ones((d, 2)), np.zeros(2), ("a", "b"), "logits")
+    head = LinearScorer(np.ones((d, 2)), np.zeros(2), ("a", "b"), "logits")
+    scorer = MixedScorer(head, 10.0, (Opinion(head, 0.7),))
     zero = zeros(OnnxEngine(model, provider="cpu").adapter_shapes)
     proto = onnx.load_from_string(fuse(model, home.manifest.preprocessing, scorer, [zero]))
     sides = proto.graph.input[0].type.tensor_type.shape.dim

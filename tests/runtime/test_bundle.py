@@ -21,22 +21,14 @@ from edgecl.errors import IntegrityError, RequestError
 from edgecl.exporters.bundle import export_bundle
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import (
-    change_map,
-    embed_stored,
-    keep_scorer,
-    open_learner,
-    open_predictor,
-    open_store,
-    served,
-)
-from edgecl.replay.adapters import add_adapter, mean_adapter, task_adapters
+from edgecl.learner import open_learner, open_predictor, open_store, served
+from edgecl.replay.adapters import add_adapter
 from edgecl.replay.store import Store
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text, open_bundle, read_manifest
 from edgecl.runtime.preprocess import picture_of
-from edgecl.runtime.scoring import BankScorer
+from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer
 from edgecl.types import Frame
 
 TAUGHT = build.PARTS[:3]
@@ -56,45 +48,33 @@ def teach(home: Home, n: int = 6) -> None:
         learner.settle()
 
 
-def adapt(home: Home, n: int) -> None:
-    """Put a home under random adapters, without the time that training takes."""
+def adapt(home: Home, n: int, bank: str = "last") -> None:
+    """Give a home random adapters with random heads, without the time that training takes."""
     rng = np.random.default_rng(0)
-    engine = home.engine()
-    with open_store(home) as store:
-        learner = open_learner(home, store)
-        with store.transaction():
-            for _ in range(n):
-                adapter = {
-                    name: rng.normal(0, 0.05, shape).astype(np.float32)
-                    for name, shape in engine.adapter_shapes.items()
-                }
-                body = {"step_before": 0, "class_before": 0}
-                add_adapter(store, adapter, saw=dict.fromkeys(store.names, 1), task=(), body=body)
-        mean = mean_adapter(task_adapters(store))
-        assert mean is not None
-        features = embed_stored(home, store, engine.with_adapters(mean))
-        with store.transaction():
-            change_map(home, learner, digest_of(mean), features)
-
-
-def use_bank(home: Home, kind: str) -> None:
-    """Let a bank of adapters predict."""
-    rng = np.random.default_rng(1)
-    d = home.manifest.num_features
-    with open_store(home) as store:
-        n_maps = 2 if kind == "two" else len(task_adapters(store))
-        learner = open_learner(home, store)
-        scorer = BankScorer(
-            weights=rng.normal(size=(d, len(TAUGHT))),
-            bias=rng.normal(size=len(TAUGHT)),
-            prototypes=rng.normal(size=(d, len(TAUGHT))),
-            task_of=np.arange(len(TAUGHT)) % n_maps,
+    d, k = home.manifest.num_features, len(TAUGHT)
+    shapes = home.engine(takes_adapters=True).adapter_shapes
+    n_maps = {"last": 1, "mean": 1, "two": 2, "all": n}[bank]
+    scorers: dict[str, Scorer] = {
+        "last": LinearScorer(rng.normal(0, 0.1, (d, k)), rng.normal(size=k), TAUGHT, "logits"),
+        "bank": BankScorer(
+            weights=rng.normal(size=(d, k)),
+            bias=rng.normal(size=k),
+            prototypes=rng.normal(size=(d, k)),
+            task_of=np.arange(k) % n_maps,
             n_maps=n_maps,
-            labels=tuple(store.names.values()),
-        )
-        with store.transaction():
-            keep_scorer(store, learner.head, scorer, bank=kind)
-            learner.save_state()
+            labels=TAUGHT,
+        ),
+    }
+    body = {"blend": "newest", "bank": bank, "share": 0.7, "temperature": 10.0, "parents": []}
+    with open_store(home) as store, store.transaction(changes_head=False):
+        for _ in range(n):
+            adapter = {
+                name: rng.normal(0, 0.05, shape).astype(np.float32)
+                for name, shape in shapes.items()
+            }
+            head = scorers["last" if bank == "last" else "bank"]
+            saw = dict.fromkeys(store.names, 1)
+            add_adapter(store, adapter, head, tuple(store.names), saw=saw, task=(), body=body)
 
 
 def export(home: Home, output: Path) -> Path:
@@ -142,25 +122,37 @@ def test_a_projection_is_part_of_the_bundle(home: Home, tmp_path: Path) -> None:
     assert_predicts_as(home, export(home, tmp_path / "bundle"))
 
 
-@pytest.mark.parametrize(("bank", "n_files"), [("mean", 1), ("two", 2), ("all", 3)])
-def test_adapters_are_part_of_the_bundle(
+@pytest.mark.parametrize(("bank", "n_files"), [("last", 1), ("mean", 1), ("two", 2), ("all", 3)])
+def test_adapters_and_their_heads_are_part_of_the_bundle(
     bank: str, n_files: int, adapted_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     home = Home(copy_of(adapted_home))
     teach(home)
     plain = open_predictor(home).predict(np.asarray(build.part_picture("washer", 90)))
-    adapt(home, 3)
-    if bank != "mean":
-        use_bank(home, bank)
+    adapt(home, 3, bank)
     bundle = export(home, tmp_path / "bundle")
     assert len(list(bundle.glob("adapter-*.safetensors"))) == n_files
     assert_predicts_as(home, bundle)
     found = open_bundle(bundle)
     assert found.values["adapters"] == [digest_of(a) for a in found.adapters]
     assert found.values["adapter_uids"] == [1, 2, 3]
+    assert found.manifest.adapter_rank == home.adapter_rank
     assert Predictor(bundle).predict(np.asarray(build.part_picture("washer", 90))) != plain
-    with open_store(home, read_only=True) as store:
-        assert found.values["feature_map"] == store.feature_map != home.manifest.feature_map
+    assert found.values["feature_map"] == home.manifest.feature_map
+
+
+def test_of_two_bundles_the_older_one_predicts_as_it_did(
+    adapted_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    home = Home(copy_of(adapted_home))
+    teach(home)
+    older = export(home, tmp_path / "older")
+    picture = np.asarray(build.part_picture("washer", 90))
+    before = Predictor(older).predict(picture)
+    adapt(home, 1)
+    newer = export(home, tmp_path / "newer")
+    assert Predictor(older).predict(picture) == before != Predictor(newer).predict(picture)
+    assert Predictor(newer).engine.num_features == 2 * Predictor(older).engine.num_features
 
 
 def test_the_manifest_says_what_the_bundle_holds(bundle: Path) -> None:

@@ -36,7 +36,8 @@ def test_features_do_not_depend_on_the_batch_size(home: Home) -> None:
 def test_adapters_are_swapped_in_a_millisecond_without_a_new_session(
     adapted_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Home(adapted_home).engine()
+    engine = Home(adapted_home).engine(takes_adapters=True)
+    plain = Home(adapted_home).engine()
     ort = import_onnxruntime()
 
     def refuse(*_: object, **__: object) -> None:
@@ -50,7 +51,12 @@ def test_adapters_are_swapped_in_a_millisecond_without_a_new_session(
     ]
     x = pictures(2)
     first, second = (engine.with_adapters(adapter).run(x) for adapter in adapters)
-    assert not np.allclose(first, second)
+    d = plain.num_features
+    assert first.shape == (2, 2 * d)
+    for both in (first, second):
+        assert np.allclose(both[:, :d], plain.run(x), atol=1e-4)
+    assert np.array_equal(engine.run(x), first[:, :d])  # zeros, or none, are the plain backbone
+    assert not np.allclose(first[:, d:], second[:, d:])
     assert np.array_equal(engine.with_adapters(adapters[0]).run(x), first)
     times = []
     for i in range(50):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import build
-from edgecl.runtime.pipeline import Embedded, Handout, embed
+from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.types import Float32, Frame, Skipped
 
@@ -173,66 +173,6 @@ def test_a_waiting_source_yields_empty_lists_and_loses_nothing() -> None:
                 go.set()
     assert n_empty >= 2
     assert seen == ["0", "1", "2", "3"]
-
-
-# Frames that come back
-
-
-def test_what_was_read_ahead_and_not_delivered_comes_again_in_order() -> None:
-    handout = Handout(iter(frames(40)))
-    got: list[Embedded | Skipped] = []
-    for n_wanted in (3, 1, 0, 11, 100):
-        n = 0
-        with closing(embed(handout, PREPROCESSING, FakeEngine(), batch_size=4)) as groups:
-            for item in itertools.chain.from_iterable(groups):
-                if n == n_wanted:
-                    break
-                handout.delivered()
-                got.append(item)
-                n += 1
-        handout.take_back()
-    assert [id_of(item) for item in got] == [str(i) for i in range(40)]
-    assert own_threads() == []
-
-
-def test_a_thread_that_still_waits_for_its_source_leaves_its_frame_to_the_next_pipeline() -> None:
-    more = threading.Event()
-
-    def source() -> Iterator[Frame | Skipped]:
-        yield from frames(2)
-        more.wait(10)
-        yield from frames(4)[2:]
-
-    handout = Handout(source())
-    with closing(embed(handout, PREPROCESSING, FakeEngine())) as groups:
-        assert next(id_of(item) for item in next(groups)) == "0"  # the thread waits for frame 2
-    handout.take_back()
-    got = []
-    with closing(embed(handout, PREPROCESSING, FakeEngine())) as groups:
-        for group in groups:
-            got += [id_of(item) for item in group]
-            if len(got) == 2:
-                more.set()
-    assert got == ["0", "1", "2", "3"]
-
-
-def test_an_error_that_nobody_heard_is_raised_in_the_next_pipeline() -> None:
-    more = threading.Event()
-
-    def source() -> Iterator[Frame | Skipped]:
-        yield from frames(1)
-        more.wait(10)
-        raise ZeroDivisionError("the source broke")
-
-    handout = Handout(source())
-    with closing(embed(handout, PREPROCESSING, FakeEngine())) as groups:
-        next(groups)
-        handout.delivered()
-    handout.take_back()
-    more.set()
-    groups = embed(handout, PREPROCESSING, FakeEngine())
-    with pytest.raises(ZeroDivisionError), closing(groups):
-        list(groups)
 
 
 # Live

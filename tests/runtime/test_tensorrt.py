@@ -76,8 +76,7 @@ def test_any_number_of_pictures_runs_in_parts(cuda: FakeCuda, version: str, n: i
     engine = engine_of(trt)
     assert (engine.provider, engine.max_batch, engine.image_size) == ("tensorrt", 4, SIZE)
     x = pictures(n)
-    plain = {name: np.zeros(shape, np.float32) for name, shape in ADAPTERS.items()}
-    assert np.array_equal(engine.run(x), compute(x, plain))
+    assert np.array_equal(engine.run(x), compute(x, {}))
     assert len(trt.called("IExecutionContext.execute_async_v3")) == -(-n // 4)
 
 
@@ -96,13 +95,14 @@ def test_adapters_are_swapped_without_a_copy_and_do_not_disturb_each_other(
     plain = engine_of()
     one, both = plain.with_adapters(adapter(1)), plain.with_adapters(adapter(1), adapter(2))
     x = pictures(6)
-    assert (one.num_features, both.num_features) == (WIDTH, 2 * WIDTH)
-    expected = [compute(x, adapter(i)) for i in (1, 2)]
+    assert (one.num_features, both.num_features) == (2 * WIDTH, 3 * WIDTH)
+    expected = [compute(x, {}), *(compute(x, adapter(i)) for i in (1, 2))]
     n_blocks = len(cuda.blocks)
     for _ in range(2):
         assert np.array_equal(both.run(x), np.concatenate(expected, axis=1))
-        assert np.array_equal(one.run(x), expected[0])
+        assert np.array_equal(one.run(x), np.concatenate(expected[:2], axis=1))
         assert np.array_equal(plain.run(x), one.with_adapters().run(x))
+        assert np.array_equal(plain.run(x), expected[0])
     gc.collect()
     assert len(cuda.blocks) == n_blocks
 
@@ -175,7 +175,8 @@ def test_torch_is_used_where_it_is_loaded_and_sees_a_gpu(monkeypatch: pytest.Mon
     assert isinstance(memory, TorchMemory)
     trt = running("11.4.0.106", compute, size=SIZE, width=WIDTH, adapters=ADAPTERS)
     engine = TensorrtEngine(trt, Compiled(b"plan", KEY), memory).with_adapters(adapter(4))
-    assert np.array_equal(engine.run(pictures(6)), compute(pictures(6), adapter(4)))
+    parts = [compute(pictures(6), {}), compute(pictures(6), adapter(4))]
+    assert np.array_equal(engine.run(pictures(6)), np.concatenate(parts, axis=1))
 
 
 def torch_on_the_host() -> Any:

@@ -105,6 +105,8 @@ def running(
 ) -> FakeTensorrt:
     """Return a library whose engines do `compute(pixels, adapter)`, through addresses.
 
+    With adapters they give `compute(pixels, {})` beside it, the plain features first.
+
     The pixels' memory and the features' are where the engine said that they are.
     """
     adapters = adapters or {}
@@ -125,10 +127,14 @@ def running(
         assert stream
         pixels = array_at(at["pixels"], (batch, 3, size, size))
         given = {name: array_at(at[name], shape) for name, shape in adapters.items()}
-        array_at(at["features"], (batch, width))[:] = compute(pixels, given)
+        parts = [compute(pixels, {})]
+        if adapters:
+            parts.append(compute(pixels, given))
+        array_at(at["features"], (batch, given_width))[:] = np.concatenate(parts, axis=1)
         return True
 
-    shapes = {"pixels": (-1, 3, size, size), "features": (-1, width), **adapters}
+    given_width = width * (1 + bool(adapters))
+    shapes = {"pixels": (-1, 3, size, size), "features": (-1, given_width), **adapters}
     answers: dict[str, Any] = {
         "Runtime.deserialize_cuda_engine": lambda plan: library.new("ICudaEngine"),
         "ICudaEngine.create_execution_context": lambda: library.new("IExecutionContext"),

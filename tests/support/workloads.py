@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,10 +20,9 @@ import build
 from edgecl import snapshots
 from edgecl.config import Config, HeadConfig, StoreConfig
 from edgecl.exporters.bundle import export_bundle
-from edgecl.home import Home, make_home
+from edgecl.home import ADAPTED_FOLDER, Home, make_home
 from edgecl.learner import (
     load_scorer,
-    open_engine,
     open_learner,
     open_store,
     position_key,
@@ -84,7 +84,7 @@ _CLOCK_IN_BODY |= {
 
 def small_home(path: Path, *, capacity: int = CAPACITY, sealed: bool = False) -> Home:
     """Make a home that learned nothing."""
-    data = _engine()
+    data, adapted = _engine(), _engine(has_adapter=True)
     manifest = Manifest(
         backbone="by-hand",
         weights_sha256="0" * 64,
@@ -96,12 +96,16 @@ def small_home(path: Path, *, capacity: int = CAPACITY, sealed: bool = False) ->
         engine_sha256=hashlib.sha256(data).hexdigest(),
         opset=18,
         parity={},
-        adapter_rank=_RANK,
     )
+    digest = hashlib.sha256(adapted).hexdigest()
+    with_adapter = replace(manifest, engine_sha256=digest, adapter_rank=_RANK)
 
     def fill(folder: Path, database: Path) -> None:
         (folder / manifest.engine).write_bytes(data)
         manifest.save(folder)
+        (folder / ADAPTED_FOLDER).mkdir()
+        (folder / ADAPTED_FOLDER / manifest.engine).write_bytes(adapted)
+        with_adapter.save(folder / ADAPTED_FOLDER)
         create_store(
             database,
             feature_map=manifest.feature_map,
@@ -267,33 +271,44 @@ def forget_and_go_on(path: Path) -> None:
 def consolidate(path: Path) -> None:
     """Train an adapter, unless that was done.
 
-    The training itself writes nothing, so a fixed adapter stands for it; what follows is real.
+    Fixed numbers stand for the arithmetic of two epochs; what is kept of them, and all that
+    follows, is real.
     """
-    from edgecl import consolidation
-    from edgecl.adapters.training import Seconds, Trained
+    from edgecl.adapters.prefix import Seconds
+    from edgecl.adapters.training import Progress, Trained
+    from edgecl.consolidation import judge, run, train
 
+    def trained(
+        network: object, pixels: object, y: np.ndarray, *, tell: Any, **_: object
+    ) -> Trained:
+        classes = np.unique(y)
+        rng = np.random.default_rng(4)
+        weights = rng.normal(0, 0.1, (D, len(classes))).astype(np.float32)
+        state: dict[str, Any] = {"at": np.array([1, 2]), "now.0": weights}
+        tell(Progress(1, 2, 0.0, state))
+        bias = np.zeros(len(classes), np.float32)
+        return Trained(_adapter(), weights, bias, tuple(map(int, classes)), Seconds(), [1.0, 0.5])
+
+    verdict = judge.Verdict(True, 4, (0.5, 0.5), (0.5, 0.5), 0.0)
     home = Home(path)
-    network = mock.Mock(shapes=_SHAPES)
-    trained = Trained(_adapter(), Seconds())
     with (
-        mock.patch.object(consolidation, "check_backbone"),
-        mock.patch.object(consolidation, "adapt", return_value=network),
-        mock.patch.object(consolidation, "new_adapter"),
-        mock.patch.object(consolidation, "train_adapter", return_value=trained),
+        mock.patch.object(run, "check_backbone"),
+        mock.patch.object(train, "adapt"),
+        mock.patch.object(train, "train_adapter", trained),
+        mock.patch.object(judge, "judged", return_value=verdict),
         home.lock(),
         open_store(home) as store,
     ):
         if not task_adapters(store):
-            learner = open_learner(home, store)
-            done = consolidation.consolidate(home, learner, mock.Mock(), home.engine())
-            assert done.accepted
+            learner, engine = open_learner(home, store), home.engine(takes_adapters=True)
+            assert run.consolidate(home, learner, mock.Mock(), engine).accepted
 
 
 def teach_pictures(path: Path, n: int = 48) -> None:
     """Learn pictures with the features that the engine gives."""
     home = Home(path)
     with home.lock(), open_store(home) as store:
-        learner, engine = open_learner(home, store), open_engine(home, store)
+        learner, engine = open_learner(home, store), home.engine()
         frames = [
             Frame(
                 f"{i}",
@@ -365,31 +380,37 @@ def _adapter() -> Adapter:
     return {f"adapter.{k}": (rng.normal(0, 0.05, s)).astype(np.float32) for k, s in _SHAPES.items()}
 
 
-def _engine() -> bytes:
+def _engine(*, has_adapter: bool = False) -> bytes:
     from onnx import TensorProto, checker, helper
 
     f32 = TensorProto.FLOAT
     inputs = [helper.make_tensor_value_info("pixels", f32, ["batch", 3, _SIDE, _SIDE])]
-    inputs += [
-        helper.make_tensor_value_info(f"adapter.{k}", f32, list(s)) for k, s in _SHAPES.items()
-    ]
+    if has_adapter:
+        inputs += [
+            helper.make_tensor_value_info(f"adapter.{k}", f32, list(s)) for k, s in _SHAPES.items()
+        ]
+    plain = "f" if has_adapter else "features"
     half = _SIDE // 2
     nodes = [
         helper.make_node(
             "AveragePool", ["pixels"], ["p"], kernel_shape=[half] * 2, strides=[half] * 2
         ),
         helper.make_node("Flatten", ["p"], ["flat"]),
-        helper.make_node("Add", ["flat", "one"], ["f"]),
-        helper.make_node("Gemm", ["f", "adapter.down", "adapter.down_bias"], ["d"], transB=1),
-        helper.make_node("Relu", ["d"], ["r"]),
-        helper.make_node("Gemm", ["r", "adapter.up", "adapter.up_bias"], ["u"], transB=1),
-        helper.make_node("Add", ["f", "u"], ["features"]),
+        helper.make_node("Add", ["flat", "one"], [plain]),
     ]
+    if has_adapter:
+        nodes += [
+            helper.make_node("Gemm", ["f", "adapter.down", "adapter.down_bias"], ["d"], transB=1),
+            helper.make_node("Relu", ["d"], ["r"]),
+            helper.make_node("Gemm", ["r", "adapter.up", "adapter.up_bias"], ["u"], transB=1),
+            helper.make_node("Add", ["f", "u"], ["adapted"]),
+            helper.make_node("Concat", ["f", "adapted"], ["features"], axis=1),
+        ]
     graph = helper.make_graph(
         nodes,
         "by-hand",
         inputs,
-        [helper.make_tensor_value_info("features", f32, ["batch", D])],
+        [helper.make_tensor_value_info("features", f32, ["batch", D * (1 + has_adapter)])],
         [helper.make_tensor("one", f32, [1], [1.0])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
