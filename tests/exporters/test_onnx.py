@@ -48,6 +48,7 @@ def test_manifest_tells_what_was_exported(made_home: Path, backbone: Backbone) -
     assert manifest.backbone == "tf_efficientnet_lite0"
     assert manifest.weights_sha256 == backbone.weights_sha256
     assert manifest.taps == backbone.taps
+    assert (manifest.tap_pool, manifest.stages) == ("catavgmax", backbone.stages)
     assert manifest.num_features == backbone.num_features
     assert manifest.preprocessing == backbone.preprocessing
     assert {"torch", "timm", "onnx", "onnxscript"} <= set(manifest.made_with)
