@@ -1,7 +1,7 @@
 """What it costs that a learned sample survives a pulled plug.
 
 The same stream is learned with `synchronous=FULL`, as the store does it, and with OFF, which leaves
-the flushing to the operating system: features given, 1752 wide, ten classes, the ridge head, and
+the flushing to the operating system: features given, 2224 wide, ten classes, the ridge head, and
 pictures of a few kilobytes that displace each other. Rounds of both alternate in one run, on the
 disk that is named. A step is one frame: its embedding by a home's engine, which is measured between
 the rounds, and its share of a commit. One flush of a small file says what the disk itself takes.
@@ -34,7 +34,7 @@ from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import decode
 from edgecl.types import Frame
 
-D, N_CLASSES = 1752, 10
+D, N_CLASSES = 2224, 10
 CAPACITY, N_WARM, N_FRAMES = 100, 100, 300
 COMMITS = (1, 16)
 MODES = ("FULL", "OFF")

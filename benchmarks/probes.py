@@ -38,7 +38,7 @@ from edgecl.replay.store import Store, create_store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.types import Frame
 
-D, N_PROBES, N_FILL, N_STEADY, N_NEW = 1752, 20, 200, 100, 2
+D, N_PROBES, N_FILL, N_STEADY, N_NEW = 2224, 20, 200, 100, 2
 BATCH = 8
 CALLS = ("choose", "add", "note_prediction", "note_latency", "end_step")
 

@@ -28,7 +28,7 @@ from edgecl.replay.store import Store, create_store
 from edgecl.replay.vault import Vault
 from edgecl.types import Frame
 
-D, N_CLASSES, N_COMMITS, PER_COMMIT = 1752, 10, 100, 20
+D, N_CLASSES, N_COMMITS, PER_COMMIT = 2224, 10, 100, 20
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What a learned sample costs a disk: bytes that stay, and bytes that are written for them.
 
-Features are given, 1752 wide, ten classes, the ridge head, 20 held out samples a class; pictures
+Features are given, 2224 wide, ten classes, the ridge head, 20 held out samples a class; pictures
 are JPEG files of the size that the table says. `written` is what the kernel sent to the block layer
 for this process (`write_bytes` of /proc/self/io), log and checkpoints included; what a flash disk
 makes of it inside is not seen from here. `kept` is a full store: every new picture displaces one.
@@ -31,7 +31,7 @@ from edgecl.replay.store import Position, Store, create_store
 from edgecl.replay.vault import Vault
 from edgecl.types import Frame
 
-D = 1752
+D = 2224
 # Name, commit_every, most pictures, classes, frames before, frames measured, side, sealed.
 CASES = (
     ("filling", 1, 10_000, 10, 100, 500, 112, False),

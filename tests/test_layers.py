@@ -18,6 +18,7 @@ LAYERS = (
     ("config",),
     ("runtime",),
     ("home",),
+    ("weights",),
     ("backbones",),
     ("adapters",),
     ("heads",),
@@ -32,7 +33,9 @@ LAYERS = (
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
-TORCH_PARTS = {"backbones", "adapters", "heads", "consolidation", "unlearning", "exporters"}
+TORCH_PARTS = {
+    "weights", "backbones", "adapters", "heads", "consolidation", "unlearning", "exporters"
+}  # fmt: skip
 # Each of these is imported in one file only.
 ONE_FILE = (
     "onnxruntime", "cv2", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edgecl.backbones import Backbone
+from edgecl.backbones import Backbone, pool_tap
 from edgecl.errors import UsageError
 from edgecl.runtime.adapters import Adapter
 
@@ -90,7 +90,7 @@ def adapt(backbone: Backbone, *, rank: int = RANK) -> AdaptedNetwork:
             f"adapters are not known for {backbone.name}; take a vision transformer, an "
             "EfficientNet or a MobileNet of timm, or leave --adapters out"
         )
-    return cast("AdaptedNetwork", family(model, backbone.taps, rank))
+    return cast("AdaptedNetwork", family(model, backbone, rank))
 
 
 def _family(model: Any) -> Any:
@@ -160,7 +160,7 @@ if TYPE_CHECKING:
             """
 
 
-def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwork:
+def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
     import torch
     from torch import nn
 
@@ -168,7 +168,7 @@ def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwor
     # The early stages see many pixels and little of what tells classes apart: eleven of lite0's
     # sixteen blocks keep an adapter.
     first = ends[-3] if len(ends) > 2 else 0
-    tapped = {ends[tap] for tap in taps}
+    tapped, tap_pool = {ends[tap] for tap in backbone.taps}, backbone.tap_pool
     sites = tuple(
         Site(f"blocks.{stage}.{i}", _out_channels(block))
         for stage in range(first, len(model.blocks))
@@ -189,11 +189,11 @@ def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwor
 
         def prefix(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             x = self.model.bn1(self.model.conv_stem(pixels))
-            early = [x.mean((2, 3))] if 0 in tapped else []
+            early = pool_tap(x, tap_pool) if 0 in tapped else []
             for stage in range(first):
                 x = self.model.blocks[stage](x)
                 if stage + 1 in tapped:
-                    early.append(x.mean((2, 3)))
+                    early += pool_tap(x, tap_pool)
             return x, torch.cat(early, dim=1) if early else x.new_zeros((x.shape[0], 0))
 
         def suffix(
@@ -212,7 +212,7 @@ def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwor
                         x = x + residual(x, adapter[at : at + len(_PARTS)], dropout=dropout)
                         at += len(_PARTS)
                 if stage + 1 in tapped:
-                    pooled.append(x.mean((2, 3)))
+                    pooled += pool_tap(x, tap_pool)
             if hasattr(self.model, "bn2"):
                 x = self.model.bn2(self.model.conv_head(x))
             last: torch.Tensor = self.model.forward_head(x, pre_logits=True)
@@ -224,10 +224,10 @@ def _conv_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwor
     return cast("AdaptedNetwork", ConvNetwork().eval())
 
 
-def _vit_network(model: Any, taps: tuple[int, ...], rank: int) -> AdaptedNetwork:
+def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
     from torch import nn
 
-    if taps:
+    if backbone.taps:
         raise UsageError(
             "adapters and --taps do not go together in a vision transformer; make the home with "
             "--taps none"

@@ -104,6 +104,7 @@ def init(
         "home": str(made.path),
         "head": made.config.head.name,
         "taps": list(manifest.taps),
+        "tap_pool": manifest.tap_pool,
         "weights": manifest.weights_source,
         "parity": manifest.parity,
         "adapter_rank": made.adapter_rank,
@@ -180,6 +181,7 @@ def make(
     from edgecl.heads import HEADS
     from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
     from edgecl.home import check_place
+    from edgecl.runtime.manifest import AVG, CATAVGMAX
     from edgecl.runtime.sources import open_source
 
     if head not in HEADS:
@@ -200,7 +202,14 @@ def make(
         from edgecl.backbones import load_backbone
         from edgecl.exporters.onnx import init_home
 
-        network = load_backbone(backbone, weights=weights, image_size=image_size, taps=chosen)
+        # Keys weigh all features alike, and maxima cost them half a point (docs/decisions/0003).
+        network = load_backbone(
+            backbone,
+            weights=weights,
+            image_size=image_size,
+            taps=chosen,
+            tap_pool=AVG if HEADS[head].second_moment == "counts" else CATAVGMAX,
+        )
     with working("exporting it to ONNX and comparing both (about 15 s)"):
         make_keys = None
         if frames is not None:

@@ -47,6 +47,20 @@ def test_a_new_adapter_and_zeros_are_the_plain_backbone(
             assert torch.allclose(both, torch.cat([plain, plain], dim=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("tap_pool", ["avg", "catavgmax"])
+@pytest.mark.parametrize("taps", [(), (0, 4), (1, 2, 3)])
+def test_taps_before_and_after_the_first_adapter_are_pooled_as_without_adapters(
+    tap_pool: str, taps: tuple[int, ...]
+) -> None:
+    small = load_backbone(
+        "test_efficientnet", weights="random", image_size=64, taps=taps, tap_pool=tap_pool
+    )
+    network, x = adapt(small, rank=2), random_pixels(2, 64)
+    with torch.inference_mode():
+        out = network(x, tensors(new_adapter(network.shapes)))
+    assert torch.allclose(out, small.forward_features(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["conv", "vit"])
 def test_every_site_changes_the_features(kind: str, backbone: Backbone, vit: Backbone) -> None:
     of = backbone if kind == "conv" else vit

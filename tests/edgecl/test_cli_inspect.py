@@ -225,6 +225,7 @@ def test_init_reports_what_it_made(tmp_path: Path) -> None:
     values = build.last_json(done)
     assert set(values) >= {"backbone", "num_features", "image_size", "feature_map"}
     assert (values["backbone"], values["image_size"]) == ("test_efficientnet", 64)
+    assert values["tap_pool"] == "catavgmax"
     status = build.last_json(build.run_edgecl("status", "--home", tmp_path / "home", "--json"))
     for key in ("backbone", "num_features", "image_size", "feature_map", "head"):
         assert status[key] == values[key]

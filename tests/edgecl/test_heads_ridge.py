@@ -149,7 +149,7 @@ def test_moments_survive_packing_and_add_exactly(kind: str) -> None:
 
 
 def test_folded_statistics_are_never_larger_than_the_rows_they_replace() -> None:
-    for d in (64, 1280, 1752):
+    for d in (64, 1280, 2224):
         n = fold_limit(d, FULL)
         packed = sum(len(part) for part in Moments.empty(d, FULL).pack(FULL))
         assert packed <= n * d * 2 < packed + 2 * d

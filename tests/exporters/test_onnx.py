@@ -48,6 +48,7 @@ def test_manifest_tells_what_was_exported(made_home: Path, backbone: Backbone) -
     assert manifest.backbone == "tf_efficientnet_lite0"
     assert manifest.weights_sha256 == backbone.weights_sha256
     assert manifest.taps == backbone.taps
+    assert (manifest.tap_pool, manifest.stages) == ("catavgmax", backbone.stages)
     assert manifest.num_features == backbone.num_features
     assert manifest.preprocessing == backbone.preprocessing
     assert {"torch", "timm", "onnx", "onnxscript"} <= set(manifest.made_with)
@@ -138,3 +139,18 @@ def test_an_engine_that_cannot_be_written_is_told_and_leaves_nothing(
     with pytest.raises(RequestError, match=r"No space left on device.*free some"):
         add_adapter_inputs(home, backbone)
     assert {p.name: p.read_bytes() for p in (home.path / "engine").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_large_features_may_differ_by_the_share_that_float32_has(
+    tmp_path: Path, small: Backbone
+) -> None:
+    """Averaged or badly scaled weights: a difference of 1e-4 is none of a feature of 1,000."""
+    large = load_backbone("test_efficientnet", weights="random", image_size=32)
+    with torch.no_grad():
+        large.model.model.bn2.weight.mul_(3000)
+        large.model.model.bn2.bias.mul_(3000)
+    manifest = export_backbone(large, tmp_path)
+    plain = small.forward_features(torch.rand(2, 3, 32, 32)).square().mean().sqrt()
+    assert manifest.parity["rms"] > 30 * float(plain)
+    assert manifest.parity["max_abs"] <= 1e-4 * manifest.parity["rms"]

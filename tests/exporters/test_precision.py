@@ -67,13 +67,14 @@ def test_an_int8_bundle_is_small_and_predicts(int8: tuple[Path, Exported]) -> No
     place, done = int8
     bundle = place / "bundle"
     engine = bundle / "backbone.int8-cpu.onnx"
-    assert engine.stat().st_size < 0.35 * (place / "home/engine/backbone.onnx").stat().st_size
+    # A quarter, and the nodes that stay float32 to be within the limit.
+    assert engine.stat().st_size < 0.5 * (place / "home/engine/backbone.onnx").stat().st_size
     assert accuracy_of(bundle) == 1.0
     values = read_manifest(bundle)
     parity = values["engine"]["parity"]
     assert values["precision"] == "int8"
     assert values["engine"]["precision"] == "int8-cpu"
-    assert set(parity) == {"max_abs", "mean_abs", "cosine", "n", "agreement"}
+    assert set(parity) == {"max_abs", "mean_abs", "cosine", "n", "agreement", "rms"}
     assert parity["n"] >= 256
     assert parity["agreement"] >= 0.97
     assert parity["cosine"] < 0.99999  # it is another map

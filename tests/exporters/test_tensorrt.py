@@ -299,6 +299,8 @@ def test_the_line_for_the_librarys_own_tool(
         (Parity(9e-5, 1e-6, 1.0, 8), "fp32", True),
         (Parity(2e-4, 1e-6, 1.0, 8), "fp32", False),
         (Parity(float("nan"), 1e-6, 1.0, 8), "fp32", False),
+        (Parity(2e-4, 1e-6, 1.0, 8, rms=3.0), "fp32", True),
+        (Parity(9e-5, 1e-6, 1.0, 8, rms=float("nan")), "fp32", True),
         (Parity(0.1, 0.01, 0.9996, 8), "fp16", True),
         (Parity(0.1, 0.01, 0.9994, 8), "fp16", False),
         (Parity(0.1, 0.01, float("nan"), 8), "fp16", False),

@@ -7,6 +7,7 @@ changed on purpose. Made with torch 2.14.1, timm 1.0.31 and Pillow 13.0.0 on x86
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -28,8 +29,12 @@ def main() -> None:
         "weights_sha256": backbone.weights_sha256,
         "num_features": backbone.num_features,
         "taps": list(backbone.taps),
-        # Stages 2, 3 and 4 have 40, 112 and 320 channels; the head's 1280 stand last.
-        "values": {str(i): _rounded(feature[i : i + 8]) for i in (0, 40, 152, 472)},
+        "stages": list(backbone.stages),
+        # Of every block: mean and maximum of the stages 2, 3 and 4, and the head's features.
+        "values": {
+            str(i): _rounded(feature[i : i + 8])
+            for i in accumulate(backbone.stages[:-1], initial=0)
+        },
         "norm": round(float(feature.norm()), 4),
     }
     path = Path(__file__).with_name("lite0_coffee.json")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,8 @@ def test_missing_engine_is_an_integrity_error(home: Home) -> None:
         ("backbone", "resnet18"),
         ("weights_sha256", "0" * 64),
         ("taps", []),
+        ("tap_pool", "avg"),
+        ("stages", [2000, 224]),
         ("num_features", 7),
         ("feature_map", "0" * 64),
     ],
@@ -175,9 +179,45 @@ def test_changed_manifest_is_noticed(home: Home, key: str, value: object) -> Non
     values = json.loads(path.read_text())
     assert values[key] != value
     path.write_text(json.dumps(values | {key: value}))
-    with pytest.raises(IntegrityError, match="was changed") as caught:
+    with pytest.raises(IntegrityError, match=r"was changed|do not add up") as caught:
         Home(home.path)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("tap_pool", "max", "expected avg or catavgmax"),
+        ("stages", [40, 40], "do not add up to 2224"),
+        ("stages", [2225, -1], "do not add up"),
+    ],
+)
+def test_blocks_that_no_feature_has_are_refused(
+    home: Home, key: str, value: object, why: str
+) -> None:
+    path = home.path / "engine" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(IntegrityError, match=why):
+        Home(home.path)
+
+
+def test_a_manifest_from_before_there_were_blocks_keeps_its_map(home: Home) -> None:
+    """What an older edgecl hashed says nothing of pooling; stores carry that hash."""
+    old = replace(home.manifest, tap_pool="avg", stages=())
+    values = old.as_json()
+    del values["tap_pool"], values["stages"]
+    what = {
+        "backbone": old.backbone,
+        "weights": old.weights_sha256,
+        "taps": [2, 3, 4],
+        "num_features": old.num_features,
+        "adapter": None,
+        "preprocessing": old.preprocessing.as_json(),
+    }
+    before = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    read = Manifest.from_json(values, Path("manifest.json"))
+    assert read.feature_map == values["feature_map"] == before
+    assert (read.tap_pool, read.stages) == ("avg", (read.num_features,))
 
 
 def test_changed_preprocessing_is_noticed(home: Home) -> None:
