@@ -1,6 +1,7 @@
 """Addresses of features in the codebooks of a key-value head.
 
-A feature is projected to a short vector for each codebook and takes the nearest key there. The
+A feature is projected to a short vector for each codebook and takes the nearest key there; it may
+be whitened first (`whitening.py`). The
 addresses are exact: features, projection and keys lie on grids, so every sum is free of rounding in
 float64, and an address depends neither on the batch nor on the order nor on the machine.
 
@@ -9,7 +10,6 @@ Reference: Traeuble et al. 2023, "Discrete Key-Value Bottleneck", ICML, arXiv:22
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, ShapeError
 from edgecl.types import Float16, Float32, Float64
+
+from .whitening import WHITENED_GRID, Whitening, digest_of
 
 Addresses = npt.NDArray[np.int64]
 # Features lie on a grid of 2^-12 (edgecl/heads/statistics.py) and are cut here to [-64, 64];
@@ -35,20 +37,23 @@ class Codebook:
 
     Args:
         projection: Shape (D, C * k), int16; times `unit` it is the projection with the features'
-            scale in it.
+            scale in it. Behind a whitening of M values it is (M, C * k).
         unit: A power of two.
         offset: Shape (C * k,), float64, on the grid of `unit`: what is taken off.
         keys: Shape (C, J, k), int16, in units of 2^-7.
+        whitening: What features are mapped by before the projection, if anything.
     """
 
     projection: npt.NDArray[np.int16]
     unit: float
     offset: Float64
     keys: npt.NDArray[np.int16]
+    whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
         c, _, k = self.keys.shape
-        if self.projection.shape[1:] != (c * k,) or self.offset.shape != (c * k,):
+        is_fit = self.whitening is None or self.whitening.width == len(self.projection)
+        if self.projection.shape[1:] != (c * k,) or self.offset.shape != (c * k,) or not is_fit:
             raise ShapeError(
                 f"a codebook has keys {self.keys.shape}, a projection {self.projection.shape} and "
                 f"an offset {self.offset.shape}; expected (C, J, k), (D, C * k) and (C * k,)"
@@ -72,16 +77,14 @@ class Codebook:
     @property
     def num_features(self) -> int:
         """Width D of the features."""
+        if self.whitening is not None:
+            return self.whitening.num_features
         return int(self.projection.shape[0])
 
     @property
     def digest(self) -> str:
         """SHA-256 over all arrays, hex."""
-        digest = hashlib.sha256()
-        for name, array in sorted(self.arrays().items()):
-            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return digest_of(self.arrays())
 
     def project(self, x: Float16 | Float32) -> Float64:
         """Return projected features (N, C, k) in units of 2^-7, whole numbers.
@@ -91,7 +94,10 @@ class Codebook:
         """
         if x.ndim != 2 or x.shape[1] != self.num_features:
             raise ShapeError(f"features are {x.shape}; expected (N, {self.num_features})")
-        rows = np.clip(x.astype(np.float64), -_MOST_FEATURE, _MOST_FEATURE)
+        if self.whitening is not None:
+            rows = self.whitening.map(x) * WHITENED_GRID
+        else:
+            rows = np.clip(x.astype(np.float64), -_MOST_FEATURE, _MOST_FEATURE)
         h = (rows @ self._plain) * self.unit - self.offset  # type: ignore[attr-defined]
         limit = _MOST_PROJECTED / PROJECTED_GRID
         whole: Float64 = np.clip(np.rint(h / PROJECTED_GRID), -limit, limit)
@@ -128,6 +134,7 @@ class Codebook:
             "unit": np.array([self.unit]),
             "offset": self.offset,
             "keys": self.keys,
+            **({} if self.whitening is None else self.whitening.arrays()),
         }
 
     @classmethod
@@ -143,6 +150,7 @@ class Codebook:
                 unit=float(arrays["unit"][0]),
                 offset=arrays["offset"],
                 keys=arrays["keys"],
+                whitening=Whitening.from_arrays(arrays) if "directions" in arrays else None,
             )
         except KeyError as error:
             raise IntegrityError(
