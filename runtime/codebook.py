@@ -156,3 +156,12 @@ class Codebook:
             raise IntegrityError(
                 f"the keys lack their {error}; restore the home from a backup"
             ) from error
+
+
+Keys = Codebook | Whitening
+"""What is made with a home and never changes: keys, or a map alone."""
+
+
+def load_keys(arrays: Mapping[str, npt.NDArray[Any]]) -> Keys:
+    """Read what `arrays` of either returned."""
+    return (Codebook if "keys" in arrays else Whitening).from_arrays(arrays)

@@ -14,6 +14,7 @@ from edgecl.types import Float32, Float64
 
 from .codebook import Codebook
 from .grid import quantise
+from .whitening import Whitening
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -274,6 +275,7 @@ class ProjectedScorer:
         prototypes: Unit vectors, shape (K, D).
         labels: K class names.
         temperature: Of the softmax that makes cosines probabilities.
+        whitening: A map that features go through first, if any; D is then the width behind it.
     """
 
     mean: Float64
@@ -284,6 +286,7 @@ class ProjectedScorer:
     prototypes: Float64
     labels: tuple[str, ...]
     temperature: float
+    whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
         d, r = len(self.mean), len(self.down)
@@ -305,8 +308,13 @@ class ProjectedScorer:
 
     def scores(self, x: Float32) -> Float64:
         """Return cosines (N, K) of features (N, D); see `Scorer.scores`."""
-        _check(self.labels, x, len(self.mean))
-        z = (x.astype(np.float64) - self.mean) / self.scale
+        if self.whitening is None:
+            _check(self.labels, x, len(self.mean))
+            values = x.astype(np.float64)
+        else:
+            _check(self.labels, x, self.whitening.num_features)
+            values = self.whitening.map(quantise(x))
+        z = (values - self.mean) / self.scale
         hidden = np.maximum(z @ self.down.T + self.down_bias, 0)  # (N, R)
         h = z + hidden @ self.up.T
         # The smallest norm keeps a feature on the centre finite: it is as near to every class.
@@ -329,6 +337,7 @@ class ProjectedScorer:
             "up": self.up,
             "prototypes": self.prototypes,
             "temperature": np.array([self.temperature]),
+            **({} if self.whitening is None else self.whitening.arrays()),
         }
 
     @classmethod
@@ -343,6 +352,7 @@ class ProjectedScorer:
             prototypes=arrays["prototypes"],
             labels=labels,
             temperature=float(arrays["temperature"][0]),
+            whitening=Whitening.from_arrays(arrays) if "directions" in arrays else None,
         )
 
 
