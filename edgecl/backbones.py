@@ -47,6 +47,7 @@ class Backbone:
         weights_sha256: Hash over all tensors, hex.
         weights_source: Where the weights came from.
         weights_licence: Their licence as the source states it, or `unknown`.
+        stages: Widths of the blocks that follow each other in a feature; their sum is D.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Backbone:
     weights_sha256: str
     weights_source: str
     weights_licence: str
+    stages: tuple[int, ...] = ()
 
     def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return features (N, D) of pictures (N, 3, S, S), without gradients."""
@@ -128,7 +130,7 @@ def load_backbone(
     network = _features(model, chosen)
     try:
         with torch.inference_mode():
-            shape = tuple(network(torch.zeros(2, 3, size, size)).shape)
+            stages = tuple(part.shape[1] for part in network.parts(torch.zeros(2, 3, size, size)))
     except (RuntimeError, AssertionError, IndexError, ValueError) as error:
         raise UsageError(
             f"backbone {name} cannot take {size} x {size} pixels with taps {list(chosen)} "
@@ -137,7 +139,7 @@ def load_backbone(
     return Backbone(
         model=network,
         name=name,
-        num_features=shape[1],
+        num_features=sum(stages),
         taps=chosen,
         preprocessing=Preprocessing(
             image_size=size,
@@ -149,6 +151,7 @@ def load_backbone(
         weights_sha256=_hash_tensors(model.state_dict(), but_not=_classifier_keys(model)),
         weights_source=source,
         weights_licence=licence,
+        stages=stages,
     )
 
 
@@ -188,7 +191,7 @@ def _default_taps(model: Any) -> tuple[int, ...]:
     return tuple(range(len(info) - 3, len(info)))
 
 
-def _features(model: nn.Module, taps: tuple[int, ...]) -> nn.Module:
+def _features(model: nn.Module, taps: tuple[int, ...]) -> Any:
     """Wrap a timm model so that it maps pictures (N, 3, S, S) to features (N, D)."""
     import torch
     from torch import nn
@@ -202,14 +205,18 @@ def _features(model: nn.Module, taps: tuple[int, ...]) -> nn.Module:
             """Stay in evaluation mode: BatchNorm's statistics are part of the frozen map."""
             return super().train(False)
 
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        def parts(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+            """Return the blocks of the feature, each (N, C): what `Backbone.stages` counts."""
             if not taps:
                 last = self.model.forward_features(pixels)
-                pooled: torch.Tensor = self.model.forward_head(last, pre_logits=True)
-                return pooled  # (N, D)
+                return [self.model.forward_head(last, pre_logits=True)]
             last, stages = self.model.forward_intermediates(pixels, indices=list(taps))
-            parts = [stage.mean((2, 3)) for stage in stages]  # each (N, C)
-            return torch.cat([*parts, self.model.forward_head(last, pre_logits=True)], dim=1)
+            pooled = [stage.mean((2, 3)) for stage in stages]
+            return [*pooled, self.model.forward_head(last, pre_logits=True)]
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            parts = self.parts(pixels)
+            return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]  # (N, D)
 
     return Features().eval()
 

@@ -45,10 +45,13 @@ def fuse(
     Raises:
         RequestError: The head has another form, or the picture filter is not known here.
     """
-    if not isinstance(scorer, LinearScorer | ProjectedScorer) or len(adapters) > 1:
+    is_known = isinstance(scorer, LinearScorer) or (
+        isinstance(scorer, ProjectedScorer) and scorer.whitening is None
+    )
+    if not is_known or len(adapters) > 1:
         raise RequestError(
             "this head cannot stand in one ONNX file; expected one of the form linear or projected "
-            "(ridge, uer, prototype) on one adapter at most; leave --fused out"
+            "(ridge, uer, prototype without keys) on one adapter at most; leave --fused out"
         )
     if preprocessing.interpolation not in _FILTERS:
         raise RequestError(

@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS
 from edgecl.home import ENGINE_FOLDER, Home, make_home
 from edgecl.replay.store import create_store
-from edgecl.runtime.codebook import Codebook
+from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine, flush
 
@@ -39,7 +40,12 @@ OPSET = 18
 
 
 def export_backbone(
-    backbone: Backbone, folder: Path, *, adapter_rank: int = 0, name: str = ENGINE_NAME
+    backbone: Backbone,
+    folder: Path,
+    *,
+    adapter_rank: int = 0,
+    name: str = ENGINE_NAME,
+    keys: tuple[str, ...] = (),
 ) -> Manifest:
     """Write the backbone as ONNX and its `manifest.json` into a folder.
 
@@ -48,6 +54,7 @@ def export_backbone(
         folder: An existing folder.
         adapter_rank: Let the engine take adapters up to this rank, as required inputs; 0 for none.
         name: Name of the engine file. The manifest is replaced last, in one step.
+        keys: Hashes of the pictures that made the home's keys, if it has them already.
 
     Returns:
         Manifest: Also written to the folder.
@@ -61,7 +68,7 @@ def export_backbone(
     path = folder / name
     network = adapt(backbone, rank=adapter_rank) if adapter_rank else None
     try:
-        manifest = _exported(backbone, network, path, adapter_rank)
+        manifest = replace(_exported(backbone, network, path, adapter_rank), keys=keys)
     except BaseException as error:
         path.unlink(missing_ok=True)  # on a full disk half an engine takes what is left of it
         if isinstance(error, OSError) and not isinstance(error, EdgeclError):
@@ -104,6 +111,7 @@ def _exported(
         made_with=versions(("torch", "timm", "onnx", "onnxscript", "onnxruntime")),
         engine=path.name,
         adapter_rank=adapter_rank,
+        stages=backbone.stages,
     )
 
 
@@ -115,7 +123,7 @@ def init_home(
     adapter_rank: int = 0,
     force: bool = False,
     encrypt: bool = False,
-    make_keys: Callable[[Manifest, OnnxEngine], Codebook] | None = None,
+    make_keys: Callable[[Manifest, OnnxEngine, str], tuple[Keys, tuple[str, ...]]] | None = None,
 ) -> Home:
     """Make a device home around a frozen backbone; see `make_home` and `export_backbone`.
 
@@ -126,19 +134,20 @@ def init_home(
         adapter_rank: Let the engine take adapters up to this rank; 0 for none.
         force: Replace a home that is there.
         encrypt: Seal pictures, features and statistics, every class with a key of its own.
-        make_keys: Makes the keys of a key-value head with the new engine; None takes keys that no
-            data made.
+        make_keys: Makes keys or a map for a head of this name with the new engine, and says of
+            which pictures; None takes what no data made: plain keys, or no map.
     """
 
     def fill(engine_folder: Path, database: Path) -> None:
         manifest = export_backbone(backbone, engine_folder, adapter_rank=adapter_rank)
         statistic = HEADS[config.head.name].second_moment
-        codebook = None
-        if statistic == COUNTS:
+        codebook: Keys | None = None
+        if make_keys is not None:
+            engine = OnnxEngine(checked_engine(engine_folder, manifest), provider="cpu")
+            codebook, made_of = make_keys(manifest, engine, config.head.name)
+            replace(manifest, keys=made_of).save(engine_folder)
+        elif statistic == COUNTS:
             codebook = default_codebook(manifest.num_features)
-            if make_keys is not None:
-                engine = OnnxEngine(checked_engine(engine_folder, manifest), provider="cpu")
-                codebook = make_keys(manifest, engine)
         create_store(
             database,
             feature_map=manifest.feature_map,
@@ -158,7 +167,7 @@ def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> N
     """
     folder, old = home.path / ENGINE_FOLDER, home.manifest
     name = "backbone-adapters.onnx" if old.engine == ENGINE_NAME else ENGINE_NAME
-    home.manifest = export_backbone(backbone, folder, adapter_rank=rank, name=name)
+    home.manifest = export_backbone(backbone, folder, adapter_rank=rank, name=name, keys=old.keys)
     for file in folder.glob("*.onnx"):
         if file.name != name:
             file.unlink()

@@ -38,6 +38,11 @@ class Manifest:
         engine: Name of the engine file.
         adapter_rank: Largest rank of the adapters that the engine takes; 0 if it takes none.
         precision: `fp32`, `fp16`, `int8-cpu` or `int8-trt`.
+        stages: Widths of the blocks of the feature, one for every stage and way of pooling, in
+            their order; empty where they are not known, as in homes of older versions.
+        keys: SHA-256 of every picture that made the head's keys or map: what these hold of it
+            outlives any unlearning. In the order of the hashes, so that they tell no order either;
+            no names, which could be those of classes.
     """
 
     backbone: str
@@ -54,6 +59,8 @@ class Manifest:
     engine: str = ENGINE_NAME
     adapter_rank: int = 0
     precision: str = FP32
+    stages: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
 
     @property
     def feature_map(self) -> str:
@@ -111,7 +118,11 @@ class Manifest:
                 engine=_file_name(values.get("engine", ENGINE_NAME)),
                 adapter_rank=int(values.get("adapter_rank", 0)),
                 precision=str(values.get("precision", FP32)),
+                stages=tuple(int(n) for n in values.get("stages", ())),
+                keys=tuple(str(digest) for digest in values.get("keys", ())),
             )
+            if manifest.stages and sum(manifest.stages) != manifest.num_features:
+                raise ValueError(f"stages {manifest.stages} do not add up to the feature's width")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(where, error) from error
         if values.get("feature_map") != manifest.feature_map:

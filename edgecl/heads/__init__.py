@@ -80,9 +80,7 @@ def make_head(name: str, num_features: int, *, seed: int = 0, **options: object)
     )
 
 
-def make_head_of(
-    config: HeadConfig, num_features: int, *, codebook: Keys | None = None
-) -> Head:
+def make_head_of(config: HeadConfig, num_features: int, *, codebook: Keys | None = None) -> Head:
     """Make an empty head from settings; see `make_head`.
 
     Args:
