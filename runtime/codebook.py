@@ -10,7 +10,7 @@ Reference: Traeuble et al. 2023, "Discrete Key-Value Bottleneck", ICML, arXiv:22
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,9 @@ _MOST_FEATURE = 64.0
 PROJECTION_BITS = 15
 PROJECTED_GRID = 2.0**-7
 _MOST_PROJECTED = 128.0
+# How fast the weight of a key falls with its distance (docs/decisions/0006).
+_FALL = 2.0
+_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,56 @@ class Codebook:
             x: Features (N, D) on their grid.
             used: Keys (C, J) that may be taken; None means all.
         """
-        h = self.project(x).transpose(1, 0, 2)  # (C, N, k)
         out = np.empty((len(x), self.n_codebooks), np.int64)
-        for c in range(self.n_codebooks):
-            distance = h[c] @ self._turned[c] + self._norms[c]  # type: ignore[attr-defined]
+        for part in _chunks(len(x)):
+            far = self._distances(x[part])
             if used is not None:
-                distance[:, ~used[c]] = np.inf
-            out[:, c] = distance.argmin(axis=1)
+                far = np.where(used[:, None], far, np.inf)
+            out[part] = far.argmin(axis=2).T
         return out
+
+    def near(
+        self, x: Float16 | Float32, taken: npt.NDArray[Any], n_samples: int
+    ) -> tuple[Addresses, Float64]:
+        """Return the nearest keys that samples took, in every codebook, until they hold enough.
+
+        Args:
+            x: Features (N, D) on their grid.
+            taken: How many samples took each key, shape (C, J).
+            n_samples: How many are enough; the last key that is needed counts whole.
+
+        Returns:
+            Numbers of the keys (N, C, R), the nearest first, and their weights (N, C, R): 256 for
+            the nearest, exp(-2) of it for one that is as much farther as the farthest is far, 0
+            beyond those. Weights are whole numbers, so that sums of them are exact.
+        """
+        most = min(n_samples, self.n_keys)
+        shape = (len(x), self.n_codebooks, most)
+        keys, weights = np.empty(shape, np.int64), np.empty(shape)
+        number = np.arange(self.n_keys)
+        for part in _chunks(len(x)):
+            far = self._distances(x[part])
+            # Numbers stand in the last digits, so that no two are equal: the order is the same
+            # on every machine.
+            rank = np.where(taken[:, None] > 0, far * self.n_keys + number, np.inf)
+            first = np.argpartition(rank, most - 1, axis=2)[:, :, :most]
+            order = np.take_along_axis(rank, first, 2).argsort(axis=2)
+            first = np.take_along_axis(first, order, 2)  # (C, n, R)
+            held = np.take_along_axis(taken[:, None], first, 2)
+            is_needed = (np.cumsum(held, axis=2) - held < n_samples) & (held > 0)
+            far = np.where(is_needed, np.take_along_axis(far, first, 2), 0)
+            farthest = np.maximum(far.max(axis=2, keepdims=True), 1)
+            share = np.exp(-_FALL * (far - far[:, :, :1]) / farthest)
+            keys[part] = first.transpose(1, 0, 2)
+            weights[part] = np.rint(256 * share * is_needed).transpose(1, 0, 2)
+        return keys, weights
+
+    def _distances(self, x: Float16 | Float32) -> Float64:
+        """Return squared distances (C, N, J) of features to keys, in units of 2^-14."""
+        h = self.project(x).transpose(1, 0, 2)  # (C, N, k)
+        size = np.square(h).sum(axis=2)[:, :, None] + self._norms[:, None]  # type: ignore[attr-defined]
+        distances: Float64 = h @ self._turned + size  # type: ignore[attr-defined]
+        return distances
 
     def counts(self, x: Float16) -> Float64:
         """Return how often each key of each codebook is nearest, (C * J,), whole numbers."""
@@ -156,6 +201,12 @@ class Codebook:
             raise IntegrityError(
                 f"the keys lack their {error}; restore the home from a backup"
             ) from error
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    """Yield slices of so many rows that their distances take some megabytes."""
+    for start in range(0, n, _CHUNK):
+        yield slice(start, start + _CHUNK)
 
 
 Keys = Codebook | Whitening

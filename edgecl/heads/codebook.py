@@ -4,11 +4,11 @@ The map takes signed roots with unit norm a stage to their principal directions,
 the deviation along it (runtime/whitening.py); with keys made behind it a key-value head sees what
 tells pictures apart instead of what is large (docs/decisions/0006).
 
-Keys are exponential moving averages of the features that fall to a key, smoothed counts, and a new place for
-keys that get nothing (van den Oord et al. 2017, arXiv:1711.00937, as the Discrete Key-Value
-Bottleneck uses it, Traeuble et al. 2023, arXiv:2207.11240). Two faults of the released code are
-mended: sums start as count times key, so that the first step does not shrink the keys, and a key
-that is moved takes its sum and count along, so that the next step does not undo it.
+Keys are exponential moving averages of the features that fall to a key, smoothed counts, and a new
+place for keys that get nothing (van den Oord et al. 2017, arXiv:1711.00937, as the Discrete
+Key-Value Bottleneck uses it, Traeuble et al. 2023, arXiv:2207.11240). Two faults of the released
+code are mended: sums start as count times key, so that the first step does not shrink the keys, and
+a key that is moved takes its sum and count along, so that the next step does not undo it.
 """
 
 from __future__ import annotations

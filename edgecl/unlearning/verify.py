@@ -22,8 +22,8 @@ from edgecl.heads.base import Head, Labels, Memory
 from edgecl.heads.codebook import N_FOR_KEYS, make_codebook, make_whitening
 from edgecl.heads.statistics import COUNTS, Kind
 from edgecl.runtime.codebook import Keys
-from edgecl.runtime.whitening import Whitening
 from edgecl.runtime.scoring import Scorer, softmax
+from edgecl.runtime.whitening import Whitening
 from edgecl.types import Float16, Float64
 from edgecl.unlearning.attack import (
     MOST_RELEARN_STEPS,
