@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def export_bundle(
         "adapters": [digest_of(adapter) for adapter in adapters],
         "adapter_uids": sources,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "engine": manifest.as_json(),
+        "engine": replace(manifest, keys=()).as_json(),  # of no use to who only predicts
         "report": content.report,
     }
     place.parent.mkdir(parents=True, exist_ok=True)

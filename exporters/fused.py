@@ -49,7 +49,8 @@ def fuse(
     if not _fits(scorer) or len(adapters) > 1:
         raise RequestError(
             "this head cannot stand in one ONNX file; expected one of the form linear or projected "
-            "(ridge, uer, prototype), with the head of one adapter at most; leave --fused out"
+            "(ridge, uer, prototype without keys), with the head of one adapter at most; leave "
+            "--fused out"
         )
     if preprocessing.interpolation not in _FILTERS:
         raise RequestError(
@@ -133,7 +134,9 @@ def _fits(scorer: Scorer) -> bool:
     if isinstance(scorer, MixedScorer):
         parts = [scorer.frozen, *(opinion.scorer for opinion in scorer.opinions)]
         return len(parts) == 2 and isinstance(parts[1], LinearScorer) and _fits(parts[0])
-    return isinstance(scorer, LinearScorer | ProjectedScorer)
+    if isinstance(scorer, ProjectedScorer):
+        return scorer.whitening is None
+    return isinstance(scorer, LinearScorer)
 
 
 def _score(to: _Nodes, scorer: Scorer, features: str, output: str | None = "scores") -> str:

@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
 from edgecl.replay.store import create_store
-from edgecl.runtime.codebook import Codebook
+from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine, flush
 
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 OPSET = 18
 
 
-def export_backbone(backbone: Backbone, folder: Path, *, adapter_rank: int = 0) -> Manifest:
+def export_backbone(
+    backbone: Backbone, folder: Path, *, adapter_rank: int = 0, keys: tuple[str, ...] = ()
+) -> Manifest:
     """Write the backbone as ONNX and its `manifest.json` into a folder.
 
     Args:
@@ -47,6 +50,7 @@ def export_backbone(backbone: Backbone, folder: Path, *, adapter_rank: int = 0) 
         folder: An existing folder.
         adapter_rank: Let the engine take adapters up to this rank, as required inputs, and give
             plain and adapted features (N, 2 D); 0 for none, and plain features (N, D).
+        keys: Hashes of the pictures that made the home's keys, if it has them already.
 
     Returns:
         Manifest: Also written to the folder.
@@ -60,7 +64,7 @@ def export_backbone(backbone: Backbone, folder: Path, *, adapter_rank: int = 0) 
     path = folder / ENGINE_NAME
     network = adapt(backbone, rank=adapter_rank) if adapter_rank else None
     try:
-        manifest = _exported(backbone, network, path, adapter_rank)
+        manifest = replace(_exported(backbone, network, path, adapter_rank), keys=keys)
     except BaseException as error:
         path.unlink(missing_ok=True)  # on a full disk half an engine takes what is left of it
         if isinstance(error, OSError) and not isinstance(error, EdgeclError):
@@ -115,7 +119,7 @@ def init_home(
     adapter_rank: int = 0,
     force: bool = False,
     encrypt: bool = False,
-    make_keys: Callable[[Manifest, OnnxEngine], Codebook] | None = None,
+    make_keys: Callable[[Manifest, OnnxEngine, str], tuple[Keys, tuple[str, ...]]] | None = None,
 ) -> Home:
     """Make a device home around a frozen backbone; see `make_home` and `export_backbone`.
 
@@ -126,23 +130,25 @@ def init_home(
         adapter_rank: Also make an engine that takes adapters up to this rank; 0 for none.
         force: Replace a home that is there.
         encrypt: Seal pictures, features and statistics, every class with a key of its own.
-        make_keys: Makes the keys of a key-value head with the new engine; None takes keys that no
-            data made.
+        make_keys: Makes keys or a map for a head of this name with the new engine, and says of
+            which pictures; None takes what no data made: plain keys, or no map.
     """
 
     def fill(engine_folder: Path, database: Path) -> None:
         manifest = export_backbone(backbone, engine_folder)
+        statistic = HEADS[config.head.name].second_moment
+        codebook: Keys | None = None
+        if make_keys is not None:
+            engine = OnnxEngine(checked_engine(engine_folder, manifest), provider="cpu")
+            codebook, made_of = make_keys(manifest, engine, config.head.name)
+            manifest = replace(manifest, keys=made_of)
+            manifest.save(engine_folder)
+        elif statistic == COUNTS:
+            codebook = default_codebook(manifest.num_features)
         if adapter_rank:
             adapted = engine_folder / ADAPTED_FOLDER
             adapted.mkdir()
-            export_backbone(backbone, adapted, adapter_rank=adapter_rank)
-        statistic = HEADS[config.head.name].second_moment
-        codebook = None
-        if statistic == COUNTS:
-            codebook = default_codebook(manifest.num_features)
-            if make_keys is not None:
-                engine = OnnxEngine(checked_engine(engine_folder, manifest), provider="cpu")
-                codebook = make_keys(manifest, engine)
+            export_backbone(backbone, adapted, adapter_rank=adapter_rank, keys=manifest.keys)
         create_store(
             database,
             feature_map=manifest.feature_map,
@@ -161,7 +167,7 @@ def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> N
     shutil.rmtree(part, ignore_errors=True)  # of one that was killed
     part.mkdir()
     try:
-        export_backbone(backbone, part, adapter_rank=rank)
+        export_backbone(backbone, part, adapter_rank=rank, keys=home.manifest.keys)
         part.replace(home.adapted_folder)
         flush(home.adapted_folder.parent)
     except BaseException:

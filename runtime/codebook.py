@@ -1,6 +1,7 @@
 """Addresses of features in the codebooks of a key-value head.
 
-A feature is projected to a short vector for each codebook and takes the nearest key there. The
+A feature is projected to a short vector for each codebook and takes the nearest key there; it may
+be whitened first (`whitening.py`). The
 addresses are exact: features, projection and keys lie on grids, so every sum is free of rounding in
 float64, and an address depends neither on the batch nor on the order nor on the machine.
 
@@ -9,8 +10,7 @@ Reference: Traeuble et al. 2023, "Discrete Key-Value Bottleneck", ICML, arXiv:22
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ import numpy.typing as npt
 from edgecl.errors import IntegrityError, ShapeError
 from edgecl.types import Float16, Float32, Float64
 
+from .whitening import WHITENED_GRID, Whitening, digest_of
+
 Addresses = npt.NDArray[np.int64]
 # Features lie on a grid of 2^-12 (edgecl/heads/statistics.py) and are cut here to [-64, 64];
 # projections have 15 bits and projected values 15 again, so sums stay below 2^53.
@@ -27,6 +29,9 @@ _MOST_FEATURE = 64.0
 PROJECTION_BITS = 15
 PROJECTED_GRID = 2.0**-7
 _MOST_PROJECTED = 128.0
+# How fast the weight of a key falls with its distance (docs/decisions/0006).
+_FALL = 2.0
+_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -35,20 +40,23 @@ class Codebook:
 
     Args:
         projection: Shape (D, C * k), int16; times `unit` it is the projection with the features'
-            scale in it.
+            scale in it. Behind a whitening of M values it is (M, C * k).
         unit: A power of two.
         offset: Shape (C * k,), float64, on the grid of `unit`: what is taken off.
         keys: Shape (C, J, k), int16, in units of 2^-7.
+        whitening: What features are mapped by before the projection, if anything.
     """
 
     projection: npt.NDArray[np.int16]
     unit: float
     offset: Float64
     keys: npt.NDArray[np.int16]
+    whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
         c, _, k = self.keys.shape
-        if self.projection.shape[1:] != (c * k,) or self.offset.shape != (c * k,):
+        is_fit = self.whitening is None or self.whitening.width == len(self.projection)
+        if self.projection.shape[1:] != (c * k,) or self.offset.shape != (c * k,) or not is_fit:
             raise ShapeError(
                 f"a codebook has keys {self.keys.shape}, a projection {self.projection.shape} and "
                 f"an offset {self.offset.shape}; expected (C, J, k), (D, C * k) and (C * k,)"
@@ -72,16 +80,14 @@ class Codebook:
     @property
     def num_features(self) -> int:
         """Width D of the features."""
+        if self.whitening is not None:
+            return self.whitening.num_features
         return int(self.projection.shape[0])
 
     @property
     def digest(self) -> str:
         """SHA-256 over all arrays, hex."""
-        digest = hashlib.sha256()
-        for name, array in sorted(self.arrays().items()):
-            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return digest_of(self.arrays())
 
     def project(self, x: Float16 | Float32) -> Float64:
         """Return projected features (N, C, k) in units of 2^-7, whole numbers.
@@ -91,7 +97,10 @@ class Codebook:
         """
         if x.ndim != 2 or x.shape[1] != self.num_features:
             raise ShapeError(f"features are {x.shape}; expected (N, {self.num_features})")
-        rows = np.clip(x.astype(np.float64), -_MOST_FEATURE, _MOST_FEATURE)
+        if self.whitening is not None:
+            rows = self.whitening.map(x) * WHITENED_GRID
+        else:
+            rows = np.clip(x.astype(np.float64), -_MOST_FEATURE, _MOST_FEATURE)
         h = (rows @ self._plain) * self.unit - self.offset  # type: ignore[attr-defined]
         limit = _MOST_PROJECTED / PROJECTED_GRID
         whole: Float64 = np.clip(np.rint(h / PROJECTED_GRID), -limit, limit)
@@ -106,14 +115,56 @@ class Codebook:
             x: Features (N, D) on their grid.
             used: Keys (C, J) that may be taken; None means all.
         """
-        h = self.project(x).transpose(1, 0, 2)  # (C, N, k)
         out = np.empty((len(x), self.n_codebooks), np.int64)
-        for c in range(self.n_codebooks):
-            distance = h[c] @ self._turned[c] + self._norms[c]  # type: ignore[attr-defined]
+        for part in _chunks(len(x)):
+            far = self._distances(x[part])
             if used is not None:
-                distance[:, ~used[c]] = np.inf
-            out[:, c] = distance.argmin(axis=1)
+                far = np.where(used[:, None], far, np.inf)
+            out[part] = far.argmin(axis=2).T
         return out
+
+    def near(
+        self, x: Float16 | Float32, taken: npt.NDArray[Any], n_samples: int
+    ) -> tuple[Addresses, Float64]:
+        """Return the nearest keys that samples took, in every codebook, until they hold enough.
+
+        Args:
+            x: Features (N, D) on their grid.
+            taken: How many samples took each key, shape (C, J).
+            n_samples: How many are enough; the last key that is needed counts whole.
+
+        Returns:
+            Numbers of the keys (N, C, R), the nearest first, and their weights (N, C, R): 256 for
+            the nearest, exp(-2) of it for one that is as much farther as the farthest is far, 0
+            beyond those. Weights are whole numbers, so that sums of them are exact.
+        """
+        most = min(n_samples, self.n_keys)
+        shape = (len(x), self.n_codebooks, most)
+        keys, weights = np.empty(shape, np.int64), np.empty(shape)
+        number = np.arange(self.n_keys)
+        for part in _chunks(len(x)):
+            far = self._distances(x[part])
+            # Numbers stand in the last digits, so that no two are equal: the order is the same
+            # on every machine.
+            rank = np.where(taken[:, None] > 0, far * self.n_keys + number, np.inf)
+            first = np.argpartition(rank, most - 1, axis=2)[:, :, :most]
+            order = np.take_along_axis(rank, first, 2).argsort(axis=2)
+            first = np.take_along_axis(first, order, 2)  # (C, n, R)
+            held = np.take_along_axis(taken[:, None], first, 2)
+            is_needed = (np.cumsum(held, axis=2) - held < n_samples) & (held > 0)
+            far = np.where(is_needed, np.take_along_axis(far, first, 2), 0)
+            farthest = np.maximum(far.max(axis=2, keepdims=True), 1)
+            share = np.exp(-_FALL * (far - far[:, :, :1]) / farthest)
+            keys[part] = first.transpose(1, 0, 2)
+            weights[part] = np.rint(256 * share * is_needed).transpose(1, 0, 2)
+        return keys, weights
+
+    def _distances(self, x: Float16 | Float32) -> Float64:
+        """Return squared distances (C, N, J) of features to keys, in units of 2^-14."""
+        h = self.project(x).transpose(1, 0, 2)  # (C, N, k)
+        size = np.square(h).sum(axis=2)[:, :, None] + self._norms[:, None]  # type: ignore[attr-defined]
+        distances: Float64 = h @ self._turned + size  # type: ignore[attr-defined]
+        return distances
 
     def counts(self, x: Float16) -> Float64:
         """Return how often each key of each codebook is nearest, (C * J,), whole numbers."""
@@ -128,6 +179,7 @@ class Codebook:
             "unit": np.array([self.unit]),
             "offset": self.offset,
             "keys": self.keys,
+            **({} if self.whitening is None else self.whitening.arrays()),
         }
 
     @classmethod
@@ -143,8 +195,24 @@ class Codebook:
                 unit=float(arrays["unit"][0]),
                 offset=arrays["offset"],
                 keys=arrays["keys"],
+                whitening=Whitening.from_arrays(arrays) if "directions" in arrays else None,
             )
         except KeyError as error:
             raise IntegrityError(
                 f"the keys lack their {error}; restore the home from a backup"
             ) from error
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    """Yield slices of so many rows that their distances take some megabytes."""
+    for start in range(0, n, _CHUNK):
+        yield slice(start, start + _CHUNK)
+
+
+Keys = Codebook | Whitening
+"""What is made with a home and never changes: keys, or a map alone."""
+
+
+def load_keys(arrays: Mapping[str, npt.NDArray[Any]]) -> Keys:
+    """Read what `arrays` of either returned."""
+    return (Codebook if "keys" in arrays else Whitening).from_arrays(arrays)

@@ -41,8 +41,11 @@ class Manifest:
         adapter_rank: Largest rank of the adapters that the engine takes; 0 if it takes none.
         precision: `fp32`, `fp16`, `int8-cpu` or `int8-trt`.
         tap_pool: How taps are pooled: `avg`, or `catavgmax`, mean and maximum.
-        stages: Widths of the blocks of the feature, in order; their sum is D. A manifest that does
-            not say counts as one block.
+        stages: Widths of the blocks of the feature, one for every stage and way of pooling, in
+            their order; their sum is D. A manifest that does not say counts as one block.
+        keys: SHA-256 of every picture that made the head's keys or map: what these hold of it
+            outlives any unlearning. In the order of the hashes, so that they tell no order either;
+            no names, which could be those of classes.
     """
 
     backbone: str
@@ -61,6 +64,7 @@ class Manifest:
     precision: str = FP32
     tap_pool: str = AVG
     stages: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -126,6 +130,7 @@ class Manifest:
                 precision=str(values.get("precision", FP32)),
                 tap_pool=str(values.get("tap_pool", AVG)),
                 stages=tuple(int(n) for n in values.get("stages", ())),
+                keys=tuple(str(digest) for digest in values.get("keys", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(where, error) from error

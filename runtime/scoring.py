@@ -14,6 +14,7 @@ from edgecl.types import Float32, Float64
 
 from .codebook import Codebook
 from .grid import quantise
+from .whitening import Whitening
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -108,6 +109,11 @@ class LinearScorer:
         return cls(arrays["weights"], arrays["bias"], labels, text_of(arrays["kind"]))
 
 
+# Samples that the keys read in a codebook hold together: few rows are spread over many keys.
+ENOUGH = 8
+_CHUNK = 64
+
+
 @dataclass(frozen=True, slots=True)
 class KeyValueScorer:
     """A key-value head: frozen keys, and tables of what samples took them.
@@ -137,19 +143,30 @@ class KeyValueScorer:
         return 1
 
     def scores(self, x: Float32) -> Float64:
-        """Return mean log shares, or mean values, (N, K); see `Scorer.scores`."""
+        """Return mean log shares, or mean values, (N, K); see `Scorer.scores`.
+
+        Shares of counts are those of classes of equal size: what the codebooks say is added up, so
+        a class's own share would count C times.
+        """
         book = self.codebook
         _check(self.labels, x, book.num_features)
-        used = self.counts.any(axis=0).reshape(book.n_codebooks, book.n_keys)
-        steps = np.arange(book.n_codebooks) * book.n_keys
-        flat = book.addresses(quantise(x), used) + steps  # (N, C)
+        taken = self.counts.sum(axis=0, dtype=np.int64).reshape(book.n_codebooks, book.n_keys)
+        rows, steps = quantise(x), np.arange(book.n_codebooks) * book.n_keys
         if self.values is not None:
+            flat = book.addresses(rows, taken > 0) + steps  # (N, C)
             means: Float64 = self.values[:, flat].mean(axis=2).T
             return means
-        counts = self.counts[:, flat].astype(np.float64)  # (K, N, C)
-        whole = counts.sum(axis=0) + self.prior * len(self.labels)
-        shares: Float64 = np.log((counts + self.prior) / whole).mean(axis=2).T
-        return shares
+        n = self.counts[:, : book.n_keys].sum(axis=1, dtype=np.float64)  # samples of a class (K,)
+        size = n * len(n) / n.sum()
+        out = np.empty((len(x), len(self.labels)))
+        for start in range(0, len(x), _CHUNK):
+            keys, weights = book.near(rows[start : start + _CHUNK], taken, ENOUGH)
+            found = self.counts[:, keys + steps[:, None]] * weights  # (K, n, C, R)
+            counts = found.sum(axis=3) / (256 * size[:, None, None]) + self.prior  # (K, n, C)
+            # Sorted, so that the sum does not depend on the order of the classes.
+            shares = counts / np.sort(counts, axis=0).sum(axis=0)
+            out[start : start + _CHUNK] = np.log(shares).mean(axis=2).T
+        return out
 
     def probabilities(self, scores: Float64) -> Float64:
         """Turn scores (N, K) into estimated probabilities (N, K)."""
@@ -290,6 +307,7 @@ class ProjectedScorer:
         prototypes: Unit vectors, shape (K, D).
         labels: K class names.
         temperature: Of the softmax that makes cosines probabilities.
+        whitening: A map that features go through first, if any; D is then the width behind it.
     """
 
     mean: Float64
@@ -300,6 +318,7 @@ class ProjectedScorer:
     prototypes: Float64
     labels: tuple[str, ...]
     temperature: float
+    whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
         d, r = len(self.mean), len(self.down)
@@ -321,8 +340,13 @@ class ProjectedScorer:
 
     def scores(self, x: Float32) -> Float64:
         """Return cosines (N, K) of features (N, D); see `Scorer.scores`."""
-        _check(self.labels, x, len(self.mean))
-        z = (x.astype(np.float64) - self.mean) / self.scale
+        if self.whitening is None:
+            _check(self.labels, x, len(self.mean))
+            values = x.astype(np.float64)
+        else:
+            _check(self.labels, x, self.whitening.num_features)
+            values = self.whitening.map(quantise(x))
+        z = (values - self.mean) / self.scale
         hidden = np.maximum(z @ self.down.T + self.down_bias, 0)  # (N, R)
         h = z + hidden @ self.up.T
         # The smallest norm keeps a feature on the centre finite: it is as near to every class.
@@ -345,6 +369,7 @@ class ProjectedScorer:
             "up": self.up,
             "prototypes": self.prototypes,
             "temperature": np.array([self.temperature]),
+            **({} if self.whitening is None else self.whitening.arrays()),
         }
 
     @classmethod
@@ -359,6 +384,7 @@ class ProjectedScorer:
             prototypes=arrays["prototypes"],
             labels=labels,
             temperature=float(arrays["temperature"][0]),
+            whitening=Whitening.from_arrays(arrays) if "directions" in arrays else None,
         )
 
 

@@ -39,8 +39,9 @@ def init(
     keys: Annotated[
         str | None,
         typer.Option(
-            help="Pictures for the keys of key-value, 2,000 at most, labels ignored; none that may "
-            "have to be forgotten. Without it keys come from no data."
+            help="Pictures of the kind to come, 2,000 at most, labels ignored, for the keys of "
+            "key-value or the map of prototype; none that may have to be forgotten. Without it "
+            "keys come from no data and there is no map."
         ),
     ] = None,
     source: Annotated[
@@ -186,8 +187,9 @@ def make(
 
     if head not in HEADS:
         raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
-    if keys is not None and HEADS[head].second_moment != "counts":
-        raise UsageError(f"--keys is for the head key-value, not for {head}; leave it out")
+    if keys is not None and not HEADS[head].takes_keys:
+        known = " and ".join(name for name, spec in HEADS.items() if spec.takes_keys)
+        raise UsageError(f"--keys is for the heads {known}, not for {head}; leave it out")
     check_place(path, force=force)  # before the time that torch takes
     frames = None if keys is None else open_source(keys, shuffle_seed=0)
     if frames is not None and 0 < len(frames) < FEWEST_PICTURES:

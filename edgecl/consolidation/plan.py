@@ -95,8 +95,20 @@ def check_backbone(home: Home, backbone: Backbone) -> None:
         IntegrityError: It is another, or has other weights.
     """
     manifest = home.manifest
-    ours = (backbone.name, backbone.weights_sha256, backbone.taps, backbone.preprocessing)
-    theirs = (manifest.backbone, manifest.weights_sha256, manifest.taps, manifest.preprocessing)
+    ours = (
+        backbone.name,
+        backbone.weights_sha256,
+        backbone.taps,
+        backbone.stages,
+        backbone.preprocessing,
+    )
+    theirs = (
+        manifest.backbone,
+        manifest.weights_sha256,
+        manifest.taps,
+        manifest.stages,
+        manifest.preprocessing,
+    )
     if ours != theirs:
         raise IntegrityError(
             f"the home was made from {manifest.backbone} with weights "

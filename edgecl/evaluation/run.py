@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgecl.evaluation.progress import Progress
+from edgecl.heads.keys import picture_hash
 from edgecl.home import Home
 from edgecl.learner import Learner, Lesson, chain
 from edgecl.live.ages import STALE_AFTER, Ages
@@ -104,6 +105,9 @@ class Run:
         self._news: deque[str] = deque()
         self._lessons: deque[Lesson] = deque(maxlen=_MOST_LESSONS)
         self._is_stopped = False
+        # Of pictures that made the keys, which outlive an unlearning; and classes told about.
+        self._key_pictures = frozenset(home.manifest.keys)
+        self._told_of_keys: set[str] = set()
         self._unlearned: set[str] = set()
         self._closed: set[str] = set()
         self._can_be_unlabelled = source.is_live or len(source) == 0
@@ -262,6 +266,19 @@ class Run:
         if item.frame.label is not None:
             self._wait(item)
 
+    def _warn_of_keys(self, frame: Frame) -> None:
+        """Say once a class that a picture of it made the home's keys."""
+        label = frame.label or ""
+        if not self._key_pictures or label in self._told_of_keys:
+            return
+        if picture_hash(frame) in self._key_pictures:
+            self._told_of_keys.add(label)
+            self._news.append(
+                f"warning: {frame.id}, learned as {label}, is one of the pictures of --keys: what "
+                "the keys hold of it outlives an unlearning; make the home with other pictures if "
+                f"{label} may have to be forgotten"
+            )
+
     def _reason(self, item: Embedded | Skipped) -> str:
         """Return why a frame cannot be used, or nothing."""
         if isinstance(item, Skipped):
@@ -283,6 +300,7 @@ class Run:
         return not self._learner.store.has_class(name) and name not in map(_label, self._waiting)
 
     def _wait(self, item: Embedded) -> None:
+        self._warn_of_keys(item.frame)
         if not self._waiting:
             self._waiting_since = time.monotonic()
         self._waiting.append(item)

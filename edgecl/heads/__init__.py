@@ -15,7 +15,7 @@ from edgecl.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecl.heads.base import Head
-    from edgecl.runtime.codebook import Codebook
+    from edgecl.runtime.codebook import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +28,26 @@ class HeadSpec:
         second_moment: `full` (Gram matrix), `diagonal` or `counts` (of keys): the statistic kept
             for every class.
         options: Settings of `HeadConfig` that it takes beside the seed.
+        takes_keys: Whether pictures without labels can make something frozen for it: keys, or the
+            map that goes before class means.
     """
 
     module: str
     class_name: str
     second_moment: str
     options: tuple[str, ...] = ()
+    takes_keys: bool = False
 
 
 HEADS = {
     "ridge": HeadSpec("edgecl.heads.ridge", "RidgeHead", "full"),
     "uer": HeadSpec("edgecl.heads.cosine", "UerHead", "diagonal", ("profile",)),
     "prototype": HeadSpec(
-        "edgecl.heads.prototype", "PrototypeHead", "diagonal", options=("relation",)
+        "edgecl.heads.prototype", "PrototypeHead", "diagonal", ("relation",), takes_keys=True
     ),
-    "key-value": HeadSpec("edgecl.heads.key_value", "KeyValueHead", "counts", ("values",)),
+    "key-value": HeadSpec(
+        "edgecl.heads.key_value", "KeyValueHead", "counts", ("values",), takes_keys=True
+    ),
 }
 
 
@@ -75,17 +80,15 @@ def make_head(name: str, num_features: int, *, seed: int = 0, **options: object)
     )
 
 
-def make_head_of(
-    config: HeadConfig, num_features: int, *, codebook: Codebook | None = None
-) -> Head:
+def make_head_of(config: HeadConfig, num_features: int, *, codebook: Keys | None = None) -> Head:
     """Make an empty head from settings; see `make_head`.
 
     Args:
         config: Settings.
         num_features: Width D of the features.
-        codebook: Keys of the store, for a head that counts them.
+        codebook: Keys or map of the store, for a head that takes them (`HeadSpec.takes_keys`).
     """
     options = {name: getattr(config, name) for name in HEADS[config.name].options}
-    if HEADS[config.name].second_moment == "counts":
+    if HEADS[config.name].takes_keys:
         options["codebook"] = codebook
     return make_head(config.name, num_features, seed=config.seed, **options)

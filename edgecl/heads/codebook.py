@@ -1,22 +1,33 @@
-"""Keys for a key-value head, learned on unlabelled features before any class is learned.
+"""Keys and a whitening map, made of unlabelled features before any class is learned.
 
-Exponential moving averages of the features that fall to a key, smoothed counts, and a new place for
-keys that get nothing (van den Oord et al. 2017, arXiv:1711.00937, as the Discrete Key-Value
-Bottleneck uses it, Traeuble et al. 2023, arXiv:2207.11240). Two faults of the released code are
-mended: sums start as count times key, so that the first step does not shrink the keys, and a key
-that is moved takes its sum and count along, so that the next step does not undo it.
+The map takes signed roots with unit norm a stage to their principal directions, each divided by
+the deviation along it (runtime/whitening.py); with keys made behind it a key-value head sees what
+tells pictures apart instead of what is large (docs/decisions/0006).
+
+Keys are exponential moving averages of the features that fall to a key, smoothed counts, and a new
+place for keys that get nothing (van den Oord et al. 2017, arXiv:1711.00937, as the Discrete
+Key-Value Bottleneck uses it, Traeuble et al. 2023, arXiv:2207.11240). Two faults of the released
+code are mended: sums start as count times key, so that the first step does not shrink the keys, and
+a key that is moved takes its sum and count along, so that the next step does not undo it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
+import numpy.typing as npt
 
 from edgecl.heads.ridge import scale_of
 from edgecl.runtime.codebook import PROJECTED_GRID, PROJECTION_BITS, Codebook
 from edgecl.runtime.grid import GRID, quantise
+from edgecl.runtime.whitening import DIRECTION_BITS, ROOT_GRID, WHITENED_GRID, Whitening, roots
 from edgecl.types import Float16, Float32, Float64
 
 N_CODEBOOKS, N_KEYS, WIDTH = 64, 512, 8
+# Directions of a map: for keys, and for class means (docs/decisions/0006, 0007).
+N_FOR_KEYS, N_FOR_MEANS = 64, 256
 _DECAY = 0.95
 _SMOOTHING = 1e-5
 _BATCH = 256
@@ -24,11 +35,49 @@ _EPOCHS = 10
 # A key that gets less than this share of its fair part of a batch is moved.
 _DEAD_SHARE = 0.1
 _DATA_FREE_ROWS = 2048
+# A direction needs so many pictures, and this share of the largest variance: the rest is noise.
+_ROWS_A_DIRECTION = 4
+_LEAST_VARIANCE = 1e-6
+_TINY = 1e-12
+
+
+def make_whitening(
+    features: Float16 | Float32, stages: Sequence[int], n_directions: int
+) -> Whitening:
+    """Make a whitening map of unlabelled features (N, D); no class may depend on it.
+
+    Args:
+        features: Features of pictures that will not have to be forgotten.
+        stages: Widths of the stages that follow each other in a feature; their sum is D.
+        n_directions: Most directions; fewer pictures give fewer, one for `_ROWS_A_DIRECTION`.
+    """
+    widths = np.array(stages, np.int64)
+    whole = roots(quantise(features), widths)
+    mean = whole.mean(axis=0)
+    centred = (whole - mean) * ROOT_GRID
+    variance, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    n = max(1, min(n_directions, len(whole) // _ROWS_A_DIRECTION))
+    n = min(n, int((variance > _LEAST_VARIANCE * variance[-1]).sum()))
+    exact = (vectors / np.sqrt(np.maximum(variance, _TINY)))[:, ::-1][:, :n]
+    directions, unit = whole_numbers(exact, DIRECTION_BITS, axis=0)
+    step = unit * ROOT_GRID
+    offset = np.rint(mean @ directions.astype(np.float64)) * step
+    return Whitening(widths, directions, unit, offset)
+
+
+def whole_numbers(
+    exact: Float64, bits: int, *, axis: int | None = None
+) -> tuple[npt.NDArray[np.int16], Float64]:
+    """Return the nearest int16 numbers of so many bits, and the power of two that they count."""
+    unit = 2.0 ** np.ceil(np.log2(np.abs(exact).max(axis=axis) / 2**bits))
+    limit = 2**bits - 1
+    return np.clip(np.rint(exact / unit), -limit, limit).astype(np.int16), np.asarray(unit)
 
 
 def make_codebook(
     features: Float16 | Float32,
     *,
+    whitening: Whitening | None = None,
     seed: int = 0,
     n_codebooks: int = N_CODEBOOKS,
     n_keys: int = N_KEYS,
@@ -39,6 +88,7 @@ def make_codebook(
 
     Args:
         features: Features of pictures that will not have to be forgotten.
+        whitening: Map that goes before the projections, if any.
         seed: Seed of projections and keys.
         n_codebooks: Codebooks, C.
         n_keys: Keys of each, J.
@@ -46,20 +96,19 @@ def make_codebook(
         epochs: Passes over the features.
     """
     quantised = quantise(features)
-    rows = quantised.astype(np.float64)
+    rows, grid = quantised.astype(np.float64), GRID
+    if whitening is not None:
+        rows, grid = whitening.map(quantised) * WHITENED_GRID, WHITENED_GRID
     rng = np.random.default_rng([seed, 10])
     mean = rows.mean(axis=0)
     scale = scale_of(rows.var(axis=0))
     directions = rng.standard_normal((rows.shape[1], n_codebooks * width))
     directions /= np.linalg.norm(directions, axis=0)
-    exact = directions / scale[:, None]
-    unit = 2.0 ** np.ceil(np.log2(np.abs(exact).max() / 2**PROJECTION_BITS))
-    limit = 2**PROJECTION_BITS - 1
-    projection = np.clip(np.rint(exact / unit), -limit, limit).astype(np.int16)
-    step = unit * GRID
+    projection, unit = whole_numbers(directions / scale[:, None], PROJECTION_BITS)
+    step = unit * grid
     offset = np.rint((mean @ (projection * unit)) / step) * step
     blank = np.zeros((n_codebooks, n_keys, width), np.int16)
-    book = Codebook(projection, float(unit), offset, blank)
+    book = Codebook(projection, float(unit), offset, blank, whitening)
     h = np.concatenate(
         [book.project(quantised[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
     )
@@ -68,7 +117,7 @@ def make_codebook(
         keys[c] = learned_keys(h[:, c] * PROJECTED_GRID, n_keys, rng, epochs=epochs)
     most = np.iinfo(np.int16).max
     whole = np.clip(np.rint(keys / PROJECTED_GRID), -most, most).astype(np.int16)
-    return Codebook(projection, float(unit), offset, whole)
+    return replace(book, keys=whole)
 
 
 def default_codebook(num_features: int, *, seed: int = 0) -> Codebook:

@@ -5,15 +5,20 @@ these keys vote for a class. Two kinds of values:
 
 - `counts` (default): how often samples of each class took a key. One pass, no order, mergeable by
   addition, and exactly forgettable: the counts of a class are its statistic in the store. A class
-  scores the mean over codebooks of log((count + a) / (all counts of the key + a K)).
+  scores the mean over codebooks of log((count + a) / (all counts + a K)), each class's counts over
+  its size, read from the nearest keys until they hold 8 samples, the farther the lighter: one key
+  when rows are many (docs/decisions/0006).
 - `sgd` (the paper): a vector of values a key, zero at first, trained by gradient steps on the
-  cross-entropy of their mean over codebooks, labels smoothed by 0.1, gradient norm cut to 1.
+  cross-entropy of their mean over codebooks, labels smoothed by 0.1, gradient norm cut to 1. One
+  column of values is trained as the class that never comes; a new class starts as its copy.
 
 A key that no sample took yet is not used in prediction: the nearest used key is taken.
 
 Reference: Traeuble et al. 2023, "Discrete Key-Value Bottleneck", ICML, arXiv:2207.11240.
-Departures: counts as values; features are centred and scaled before the projection; in one pass the
-learning rate of `sgd` grows with C, since a step moves each of C values by its C-th part only.
+Departures: counts as values; features are centred and scaled, or whitened, before the projection;
+the released code trains the columns of all classes to come from the first sample on, for which the
+column that is not seen yet stands here. Without it the softmax of a first class is 1, which has no
+gradient, and a later class was never pushed down at the keys of the earlier ones.
 """
 
 from __future__ import annotations
@@ -72,7 +77,7 @@ class KeyValueHead:
         self._moments: dict[int, Moments] = {}
         self._size = self.codebook.n_codebooks * self.codebook.n_keys
         self._table = np.zeros((0, self._size))  # counts (K, C * J)
-        self._values = np.zeros((0, self._size))  # of sgd (K, C * J)
+        self._values = np.zeros((1, self._size))  # of sgd (K + 1, C * J), the last is not seen yet
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -160,11 +165,13 @@ class KeyValueHead:
         if not self._is_sgd or not self._moments:
             return
         places = np.zeros(0, np.int64) if state is None else state["places"]
-        values = np.zeros((0, 0)) if state is None else state["values"]
-        if values.shape != (len(self._moments), len(places)):
+        values = np.zeros((1, 0)) if state is None else state["values"]
+        if values.shape == (len(self._moments), len(places)):  # of a store before that column
+            values = np.concatenate([values, np.zeros((1, len(places)))])
+        if values.shape != (len(self._moments) + 1, len(places)):
             raise IntegrityError(
-                f"the store has {len(self._moments)} classes and values of {len(values)}; restore "
-                "the home from a backup"
+                f"the store has {len(self._moments)} classes and values of {len(values) - 1}; "
+                "restore the home from a backup"
             )
         self._values[:, places] = values
 
@@ -200,7 +207,7 @@ class KeyValueHead:
         return KeyValueScorer(
             codebook=self.codebook,
             counts=self._table,
-            values=self._values if self._is_sgd else None,
+            values=self._values[:-1] if self._is_sgd else None,
             prior=COUNTS_PRIOR,
             labels=labels,
         )
@@ -215,7 +222,7 @@ class KeyValueHead:
         if uid not in self._moments:
             self._moments[uid] = part
             self._table = np.concatenate([self._table, np.zeros((1, self._size))])
-            self._values = np.concatenate([self._values, np.zeros((1, self._size))])
+            self._values = np.concatenate([self._values, self._values[-1:]])
         else:
             self._moments[uid] = self._moments[uid].plus(part)
         self._table[list(self._moments).index(uid)] = self._moments[uid].second
@@ -223,22 +230,22 @@ class KeyValueHead:
     def _take(self, moments: Mapping[int, Moments]) -> None:
         self._moments = {}
         self._table = np.zeros((0, self._size))
-        self._values = np.zeros((0, self._size))
+        self._values = np.zeros((1, self._size))
         for uid, part in moments.items():
             self._add(uid, part)
 
     def _step(self, flat: Addresses, y: Labels) -> None:
         """Make one gradient step on the values of samples at places (N, C)."""
         place = {uid: k for k, uid in enumerate(self._moments)}
-        k, n, c = len(place), len(flat), flat.shape[1]
+        k, n, c = len(place) + 1, len(flat), flat.shape[1]
         target = np.full((n, k), LABEL_SMOOTHING / k)
         target[np.arange(n), [place[uid] for uid in y.tolist()]] += 1 - LABEL_SMOOTHING
-        logits = self._values[:, flat].mean(axis=2).T  # (N, K)
-        error = (softmax(logits) - target) / (n * c)  # (N, K)
+        logits = self._values[:, flat].mean(axis=2).T  # (N, K + 1)
+        error = (softmax(logits) - target) / (n * c)  # (N, K + 1)
         gradient = np.zeros((self._size, k))
         np.add.at(gradient, flat, error[:, None, :])
         norm = float(np.linalg.norm(gradient))
-        rate = LEARNING_RATE * c * min(1.0, MOST_GRADIENT / max(norm, 1e-12))
+        rate = LEARNING_RATE * min(1.0, MOST_GRADIENT / max(norm, 1e-12))
         self._values -= rate * gradient.T
 
     def _relearn(self, x: Float16, labels: Labels) -> None:

@@ -1,7 +1,8 @@
 """Nearest class mean by cosine, and PRD: prototypes that follow a projection which learns.
 
 With `relation="none"` a class is the mean of its features and the head is a pure function of exact
-statistics. With `samples` or `classes` a small projection h = z + s A(z) of the feature learns by
+statistics; behind a frozen whitening map (`edgecl init --keys`) it is the mean of mapped features.
+With `samples` or `classes` a small projection h = z + s A(z) of the feature learns by
 supervised contrast, prototypes in h-space are pulled to their samples without pulling back, and a
 relation distillation keeps how samples stand to the older prototypes as a frozen teacher (the
 projection and the prototypes from before the latest class) saw it. On features that do not move
@@ -36,9 +37,10 @@ from edgecl.heads.base import (
 )
 from edgecl.heads.profile import PLAIN
 from edgecl.heads.ridge import scale_of
-from edgecl.heads.statistics import DIAGONAL, Moments, diagonal_arrays, diagonal_moments
+from edgecl.heads.statistics import DIAGONAL, Kind, Moments, diagonal_arrays, diagonal_moments
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import ProjectedScorer
+from edgecl.runtime.whitening import WHITENED_GRID, Whitening
 from edgecl.types import Float16, Float32, Float64
 
 if TYPE_CHECKING:
@@ -72,21 +74,37 @@ class PrototypeHead:
         num_features: Width D of the features.
         seed: Seed of the projection's and the prototypes' start and of the order of relearning.
         relation: `none` (class means), `samples` or `classes` (PRD; learning needs torch).
+        codebook: Frozen map whose values are averaged instead of the features, if any.
 
     Raises:
-        UsageError: Another relation.
+        UsageError: Another relation, or PRD behind a map.
     """
 
     name = "prototype"
     profile = PLAIN
 
-    def __init__(self, num_features: int, *, seed: int = 0, relation: str = "none") -> None:
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        seed: int = 0,
+        relation: str = "none",
+        codebook: Whitening | None = None,
+    ) -> None:
         if relation not in RELATIONS:
             raise UsageError(
                 f"relation {relation!r} is unknown; expected one of {', '.join(RELATIONS)}"
             )
+        if relation != "none" and codebook is not None:
+            raise UsageError(
+                f"relation {relation!r} learns a projection of plain features and this home has a "
+                'map of --keys before them; set head.relation = "none", or make a home without keys'
+            )
         self.num_features = num_features
         self.relation = relation
+        self._map = codebook
+        self._kind: Kind = codebook or DIAGONAL
+        self._width = num_features if codebook is None else codebook.width
         is_plain = relation == "none"
         self.forget_mode = "exact_head" if is_plain else "exact_retrain"
         self.batch_size = 1 if is_plain else 10
@@ -125,7 +143,7 @@ class PrototypeHead:
         new = [uid for uid in dict.fromkeys(y.tolist()) if uid not in self._moments]
         self._meet(new)
         for uid in dict.fromkeys(y.tolist()):
-            part = Moments.of(rows[y == uid], DIAGONAL)
+            part = Moments.of(rows[y == uid], self._kind)
             self._moments[uid] = self._moments[uid].plus(part)
             self._sum = self._sum.plus(part)
         if self.relation != "none":
@@ -158,7 +176,7 @@ class PrototypeHead:
 
     def state(self) -> State:
         """Return statistics, and with PRD projection, projector, offsets and teacher."""
-        statistics = diagonal_arrays(self._moments, self.num_features)
+        statistics = diagonal_arrays(self._moments, self.num_features, self._kind)
         return statistics | (self.saved_state() or {})
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -200,12 +218,13 @@ class PrototypeHead:
             prototypes=prototypes / (norms + _TINY),
             labels=tuple(names[c] for c in self._moments),
             temperature=TEMPERATURE,
+            whitening=self._map,
         )
 
     def _start(self, moments: dict[int, Moments]) -> None:
         """Know these statistics and nothing else; the projection starts as the identity."""
-        d = self.num_features
-        self._sum = Moments.empty(d, DIAGONAL)
+        d = self._width
+        self._sum = Moments.empty(self.num_features, self._kind)
         # Exact sums, so their order does not matter while `is_exact`.
         for part in moments.values():
             self._sum = self._sum.plus(part)
@@ -232,14 +251,14 @@ class PrototypeHead:
         """Take the teacher and add rows, when classes appear."""
         if new:
             self._teacher = self._student()
-            zeros = np.zeros((len(new), self.num_features), np.float32)
+            zeros = np.zeros((len(new), self._width), np.float32)
             self._weights["offsets"] = np.concatenate([self._weights["offsets"], zeros])
         for uid in new:
-            self._moments[uid] = Moments.empty(self.num_features, DIAGONAL)
+            self._moments[uid] = Moments.empty(self.num_features, self._kind)
 
     def _means(self, mean: Float64, scale: Float64) -> Float64:
-        """Return the class means (K, D), centred and scaled, of norm ~ 1."""
-        d = self.num_features
+        """Return the class means (K, D), or (K, M) behind a map, centred and scaled."""
+        d = self._width
         means = np.array([m.total / max(1, m.n) for m in self._moments.values()]).reshape(-1, d)
         scaled: Float64 = (means - mean) / (scale * np.sqrt(d))
         return scaled
@@ -259,7 +278,9 @@ class PrototypeHead:
             self._step(x[batch], labels[batch], (x[beside], labels[beside]))
 
     def _standard(self) -> tuple[Float64, Float64]:
-        """Return centre and scale (D,) of all learned samples."""
+        """Return centre and scale (D,) of all learned samples; those of a map are its own."""
+        if self._map is not None:
+            return np.zeros(self._width), np.full(self._width, 1 / WHITENED_GRID)
         n = max(1, self._sum.n)
         mean = self._sum.total / n
         return mean, scale_of(self._sum.second / n - mean * mean)

@@ -18,16 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import IntegrityError
-from edgecl.runtime.codebook import Codebook
+from edgecl.runtime.codebook import Codebook, Keys
 from edgecl.runtime.grid import GRID
+from edgecl.runtime.whitening import Whitening
 from edgecl.types import Float16, Float64
 
 _FEWEST_ROWS = 64
 _EXACT_LIMIT = 2.0**53 * GRID * GRID
 FULL, DIAGONAL, COUNTS = "full", "diagonal", "counts"
 
-Kind = str | Codebook
-"""Which second part a statistic has: `full`, `diagonal`, or the codebook whose keys are counted."""
+Kind = str | Keys
+"""What is kept: a second part that is `full`, `diagonal` or counts of the keys of a codebook; or no
+second part, and the sum of mapped features instead of that of features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Moments:
 
     Args:
         n: Samples.
-        total: Sum of the features, shape (D,), float64.
-        second: Gram matrix (D, D), its diagonal (D,), or counts of keys (C * J,), float64.
+        total: Sum of the features, shape (D,), or of mapped ones, shape (M,), float64.
+        second: Gram matrix (D, D), its diagonal (D,), counts of keys (C * J,), or nothing (0,).
     """
 
     n: int
@@ -47,6 +49,8 @@ class Moments:
     @classmethod
     def empty(cls, num_features: int, kind: Kind) -> Moments:
         """Return the statistics of no sample."""
+        if isinstance(kind, Whitening):
+            return cls(0, np.zeros(kind.width), np.zeros(0))
         shape: tuple[int, ...] = (num_features,)
         if isinstance(kind, Codebook):
             shape = (kind.n_codebooks * kind.n_keys,)
@@ -57,6 +61,8 @@ class Moments:
     @classmethod
     def of(cls, rows: Float16, kind: Kind) -> Moments:
         """Return the statistics of quantised rows (N, D)."""
+        if isinstance(kind, Whitening):
+            return cls(len(rows), kind.map(rows).sum(axis=0), np.zeros(0))
         x = rows.astype(np.float64)
         second: Float64
         if isinstance(kind, Codebook):
@@ -114,7 +120,10 @@ class Moments:
             return cls(n, a, counts)
         b = np.frombuffer(second, "<f8").astype(np.float64)
         d = len(a)
-        if len(b) != (d * (d + 1) // 2 if kind == FULL else d):
+        expected = d * (d + 1) // 2 if kind == FULL else d
+        if isinstance(kind, Whitening):
+            expected = 0 if d == kind.width else -1
+        if len(b) != expected:
             raise IntegrityError(
                 f"statistics of a class are damaged: {len(b)} values for {d} features; restore the "
                 "home from a backup"
@@ -131,15 +140,15 @@ class Moments:
 
 
 def diagonal_arrays(
-    moments: Mapping[int, Moments], num_features: int
+    moments: Mapping[int, Moments], num_features: int, kind: Kind = DIAGONAL
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return diagonal statistics by class as arrays; `diagonal_moments` reads them."""
-    parts = list(moments.values())
+    """Return statistics by class, of another kind than `full`, as arrays for `diagonal_moments`."""
+    parts, empty = list(moments.values()), Moments.empty(num_features, kind)
     return {
         "classes": np.array(list(moments), dtype=np.int64),
         "counts": np.array([m.n for m in parts], dtype=np.int64),
-        "totals": np.array([m.total for m in parts]).reshape(-1, num_features),
-        "seconds": np.array([m.second for m in parts]).reshape(-1, num_features),
+        "totals": np.array([m.total for m in parts]).reshape(len(parts), *empty.total.shape),
+        "seconds": np.array([m.second for m in parts]).reshape(len(parts), *empty.second.shape),
     }
 
 
@@ -167,7 +176,7 @@ def _counts(data: bytes, size: int) -> Float64:
 
 def fold_limit(num_features: int, kind: Kind) -> int:
     """Return from how many rows on a class's statistics are smaller than its float16 rows."""
-    if isinstance(kind, Codebook):
+    if isinstance(kind, Codebook | Whitening):
         return _FEWEST_ROWS
     d = num_features
     values = d * (d + 1) // 2 if kind == FULL else d

@@ -42,7 +42,8 @@ from edgecl.heads.statistics import COUNTS, Kind, Moments, fold_limit
 from edgecl.replay.sampling import class_to_evict
 from edgecl.replay.schema import SCHEMA_VERSION, TABLES, check_version, migrate
 from edgecl.replay.vault import Vault
-from edgecl.runtime.codebook import Codebook
+from edgecl.runtime.codebook import Keys, load_keys
+from edgecl.runtime.whitening import Whitening
 from edgecl.types import Float16
 
 Labels = npt.NDArray[np.int64]
@@ -78,7 +79,7 @@ def create_store(
     feature_map: str,
     num_features: int,
     second_moment: str,
-    codebook: Codebook | None = None,
+    codebook: Keys | None = None,
     sealed: bool = False,
 ) -> None:
     """Make an empty store.
@@ -88,7 +89,7 @@ def create_store(
         feature_map: Hash of the frozen map.
         num_features: Width D of its features.
         second_moment: `full`, `diagonal` or `counts`, the statistic kept for every class.
-        codebook: Keys that `counts` counts; frozen from here on.
+        codebook: Keys that `counts` counts, or a map before sums; frozen from here on.
         sealed: Keep pictures, features and statistics encrypted; see `Store`.
     """
     from sqlite_utils import Database
@@ -249,7 +250,7 @@ class Store:
         Raises:
             IntegrityError: Keys are counted, and there are none.
         """
-        if self.second_moment != COUNTS:
+        if self.second_moment != COUNTS and not isinstance(self.codebook, Whitening):
             return self.second_moment
         if self.codebook is None:
             raise IntegrityError(
@@ -693,9 +694,11 @@ class Store:
         return arrays
 
     def set_second_moment(self, kind: str) -> None:
-        """Change the statistic that is kept; only while no class is there."""
+        """Change the statistic that is kept, without keys; only while no class is there."""
         if self._names:
             raise StoreError("the statistics of a store that holds classes cannot be changed")
+        self.connection.execute("DELETE FROM fixed WHERE name = ?", (_CODEBOOK,))
+        self.codebook = None
         self.set_meta("second_moment", kind)
         self.second_moment = kind
 
@@ -1085,14 +1088,14 @@ class Store:
         self._n_stored_samples = len(self._sizes)
         self._stored_bytes = sum(self._sizes.values())
 
-    def _read_codebook(self) -> Codebook | None:
+    def _read_codebook(self) -> Keys | None:
         row = self.connection.execute(
             "SELECT digest, data FROM fixed WHERE name = ?", (_CODEBOOK,)
         ).fetchone()
         if row is None:
             return None
         try:
-            codebook = Codebook.from_arrays(load_arrays(row[1]))
+            codebook = load_keys(load_arrays(row[1]))
         except SafetensorError as error:
             raise IntegrityError(
                 f"the keys are damaged ({error}); restore the home from a backup"

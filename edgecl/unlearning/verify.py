@@ -19,10 +19,11 @@ from edgecl.config import HeadConfig
 from edgecl.errors import ShapeError
 from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head, Labels, Memory
-from edgecl.heads.codebook import make_codebook
+from edgecl.heads.codebook import N_FOR_KEYS, make_codebook, make_whitening
 from edgecl.heads.statistics import COUNTS, Kind
-from edgecl.runtime.codebook import Codebook
+from edgecl.runtime.codebook import Keys
 from edgecl.runtime.scoring import Scorer, softmax
+from edgecl.runtime.whitening import Whitening
 from edgecl.types import Float16, Float64
 from edgecl.unlearning.attack import (
     MOST_RELEARN_STEPS,
@@ -127,7 +128,7 @@ def audit(
         missing["all"] = "no class is left: the home is as new"
         return Audit(metrics, ())
     x, y = memory.stored_rows()
-    codebook = kind if isinstance(kind, Codebook) else None
+    codebook = None if isinstance(kind, str) else kind
 
     def built(of: HeadConfig, source: Memory) -> Head:
         head = make_head_of(of, d, codebook=codebook)
@@ -167,7 +168,7 @@ def audit(
         missing["membership"] = f"needs {_FEWEST_ROWS} rows of the class and of the others"
     else:
         size = shadows or (_GRADIENT if is_gradient else ShadowSettings())
-        metrics["membership"] = _membership(config, x, y, forgotten, size)
+        metrics["membership"] = _membership(config, kind, x, y, forgotten, size)
     metrics["seconds"] = round(time.perf_counter() - begin, 3)
     return Audit(metrics, tuple(_faults(metrics, is_gradient=is_gradient)))
 
@@ -292,14 +293,16 @@ def _attack(metrics: dict[str, Any], ours: _View, theirs: _View, before: Scorer 
 
 
 def _membership(
-    config: HeadConfig, x: Float16, y: Labels, forgotten: Float16, size: ShadowSettings
+    config: HeadConfig, of: Kind, x: Float16, y: Labels, forgotten: Float16, size: ShadowSettings
 ) -> dict[str, Any]:
     projection = shadow_projection(x.shape[1])
     kept, rows = projected(x, projection), projected(forgotten, projection)
     width = kept.shape[1]
     kind: Kind = HEADS[config.name].second_moment
-    codebook = None
-    if kind == COUNTS:
+    codebook: Keys | None = None
+    if isinstance(of, Whitening):
+        kind = codebook = make_whitening(kept[:512], (width,), N_FOR_KEYS)
+    elif kind == COUNTS:
         # Small keys of the projected features; no row of the class made them.
         kind = codebook = make_codebook(kept[:512], n_codebooks=16, n_keys=64, epochs=2)
     found = shadow_attack(

@@ -15,6 +15,7 @@ from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.heads import make_head
 from edgecl.heads.codebook import default_codebook, learned_keys, make_codebook, moved
 from edgecl.heads.key_value import KeyValueHead
+from edgecl.heads.statistics import Moments
 from edgecl.learner import Learner
 from edgecl.replay.store import Store
 from edgecl.runtime.codebook import PROJECTED_GRID, Codebook
@@ -147,6 +148,32 @@ def test_a_forgotten_class_leaves_the_bits_of_never_seen_through_a_folding_store
     build.assert_same(*scorers)
 
 
+def test_keys_are_read_nearest_first_until_they_hold_enough() -> None:
+    book = plain_book([[[0.0, 0], [2, 0], [4, 0], [9, 0]]])
+    taken = np.array([[1, 0, 6, 5]])
+    x = np.array([[1.0, 0], [9, 0]], np.float32)
+    keys, weights = book.near(x, taken, 7)
+    # Key 1 was never taken. Squared distances 1, 9, 64: the second is the last that is needed.
+    assert keys[0, 0, :3].tolist() == [0, 2, 3]
+    assert weights[0, 0].tolist() == [256, round(256 * np.exp(-2 * 8 / 9)), 0, 0]
+    assert keys[1, 0, :2].tolist() == [3, 2]
+    assert weights[1, 0].tolist() == [256, round(256 * np.exp(-2)), 0, 0]
+    # Among equals the lowest; and one key that holds enough is read alone.
+    keys, weights = book.near(np.array([[1.0, 0]], np.float32), np.array([[7, 7, 7, 7]]), 7)
+    assert (keys[0, 0, 0], weights[0, 0].tolist()) == (0, [256, 0, 0, 0])
+
+
+def test_a_class_of_many_rows_does_not_outvote_one_of_few() -> None:
+    """Shares of 64 codebooks are added up, and so was the share of a class in the whole."""
+    rng = np.random.default_rng(3)
+    middle = rng.uniform(1, 3, (2, D))
+    rows = [np.abs(rng.normal(middle[c], 0.6, (n, D))) for c, n in enumerate((60, 4))]
+    head = KeyValueHead(D)
+    head.learn_many(np.concatenate(rows).astype(np.float32), np.repeat([1, 2], (60, 4)))
+    test = np.abs(rng.normal(middle[1], 0.6, (200, D))).astype(np.float32)
+    assert (head.predict_many(test).argmax(axis=1) == 1).mean() > 0.75  # it was 0.03
+
+
 def test_unused_keys_do_not_vote() -> None:
     book = plain_book([[[0.0, 0], [1, 0], [4, 0]]])
     head = KeyValueHead(2, codebook=book)
@@ -172,8 +199,6 @@ def test_keys_are_hashed_kept_and_checked(tmp_path: Path) -> None:
 
 
 def test_damaged_counts_are_found(tmp_path: Path) -> None:
-    from edgecl.heads.statistics import Moments
-
     book = default_codebook(D)
     x, _ = build.features(10, D, 3)
     moments = Moments.of(quantise(x), book)
@@ -205,8 +230,7 @@ def test_an_sgd_step_equals_autograd() -> None:
     x, y = build.features(10, D, 3)
     head.learn_many(x, y)
     flat = head._flat(quantise(x))
-    n_codebooks = flat.shape[1]
-    values = torch.zeros(3, head._size, dtype=torch.float64, requires_grad=True)
+    values = torch.zeros(4, head._size, dtype=torch.float64, requires_grad=True)
     logits = values[:, torch.from_numpy(flat)].mean(dim=2).T
     place = {uid: k for k, uid in enumerate(head.classes)}
     target = torch.tensor([place[int(v)] for v in y])
@@ -214,8 +238,34 @@ def test_an_sgd_step_equals_autograd() -> None:
     (gradient,) = torch.autograd.grad(loss, values)
     norm = float(gradient.norm())
     assert norm < 1
-    wanted = -0.3 * n_codebooks * gradient.numpy()
-    assert np.allclose(head._values, wanted, atol=1e-12)
+    assert np.allclose(head._values, -0.3 * gradient.numpy(), atol=1e-12)
+
+
+def test_a_new_class_of_sgd_starts_as_the_one_that_was_not_seen() -> None:
+    head = KeyValueHead(D, values="sgd")
+    x, y = build.features(60, D, 3)
+    head.learn_many(x[y == 1][:10], y[y == 1][:10])
+    # One class alone is pushed up against those to come: a softmax of one class has no gradient.
+    first, unseen = head._values.copy()
+    assert (first[first != 0] > 0).all()
+    assert (unseen[first != 0] < 0).all()
+    head._add(2, Moments.of(quantise(x[:1]), head.codebook))
+    assert np.array_equal(head._values, [first, unseen, unseen])
+
+
+def test_values_of_a_store_without_the_column_are_read() -> None:
+    head = KeyValueHead(D, values="sgd")
+    x, y = build.features(60, D, 3)
+    head.learn_many(x, y)
+    state = head.saved_state()
+    assert state is not None
+    old = KeyValueHead(D, values="sgd")
+    moments = dict(zip(head.classes, head._moments.values(), strict=True))
+    old.restore(moments, state | {"values": state["values"][:-1]})
+    assert np.array_equal(old.predict_many(x), head.predict_many(x))
+    assert not old._values[-1].any()
+    with pytest.raises(IntegrityError, match="3 classes and values of 1"):
+        old.restore(moments, state | {"values": state["values"][:2]})
 
 
 def test_sgd_learns_forgets_and_goes_on_from_a_store(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edgecl.heads.statistics import COUNTS, Kind, Moments
 from edgecl.home import Home, make_home
 from edgecl.replay.store import Store, create_store
 from edgecl.replay.vault import Vault
+from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
@@ -91,6 +92,7 @@ def store(
     num_features: int = 12,
     *,
     second_moment: str = "full",
+    codebook: Keys | None = None,
     sealed: bool = False,
     **options: Any,
 ) -> Store:
@@ -100,7 +102,9 @@ def store(
         feature_map=FEATURE_MAP,
         num_features=num_features,
         second_moment=second_moment,
-        codebook=default_codebook(num_features) if second_moment == COUNTS else None,
+        codebook=default_codebook(num_features)
+        if codebook is None and second_moment == COUNTS
+        else codebook,
         sealed=sealed,
     )
     if sealed:
