@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,6 +159,8 @@ def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> N
     """
     folder, old = home.path / ENGINE_FOLDER, home.manifest
     name = "backbone-adapters.onnx" if old.engine == ENGINE_NAME else ENGINE_NAME
+    # How deep pictures are read is the home's, and part of its map.
+    backbone = replace(backbone, preprocessing=old.preprocessing)
     home.manifest = export_backbone(backbone, folder, adapter_rank=rank, name=name)
     for file in folder.glob("*.onnx"):
         if file.name != name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +44,13 @@ def init(
             "have to be forgotten. Without it keys come from no data."
         ),
     ] = None,
+    levels: Annotated[
+        str,
+        typer.Option(
+            help="Black and white of 16-bit grey pictures: auto, full, each, a number of bits as "
+            "12, or LOW..HIGH."
+        ),
+    ] = "auto",
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Make an engine that takes adapters at once.")
     ] = False,
@@ -71,6 +79,7 @@ def init(
         capacity=capacity,
         capacity_mb=capacity_mb,
         keys=keys,
+        levels=levels,
         adapters=adapters,
         encrypt=encrypt,
         force=force,
@@ -130,6 +139,7 @@ def make(
     capacity: int = 2000,
     capacity_mb: float = 200.0,
     keys: str | None = None,
+    levels: str = "auto",
     adapters: bool = False,
     encrypt: bool = False,
     force: bool = False,
@@ -140,6 +150,7 @@ def make(
     from edgecl.heads import HEADS
     from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
     from edgecl.home import check_place
+    from edgecl.runtime.preprocess import check_levels
     from edgecl.runtime.sources import open_source
 
     if head not in HEADS:
@@ -147,7 +158,8 @@ def make(
     if keys is not None and HEADS[head].second_moment != "counts":
         raise UsageError(f"--keys is for the head key-value, not for {head}; leave it out")
     check_place(path, force=force)  # before the time that torch takes
-    frames = None if keys is None else open_source(keys, shuffle_seed=0)
+    check_levels(levels)
+    frames = None if keys is None else open_source(keys, shuffle_seed=0, wants_classes=False)
     if frames is not None and 0 < len(frames) < FEWEST_PICTURES:
         raise too_few(len(frames))
     chosen = _taps(taps)
@@ -161,6 +173,8 @@ def make(
         from edgecl.exporters.onnx import init_home
 
         network = load_backbone(backbone, weights=weights, image_size=image_size, taps=chosen)
+        seen = replace(network.preprocessing, levels=levels)
+        network = replace(network, preprocessing=seen)
     with working("exporting it to ONNX and comparing both (about 15 s)"):
         make_keys = None
         if frames is not None:

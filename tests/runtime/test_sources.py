@@ -17,6 +17,7 @@ import pytest
 import build
 from edgecl.errors import SourceError, UsageError
 from edgecl.runtime.sources import Source, open_source
+from edgecl.runtime.sources.base import passed_over
 from edgecl.types import Frame, Skipped
 
 PICTURE = build.encode(build.part_picture("washer", 0, 8), "PNG")
@@ -75,8 +76,12 @@ def test_folder_is_sorted_by_class_then_file_and_deeper_folders_belong_to_the_fi
 
 
 def test_folder_passes_over_hidden_files_and_other_kinds(tmp_path: Path) -> None:
-    put(tmp_path, "a/1.png", "a/.2.png", ".git/3.png", "a/notes.txt", "a/png")
-    assert labels(open_source(str(tmp_path)).frames()) == [("a/1.png", "a")]
+    put(tmp_path, "a/1.png", "a/.2.png", ".git/3.png", "a/png")
+    (tmp_path / "a/notes.txt").write_text("notes")
+    source = open_source(str(tmp_path))
+    # One without a suffix is a picture by its content.
+    assert labels(source.frames()) == [("a/1.png", "a"), ("a/png", "a")]
+    assert passed_over(source) == {"hidden": 2, ".txt": 1}
 
 
 def test_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:
