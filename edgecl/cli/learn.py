@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +16,7 @@ from edgecl.cli.options import (
     FallbackOption,
     HomeOption,
     JsonOption,
+    NewOption,
     ProviderOption,
     ThreadsOption,
     WeightsOption,
@@ -48,6 +49,7 @@ def train_stream(
     label: Annotated[
         str | None, typer.Option(help="Class of all frames, instead of what the source says.")
     ] = None,
+    new: NewOption = False,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, max=2**62, help="Most frames to take.")
@@ -107,13 +109,16 @@ def train_stream(
     device = open_or_make(
         home,
         head=head or "ridge",
-        # A source that is not there is told before the time that making a home takes.
-        check=lambda: open_source(source, label=name, shuffle_seed=shuffle_seed),
+        # What cannot be learned is told before the time that making a home takes.
+        check=lambda: check_labels(open_source(source, label=name, shuffle_seed=shuffle_seed)),
     )
     frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
+    check_labels(frames)
+    tell_notes(frames)
 
     with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store, head=head)
+        check_names(store, frames, name, is_new=new)
         engine_options: dict[str, Any] = {
             "provider": provider,
             "threads": threads,
@@ -158,7 +163,7 @@ def train_stream(
         progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
-    result = result_of(progress)
+    result = result_of(progress, frames)
     if consolidate_every is not None:
         result["consolidations"] = [c.accepted for c in consolidations]
     if json:
@@ -200,10 +205,64 @@ def followed(
     return progress
 
 
-def result_of(progress: Progress) -> dict[str, Any]:
-    """Return what `train-stream` prints at the end."""
+def check_labels(source: Source) -> None:
+    """Check that something of a source that can be read beforehand has a label.
+
+    Raises:
+        SourceError: Nothing has.
+    """
+    from edgecl.errors import SourceError
+    from edgecl.runtime.sources.base import ListSource
+
+    if isinstance(source, ListSource) and not source.class_names:
+        raise SourceError(
+            f"none of the {len(source)} frames of {source.name} has a label: {source.no_label}"
+        )
+
+
+def tell_notes(source: Source) -> None:
+    """Say what a source passes over and what in it may not be meant."""
+    for note in getattr(source, "notes", ()):
+        say(note)
+
+
+def check_names(store: Store, source: Source, label: str | None, *, is_new: bool) -> None:
+    """Check that new class names are not easily confused with known ones, or with each other.
+
+    Args:
+        store: The open store.
+        source: What will be learned.
+        label: Class of all its frames, if one is given.
+        is_new: Whether new classes with such names are meant.
+
+    Raises:
+        UsageError: One looks like a known one, and `is_new` is off.
+    """
+    from edgecl.errors import UsageError
+    from edgecl.types import alike, clean_label
+
+    names: list[str] = []
+    for given in (label,) if label is not None else getattr(source, "class_names", ()):
+        with suppress(UsageError):  # skipped and named when its turn comes
+            names.append(clean_label(given))
+    names = [name for name in dict.fromkeys(names) if not store.has_class(name)]
+    known = store.aliases()
+    for i, name in enumerate(names):
+        if not is_new and (near := alike(name, known)):
+            raise UsageError(
+                f"class {name!r} is new and looks like {near!r}, which is known; did you mean "
+                f"{near}? --new learns it as another class"
+            )
+        if near := alike(name, names[:i]):
+            say(f"the classes {near!r} and {name!r} look alike; both are learned")
+
+
+def result_of(progress: Progress, source: Source) -> dict[str, Any]:
+    """Return what `train-stream` prints at the end; files that were passed over were seen, too."""
+    from edgecl.runtime.sources.base import passed_over
+
     return {
-        "seen": progress.seen,
+        "seen": progress.seen + progress.passed_over,
         "learned": progress.learned,
         "skipped": progress.skipped,
         "classes": progress.n_classes,
@@ -213,6 +272,7 @@ def result_of(progress: Progress) -> dict[str, Any]:
         "started_at": progress.start,
         "interrupted": progress.is_interrupted,
         "held_out": progress.held_out,
+        "passed_over": passed_over(source),
         "unlabelled": progress.unlabelled,
         "unknown": progress.unknown,
         "duplicates": progress.duplicates,

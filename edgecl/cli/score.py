@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.learn import check_labels, tell_notes
 from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -64,8 +65,10 @@ def predict(
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     begin = time.monotonic()
     device, config = _device(home, bundle)
-    sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
+    max_bytes = config.picture.max_bytes
+    sources = [open_source(path, max_bytes=max_bytes, wants_classes=False) for path in paths]
     for source in sources:
+        tell_notes(source)
         if isinstance(source, LiveBase):
             source.on_news = say
     novelty = None
@@ -154,6 +157,8 @@ def evaluate(
 
     device, config = _device(home, bundle)
     frames = open_source(source, max_bytes=config.picture.max_bytes)
+    check_labels(frames)
+    tell_notes(frames)
     if isinstance(frames, LiveBase):
         frames.on_news = say
     predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)

@@ -81,7 +81,7 @@ class ListSource:
         labels: Iterable[str | None] = (),
     ) -> None:
         self.name = name
-        self.labels = tuple(dict.fromkeys(label for label in labels if label is not None))
+        self.class_names = tuple(dict.fromkeys(label for label in labels if label is not None))
         self.passed_over: Mapping[str, int] = {}
         self.notes: list[str] = []
         """What a person should know before it is learned: what was passed over, what is odd."""

@@ -2,8 +2,8 @@
 
 A queue, not a camera: no file is dropped, and nothing ends it but `close`. A file is read when its
 size and time have stood still between two looks, so one that is being written is waited for; tools
-that write to a hidden or `.part` name and rename it are passed over until they do. What is no picture
-by its content is passed over and counted, as are folders of systems (layouts.py).
+that write to a hidden or `.part` name and rename it are passed over until they do. What is no
+picture by its content is passed over and counted; folders of systems are (layouts.py), too.
 """
 
 from __future__ import annotations

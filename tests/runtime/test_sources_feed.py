@@ -207,7 +207,7 @@ def test_only_new_pictures_come_with_their_folder_as_class(
     put(tmp_path / "cup" / "2.png")
     watched.wait(2)
     put(tmp_path / "bolt" / "deep" / "3.png")
-    put(tmp_path / "cup" / "notes.txt")
+    put(tmp_path / "cup" / "notes.txt", b"no picture")
     assert watched.wait(3) == [
         ("1.png", None), ("cup/2.png", "cup"), ("bolt/deep/3.png", "bolt"),
     ]  # fmt: skip
