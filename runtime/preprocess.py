@@ -54,6 +54,7 @@ _DIMMEST_WHITE, _NARROWEST_SPAN = 16_384, 4_096
 _STRIP_PIXELS = 2_000_000
 LEVELS = "auto, full, each, a number of bits from 9 to 16, or LOW..HIGH"
 # Chunks of a PNG that its pixels depend on, and the one with the orientation.
+_JPEG_END, _FILLER = b"\xff\xd9", bytes.fromhex("5aa5") * 64
 _PNG_CHUNKS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"))
 
 
@@ -205,11 +206,10 @@ def _decoded(data: bytes, max_pixels: int, levels: str) -> tuple[Image.Image, bo
         except DecodeError:
             raise
         except Exception:
-            # Metadata may be damaged, or larger than Pillow's own limit; the pixels are whole.
-            plain = b"".join(_pixel_chunks(data)) if kind == "PNG" else data
-            if len(plain) == len(data):
+            mended = _mended(data, kind)
+            if mended is None:
                 raise
-            return _opened(plain, kind, max_pixels, levels)
+            return _opened(mended, kind, max_pixels, levels)
     except DecodeError:
         raise
     except Image.DecompressionBombError as error:
@@ -249,6 +249,24 @@ def _cannot(kind: str) -> str:
     }[kind]
     what = "a camera's raw picture" if kind == "RAW" else kind
     return f"it is {what}, {hint}"
+
+
+def _mended(data: bytes, kind: str) -> bytes | None:
+    """Return a file whose pixels are whole, though not all of it is; None if that cannot be.
+
+    Metadata of a PNG may be damaged, or larger than Pillow's own limit. A JPEG may lack its end and
+    nothing else: bytes that are put before the end then change no pixel.
+    """
+    if kind == "PNG":
+        plain = b"".join(_pixel_chunks(data))
+        return plain if len(plain) < len(data) else None
+    if kind == "JPEG" and not data.endswith(_JPEG_END):
+        closed, filled = data + _JPEG_END, data + _FILLER + _JPEG_END
+        one, other = (Image.open(io.BytesIO(x), formats=("JPEG",)) for x in (closed, filled))
+        # A progressive one may lack whole passes over all pixels.
+        is_whole = "progressive" not in one.info and one.tobytes() == other.tobytes()
+        return closed if is_whole else None
+    return None
 
 
 def _pixel_chunks(data: bytes) -> Iterator[bytes]:

@@ -156,8 +156,9 @@ def _check_folders(path: Path) -> None:
     Raises:
         SourceError: They are not, by their names or since all pictures lie deeper.
     """
-    found = look(path).pictures
-    if why := no_classes(str(path), found):
+    there = look(path)
+    found = there.pictures
+    if why := no_classes(str(path), found, there.passed_over.keys() - {".json"}):
         raise SourceError(f"dataset {why}")
     if not any(len(parts) == 2 for parts in found):
         below = some(sorted({parts[0] for parts in found if len(parts) > 1}))

@@ -52,7 +52,7 @@ class FolderSource(ListSource):
                 f"folder {folder} holds no picture that can be read; expected JPEG, PNG, WebP, "
                 f"TIFF, BMP, GIF or PPM files in one sub-folder a class{what}"
             )
-        if is_sorted and (why := no_classes(str(folder), found.pictures)):
+        if is_sorted and (why := no_classes(str(folder), found.pictures, found.passed_over)):
             raise SourceError(f"folder {why}")
         items: list[Item] = []
         for parts in found.pictures:

@@ -69,8 +69,8 @@ _SYSTEM_NAMES = frozenset(
     (*_SYSTEMS.split(), "system volume information", "network trash folder", "temporary items")
 )
 _WHAT = {
-    SPLIT: "the splits of a dataset",
-    PART: "the parts of a dataset",
+    SPLIT: "splits of a dataset",
+    PART: "parts of a dataset",
     CAMERA: "what a camera or recorder made",
 }
 # Written under these names until they are whole, or copies that an editor left beside a picture.
@@ -230,17 +230,23 @@ def classes_of(pictures: Iterable[Parts]) -> list[str]:
     return sorted({parts[0] for parts in pictures if len(parts) > 1})
 
 
-def no_classes(where: str, pictures: Collection[Parts]) -> str:
+def no_classes(
+    where: str, pictures: Collection[Parts], others: Collection[str] = frozenset()
+) -> str:
     """Return why the sub-folders of a folder are no classes, and what helps; empty if they are.
 
     Args:
         where: The folder, as messages name it.
         pictures: Its pictures.
+        others: Suffixes of its other files, which may be lists of what the pictures show.
     """
     names = classes_of(pictures)
     kinds = {name: kind_of_folder(name) for name in names}
-    below = {name: classes_of(p[1:] for p in pictures if p[0] == name) for name in names}
     direct = {parts[0] for parts in pictures if len(parts) == 2}
+    below: dict[str, set[str]] = {name: set() for name in names}
+    for parts in pictures:
+        if len(parts) > 2:
+            below[parts[0]].add(parts[1])
     odd = [name for name in names if kinds[name]]
     if not odd:
         if len(names) != 1 or names[0] in direct or not (inner := _real_classes(below[names[0]])):
@@ -254,19 +260,20 @@ def no_classes(where: str, pictures: Collection[Parts]) -> str:
     if len(odd) < len(names) and not any(kinds[name] == SPLIT for name in deep):
         return ""
     what = _WHAT[Counter(kinds[name] for name in odd).most_common(1)[0][0]]
-    text = f"{where} holds {_all(odd)}, {what} and no classes; "
+    text = f"{where} holds {_all(odd)}, {what} and no class; "
     if deep:
         first = next((name for name in deep if _plain(name).startswith("train")), deep[0])
         text += f"did you mean {where}/{first}? "
         if len(deep) > 1 or len(odd) > 1:
             text += f"`edgecl import {where}` learns {first}/ and leaves out the others"
-    elif any(_SIDE.fullmatch(_plain(name)) or kinds[name] == PART for name in _all_names(pictures)):
-        text += (
-            "boxes and outlines are not learned, a picture has one class: put pictures into a "
-            "folder a class, or name the class of one folder with --label"
-        )
     else:
+        if ".json" in others:
+            text += f"`edgecl import {where}` reads its list if that is COCO's; else "
+        elif any(kind_of_folder(name) == PART for name in _all_names(pictures)):
+            text += "boxes and outlines are not learned, a picture has one class: "
         text += "put the pictures into a folder a class, or name the one class with --label"
+        if ".csv" in others:
+            text += "; a .csv with path,label is learned, too"
     return f"{text}. If these are classes: `edgecl import {where} --format imagefolder`"
 
 
@@ -302,7 +309,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def _real_classes(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not kind_of_folder(name)]
+    return sorted(name for name in names if not kind_of_folder(name))
 
 
 def _all(names: Sequence[str]) -> str:

@@ -53,6 +53,9 @@ class TableSource(ListSource):
         if not rows:
             raise SourceError(f"table {table} has no row; expected path,label in each")
         items: list[Item] = []
+        unfit = next(((where, reason) for where, _, _, reason in rows if reason), None)
+        if unfit is not None:
+            self.no_label = ": ".join(unfit)
         for where, path, own, reason in rows:
             if reason or not path:
                 id = path or where
