@@ -263,8 +263,11 @@ def _mended(data: bytes, kind: str) -> bytes | None:
     if kind == "JPEG" and not data.endswith(_JPEG_END):
         closed, filled = data + _JPEG_END, data + _FILLER + _JPEG_END
         one, other = (Image.open(io.BytesIO(x), formats=("JPEG",)) for x in (closed, filled))
-        # A progressive one may lack whole passes over all pixels.
-        is_whole = "progressive" not in one.info and one.tobytes() == other.tobytes()
+        try:
+            # A progressive one may lack whole passes over all pixels.
+            is_whole = "progressive" not in one.info and one.tobytes() == other.tobytes()
+        except Exception:  # more than its end is missing
+            return None
         return closed if is_whole else None
     return None
 

@@ -182,7 +182,7 @@ def test_splits_in_a_zip_are_read_as_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_class_beside_a_split_with_classes_is_refused(tmp_path: Path) -> None:
     folder = put(tmp_path, "cup/1.png", "train/cup/1.png", "train/bolt/1.png")
-    with pytest.raises(SourceError, match="did you mean .*train"):
+    with pytest.raises(SourceError, match=r"did you mean .*train"):
         open_source(str(folder))
 
 
@@ -194,7 +194,7 @@ def test_splits_below_classes_are_told(tmp_path: Path) -> None:
 def test_a_folder_in_a_folder_as_unzipping_leaves_it_is_told(tmp_path: Path) -> None:
     folder = put(tmp_path / "stamps", "stamps/cup/1.png", "stamps/bolt/1.png")
     for open_it in (lambda: open_source(str(folder)), lambda: open_dataset(folder)):
-        with pytest.raises(SourceError, match="bolt, cup in it; did you mean .*stamps/stamps"):
+        with pytest.raises(SourceError, match=r"bolt, cup in it; did you mean .*stamps/stamps"):
             open_it()
     assert learned(put(tmp_path / "one", "cup/2026-01-01/1.png")) == {"cup": 1}
 
@@ -428,8 +428,8 @@ def test_an_unreadable_folder_is_named_counted_and_skipped(
         assert passed_over(source) == {"unreadable": 1}
     notes = open_source(str(tmp_path)).notes
     assert f"{inner}/ cannot be read (Permission denied)" in notes
+    (tmp_path / "all" / inner).mkdir(parents=True)
     with pytest.raises(SourceError, match="cannot be read"):
-        (tmp_path / "all" / inner).mkdir(parents=True)
         open_source(str(tmp_path / "all" / inner))
 
 
@@ -510,8 +510,7 @@ def check_folder(folder: Path, files: list[tuple[list[str], str, str, bytes]]) -
     for label in (None, "cup"):
         try:
             source = open_source(str(folder), label=label)
-        except EdgeclError as error:
-            assert "\n" not in str(error) or "\n" in str(folder)
+        except EdgeclError:
             continue
         counts = outcomes(source)
         assert counts.total() == len(written), (counts, written)
