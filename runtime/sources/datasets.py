@@ -14,6 +14,7 @@ Layouts are those of Frigate 0.17 (its web interface lists `.webp`, `.png`, `.jp
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -135,9 +136,10 @@ def _guess(path: Path) -> dict[str, str]:
         return {"edgecl": f"it has {EDGECL_INDEX}"}
     found = {}
     beside = ["labels.txt"] if (path / "labels.txt").exists() else []
-    beside += [f"{name}/" for name in _splits(path) if name != "train"]
-    if beside and _has_class_folders(path / "train"):
-        found["jetson"] = f"train/ has a folder a class and {beside[0].strip('/')} is beside it"
+    train = _train(path)
+    beside += [name for name in _splits(path) if name != train]
+    if beside and _has_class_folders(path / train):
+        found["jetson"] = f"{train}/ has a folder a class and {beside[0]} is beside it"
     if _has_class_folders(path / "dataset"):
         found["frigate"] = "dataset/ has a folder a class"
     if lists := coco_lists(path):
@@ -178,6 +180,11 @@ def _splits(path: Path) -> list[str]:
     return sorted(splits, key=lambda name: (not name.lower().startswith("train"), name))
 
 
+def _train(path: Path) -> str:
+    """Return the name of a dataset's training split."""
+    return next((name for name in _splits(path) if name.lower().startswith("train")), "train")
+
+
 def _has_class_folders(folder: Path) -> bool:
     """Whether a folder has sub-folders with pictures that may be classes."""
     if not folder.is_dir():
@@ -204,11 +211,12 @@ def _frigate(path: Path, how: Reading) -> Dataset:
 
 
 def _jetson(path: Path, how: Reading) -> Dataset:
-    dataset = _folders("jetson", path, path / "train", how)
+    train = _train(path)
+    dataset = _folders("jetson", path, path / train, how)
     notes = [
         f"left out: {name}/; score it with `edgecl evaluate {path / name}`"
         for name in _splits(path)
-        if name != "train"
+        if name != train
     ]
     if (path / "labels.txt").is_file():
         lines = read_text(path / "labels.txt", _MAX_LABELS_BYTES).splitlines()
@@ -287,7 +295,9 @@ def _coco(path: Path, how: Reading) -> Dataset:
 def _edgecl(path: Path, how: Reading) -> Dataset:
     items, classes = read_index(path / EDGECL_INDEX, how.max_bytes)
     source = ListSource(str(path), items, labels=classes)
-    return Dataset("edgecl", "", source, _sorted(classes))
+    gone = [id for id, _ in items if not os.path.lexists(path / id)]
+    notes = (f"not found: {len(gone)} of {len(items)} pictures ({some(gone)})",) if gone else ()
+    return Dataset("edgecl", "", source, _sorted(classes), notes)
 
 
 def _sorted(classes: Mapping[str, int]) -> dict[str, int]:

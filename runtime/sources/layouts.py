@@ -297,10 +297,10 @@ def unnamed_tries(pictures: Sequence[Parts]) -> list[Parts]:
     Beside folders of persons Frigate (0.16 and later) keeps attempts, as .webp, in `train/`; a
     class `train` among vehicles has other files.
     """
-    tries = [parts for parts in pictures if parts[0] == "train" and len(parts) == 2]
-    others = [parts for parts in pictures if parts[0] != "train" and len(parts) > 1]
+    others = {parts[0] for parts in pictures if len(parts) > 1} - {"train"}
+    tries = [parts for parts in pictures if len(parts) == 2 and parts[0] == "train"]
     is_frigate = others and all(parts[-1].lower().endswith(".webp") for parts in tries)
-    return tries if is_frigate and not any(kind_of_folder(p[0]) for p in others) else []
+    return tries if is_frigate and not any(map(kind_of_folder, others)) else []
 
 
 def some(names: Sequence[str]) -> str:

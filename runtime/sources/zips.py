@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -37,7 +38,7 @@ _MAX_MANIFEST_BYTES = 1_000_000
 _END_OF_ZIP, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x07"
 _END_BYTES = 22
 _MARK, _MANIFEST = "-!-", "manifest.json"
-_IS_UTF8 = 0x800
+_IS_UTF8, _UNICODE_PATH = 0x800, 0x7075
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -128,8 +129,10 @@ def _name(path: Path, member: zipfile.ZipInfo, encoding: str | None) -> str:
     Raises:
         SourceError: It is in a code page that is not known.
     """
-    name = member.orig_filename.split("\0")[0]
-    if not member.flag_bits & _IS_UTF8 and not name.isascii():
+    name, own = member.orig_filename.split("\0")[0], _unicode_name(member.extra)
+    if own:
+        name = own
+    elif not member.flag_bits & _IS_UTF8 and not name.isascii():
         raw = name.encode("cp437")  # as what `zipfile` reads it
         try:
             name = raw.decode(encoding or "utf-8")
@@ -141,6 +144,16 @@ def _name(path: Path, member: zipfile.ZipInfo, encoding: str | None) -> str:
                 "(Cyrillic), cp932 (Japanese), gbk or big5 (Chinese), cp949 (Korean)"
             ) from error
     return name.replace("\\", "/")
+
+
+def _unicode_name(extra: bytes) -> str:
+    """Return the name in UTF-8 that WinZip and Info-ZIP add to one in a code page, or nothing."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        if kind == _UNICODE_PATH and extra[4:5] == b"\1":  # its version; then a check and the name
+            return extra[9 : 4 + size].decode("utf-8", "ignore")
+        extra = extra[4 + size :]
+    return ""
 
 
 def _marked(parts: tuple[str, ...], is_project: bool) -> str:

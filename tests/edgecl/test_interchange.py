@@ -161,6 +161,13 @@ def test_a_class_of_any_name_is_written_read_and_taken_out(label: str, tmp_path:
     assert open_dataset(place).classes == {"cup": 3}
 
 
+def test_pictures_of_an_export_that_are_gone_are_told_beforehand(tmp_path: Path) -> None:
+    place = exported(taught(tmp_path / "home"), tmp_path / "data")
+    gone = index(place)[1]["path"]
+    (place / gone).unlink()
+    assert open_dataset(place).notes == (f"not found: 1 of 9 pictures ({gone})",)
+
+
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     home = taught(tmp_path / "home")
     (tmp_path / "data").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import zipfile
 from collections import Counter
 from contextlib import closing
@@ -159,11 +160,12 @@ def test_a_split_dataset_is_refused_with_what_to_type(tmp_path: Path) -> None:
         WatchSource(folder)
 
 
-@pytest.mark.parametrize("others", [("valid",), ("validation", "test"), ("dev",), ("val", "eval")])
+@pytest.mark.parametrize("train", ["train", "Train", "training", "train_set"])
+@pytest.mark.parametrize("others", [("valid",), ("validation", "Test"), ("dev",), ("val", "eval")])
 def test_import_takes_train_and_names_every_other_split(
-    others: tuple[str, ...], tmp_path: Path
+    train: str, others: tuple[str, ...], tmp_path: Path
 ) -> None:
-    folder = splits(tmp_path / "data", ("train", *others))
+    folder = splits(tmp_path / "data", (train, *others))
     dataset = open_dataset(folder)
     assert (dataset.format, dataset.classes) == ("jetson", {"bolt": 1, "cup": 1})
     for name in others:
@@ -341,6 +343,19 @@ def test_utf8_names_without_their_mark_and_with_it_are_read(tmp_path: Path) -> N
     assert open_dataset(path).classes == {"bolt": 1, "café": 1, "茶碗": 1}
 
 
+def test_a_name_that_a_packer_added_in_utf8_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for own in ("XXXX/1.png", "bolt/1.png"):
+            info = zipfile.ZipInfo(own)
+            if own != "bolt/1.png":
+                text = "café/1.png".encode()
+                info.extra = struct.pack("<HHBI", 0x7075, 5 + len(text), 1, 0) + text
+            archive.writestr(info, PNG)
+    path.write_bytes(path.read_bytes().replace(b"XXXX", "café".encode("cp1252")))
+    assert open_dataset(path).classes == {"bolt": 1, "café": 1}
+
+
 def test_a_zip_with_backslashes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -401,8 +416,10 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
     assert source.notes[0].startswith("passed over: 2 .heic, 2 no suffix, 1 .db")
 
 
-@pytest.mark.skipif(is_readable("HEIC"), reason="pillow-heif is installed, so HEIC is read")
-def test_a_folder_of_heic_alone_says_how_to_read_it(tmp_path: Path) -> None:
+def test_a_folder_of_heic_alone_says_how_to_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecl.runtime.formats._has_heif", lambda: False)
     put(tmp_path, "cup/1.heic", "cup/2.heic", data=HEIC)
     with pytest.raises(SourceError, match=r"2 \.heic; HEIC is read after .*edgecl\[heif\]"):
         open_source(str(tmp_path))

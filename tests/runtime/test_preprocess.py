@@ -461,13 +461,11 @@ def test_a_jpeg_that_lacks_its_end_only_is_whole(cut: int) -> None:
             decode(picture[:-cut])
 
 
-def test_what_is_not_read_is_called_by_its_name() -> None:
+def test_what_is_not_read_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecl.runtime.formats._has_heif", lambda: False)
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
-    with pytest.raises(DecodeError, match=r"HEIC|not a picture that can be decoded"):
+    with pytest.raises(DecodeError, match=r"it is HEIC, .*pip install 'edgecl\[heif\]'"):
         decode(heic)
-    if not is_readable("HEIC"):
-        with pytest.raises(DecodeError, match=r"it is HEIC, .*pip install 'edgecl\[heif\]'"):
-            decode(heic)
     with pytest.raises(DecodeError, match="raw picture"):
         decode(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
 
