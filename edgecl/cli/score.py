@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgecl.config import Config
     from edgecl.home import Home
     from edgecl.runtime.predictor import Predictor
+    from edgecl.runtime.sources import Source
     from edgecl.types import Frame, Skipped
 
 
@@ -49,11 +50,12 @@ def predict(
     """Predict pictures; nothing is learned."""
     import numpy as np
 
-    from edgecl.errors import DecodeError, RequestError
+    from edgecl.errors import DecodeError, RequestError, SourceError
     from edgecl.evaluation.progress import Progress
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.runtime.sources.base import close_source
+    from edgecl.runtime.sources.folder import PictureSource
     from edgecl.runtime.sources.live import LiveBase
     from edgecl.types import Skipped
 
@@ -66,7 +68,14 @@ def predict(
     begin = time.monotonic()
     device, config = _device(home, bundle)
     max_bytes = config.picture.max_bytes
-    sources = [open_source(path, max_bytes=max_bytes, wants_classes=False) for path in paths]
+    sources: list[Source] = []
+    for path in paths:
+        try:
+            sources.append(open_source(path, max_bytes=max_bytes, wants_classes=False))
+        except SourceError:
+            if len(paths) == 1 or not Path(path).is_file():
+                raise
+            sources.append(PictureSource(Path(path), max_bytes=max_bytes))  # named when it is read
     for source in sources:
         tell_notes(source)
         if isinstance(source, LiveBase):

@@ -32,7 +32,9 @@ _SPLITS = (
 )
 _PARTS = (
     "image images img imgs imgs picture pictures photo photos jpegimages jpeg jpg png rgb frames "
-    "data dataset datasets raw original originals default leftimg8bit objtraindata objvaliddata"
+    "data dataset datasets raw original originals default leftimg8bit objtraindata objvaliddata "
+    "export exports output outputs results runs predict predictions crops upload uploads unsorted "
+    "newfolder untitledfolder downloads vottcsvexport vottjsonexport"
 )
 # Parts that hold pictures of the answer, or small copies: never pictures to learn from.
 _SIDES = (
@@ -77,6 +79,8 @@ _WHAT = {
 HALF_WRITTEN = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".swp")
 _COPIES = (".bak", ".old", ".orig", "_original", "~")
 _NO_PICTURE = frozenset((*HALF_WRITTEN, *RAW_SUFFIXES))
+# What Windows and browsers add to the name of a folder that is there already.
+_COPY = re.compile(r"( - copy)?( ?\(\d+\))?$", re.IGNORECASE)
 _MOST_KINDS = 12
 _MOST_NAMED = 5
 
@@ -249,8 +253,11 @@ def no_classes(
             below[parts[0]].add(parts[1])
     odd = [name for name in names if kinds[name]]
     if not odd:
-        if len(names) != 1 or names[0] in direct or not (inner := _real_classes(below[names[0]])):
+        if len(names) != 1 or names[0] in direct:
             return ""
+        inner = _real_classes(below[names[0]])
+        if not inner:  # one folder around a dataset, as that of a project
+            return _no_class_in(where, names[0], pictures)
         return (
             f"{where} holds one folder, {names[0]}/, with {some(inner)} in it; did you mean "
             f"{where}/{names[0]}? If {names[0]} is the class, name it with --label"
@@ -277,6 +284,13 @@ def no_classes(
     return f"{text}. If these are classes: `edgecl import {where} --format imagefolder`"
 
 
+def _no_class_in(where: str, name: str, pictures: Collection[Parts]) -> str:
+    """Return why a folder that holds all pictures is no class: it holds splits or parts."""
+    inner = [parts[1:] for parts in pictures if len(parts) > 2 and parts[0] == name]
+    kinds = {kind_of_folder(parts[0]) for parts in inner if len(parts) > 1}
+    return no_classes(f"{where}/{name}", inner) if kinds <= {SPLIT, PART} else ""
+
+
 def warnings_of(where: str, pictures: Collection[Parts]) -> list[str]:
     """Return what is learned from a folder and may not be meant."""
     names = classes_of(pictures)
@@ -285,6 +299,11 @@ def warnings_of(where: str, pictures: Collection[Parts]) -> list[str]:
     if odd:
         verb = "is taken as a class" if len(odd) == 1 else "are taken as classes"
         lines.append(f"{_all(odd)} in {where} {verb} like the others; leave out what is none")
+    if len(names) > 1 and not any(len(parts) == 2 for parts in pictures):
+        lines.append(f"all pictures of {where} lie deeper: each of {some(names)} is one class")
+    copies = [name for name in names if _COPY.sub("", name, count=1) in {*names} - {name}]
+    if copies:
+        lines.append(f"{_all(copies)} in {where} may be copies, and are taken as classes")
     splits = sorted({p for parts in pictures for p in parts[1:-1] if kind_of_folder(p) == SPLIT})
     if len(splits) > 1:
         lines.append(f"{_all(splits)} lie below the classes of {where}: all of them are taken")

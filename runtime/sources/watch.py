@@ -64,6 +64,9 @@ class _Known:
 class WatchSource(LiveBase):
     """New pictures of a folder; a sub-folder is a class, as in a folder source.
 
+    Where all sub-folders are splits, parts of a dataset or those of a camera (layouts.py), pictures
+    come without a label.
+
     Pictures that were there when it was opened are not yielded. One that is replaced or changed
     later is a new one, under the name `NAME#2`, unless its bytes are the same. A file that is gone
     before its turn is skipped and named. What is remembered is bounded by what lies in the folder.
@@ -102,12 +105,13 @@ class WatchSource(LiveBase):
         self._device = found.device
         self._known = {name: _Known(sign, is_due=False) for name, sign in found.pictures.items()}
         self._odd: set[str] = set()
-        """Sub-folders that a person was told of: they are taken as classes and may be none."""
+        """Sub-folders that a person was told of: they may be no classes."""
         self.passed_over: Counter[str] = Counter()
+        self.notes: list[str] = []
         if label is None:
             there = [tuple(name.split("/")) for name in found.pictures]
             if why := no_classes(str(folder), there):
-                raise SourceError(f"{PREFIX}{why}")
+                self.notes.append(f"{PREFIX}{why}")
 
     def frames(self, start: int = 0) -> WatchFrames:
         """Return the pictures that came since it was opened and those still to come.
@@ -179,12 +183,7 @@ class WatchSource(LiveBase):
             self.passed_over[kind_of_other(parts[-1])] += 1
             return None
         if self._label is None and own is not None and kind_of_folder(own):
-            names = classes_of(tuple(known.split("/")) for known in self._known)
-            if all(map(kind_of_folder, names)):
-                return Skipped(name, f"{own}/ is no class's name; give frames one with --label")
-            if own not in self._odd:
-                self._odd.add(own)
-                self._tell(f"{own}/ is taken as a class like the others")
+            own = self._class_of(own)
         try:
             item = read_frame(
                 self._folder / name,
@@ -207,6 +206,18 @@ class WatchSource(LiveBase):
             item = replace(item, id=f"{name}#{known.version}")
         known.digest = digest
         return item
+
+    def _class_of(self, folder: str) -> str | None:
+        """Return the class of a sub-folder that is one only among others; tell it once."""
+        names = classes_of(tuple(known.split("/")) for known in self._known)
+        is_class = not all(map(kind_of_folder, names))
+        if folder not in self._odd:
+            self._odd.add(folder)
+            what = "is taken as a class like the others"
+            if not is_class:
+                what = "is no class's name: its pictures come without one; --label gives them one"
+            self._tell(f"{folder}/ {what}")
+        return folder if is_class else None
 
 
 class WatchFrames(Iterator[Frame | Skipped]):

@@ -451,6 +451,18 @@ def test_what_is_passed_over_is_in_the_text_and_in_the_json(tmp_path: Path) -> N
     assert "passed over: 1 .txt" in done.stderr
 
 
+def test_files_among_pictures_that_are_none_are_skipped_by_predict(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    folder = folder_of(tmp_path / "p", "cup/1.jpg", "bolt/2.jfif")
+    assert build.run_edgecl("train-stream", folder, "--home", home.path).returncode == 0
+    (tmp_path / "notes.txt").write_text("x")
+    paths = [folder / "cup/1.jpg", tmp_path / "notes.txt", folder / "bolt/2.jfif"]
+    done = build.run_edgecl("predict", *paths, "--home", home.path, "--json")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert "notes.txt: not a picture" in done.stderr
+
+
 def test_splits_are_refused_by_who_learns_and_read_by_who_predicts(tmp_path: Path) -> None:
     home = workloads.small_home(tmp_path / "home")
     data = folder_of(

@@ -28,7 +28,7 @@ from edgecl.runtime.sources.base import passed_over
 from edgecl.runtime.sources.datasets import open_dataset
 from edgecl.runtime.sources.layouts import CAMERA, PART, SPLIT, SYSTEM, kind_of_folder
 from edgecl.runtime.sources.watch import WatchSource
-from edgecl.types import Float32, Frame, Skipped
+from edgecl.types import Float32, Frame
 
 PNG = build.encode(build.part_picture("washer", 0, 8), "PNG")
 JPEG = build.encode(build.part_picture("washer", 0, 8))
@@ -95,10 +95,11 @@ def test_every_name_of_the_table_is_known_and_no_class_is(kind: str, names: tupl
 @pytest.mark.parametrize("name", [*SPLITS, *PARTS, *CAMERAS])
 def test_a_folder_of_such_names_alone_is_refused_everywhere(name: str, tmp_path: Path) -> None:
     folder = put(tmp_path / "set", f"{name}/1.png", f"{name}/2.png")
+    with closing(WatchSource(folder)) as watched:
+        assert "no class" in watched.notes[0]
     for open_it in (
         lambda: open_source(str(folder)),
         lambda: open_dataset(folder),
-        lambda: WatchSource(folder),
         lambda: open_dataset(pack(tmp_path / "a.zip", f"set/{name}/1.png", f"set/{name}/2.png")),
     ):
         with pytest.raises(SourceError, match="no class") as caught:
@@ -156,8 +157,8 @@ def test_a_split_dataset_is_refused_with_what_to_type(tmp_path: Path) -> None:
         open_source(str(folder))
     assert f"did you mean {folder}/train?" in str(caught.value)
     assert f"`edgecl import {folder}`" in str(caught.value)
-    with pytest.raises(SourceError, match="did you mean"):
-        WatchSource(folder)
+    with closing(WatchSource(folder)) as watched:
+        assert "did you mean" in watched.notes[0]
 
 
 @pytest.mark.parametrize("train", ["train", "Train", "training", "train_set"])
@@ -199,6 +200,24 @@ def test_a_folder_in_a_folder_as_unzipping_leaves_it_is_told(tmp_path: Path) -> 
         with pytest.raises(SourceError, match=r"bolt, cup in it; did you mean .*stamps/stamps"):
             open_it()
     assert learned(put(tmp_path / "one", "cup/2026-01-01/1.png")) == {"cup": 1}
+
+
+@pytest.mark.parametrize("name", ["VOC2012/JPEGImages", "ds0/img", "robo/train/images", "p/train"])
+def test_a_folder_around_a_dataset_is_no_class(name: str, tmp_path: Path) -> None:
+    folder = put(tmp_path / "set", f"{name}/1.png")
+    for open_it in (lambda: open_source(str(folder)), lambda: open_dataset(folder)):
+        with pytest.raises(SourceError, match="no class"):
+            open_it()
+
+
+def test_folders_of_folders_and_copies_are_told(tmp_path: Path) -> None:
+    deep = put(tmp_path / "clips", "gate/open/1.png", "gate/shut/1.png", "yard/cat/1.png")
+    assert any("lie deeper: each of gate, yard" in n for n in open_source(str(deep)).notes)
+    copies = put(
+        tmp_path / "copies", "cup/1.png", "cup (1)/1.png", "cup - Copy/1.png", "x(2)/1.png"
+    )
+    (note,) = open_source(str(copies)).notes
+    assert "cup (1)/ and cup - Copy/ in" in note or "cup - Copy/ and cup (1)/ in" in note
 
 
 # Other tools
@@ -461,8 +480,9 @@ def test_a_watched_folder_goes_by_the_same_table(tmp_path: Path) -> None:
     found = source.frames()
     with closing(source):
         item = next(found)
-        assert isinstance(item, Skipped)
-        assert "images/ is no class" in item.reason
+        assert isinstance(item, Frame)
+        assert item.label is None
+        assert any("images/ is no class" in line for line in news)
         put(tmp_path, "@eaDir/2.png", "cup/noextension")
         put(tmp_path, "cup/notes.txt", data=b"text")
         item = next(found)
@@ -471,8 +491,7 @@ def test_a_watched_folder_goes_by_the_same_table(tmp_path: Path) -> None:
         put(tmp_path, "images/3.jpg", data=JPEG)
         item = next(found)
         assert isinstance(item, Frame)
-        assert item.label == "images"
-        assert any("images/ is taken as a class" in line for line in news)
+        assert item.label == "images"  # there is a class beside it now
         assert passed_over(source) == {".txt": 1}
 
 
