@@ -116,7 +116,8 @@ def _learn(
     is_new: bool,
 ) -> dict[str, Any]:
     """Learn a dataset; returns what `train-stream` prints."""
-    from edgecl.cli.learn import check_names, followed, result_of, stop_flag, tell_start
+    from edgecl.cli.check import check_names
+    from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
     from edgecl.cli.make import open_or_make
     from edgecl.evaluation.progressive import learn_stream, start_position
     from edgecl.learner import open_engine, open_learner, position_key

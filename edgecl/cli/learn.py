@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.check import check_labels, check_names, tell_notes
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -203,58 +204,6 @@ def followed(
         for observe in observers:
             observe(progress)
     return progress
-
-
-def check_labels(source: Source) -> None:
-    """Check that something of a source that can be read beforehand has a label.
-
-    Raises:
-        SourceError: Nothing has.
-    """
-    from edgecl.errors import SourceError
-    from edgecl.runtime.sources.base import ListSource
-
-    if isinstance(source, ListSource) and not source.class_names:
-        raise SourceError(
-            f"none of the {len(source)} frames of {source.name} has a label: {source.no_label}"
-        )
-
-
-def tell_notes(source: Source) -> None:
-    """Say what a source passes over and what in it may not be meant."""
-    for note in getattr(source, "notes", ()):
-        say(note)
-
-
-def check_names(store: Store, source: Source, label: str | None, *, is_new: bool) -> None:
-    """Check that new class names are not easily confused with known ones, or with each other.
-
-    Args:
-        store: The open store.
-        source: What will be learned.
-        label: Class of all its frames, if one is given.
-        is_new: Whether new classes with such names are meant.
-
-    Raises:
-        UsageError: One looks like a known one, and `is_new` is off.
-    """
-    from edgecl.errors import UsageError
-    from edgecl.types import alike, clean_label
-
-    names: list[str] = []
-    for given in (label,) if label is not None else getattr(source, "class_names", ()):
-        with suppress(UsageError):  # skipped and named when its turn comes
-            names.append(clean_label(given))
-    names = [name for name in dict.fromkeys(names) if not store.has_class(name)]
-    known = store.aliases()
-    for i, name in enumerate(names):
-        if not is_new and (near := alike(name, known)):
-            raise UsageError(
-                f"class {name!r} is new and looks like {near!r}, which is known; did you mean "
-                f"{near}? --new learns it as another class"
-            )
-        if near := alike(name, names[:i]):
-            say(f"the classes {near!r} and {name!r} look alike; both are learned")
 
 
 def result_of(progress: Progress, source: Source) -> dict[str, Any]:

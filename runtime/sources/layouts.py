@@ -317,7 +317,7 @@ def unnamed_tries(pictures: Sequence[Parts]) -> list[Parts]:
     class `train` among vehicles has other files.
     """
     others = {parts[0] for parts in pictures if len(parts) > 1} - {"train"}
-    tries = [parts for parts in pictures if len(parts) == 2 and parts[0] == "train"]
+    tries = [parts for parts in pictures if parts[0] == "train" and len(parts[1:]) == 1]
     is_frigate = others and all(parts[-1].lower().endswith(".webp") for parts in tries)
     return tries if is_frigate and not any(map(kind_of_folder, others)) else []
 
