@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgecl.errors import MissingPackageError, UsageError
@@ -164,13 +164,16 @@ def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backb
     """Load the backbone that a manifest describes; see `load_backbone`."""
     if weights is None and manifest.weights_source.startswith(RANDOM):
         weights = RANDOM
-    return load_backbone(
+    found = load_backbone(
         manifest.backbone,
         weights=weights,
         image_size=manifest.preprocessing.image_size,
         taps=manifest.taps,
         tap_pool=manifest.tap_pool,
     )
+    # How deep pictures are read is the home's choice, not the model's.
+    how = replace(found.preprocessing, levels=manifest.preprocessing.levels)
+    return replace(found, preprocessing=how)
 
 
 def _import_timm() -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +23,24 @@ MAX_LABEL_LENGTH = 200
 MAX_DIGITS = 18
 
 
+# Not of the category Cf, and as invisible: fillers, joiners and selectors.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_ZWNJ, _ZWJ, _EMOJI_STYLE, _BLACK_FLAG = "\u200c", "\u200d", "\ufe0f", "\U0001f3f4"
+# Scripts whose letters join or stack, and emoji, begin here: U+200C and U+200D count there.
+_FIRST_JOINING = "\u0590"
+# Letters of other scripts that look like a Latin one, small and capital.
+_ALIKE = str.maketrans(
+    "авекмнорстухіјѕԁԛԝһӏαβεικνορτυχηγωϲıℓǃ|",
+    "abekmhopctyxijsdqwhlabeikvoptuxnywcilll",
+)
+
+
 def clean_label(label: object) -> str:
     """Return a class name as it is stored: NFC, without white space around it.
+
+    Invisible characters are taken out, since names that look the same would be different classes:
+    zero-width and direction marks, selectors and fillers; joiners stay where a script or an emoji
+    needs them. Spaces of every width are a space.
 
     Args:
         label: What the source or the user gave; numbers become their decimal text.
@@ -34,7 +51,53 @@ def clean_label(label: object) -> str:
     Raises:
         UsageError: The name is empty, too long or holds a control character.
     """
-    name = unicodedata.normalize("NFC", str(label)).strip()
+    return _checked(_visible(str(label)))
+
+
+def looks_like(name: str) -> str:
+    """Return what a class name looks like: names with the same result are easily confused.
+
+    Case, width, spaces, hyphens and underscores do not count, nor do letters of other scripts that
+    look like a Latin one (a subset of Unicode's confusables, UTS 39).
+    """
+    text = unicodedata.normalize("NFKC", _visible(name)).casefold().translate(_ALIKE)
+    return re.sub(r"[\s_\u2010-\u2015-]+", " ", text).strip()
+
+
+def alike(name: str, known: Iterable[str]) -> str | None:
+    """Return the known class name that a new one is easily confused with, or None."""
+    looks = looks_like(name)
+    return next((other for other in known if other != name and looks_like(other) == looks), None)
+
+
+def _visible(text: str) -> str:
+    """Return a text without its invisible characters."""
+    kept: list[str] = []
+    for i, c in enumerate(text):
+        before, after = kept[-1] if kept else "", text[i + 1 : i + 2]
+        if unicodedata.category(c) == "Zs":
+            c = " "
+        is_tag = "\U000e0020" <= c <= "\U000e007f" and before >= "\U000e0020"
+        if c in (_ZWNJ, _ZWJ):
+            is_kept = before >= _FIRST_JOINING and after >= _FIRST_JOINING
+        elif c == _EMOJI_STYLE:
+            is_kept = before >= "\u2000" or after == "\u20e3"  # a keycap
+        elif is_tag or "\U000e0020" <= c <= "\U000e007f":
+            is_kept = is_tag or before == _BLACK_FLAG  # flags of regions
+        else:
+            is_selector = "\ufe00" <= c <= "\ufe0e" or "\U000e0100" <= c <= "\U000e01ef"
+            is_mark = (
+                unicodedata.category(c) == "Cf" or c in _INVISIBLE or "\u180b" <= c <= "\u180f"
+            )
+            is_kept = not is_selector and not is_mark
+        if is_kept:
+            kept.append(c)
+    return "".join(kept)
+
+
+def _checked(text: str) -> str:
+    """Return a class name in NFC, without white space around it, as `clean_label` checks it."""
+    name = unicodedata.normalize("NFC", text).strip()
     if not name:
         raise UsageError("a class name is empty; give at least one character")
     if len(name) > MAX_LABEL_LENGTH:
@@ -42,6 +105,8 @@ def clean_label(label: object) -> str:
             f"a class name has {len(name)} characters; at most {MAX_LABEL_LENGTH} are allowed"
         )
     if any(unicodedata.category(c) in {"Cc", "Cs"} for c in name):
+        if any("\udc80" <= c <= "\udcff" for c in name):  # bytes, as Python reads them
+            raise UsageError(f"the class name {name!r} is not UTF-8; rename its folder or file")
         raise UsageError(f"the class name {name!r} holds a control character; take it out")
     return name
 
@@ -195,7 +260,8 @@ class ForgetRequest:
                 "use retrain or drop"
             )
         if self.kind == "class":
-            object.__setattr__(self, "name", clean_label(self.name))
+            # As it is: a class of an older home may have invisible characters in its name.
+            object.__setattr__(self, "name", _checked(self.name))
         if self.kind == "sample":
             if not (self.name.isascii() and self.name.isdigit() and len(self.name) <= MAX_DIGITS):
                 raise UsageError(f"a sample is named by its uid, a whole number, not {self.name!r}")

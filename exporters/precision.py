@@ -388,10 +388,12 @@ def _from_folder(home: Home, folder: Path) -> Iterator[Image.Image]:
         SourceError: It cannot be read, or holds no picture that can be decoded.
     """
     n = 0
-    for frame in FolderSource(folder, shuffle_seed=home.config.head.seed).frames():
+    source = FolderSource(folder, shuffle_seed=home.config.head.seed, wants_classes=False)
+    levels = home.manifest.preprocessing.levels
+    for frame in source.frames():
         if not isinstance(frame, Skipped):
             try:
-                image = picture_of(frame, max_pixels=home.max_pixels)
+                image = picture_of(frame, max_pixels=home.max_pixels, levels=levels)
             except DecodeError:
                 continue
             n += 1

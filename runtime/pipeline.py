@@ -27,7 +27,7 @@ from edgecl.types import Float32, Frame, Skipped
 
 from .engines.base import Engine
 from .pace import Pace
-from .preprocess import Preprocessing, picture_of
+from .preprocess import Preprocessing, picture_and_depth
 
 _QUEUE_POLL_S = 0.1
 # A thread that comes back from the engine waits this long for the interpreter lock; the default of
@@ -111,9 +111,12 @@ def embed(
                 item: _Ready | Skipped = frame
             else:
                 try:
-                    image = picture_of(frame, max_pixels=max_pixels)
+                    image, has_levels = picture_and_depth(
+                        frame, max_pixels=max_pixels, levels=preprocessing.levels
+                    )
                     item = _Ready(frame, preprocessing.tensor(image))
-                    if pixels_above is not None and min(image.size) > pixels_above:
+                    # What was seen is what is kept, also where it is decoded again without levels.
+                    if has_levels or (pixels_above is not None and min(image.size) > pixels_above):
                         decoded = replace(frame, encoded=None, pixels=np.asarray(image))
                         item = _Ready(decoded, item.tensor)
                 except (DecodeError, MemoryError) as error:

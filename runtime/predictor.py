@@ -108,7 +108,7 @@ class Predictor:
             except OSError as error:
                 raise SourceError(f"{name} cannot be read ({error.strerror})") from error
             try:
-                image = decode(data, max_pixels=self.max_pixels)
+                image = decode(data, max_pixels=self.max_pixels, levels=self.preprocessing.levels)
             except DecodeError as error:
                 raise DecodeError(f"{name}: {error}") from error
         features = self.engine.run(self.preprocessing.tensor(image)[None])

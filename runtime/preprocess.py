@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from edgecl.errors import DecodeError, IntegrityError
+from edgecl.errors import DecodeError, IntegrityError, UsageError
 from edgecl.types import Float32, Frame, Pixels
 
-# Pillow warns at 89 million pixels; the limit below is our own, lower, and an error.
+from .formats import HEIC_HINT, hush_libtiff, is_readable, kind_of, pillow_formats
+
+# What Pillow warns of is an error here (89 million pixels, more than our own limit) or does not
+# matter (damaged metadata). Its lines would stand between those of a log.
+warnings.filterwarnings("ignore", module=r"PIL\b")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _FILTERS = {
@@ -29,10 +36,26 @@ _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
-_ORIENTATION = 0x0112
-# Not every format that Pillow knows: EPS, for one, would start an interpreter.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_ORIENTATION, _BITS, _PHOTOMETRIC, _DNG_VERSION = 0x0112, 258, 262, 50706
+_WHITE_IS_ZERO = 0
+# 16-bit grey whose values end below this, or span less than this, leaves fewer than 64 or 16 of 256
+# shades: the camera gave 10, 12 or 14 bits, or temperatures.
+_DIMMEST_WHITE, _NARROWEST_SPAN = 16_384, 4_096
+_STRIP_PIXELS = 2_000_000
+LEVELS = "auto, full, each, a number of bits from 9 to 16, or LOW..HIGH"
+# Chunks of a PNG that its pixels depend on, and the one with the orientation.
+_JPEG_END, _FILLER = b"\xff\xd9", bytes.fromhex("5aa5") * 64
+_PNG_CHUNKS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +68,10 @@ class Preprocessing:
         interpolation: `bicubic`, `bilinear`, `nearest` or `lanczos`.
         mean: Mean of each channel of pictures scaled to 0..1.
         std: Standard deviation of each channel.
+        levels: Which values of 16-bit grey pictures are black and white: `full` (0 and 65,535),
+            `12` (0 and 4,095, so for any number of bits), `7600..8400`, `each` (the lowest and
+            highest of each picture), or `auto`: full, and refused where that is plainly wrong. Not
+            compared, since it does not concern the network; it is part of the feature map's hash.
     """
 
     image_size: int
@@ -52,8 +79,13 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    levels: str = field(default="auto", compare=False)
 
     def __post_init__(self) -> None:
+        try:
+            check_levels(self.levels)
+        except UsageError as error:
+            raise IntegrityError(f"preprocessing cannot be used: {error}") from error
         numbers_fit = all(map(math.isfinite, self.mean)) and all(
             math.isfinite(s) and s > 0 for s in self.std
         )
@@ -71,8 +103,11 @@ class Preprocessing:
         return int(self.image_size / self.crop_pct)
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON values that `from_json` reads back."""
-        return asdict(self)
+        """Return JSON values that `from_json` reads back; older homes keep their hash."""
+        values = asdict(self)
+        if self.levels == "auto":
+            del values["levels"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:
@@ -83,6 +118,7 @@ class Preprocessing:
             interpolation=str(values["interpolation"]),
             mean=_triple(values["mean"]),
             std=_triple(values["std"]),
+            levels=str(values.get("levels", "auto")),
         )
 
     def tensor(self, image: Image.Image) -> Float32:
@@ -105,7 +141,18 @@ class Preprocessing:
         return x.reshape(3, size, size)
 
 
-def decode(data: bytes, *, max_pixels: int = 50_000_000) -> Image.Image:
+def check_levels(levels: str) -> str:
+    """Check the levels of 16-bit grey pictures, as `Preprocessing` describes them.
+
+    Raises:
+        UsageError: They are none of these.
+    """
+    if levels not in ("auto", "full", "each") and _span(levels) is None:
+        raise UsageError(f"levels {levels!r} are unknown; expected {LEVELS}")
+    return levels
+
+
+def decode(data: bytes, *, max_pixels: int = 50_000_000, levels: str = "auto") -> Image.Image:
     """Decode picture bytes to an upright RGB picture.
 
     Grey, palette, RGBA, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped, as
@@ -114,37 +161,128 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000) -> Image.Image:
     Args:
         data: Content of a picture file.
         max_pixels: Pictures with more pixels are refused from their header, before decoding.
+        levels: Black and white of 16-bit grey pictures, as `Preprocessing` has them.
 
     Raises:
-        DecodeError: Empty, truncated, not a picture, too many pixels, or floating-point pixels.
+        DecodeError: Empty, truncated, not a picture, too many pixels, floating-point pixels, or 16
+            bits of which it is not known how many are used.
     """
-    if not data:
-        raise DecodeError("the file is empty")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise DecodeError(
-                f"{width} x {height} pixels are more than the limit of {max_pixels / 1e6:g} million"
-            )
-        image.load()
-        return _rgb(_upright(image))
-    except DecodeError:
-        raise
-    except Exception as error:  # decoders raise many kinds on broken files, and MemoryError
-        reason = str(error).split("<_io")[0].strip() or type(error).__name__
-        raise DecodeError(f"not a picture that can be decoded ({reason})") from error
+    return _decoded(data, max_pixels, levels)[0]
 
 
-def picture_of(frame: Frame, *, max_pixels: int = 50_000_000) -> Image.Image:
+def picture_of(frame: Frame, *, max_pixels: int = 50_000_000, levels: str = "auto") -> Image.Image:
     """Return the frame's picture, upright RGB.
 
     Raises:
         DecodeError: As `decode`.
     """
+    return picture_and_depth(frame, max_pixels=max_pixels, levels=levels)[0]
+
+
+def picture_and_depth(frame: Frame, *, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
+    """Return the frame's picture, and whether its levels were set by a number or by itself.
+
+    Such a picture would be another one where it is decoded without these levels.
+
+    Raises:
+        DecodeError: As `decode`.
+    """
     if frame.pixels is not None:
-        return Image.fromarray(frame.pixels)
-    return decode(frame.encoded or b"", max_pixels=max_pixels)
+        return Image.fromarray(frame.pixels), False
+    image, is_deep = _decoded(frame.encoded or b"", max_pixels, levels)
+    return image, is_deep and levels != "auto"
+
+
+def _decoded(data: bytes, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
+    """Return a picture, and whether its 16-bit grey was brought to 8 bits."""
+    if not data:
+        raise DecodeError("the file is empty")
+    kind = kind_of(data)
+    if kind == "RAW" or (kind and not is_readable(kind)):
+        raise DecodeError(_cannot(kind))
+    try:
+        try:
+            return _opened(data, kind, max_pixels, levels)
+        except DecodeError:
+            raise
+        except Exception:
+            mended = _mended(data, kind)
+            if mended is None:
+                raise
+            return _opened(mended, kind, max_pixels, levels)
+    except DecodeError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DecodeError("its pixels are more than the 179 million that are ever read") from error
+    except Exception as error:  # decoders raise many kinds on broken files, and MemoryError
+        reason = str(error).split("<_io")[0].strip() or type(error).__name__
+        raise DecodeError(f"not a picture that can be decoded ({reason})") from error
+
+
+def _opened(data: bytes, kind: str, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
+    hush_libtiff()
+    image: Image.Image = Image.open(io.BytesIO(data), formats=pillow_formats(kind))
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DecodeError(
+            f"{width} x {height} pixels are more than the limit of {max_pixels / 1e6:g} million; "
+            "picture.max_megapixels in edgecl.toml sets it"
+        )
+    tags = dict(getattr(image, "tag_v2", {}))
+    if _DNG_VERSION in tags:
+        raise DecodeError(_cannot("RAW"))
+    has_deep_colours = ";16" in str(getattr(image, "tile", ""))
+    image.load()
+    if image.mode in _SIXTEEN_BIT:
+        return _upright(_grey(image, tags, levels), image).convert("RGB"), True
+    if has_deep_colours and levels != "full":
+        _check_colours(image)
+    return _rgb(_upright(image, image)), False
+
+
+def _cannot(kind: str) -> str:
+    """Return why pictures of a kind are not read."""
+    hint = {
+        "HEIC": f"which is not read here; {HEIC_HINT}",
+        "AVIF": "which this Pillow does not read; install Pillow 11.3 or later",
+        "RAW": "which is not developed here; save it as JPEG, PNG or TIFF",
+    }[kind]
+    what = "a camera's raw picture" if kind == "RAW" else kind
+    return f"it is {what}, {hint}"
+
+
+def _mended(data: bytes, kind: str) -> bytes | None:
+    """Return a file whose pixels are whole, though not all of it is; None if that cannot be.
+
+    Metadata of a PNG may be damaged, or larger than Pillow's own limit. A JPEG may lack its end and
+    nothing else: bytes that are put before the end then change no pixel.
+    """
+    if kind == "PNG":
+        plain = b"".join(_pixel_chunks(data))
+        return plain if len(plain) < len(data) else None
+    if kind == "JPEG" and not data.endswith(_JPEG_END):
+        closed, filled = data + _JPEG_END, data + _FILLER + _JPEG_END
+        one, other = (Image.open(io.BytesIO(x), formats=("JPEG",)) for x in (closed, filled))
+        try:
+            # A progressive one may lack whole passes over all pixels.
+            is_whole = "progressive" not in one.info and one.tobytes() == other.tobytes()
+        except Exception:  # more than its end is missing
+            return None
+        return closed if is_whole else None
+    return None
+
+
+def _pixel_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield a PNG without its metadata; of what is damaged only what the pixels need."""
+    yield data[:8]
+    at = 8
+    while at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        chunk, name = data[at:end], data[at + 4 : at + 8]
+        is_whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if name in _PNG_CHUNKS and (is_whole or name != b"eXIf"):
+            yield chunk
+        at = end
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -173,13 +311,15 @@ def shrink(image: Image.Image, side: int) -> bytes:
     return out.getvalue()
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; a damaged EXIF block costs the orientation, not the picture."""
+def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation of the picture as it was opened.
+
+    A damaged EXIF block costs the orientation, not the picture.
+    """
     try:
         # An upright picture, as most are, is not copied, which `exif_transpose` would do.
-        if image.getexif().get(_ORIENTATION, 1) not in range(2, 9):
-            return image
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
+        return image if turn is None else image.transpose(turn)
     except Exception:
         return image
 
@@ -187,16 +327,64 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode in _SIXTEEN_BIT:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise DecodeError(f"pixel values {values.min()}..{values.max()} are not 16-bit")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise DecodeError("floating-point pixels have no known range; save it with 8 or 16 bits")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image, tags: dict[int, Any], levels: str) -> Image.Image:
+    """Return the 8-bit grey of a 16-bit picture; strip by strip, since it may be large."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    boxes = [(0, y, width, min(height, y + rows)) for y in range(0, height, rows)]
+    ends = [(int(s.min()), int(s.max())) for s in (np.asarray(image.crop(b)) for b in boxes)]
+    darkest, lightest = min(low for low, _ in ends), max(high for _, high in ends)
+    if darkest < 0 or lightest > 65535:
+        raise DecodeError(f"pixel values {darkest}..{lightest} are not 16-bit")
+    bits = tags.get(_BITS, (16,))[0]
+    is_unclear = lightest < _DIMMEST_WHITE or lightest - darkest < _NARROWEST_SPAN
+    if levels == "auto" and bits == 16 and is_unclear and darkest < lightest:
+        raise DecodeError(
+            f"its 16-bit values are {darkest} to {lightest} only, and which is white is not known; "
+            f"`edgecl init --levels` sets it for a home: {LEVELS}"
+        )
+    low, high = _span(levels) or (0, 2**bits - 1 if bits < 16 else 65535)
+    if levels == "each":
+        low, high = darkest, max(lightest, darkest + 1)
+    out = np.empty((height, width), np.uint8)
+    for box in boxes:
+        values = np.asarray(image.crop(box))
+        if (low, high) == (0, 65535):
+            strip = (values >> 8).astype(np.uint8)
+        else:
+            share = (values.astype(np.float32) - low) / (high - low)
+            strip = (share.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+        out[box[1] : box[3]] = strip
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        np.subtract(255, out, out=out)
+    return Image.fromarray(out)
+
+
+def _span(levels: str) -> tuple[int, int] | None:
+    """Return black and white that a text of levels sets, or None."""
+    if levels.isascii() and levels.isdigit() and len(levels) <= 2 and 9 <= int(levels) <= 16:
+        return 0, 2 ** int(levels) - 1
+    found = re.fullmatch(r"(\d{1,5})\.\.(\d{1,5})", levels, re.ASCII)
+    low, high = map(int, found.groups()) if found else (0, 0)
+    return (low, high) if low < high <= 65535 else None
+
+
+def _check_colours(image: Image.Image) -> None:
+    """Refuse 16-bit colours that use the lowest bits only; Pillow keeps the upper eight."""
+    ends: Any = image.getextrema()
+    lightest = max(high for _, high in ends[:3]) if image.mode != "L" else ends[1]
+    if 0 < lightest < _DIMMEST_WHITE >> 8:
+        raise DecodeError(
+            "its 16-bit colours use the lowest bits only, so it would be nearly black; save it "
+            "with 8 bits, or make the home with `edgecl init --levels full` if it is that dark"
+        )
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

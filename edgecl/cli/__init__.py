@@ -28,7 +28,9 @@ def main() -> None:
     except EdgeclError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        print(f"edgecl: {error}", file=sys.stderr)
+        from edgecl.cli.output import printable
+
+        print(f"edgecl: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
         if len(arguments) < len(sys.argv) - 1:

@@ -15,6 +15,7 @@ from edgecl.cli.options import (
     FallbackOption,
     HomeOption,
     JsonOption,
+    NewOption,
     ProviderOption,
     ThreadsOption,
 )
@@ -31,6 +32,13 @@ def import_(
         str,
         typer.Option(help="auto, imagefolder, frigate, jetson, teachable-machine, coco or edgecl."),
     ] = "auto",
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of a COCO list's pictures, if they lie elsewhere.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Code page of the names in a zip, such as cp1252.")
+    ] = None,
+    new: NewOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be learned, and learn nothing.")
     ] = False,
@@ -52,31 +60,40 @@ def import_(
     from edgecl.runtime.sources.datasets import open_dataset
 
     observer = context.with_resource(observing(log_json, metrics, command="import"))
-    dataset = open_dataset(path, format=format)
+    how: dict[str, Any] = {"format": format, "pictures": pictures, "encoding": encoding}
+    dataset = open_dataset(path, **how)
     _tell(dataset)
     found = {
         "format": dataset.format,
         "classes_found": dataset.classes,
         "left_out": list(dataset.notes),
+        "passed_over": dict(dataset.source.passed_over),
     }
     if dry_run:
         result: dict[str, Any] = found | {"pictures": len(dataset.source)}
     else:
         options = {"provider": provider, "threads": threads, "allow_fallback": allow_fallback}
         result = found | _learn(
-            path, dataset.format, home, observer, options, limit=limit, resume=resume
+            path,
+            how,
+            home,
+            observer,
+            options,
+            read_as=dataset.format,
+            limit=limit,
+            resume=resume,
+            is_new=new,
         )
     if json:
         print_json(result)
     else:
         shown = {name: value for name, value in result.items() if value is not None}
         print_values("found" if dry_run else "learned", shown)
-    if not dry_run and result["skipped"] and result["skipped"] == result["seen"]:
+    n_frames = 0 if dry_run else result["seen"] - sum(result["passed_over"].values())
+    if n_frames and result["skipped"] == n_frames:
         from edgecl.errors import SourceError
 
-        raise SourceError(
-            f"none of the {result['seen']} pictures of {path} could be learned; see above"
-        )
+        raise SourceError(f"none of the {n_frames} pictures of {path} could be learned; see above")
 
 
 def _tell(dataset: Dataset) -> None:
@@ -88,15 +105,18 @@ def _tell(dataset: Dataset) -> None:
 
 def _learn(
     path: Path,
-    format: str,
+    how: dict[str, Any],
     home: Path,
     observer: Observer,
     options: dict[str, Any],
     *,
+    read_as: str,
     limit: int | None,
     resume: bool,
+    is_new: bool,
 ) -> dict[str, Any]:
     """Learn a dataset; returns what `train-stream` prints."""
+    from edgecl.cli.check import check_names
     from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
     from edgecl.cli.make import open_or_make
     from edgecl.evaluation.progressive import learn_stream, start_position
@@ -105,11 +125,12 @@ def _learn(
     from edgecl.unlearning.request import writing
 
     device = open_or_make(home, head="ridge")
-    source = open_dataset(path, format=format, max_bytes=device.max_bytes).source
+    source = open_dataset(path, max_bytes=device.max_bytes, **how).source
     with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store)
+        check_names(store, source, None, is_new=is_new)
         engine = device.engine(**options)
-        key = position_key(device, "position", "import", format, os.path.realpath(path))
+        key = position_key(device, "position", "import", read_as, os.path.realpath(path))
         start = start_position(device, learner, source, key, resume=resume)
         tell_start(store.position(key), resume=resume)
         run = learn_stream(
@@ -127,4 +148,4 @@ def _learn(
         progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
-    return result_of(progress)
+    return result_of(progress, source)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.check import check_labels, check_names, tell_notes
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
     FallbackOption,
     HomeOption,
     JsonOption,
+    NewOption,
     ProviderOption,
     ThreadsOption,
     WeightsOption,
@@ -47,6 +49,7 @@ def train_stream(
     label: Annotated[
         str | None, typer.Option(help="Class of all frames, instead of what the source says.")
     ] = None,
+    new: NewOption = False,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, max=2**62, help="Most frames to take.")
@@ -106,13 +109,16 @@ def train_stream(
     device = open_or_make(
         home,
         head=head or "ridge",
-        # A source that is not there is told before the time that making a home takes.
-        check=lambda: open_source(source, label=name, shuffle_seed=shuffle_seed),
+        # What cannot be learned is told before the time that making a home takes.
+        check=lambda: check_labels(open_source(source, label=name, shuffle_seed=shuffle_seed)),
     )
     frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
+    check_labels(frames)
+    tell_notes(frames)
 
     with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store, head=head)
+        check_names(store, frames, name, is_new=new)
         engine_options: dict[str, Any] = {
             "provider": provider,
             "threads": threads,
@@ -157,7 +163,7 @@ def train_stream(
         progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
-    result = result_of(progress)
+    result = result_of(progress, frames)
     if consolidate_every is not None:
         result["consolidations"] = [c.accepted for c in consolidations]
     if json:
@@ -199,10 +205,12 @@ def followed(
     return progress
 
 
-def result_of(progress: Progress) -> dict[str, Any]:
-    """Return what `train-stream` prints at the end."""
+def result_of(progress: Progress, source: Source) -> dict[str, Any]:
+    """Return what `train-stream` prints at the end; files that were passed over were seen, too."""
+    from edgecl.runtime.sources.base import passed_over
+
     return {
-        "seen": progress.seen,
+        "seen": progress.seen + progress.passed_over,
         "learned": progress.learned,
         "skipped": progress.skipped,
         "classes": progress.n_classes,
@@ -212,6 +220,7 @@ def result_of(progress: Progress) -> dict[str, Any]:
         "started_at": progress.start,
         "interrupted": progress.is_interrupted,
         "held_out": progress.held_out,
+        "passed_over": passed_over(source),
         "unlabelled": progress.unlabelled,
         "unknown": progress.unknown,
         "duplicates": progress.duplicates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,13 @@ def init(
             help="Learn the kept pictures of this home anew, under another backbone say.",
         ),
     ] = None,
+    levels: Annotated[
+        str,
+        typer.Option(
+            help="Black and white of 16-bit grey pictures: auto, full, each, a number of bits as "
+            "12, or LOW..HIGH."
+        ),
+    ] = "auto",
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Make an engine that takes adapters at once.")
     ] = False,
@@ -87,6 +95,7 @@ def init(
         capacity=capacity,
         capacity_mb=capacity_mb,
         keys=keys,
+        levels=levels,
         adapters=adapters,
         encrypt=encrypt,
         force=force,
@@ -172,6 +181,7 @@ def make(
     capacity: int = 2000,
     capacity_mb: float = 200.0,
     keys: str | None = None,
+    levels: str = "auto",
     adapters: bool = False,
     encrypt: bool = False,
     force: bool = False,
@@ -183,6 +193,7 @@ def make(
     from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
     from edgecl.home import check_place
     from edgecl.runtime.manifest import AVG, CATAVGMAX
+    from edgecl.runtime.preprocess import check_levels
     from edgecl.runtime.sources import open_source
 
     if head not in HEADS:
@@ -191,7 +202,8 @@ def make(
         known = " and ".join(name for name, spec in HEADS.items() if spec.takes_keys)
         raise UsageError(f"--keys is for the heads {known}, not for {head}; leave it out")
     check_place(path, force=force)  # before the time that torch takes
-    frames = None if keys is None else open_source(keys, shuffle_seed=0)
+    check_levels(levels)
+    frames = None if keys is None else open_source(keys, shuffle_seed=0, wants_classes=False)
     if frames is not None and 0 < len(frames) < FEWEST_PICTURES:
         raise too_few(len(frames))
     chosen = _taps(taps)
@@ -212,6 +224,8 @@ def make(
             taps=chosen,
             tap_pool=AVG if HEADS[head].second_moment == "counts" else CATAVGMAX,
         )
+        seen = replace(network.preprocessing, levels=levels)
+        network = replace(network, preprocessing=seen)
     with working("exporting it to ONNX and comparing both (about 15 s)"):
         make_keys = None
         if frames is not None:

@@ -29,6 +29,7 @@ _COUNTERS = {
     "held_out": ("samples_held_out", "Samples kept to score with, and not learned."),
     "undone": ("samples_undone", "Samples that were taken back."),
     "skipped": ("frames_skipped", "Frames that could not be used."),
+    "passed_over": ("files_passed_over", "Files that are no pictures that can be read."),
     "dropped": ("frames_dropped", "Frames of a live source that a newer one replaced."),
     "duplicates": ("frames_duplicate", "Frames left out as near-duplicates."),
     "stale": ("frames_stale", "Frames left out as too old."),

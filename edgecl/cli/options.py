@@ -27,6 +27,10 @@ FallbackOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")
 ]
+NewOption = Annotated[
+    bool,
+    typer.Option("--new", help="A class name that looks like a known one is meant as another."),
+]
 WeightsOption = Annotated[
     str | None,
     typer.Option("--weights", help="The file that the home was made from, if it was a file."),

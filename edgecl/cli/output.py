@@ -6,6 +6,7 @@ rich is imported where a table or a bar is drawn: `predict` starts a tenth faste
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
 
 _MOST_NEWS = 20
 _PLAIN_EVERY_S = 10.0
+_UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _listeners: list[Callable[[str], None]] = []
 
 
 def printable(text: str) -> str:
-    """Return text that any stream takes: bytes of file names that are not UTF-8 become escapes.
+    """Return text that any stream and terminal takes, with escapes for what would change others.
 
-    In JSON the escape is that of a lone surrogate, which reads back as the file's name.
+    Bytes of file names that are not UTF-8, control characters and marks of direction; names of
+    files, classes and peers may hold any of them. In JSON the escape reads back as the character.
     """
+    text = _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

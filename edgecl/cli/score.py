@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.check import check_labels, tell_notes
 from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edgecl.config import Config
     from edgecl.home import Home
     from edgecl.runtime.predictor import Predictor
+    from edgecl.runtime.sources import Source
     from edgecl.types import Frame, Skipped
 
 
@@ -48,11 +50,12 @@ def predict(
     """Predict pictures; nothing is learned."""
     import numpy as np
 
-    from edgecl.errors import DecodeError, RequestError
+    from edgecl.errors import DecodeError, RequestError, SourceError
     from edgecl.evaluation.progress import Progress
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.runtime.sources.base import close_source
+    from edgecl.runtime.sources.folder import PictureSource
     from edgecl.runtime.sources.live import LiveBase
     from edgecl.types import Skipped
 
@@ -64,8 +67,17 @@ def predict(
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     begin = time.monotonic()
     device, config = _device(home, bundle)
-    sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
+    max_bytes = config.picture.max_bytes
+    sources: list[Source] = []
+    for path in paths:
+        try:
+            sources.append(open_source(path, max_bytes=max_bytes, wants_classes=False))
+        except SourceError:
+            if len(paths) == 1 or not Path(path).is_file():
+                raise
+            sources.append(PictureSource(Path(path), max_bytes=max_bytes))  # named when it is read
     for source in sources:
+        tell_notes(source)
         if isinstance(source, LiveBase):
             source.on_news = say
     novelty = None
@@ -154,6 +166,8 @@ def evaluate(
 
     device, config = _device(home, bundle)
     frames = open_source(source, max_bytes=config.picture.max_bytes)
+    check_labels(frames)
+    tell_notes(frames)
     if isinstance(frames, LiveBase):
         frames.on_news = say
     predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)

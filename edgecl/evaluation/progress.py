@@ -32,6 +32,7 @@ class Progress:
             None without any.
         p99_ms: The same time's 99th percentile.
         oldest: Age of the oldest live frame that was learned, in frame times.
+        passed_over: Files of the source that are no pictures it can read, beside the frames.
         status: What the keys do and what is being learned, for a person; empty without keys.
     """
 
@@ -56,6 +57,7 @@ class Progress:
     p50_ms: float | None = None
     p99_ms: float | None = None
     oldest: float = 0.0
+    passed_over: int = 0
     status: str = ""
 
     @property

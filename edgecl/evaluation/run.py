@@ -33,9 +33,9 @@ from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
-from edgecl.runtime.sources.base import Source, close_source
+from edgecl.runtime.sources.base import ListSource, Source, close_source, passed_over
 from edgecl.runtime.sources.live import Counts, LiveBase
-from edgecl.types import Frame, Skipped
+from edgecl.types import Frame, Skipped, alike
 from edgecl.unlearning.receipt import find_tombstone
 from edgecl.unlearning.request import finish_requests
 
@@ -284,7 +284,7 @@ class Run:
         if isinstance(item, Skipped):
             return item.reason
         if item.frame.label is None and not self._can_be_unlabelled:
-            return "it has no label; put it into a sub-folder or name its class with --label"
+            return str(getattr(self._source, "no_label", ListSource.no_label))
         if not np.isfinite(item.feature).all():
             return "its feature is not finite"
         if item.frame.label in self._unlearned:
@@ -326,7 +326,7 @@ class Run:
         """Learn what waits, with the position in one transaction."""
         items, ages = self._fresh()
         for name in dict.fromkeys(item.frame.label or "" for item in items):
-            self._news.extend(_relearned(self._home, self._learner, name))
+            self._news.extend(_news_of_class(self._home, self._learner, name))
         self._position = replace(self._position, is_finished=is_finished)
         width = self._learner.head.num_features
         x = np.array([item.feature[:width] for item in items], np.float32).reshape(-1, width)
@@ -447,6 +447,7 @@ class Run:
             p50_ms=self._ages.quantile_ms(0.5),
             p99_ms=self._ages.quantile_ms(0.99),
             oldest=self._ages.oldest,
+            passed_over=sum(passed_over(self._source).values()),
             status="" if self._teacher is None else self._teacher.status(self._seen.sight),
         )
         # One by one: the source's thread may add some meanwhile.
@@ -464,13 +465,17 @@ def _label(item: Embedded | Skipped) -> str | None:
     return item.frame.label if isinstance(item, Embedded) else None
 
 
-def _relearned(home: Home, learner: Learner, name: str) -> list[str]:
+def _news_of_class(home: Home, learner: Learner, name: str) -> list[str]:
     if learner.store.has_class(name):
         return []
+    news = []
+    if near := alike(name, learner.store.aliases()):
+        news.append(f"class {name!r} is new and looks like {near!r}, another class")
     found = find_tombstone(home, learner.store, "class", name)
     if found is None:
-        return []
+        return news
     return [
+        *news,
         f"class {name!r} was unlearned (receipt {found[1]}) and is now learned again, under a new "
-        "uid"
+        "uid",
     ]

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from edgecl.errors import SourceError, UsageError
 
+from ..formats import kind_of_file
 from ..redact import redacted
 from .base import PICTURE_SUFFIXES, Source
 from .folder import FolderSource, PictureSource
@@ -21,7 +22,7 @@ from .lines import LinesSource
 from .mqtt import open_mqtt
 from .opencv import VIDEO_SUFFIXES, VideoSource, open_camera, open_rtsp
 from .synthetic import open_synthetic
-from .table import TableSource
+from .table import TABLE_SUFFIXES, TableSource
 from .watch import open_watch
 
 __all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "is_address", "open_source"]
@@ -48,11 +49,14 @@ OPENERS: dict[str, Opener] = {
 }
 
 SYNTAX = (
-    "a folder with a sub-folder a class, a .csv or .jsonl table with path,label, an IDX pair "
+    "a folder with a sub-folder a class, a .csv, .tsv or .jsonl table with path,label, an IDX pair "
     "(images.gz,labels.gz), a picture, a video file, camera:N or camera:/dev/videoN, "
     "rtsp://HOST/PATH, http://HOST/PATH (MJPEG or one picture), gst:PIPELINE, "
     "watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
 )
+
+
+_DATASETS = (".zip", ".tm", ".json")
 
 
 def is_address(spec: str) -> bool:
@@ -71,6 +75,7 @@ def open_source(
     label: str | None = None,
     shuffle_seed: int | None = None,
     max_bytes: int = 64_000_000,
+    wants_classes: bool = True,
 ) -> Source:
     """Open a source of frames; a live one connects when its first frame is asked for.
 
@@ -79,6 +84,8 @@ def open_source(
         label: Class of all its frames, instead of what the source says.
         shuffle_seed: Visit the frames in the random order of this seed; None keeps the order.
         max_bytes: Larger files and pictures are skipped unread.
+        wants_classes: Whether the names of a folder's sub-folders matter, so that splits and parts
+            of a dataset are refused; not for who only predicts.
 
     Raises:
         SourceError: Nothing there, or nothing that edgecl can read.
@@ -94,18 +101,27 @@ def open_source(
         return opener(spec, label=label, max_bytes=max_bytes)
     path = Path(spec)
     if path.is_dir():
-        return FolderSource(path, label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
+        return FolderSource(
+            path,
+            label=label,
+            shuffle_seed=shuffle_seed,
+            max_bytes=max_bytes,
+            wants_classes=wants_classes,
+        )
     if path.is_file():
         suffix = path.suffix.lower()
-        if suffix in {".csv", ".jsonl"}:
+        if suffix in TABLE_SUFFIXES:
             return TableSource(path, label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
-        if suffix in PICTURE_SUFFIXES:
+        if suffix in PICTURE_SUFFIXES or kind_of_file(path):
             return PictureSource(path, label=label, max_bytes=max_bytes)
         if suffix in VIDEO_SUFFIXES:
             if shuffle_seed is not None:
                 raise UsageError(f"video {spec} cannot be shuffled; its frames come in order")
             return VideoSource(path, label=label)
-        raise SourceError(f"source {spec} is a {path.suffix or 'nameless'} file; expected {SYNTAX}")
+        hint = f"`edgecl import {spec}` may know it; " if suffix in _DATASETS else ""
+        raise SourceError(
+            f"source {spec} is a {path.suffix or 'nameless'} file; {hint}expected {SYNTAX}"
+        )
     if "," in spec and "://" not in spec:
         images, _, labels = spec.partition(",")
         return IdxSource(Path(images), Path(labels), label=label, shuffle_seed=shuffle_seed)

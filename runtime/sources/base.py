@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,8 +12,9 @@ import numpy as np
 from edgecl.errors import UsageError
 from edgecl.types import Frame, Skipped
 
+# By which a file is taken for a picture unread; any other is by its first bytes (formats.py).
 PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"}
+    ".jpg .jpeg .jpe .jfif .png .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm".split()
 )
 
 # The id of a position, and what makes its frame when its turn comes.
@@ -51,6 +53,11 @@ def close_source(source: Source) -> None:
         close()
 
 
+def passed_over(source: Source) -> dict[str, int]:
+    """Return how many files a source passed over, by kind; see layouts.py."""
+    return dict(getattr(source, "passed_over", {}))
+
+
 class ListSource:
     """A source whose items are known beforehand.
 
@@ -58,9 +65,12 @@ class ListSource:
         name: The source as the user named it.
         items: One (id, read) a position; `read` makes the frame when its turn comes.
         shuffle_seed: Seed of the order, None keeps it.
+        labels: The class of every item, None where it has none or cannot be one.
     """
 
     is_live = False
+    no_label = "it has no label; name its class with --label"
+    """Why an item without a label has none, and what to do."""
 
     def __init__(
         self,
@@ -68,8 +78,13 @@ class ListSource:
         items: Sequence[Item],
         *,
         shuffle_seed: int | None = None,
+        labels: Iterable[str | None] = (),
     ) -> None:
         self.name = name
+        self.class_names = tuple(dict.fromkeys(label for label in labels if label is not None))
+        self.passed_over: Mapping[str, int] = {}
+        self.notes: list[str] = []
+        """What a person should know before it is learned: what was passed over, what is odd."""
         self._items = items
         self._order = order(len(items), shuffle_seed)
 
@@ -99,6 +114,14 @@ def order(n: int, shuffle_seed: int | None) -> Sequence[int]:
     return permuted
 
 
+def local(folder: Path, name: str) -> Path:
+    """Return the place of a file in a list, also where Windows wrote the list with backslashes."""
+    place = folder / name
+    if "\\" in name and not os.path.lexists(place):
+        return folder / name.replace("\\", "/")
+    return place
+
+
 def read_frame(
     path: Path, *, id: str, label: str | None, source: str, max_bytes: int
 ) -> Frame | Skipped:
@@ -109,7 +132,9 @@ def read_frame(
             return Skipped(id, "not a regular file")
         if stat.st_size > max_bytes:
             return Skipped(
-                id, f"{stat.st_size / 1e6:.1f} MB are more than the limit of {max_bytes / 1e6:g} MB"
+                id,
+                f"{stat.st_size / 1e6:.1f} MB are more than the limit of {max_bytes / 1e6:g} MB; "
+                "picture.max_megabytes in edgecl.toml sets it",
             )
         data = path.read_bytes()
     except (

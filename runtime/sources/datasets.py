@@ -2,7 +2,8 @@
 
     imagefolder        a sub-folder a class
     frigate            `clips/MODEL/` of Frigate: `dataset/CLASS/` is labelled, `train/` is not
-    jetson             jetson-inference: `train/CLASS/`, `val/`, `test/`, and `labels.txt`
+    jetson             jetson-inference, torchvision, ultralytics: `train/CLASS/`, beside it `val/`,
+                       `test/` (or as layouts.py knows them), `labels.txt`
     teachable-machine  a project file of Teachable Machine (zips.py)
     coco               COCO JSON with one category a picture (listed.py)
     edgecl             what `edgecl export dataset` wrote (listed.py)
@@ -13,6 +14,7 @@ Layouts are those of Frigate 0.17 (its web interface lists `.webp`, `.png`, `.jp
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,8 +26,17 @@ from edgecl.errors import SourceError, UsageError
 
 from ..redact import redacted
 from .base import Item, ListSource, read_frame
-from .folder import pictures
-from .listed import EDGECL_INDEX, coco_lists, read_coco, read_index, read_text, some
+from .layouts import (
+    SPLIT,
+    kind_of_folder,
+    look,
+    no_classes,
+    some,
+    told,
+    unnamed_tries,
+    warnings_of,
+)
+from .listed import EDGECL_INDEX, choose_list, coco_lists, read_coco, read_index, read_text
 from .zips import ZipSource
 
 _MAX_LABELS_BYTES = 1_000_000
@@ -52,13 +63,39 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def open_dataset(path: Path, *, format: str = "auto", max_bytes: int = 64_000_000) -> Dataset:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a dataset is read.
+
+    Args:
+        max_bytes: Larger pictures are skipped unread.
+        pictures: Folder of a list's pictures, or None: where such tools put them.
+        encoding: Code page of names in a zip that are not marked as UTF-8, or None.
+        is_sure: Whether sub-folders are classes whatever they are called.
+    """
+
+    max_bytes: int = 64_000_000
+    pictures: Path | None = None
+    encoding: str | None = None
+    is_sure: bool = False
+
+
+def open_dataset(
+    path: Path,
+    *,
+    format: str = "auto",
+    max_bytes: int = 64_000_000,
+    pictures: Path | None = None,
+    encoding: str | None = None,
+) -> Dataset:
     """Open a dataset of another tool.
 
     Args:
         path: A folder, a `.json`, or a zip.
         format: One of `FORMATS`, or `auto`.
         max_bytes: Larger pictures are skipped unread.
+        pictures: Folder of the pictures of a COCO list, if they lie elsewhere.
+        encoding: Code page of the names in a zip, if they are not UTF-8.
 
     Raises:
         UsageError: No such format.
@@ -80,7 +117,8 @@ def open_dataset(path: Path, *, format: str = "auto", max_bytes: int = 64_000_00
         guesses = " and ".join(f"{name} ({why})" for name, why in found.items())
         raise SourceError(f"dataset {path} looks like {guesses}; name one with --format")
     ((name, why),) = found.items()
-    dataset = replace(FORMATS[name](path, max_bytes), why=why)
+    reading = Reading(max_bytes, pictures, encoding, is_sure=format != "auto")
+    dataset = replace(FORMATS[name](path, reading), why=why)
     if not dataset.classes:
         raise SourceError(f"dataset {path} holds no picture with a class, read as {name}")
     return dataset
@@ -97,53 +135,88 @@ def _guess(path: Path) -> dict[str, str]:
     if (path / EDGECL_INDEX).is_file():
         return {"edgecl": f"it has {EDGECL_INDEX}"}
     found = {}
-    beside = [name for name in ("labels.txt", "val", "test") if (path / name).exists()]
-    if beside and _has_class_folders(path / "train"):
-        found["jetson"] = f"train/ has a folder a class and {beside[0]} is beside it"
+    beside = ["labels.txt"] if (path / "labels.txt").exists() else []
+    train = _train(path)
+    beside += [name for name in _splits(path) if name != train]
+    if beside and _has_class_folders(path / train):
+        found["jetson"] = f"{train}/ has a folder a class and {beside[0]} is beside it"
     if _has_class_folders(path / "dataset"):
         found["frigate"] = "dataset/ has a folder a class"
     if lists := coco_lists(path):
-        found["coco"] = f"{lists[0].name} is such a list"
+        found["coco"] = f"{lists[0].relative_to(path)} is such a list"
+    elif lists := [found for name in _splits(path) for found in coco_lists(path / name)]:
+        found["coco"] = f"{lists[0].relative_to(path)} is such a list of one split"
     if not found and _has_class_folders(path):
-        found_pictures = pictures(path)
-        if not any(len(parts) == 2 for parts in found_pictures):
-            below = some(sorted({parts[0] for parts in found_pictures if len(parts) > 1}))
-            raise SourceError(
-                f"dataset {path} has its pictures two folders deep and more, in {below}; name the "
-                "one folder that has a folder a class, or say --format imagefolder"
-            )
+        _check_folders(path)
         found["imagefolder"] = "it has a folder a class"
     return found
 
 
+def _check_folders(path: Path) -> None:
+    """Check that a folder's sub-folders are classes.
+
+    Raises:
+        SourceError: They are not, by their names or since all pictures lie deeper.
+    """
+    there = look(path)
+    found = there.pictures
+    if why := no_classes(str(path), found, there.passed_over.keys() - {".json"}):
+        raise SourceError(f"dataset {why}")
+    if not any(len(parts) == 2 for parts in found):
+        below = some(sorted({parts[0] for parts in found if len(parts) > 1}))
+        raise SourceError(
+            f"dataset {path} has its pictures two folders deep and more, in {below}; name the "
+            "one folder that has a folder a class, or say --format imagefolder"
+        )
+
+
+def _splits(path: Path) -> list[str]:
+    """Return the sub-folders of a dataset that are splits, `train` first."""
+    try:
+        names = [p.name for p in path.iterdir() if p.is_dir()]
+    except OSError as error:
+        raise SourceError(f"dataset {path} cannot be read ({error.strerror})") from error
+    splits = [name for name in names if kind_of_folder(name) == SPLIT]
+    return sorted(splits, key=lambda name: (not name.lower().startswith("train"), name))
+
+
+def _train(path: Path) -> str:
+    """Return the name of a dataset's training split."""
+    return next((name for name in _splits(path) if name.lower().startswith("train")), "train")
+
+
 def _has_class_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(len(parts) > 1 for parts in pictures(folder))
+    """Whether a folder has sub-folders with pictures that may be classes."""
+    if not folder.is_dir():
+        return False
+    return any(len(parts) > 1 for parts in look(folder).pictures)
 
 
-def _imagefolder(path: Path, max_bytes: int) -> Dataset:
-    return _folders("imagefolder", path, path, max_bytes)
+def _imagefolder(path: Path, how: Reading) -> Dataset:
+    return _folders("imagefolder", path, path, how)
 
 
-def _frigate(path: Path, max_bytes: int) -> Dataset:
+def _frigate(path: Path, how: Reading) -> Dataset:
     labelled = path / "dataset"
     notes = []
     if (labelled / _FRIGATE_UNNAMED).is_dir():
         notes.append(f"left out: {_FRIGATE_UNNAMED}/, pictures that nobody named")
-    n_tries = len(pictures(path / "train")) if (path / "train").is_dir() else 0
+    n_tries = len(look(path / "train").pictures) if (path / "train").is_dir() else 0
     if n_tries:
         notes.append(f"left out: train/, {n_tries} pictures without a label")
     if (labelled / "none").is_dir():
         notes.append("its class 'none' (nothing of the others) is a class like any other here")
-    dataset = _folders("frigate", path, labelled, max_bytes, without=_FRIGATE_UNNAMED)
+    dataset = _folders("frigate", path, labelled, how, without=_FRIGATE_UNNAMED)
     return replace(dataset, notes=(*notes, *dataset.notes))
 
 
-def _jetson(path: Path, max_bytes: int) -> Dataset:
-    dataset = _folders("jetson", path, path / "train", max_bytes)
+def _jetson(path: Path, how: Reading) -> Dataset:
+    train = _train(path)
+    dataset = _folders("jetson", path, path / train, how)
     notes = [
         f"left out: {name}/; score it with `edgecl evaluate {path / name}`"
-        for name in ("val", "test")
-        if (path / name).is_dir()
+        for name in _splits(path)
+        if name != train
     ]
     if (path / "labels.txt").is_file():
         lines = read_text(path / "labels.txt", _MAX_LABELS_BYTES).splitlines()
@@ -156,57 +229,82 @@ def _jetson(path: Path, max_bytes: int) -> Dataset:
 
 
 def _folders(
-    format: str, path: Path, labelled: Path, max_bytes: int, *, without: str | None = None
+    format: str, path: Path, labelled: Path, how: Reading, *, without: str | None = None
 ) -> Dataset:
     """Return the pictures of a folder with a sub-folder a class, as `FolderSource` does."""
     if not labelled.is_dir():
         raise SourceError(f"dataset {path} has no folder {labelled}, which {format} has")
     items: list[Item] = []
     classes: Counter[str] = Counter()
-    n_loose = 0
-    for parts in pictures(labelled):
-        if len(parts) == 1:
-            n_loose += 1
-        elif parts[0] != without:
+    found = look(labelled)
+    notes = []
+    if not how.is_sure:
+        if labelled != path and (why := no_classes(str(labelled), found.pictures)):
+            raise SourceError(f"dataset {why}")
+        if tries := unnamed_tries(found.pictures):
+            found.leave_out(tries, "train/")
+            notes.append(f"left out: train/, {len(tries)} pictures that nobody named (Frigate)")
+        notes += warnings_of(str(labelled), found.pictures)
+    loose = [parts for parts in found.pictures if len(parts) == 1]
+    found.leave_out(loose, "pictures in no class's folder")
+    for parts in found.pictures:
+        if parts[0] != without:
             place = labelled.joinpath(*parts)
             id = place.relative_to(path).as_posix()
             read = partial(
-                read_frame, place, id=id, label=parts[0], source=str(path), max_bytes=max_bytes
+                read_frame, place, id=id, label=parts[0], source=str(path), max_bytes=how.max_bytes
             )
             classes[parts[0]] += 1
             items.append((id, read))
-    notes = (f"left out: {n_loose} pictures that are in no class's folder",) if n_loose else ()
-    return Dataset(format, "", ListSource(str(path), items), _sorted(classes), notes)
+    if loose:
+        notes.append(f"left out: {len(loose)} pictures that are in no class's folder")
+    notes += told(found.passed_over, found.unreadable)
+    source = ListSource(str(path), items, labels=classes)
+    source.passed_over = found.passed_over
+    return Dataset(format, "", source, _sorted(classes), tuple(notes))
 
 
-def _teachable_machine(path: Path, max_bytes: int) -> Dataset:
-    source = ZipSource(path, max_bytes=max_bytes)
-    n = source.n_other
-    notes = (f"left out: {n} entries that are no picture of a class",) if n else ()
+def _teachable_machine(path: Path, how: Reading) -> Dataset:
+    source = ZipSource(path, max_bytes=how.max_bytes, encoding=how.encoding)
+    n = source.others.total()
+    kinds = ", ".join(f"{n} {kind}" for kind, n in source.others.most_common())
+    notes = (f"left out: {n} entries that are no picture of a class ({kinds})",) if n else ()
+    source.passed_over = source.others
     return Dataset("teachable-machine", "", source, _sorted(source.classes), notes)
 
 
-def _coco(path: Path, max_bytes: int) -> Dataset:
+def _coco(path: Path, how: Reading) -> Dataset:
+    notes = []
     lists = coco_lists(path) if path.is_dir() else [path]
-    if len(lists) != 1:
+    if not lists and path.is_dir():
+        splits = [name for name in _splits(path) if coco_lists(path / name)]
+        lists = coco_lists(path / splits[0]) if splits else []
+        notes = [f"left out: {name}/, another split" for name in splits[1:]]
+    chosen = choose_list(lists)
+    if chosen is None:
         names = some([p.name for p in lists]) or "none"
         raise SourceError(
             f"dataset {path} has {len(lists)} COCO lists ({names}); name the one to read"
         )
-    items, classes = read_coco(lists[0], max_bytes)
-    return Dataset("coco", "", ListSource(str(path), items), _sorted(classes))
+    notes += [f"left out: {p.name}, another list" for p in lists if p != chosen]
+    found = read_coco(chosen, how.max_bytes, pictures=how.pictures)
+    source = ListSource(str(path), found.items, labels=found.classes)
+    return Dataset("coco", "", source, _sorted(found.classes), (*notes, *found.notes))
 
 
-def _edgecl(path: Path, max_bytes: int) -> Dataset:
-    items, classes = read_index(path / EDGECL_INDEX, max_bytes)
-    return Dataset("edgecl", "", ListSource(str(path), items), _sorted(classes))
+def _edgecl(path: Path, how: Reading) -> Dataset:
+    items, classes = read_index(path / EDGECL_INDEX, how.max_bytes)
+    source = ListSource(str(path), items, labels=classes)
+    gone = [id for id, _ in items if not os.path.lexists(path / id)]
+    notes = (f"not found: {len(gone)} of {len(items)} pictures ({some(gone)})",) if gone else ()
+    return Dataset("edgecl", "", source, _sorted(classes), notes)
 
 
 def _sorted(classes: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(classes.items()))
 
 
-FORMATS: dict[str, Callable[[Path, int], Dataset]] = {
+FORMATS: dict[str, Callable[[Path, Reading], Dataset]] = {
     "imagefolder": _imagefolder,
     "frigate": _frigate,
     "jetson": _jetson,

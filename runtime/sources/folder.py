@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from edgecl.errors import SourceError
-from edgecl.types import Frame, Skipped
 
-from .base import PICTURE_SUFFIXES, ListSource, read_frame
+from .base import Item, ListSource, read_frame
+from .layouts import classes_of, look, no_classes, told, unnamed_tries, warnings_of
 
 
 class FolderSource(ListSource):
     """A folder with a sub-folder a class, or pictures that lie in it directly.
 
     Sorted by class, then by file, so it is class-incremental by nature. Pictures in deeper folders
-    belong to the first sub-folder. Links are followed. Hidden files and files of other kinds are
-    passed over; pictures directly in the folder have no label unless `label` gives one.
+    belong to the first sub-folder. Links are followed. Files that are no pictures by their content
+    are counted in `passed_over`, and folders that cannot be read are named in `notes`; pictures
+    directly in the folder have no label unless `label` gives one.
+
+    Args:
+        folder: The folder.
+        label: Class of all pictures, instead of their sub-folder.
+        shuffle_seed: Seed of the order, None keeps it.
+        max_bytes: Larger files are skipped unread.
+        wants_classes: Whether the names of sub-folders matter; then they are looked at.
 
     Raises:
-        SourceError: The folder cannot be read or holds no picture.
+        SourceError: The folder cannot be read, holds no picture, or its sub-folders are no classes
+            (layouts.py).
     """
+
+    no_label = "it has no label; put it into a sub-folder or name its class with --label"
 
     def __init__(
         self,
@@ -31,27 +40,40 @@ class FolderSource(ListSource):
         label: str | None = None,
         shuffle_seed: int | None = None,
         max_bytes: int = 64_000_000,
+        wants_classes: bool = True,
     ) -> None:
-        found = pictures(folder)
-        if not found:
+        found = look(folder)
+        is_sorted = wants_classes and label is None
+        tries = unnamed_tries(found.pictures) if is_sorted else []
+        found.leave_out(tries, "train/")
+        if not found.pictures:
+            what = "; ".join(["", *told(found.passed_over, found.unreadable)])
             raise SourceError(
-                f"folder {folder} holds no picture; expected {', '.join(sorted(PICTURE_SUFFIXES))} "
-                "files in one sub-folder a class"
+                f"folder {folder} holds no picture that can be read; expected JPEG, PNG, WebP, "
+                f"TIFF, BMP, GIF or PPM files in one sub-folder a class{what}"
             )
-        items: list[tuple[str, Callable[[], Frame | Skipped]]] = []
-        for parts in found:
+        if is_sorted and (why := no_classes(str(folder), found.pictures, found.passed_over)):
+            raise SourceError(f"folder {why}")
+        items: list[Item] = []
+        for parts in found.pictures:
             own = parts[0] if len(parts) > 1 else None
-            name = "/".join(parts)
             read = partial(
                 read_frame,
                 folder.joinpath(*parts),
-                id=name,
+                id="/".join(parts),
                 label=label if label is not None else own,
                 source=str(folder),
                 max_bytes=max_bytes,
             )
-            items.append((name, read))
-        super().__init__(str(folder), items, shuffle_seed=shuffle_seed)
+            items.append(("/".join(parts), read))
+        labels = classes_of(found.pictures) if label is None else [label]
+        super().__init__(str(folder), items, shuffle_seed=shuffle_seed, labels=labels)
+        self.passed_over = found.passed_over
+        self.notes += told(found.passed_over, found.unreadable)
+        if tries:
+            self.notes.append("train/ holds what Frigate saw and nobody named; it is left out")
+        if is_sorted:
+            self.notes += warnings_of(str(folder), found.pictures)
 
 
 class PictureSource(ListSource):
@@ -63,30 +85,4 @@ class PictureSource(ListSource):
         read = partial(
             read_frame, path, id=str(path), label=label, source=str(path), max_bytes=max_bytes
         )
-        super().__init__(str(path), [(str(path), read)])
-
-
-def pictures(folder: Path) -> list[tuple[str, ...]]:
-    """Return the pictures of a folder as parts of their paths in it, sorted.
-
-    Raises:
-        SourceError: A folder cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise SourceError(f"folder {error.filename} cannot be read ({error.strerror})") from error
-
-    found = []
-    for where, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        here = os.path.realpath(where) + os.sep
-        # A link back to a folder on the way would never end.
-        folders[:] = sorted(
-            f
-            for f in folders
-            if not f.startswith(".") and not here.startswith(os.path.realpath(here + f) + os.sep)
-        )
-        base = Path(where).relative_to(folder).parts
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in PICTURE_SUFFIXES:
-                found.append((*base, file))
-    return sorted(found)
+        super().__init__(str(path), [(str(path), read)], labels=[label])

@@ -53,7 +53,8 @@ class IdxSource(ListSource):
             return Frame(id=str(i), pixels=picture, label=own, source=name)
 
         items = [(str(i), partial(read, i)) for i in range(len(x))]
-        super().__init__(name, items, shuffle_seed=shuffle_seed)
+        names = [str(n) for n in np.unique(y)] if label is None else [label]
+        super().__init__(name, items, shuffle_seed=shuffle_seed, labels=names)
 
 
 def read_idx(path: Path) -> Pixels:

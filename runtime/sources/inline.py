@@ -14,6 +14,7 @@ from typing import Any
 from edgecl.errors import UsageError
 
 from .labels import moment_of
+from .table import label_of
 
 MAX_ID_LENGTH = 1_000
 # What a message may hold beside the picture.
@@ -69,16 +70,14 @@ def inline_picture(value: Any, max_bytes: int) -> InlinePicture | None:
     """
     if not isinstance(value, dict) or "image" not in value:
         return None
-    label, name = value.get("label"), value.get("id")
-    if label is not None and not isinstance(label, str | int | float):
-        raise UsageError("`label` must be text")
+    name = value.get("id")
     if name is not None and (
         not isinstance(name, str | int) or not 0 < len(str(name)) <= MAX_ID_LENGTH
     ):
         raise UsageError(f"`id` must be text of 1 to {MAX_ID_LENGTH} characters")
     return InlinePicture(
         encoded=_decoded(value["image"], max_bytes),
-        label=None if label is None else str(label),
+        label=label_of(value),
         id=None if name is None else str(name),
         time=moment_of(value.get("time"), "time"),
     )

@@ -42,6 +42,9 @@ _MAX_MESSAGE_BYTES = 65_536
 _MAX_WAITING = 1_000
 _MAX_NEWS = 20
 _POLL_S = 0.2
+_MOST_AHEAD_S, _MOST_PLANNED_S = 86_400.0, 366 * 86_400.0
+# The year 2100 in seconds; in milliseconds that number is one of 1970.
+_LATEST = 4_102_444_800.0
 _JOIN_S = 2.0
 EXPECTED = (
     'expected {"label": NAME or null, "from": TIME, "to": TIME} or '
@@ -180,6 +183,13 @@ def moment_of(value: Any, key: str) -> float | None:
         raise UsageError(
             f"`{key}` must be a time: seconds since the epoch, or text like 2026-01-31T12:00:00Z"
         )
+    # A window may end later than it is told, nothing begins or was seen so late.
+    ahead = moment - time.time()
+    if ahead > (_MOST_PLANNED_S if key == "to" else _MOST_AHEAD_S):
+        units = {1e3: "milliseconds", 1e6: "microseconds", 1e9: "nanoseconds"}
+        unit = next((unit for n, unit in units.items() if moment / n < _LATEST), None)
+        what = f"{unit}? Give seconds since the epoch" if unit and moment > _LATEST else "days off"
+        raise UsageError(f"`{key}` lies {ahead / 86_400:.0f} days in the future; {what}")
     return moment
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
-from .base import read_frame
+from .base import local, read_frame
 from .inline import SPARE_BYTES, inline_picture, largest_message, loads
-from .table import row_of
+from .table import label_of, path_of
 
 
 class LinesSource:
@@ -71,7 +71,7 @@ class LinesSource:
         if line is None:
             return Skipped(where, f"it is longer than {self._max_line} characters")
         value = loads(line)
-        path, own = row_of(value)
+        path = path_of(value)
         try:
             if len(path) > SPARE_BYTES:
                 return Skipped(where, "its path is too long")
@@ -79,9 +79,9 @@ class LinesSource:
                 return Skipped(path, "")
             if path:
                 return read_frame(
-                    Path(path),
+                    local(Path(), path),
                     id=path,
-                    label=self._label if self._label is not None else own,
+                    label=self._label if self._label is not None else label_of(value),
                     source=self.name,
                     max_bytes=self._max_bytes,
                 )
@@ -104,6 +104,8 @@ class LinesSource:
             sys.stdin.reconfigure(errors="surrogateescape")
         number = 0
         while line := sys.stdin.readline(self._max_line):
+            if number == 0:  # some editors begin a file so, and JSON may not
+                line = line.removeprefix("\ufeff")
             kept: str | None = line
             if len(line) == self._max_line and not line.endswith("\n"):
                 while (rest := sys.stdin.readline(self._max_line)) and not rest.endswith("\n"):

@@ -1,7 +1,9 @@
 """Datasets that are a list of files: COCO JSON, and what `edgecl export dataset` writes.
 
-A list names pictures in its own folder only: a path that leads out of it, also by a link, is
-skipped and named.
+A list names pictures in its own dataset only: a path that leads out of it, also by a link, is
+skipped and named. Labelling tools write paths of another machine (`/home/me/0.jpg`)
+or of another folder (`val2017/` beside `annotations/`), so a picture is looked for where such tools
+put it, and at last by its name alone, if only one in the dataset has it. Backslashes are slashes.
 
 COCO: Lin et al. 2014, "Microsoft COCO", arXiv:1405.0312, and its data format page: `images` with
 `id` and `file_name`, `categories` with `id` and `name`, `annotations` with `image_id` and
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,15 @@ from typing import Any
 from edgecl.errors import SourceError
 from edgecl.types import Frame, Skipped
 
-from .base import Item, read_frame
+from .base import Item, local, read_frame
+from .layouts import look, some
 
 EDGECL_INDEX = "edgecl.jsonl"
 # A list of 1,000,000 pictures; COCO's own files with outlines of objects are larger, and not meant.
 _MAX_LIST_BYTES = 100_000_000
+_MOST_OBJECTS, _MOST_VALUES = 2_000_000, 10_000_000
+_LISTS_IN = ("annotations", "annotation")
+_COCO_PARTS = ("images", "annotations", "categories")
 
 
 def read_index(index: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]:
@@ -55,11 +63,28 @@ def read_index(index: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]:
     return items, classes
 
 
-def read_coco(path: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]:
-    """Read a COCO list; pictures lie beside it or in `images/` beside it.
+@dataclass(slots=True)
+class CocoList:
+    """What a COCO list says.
 
-    Returns:
-        One item a picture, and how many pictures each class has.
+    Args:
+        items: One item a picture.
+        classes: How many pictures each class has.
+        notes: What a person should know.
+    """
+
+    items: list[Item]
+    classes: Counter[str]
+    notes: list[str]
+
+
+def read_coco(path: Path, max_bytes: int, *, pictures: Path | None = None) -> CocoList:
+    """Read a COCO list; its pictures are looked for as `_Places` says.
+
+    Args:
+        path: The list.
+        max_bytes: Larger pictures are skipped unread.
+        pictures: Folder of the pictures, None for the list's own dataset.
 
     Raises:
         SourceError: It cannot be read, or is no COCO list.
@@ -71,45 +96,144 @@ def read_coco(path: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]:
         )
     try:
         names = {_id(c["id"]): str(c["name"]) for c in values["categories"]}
-        labels: dict[int | str, set[str]] = {}
-        for annotation in values["annotations"]:
-            name = names.get(_id(annotation["category_id"]))
-            if name is not None:
-                labels.setdefault(_id(annotation["image_id"]), set()).add(name)
         images = [(_id(i["id"]), _name(i["file_name"])) for i in values["images"]]
     except (KeyError, TypeError) as error:
         raise SourceError(
             f"{path} cannot be read as COCO: an entry lacks {error}, or is no object"
         ) from error
-    items: list[Item] = []
-    classes: Counter[str] = Counter()
+    labels, n_unfit = _labels(values["annotations"], names)
+    places = _Places(path, pictures)
+    found = CocoList([], Counter(), [])
+    if n_unfit:
+        found.notes.append(f"left out: {n_unfit} annotations without a picture or known category")
     uses = Counter(key for key, _ in images)
+    missing = []
     for key, file in images:
         own = sorted(labels.get(key, ()))
         id = file or f"picture {key}"
-        reason = ""
+        place: Path | str = ""
         if uses[key] > 1:
-            reason = f"its id {key} is that of several pictures"
+            place = f"its id {key} is that of several pictures"
         elif len(own) != 1:
-            reason = f"it has several categories ({some(own)})" if own else "it has no category"
-        if reason:
-            items.append((id, partial(Skipped, id, reason)))
+            place = f"it has several categories ({some(own)})" if own else "it has no category"
         else:
-            classes[own[0]] += 1
-            items.append((id, partial(_read_coco_picture, path.parent, id, own[0], max_bytes)))
-    return items, classes
+            place = places.find(file)
+            found.classes[own[0]] += 1
+            if isinstance(place, str):
+                missing.append(id)
+        if isinstance(place, str):
+            found.items.append((id, partial(Skipped, id, place)))
+            continue
+        read = partial(
+            read_frame, place, id=id, label=own[0], source=str(path.parent), max_bytes=max_bytes
+        )
+        found.items.append((id, read))
+    if missing:
+        found.notes.append(
+            f"not found: {len(missing)} of {len(images)} pictures ({some(missing)}); looked in "
+            f"{places.root}; --pictures DIR names another folder"
+        )
+    return found
+
+
+def _labels(
+    annotations: list[Any], names: dict[int | str, str]
+) -> tuple[dict[int | str, set[str]], int]:
+    """Return the classes of each picture, and how many annotations say nothing of one."""
+    labels: dict[int | str, set[str]] = {}
+    n_unfit = 0
+    for annotation in annotations:
+        try:
+            name = names[_id(annotation["category_id"])]
+            labels.setdefault(_id(annotation["image_id"]), set()).add(name)
+        except (KeyError, TypeError):
+            n_unfit += 1
+    return labels, n_unfit
+
+
+class _Places:
+    """Where the pictures of a list lie: tried in this order, and never outside of its dataset.
+
+    As the list says it, from its folder or from the dataset's; in `images/` (CVAT, Label Studio) or
+    `data/` (FiftyOne); in the folder of the list's split, `val2017/` for `instances_val2017.json`,
+    also below `images/`; by its name alone.
+
+    Args:
+        path: The list.
+        pictures: Folder of the pictures, None for the list's folder, or that above `annotations/`.
+    """
+
+    def __init__(self, path: Path, pictures: Path | None) -> None:
+        folder = path.parent
+        above = folder.parent if folder.name.lower() in _LISTS_IN else folder
+        self.root = pictures or above
+        self._real = os.path.realpath(self.root)
+        split = path.stem.rpartition("_")[2]
+        bases = [self.root] if pictures else [folder, above]
+        self._bases = [
+            base / below
+            for base in dict.fromkeys(bases)
+            for below in (".", "images", "data", split, f"images/{split}", f"{split}/images")
+        ]
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def find(self, name: str) -> Path | str:
+        """Return where a picture lies, or why it is not read."""
+        plain = name.replace("\\", "/")
+        try:
+            for base in self._bases:
+                for spelled in dict.fromkeys((name, plain)):
+                    place = os.path.realpath(base / spelled)
+                    if os.path.lexists(place) and self._holds(place):
+                        return Path(place)
+            alone = self._named(plain.rpartition("/")[2])
+            if len(alone) == 1 and self._holds(os.path.realpath(alone[0])):
+                return alone[0]
+            if len(alone) > 1:
+                return f"{len(alone)} pictures in {self.root} are called so"
+            if not self._holds(os.path.realpath(self._bases[0] / plain)):
+                return "its path leads out of the dataset"
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            return f"cannot be read ({error})"
+        return "cannot be read (No such file or directory)"
+
+    def _holds(self, place: str) -> bool:
+        return place == self._real or place.startswith(self._real + os.sep)
+
+    def _named(self, name: str) -> list[Path]:
+        if self._by_name is None:
+            self._by_name = {}
+            for parts in look(self.root).pictures:
+                self._by_name.setdefault(parts[-1], []).append(self.root.joinpath(*parts))
+        return self._by_name.get(name, [])
 
 
 def coco_lists(folder: Path) -> list[Path]:
-    """Return the COCO lists of a folder."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
+    """Return the COCO lists of a folder, or else of `annotations/` in it."""
+    found: list[Path] = []
+    try:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".json")
+    except OSError:
+        return found
+    for path in files:
         try:
             if not path.name.startswith(".") and _coco_values(path) is not None:
                 found.append(path)
         except SourceError:
             continue  # no text, or too long: none that is read
+    if not found and folder.name.lower() not in _LISTS_IN:
+        lists = (coco_lists(folder / name) for name in ("annotations", "Annotations"))
+        return next(filter(None, lists), [])
     return found
+
+
+def choose_list(lists: list[Path]) -> Path | None:
+    """Return the list to learn from: the only one, or the only one of boxes or of a train split."""
+    for wanted in ("", "instances_", "train", "instances_train"):
+        chosen = [path for path in lists if wanted in path.name.lower()]
+        if len(chosen) == 1:
+            return chosen[0]
+    return None
 
 
 def read_text(path: Path, limit: int) -> str:
@@ -128,26 +252,39 @@ def read_text(path: Path, limit: int) -> str:
         raise SourceError(f"{path} cannot be read as UTF-8 text ({error})") from error
 
 
-def some(names: list[str]) -> str:
-    """Return the first five names as a text."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
 def _coco_values(path: Path) -> dict[str, list[Any]] | None:
     """Return what a COCO file holds, None for other JSON."""
+    text = read_text(path, _MAX_LIST_BYTES)
+    # Parsed, a text of many small parts takes fifty times its size.
+    if text.count("{") + text.count("[") > _MOST_OBJECTS or text.count(",") > _MOST_VALUES:
+        raise SourceError(
+            f"{path} has more than {_MOST_OBJECTS:,} entries or {_MOST_VALUES:,} values; split it"
+        )
+    if not all(f'"{part}"' in text for part in _COCO_PARTS):
+        return None
     try:
-        values = json.loads(read_text(path, _MAX_LIST_BYTES))
+        values = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    parts = ("images", "annotations", "categories")
-    if not isinstance(values, dict) or not all(isinstance(values.get(p), list) for p in parts):
+    if not isinstance(values, dict) or not all(
+        isinstance(values.get(part), list) for part in _COCO_PARTS
+    ):
         return None
     return values
 
 
 def _id(value: object) -> int | str:
-    if not isinstance(value, int | str):
+    """Return an id as one spelling: tools write 1, 1.0 and "1" for the same one.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError("an id")
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else str(value)
+    if isinstance(value, str) and re.fullmatch(r"0|-?[1-9]\d{0,17}", value, re.ASCII):
+        return int(value)
     return value
 
 
@@ -162,18 +299,10 @@ def _name(value: object) -> str:
     return value
 
 
-def _read_coco_picture(folder: Path, file: str, label: str, max_bytes: int) -> Frame | Skipped:
-    if not os.path.lexists(folder / file) and os.path.lexists(folder / "images" / file):
-        return _read_inside(folder, file, label, max_bytes, below="images")
-    return _read_inside(folder, file, label, max_bytes)
-
-
-def _read_inside(
-    folder: Path, name: str, label: str, max_bytes: int, *, below: str = "."
-) -> Frame | Skipped:
-    """Read a picture that a list in a folder names, there or in a sub-folder."""
+def _read_inside(folder: Path, name: str, label: str, max_bytes: int) -> Frame | Skipped:
+    """Read a picture that a list in a folder names."""
     try:
-        root, place = (Path(os.path.realpath(p)) for p in (folder, folder / below / name))
+        root, place = (Path(os.path.realpath(p)) for p in (folder, local(folder, name)))
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         return Skipped(name, f"cannot be read ({error})")
     if not place.is_relative_to(root):

@@ -1,23 +1,39 @@
-"""A table of pictures: `.csv` with a header, or `.jsonl` with one object a line."""
+"""A table of pictures: `.csv` or `.tsv` with a header, or `.jsonl` with one object a line."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgecl.errors import SourceError
+from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
-from .base import ListSource, read_frame
+from .base import Item, ListSource, local, read_frame
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+# What other tools call the two columns; told, not taken, since a table may have several of them.
+_PATH_NAMES = (
+    "file filename file_name filepath file_path image image_path imagepath image_id img img_path "
+    "picture"
+).split()
+_LABEL_NAMES = (
+    "class class_name classname category category_name target tag tags species name labels y"
+).split()
+
+# Where a row stands, its path, its label, and why it cannot be used, if so.
+_Row = tuple[str, str, str | None, str]
 
 
 class TableSource(ListSource):
     """Rows with `path` and `label`; a relative path starts at the table's folder.
+
+    A row with more cells than columns, or a label that is no text and no number, is skipped and
+    named, since it would be learned as another class.
 
     Raises:
         SourceError: The table cannot be read, has no row or no column `path`.
@@ -31,24 +47,80 @@ class TableSource(ListSource):
         shuffle_seed: int | None = None,
         max_bytes: int = 64_000_000,
     ) -> None:
-        rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _json_rows(table)
+        self.no_label = "it has no label; give its row one, or name its class with --label"
+        suffix = table.suffix.lower()
+        rows = _json_rows(table) if suffix == ".jsonl" else self._rows(table, suffix)
         if not rows:
             raise SourceError(f"table {table} has no row; expected path,label in each")
-        items: list[tuple[str, Callable[[], Frame | Skipped]]] = []
-        for where, path, own in rows:
-            if not path:
-                items.append((where, partial(Skipped, where, "the row has no path")))
+        items: list[Item] = []
+        unfit = next(((where, reason) for where, _, _, reason in rows if reason), None)
+        if unfit is not None:
+            self.no_label = ": ".join(unfit)
+        for where, path, own, reason in rows:
+            if reason or not path:
+                id = path or where
+                items.append((id, partial(Skipped, id, reason or "the row has no path")))
                 continue
             read = partial(
-                read_frame,
-                table.parent / path,
-                id=path,
-                label=label if label is not None else own,
-                source=str(table),
-                max_bytes=max_bytes,
+                _read, table, path, label if label is not None else own, max_bytes=max_bytes
             )
             items.append((path, read))
-        super().__init__(str(table), items, shuffle_seed=shuffle_seed)
+        labels = [row[2] for row in rows] if label is None else [label]
+        super().__init__(str(table), items, shuffle_seed=shuffle_seed, labels=labels)
+
+    def _rows(self, table: Path, suffix: str) -> list[_Row]:
+        mark = "\t" if suffix == ".tsv" else ","
+        reader = csv.reader(io.StringIO(_text(table), newline=""), delimiter=mark)
+        try:
+            rows = [row for row in reader if row]
+        except csv.Error as error:
+            raise SourceError(f"table {table} cannot be read as CSV ({error})") from error
+        names = [name.strip() for name in rows[0]] if rows else []
+        columns = ", ".join(names) or "(none)"
+        if "path" not in names:
+            raise SourceError(
+                f"table {table} has the columns {columns}; expected path,label{_hint(names, mark)}"
+            )
+        if "label" not in names:
+            self.no_label = (
+                f"table {table} has the columns {columns} and none called label"
+                f"{_hint(names, mark)}; or name the class with --label"
+            )
+        return [_row(i, row, names) for i, row in enumerate(rows[1:], start=2)]
+
+
+def _row(number: int, row: list[str], names: list[str]) -> _Row:
+    cells = dict(zip(names, row, strict=False))
+    where = f"row {number}"
+    reason = ""
+    if len(row) > len(names):
+        reason = (
+            f"{where} has {len(row)} cells, the header {len(names)}; quote what holds a comma, as "
+            '"cup, red"'
+        )
+    return where, cells.get("path", "").strip(), cells.get("label") or None, reason
+
+
+def _hint(names: list[str], mark: str) -> str:
+    """Return which columns to rename, or that the cells are divided by something else."""
+    if len(names) == 1 and (found := next((m for m in ",;\t" if m in names[0]), None)):
+        should = "commas" if mark == "," else "tabs"
+        by = {",": "commas", ";": "semicolons", "\t": "tabs"}[found]
+        return f"; its cells are divided by {by}, save it with {should}"
+    lower = {name.lower(): name for name in names}
+    renames = []
+    for wanted, known in (("path", _PATH_NAMES), ("label", _LABEL_NAMES)):
+        given = next((lower[k] for k in (wanted, *known) if k in lower), None)
+        if given is not None and wanted not in names:
+            renames.append(f"{given} to {wanted}")
+    if not any(name.lower() in _LABEL_NAMES for name in names) and len(names) > 2 and renames:
+        return "; a column for every class is not read: write one column label"
+    return f"; rename {' and '.join(renames)}" if renames else ""
+
+
+def _read(table: Path, path: str, label: str | None, max_bytes: int) -> Frame | Skipped:
+    place = local(table.parent, path)
+    return read_frame(place, id=path, label=label, source=str(table), max_bytes=max_bytes)
 
 
 def _text(table: Path) -> str:
@@ -58,44 +130,40 @@ def _text(table: Path) -> str:
         raise SourceError(f"table {table} cannot be read as UTF-8 text ({error})") from error
 
 
-def _csv_rows(table: Path) -> list[tuple[str, str, str | None]]:
-    reader = csv.DictReader(io.StringIO(_text(table), newline=""))
-    try:
-        rows, names = list(reader), reader.fieldnames or []
-    except csv.Error as error:
-        raise SourceError(f"table {table} cannot be read as CSV ({error})") from error
-    if "path" not in names:
-        raise SourceError(
-            f"table {table} has the columns {', '.join(names) or '(none)'}; expected path,label"
-        )
-    return [
-        (f"row {i}", (row.get("path") or "").strip(), row.get("label") or None)
-        for i, row in enumerate(rows, start=2)
-    ]
-
-
-def _json_rows(table: Path) -> list[tuple[str, str, str | None]]:
-    rows = []
+def _json_rows(table: Path) -> list[_Row]:
+    rows: list[_Row] = []
     for i, line in enumerate(_text(table).split("\n"), start=1):
         if not line.strip():
             continue
-        path, label = parse_line(line)
-        rows.append((f"line {i}", path, label))
+        where, path, label, reason = f"line {i}", "", None, ""
+        try:
+            value: Any = json.loads(line)
+            path = path_of(value)
+            label = label_of(value)
+        except UsageError as error:
+            reason = str(error)
+        except (ValueError, RecursionError):
+            pass  # a line without a path
+        rows.append((where, path, label, reason))
     return rows
 
 
-def parse_line(line: str) -> tuple[str, str | None]:
-    """Read `{"path": ..., "label": ...}`; a line that is none of that has an empty path."""
-    try:
-        value: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        return "", None
-    return row_of(value)
+def path_of(value: Any) -> str:
+    """Return the path of parsed JSON, empty if it has none."""
+    path = value.get("path") if isinstance(value, dict) else None
+    return path if isinstance(path, str) else ""
 
 
-def row_of(value: Any) -> tuple[str, str | None]:
-    """Return path and label of parsed JSON; the path is empty if it has none."""
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-        return "", None
-    label = value.get("label")
-    return value["path"], None if label is None else str(label)
+def label_of(value: Any) -> str | None:
+    """Return the label of parsed JSON; None if it has none.
+
+    Raises:
+        UsageError: It is no text and no number.
+    """
+    label = value.get("label") if isinstance(value, dict) else None
+    if label is None or isinstance(label, str):
+        return label
+    kind = {list: "a list", dict: "an object", bool: "true or false"}.get(type(label), "no number")
+    if isinstance(label, int | float) and type(label) is not bool and math.isfinite(label):
+        return str(label)
+    raise UsageError(f"its label is {kind}; expected text, as a picture has one class")

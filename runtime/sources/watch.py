@@ -2,7 +2,8 @@
 
 A queue, not a camera: no file is dropped, and nothing ends it but `close`. A file is read when its
 size and time have stood still between two looks, so one that is being written is waited for; tools
-that write to a hidden or `.part` name and rename it are passed over until they do.
+that write to a hidden or `.part` name and rename it are passed over until they do. What is no
+picture by its content is passed over and counted; folders of systems are (layouts.py), too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +21,22 @@ from pathlib import Path
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
-from .base import PICTURE_SUFFIXES, read_frame
+from ..formats import is_readable, kind_of_file
+from .base import read_frame
+from .layouts import (
+    SYSTEM,
+    classes_of,
+    kind_of_folder,
+    kind_of_other,
+    may_be_picture,
+    no_classes,
+)
 from .live import LiveBase
 
 PREFIX = "watch:"
 _LOOK_S = 0.2
 # A look at very many files takes long; no more than this share of the time goes into looking.
 _LOOK_SHARE = 0.2
-_HALF_WRITTEN = (".part", ".tmp")
 
 _Sign = tuple[int, int, int]
 """Inode, time of change in nanoseconds and size: what differs when a file is another."""
@@ -53,6 +63,9 @@ class _Known:
 
 class WatchSource(LiveBase):
     """New pictures of a folder; a sub-folder is a class, as in a folder source.
+
+    Where all sub-folders are splits, parts of a dataset or those of a camera (layouts.py), pictures
+    come without a label.
 
     Pictures that were there when it was opened are not yielded. One that is replaced or changed
     later is a new one, under the name `NAME#2`, unless its bytes are the same. A file that is gone
@@ -91,6 +104,14 @@ class WatchSource(LiveBase):
             ) from error
         self._device = found.device
         self._known = {name: _Known(sign, is_due=False) for name, sign in found.pictures.items()}
+        self._odd: set[str] = set()
+        """Sub-folders that a person was told of: they may be no classes."""
+        self.passed_over: Counter[str] = Counter()
+        self.notes: list[str] = []
+        if label is None:
+            there = [tuple(name.split("/")) for name in found.pictures]
+            if why := no_classes(str(folder), there):
+                self.notes.append(f"{PREFIX}{why}")
 
     def frames(self, start: int = 0) -> WatchFrames:
         """Return the pictures that came since it was opened and those still to come.
@@ -158,6 +179,11 @@ class WatchSource(LiveBase):
         parts = name.split("/")
         own = parts[0] if len(parts) > 1 else None
         known.is_due = False
+        if may_be_picture(parts[-1]) is None and not is_readable(kind_of_file(self._folder / name)):
+            self.passed_over[kind_of_other(parts[-1])] += 1
+            return None
+        if self._label is None and own is not None and kind_of_folder(own):
+            own = self._class_of(own)
         try:
             item = read_frame(
                 self._folder / name,
@@ -180,6 +206,18 @@ class WatchSource(LiveBase):
             item = replace(item, id=f"{name}#{known.version}")
         known.digest = digest
         return item
+
+    def _class_of(self, folder: str) -> str | None:
+        """Return the class of a sub-folder that is one only among others; tell it once."""
+        names = classes_of(tuple(known.split("/")) for known in self._known)
+        is_class = not all(map(kind_of_folder, names))
+        if folder not in self._odd:
+            self._odd.add(folder)
+            what = "is taken as a class like the others"
+            if not is_class:
+                what = "is no class's name: its pictures come without one; --label gives them one"
+            self._tell(f"{folder}/ {what}")
+        return folder if is_class else None
 
 
 class WatchFrames(Iterator[Frame | Skipped]):
@@ -225,14 +263,16 @@ def _look(folder: Path) -> _Seen:
             with os.scandir(folder / base) as entries:
                 for entry in entries:
                     name = base + entry.name
-                    if entry.name.startswith(".") or entry.name.lower().endswith(_HALF_WRITTEN):
+                    if entry.name.startswith("."):
                         continue
                     try:
                         if entry.is_dir():
+                            if kind_of_folder(entry.name) == SYSTEM:
+                                continue
                             real = os.path.realpath(entry.path)
                             if real not in way:
                                 waiting.append((f"{name}/", (*way, real)))
-                        elif _is_picture(entry):
+                        elif may_be_picture(entry.name) is not False and entry.is_file():
                             stat = entry.stat()
                             found[name] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
                     except OSError:  # it went between being listed and being looked at
@@ -245,7 +285,3 @@ def _look(folder: Path) -> _Seen:
     if (begun.st_dev, begun.st_ino) != (ended.st_dev, ended.st_ino):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     return _Seen(found, tuple(unseen), begun.st_dev)
-
-
-def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES and entry.is_file()

@@ -1,5 +1,9 @@
 """Labelled pictures in a zip: a project file of Teachable Machine, or a folder a class.
 
+What is no class is left out or refused as in a folder (layouts.py): of splits only `train/` is
+taken. A name without the mark of UTF-8 is in the code page of who packed it, which nothing tells:
+it is read as UTF-8 where that fits, or else `encoding` has to name it.
+
 A `.tm` file is a zip with `manifest.json` and `CLASS-!-N.jpg` entries. That it is a zip was said by
 its makers (googlecreativelab/teachablemachine-community, issue 38); how the entries are named is
 known from programs that write such files, and no file from the site itself was at hand.
@@ -12,17 +16,20 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from edgecl.errors import SourceError
 from edgecl.types import Frame, Skipped
 
-from .base import PICTURE_SUFFIXES, ListSource
+from ..formats import HEAD_BYTES, is_readable, kind_of
+from .base import ListSource
+from .layouts import SPLIT, SYSTEM, kind_of_folder, kind_of_other, may_be_picture, no_classes
 
 # What stands in the directory of a zip (65,535 entries with long names), and all of its content.
 _MAX_DIRECTORY_BYTES = 32_000_000
@@ -31,6 +38,8 @@ _MAX_MANIFEST_BYTES = 1_000_000
 _END_OF_ZIP, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x07"
 _END_BYTES = 22
 _MARK, _MANIFEST = "-!-", "manifest.json"
+_IS_UTF8, _UNICODE_PATH = 0x800, 0x7075
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class ZipSource(ListSource):
@@ -39,63 +48,159 @@ class ZipSource(ListSource):
     Args:
         path: The zip.
         max_bytes: Larger pictures are skipped unread.
+        encoding: Code page of names that are not marked as UTF-8; None tries UTF-8.
 
     Raises:
-        SourceError: No zip, one that is too large, a project of sounds, or no picture with a class.
+        SourceError: No zip, one that is too large, a project of sounds, no picture with a class,
+            folders that are no classes, or names in an unknown code page.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int = 64_000_000) -> None:
-        labelled: dict[str, str] = {}
-        self.n_other = 0
-        """Entries that are no picture of a class."""
+    def __init__(
+        self, path: Path, *, max_bytes: int = 64_000_000, encoding: str | None = None
+    ) -> None:
+        self.others: Counter[str] = Counter()
+        """Entries that are no picture of a class, by kind."""
+        labelled: list[tuple[str, zipfile.ZipInfo, str]] = []
         with _open(path) as archive:
             _check_kind(path, archive)
-            for member in archive.infolist():
-                if member.is_dir() or member.filename == _MANIFEST:
-                    continue
-                label = _label(member.filename)
-                if label:
-                    labelled[member.filename] = label
-                else:
-                    self.n_other += 1
+            is_project = _MANIFEST in archive.namelist()
+            entries = self._pictures(path, archive, encoding)
+            marked = {parts: _marked(parts, is_project) for parts in entries}
+            foldered = {p: p[:-1] for p in entries if not marked[p]}
+            plain, left = _classes(str(path), foldered)
+            for parts, members in entries.items():
+                label = marked[parts] or plain.get(parts, "")
+                kind = left.get(parts, "no class's folder")
+                if not label:
+                    self.others[kind] += len(members)
+                labelled += [("/".join(parts), member, label) for member in members if label]
         if not labelled:
             raise SourceError(
                 f"{path} holds no picture with a class; expected CLASS{_MARK}N.jpg or a folder a "
                 "class; samples of one class do not name it: unpack those, and use "
                 "`edgecl train-stream FOLDER --label NAME`"
             )
-        self.classes = Counter(labelled.values())
+        self.classes = Counter(label for _, _, label in labelled)
         self._path = path
         self._max_bytes = max_bytes
         self._archive: zipfile.ZipFile | None = None
-        items = [(name, partial(self._read, name, label)) for name, label in labelled.items()]
-        super().__init__(str(path), items)
+        items = [(id, partial(self._read, id, member, label)) for id, member, label in labelled]
+        super().__init__(str(path), items, labels=self.classes)
+
+    def _pictures(
+        self, path: Path, archive: zipfile.ZipFile, encoding: str | None
+    ) -> dict[tuple[str, ...], list[zipfile.ZipInfo]]:
+        """Return the pictures by the parts of their names; the other entries are counted."""
+        found: dict[tuple[str, ...], list[zipfile.ZipInfo]] = {}
+        for member in archive.infolist():
+            name = _name(path, member, encoding)
+            if name.endswith("/") or name == _MANIFEST:
+                continue
+            parts = PurePosixPath(name).parts
+            if not parts or parts[0] == "/" or ".." in parts or parts[0].endswith(":"):
+                self.others["names that lead elsewhere"] += 1
+                continue
+            system = next((p for p in parts[:-1] if kind_of_folder(p) == SYSTEM), None)
+            by_name = may_be_picture(parts[-1])
+            if system is not None:
+                self.others[f"{system}/"] += 1
+            elif is_readable(_kind(archive, member)) if by_name is None else by_name:
+                found.setdefault(parts, []).append(member)
+            else:
+                self.others[kind_of_other(parts[-1])] += 1
+        return found
 
     def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
         """Yield the frames from position `start` on; the zip is open meanwhile."""
         with _open(self._path) as self._archive:
             yield from super().frames(start)
 
-    def _read(self, name: str, label: str) -> Frame | Skipped:
+    def _read(self, id: str, member: zipfile.ZipInfo, label: str) -> Frame | Skipped:
         assert self._archive is not None  # only `frames` reads
-        data = _content(self._archive, self._archive.getinfo(name), self._max_bytes)
+        data = _content(self._archive, member, self._max_bytes)
         if isinstance(data, str):
-            return Skipped(name, data)
-        return Frame(id=name, encoded=data, label=label, source=str(self._path))
+            return Skipped(id, data)
+        return Frame(id=id, encoded=data, label=label, source=str(self._path))
 
 
-def _label(name: str) -> str:
-    """Return the class of an entry, or nothing."""
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] in ("__MACOSX", "/") or ".." in parts or "\\" in name:
+def _name(path: Path, member: zipfile.ZipInfo, encoding: str | None) -> str:
+    """Return an entry's name with slashes, as who packed it wrote it.
+
+    Raises:
+        SourceError: It is in a code page that is not known.
+    """
+    name, own = member.orig_filename.split("\0")[0], _unicode_name(member.extra)
+    if own:
+        name = own
+    elif not member.flag_bits & _IS_UTF8 and not name.isascii():
+        raw = name.encode("cp437")  # as what `zipfile` reads it
+        try:
+            name = raw.decode(encoding or "utf-8")
+        except (UnicodeDecodeError, LookupError) as error:
+            known = f"{encoding} is not" if encoding else "nothing in it says which is"
+            raise SourceError(
+                f"{path} has names in a code page, such as {name!r}, and {known} the right one; "
+                "name it with --encoding, as cp1252 (Windows in the west), cp437 (DOS), cp1251 "
+                "(Cyrillic), cp932 (Japanese), gbk or big5 (Chinese), cp949 (Korean)"
+            ) from error
+    return name.replace("\\", "/")
+
+
+def _unicode_name(extra: bytes) -> str:
+    """Return the name in UTF-8 that WinZip and Info-ZIP add to one in a code page, or nothing."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        if kind == _UNICODE_PATH and extra[4:5] == b"\1":  # its version; then a check and the name
+            return extra[9 : 4 + size].decode("utf-8", "ignore")
+        extra = extra[4 + size :]
+    return ""
+
+
+def _marked(parts: tuple[str, ...], is_project: bool) -> str:
+    """Return the class of `CLASS-!-N.jpg`; in a project it may hold slashes."""
+    label, mark, _ = parts[-1].partition(_MARK)
+    if not mark:
         return ""
-    file = parts[-1]
-    if file.startswith(".") or Path(file).suffix.lower() not in PICTURE_SUFFIXES:
+    return "/".join((*parts[:-1], label)) if is_project else label
+
+
+def _classes(
+    where: str, folders: Mapping[tuple[str, ...], tuple[str, ...]]
+) -> tuple[dict[tuple[str, ...], str], dict[tuple[str, ...], str]]:
+    """Return the class of each picture that lies in a class's folder, and why others have none.
+
+    Raises:
+        SourceError: The folders are no classes.
+    """
+    taken = {parts: parts for parts, above in folders.items() if above}
+    left: dict[tuple[str, ...], str] = {}
+    while len({p[0] for p in taken.values()}) == 1 and all(len(p) > 2 for p in taken.values()):
+        taken = {parts: p[1:] for parts, p in taken.items()}  # a folder that was packed as a whole
+    splits = {p[0] for p in taken.values() if kind_of_folder(p[0]) == SPLIT}
+    if len(splits) > 1 and splits == {p[0] for p in taken.values()}:
+        first = min(splits, key=lambda name: (not name.lower().startswith("train"), name))
+        if any(len(p) > 2 and not kind_of_folder(p[1]) for p in taken.values() if p[0] == first):
+            left = {parts: f"{p[0]}/" for parts, p in taken.items() if p[0] != first}
+            taken = {parts: p[1:] for parts, p in taken.items() if p[0] == first}
+    if why := no_classes(where, list(taken.values())):
+        raise SourceError(why.partition(". If these")[0] + "; unpack it and name the folder")
+    classes = {}
+    for parts, p in taken.items():
+        inner = [name for name in p[:-1] if not kind_of_folder(name)]
+        if len(p) > 1:
+            classes[parts] = inner[-1] if inner else p[0]
+    return classes, left
+
+
+def _kind(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+    """Return the kind of picture that an entry holds; empty if it is none or cannot be read."""
+    if member.flag_bits & 0x1 or member.compress_type not in _PACKED:
         return ""
-    label, mark, _ = file.partition(_MARK)
-    if mark:
-        return label
-    return parts[-2] if len(parts) > 1 else ""
+    try:
+        with archive.open(member) as file:
+            return kind_of(file.read(HEAD_BYTES))
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return ""
 
 
 def _check_kind(path: Path, archive: zipfile.ZipFile) -> None:
@@ -142,7 +247,7 @@ def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> b
     """Return the content of an entry, or why it is not read."""
     if member.flag_bits & 0x1:
         return "it is encrypted"
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if member.compress_type not in _PACKED:
         return "it is packed in a way that is not read; expected stored or deflated"
     if member.file_size > limit:
         return f"{member.file_size / 1e6:.1f} MB are more than the limit of {limit / 1e6:g} MB"

@@ -9,6 +9,7 @@ from typing import Any
 
 import other_tools
 import pytest
+import workloads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,7 +151,7 @@ def test_what_was_exported_is_read_back_with_its_exact_names(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "label",
     ["manifest.json", "edgecl.jsonl", "..", ".", "con", "x" * 200, "\U0001f600" * 200,
-     "\u202eabc", "</script>", ".edgecl.jsonl.part"],
+     "\u3042bc", "</script>", ".edgecl.jsonl.part"],
 )  # fmt: skip
 def test_a_class_of_any_name_is_written_read_and_taken_out(label: str, tmp_path: Path) -> None:
     home = taught(tmp_path / "home", labels=("cup", label))
@@ -158,6 +159,13 @@ def test_a_class_of_any_name_is_written_read_and_taken_out(label: str, tmp_path:
     assert open_dataset(place).classes == {"cup": 3, label: 3}
     forgotten(home, ForgetRequest(label))
     assert open_dataset(place).classes == {"cup": 3}
+
+
+def test_pictures_of_an_export_that_are_gone_are_told_beforehand(tmp_path: Path) -> None:
+    place = exported(taught(tmp_path / "home"), tmp_path / "data")
+    gone = index(place)[1]["path"]
+    (place / gone).unlink()
+    assert open_dataset(place).notes == (f"not found: 1 of 9 pictures ({gone})",)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
@@ -410,3 +418,112 @@ def test_folders_of_some_names(name: str, folder: str) -> None:
 
 def test_names_that_differ_in_case_only_get_different_folders() -> None:
     assert folder_names({1: "Cup", 2: "cup"}) == {1: "Cup", 2: "cup~2"}
+
+
+# What is looked at before it is believed, through the command line
+
+
+def folder_of(path: Path, *names: str) -> Path:
+    for i, name in enumerate(names):
+        place = path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(build.encode(build.part_picture(build.PARTS[i % 4], i)))
+    return path
+
+
+def test_what_is_passed_over_is_in_the_text_and_in_the_json(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    folder = folder_of(tmp_path / "p", "cup/1.jfif", "cup/2.jpg", "bolt/noextension")
+    (folder / "cup" / "half.jpg").write_bytes(b"no picture")
+    (folder / "cup" / "notes.txt").write_text("x")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / "t.jpg").write_bytes(b"x")
+    for command in ("train-stream", "import"):
+        done = build.run_edgecl(command, folder, "--home", home.path, "--json")
+        result = build.last_json(done)
+        assert result["passed_over"] == {".txt": 1, "@eaDir/": 1}
+        parts = [result[key] for key in ("learned", "held_out", "skipped")]
+        assert sum(parts) + sum(result["passed_over"].values()) == result["seen"] == 6
+        assert result["skipped"] == 1
+        assert "passed over: 1 .txt, 1 in @eaDir/" in done.stderr
+    done = build.run_edgecl("predict", folder, "--home", home.path, "--json")
+    assert len(done.stdout.splitlines()) == 3
+    assert "passed over: 1 .txt" in done.stderr
+
+
+def test_files_among_pictures_that_are_none_are_skipped_by_predict(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    folder = folder_of(tmp_path / "p", "cup/1.jpg", "bolt/2.jfif")
+    assert build.run_edgecl("train-stream", folder, "--home", home.path).returncode == 0
+    (tmp_path / "notes.txt").write_text("x")
+    paths = [folder / "cup/1.jpg", tmp_path / "notes.txt", folder / "bolt/2.jfif"]
+    done = build.run_edgecl("predict", *paths, "--home", home.path, "--json")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert "notes.txt: not a picture" in done.stderr
+
+
+def test_splits_are_refused_by_who_learns_and_read_by_who_predicts(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    data = folder_of(
+        tmp_path / "data", *(f"{s}/{c}/1.jpg" for s in ("train", "test") for c in "ab")
+    )
+    for command in ("train-stream", "evaluate"):
+        done = build.run_edgecl(command, data, "--home", home.path)
+        assert done.returncode == 3
+        assert f"did you mean {data}/train?" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert build.last_json(build.run_edgecl("import", data, "--home", home.path, "--json"))
+    done = build.run_edgecl("predict", data, "--home", home.path, "--json")
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_a_new_name_that_looks_like_a_known_one_needs_new(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    folder = folder_of(tmp_path / "p", "bird/1.jpg", "cup/1.jpg", "cup/2.jpg")
+    assert build.run_edgecl("train-stream", folder, "--home", home.path).returncode == 0
+    more = folder_of(tmp_path / "more", "Bird/3.jpg", "B\u0456rd/4.jpg")
+    (tmp_path / "t.csv").write_text("path,label\nmore/Bird/3.jpg,BIRD\n")
+    for arguments in (
+        ["train-stream", folder / "bird", "--label", "Bird"],
+        ["train-stream", more],
+        ["import", more],
+        ["train-stream", tmp_path / "t.csv"],
+    ):
+        done = build.run_edgecl(*arguments, "--home", home.path)
+        assert done.returncode == 2, done.stderr
+        assert "did you mean bird? --new" in done.stderr
+    done = build.run_edgecl("train-stream", more, "--new", "--home", home.path, "--json")
+    assert build.last_json(done)["classes"] == 4
+    assert "look alike" in done.stderr
+    # Once it is known it is known.
+    assert build.run_edgecl("train-stream", more, "--home", home.path).returncode == 0
+
+
+def test_a_table_without_labels_names_its_columns_before_anything_is_learned(
+    tmp_path: Path,
+) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    folder_of(tmp_path, "1.jpg")
+    (tmp_path / "t.csv").write_text("path,class\n1.jpg,cup\n")
+    for command in ("train-stream", "evaluate"):
+        done = build.run_edgecl(command, tmp_path / "t.csv", "--home", home.path)
+        assert done.returncode == 3
+        assert "columns path, class and none called label; rename class to label" in done.stderr
+    done = build.run_edgecl("train-stream", tmp_path / "t.csv", "--label", "a", "--home", home.path)
+    assert done.returncode == 0
+
+
+def test_names_of_files_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    home = workloads.small_home(tmp_path / "home")
+    evil = "\x1b]0;PWNED\x07\x1b[31m\u202egpj\x9b2J"
+    folder = folder_of(tmp_path / "p", "cup/1.jpg", f"cup/{evil}.jpg")
+    (folder / "cup" / f"{evil}2.jpg").write_bytes(b"no picture")
+    for arguments in (["train-stream", folder], ["predict", folder], ["predict", folder, "--json"],
+                      ["import", folder / f"x{evil}"]):  # fmt: skip
+        done = build.run_edgecl(*arguments, "--home", home.path)
+        for unsafe in ("\x1b", "\x07", "\u202e", "\x9b"):
+            assert unsafe not in done.stdout + done.stderr
+    done = build.run_edgecl("predict", folder, "--home", home.path, "--json")
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert str(folder / "cup" / f"{evil}.jpg") in paths

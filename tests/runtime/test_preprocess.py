@@ -5,21 +5,33 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import timm
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 from skimage import data as photographs
 
 import build
-from edgecl.errors import DecodeError, IntegrityError
-from edgecl.runtime.preprocess import Preprocessing, decode, encode_png, picture_of, shrink
+from edgecl.errors import DecodeError, IntegrityError, UsageError
+from edgecl.runtime.formats import is_readable
+from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.runtime.preprocess import (
+    Preprocessing,
+    check_levels,
+    decode,
+    encode_png,
+    picture_of,
+    shrink,
+)
 from edgecl.types import Frame
 
 HALF = (0.5, 0.5, 0.5)
@@ -307,6 +319,186 @@ def test_preprocessing_that_cannot_be_used_is_refused(change: dict[str, object])
 def test_mean_of_another_length_is_refused(values: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="unpack"):
         Preprocessing.from_json(LITE0.as_json() | {"mean": values})
+
+
+def wide(values: list[int], kind: str = "PNG") -> bytes:
+    return encoded(grey([values], "I;16"), kind)
+
+
+def white_is_zero(values: np.ndarray, bits: int) -> bytes:
+    """A TIFF of one strip whose zero is white."""
+    data = values.tobytes()
+    tags = [
+        (256, values.shape[1]), (257, values.shape[0]), (258, bits), (259, 1), (262, 0), (273, 8),
+        (277, 1), (278, values.shape[0]), (279, len(data)),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return head + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_zero_is_white_is_not_its_negative(bits: int) -> None:
+    shades = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    stored = 255 - shades if bits == 8 else 65535 - shades.astype("<u2") * 257
+    image = np.asarray(decode(white_is_zero(stored, bits)))
+    assert np.abs(image[:, :, 0].astype(int) - shades).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_fewer_bits_in_16_are_refused_until_their_number_is_set(bits: int, kind: str) -> None:
+    top = 2**bits - 1
+    data = wide([0, top // 2, top], kind)
+    with pytest.raises(DecodeError, match=rf"values are 0 to {top} only.*--levels"):
+        decode(data)
+    assert np.asarray(decode(data, levels=str(bits)))[0, :, 0].tolist() == [0, 127, 255]
+    assert np.asarray(decode(data, levels="full"))[0, 2, 0] == top >> 8
+
+
+def test_temperatures_have_a_range_or_each_picture_its_own() -> None:
+    data = wide([29_300, 29_800, 30_300])
+    with pytest.raises(DecodeError, match="29300 to 30300 only"):
+        decode(data)
+    assert np.asarray(decode(data, levels="29300..30300"))[0, :, 0].tolist() == [0, 128, 255]
+    assert np.asarray(decode(data, levels="29800..30300"))[0, :, 0].tolist() == [0, 0, 255]
+    assert np.asarray(decode(data, levels="each"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("levels", ["auto", "full", "each", "12"])
+def test_a_black_picture_of_16_bits_is_black(levels: str) -> None:
+    assert not np.asarray(decode(wide([0, 0, 0]), levels=levels)).any()
+
+
+def test_16_bit_colours_that_use_the_lowest_bits_only_are_refused() -> None:
+    rgb = np.full((4, 4, 3), 4095, "<u2").tobytes()
+    tags = [
+        (256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 3, 8 + len(rgb)), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 8), (277, 3, 1, 3), (278, 3, 1, 4), (279, 4, 1, len(rgb)),
+    ]  # fmt: skip
+    at = 8 + len(rgb) + 6
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    data = b"II*\0" + struct.pack("<I", at) + rgb + struct.pack("<HHH", 16, 16, 16)
+    data += struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(DecodeError, match="lowest bits only"):
+        decode(data)
+    assert np.asarray(decode(data, levels="full")).max() == 15
+
+
+@pytest.mark.parametrize("bad", ["", "8", "17", "12bit", "5..5", "9..3", "0..70000", "-1..5", "x"])
+def test_levels_that_are_none_are_refused(bad: str) -> None:
+    with pytest.raises(UsageError, match="levels"):
+        check_levels(bad)
+    with pytest.raises(IntegrityError):
+        Preprocessing.from_json(LITE0.as_json() | {"levels": bad})
+
+
+def test_levels_are_part_of_the_feature_map_and_older_maps_keep_their_hash() -> None:
+    assert "levels" not in LITE0.as_json()
+    twelve = replace(LITE0, levels="12")
+    assert Preprocessing.from_json(json.loads(json.dumps(twelve.as_json()))).levels == "12"
+    assert twelve.as_json() != LITE0.as_json()
+    assert twelve == LITE0  # for the network they are the same
+
+
+def test_what_was_seen_with_levels_is_what_is_kept() -> None:
+    frame = Frame(id="a", encoded=wide([0, 2048, 4095]))
+    how = Preprocessing(8, 1.0, "bicubic", HALF, HALF, levels="12")
+
+    class Engine:
+        num_features = 1
+
+        def run(self, x: np.ndarray) -> np.ndarray:
+            return np.ones((len(x), 1), np.float32)
+
+    (group,) = (g for g in embed(iter([frame]), how, Engine()) if g)  # type: ignore[arg-type]
+    (item,) = group
+    assert isinstance(item, Embedded)
+    assert item.frame.pixels is not None
+    assert item.frame.pixels[0, :, 0].tolist() == [0, 128, 255]
+    assert decode(encode_png(item.frame.pixels)).getpixel((1, 0)) == (128,) * 3
+
+
+def test_a_large_16_bit_picture_takes_little_memory() -> None:
+    code = (
+        "import io, resource, numpy as np; from PIL import Image; "
+        "from edgecl.runtime.preprocess import decode; b = io.BytesIO(); "
+        "Image.fromarray(np.zeros((7071, 7071), np.uint16)).save(b, 'PNG'); "
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; decode(b.getvalue()); "
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # 100 MB of 16 bits, 50 of 8 bits and 150 of RGB, of which some was there before.
+    assert float(done.stdout) < 400, "it was 1,030 MB"
+
+
+@pytest.mark.parametrize("what", ["text", "profile", "checksum"])
+def test_metadata_of_a_png_may_be_large_or_damaged(what: str) -> None:
+    image = build.part_picture("washer", 0)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    info = PngImagePlugin.PngInfo()
+    options: dict[str, Any] = {"exif": exif}
+    if what == "text":
+        info.add_itxt("XML:com.adobe.xmp", "A" * 3_000_000, zip=True)
+    elif what == "profile":
+        options["icc_profile"] = bytes(3_000_000)
+    else:
+        options["dpi"] = (72, 72)
+    data = bytearray(encoded(image, pnginfo=info, **options))
+    if what == "checksum":
+        data[data.index(b"pHYs") + 5] ^= 1
+    assert np.array_equal(decode(bytes(data)), image.transpose(Image.Transpose.ROTATE_270))
+
+
+@pytest.mark.parametrize("cut", [2, 3, 10, 56])
+def test_a_jpeg_that_lacks_its_end_only_is_whole(cut: int) -> None:
+    picture = build.encode(build.part_picture("washer", 0))
+    if cut == 2:
+        assert np.array_equal(decode(picture[:-cut]), decode(picture))
+    else:
+        with pytest.raises(DecodeError, match="truncated"):
+            decode(picture[:-cut])
+
+
+def test_what_is_not_read_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecl.runtime.formats._has_heif", lambda: False)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(DecodeError, match=r"it is HEIC, .*pip install 'edgecl\[heif\]'"):
+        decode(heic)
+    with pytest.raises(DecodeError, match="raw picture"):
+        decode(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_avif_and_heic_are_read_where_their_packages_are(kind: str) -> None:
+    if not is_readable({"HEIF": "HEIC"}.get(kind, kind)):
+        pytest.skip("pillow-heif is not installed" if kind == "HEIF" else "this Pillow has no AVIF")
+    image = Image.new("RGB", (64, 32), (200, 40, 40))
+    read = np.asarray(decode(encoded(image, kind))).astype(int)
+    assert read.shape == (32, 64, 3)
+    assert np.abs(read - (200, 40, 40)).max() <= 8
+
+
+def test_a_picture_that_is_too_large_names_the_setting() -> None:
+    with pytest.raises(DecodeError, match=r"picture\.max_megapixels"):
+        decode(png_header(9_000, 9_000))
+
+
+def test_no_library_writes_to_stderr() -> None:
+    exif = b"Exif\0\0II*\0" + b"\xff" * 4
+    bad_exif = encoded(Image.new("RGB", (8, 8)), "JPEG", exif=exif)
+    tiff = bytearray(encoded(build.part_picture("washer", 0), "TIFF", compression="tiff_deflate"))
+    tiff[100:300] = bytes(200)
+    code = (
+        "import sys; from edgecl.runtime.preprocess import decode; from edgecl.errors import *\n"
+        f"for data in ({bad_exif!r}, {bytes(tiff)!r}):\n"
+        "    try: decode(data)\n"
+        "    except DecodeError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "cannot be decoded" in done.stdout or "not a picture" in done.stdout
 
 
 def test_a_format_that_would_start_an_interpreter_is_not_opened() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -17,6 +18,7 @@ import pytest
 import build
 from edgecl.errors import SourceError, UsageError
 from edgecl.runtime.sources import Source, open_source
+from edgecl.runtime.sources.base import passed_over
 from edgecl.types import Frame, Skipped
 
 PICTURE = build.encode(build.part_picture("washer", 0, 8), "PNG")
@@ -75,8 +77,12 @@ def test_folder_is_sorted_by_class_then_file_and_deeper_folders_belong_to_the_fi
 
 
 def test_folder_passes_over_hidden_files_and_other_kinds(tmp_path: Path) -> None:
-    put(tmp_path, "a/1.png", "a/.2.png", ".git/3.png", "a/notes.txt", "a/png")
-    assert labels(open_source(str(tmp_path)).frames()) == [("a/1.png", "a")]
+    put(tmp_path, "a/1.png", "a/.2.png", ".git/3.png", "a/png")
+    (tmp_path / "a/notes.txt").write_text("notes")
+    source = open_source(str(tmp_path))
+    # One without a suffix is a picture by its content.
+    assert labels(source.frames()) == [("a/1.png", "a"), ("a/png", "a")]
+    assert passed_over(source) == {"hidden": 2, ".txt": 1}
 
 
 def test_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -188,6 +194,13 @@ def test_rows_without_path_or_with_a_missing_file_are_skipped_in_their_place(
     ("name", "text", "message"),
     [
         ("t.csv", "file,label\na,b\n", "columns file, label; expected path,label"),
+        ("t.csv", "filename,label\na,b\n", "; rename filename to path$"),
+        ("t.csv", "Path,Class\na,b\n", "; rename Path to path and Class to label$"),
+        ("t.csv", "image_id, species\na,b\n", "; rename image_id to path and species to label$"),
+        ("t.csv", "path;label\na;b\n", "divided by semicolons, save it with commas"),
+        ("t.csv", "path\tlabel\na\tb\n", "divided by tabs, save it with commas"),
+        ("t.tsv", "path,label\na,b\n", "divided by commas, save it with tabs"),
+        ("t.csv", "filename, bolt, cup\na.png, 0, 1\n", "a column for every class is not read"),
         ("t.csv", "", r"columns \(none\)"),
         ("t.csv", "path,label\n", "no row"),
         ("t.jsonl", "\n\n", "no row"),
@@ -200,6 +213,76 @@ def test_table_that_cannot_be_used_is_an_error(
     (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path / name))
+
+
+def test_columns_with_spaces_and_tabs_are_read(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "2.png")
+    (tmp_path / "t.csv").write_text("path , label\n1.png, cup\n 2.png ,bolt\n")
+    (tmp_path / "t.tsv").write_text("path\tlabel\n1.png\tcup, red\n2.png\tbolt\n")
+    found = {k: labels(open_source(str(tmp_path / f"t.{k}")).frames()) for k in ("csv", "tsv")}
+    assert found["csv"] == [("1.png", "cup"), ("2.png", "bolt")]
+    assert found["tsv"] == [("1.png", "cup, red"), ("2.png", "bolt")]
+
+
+def test_a_row_with_too_many_cells_is_skipped_and_not_learned_as_another_class(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "1.png", "2.png")
+    (tmp_path / "t.csv").write_text('path,label\n1.png,cup,red\n2.png,"cup, red"\n')
+    items = list(open_source(str(tmp_path / "t.csv")).frames())
+    ((id, reason),) = skipped(items)
+    assert id == "1.png"
+    assert reason.startswith("row 2 has 3 cells, the header 2; quote")
+    assert labels(items[1:]) == [("2.png", "cup, red")]
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ('["bolt"]', "a list"),
+        ('{"a": 1}', "an object"),
+        ("true", "true or false"),
+        ("1e400", "no number"),
+        ("NaN", "no number"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["table", "stdin", "inline"])
+def test_a_label_that_is_no_text_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, label: str, reason: str
+) -> None:
+    one = json.dumps(str(put(tmp_path, "1.png") / "1.png"))
+    what = (
+        f'"image": "{base64.b64encode(PICTURE).decode()}"' if kind == "inline" else f'"path": {one}'
+    )
+    text = f'{{{what}, "label": {label}}}\n{{{what}, "label": 7}}\n'
+    (tmp_path / "t.jsonl").write_text(text)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    items = list(open_source(str(tmp_path / "t.jsonl") if kind == "table" else "-").frames())
+    assert f"its label is {reason}" in skipped(items)[0][1]
+    assert [label for _, label in labels(items[1:])] == ["7"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "stdin"])
+def test_backslashes_of_windows_are_read_where_no_file_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    put(tmp_path, "img/1.png", "a\\b.png")
+    monkeypatch.chdir(tmp_path)
+    names = ["img\\1.png", "a\\b.png"]
+    lines = "".join(json.dumps({"path": n, "label": "cup"}) + "\n" for n in names)
+    (tmp_path / "t.jsonl").write_text(lines)
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{n},cup\n" for n in names))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    source = open_source("-" if kind == "stdin" else f"t.{kind}")
+    assert labels(source.frames()) == [(name, "cup") for name in names]
+
+
+def test_a_byte_order_mark_on_stdin_is_no_part_of_the_first_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = str(put(tmp_path, "1.png") / "1.png")
+    line = "\ufeff" + json.dumps({"path": one, "label": "a"})
+    assert labels(stdin_source(monkeypatch, [line]).frames()) == [(one, "a")]
 
 
 def test_csv_with_a_field_too_long_to_read_is_an_error_of_ours(tmp_path: Path) -> None:

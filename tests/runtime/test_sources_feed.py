@@ -29,6 +29,7 @@ from edgecl.runtime.sources.labels import (
     LabelFeed,
     LabelWindow,
     message_of,
+    moment_of,
     open_feed,
     open_labels,
     parse_message,
@@ -207,7 +208,7 @@ def test_only_new_pictures_come_with_their_folder_as_class(
     put(tmp_path / "cup" / "2.png")
     watched.wait(2)
     put(tmp_path / "bolt" / "deep" / "3.png")
-    put(tmp_path / "cup" / "notes.txt")
+    put(tmp_path / "cup" / "notes.txt", b"no picture")
     assert watched.wait(3) == [
         ("1.png", None), ("cup/2.png", "cup"), ("bolt/deep/3.png", "bolt"),
     ]  # fmt: skip
@@ -728,3 +729,39 @@ def test_the_default_backbone_tells_the_pattern_apart(home: Home) -> None:
     assert (result["learned"] + result["held_out"], result["classes"]) == (160, 4)
     # Wrong are the first frames of each class, which no head can know.
     assert result["prequential_accuracy"] > 0.95
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit"), [(1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")]
+)
+@pytest.mark.parametrize("key", ["from", "to", "time"])
+def test_times_in_smaller_units_are_refused_by_name(scale: float, unit: str, key: str) -> None:
+    with pytest.raises(UsageError, match=rf"`{key}` lies \d+ days in the future; {unit}\?"):
+        moment_of(time.time() * scale, key)
+
+
+def test_nothing_begins_days_ahead_but_a_window_may_end_then() -> None:
+    soon = time.time() + 3600
+    assert moment_of(soon, "from") == soon
+    week = time.time() + 7 * 86_400
+    assert moment_of(week, "to") == week
+    for key in ("from", "time"):
+        with pytest.raises(UsageError, match="days off"):
+            moment_of(week, key)
+    with pytest.raises(UsageError, match="in the future"):
+        moment_of("2999-01-01T00:00:00Z", "to")
+
+
+def test_a_label_file_in_milliseconds_is_told_and_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps({"label": "cup", "from": int(time.time() * 1000)}) + "\n")
+    feed = open_feed(str(path), open_source("synthetic:"))
+    assert feed is not None
+    with closing(feed):
+        news: list[str] = []
+        wait_for(lambda: news.extend(feed.news()) or bool(news))  # type: ignore[func-returns-value]
+        assert feed.poll() == []
+    assert "milliseconds?" in news[0]

@@ -67,6 +67,15 @@ def test_a_film_that_was_cut_ends_where_it_was_cut(video: Path, tmp_path: Path) 
     assert all((a == b).all() for a, b in zip(cut[:6], pixels(video), strict=False))
 
 
+@pytest.mark.parametrize(
+    "suffix", [".ts", ".MTS", ".m2ts", ".3gp", ".flv", ".wmv", ".mpg", ".mpeg", ".vob", ".ogv"]
+)
+def test_a_film_of_any_usual_suffix_is_read(video: Path, tmp_path: Path, suffix: str) -> None:
+    film = tmp_path / f"film{suffix}"
+    film.write_bytes(video.read_bytes())  # FFmpeg looks at the content, too
+    assert len(pixels(film)) == N
+
+
 @pytest.mark.parametrize("content", [b"", b"no film at all" * 100])
 @pytest.mark.parametrize("suffix", [".mp4", ".MKV", ".mjpeg"])
 def test_a_file_that_is_no_film_is_an_error_of_one_line(

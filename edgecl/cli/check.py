@@ -1,0 +1,64 @@
+"""What is checked of a source before anything of it is learned."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edgecl.cli.output import say
+
+if TYPE_CHECKING:
+    from edgecl.replay.store import Store
+    from edgecl.runtime.sources import Source
+
+
+def check_labels(source: Source) -> None:
+    """Check that something of a source that can be read beforehand has a label.
+
+    Raises:
+        SourceError: Nothing has.
+    """
+    from edgecl.errors import SourceError
+    from edgecl.runtime.sources.base import ListSource
+
+    if isinstance(source, ListSource) and not source.class_names:
+        raise SourceError(
+            f"none of the {len(source)} frames of {source.name} has a label: {source.no_label}"
+        )
+
+
+def tell_notes(source: Source) -> None:
+    """Say what a source passes over and what in it may not be meant."""
+    for note in getattr(source, "notes", ()):
+        say(note)
+
+
+def check_names(store: Store, source: Source, label: str | None, *, is_new: bool) -> None:
+    """Check that new class names are not easily confused with known ones, or with each other.
+
+    Args:
+        store: The open store.
+        source: What will be learned.
+        label: Class of all its frames, if one is given.
+        is_new: Whether new classes with such names are meant.
+
+    Raises:
+        UsageError: One looks like a known one, and `is_new` is off.
+    """
+    from edgecl.errors import UsageError
+    from edgecl.types import alike, clean_label
+
+    names: list[str] = []
+    for given in (label,) if label is not None else getattr(source, "class_names", ()):
+        with suppress(UsageError):  # skipped and named when its turn comes
+            names.append(clean_label(given))
+    names = [name for name in dict.fromkeys(names) if not store.has_class(name)]
+    known = store.aliases()
+    for i, name in enumerate(names):
+        if not is_new and (near := alike(name, known)):
+            raise UsageError(
+                f"class {name!r} is new and looks like {near!r}, which is known; did you mean "
+                f"{near}? --new learns it as another class"
+            )
+        if near := alike(name, names[:i]):
+            say(f"the classes {near!r} and {name!r} look alike; both are learned")
