@@ -24,7 +24,8 @@ from edgecl.errors import MissingPackageError, SourceError
 from edgecl.types import Frame, Pixels, Skipped
 
 from ..redact import redacted
-from .address import Credentials, shut, split_url
+from .address import shut, split_url
+from .login import Credentials
 from .live import LiveSource, Lost, Shot
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".webm"})
