@@ -42,7 +42,10 @@ OPENERS: dict[str, Opener] = {
     "https://": open_http,
     "mqtt://": open_mqtt,
     "mqtts://": open_mqtt,
+    "rtmp://": open_rtsp,
+    "rtmps://": open_rtsp,
     "rtsp://": open_rtsp,
+    "rtsps://": open_rtsp,
     "synthetic:": open_synthetic,
     "watch:": open_watch,
 }
@@ -50,8 +53,8 @@ OPENERS: dict[str, Opener] = {
 SYNTAX = (
     "a folder with a sub-folder a class, a .csv or .jsonl table with path,label, an IDX pair "
     "(images.gz,labels.gz), a picture, a video file, camera:N or camera:/dev/videoN, "
-    "rtsp://HOST/PATH, http://HOST/PATH (MJPEG or one picture), gst:PIPELINE, "
-    "watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
+    "rtsp://HOST/PATH (also rtsps, rtmp, rtmps), http://HOST/PATH (MJPEG or one picture), "
+    "gst:PIPELINE, watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
 )
 
 
