@@ -18,9 +18,7 @@ _SCHEME = re.compile(
     r"(?!/*\[user:password@\]host\b)"
 )
 _AUTHORITY = re.compile(r"[^\s/?#]*")
-_HOST_AND_PORT = re.compile(
-    r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*|\[:(?i:port)\])?[\"'`)\].,;:]*"
-)
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*|\[:(?i:port)\])?[\"'`)\].,;:]*")
 _WORD = re.compile(r"\S*")
 _KEY = re.compile(r"([\w.%-]+)\s*=\s*")
 # A value may hold & and #: only what looks like the next key ends it.

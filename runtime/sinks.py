@@ -255,11 +255,12 @@ class _Webhook:
                 f"this {scheme}:// address cannot be used; expected {SYNTAX}, and in a user or "
                 f"password {ESCAPES}"
             )
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        name = parts.hostname or ""
+        host = f"[{name}]" if ":" in name else name
         # Path and query often hold the secret of a webhook.
         self.name = f"{scheme}://{host}" + (f":{parts.port}" if parts.port else "")
         self._is_encrypted = scheme == "https"
-        self._host, self._port = parts.hostname or "", parts.port
+        self._host, self._port = name, parts.port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._headers = {"Content-Type": "application/json", "User-Agent": "edgecl"}
         if parts.username is not None:

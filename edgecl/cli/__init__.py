@@ -28,15 +28,25 @@ def main() -> None:
     except EdgeclError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        print(f"edgecl: {error}", file=sys.stderr)
+        print(_line(f"edgecl: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
         # What no part of edgecl expected: a disk that fails, a package that misbehaves.
         what = str(error).splitlines()[0] if str(error) else ""
-        print(f"edgecl: {type(error).__name__}: {what}; add --debug for more", file=sys.stderr)
+        print(
+            _line(f"edgecl: {type(error).__name__}: {what}; add --debug for more"), file=sys.stderr
+        )
         sys.exit(3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1)
+
+
+def _line(text: str) -> str:
+    """Return an error without the secrets of addresses and what a terminal would obey."""
+    from edgecl.cli.output import printable
+    from edgecl.runtime.redact import redacted
+
+    return printable(redacted(text))
 
 
 def _is_damage(error: Exception) -> bool:

@@ -14,11 +14,13 @@ from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
     FallbackOption,
+    HeaderOption,
     HomeOption,
     JsonOption,
     ProviderOption,
     ThreadsOption,
     WeightsOption,
+    headers_of,
 )
 from edgecl.cli.output import StreamBar, print_json, print_values, say
 
@@ -84,6 +86,7 @@ def train_stream(
             "--unknown", help="Tell what looks like nothing learned; keep it for `edgecl review`."
         ),
     ] = False,
+    header_file: HeaderOption = None,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
     weights: WeightsOption = None,
@@ -103,14 +106,21 @@ def train_stream(
 
     observer = context.with_resource(observing(log_json, metrics, command="train-stream"))
     name = None if label is None else clean_label(label)
+    headers = headers_of(header_file)
     shuffle_seed = seed if shuffle else None
     device = open_or_make(
         home,
         head=head or "ridge",
         # A source that is not there is told before the time that making a home takes.
-        check=lambda: open_source(source, label=name, shuffle_seed=shuffle_seed),
+        check=lambda: open_source(source, label=name, shuffle_seed=shuffle_seed, headers=headers),
     )
-    frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
+    frames = open_source(
+        source,
+        label=name,
+        shuffle_seed=shuffle_seed,
+        max_bytes=device.max_bytes,
+        headers=headers,
+    )
 
     with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
         learner = open_learner(device, store, head=head)
@@ -221,6 +231,10 @@ def result_of(progress: Progress) -> dict[str, Any]:
         "dropped": progress.dropped,
         "reconnects": progress.reconnects,
         "stalls": progress.stalls,
+        "repeated": progress.repeated,
+        "broken": progress.broken,
+        "oversize": progress.oversize,
+        "passed_over": progress.passed_over,
         "p50_ms": progress.p50_ms,
         "p99_ms": progress.p99_ms,
     }

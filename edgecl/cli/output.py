@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -20,16 +21,28 @@ if TYPE_CHECKING:
     from edgecl.types import Skipped
 
 _MOST_NEWS = 20
+# Control, format, surrogate, line and paragraph separator.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _PLAIN_EVERY_S = 10.0
 _listeners: list[Callable[[str], None]] = []
 
 
 def printable(text: str) -> str:
-    """Return text that any stream takes: bytes of file names that are not UTF-8 become escapes.
+    """Return text that any stream takes and no terminal obeys.
 
-    In JSON the escape is that of a lone surrogate, which reads back as the file's name.
+    Control characters, invisible ones (direction marks) and bytes of file names that are not UTF-8
+    become escapes. In JSON they are those of JSON, so they read back as what they were.
     """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN:
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 def say(text: str) -> None:

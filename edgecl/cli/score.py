@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,12 @@ from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
     FallbackOption,
+    HeaderOption,
     HomeOption,
     JsonOption,
     ProviderOption,
     ThreadsOption,
+    headers_of,
 )
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from edgecl.config import Config
     from edgecl.home import Home
     from edgecl.runtime.predictor import Predictor
+    from edgecl.runtime.sources import Source
     from edgecl.types import Frame, Skipped
 
 
@@ -38,6 +41,7 @@ def predict(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
     ] = False,
+    header_file: HeaderOption = None,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
     provider: ProviderOption = None,
@@ -64,7 +68,10 @@ def predict(
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     begin = time.monotonic()
     device, config = _device(home, bundle)
-    sources = [open_source(path, max_bytes=config.picture.max_bytes) for path in paths]
+    headers = headers_of(header_file)
+    sources = [
+        open_source(path, max_bytes=config.picture.max_bytes, headers=headers) for path in paths
+    ]
     for source in sources:
         if isinstance(source, LiveBase):
             source.on_news = say
@@ -115,6 +122,7 @@ def predict(
                     n_classes=len(predictor.scorer.labels),
                     seconds=time.monotonic() - begin,
                     news=news,
+                    **_live_counts(sources),
                 )
             )
             if not usable:
@@ -141,6 +149,7 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="Labelled source, as train-stream takes.")],
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
+    header_file: HeaderOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
@@ -153,7 +162,9 @@ def evaluate(
     from edgecl.runtime.sources.live import LiveBase
 
     device, config = _device(home, bundle)
-    frames = open_source(source, max_bytes=config.picture.max_bytes)
+    frames = open_source(
+        source, max_bytes=config.picture.max_bytes, headers=headers_of(header_file)
+    )
     if isinstance(frames, LiveBase):
         frames.on_news = say
     predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
@@ -193,6 +204,15 @@ def evaluate(
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         rows.append((label, sum(row.values()), share, ", ".join(wrong)))
     print_table("by class", ("class", "n", "accuracy", "taken for"), rows)
+
+
+def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return what became of the frames of live sources, all together."""
+    from edgecl.runtime.sources.live import LiveBase
+
+    names = "dropped repeated broken oversize passed_over reconnects stalls".split()
+    counts = [source.counts for source in sources if isinstance(source, LiveBase)]
+    return {name: sum(getattr(c, name) for c in counts) for name in names}
 
 
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:

@@ -6,6 +6,7 @@ are the whole list.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -74,6 +75,7 @@ def open_source(
     label: str | None = None,
     shuffle_seed: int | None = None,
     max_bytes: int = 64_000_000,
+    headers: Mapping[str, str] | None = None,
 ) -> Source:
     """Open a source of frames; a live one connects when its first frame is asked for.
 
@@ -82,18 +84,25 @@ def open_source(
         label: Class of all its frames, instead of what the source says.
         shuffle_seed: Visit the frames in the random order of this seed; None keeps the order.
         max_bytes: Larger files and pictures are skipped unread.
+        headers: Sent with every request of an HTTP source; an error with another one.
 
     Raises:
         SourceError: Nothing there, or nothing that edgecl can read.
-        UsageError: A source that cannot be shuffled.
+        UsageError: A source that cannot be shuffled, or headers for one that takes none.
         MissingPackageError: A package that this kind of source needs is not installed.
     """
+    opener = _opener(spec)
+    if headers and opener is not open_http:
+        raise UsageError(
+            f"a header file is for http:// and https:// sources; {redacted(spec)} is none"
+        )
     if spec == "-":
         return LinesSource(label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
-    opener = _opener(spec)
     if opener is not None:
         if shuffle_seed is not None:
             raise UsageError(f"source {redacted(spec)} is live and cannot be shuffled")
+        if headers:
+            return open_http(spec, label=label, max_bytes=max_bytes, headers=headers)
         return opener(spec, label=label, max_bytes=max_bytes)
     path = Path(spec)
     if path.is_dir():

@@ -139,7 +139,9 @@ class Counters:
         if n:
             what = {"oversize": "none is small enough", "passed_over": "none is a picture"}
             parts = "1 part" if n == 1 else f"{n} parts"
-            return f"{parts} came in {seconds:g} s, {what.get(name, 'none is a whole JPEG')} ({why})"
+            return (
+                f"{parts} came in {seconds:g} s, {what.get(name, 'none is a whole JPEG')} ({why})"
+            )
         if n_bytes:
             return f"{n_bytes / 1000:.1f} kB came in {seconds:g} s and no picture in them"
         return f"nothing came for {seconds:g} s"

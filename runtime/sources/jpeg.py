@@ -47,9 +47,7 @@ def jpeg_end(data: bytes | bytearray, start: int = 0) -> int:
     return jpeg_scan(data, start)[0]
 
 
-def jpeg_scan(
-    data: bytes | bytearray, at: int, *, ends_at_next: bool = False
-) -> tuple[int, int]:
+def jpeg_scan(data: bytes | bytearray, at: int, *, ends_at_next: bool = False) -> tuple[int, int]:
     """Return (end or -1, where to go on when more bytes have come).
 
     Args:

@@ -333,9 +333,7 @@ class _Link:
         """Return the seconds until the next try, after so many of them in a row."""
         source = self.source
         if n_refused < 2:  # once may be a peer that is not yet up
-            return random.uniform(
-                0, min(source.longest_wait_s, source.first_wait_s * 2**n_failed)
-            )
+            return random.uniform(0, min(source.longest_wait_s, source.first_wait_s * 2**n_failed))
         longest = min(LONGEST_REFUSED_WAIT_S, source.refused_wait_s * 2.0 ** (n_refused - 2))
         return random.uniform(longest * 0.8, longest)
 

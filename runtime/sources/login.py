@@ -23,7 +23,7 @@ _KNOWN = "MD5, MD5-sess, SHA-256 or SHA-256-sess"
 # Everything beyond that counts as a wrong password where accounts are locked.
 _MOST_PROOFS = 2
 
-_TOKEN = r"[!#$%&'*+.^_`|~\w-]+"  # noqa: S105
+_TOKEN = r"[!#$%&'*+.^_`|~\w-]+"
 # `key=value`, or a scheme with or without its one value (RFC 9110, 11.2 and 11.3).
 _ITEM = re.compile(
     rf"""[\s,]*(?:(?P<key>{_TOKEN})\s*=\s*(?:"(?P<quoted>(?:\\.|[^"\\])*)"?|(?P<value>[^,]*))"""
@@ -36,7 +36,7 @@ def parse_challenges(headers: list[str]) -> list[dict[str, str]]:
     """Return what WWW-Authenticate headers ask for, with several challenges in one or in many.
 
     Returns:
-        One dict a challenge, in order: `scheme` and the parameters; keys and scheme in small letters.
+        One dict a challenge, in order: `scheme` and the parameters, all names in small letters.
     """
     challenges: list[dict[str, str]] = []
     for header in headers:

@@ -98,12 +98,13 @@ class Parts:
             return body  # of a kind that the decoder may know, or name
         return self._left_out("passed_over", self._type or ("no type" if body else "empty"))
 
-    def _left_out(self, name: str, why: str) -> None:
+    def _left_out(self, name: str, why: str) -> bytes | None:
         self.why = why
         self._count(name)
+        return None
 
-    def _too_large(self) -> None:
-        self._left_out("oversize", f"more than {self._max_bytes / 1e6:g} MB")
+    def _too_large(self) -> bytes | None:
+        return self._left_out("oversize", f"more than {self._max_bytes / 1e6:g} MB")
 
     def _find_part(self) -> bool:
         """Step over the next delimiter and its header; False when they have not come yet."""

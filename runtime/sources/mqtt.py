@@ -1,7 +1,8 @@
 """Frames from an MQTT topic: `mqtt://[user:password@]host[:port]/topic`, or `mqtts` with TLS.
 
 A message is a picture file, its base64 or `data:` URL, or a JSON object that holds one of these
-(`inline.py`). JSON without a picture is a label or a command (`labels.py`) and is handed on. The topic may hold `+` and `#`.
+(`inline.py`). JSON without a picture is a label or a command (`labels.py`) and is handed on. The
+topic may hold `+` and `#`.
 """
 
 from __future__ import annotations
