@@ -31,8 +31,8 @@ _VALUE = re.compile(
 _HEADER = re.compile(r"(authorization\s*[:=]\s*)[^\"'\n]+", re.IGNORECASE)
 # A key is secret if one of its words is one of these ...
 _WORDS = frozenset(
-    "account auth authorization bearer cookie hash hmac jwt key login otp pin psk pw secret session "
-    "sid sig sign token usr".split()
+    "account auth authorization bearer cookie hash hmac jwt key login otp pin psk pw secret "
+    "session sid sig sign token usr".split()
 )
 # ... or if it holds one of these anywhere (`accessToken`, `loginpas`, `userpw`).
 _PARTS = tuple(
@@ -78,6 +78,10 @@ def _without_users(text: str) -> str:
         elif end >= 0:
             out.append(f"{_HIDDEN}@")
             at = begin + end + 1
+            place = _AUTHORITY.match(text, at)
+            if place is not None and not _HOST_AND_PORT.fullmatch(place[0]):
+                out.append(_HIDDEN)
+                at = place.end()
         elif not is_place and (end := text.rfind("@", begin)) >= 0:
             # `user:half` of a password with a space or the like in it.
             out.append(f"{_HIDDEN}@")

@@ -1,9 +1,9 @@
 """Pictures over HTTP: a stream of JPEGs (MJPEG), or one picture that is asked for again and again.
 
 `http://HOST/...` and `https://HOST/...`, with `USER:PASSWORD@` before the host if it asks for them
-(`login.py`), or with headers of a file (`headers.py`). What comes is known by its first bytes, not by
-its type. Nothing but that host is talked to: a redirect to another one is refused, and no proxy is
-used. Why this is the standard library's client: docs/decisions/0014-http.md.
+(`login.py`), or with headers of a file (`headers.py`). What comes is known by its first bytes, not
+by its type. Nothing but that host is talked to: a redirect to another one is refused, and no proxy
+is used. Why this is the standard library's client: docs/decisions/0014-http.md.
 
 No text of a server goes into a message: it could hold the password that it was sent, or codes that
 a terminal obeys.

@@ -93,8 +93,10 @@ class Credentials:
         if digests:
             self._asked = next((c for c in digests if _hash_of(c) is not None), None)
             if self._asked is None:
-                names = ", ".join(c.get("algorithm", "")[:20] for c in digests)
-                raise Refused(f"asks for Digest with {names}, which is not known; known: {_KNOWN}")
+                names = {c.get("algorithm", "") for c in digests}
+                shown = [n for n in names if re.fullmatch(r"[A-Za-z0-9/-]{1,20}", n)]
+                which = ", ".join(sorted(shown)) or "what has no name"
+                raise Refused(f"asks for Digest with {which}, which is not known; known: {_KNOWN}")
         else:
             self._asked = next((c for c in asked if c["scheme"] == "basic"), None)
         new = self._asked or {}

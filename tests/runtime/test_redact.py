@@ -32,6 +32,7 @@ HIDDEN = "S3CRET"
         ("rtsps://u:S3?S3CRET@cam/a", "rtsps://***@cam/a"),
         ("rtmp:/u:S3CRET@cam/a", "rtmp:/***@cam/a"),
         ("rtsp://u:S3CRET/10.0.0.9", "rtsp://***/10.0.0.9"),
+        ("rtsp://u:x@h:S3CRET/a", "rtsp://***@***/a"),
         ("http://u:S3CRET#", "http://***#"),
         ("http://cam:8080/a@b?w=640", "http://***@b?w=640"),
         ("http://cam/a?pwd=x#S3CRET&w=1", "http://cam/a?pwd=***&w=1"),
