@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from edgecl.errors import MissingPackageError, UsageError
 
+from .address import ESCAPES
+
 SCHEMES = ("mqtt://", "mqtts://")
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _TIMEOUT_S = 5.0
@@ -76,6 +78,10 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
     if found is None:
         raise UsageError("an MQTT address is written mqtt://[user:password@]host[:port]/topic")
     scheme, place, topic = found[1].lower(), found[2], found[3] or ""
+    if "@" in topic:  # half of a password, with which nothing may be said
+        raise UsageError(
+            f"this {scheme}:// address has an @ behind the host; in a user or password {ESCAPES}"
+        )
     try:
         # Behind the last @: a password may hold one. No part that urlsplit would show in an error.
         account, at, address = place.rpartition("@")
@@ -86,7 +92,7 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
     if not host or not host.isprintable() or re.search(r"[\s#?]", place.rpartition("@")[2]):
         raise UsageError(
             f"this {scheme}:// address names no host and port; expected "
-            f"{scheme}://[user:password@]host[:port]/topic"
+            f"{scheme}://[user:password@]host[:port]/topic; in a user or password {ESCAPES}"
         )
     user, colon, password = account.partition(":")
     broker = Broker(
@@ -97,11 +103,6 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
         user=unquote(user) if at else None,
         password=unquote(password) if colon else None,
     )
-    if "@" in topic:  # half of a password, with which nothing may be said
-        raise UsageError(
-            f"this {scheme}:// address has an @ behind the host; in a user or password write / as "
-            "%2F, # as %23, @ as %40"
-        )
     fault = _topic_fault(broker.topic, may_match)
     if fault:
         raise UsageError(f"{ascii(broker.name)[1:-1]}: {fault}")

@@ -23,7 +23,7 @@ _WORD = re.compile(r"\S*")
 _KEY = re.compile(r"([\w.%-]+)\s*=\s*")
 # A value may hold & and #: only what looks like the next key ends it.
 _QUERY_VALUE = re.compile(r"(?:(?!&[\w.%-]+=)[^\s\"'])*")
-_QUERY_KEY = re.compile(r"[?&#;]([\w.%-]+)=")
+_QUERY_KEY = re.compile(r"[/?&#;_]([\w.%-]+)=")
 _VALUE = re.compile(
     r"""(?:\(\w+\)\s*)?(?:"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|(?:\\.|[^\s"'])*)""", re.DOTALL
 )
@@ -95,7 +95,7 @@ def _without_users(text: str) -> str:
 def _ends_in_secret(text: str) -> bool:
     """Whether a query ends in a secret value, which then goes on behind the @."""
     keys = _QUERY_KEY.findall(text)
-    return bool(keys) and _is_secret(keys[-1])
+    return bool(keys) and _is_secret(keys[-1], has_user=_USER.search(text) is not None)
 
 
 def _without_values(text: str) -> str:
@@ -104,7 +104,7 @@ def _without_values(text: str) -> str:
     while (key := _KEY.search(text, at)) is not None:
         out.append(text[at : key.end()])
         at = key.end()
-        if _is_secret(key[1]) or (has_user and key[1] in ("p", "u", "un")):
+        if _is_secret(key[1], has_user=has_user):
             is_query = key.start() > 0 and text[key.start() - 1] in "?&#;"
             value = (_QUERY_VALUE if is_query else _VALUE).match(text, at)
             assert value is not None  # it matches nothing too
@@ -114,7 +114,9 @@ def _without_values(text: str) -> str:
     return "".join(out) + text[at:]
 
 
-def _is_secret(key: str) -> bool:
+def _is_secret(key: str, *, has_user: bool) -> bool:
+    if has_user and key in ("p", "u", "un"):
+        return True
     name = unquote(key)
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower())
     return not _WORDS.isdisjoint(words) or any(part in name.lower() for part in _PARTS)

@@ -23,8 +23,8 @@ from urllib.parse import unquote
 
 from edgecl.errors import SourceError, UsageError
 
+from .address import ESCAPES, split_url
 from .broker import SCHEMES, Broker, Connection, Refused, check_paho, parse_broker
-from .sources.address import ESCAPES, split_url
 
 _log = logging.getLogger(__name__)
 

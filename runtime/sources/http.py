@@ -22,8 +22,8 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from edgecl.errors import SourceError
 
+from ..address import shut, split_url
 from ..redact import redacted
-from .address import shut, split_url
 from .jpeg import JPEG_START, closed_jpeg, is_picture, jpeg_end
 from .live import STALL_S, Counters, LiveSource, Lost, Refused, Shot
 from .login import Credentials

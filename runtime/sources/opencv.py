@@ -24,8 +24,8 @@ from urllib.parse import SplitResult
 from edgecl.errors import MissingPackageError, SourceError
 from edgecl.types import Frame, Pixels, Skipped
 
+from ..address import shut, split_url
 from ..redact import redacted
-from .address import shut, split_url
 from .live import LiveSource, Lost, Shot
 from .rtsp import connect, describe
 

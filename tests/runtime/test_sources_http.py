@@ -15,8 +15,8 @@ import pytest
 
 import build
 from edgecl.errors import SourceError, UsageError
+from edgecl.runtime.address import split_url
 from edgecl.runtime.sources import open_source
-from edgecl.runtime.sources.address import split_url
 from edgecl.runtime.sources.headers import is_readable_by_all, read_headers
 from edgecl.runtime.sources.http import open_http
 from edgecl.runtime.sources.live import LiveSource

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from edgecl.errors import SourceError
 
-from ..redact import redacted
+from .redact import redacted
 
 ESCAPES = "write / as %2F, ? as %3F, # as %23, @ as %40"
 
