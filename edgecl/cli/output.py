@@ -97,11 +97,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown = escape(printable(title))
+    table = Table(title=shown, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         is_number = all(isinstance(row[i], int | float) for row in rows) and bool(rows)
         justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(escape(printable(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(escape(printable(_cell(value))) for value in row))
     Console(soft_wrap=True).print(table)
