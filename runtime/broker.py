@@ -228,7 +228,7 @@ class Connection:
         if self._is_welcome:
             return "the subscription to this topic"
         if broker.user is None:
-            return "who has no account; write USER:PASSWORD@ before its host"
+            return "clients that have no account; write USER:PASSWORD@ before its host"
         return "this user or password"
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:

@@ -255,6 +255,11 @@ class _HttpConnection:
                 f"{self._name} refuses the Authorization of the header file (401); the token may "
                 "have ended"
             )
+        if not self._credentials.are_given and "=***" in self._name:
+            raise Refused(
+                f"{self._name} refuses the token in its address (401); it may have ended, and "
+                "--header-file takes one that lasts"
+            )
         try:
             self._credentials.challenge(headers)
         except Refused as error:
