@@ -432,7 +432,7 @@ def test_a_token_of_a_header_file_is_sent_and_never_shown(tmp_path: Path) -> Non
 def test_a_token_of_an_address_that_has_ended_is_told_as_that() -> None:
     refusal = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
     with peer(lambda call: call.send(refusal)) as server:
-        with pytest.raises(SourceError, match="token in its address .* --header-file") as caught:
+        with pytest.raises(SourceError, match=r"token in its address .* --header-file") as caught:
             next(opened(server.url(f"/api/camera_proxy/x?token={SECRET}")).frames())
     assert SECRET not in str(caught.value)
 
