@@ -7,6 +7,7 @@ try again themselves, all in the same way.
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +17,21 @@ from urllib.parse import unquote, urlsplit
 
 from edgecl.errors import MissingPackageError, UsageError
 
+from .address import ESCAPES
+
 SCHEMES = ("mqtt://", "mqtts://")
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _TIMEOUT_S = 5.0
 _KEEPALIVE_S = 15  # a broker that went without a word is noticed after 1.5 times this
 _QOS = 1
+# Of CONNACK: protocol, client id, user or password, not authorised, banned (MQTT 5, 3.2.2.2); 3.1.1
+# has fewer numbers for the same. Waiting mends none of them, and may lock the account.
+_REFUSALS = frozenset({132, 133, 134, 135, 138})
 _MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, 1.5.3
+
+
+class Refused(ConnectionError):
+    """The broker refuses the login, the topic or the certificate, and will again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Broker:
         scheme = "mqtts" if self.is_encrypted else "mqtt"
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _PORTS[scheme] else f":{self.port}"
-        return f"{scheme}://{host}{port}/{self.topic}"
+        return f"{scheme}://{host}{port}/{self.topic.replace('@', '%40')}"
 
 
 def parse_broker(url: str, *, may_match: bool = True) -> Broker:
@@ -58,7 +68,7 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
 
     Args:
         url: What the user gave. User and password may be percent-encoded; the topic is taken as it
-            stands, so that `#` and `?` are part of it.
+            stands, so that `#` and `?` are part of it, but for an @, which is written %40.
         may_match: Whether the topic may hold the wildcards `+` and `#`.
 
     Raises:
@@ -68,6 +78,10 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
     if found is None:
         raise UsageError("an MQTT address is written mqtt://[user:password@]host[:port]/topic")
     scheme, place, topic = found[1].lower(), found[2], found[3] or ""
+    if "@" in topic:  # half of a password, with which nothing may be said
+        raise UsageError(
+            f"this {scheme}:// address has an @ behind the host; in a user or password {ESCAPES}"
+        )
     try:
         # Behind the last @: a password may hold one. No part that urlsplit would show in an error.
         account, at, address = place.rpartition("@")
@@ -78,22 +92,18 @@ def parse_broker(url: str, *, may_match: bool = True) -> Broker:
     if not host or not host.isprintable() or re.search(r"[\s#?]", place.rpartition("@")[2]):
         raise UsageError(
             f"this {scheme}:// address names no host and port; expected "
-            f"{scheme}://[user:password@]host[:port]/topic"
+            f"{scheme}://[user:password@]host[:port]/topic; in a user or password {ESCAPES}"
         )
     user, colon, password = account.partition(":")
     broker = Broker(
         host=host,
         port=port,
-        topic=topic,
+        topic=topic.replace("%40", "@"),
         is_encrypted=scheme == "mqtts",
         user=unquote(user) if at else None,
         password=unquote(password) if colon else None,
     )
-    if "@" in topic and not at:  # half of a password, with which nothing may be said
-        raise UsageError(
-            f"this {scheme}:// address has an @ behind the host; write / in a password as %2F"
-        )
-    fault = _topic_fault(topic, may_match)
+    fault = _topic_fault(broker.topic, may_match)
     if fault:
         raise UsageError(f"{ascii(broker.name)[1:-1]}: {fault}")
     return broker
@@ -125,7 +135,8 @@ class Connection:
 
     Raises:
         MissingPackageError: paho-mqtt is not installed.
-        ConnectionError: Not reached, or refused; one line without secrets.
+        Refused: The broker refuses, and will again.
+        ConnectionError: Not reached; one line without secrets.
     """
 
     def __init__(
@@ -134,6 +145,7 @@ class Connection:
         mqtt = _paho()
         self._broker = broker
         self._fault = ""
+        self._is_refused = self._is_welcome = False
         self._changed = threading.Condition()
         self._is_ready = False
         self._ended = False
@@ -156,6 +168,12 @@ class Connection:
             if broker.is_encrypted:
                 client.tls_set()
             client.connect(broker.host, broker.port, keepalive=_KEEPALIVE_S)
+        except ssl.SSLCertVerificationError as error:
+            self.close()
+            raise Refused(
+                f"{broker.name} has a certificate that cannot be trusted ({error.verify_message}); "
+                "name the one that can with SSL_CERT_FILE"
+            ) from error
         except (OSError, ValueError) as error:
             self.close()
             raise ConnectionError(f"{broker.name} is not reached ({error})") from error
@@ -167,6 +185,8 @@ class Connection:
                     self._fault = f"no answer within {_TIMEOUT_S:g} s"
         if not self._is_ready:
             self.close()
+            if self._is_refused:
+                raise Refused(f"{broker.name} refuses {self._refused(broker)} ({self._fault})")
             raise ConnectionError(f"{broker.name} is not reached ({self._fault or 'closed'})")
 
     @property
@@ -204,17 +224,28 @@ class Connection:
         # Else the two hold each other, and with them two descriptors, until a cycle is looked for.
         client.on_connect = client.on_disconnect = client.on_subscribe = client.on_message = None
 
+    def _refused(self, broker: Broker) -> str:
+        if self._is_welcome:
+            return "the subscription to this topic"
+        if broker.user is None:
+            return "clients that have no account; write USER:PASSWORD@ before its host"
+        return "this user or password"
+
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
         if reason.is_failure:
+            self._is_refused = reason.value in _REFUSALS
             self._end(str(reason))
-        elif self._subscribes:
+            return
+        self._is_welcome = True
+        if self._subscribes:
             client.subscribe(self._broker.topic, qos=_QOS)
         else:
             self._ready()
 
     def _on_subscribe(self, client: Any, data: Any, mid: Any, reasons: Any, more: Any) -> None:
         if any(reason.is_failure for reason in reasons):
-            self._end("the broker refuses the subscription")
+            self._is_refused = True
+            self._end(str(reasons[0]))
         else:
             self._ready()
 

@@ -11,12 +11,19 @@ import re
 from urllib.parse import unquote
 
 _HIDDEN = "***"
-# Of cameras and brokers with any number of slashes, since people mistype them.
-_SCHEME = re.compile(r"(?:\b(?i:https?|rtsps?|mqtts?):/*|[a-zA-Z][a-zA-Z0-9+.-]*://)")
+# Of cameras and brokers with any number of slashes, since people mistype them. What our own
+# messages say an address looks like holds no secret.
+_SCHEME = re.compile(
+    r"(?:\b(?i:https?|rtsps?|rtmps?|mqtts?):/*|[a-zA-Z][a-zA-Z0-9+.-]*://)"
+    r"(?!/*\[user:password@\]host\b)"
+)
 _AUTHORITY = re.compile(r"[^\s/?#]*")
-_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*)?[\"']?")
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*|\[:(?i:port)\])?[\"'`)\].,;:]*")
+_WORD = re.compile(r"\S*")
 _KEY = re.compile(r"([\w.%-]+)\s*=\s*")
-_QUERY_VALUE = re.compile(r"[^&#\s\"']*")
+# A value may hold & and #: only what looks like the next key ends it.
+_QUERY_VALUE = re.compile(r"(?:(?!&[\w.%-]+=)[^\s\"'])*")
+_QUERY_KEY = re.compile(r"[/?&#;_]([\w.%-]+)=")
 _VALUE = re.compile(
     r"""(?:\(\w+\)\s*)?(?:"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|(?:\\.|[^\s"'])*)""", re.DOTALL
 )
@@ -24,11 +31,15 @@ _VALUE = re.compile(
 _HEADER = re.compile(r"(authorization\s*[:=]\s*)[^\"'\n]+", re.IGNORECASE)
 # A key is secret if one of its words is one of these ...
 _WORDS = frozenset(
-    "auth authorization credential credentials hash hmac jwt key pass passphrase passwd password "
-    "pin psk pw pwd secret session sid sig sign signature token user username usr".split()
+    "account auth authorization bearer cookie hash hmac jwt key login otp pin psk pw secret "
+    "session sid sig sign token usr".split()
 )
-# ... or if it holds one of these anywhere (`accessToken`, `apikey`, `userpw`).
-_PARTS = ("apikey", "auth", "credential", "passw", "pwd", "secret", "signature", "token", "userpw")
+# ... or if it holds one of these anywhere (`accessToken`, `loginpas`, `userpw`).
+_PARTS = tuple(
+    "apikey auth credential loginu pas pswd psw pwd secret sess signature token user".split()
+)
+# `p` is a password beside one of these, and a page or a profile elsewhere.
+_USER = re.compile(r"[?&;](?:u|un|usr|user|name|login)=")
 
 
 def redacted(text: str) -> str:
@@ -53,26 +64,47 @@ def _without_users(text: str) -> str:
     out, at = [], 0
     while (scheme := _SCHEME.search(text, at)) is not None:
         begin = scheme.end()
-        authority = _AUTHORITY.match(text, begin)
-        assert authority is not None  # it matches nothing too
-        end = text.rfind("@", begin, authority.end())
-        if end < 0 and not _HOST_AND_PORT.fullmatch(authority[0]):
-            # `user:half` of a password with a slash, a space or the like in it.
-            end = text.rfind("@", begin)
+        authority, word = _AUTHORITY.match(text, begin), _WORD.match(text, begin)
+        assert authority is not None  # they match nothing too
+        assert word is not None
+        is_place = _HOST_AND_PORT.fullmatch(authority[0])
+        # Up to the last @: what stands before it may be a password with all signs in it.
+        end = word[0].rfind("@")
         out.append(text[at:begin])
-        if end >= 0:
-            out.append(f"{_HIDDEN}@")
-            begin = end + 1
         at = begin
+        if end >= 0 and _ends_in_secret(word[0][:end]):
+            out.append(_HIDDEN)
+            at = word.end()
+        elif end >= 0:
+            out.append(f"{_HIDDEN}@")
+            at = begin + end + 1
+            place = _AUTHORITY.match(text, at)
+            if place is not None and not _HOST_AND_PORT.fullmatch(place[0]):
+                out.append(_HIDDEN)
+                at = place.end()
+        elif not is_place and (end := text.rfind("@", begin)) >= 0:
+            # `user:half` of a password with a space or the like in it.
+            out.append(f"{_HIDDEN}@")
+            at = end + 1
+        elif not is_place:  # `user:password` without an @
+            out.append(_HIDDEN)
+            at = authority.end()
     return "".join(out) + text[at:]
+
+
+def _ends_in_secret(text: str) -> bool:
+    """Whether a query ends in a secret value, which then goes on behind the @."""
+    keys = _QUERY_KEY.findall(text)
+    return bool(keys) and _is_secret(keys[-1], has_user=_USER.search(text) is not None)
 
 
 def _without_values(text: str) -> str:
     out, at = [], 0
+    has_user = _USER.search(text) is not None
     while (key := _KEY.search(text, at)) is not None:
         out.append(text[at : key.end()])
         at = key.end()
-        if _is_secret(key[1]):
+        if _is_secret(key[1], has_user=has_user):
             is_query = key.start() > 0 and text[key.start() - 1] in "?&#;"
             value = (_QUERY_VALUE if is_query else _VALUE).match(text, at)
             assert value is not None  # it matches nothing too
@@ -82,7 +114,9 @@ def _without_values(text: str) -> str:
     return "".join(out) + text[at:]
 
 
-def _is_secret(key: str) -> bool:
+def _is_secret(key: str, *, has_user: bool) -> bool:
+    if has_user and key in ("p", "u", "un"):
+        return True
     name = unquote(key)
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower())
     return not _WORDS.isdisjoint(words) or any(part in name.lower() for part in _PARTS)

@@ -15,20 +15,23 @@ import random
 import select
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
-from edgecl.errors import UsageError
+from edgecl.errors import SourceError, UsageError
 
-from .broker import SCHEMES, Broker, Connection, check_paho, parse_broker
+from .address import ESCAPES, split_url
+from .broker import SCHEMES, Broker, Connection, Refused, check_paho, parse_broker
 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING = 256
 _N_TRIES = 4
 _FIRST_WAIT_S = 0.25
+_REFUSED_WAIT_S = 120.0
 _TIMEOUT_S = 3.0
 _CLOSE_S = 3.0
 # A pipe that is ready takes this much at once (PIPE_BUF on Linux, pipe(7)).
@@ -212,15 +215,25 @@ class _Topic:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._connection: Connection | None = None
+        self._refused = ""
+        self._refused_at = 0.0
 
     def send(self, text: str) -> None:
+        # Every event that is refused is a wrong login, and too many lock an account.
+        if self._refused and time.monotonic() - self._refused_at < _REFUSED_WAIT_S:
+            raise Lost(self._refused, is_final=True)
         try:
             if self._connection is None:
                 self._connection = Connection(self._broker)
             self._connection.publish(text.encode())
+        except Refused as error:
+            self.close()
+            self._refused, self._refused_at = str(error), time.monotonic()
+            raise Lost(self._refused, is_final=True) from error
         except ConnectionError as error:
             self.close()
             raise Lost(str(error)) from error
+        self._refused = ""
 
     def close(self) -> None:
         if self._connection is not None:
@@ -234,17 +247,20 @@ class _Webhook:
     def __init__(self, url: str) -> None:
         scheme = url.partition("://")[0]
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            parts, port = SplitResult(scheme, "", "", "", ""), None
-        if not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
-            raise UsageError(f"this {scheme}:// address cannot be used; expected {SYNTAX}")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+            parts = split_url(url)
+        except SourceError:
+            parts = None
+        if parts is None or not url.isascii() or not url.isprintable():
+            raise UsageError(
+                f"this {scheme}:// address cannot be used; expected {SYNTAX}, and in a user or "
+                f"password {ESCAPES}"
+            )
+        name = parts.hostname or ""
+        host = f"[{name}]" if ":" in name else name
         # Path and query often hold the secret of a webhook.
-        self.name = f"{scheme}://{host}" + (f":{port}" if port else "")
+        self.name = f"{scheme}://{host}" + (f":{parts.port}" if parts.port else "")
         self._is_encrypted = scheme == "https"
-        self._host, self._port = parts.hostname, port
+        self._host, self._port = name, parts.port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._headers = {"Content-Type": "application/json", "User-Agent": "edgecl"}
         if parts.username is not None:

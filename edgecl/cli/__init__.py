@@ -18,27 +18,47 @@ def main() -> None:
         os.environ.setdefault(name, "1")
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+    import typer
+
     from edgecl.cli.app import app
     from edgecl.errors import EdgeclError
 
     # Where an error shows up, `--debug` is added at the end of the line; so it may stand anywhere.
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        app(args=arguments)
+        # Not standalone: what is wrong with an argument is told with the argument, an address too.
+        status = app(args=arguments, standalone_mode=False)
     except EdgeclError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        from edgecl.cli.output import printable
-
-        print(f"edgecl: {printable(str(error))}", file=sys.stderr)
+        print(_line(f"edgecl: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except typer.Abort:
+        print("Aborted!", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "show"):  # click's, of wrong usage
+            lines = str(getattr(error, "message", "")).split("\n")
+            error.message = "\n".join(map(_line, lines))  # type: ignore[attr-defined]
+            error.show()
+            sys.exit(getattr(error, "exit_code", 2))
         if len(arguments) < len(sys.argv) - 1:
             raise
         # What no part of edgecl expected: a disk that fails, a package that misbehaves.
         what = str(error).splitlines()[0] if str(error) else ""
-        print(f"edgecl: {type(error).__name__}: {what}; add --debug for more", file=sys.stderr)
+        print(
+            _line(f"edgecl: {type(error).__name__}: {what}; add --debug for more"), file=sys.stderr
+        )
         sys.exit(3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _line(text: str) -> str:
+    """Return an error without the secrets of addresses and what a terminal would obey."""
+    from edgecl.cli.output import printable
+    from edgecl.runtime.redact import redacted
+
+    return printable(redacted(text))
 
 
 def _is_damage(error: Exception) -> bool:

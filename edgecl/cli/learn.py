@@ -15,12 +15,14 @@ from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
     FallbackOption,
+    HeaderOption,
     HomeOption,
     JsonOption,
     NewOption,
     ProviderOption,
     ThreadsOption,
     WeightsOption,
+    headers_of,
 )
 from edgecl.cli.output import StreamBar, print_json, print_values, say
 
@@ -86,6 +88,7 @@ def train_stream(
             "--unknown", help="Tell what looks like nothing learned; keep it for `edgecl review`."
         ),
     ] = False,
+    header_file: HeaderOption = None,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
     weights: WeightsOption = None,
@@ -105,14 +108,23 @@ def train_stream(
 
     observer = context.with_resource(observing(log_json, metrics, command="train-stream"))
     name = None if label is None else clean_label(label)
+    headers = headers_of(header_file)
     shuffle_seed = seed if shuffle else None
     device = open_or_make(
         home,
         head=head or "ridge",
         # What cannot be learned is told before the time that making a home takes.
-        check=lambda: check_labels(open_source(source, label=name, shuffle_seed=shuffle_seed)),
+        check=lambda: check_labels(
+            open_source(source, label=name, shuffle_seed=shuffle_seed, headers=headers)
+        ),
     )
-    frames = open_source(source, label=name, shuffle_seed=shuffle_seed, max_bytes=device.max_bytes)
+    frames = open_source(
+        source,
+        label=name,
+        shuffle_seed=shuffle_seed,
+        max_bytes=device.max_bytes,
+        headers=headers,
+    )
     check_labels(frames)
     tell_notes(frames)
 
@@ -229,6 +241,10 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "dropped": progress.dropped,
         "reconnects": progress.reconnects,
         "stalls": progress.stalls,
+        "repeated": progress.repeated,
+        "broken": progress.broken,
+        "oversize": progress.oversize,
+        "not_pictures": progress.not_pictures,
         "p50_ms": progress.p50_ms,
         "p99_ms": progress.p99_ms,
     }

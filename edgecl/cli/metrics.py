@@ -36,6 +36,10 @@ _COUNTERS = {
     "unlabelled": ("frames_unlabelled", "Frames without a label, predicted only."),
     "unknown": ("frames_unknown", "Frames that look like nothing that was learned."),
     "reconnects": ("source_reconnects", "Connections of the source that were made anew."),
+    "repeated": ("frames_repeated", "Frames that a live source sent once more."),
+    "broken": ("frames_broken", "Frames that came cut or damaged."),
+    "oversize": ("frames_oversize", "Frames that came larger than the limit."),
+    "not_pictures": ("parts_not_pictures", "Parts of a stream that were no pictures."),
     "stalls": ("source_stalls", "Times that nothing came from the source for too long."),
 }
 # Upper edges of the latency buckets in microseconds' powers of two: 128 us to 16.8 s.
@@ -122,11 +126,13 @@ def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
         MissingPackageError: prometheus-client is not installed.
     """
     from edgecl.errors import MissingPackageError, RequestError, UsageError
+    from edgecl.runtime.redact import redacted
 
     server = _SERVER.fullmatch(place)
     if server is None and not place.endswith(".prom"):
+        hidden = redacted(f"http://{place}").removeprefix("http://")
         raise UsageError(
-            f"--metrics {place} is neither a .prom file nor a port; expected PATH.prom, :PORT or "
+            f"--metrics {hidden} is neither a .prom file nor a port; expected PATH.prom, :PORT or "
             "HOST:PORT"
         )
     try:

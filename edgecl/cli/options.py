@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgecl.cli.output import say
 from edgecl.config import DEFAULT_HOME
 
 HomeOption = Annotated[
@@ -39,4 +40,24 @@ BundleOption = Annotated[
     Path | None,
     typer.Option("--bundle", help="A folder that `edgecl export` wrote, instead of a home."),
 ]
+HeaderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--header-file",
+        envvar="EDGECL_HEADER_FILE",
+        help="Lines `Name: value` sent to an http:// source, as a token's Authorization: Bearer.",
+    ),
+]
 DEFAULT = Path(DEFAULT_HOME)
+
+
+def headers_of(path: Path | None) -> dict[str, str] | None:
+    """Read what `--header-file` names; says so if everybody can read it."""
+    if path is None:
+        return None
+    from edgecl.runtime.sources.headers import is_readable_by_all, read_headers
+
+    headers = read_headers(path)
+    if is_readable_by_all(path):
+        say(f"every user of this machine can read {path}; `chmod 600 {path}` keeps it to yours")
+    return headers

@@ -6,9 +6,9 @@ rich is imported where a table or a bar is drawn: `predict` starts a tenth faste
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -21,19 +21,28 @@ if TYPE_CHECKING:
     from edgecl.types import Skipped
 
 _MOST_NEWS = 20
+# Control, format, surrogate, line and paragraph separator.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _PLAIN_EVERY_S = 10.0
-_UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _listeners: list[Callable[[str], None]] = []
 
 
 def printable(text: str) -> str:
-    """Return text that any stream and terminal takes, with escapes for what would change others.
+    """Return text that any stream takes and no terminal obeys.
 
-    Bytes of file names that are not UTF-8, control characters and marks of direction; names of
-    files, classes and peers may hold any of them. In JSON the escape reads back as the character.
+    Control characters, invisible ones (direction marks) and bytes of file names that are not UTF-8
+    become escapes. In JSON they are those of JSON, so they read back as what they were.
     """
-    text = _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN:
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 def say(text: str) -> None:
@@ -95,11 +104,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown = escape(printable(title))
+    table = Table(title=shown, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         is_number = all(isinstance(row[i], int | float) for row in rows) and bool(rows)
         justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(escape(printable(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(escape(printable(_cell(value))) for value in row))
     Console(soft_wrap=True).print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +16,12 @@ from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
     FallbackOption,
+    HeaderOption,
     HomeOption,
     JsonOption,
     ProviderOption,
     ThreadsOption,
+    headers_of,
 )
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 
@@ -40,6 +42,7 @@ def predict(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
     ] = False,
+    header_file: HeaderOption = None,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
     provider: ProviderOption = None,
@@ -67,11 +70,14 @@ def predict(
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     begin = time.monotonic()
     device, config = _device(home, bundle)
+    headers = headers_of(header_file)
     max_bytes = config.picture.max_bytes
     sources: list[Source] = []
     for path in paths:
         try:
-            sources.append(open_source(path, max_bytes=max_bytes, wants_classes=False))
+            sources.append(
+                open_source(path, max_bytes=max_bytes, wants_classes=False, headers=headers)
+            )
         except SourceError:
             if len(paths) == 1 or not Path(path).is_file():
                 raise
@@ -127,6 +133,7 @@ def predict(
                     n_classes=len(predictor.scorer.labels),
                     seconds=time.monotonic() - begin,
                     news=news,
+                    **_live_counts(sources),
                 )
             )
             if not usable:
@@ -153,6 +160,7 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="Labelled source, as train-stream takes.")],
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
+    header_file: HeaderOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
@@ -165,7 +173,9 @@ def evaluate(
     from edgecl.runtime.sources.live import LiveBase
 
     device, config = _device(home, bundle)
-    frames = open_source(source, max_bytes=config.picture.max_bytes)
+    frames = open_source(
+        source, max_bytes=config.picture.max_bytes, headers=headers_of(header_file)
+    )
     check_labels(frames)
     tell_notes(frames)
     if isinstance(frames, LiveBase):
@@ -207,6 +217,15 @@ def evaluate(
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         rows.append((label, sum(row.values()), share, ", ".join(wrong)))
     print_table("by class", ("class", "n", "accuracy", "taken for"), rows)
+
+
+def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return what became of the frames of live sources, all together."""
+    from edgecl.runtime.sources.live import LiveBase
+
+    names = "dropped repeated broken oversize not_pictures reconnects stalls".split()
+    counts = [source.counts for source in sources if isinstance(source, LiveBase)]
+    return {name: sum(getattr(c, name) for c in counts) for name in names}
 
 
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:

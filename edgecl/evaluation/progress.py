@@ -28,6 +28,10 @@ class Progress:
         dropped: Frames of a live source that a newer one replaced before they were taken.
         reconnects: How often its connection was made anew.
         stalls: How often nothing came for too long.
+        repeated: Frames of a live source that were sent once more, and not used again.
+        broken: Frames that came cut or damaged.
+        oversize: Frames that came larger than the limit.
+        not_pictures: Parts of a stream that were no pictures.
         p50_ms: Median time from the shutter to the commit of a learned live frame, milliseconds;
             None without any.
         p99_ms: The same time's 99th percentile.
@@ -54,6 +58,10 @@ class Progress:
     dropped: int = 0
     reconnects: int = 0
     stalls: int = 0
+    repeated: int = 0
+    broken: int = 0
+    oversize: int = 0
+    not_pictures: int = 0
     p50_ms: float | None = None
     p99_ms: float | None = None
     oldest: float = 0.0

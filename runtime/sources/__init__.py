@@ -6,6 +6,7 @@ are the whole list.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -43,7 +44,10 @@ OPENERS: dict[str, Opener] = {
     "https://": open_http,
     "mqtt://": open_mqtt,
     "mqtts://": open_mqtt,
+    "rtmp://": open_rtsp,
+    "rtmps://": open_rtsp,
     "rtsp://": open_rtsp,
+    "rtsps://": open_rtsp,
     "synthetic:": open_synthetic,
     "watch:": open_watch,
 }
@@ -51,8 +55,8 @@ OPENERS: dict[str, Opener] = {
 SYNTAX = (
     "a folder with a sub-folder a class, a .csv, .tsv or .jsonl table with path,label, an IDX pair "
     "(images.gz,labels.gz), a picture, a video file, camera:N or camera:/dev/videoN, "
-    "rtsp://HOST/PATH, http://HOST/PATH (MJPEG or one picture), gst:PIPELINE, "
-    "watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
+    "rtsp://HOST/PATH (also rtsps, rtmp, rtmps), http://HOST/PATH (MJPEG or one picture), "
+    "gst:PIPELINE, watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
 )
 
 
@@ -76,6 +80,7 @@ def open_source(
     shuffle_seed: int | None = None,
     max_bytes: int = 64_000_000,
     wants_classes: bool = True,
+    headers: Mapping[str, str] | None = None,
 ) -> Source:
     """Open a source of frames; a live one connects when its first frame is asked for.
 
@@ -86,18 +91,25 @@ def open_source(
         max_bytes: Larger files and pictures are skipped unread.
         wants_classes: Whether the names of a folder's sub-folders matter, so that splits and parts
             of a dataset are refused; not for who only predicts.
+        headers: Sent with every request of an HTTP source; an error with another one.
 
     Raises:
         SourceError: Nothing there, or nothing that edgecl can read.
-        UsageError: A source that cannot be shuffled.
+        UsageError: A source that cannot be shuffled, or headers for one that takes none.
         MissingPackageError: A package that this kind of source needs is not installed.
     """
+    opener = _opener(spec)
+    if headers and opener is not open_http:
+        raise UsageError(
+            f"a header file is for http:// and https:// sources; {redacted(spec)} is none"
+        )
     if spec == "-":
         return LinesSource(label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
-    opener = _opener(spec)
     if opener is not None:
         if shuffle_seed is not None:
             raise UsageError(f"source {redacted(spec)} is live and cannot be shuffled")
+        if headers:
+            return open_http(spec, label=label, max_bytes=max_bytes, headers=headers)
         return opener(spec, label=label, max_bytes=max_bytes)
     path = Path(spec)
     if path.is_dir():

@@ -31,10 +31,10 @@ from typing import Any, Protocol
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import clean_label
 
-from ..broker import SCHEMES, Broker, Connection, check_paho, parse_broker
+from ..broker import SCHEMES, Broker, Connection, Refused, check_paho, parse_broker
 from ..redact import redacted
 from .base import Source
-from .live import FIRST_WAIT_S, LONGEST_WAIT_S
+from .live import FIRST_WAIT_S, LONGEST_WAIT_S, REFUSED_WAIT_S
 
 COMMANDS = ("pause", "resume", "undo")
 MAX_UNDO = 10_000
@@ -388,7 +388,7 @@ def split_lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes | Non
 
 
 class TopicLabels(MessageQueue):
-    """Messages from an MQTT topic; a broker that goes is waited for.
+    """Messages from an MQTT topic; a broker that goes is waited for, one that refuses is an error.
 
     Args:
         broker: Where.
@@ -406,8 +406,19 @@ class TopicLabels(MessageQueue):
         super().__init__()
         self._broker = broker
         self._waits = (first_wait_s, longest_wait_s)
+        self._error: SourceError | None = None
         self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
         self._thread.start()
+
+    def poll(self) -> list[LabelWindow | Command]:
+        """Return what came since the last call, in order; never waits.
+
+        Raises:
+            SourceError: The broker refused from the beginning.
+        """
+        if self._error is not None:
+            raise self._error
+        return super().poll()
 
     def close(self) -> None:
         """Leave the broker and end the thread."""
@@ -416,16 +427,23 @@ class TopicLabels(MessageQueue):
 
     def _run(self) -> None:
         first_wait, longest_wait = self._waits
-        n_failed = 0
+        n_failed, was_there = 0, False
         while not self.closed.is_set():
             try:
                 connection = Connection(self._broker, self._on_message)
+            except Refused as error:
+                if not was_there:
+                    self._error = SourceError(f"labels: {error}")
+                    return
+                self.tell(f"labels: {error}; trying again in {REFUSED_WAIT_S / 60:.0f} min")
+                self.closed.wait(REFUSED_WAIT_S)
+                continue
             except ConnectionError as error:
                 if n_failed == 0:
                     self.tell(f"labels: {error}; trying again")
                 n_failed = min(n_failed + 1, 30)
             else:
-                n_failed = 0
+                n_failed, was_there = 0, True
                 while connection.is_alive and not self.closed.is_set():
                     connection.wait(_POLL_S)
                 connection.close()

@@ -18,16 +18,24 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 from edgecl.errors import EdgeclError, SourceError, UsageError
-from edgecl.types import Frame, Pixels, Skipped
+from edgecl.types import Frame, Skipped
 
 from ..redact import redacted
+from .connection import Connection, Counters, Counts, Lost, Refused, Shot
+
+__all__ = [
+    "Connection", "Counters", "Counts", "LiveBase", "LiveFrames", "LiveSource", "Lost", "Refused",
+    "Shot",
+]  # fmt: skip
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+# Cameras lock an account after some five wrong logins, often for half an hour.
+REFUSED_WAIT_S = 120.0
+LONGEST_REFUSED_WAIT_S = 1800.0
 STALL_S = 10.0
 # How far back a peer that comes again is looked at for frames that it sends twice.
 _N_REMEMBERED = 64
@@ -35,89 +43,6 @@ _N_REMEMBERED = 64
 _ROW_STEP = 8
 # How long `close` waits for the reader; it is woken before, and a daemon if it does not wake.
 _JOIN_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shot:
-    """What one frame of a connection holds; `LiveSource` makes a `Frame` of it.
-
-    Args:
-        encoded: The bytes of a picture file, or None.
-        pixels: RGB picture, shape (H, W, 3), uint8, or None. One of the two must be there.
-        label: Class name, if the peer says one.
-        id: Its name, if the peer gives one that no other frame has; None numbers it.
-        time: Wall clock when it was taken, if the peer says it; None takes the moment it came.
-    """
-
-    encoded: bytes | None = None
-    pixels: Pixels | None = None
-    label: str | None = None
-    id: str | None = None
-    time: float | None = None
-
-
-class Lost(Exception):
-    """A connection that broke or could not be made, in one line; it is made anew."""
-
-
-class Connection(Protocol):
-    """One connection to a peer, made by `connect` at no cost and opened by iterating it."""
-
-    def __iter__(self) -> Iterator[Shot | None]:
-        """Open the connection and yield its frames as they come; None says: alive, nothing new.
-
-        It returns when the stream is over for good, and raises
-
-        * `Lost` or `OSError`: gone, or not there yet; it is tried again.
-        * `SourceError`: refused in a way that waiting does not mend (wrong name, no permission).
-          The source fails with it, except when frames came before: then it is tried again too.
-        * any other `EdgeclError`: the source fails with it.
-        """
-        ...
-
-    def close(self) -> None:
-        """End it at once, from any thread and more than once; wakes who iterates it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of the frames of a live source so far.
-
-    Args:
-        received: Whole frames that came.
-        dropped: Frames that a newer one replaced before they were taken.
-        repeated: Frames that were sent once more, and not used again.
-        broken: Frames that were cut or damaged.
-        oversize: Frames that were larger than the limit, and not kept in memory.
-        reconnects: Connections after the first that gave frames.
-        stalls: Connections that were ended because nothing came.
-    """
-
-    received: int = 0
-    dropped: int = 0
-    repeated: int = 0
-    broken: int = 0
-    oversize: int = 0
-    reconnects: int = 0
-    stalls: int = 0
-
-
-class Counters:
-    """`Counts` that several threads add to."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts = Counts()
-
-    def add(self, name: str, n: int = 1) -> None:
-        """Add to the count of that name."""
-        with self._lock:
-            self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n})
-
-    def read(self) -> Counts:
-        """Return all counts as they stand now."""
-        return self._counts
 
 
 class LiveBase:
@@ -133,7 +58,7 @@ class LiveBase:
         self.name = name
         self.on_news: Callable[[str], None] | None = None
         """Told one line, without secrets, from any thread, when the peer comes or goes."""
-        self.counters = Counters()
+        self.counters = Counters(self._tell)
 
     def __len__(self) -> int:
         return 0
@@ -158,7 +83,7 @@ class LiveSource(LiveBase):
     Every call of `frames` has a connection and a thread of its own; `close`, or closing or
     dropping what `frames` returned, ends them.
 
-    The three times are read at every connection, so that they may be set on an open source.
+    The times are read at every connection, so that they may be set on an open source.
 
     Args:
         name: The source as the user named it; secrets are taken out here.
@@ -187,6 +112,8 @@ class LiveSource(LiveBase):
         self.stall_s = stall_s
         self.first_wait_s = first_wait_s
         self.longest_wait_s = longest_wait_s
+        self.refused_wait_s = REFUSED_WAIT_S
+        """Shortest wait after a second login in a row was refused; it doubles."""
         # Unique over runs, also on devices whose clock starts at the same time on every boot.
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         self._n = 0
@@ -292,6 +219,8 @@ class _Link:
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._last_sign = 0.0
+        self._mark = source.counters.mark()
+        self._why = ""
         self._sent: deque[bytes] = deque(maxlen=_N_REMEMBERED)
 
     def take(self) -> _Taken | None:
@@ -341,6 +270,8 @@ class _Link:
         if self._connection is None or self._newest is not None or self._until_stall() != 0:
             return None
         stalled, self._connection = self._connection, None
+        assert self.source.stall_s is not None  # else nothing stalls
+        self._why = self.source.counters.since(self._mark, self.source.stall_s)
         self.source.counters.add("stalls")
         return stalled
 
@@ -363,40 +294,48 @@ class _Link:
 
     def _read_all(self) -> None:
         """Read one connection after the other, until one ends for good or this is closed."""
-        n_failed = 0
+        n_failed = n_refused = 0
         while True:
             with self._changed:
                 if self._is_over:
                     return
                 connection = self._connection = self.source._connect(self.source.counters)
                 self._last_sign = time.monotonic()
+                self._mark = self.source.counters.mark()
                 self._changed.notify_all()  # who waits now has a stall to look for
             n_before = self.source.counts.received
-            reason = ""
+            reason, is_refused = "", False
             try:
                 self._read_one(connection)
             except (Lost, OSError, SourceError) as caught:
                 is_ours = self._connection is not connection or self._is_over
                 if isinstance(caught, SourceError) and not self.source._has_given and not is_ours:
                     raise
-                reason = _line(caught)
+                reason, is_refused = _line(caught), isinstance(caught, Refused)
             finally:
                 connection.close()
             with self._changed:
                 if self._connection is not connection:  # it was ended for that
-                    reason = f"nothing came for {self.source.stall_s:g} s"
+                    reason, is_refused = self._why, False
                 if self._is_over or not reason:
                     return
                 self._connection = None
             if self.source.counts.received > n_before:
-                n_failed = 0
-            wait = random.uniform(
-                0, min(self.source.longest_wait_s, self.source.first_wait_s * 2**n_failed)
-            )
+                n_failed = n_refused = 0
+            n_refused = n_refused + 1 if is_refused else 0
+            wait = self._wait(n_failed, n_refused)
             n_failed = min(n_failed + 1, 30)
-            self.source._tell(f"{reason}; connecting again in {wait:.1f} s")
+            self.source._tell(f"{reason}; connecting again in {_in_words(wait)}")
             with self._changed:
                 self._changed.wait_for(lambda: self._is_over, wait)
+
+    def _wait(self, n_failed: int, n_refused: int) -> float:
+        """Return the seconds until the next try, after so many of them in a row."""
+        source = self.source
+        if n_refused < 2:  # once may be a peer that is not yet up
+            return random.uniform(0, min(source.longest_wait_s, source.first_wait_s * 2**n_failed))
+        longest = min(LONGEST_REFUSED_WAIT_S, source.refused_wait_s * 2.0 ** (n_refused - 2))
+        return random.uniform(longest * 0.8, longest)
 
     def _read_one(self, connection: Connection) -> None:
         """Put every frame of a connection into the place, except those that were sent before."""
@@ -419,6 +358,7 @@ class _Link:
                 if self._is_over:
                     return
                 self._last_sign = time.monotonic()
+                self._mark = source.counters.mark()
                 if shot is not None:
                     if self._newest is not None:
                         source.counters.add("dropped")
@@ -442,3 +382,9 @@ def _digest(shot: Shot) -> bytes:
 def _line(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
+
+
+def _in_words(wait_s: float) -> str:
+    if wait_s < 60:
+        return f"{wait_s:.1f} s"
+    return f"{wait_s / 60:.0f} min, since more refused logins may lock the account"

@@ -1,13 +1,15 @@
 """Frames from an MQTT topic: `mqtt://[user:password@]host[:port]/topic`, or `mqtts` with TLS.
 
-A message is a picture file, or a JSON object with the picture in base64 (`inline.py`). JSON without
-a picture is a label or a command (`labels.py`) and is handed on. The topic may hold `+` and `#`.
+A message is a picture file, its base64 or `data:` URL, or a JSON object that holds one of these
+(`inline.py`). JSON without a picture is a label or a command (`labels.py`) and is handed on. The
+topic may hold `+` and `#`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import queue
+import string
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +18,19 @@ from edgecl.errors import UsageError
 
 from ..broker import Broker, check_paho, parse_broker
 from ..broker import Connection as BrokerConnection
-from .inline import inline_picture, largest_message, loads
+from ..broker import Refused as BrokerRefused
+from .inline import InlinePicture, inline_picture, largest_message, loads
+from .jpeg import is_picture
 from .labels import Command, MessageQueue, message_of
-from .live import Counters, LiveSource, Lost, Shot
+from .live import Counters, LiveSource, Lost, Refused, Shot
 
 _N_REMEMBERED = 1_024
 _N_WAITING = 4
 _POLL_S = 0.2
+# All that base64 in either alphabet is written with, in quotes or not (RFC 4648, 4 and 5).
+_BASE64 = (string.ascii_letters + string.digits + string.whitespace + '+/-_="').encode()
+_SPACE = b' \t\r\n"'
+_STANDARD = str.maketrans("-_", "+/")
 
 
 class MqttSource(LiveSource):
@@ -115,6 +123,8 @@ class _Subscription:
     def __iter__(self) -> Iterator[Shot]:
         try:
             connection = BrokerConnection(self._broker, self._on_message)
+        except BrokerRefused as error:
+            raise Refused(f"source {error}") from error
         except ConnectionError as error:
             raise Lost(str(error)) from error
         try:
@@ -152,13 +162,27 @@ class _Subscription:
         return self._offer(shot)
 
     def _shot(self, payload: bytes, value: Any) -> tuple[Shot | None, bytes]:
-        picture = inline_picture(value, self._max_bytes)
+        picture = inline_picture(value, self._max_bytes) or self._from_text(payload)
         if picture is None:
             shot = Shot(encoded=payload) if len(payload) <= self._max_bytes else None
             return shot, hashlib.blake2b(payload, digest_size=16).digest()
         key = f"id {picture.id}".encode(errors="surrogatepass") if picture.id else picture.encoded
         shot = Shot(encoded=picture.encoded, label=picture.label, id=picture.id, time=picture.time)
         return shot, hashlib.blake2b(key, digest_size=16).digest()
+
+    def _from_text(self, payload: bytes) -> InlinePicture | None:
+        """Return the picture of a payload that is text and nothing else, None of all others."""
+        is_url = payload[:16].lstrip(_SPACE).startswith(b"data:")
+        if is_picture(payload) or not (is_url or not payload.translate(None, _BASE64)):
+            return None
+        text = payload.decode("ascii").strip(_SPACE.decode()).translate(_STANDARD)
+        try:
+            picture = inline_picture({"image": text}, self._max_bytes)
+        except UsageError:
+            if is_url:
+                raise
+            return None  # a word; the decoder says that it is no picture
+        return picture if picture is not None and is_picture(picture.encoded) else None
 
     def _hand_on(self, value: Any, is_retained: bool) -> None:
         message = message_of(value)

@@ -12,6 +12,7 @@ import atexit
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 import weakref
@@ -23,9 +24,10 @@ from urllib.parse import SplitResult
 from edgecl.errors import MissingPackageError, SourceError
 from edgecl.types import Frame, Pixels, Skipped
 
+from ..address import shut, split_url
 from ..redact import redacted
-from .address import Credentials, shut, split_url
 from .live import LiveSource, Lost, Shot
+from .rtsp import connect, describe
 
 VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .h264 .h265 .hevc .m2t .m2ts .m2v .m4v .mjpeg .mjpg "
@@ -42,7 +44,6 @@ _NO_PACKAGE = (
 # comes sooner than this (half the time between frames at 30 a second) was not just taken.
 _SETTLE_S = 1.0
 _SAVED_S = 1 / 60
-_MAX_ANSWER = 65_536
 # Threads of H.264 decode one picture each, and every one delays the picture by a frame time.
 _DECODER_THREADS = 1
 
@@ -61,7 +62,9 @@ def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
     """
     device = spec.partition(":")[2]
     if not re.fullmatch(r"\d{1,3}|/dev/\S+", device):
-        raise SourceError(f"source {spec} is no camera; expected camera:0 or camera:/dev/video0")
+        raise SourceError(
+            f"source {redacted(spec)} is no camera; expected camera:0 or camera:/dev/video0"
+        )
     path = Path(f"/dev/video{device}") if device.isdigit() else Path(device)
     import_cv2()
 
@@ -82,8 +85,8 @@ def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
     return LiveSource(spec, lambda _: _Capture(open_it), label=label)
 
 
-def open_rtsp(url: str, *, label: str | None, max_bytes: int) -> LiveSource:
-    """Open an RTSP stream; nothing is sent before its first frame.
+def open_rtsp(url: str, /, *, label: str | None, max_bytes: int) -> LiveSource:
+    """Open an RTSP or RTMP stream, also over TLS; nothing is sent before its first frame.
 
     Args:
         url: Address, with user and password if it needs them.
@@ -96,6 +99,8 @@ def open_rtsp(url: str, *, label: str | None, max_bytes: int) -> LiveSource:
     """
     address = split_url(url)
     _check_ffmpeg()
+    if address.scheme in ("rtsps", "rtmps"):
+        _trust_certificates()
     return LiveSource(url, lambda _: _Rtsp(address), label=label)
 
 
@@ -254,7 +259,7 @@ def _end_all() -> None:
 
 
 class _Rtsp(_Capture):
-    """A stream that is asked for by hand first, because OpenCV does not say why it cannot open."""
+    """A stream whose server is asked by hand first: OpenCV does not say why it cannot open one."""
 
     def __init__(self, url: SplitResult) -> None:
         super().__init__(self._open)
@@ -267,7 +272,11 @@ class _Rtsp(_Capture):
             shut(sock)
 
     def _open(self, is_wanted: Callable[[], bool]) -> Any:
-        self._describe()
+        with connect(self._url, _OPEN_TIMEOUT_S) as sock:
+            self._socket = sock
+            if self._url.scheme.startswith("rtsp"):
+                describe(sock, self._url)
+        self._socket = None
         if not is_wanted():
             raise Lost("closed")
         cv2 = import_cv2()
@@ -287,42 +296,6 @@ class _Rtsp(_Capture):
             raise
         return capture
 
-    def _describe(self) -> None:
-        """Ask what the stream is; raises unless the server describes it."""
-        name = redacted(self._url.geturl())
-        host = self._url.hostname or ""
-        credentials = Credentials(self._url)
-        # Without user and password, which FFmpeg does not send in it either.
-        target = self._url._replace(netloc=self._url.netloc.rpartition("@")[2]).geturl()
-        with socket.create_connection((host, self._url.port or 554), _OPEN_TIMEOUT_S) as sock:
-            self._socket = sock
-            with sock.makefile("rb") as answers:
-                for number in (1, 2):
-                    proof = credentials.answer("DESCRIBE", target)
-                    lines = [
-                        f"DESCRIBE {target} RTSP/1.0",
-                        f"CSeq: {number}",
-                        "Accept: application/sdp",
-                        "User-Agent: edgecl",
-                        *([f"Authorization: {proof}"] if proof else []),
-                    ]
-                    sock.sendall("\r\n".join([*lines, "", ""]).encode())
-                    status, asked = _answer(answers)
-                    if status != 401 or not credentials.challenge(asked):
-                        break
-        self._socket = None
-        if status == 401:
-            raise SourceError(
-                f"source {name} refuses this user or password (401)"
-                if credentials.are_given
-                else f"source {name} asks for a user and a password; write "
-                "USER:PASSWORD@ before its host"
-            )
-        if 300 <= status < 500:
-            raise SourceError(f"source {name} answered {status}; check the address")
-        if status != 200:
-            raise Lost(f"the server answered {status}")
-
 
 def _skip_saved(capture: Any, is_wanted: Callable[[], bool]) -> None:
     """Pass over the frames of a stream that are old already; ends with the first it waits for."""
@@ -335,24 +308,6 @@ def _skip_saved(capture: Any, is_wanted: Callable[[], bool]) -> None:
         if now - begin > _SAVED_S:
             return
         begin = now
-
-
-def _answer(answers: Any) -> tuple[int, list[str]]:
-    """Read the head of an RTSP answer: status and challenges."""
-    head = answers.readline(_MAX_ANSWER)
-    found = re.match(rb"RTSP/1\.\d (\d{3})", head)
-    if found is None:
-        raise Lost("the server answered what is no RTSP" if head else "the server hung up")
-    asked, length, n_read = [], 0, len(head)
-    while (line := answers.readline(_MAX_ANSWER)).strip() and n_read < _MAX_ANSWER:
-        n_read += len(line)
-        key, _, value = line.decode("latin-1").partition(":")
-        if key.lower() == "www-authenticate":
-            asked.append(value)
-        if key.lower() == "content-length" and value.strip().isdigit():
-            length = min(int(value), _MAX_ANSWER)
-    answers.read(length)
-    return int(found[1]), asked
 
 
 def import_cv2() -> Any:
@@ -369,6 +324,20 @@ def import_cv2() -> Any:
     except ImportError as error:
         raise MissingPackageError(_NO_PACKAGE) from error
     return cv2
+
+
+def _trust_certificates() -> None:
+    """Let FFmpeg check certificates, which it does not by itself.
+
+    It does not compare the name in them with that of the host; `connect` does.
+    """
+    place = ssl.get_default_verify_paths().cafile
+    if place is None:
+        raise SourceError("this machine has no file of certificates; name one with SSL_CERT_FILE")
+    # The first is what OpenCV sets where nobody does.
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"rtsp_transport;tcp|tls_verify;1|ca_file;{place}"
+    )
 
 
 def _check_ffmpeg() -> None:

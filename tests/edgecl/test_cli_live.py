@@ -25,7 +25,7 @@ from peers import HEAD, Call, part, peer
 
 NEW_KEYS = {
     "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
-    "stalls", "p50_ms", "p99_ms",
+    "stalls", "repeated", "broken", "oversize", "not_pictures", "passed_over", "p50_ms", "p99_ms",
 }  # fmt: skip
 
 

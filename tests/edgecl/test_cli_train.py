@@ -25,7 +25,7 @@ KEYS = {
     "seen", "learned", "skipped", "classes", "prequential_accuracy", "samples_per_second",
     "seconds", "started_at", "interrupted",
     "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
-    "stalls", "p50_ms", "p99_ms",
+    "stalls", "repeated", "broken", "oversize", "not_pictures", "passed_over", "p50_ms", "p99_ms",
 }  # fmt: skip
 
 
