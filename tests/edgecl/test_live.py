@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import workloads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +29,14 @@ from edgecl.evaluation.progressive import learn_stream
 from edgecl.evaluation.run import Live, Progress
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import Learner, Lesson, load_scorer, open_learner, open_store
+from edgecl.learner import (
+    Learner,
+    Lesson,
+    load_scorer,
+    open_learner,
+    open_predictor,
+    open_store,
+)
 from edgecl.live.ages import Ages
 from edgecl.live.duplicates import Duplicates
 from edgecl.live.keys import Keyboard
@@ -364,50 +372,65 @@ def test_pictures_of_the_ring_are_kept_as_they_would_be_learned(device: Home) ->
 # The engine is exchanged while frames are on their way
 
 
-class Doubled(FakeEngine):
-    """Another map."""
+@pytest.fixture
+def adapted(tmp_path: Path) -> Home:
+    """A home with engines of its own that learned three parts, and no adapter yet."""
+    home = workloads.small_home(tmp_path / "home", capacity=100)
+    workloads.teach_pictures(home.path)
+    return home
 
-    def run(self, pixels: np.ndarray) -> np.ndarray:
-        return super().run(pixels) * 2
+
+def test_a_stream_answers_as_the_home_does_with_its_adapter(adapted: Home) -> None:
+    build.adapt_home(adapted, 1)
+    events: list[dict[str, Any]] = []
+    source = FakeLive(shots(*build.PARTS[:3], n=4, labels=False))
+    run(adapted, source, engine=adapted.engine(), live=Live(emit=events.append, vote=1))
+    predictor = open_predictor(adapted)
+    assert predictor.scorer.n_maps == 2
+    wanted = []
+    for frame in source.made:
+        assert frame.pixels is not None
+        answer = predictor.predict(frame.pixels)
+        if not wanted or wanted[-1][0] != answer.label:
+            wanted.append((answer.label, answer.score))
+    assert [event["label"] for event in events] == [label for label, _ in wanted]
+    assert np.allclose([event["score"] for event in events], [score for _, score in wanted])
 
 
-@pytest.mark.parametrize("kind", ["live", "lines"])
-def test_frames_that_were_read_ahead_are_learned_once_when_the_engine_is_exchanged(
-    device: Home, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_an_adapter_that_comes_in_a_stream_changes_answers_and_no_feature(
+    adapted: Home, is_watched: bool
 ) -> None:
     order = [part for part in build.PARTS for _ in range(6)]
-    if kind == "live":
-        source: Any = FakeLive(((part, i, part) for i, part in enumerate(order)), interval=0.02)
-        device.save_config(Config(head=device.config.head, live=LiveConfig(duplicate_cosine=1.0)))
-        device = Home(device.path)
-    else:
-        import io
-        import json
-
-        from edgecl.runtime.sources import open_source
-
-        lines = []
-        for i, part in enumerate(order):
-            path = tmp_path / f"{i}.png"
-            path.write_bytes(build.encode(build.part_picture(part, i, 32), "PNG"))
-            lines.append(json.dumps({"path": str(path), "label": part}))
-        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
-        source = open_source("-")
+    before = rows(adapted, "SELECT count(*) FROM samples")[0][0]
+    events: list[dict[str, Any]] = []
     asked: list[str | None] = []
+    with adapted.lock(), open_store(adapted) as store:
+        learner = open_learner(adapted, store)
 
-    def renew(name: str | None) -> FakeEngine | None:
-        asked.append(name)
-        return Doubled() if name in build.PARTS[2:] and asked.count(name) == 1 else None
+        def renew(name: str | None) -> bool:
+            asked.append(name)
+            if len(asked) > 1:
+                return False
+            with store.transaction(changes_head=False):
+                build.add_adapters(adapted, store, 1)
+            return True
 
-    last = run(device, source, renew=renew)[-1]
+        source = FakeLive(((part, i, part) for i, part in enumerate(order)), interval=0.01)
+        steps = learn_stream(
+            adapted, learner, adapted.engine(), source, key="k", start=Position(0, b"", False),
+            renew=renew, live=Live(emit=events.append if is_watched else None, vote=1),
+        )  # fmt: skip
+        with closing(steps):
+            last = list(steps)[-1]
+        x = store.stored_rows()[0]
     assert last.seen == 24
-    frames = [
-        f for (f,) in rows(device, "SELECT frame FROM samples UNION ALL SELECT frame FROM probes")
-    ]
-    assert len(frames) == len(set(frames)) == 24
+    assert last.learned + last.held_out + last.duplicates + last.stale == 24
     assert asked[-1] is None
-    assert set(build.PARTS) <= set(asked)
-    assert last.learned + last.held_out == 24
+    assert build.PARTS[3] in asked
+    assert bool(events) is is_watched
+    assert rows(adapted, "SELECT count(*) FROM samples")[0][0] == before + last.learned
+    assert x.shape[1] == adapted.manifest.num_features
 
 
 # A server that comes and goes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import build
 import edgecl.exporters.precision as module
@@ -19,7 +21,7 @@ from edgecl.exporters.parity import best_labels
 from edgecl.exporters.precision import Options
 from edgecl.exporters.resolve import Verdict, corrected
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store, served
+from edgecl.learner import open_learner, open_predictor, open_store, served
 from edgecl.replay.exports import exports_of, holding, mark_stale, revoke
 from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import open_bundle, read_manifest
@@ -61,6 +63,31 @@ def accuracy_of(bundle: Path) -> float:
     predictor = Predictor(bundle, provider="cpu")
     pictures = [(p, np.asarray(build.part_picture(p, i))) for p in build.PARTS for i in (80, 81)]
     return float(np.mean([predictor.predict(pixels).label == p for p, pixels in pictures]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_adapter_and_its_head_are_served_at_every_precision_and_fused(
+    adapted_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path, precision: str
+) -> None:
+    home = Home(copy_of(adapted_home))
+    pictures = [build.part_frame(p, i) for p in build.PARTS for i in range(20)]
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        x = home.engine().run(np.stack([build.tensor_of(home, frame) for frame in pictures]))
+        learner.learn_many(pictures, x)
+        learner.settle()
+    build.adapt_home(home, 1)
+    bundle = tmp_path / "bundle"
+    done = export(home.path, bundle, Options(precision, fused=True, allow_parity_loss=True))
+    assert done.report["fused"]["agreement"] >= 0.97
+    ours, theirs = Predictor(bundle, provider="cpu"), open_predictor(home)
+    assert ours.scorer.n_maps == 2
+    same = 0
+    for frame in (build.part_frame(p, i) for p in build.PARTS for i in range(80, 86)):
+        pixels = np.asarray(Image.open(io.BytesIO(frame.encoded or b"")))
+        same += ours.predict(pixels).label == theirs.predict(pixels).label
+    assert same >= 22
 
 
 def test_an_int8_bundle_is_small_and_predicts(int8: tuple[Path, Exported]) -> None:

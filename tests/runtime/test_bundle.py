@@ -22,13 +22,11 @@ from edgecl.exporters.bundle import export_bundle
 from edgecl.heads import HEADS
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_predictor, open_store, served
-from edgecl.replay.adapters import add_adapter
 from edgecl.replay.store import Store
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text, open_bundle, read_manifest
 from edgecl.runtime.preprocess import picture_of
-from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer
 from edgecl.types import Frame
 
 TAUGHT = build.PARTS[:3]
@@ -46,35 +44,6 @@ def teach(home: Home, n: int = 6) -> None:
         learner = open_learner(home, store)
         learner.learn_many(frames, x)
         learner.settle()
-
-
-def adapt(home: Home, n: int, bank: str = "last") -> None:
-    """Give a home random adapters with random heads, without the time that training takes."""
-    rng = np.random.default_rng(0)
-    d, k = home.manifest.num_features, len(TAUGHT)
-    shapes = home.engine(takes_adapters=True).adapter_shapes
-    n_maps = {"last": 1, "mean": 1, "two": 2, "all": n}[bank]
-    scorers: dict[str, Scorer] = {
-        "last": LinearScorer(rng.normal(0, 0.1, (d, k)), rng.normal(size=k), TAUGHT, "logits"),
-        "bank": BankScorer(
-            weights=rng.normal(size=(d, k)),
-            bias=rng.normal(size=k),
-            prototypes=rng.normal(size=(d, k)),
-            task_of=np.arange(k) % n_maps,
-            n_maps=n_maps,
-            labels=TAUGHT,
-        ),
-    }
-    body = {"blend": "newest", "bank": bank, "share": 0.7, "temperature": 10.0, "parents": []}
-    with open_store(home) as store, store.transaction(changes_head=False):
-        for _ in range(n):
-            adapter = {
-                name: rng.normal(0, 0.05, shape).astype(np.float32)
-                for name, shape in shapes.items()
-            }
-            head = scorers["last" if bank == "last" else "bank"]
-            saw = dict.fromkeys(store.names, 1)
-            add_adapter(store, adapter, head, tuple(store.names), saw=saw, task=(), body=body)
 
 
 def export(home: Home, output: Path) -> Path:
@@ -129,7 +98,7 @@ def test_adapters_and_their_heads_are_part_of_the_bundle(
     home = Home(copy_of(adapted_home))
     teach(home)
     plain = open_predictor(home).predict(np.asarray(build.part_picture("washer", 90)))
-    adapt(home, 3, bank)
+    build.adapt_home(home, 3, bank)
     bundle = export(home, tmp_path / "bundle")
     assert len(list(bundle.glob("adapter-*.safetensors"))) == n_files
     assert_predicts_as(home, bundle)
@@ -149,7 +118,7 @@ def test_of_two_bundles_the_older_one_predicts_as_it_did(
     older = export(home, tmp_path / "older")
     picture = np.asarray(build.part_picture("washer", 90))
     before = Predictor(older).predict(picture)
-    adapt(home, 1)
+    build.adapt_home(home, 1)
     newer = export(home, tmp_path / "newer")
     assert Predictor(older).predict(picture) == before != Predictor(newer).predict(picture)
     assert Predictor(newer).engine.num_features == 2 * Predictor(older).engine.num_features

@@ -19,13 +19,15 @@ from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS, Kind, Moments
 from edgecl.home import Home, make_home
+from edgecl.learner import open_store
+from edgecl.replay.adapters import add_adapter
 from edgecl.replay.store import Store, create_store
 from edgecl.replay.vault import Vault
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
-from edgecl.runtime.scoring import Scorer
+from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer
 from edgecl.types import Frame
 
 # Four parts that even a small picture tells apart, and that differ from sample to sample.
@@ -74,6 +76,36 @@ def tensor_of(home: Home, frame: Frame) -> np.ndarray:
     """Return the input (3, S, S) of a home's engine."""
     tensor = home.manifest.preprocessing.tensor
     return tensor(picture_of(frame))
+
+
+def adapt_home(home: Home, n: int, bank: str = "last") -> None:
+    """Give a home random adapters with random heads, without the time of a training."""
+    with open_store(home) as store, store.transaction(changes_head=False):
+        add_adapters(home, store, n, bank)
+
+
+def add_adapters(home: Home, store: Store, n: int, bank: str = "last") -> None:
+    """Do what `adapt_home` does, inside a transaction."""
+    rng = np.random.default_rng(0)
+    names = tuple(store.names.values())
+    d, k = store.num_features, len(names)
+    shapes = home.engine(takes_adapters=True).adapter_shapes
+    n_maps = {"last": 1, "mean": 1, "two": 2, "all": n}[bank]
+    head: LinearScorer | BankScorer = BankScorer(
+        weights=rng.normal(size=(d, k)),
+        bias=rng.normal(size=k),
+        prototypes=rng.normal(size=(d, k)),
+        task_of=np.arange(k) % n_maps,
+        n_maps=n_maps,
+        labels=names,
+    )
+    if bank == "last":
+        head = LinearScorer(rng.normal(0, 0.1, (d, k)), rng.normal(size=k), names, "logits")
+    body = {"blend": "newest", "bank": bank, "share": 0.7, "temperature": 10.0, "parents": []}
+    for _ in range(n):
+        adapter = {key: rng.normal(0, 0.05, s).astype(np.float32) for key, s in shapes.items()}
+        saw = dict.fromkeys(store.names, 1)
+        add_adapter(store, adapter, head, tuple(store.names), saw=saw, task=(), body=body)
 
 
 def features(
