@@ -43,6 +43,7 @@ class Manifest:
         tap_pool: How taps are pooled: `avg`, or `catavgmax`, mean and maximum.
         stages: Widths of the blocks of the feature, in order; their sum is D. A manifest that does
             not say counts as one block.
+        directions: Hash of the fixed directions that the feature is projected on, hex, or nothing.
     """
 
     backbone: str
@@ -61,6 +62,7 @@ class Manifest:
     precision: str = FP32
     tap_pool: str = AVG
     stages: tuple[int, ...] = ()
+    directions: str = ""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -93,6 +95,8 @@ class Manifest:
         # Maps that an older edgecl made say nothing of this, and keep their hash.
         if self.tap_pool != AVG:
             what |= {"tap_pool": self.tap_pool, "stages": list(self.stages)}
+        if self.directions:
+            what["directions"] = self.directions
         if self.precision != FP32:
             what |= {"precision": self.precision, "engine": self.engine_sha256}
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -131,6 +135,7 @@ class Manifest:
                 precision=str(values.get("precision", FP32)),
                 tap_pool=str(values.get("tap_pool", AVG)),
                 stages=tuple(int(n) for n in values.get("stages", ())),
+                directions=str(values.get("directions", "")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(where, error) from error
