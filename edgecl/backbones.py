@@ -17,7 +17,8 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgecl.errors import MissingPackageError, UsageError
+from edgecl.directions import Directions, sign_directions, tail_of
+from edgecl.errors import MissingPackageError, RequestError, UsageError
 from edgecl.runtime.manifest import AVG, CATAVGMAX, Manifest
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.types import Float32
@@ -43,6 +44,8 @@ class Backbone:
         tap_pool: How they are pooled: `avg`, or `catavgmax`, mean and then maximum.
         stages: Widths of the blocks of the feature, in order: each pooling of each tap, then the
             last features; their sum is D.
+        directions: Hash of the fixed directions that the feature was projected on, hex, or nothing;
+            with them the feature is one block.
         preprocessing: How a picture becomes the input.
         weights_sha256: Hash over all tensors, hex.
         weights_source: Where the weights came from.
@@ -55,6 +58,7 @@ class Backbone:
     taps: tuple[int, ...]
     tap_pool: str
     stages: tuple[int, ...]
+    directions: str
     preprocessing: Preprocessing
     weights_sha256: str
     weights_source: str
@@ -85,6 +89,7 @@ def load_backbone(
     image_size: int | None = None,
     taps: tuple[int, ...] | None = None,
     tap_pool: str = CATAVGMAX,
+    features: int | None = None,
 ) -> Backbone:
     """Load a timm model with its weights and freeze it.
 
@@ -95,10 +100,11 @@ def load_backbone(
         image_size: Side of the input, pixels; None takes the model's own.
         taps: Stages as timm's `forward_intermediates` counts them; None takes the default.
         tap_pool: `avg` or `catavgmax`, timm's words; without taps it does not matter.
+        features: Project the feature on so many fixed directions that no data made; None keeps it.
 
     Raises:
         MissingPackageError: torch or timm is not installed.
-        UsageError: timm has no such model, or a tap or size that it cannot give.
+        UsageError: timm has no such model, or a tap, size or width that it cannot give.
         WeightsError: No weights, or weights that do not fit.
     """
     if image_size is not None and image_size < 1:
@@ -140,13 +146,14 @@ def load_backbone(
             f"backbone {name} cannot take {size} x {size} pixels with taps {list(chosen)} "
             f"({str(error).splitlines()[0]}); choose another --image-size or --taps"
         ) from error
-    return Backbone(
+    backbone = Backbone(
         model=network,
         name=name,
         num_features=sum(stages),
         taps=chosen,
         tap_pool=tap_pool if chosen else AVG,
         stages=stages,
+        directions="",
         preprocessing=Preprocessing(
             image_size=size,
             crop_pct=float(data["crop_pct"]),
@@ -158,10 +165,33 @@ def load_backbone(
         weights_source=source,
         weights_licence=licence,
     )
+    if features is None:
+        return backbone
+    if not 1 <= features < backbone.num_features:
+        raise UsageError(
+            f"{features} features of {name} are none or not fewer than it has; choose 1 to "
+            f"{backbone.num_features - 1}"
+        )
+    return on_directions(backbone, sign_directions(backbone.num_features, features))
+
+
+def on_directions(backbone: Backbone, directions: Directions) -> Backbone:
+    """Return a backbone whose feature is projected on fixed directions; see `directions`."""
+    wide: Any = backbone.model
+    tail = tail_of(directions, backbone.stages)
+    network = _features(wide.model, backbone.taps, backbone.tap_pool, tail)
+    n = len(directions.offset)
+    return replace(
+        backbone, model=network, num_features=n, stages=(n,), directions=directions.sha256
+    )
 
 
 def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backbone:
-    """Load the backbone that a manifest describes; see `load_backbone`."""
+    """Load the backbone that a manifest describes; see `load_backbone`.
+
+    Raises:
+        RequestError: Its features are on directions that were made from pictures.
+    """
     if weights is None and manifest.weights_source.startswith(RANDOM):
         weights = RANDOM
     found = load_backbone(
@@ -170,7 +200,14 @@ def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backb
         image_size=manifest.preprocessing.image_size,
         taps=manifest.taps,
         tap_pool=manifest.tap_pool,
+        features=manifest.num_features if manifest.directions else None,
     )
+    if found.directions != manifest.directions:
+        raise RequestError(
+            "the home's features are projected on directions that came from pictures, of which "
+            "only the engine knows; this needs them as a network; make the home anew with "
+            "`edgecl init --features N` for directions that no data made"
+        )
     # How deep pictures are read is the home's choice, not the model's.
     how = replace(found.preprocessing, levels=manifest.preprocessing.levels)
     return replace(found, preprocessing=how)
@@ -211,7 +248,9 @@ def pool_tap(x: torch.Tensor, tap_pool: str) -> list[torch.Tensor]:
     return [means] if tap_pool == AVG else [means, x.amax((2, 3)) * _MAX_SCALE]
 
 
-def _features(model: nn.Module, taps: tuple[int, ...], tap_pool: str) -> Any:
+def _features(
+    model: nn.Module, taps: tuple[int, ...], tap_pool: str, tail: nn.Module | None = None
+) -> Any:
     """Wrap a timm model so that it maps pictures (N, 3, S, S) to features (N, D)."""
     import torch
     from torch import nn
@@ -220,6 +259,7 @@ def _features(model: nn.Module, taps: tuple[int, ...], tap_pool: str) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.model: Any = model
+            self.tail = nn.Identity() if tail is None else tail
 
         def train(self, mode: bool = True) -> Features:
             """Stay in evaluation mode: BatchNorm's statistics are part of the frozen map."""
@@ -235,7 +275,8 @@ def _features(model: nn.Module, taps: tuple[int, ...], tap_pool: str) -> Any:
             return [*pooled, self.model.forward_head(last, pre_logits=True)]
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return torch.cat(self.blocks(pixels), dim=1)  # (N, D)
+            features: torch.Tensor = self.tail(torch.cat(self.blocks(pixels), dim=1))
+            return features  # (N, D)
 
     return Features().eval()
 

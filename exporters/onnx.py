@@ -108,6 +108,7 @@ def _exported(
         adapter_rank=adapter_rank,
         tap_pool=backbone.tap_pool,
         stages=backbone.stages,
+        directions=backbone.directions,
     )
 
 

@@ -5,9 +5,9 @@ does not parse; `trt` has symmetric int8 activations and biases that are not qua
 TensorRT parses and which is slower than float32 on x86. Weights per tensor ruin depthwise
 convolutions (cosine of the features 0.77 against 0.98), hence per channel.
 
-What adapters compute stays float32: their arrays are inputs, unknown at calibration. So does the
-pooling of the features, which costs nothing and whose values the head wants fine, and what stands
-between the matrix products of a transformer.
+What adapters compute stays float32: their arrays are inputs, unknown at calibration. So do the
+pooling and a projection of the features, which cost nothing and whose values the head wants fine,
+and what stands between the matrix products of a transformer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def calibrate(
         )
         calibrator.collect_data(_Reader(feeds))
         ranges = calibrator.compute_data()
-    fixed = _of_adapters(proto.graph, set(shapes)) + _biases(proto.graph)
+    fixed = (*_of_adapters(proto.graph, set(shapes)), *_biases(proto.graph), *_last(proto.graph))
     return Calibrated(proto, ranges, fixed)
 
 
@@ -152,6 +152,16 @@ def _biases(graph: Any) -> tuple[str, ...]:
     """Return the additions of a constant: in int8 they save nothing and cost accuracy."""
     constants = {tensor.name for tensor in graph.initializer}
     return tuple(n.name for n in graph.node if n.op_type == "Add" and constants & set(n.input))
+
+
+def _last(graph: Any) -> tuple[str, ...]:
+    """Return the projection behind the pooling, of a small feature."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    names, node = [], made_by[graph.output[0].name]
+    while node is not None and node.op_type in ("MatMul", "Gemm", "Add", "Sub"):
+        names.append(node.name)
+        node = made_by.get(node.input[0])
+    return tuple(names)
 
 
 def _guard(graph: Any, names: Collection[str]) -> None:

@@ -43,9 +43,10 @@ class Manifest:
         tap_pool: How taps are pooled: `avg`, or `catavgmax`, mean and maximum.
         stages: Widths of the blocks of the feature, one for every stage and way of pooling, in
             their order; their sum is D. A manifest that does not say counts as one block.
-        keys: SHA-256 of every picture that made the head's keys or map: what these hold of it
-            outlives any unlearning. In the order of the hashes, so that they tell no order either;
-            no names, which could be those of classes.
+        keys: SHA-256 of every picture that made the head's keys or map, or the directions: what
+            these hold of it outlives any unlearning. In the order of the hashes, so that they tell
+            no order either; no names, which could be those of classes.
+        directions: Hash of the fixed directions that the feature is projected on, hex, or nothing.
     """
 
     backbone: str
@@ -65,6 +66,7 @@ class Manifest:
     tap_pool: str = AVG
     stages: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
+    directions: str = ""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -92,6 +94,8 @@ class Manifest:
         # Maps that an older edgecl made say nothing of this, and keep their hash.
         if self.tap_pool != AVG:
             what |= {"tap_pool": self.tap_pool, "stages": list(self.stages)}
+        if self.directions:
+            what["directions"] = self.directions
         if self.precision != FP32:
             what |= {"precision": self.precision, "engine": self.engine_sha256}
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -131,6 +135,7 @@ class Manifest:
                 tap_pool=str(values.get("tap_pool", AVG)),
                 stages=tuple(int(n) for n in values.get("stages", ())),
                 keys=tuple(str(digest) for digest in values.get("keys", ())),
+                directions=str(values.get("directions", "")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(where, error) from error

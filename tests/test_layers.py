@@ -18,7 +18,7 @@ LAYERS = (
     ("config",),
     ("runtime",),
     ("home",),
-    ("weights",),
+    ("weights", "directions"),
     ("backbones",),
     ("adapters",),
     ("heads",),
@@ -34,7 +34,8 @@ LAYERS = (
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 TORCH_PARTS = {
-    "weights", "backbones", "adapters", "heads", "consolidation", "unlearning", "exporters"
+    "weights", "directions", "backbones", "adapters", "heads", "consolidation", "unlearning",
+    "exporters",
 }  # fmt: skip
 # Each of these is imported in one file only.
 ONE_FILE = (

@@ -179,6 +179,7 @@ def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            self.tail: Any = backbone.model.tail
             self.sites = sites
             self.shapes = input_shapes(sites, rank)
             self.scale = SCALE_CONV
@@ -216,7 +217,8 @@ def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
             if hasattr(self.model, "bn2"):
                 x = self.model.bn2(self.model.conv_head(x))
             last: torch.Tensor = self.model.forward_head(x, pre_logits=True)
-            return torch.cat([*pooled, last], dim=1)
+            features: torch.Tensor = self.tail(torch.cat([*pooled, last], dim=1))
+            return features
 
         def forward(self, pixels: torch.Tensor, adapter: Sequence[torch.Tensor]) -> torch.Tensor:
             return _both(self.suffix, *self.prefix(pixels), adapter)
@@ -239,6 +241,7 @@ def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            self.tail: Any = backbone.model.tail
             self.sites = sites
             self.shapes = input_shapes(sites, rank)
             self.scale = SCALE_VIT
@@ -268,8 +271,9 @@ def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
                     parts = adapter[i * len(_PARTS) : (i + 1) * len(_PARTS)]
                     beyond = beyond + residual(x, parts, dropout=dropout)
                 x = beyond
-            last: torch.Tensor = self.model.forward_head(self.model.norm(x), pre_logits=True)
-            return last
+            last = self.model.forward_head(self.model.norm(x), pre_logits=True)
+            features: torch.Tensor = self.tail(last)
+            return features
 
         def forward(self, pixels: torch.Tensor, adapter: Sequence[torch.Tensor]) -> torch.Tensor:
             return _both(self.suffix, *self.prefix(pixels), adapter)

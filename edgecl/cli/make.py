@@ -33,6 +33,13 @@ def init(
             help="Stages whose pooled features are added, as 2,3,4; `none` for the last only."
         ),
     ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            help="Project the features on so many fixed directions: a smaller, faster head.",
+        ),
+    ] = None,
     head: Annotated[str, typer.Option(help="ridge, uer, prototype or key-value.")] = "ridge",
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     capacity: Annotated[int, typer.Option(min=1, help="Most pictures kept for replay.")] = 2000,
@@ -90,6 +97,7 @@ def init(
         weights=weights,
         image_size=image_size,
         taps=taps,
+        features=features,
         head=head,
         seed=seed,
         capacity=capacity,
@@ -176,6 +184,7 @@ def make(
     weights: str | None = None,
     image_size: int | None = None,
     taps: str | None = None,
+    features: int | None = None,
     head: str = "ridge",
     seed: int = 0,
     capacity: int = 2000,
@@ -223,6 +232,7 @@ def make(
             image_size=image_size,
             taps=chosen,
             tap_pool=AVG if HEADS[head].second_moment == "counts" else CATAVGMAX,
+            features=features,
         )
         seen = replace(network.preprocessing, levels=levels)
         network = replace(network, preprocessing=seen)

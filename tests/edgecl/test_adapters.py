@@ -61,6 +61,18 @@ def test_taps_before_and_after_the_first_adapter_are_pooled_as_without_adapters(
     assert torch.allclose(out, small.forward_features(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "vit_tiny_patch16_224"])
+def test_adapters_stand_before_fixed_directions(name: str) -> None:
+    small = load_backbone(name, weights="random", image_size=32, features=20)
+    network, x = adapt(small, rank=2), random_pixels(2, 32)
+    parts = [p.requires_grad_() for p in tensors(new_adapter(network.shapes))]
+    out = network(x, parts)
+    assert torch.allclose(out.detach(), small.forward_features(x), atol=1e-5)
+    out.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in parts if p.grad is not None)
+    assert any(bool(p.grad.any()) for p in parts if p.grad is not None)
+
+
 @pytest.mark.parametrize("kind", ["conv", "vit"])
 def test_every_site_changes_the_features(kind: str, backbone: Backbone, vit: Backbone) -> None:
     of = backbone if kind == "conv" else vit

@@ -11,6 +11,7 @@ import pytest
 
 import build
 import edgecl
+from edgecl.backbones import load_backbone_of
 from edgecl.home import Home
 from edgecl.learner import open_learner
 from edgecl.unlearning.request import writing
@@ -221,6 +222,14 @@ def test_init_never_replaces_a_folder_with_other_things(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_init_reports_what_it_made(tmp_path: Path) -> None:
     words = ("init", "--backbone", "test_efficientnet", "--weights", "random", "--image-size", 64)
+    small = (*words, "--features", 48, "--home", tmp_path / "small", "--adapters", "--json")
+    assert build.last_json(build.run_edgecl(*small))["num_features"] == 48
+    device = Home(tmp_path / "small")
+    assert device.engine(provider="cpu").num_features == 48
+    assert load_backbone_of(device.manifest).directions == device.manifest.directions
+    done = build.run_edgecl(*words, "--features", 5000, "--home", tmp_path / "no")
+    assert done.returncode == 2
+    assert "5000 features of test_efficientnet are none or not fewer than it has" in done.stderr
     done = build.run_edgecl(*words, "--head", "uer", "--home", tmp_path / "home", "--json")
     values = build.last_json(done)
     assert set(values) >= {"backbone", "num_features", "image_size", "feature_map"}

@@ -115,6 +115,22 @@ def test_both_recipes_come_from_one_calibration(recipe: str) -> None:
     assert model.opset_import[0].version == 18
 
 
+def test_a_projection_of_the_features_stays_float32() -> None:
+    model = onnx.load_from_string(net())
+    graph = model.graph
+    graph.node[-1].output[0] = "pooled"
+    graph.node.append(helper.make_node("MatMul", ["pooled", "matrix"], ["product"], name="matmul"))
+    graph.node.append(helper.make_node("Sub", ["product", "offset"], ["features"], name="sub"))
+    for name, array in (("matrix", np.ones((8, 8))), ("offset", np.ones(8))):
+        graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    calibrated = calibrate(model.SerializeToString(), [pictures(20, 12)])
+    assert {"matmul", "sub"} <= set(calibrated.fixed)
+    done = onnx.load_from_string(quantise_model(calibrated, "cpu"))
+    kinds = {t.name: t.data_type for t in done.graph.initializer}
+    assert kinds["matrix"] == TensorProto.FLOAT
+    assert kinds["a.weight_quantized"] == TensorProto.INT8
+
+
 def test_the_worst_node_is_found_and_stays_float32() -> None:
     whole = net()
     calibrated = calibrate(whole, [pictures(20, 12)])
