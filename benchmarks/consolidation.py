@@ -6,7 +6,8 @@ alone, on the classes so far. Further: classes that came after the last consolid
 head that learned twice as many pictures than are kept, and digits in a home whose adapters never
 saw one. Settings were chosen with `--tune`, on other pictures (docs/decisions/0009).
 
-Run: python benchmarks/consolidation.py [--order N] [--data fashion|digits] [--tune] [--recipe NAME]
+Run: python benchmarks/consolidation.py [--order N] [--data fashion|digits] [--tune]
+    [--recipe NAME] [--backbone NAME --weights FILE --size N]
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy.typing as npt
 
 from edgecl.adapters.bottleneck import RANK
 from edgecl.adapters.training import Training
-from edgecl.backbones import load_backbone
+from edgecl.backbones import DEFAULT_BACKBONE, load_backbone
 from edgecl.config import Config, ConsolidationConfig, EvaluationConfig, StoreConfig
 from edgecl.consolidation.run import Consolidated, consolidate
 from edgecl.evaluation.continual import forgetting
@@ -61,7 +62,7 @@ def main() -> None:
         consolidation=settings,
         evaluation=EvaluationConfig(probes=0),
     )
-    backbone = load_backbone(image_size=options.size)
+    backbone = load_backbone(options.backbone, weights=options.weights, image_size=options.size)
     matrices = {name: np.full((len(tasks), len(tasks)), np.nan) for name in ("served", "frozen")}
     outcomes: list[Consolidated] = []
     lines: list[tuple[str, float, float]] = []
@@ -127,6 +128,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kept", type=int, default=600, help="pictures a class (fashion)")
     parser.add_argument("--test", type=int, default=4000, help="test pictures (fashion)")
     parser.add_argument("--order", type=int, default=0, help="class order, 0 for 0..9")
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="timm name")
+    parser.add_argument("--weights", help="its weights, a file; see benchmarks/vit.py")
     parser.add_argument("--size", type=int, default=112, help="side of the input, pixels")
     parser.add_argument("--tune", action="store_true", help="the pictures on which to choose")
     parser.add_argument(
