@@ -1,4 +1,4 @@
-"""Train a small vision transformer for some minutes, so that adapters have one with learned weights.
+"""Train a small vision transformer for some minutes: one with learned weights for adapters.
 
 No pretrained transformer ships with a package that can be installed, so vit_tiny_patch16_224 at 64
 pixels is trained on Fashion-MNIST, 1,200 pictures a class with mirror images and shifts. Its
