@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 
 from edgecl.errors import EdgeclError, IntegrityError
-from edgecl.home import Home, is_damaged, is_home
+from edgecl.home import ADAPTED_FOLDER, ENGINE_FOLDER, Home, is_damaged, is_home
 from edgecl.learner import open_store
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
-from edgecl.runtime.manifest import MANIFEST_NAME, checked_engine
+from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.unlearning.receipt import all_receipts, inspect_ledger
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -143,15 +143,17 @@ def _disk(home: Path) -> Finding:
 
 def _engine(path: Path) -> str:
     home = Home(path)
-    checked_engine(home.path / "engine", home.manifest)
-    listed = {MANIFEST_NAME, home.manifest.engine}
-    folder = home.path / "engine"
-    foreign = [p.name for p in folder.iterdir() if p.name not in listed and p.name[0] != "."]
-    if foreign:
-        raise IntegrityError(
-            f"{folder} holds {', '.join(sorted(foreign))}, which its manifest does not list; "
-            "delete what is not needed"
-        )
+    for has_adapters in (False, True)[: 1 + home.has_adapters]:
+        home.engine_bytes(has_adapters=has_adapters)
+        folder = home.adapted_folder if has_adapters else home.path / ENGINE_FOLDER
+        listed = {MANIFEST_NAME, home.engine_manifest(has_adapters=has_adapters).engine}
+        listed |= set() if has_adapters else {ADAPTED_FOLDER}
+        foreign = [p.name for p in folder.iterdir() if p.name not in listed and p.name[0] != "."]
+        if foreign:
+            raise IntegrityError(
+                f"{folder} holds {', '.join(sorted(foreign))}, which its manifest does not list; "
+                "delete what is not needed"
+            )
     engine = home.engine()
     m = home.manifest
     return (

@@ -89,6 +89,7 @@ class Manifest:
             "weights": self.weights_sha256,
             "taps": list(self.taps),
             "num_features": self.num_features,
+            "adapter": None,  # once a map had one, and its hash stays as it was
             "preprocessing": self.preprocessing.as_json(),
         }
         # Maps that an older edgecl made say nothing of this, and keep their hash.

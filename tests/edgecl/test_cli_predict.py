@@ -158,4 +158,4 @@ def test_evaluate_reports_numbers_that_fit_together(
 def test_evaluate_without_any_label_is_status_3(taught_home: Path, unseen: Path) -> None:
     done = build.run_edgecl("evaluate", unseen / "washer", "--home", taught_home, "--json")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "no labelled picture" in done.stderr
+    assert "has a label" in done.stderr

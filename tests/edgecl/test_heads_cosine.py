@@ -10,7 +10,7 @@ import torch
 
 import build
 from build import ListMemory
-from edgecl.adapters.training import consistency_loss
+from edgecl.adapters.anchors import consistency_loss
 from edgecl.errors import UsageError
 from edgecl.heads.cosine import TEMPERATURE, UerHead, cosine, uer_loss
 from edgecl.heads.profile import PLAIN
