@@ -45,10 +45,8 @@ def fuse(
     Raises:
         RequestError: The head has another form, or the picture filter is not known here.
     """
-    is_known = isinstance(scorer, LinearScorer) or (
-        isinstance(scorer, ProjectedScorer) and scorer.whitening is None
-    )
-    if not is_known or len(adapters) > 1:
+    is_mapped = isinstance(scorer, ProjectedScorer) and scorer.whitening is not None
+    if not isinstance(scorer, LinearScorer | ProjectedScorer) or is_mapped or len(adapters) > 1:
         raise RequestError(
             "this head cannot stand in one ONNX file; expected one of the form linear or projected "
             "(ridge, uer, prototype without keys) on one adapter at most; leave --fused out"
@@ -142,9 +140,21 @@ def _score(to: _Nodes, scorer: LinearScorer | ProjectedScorer, features: str) ->
         hidden = to.add("MatMul", z, to.float(scorer.down.T))
         hidden = to.add("Relu", to.add("Add", hidden, to.float(scorer.down_bias)))
         z = to.add("Add", z, to.add("MatMul", hidden, to.float(scorer.up.T)))
-    norm = to.add("Sqrt", to.add("ReduceSum", to.add("Mul", z, z), to.int([1]), keepdims=1))
-    unit = to.add("Div", z, to.add("Max", norm, to.float([1e-8])))
-    to.add("MatMul", unit, to.float(scorer.prototypes.T), output="scores")
+    if not scorer.layers or scorer.centres is None:
+        to.add("MatMul", _unit(to, z), to.float(scorer.prototypes.T), output="scores")
+        return
+    cosines = to.add("MatMul", _unit(to, z), to.float(scorer.prototypes.T / 2))
+    for i in range(0, len(scorer.layers), 2):
+        z = to.add("MatMul", to.add("Relu", z) if i else z, to.float(scorer.layers[i].T))
+        z = to.add("Add", z, to.float(scorer.layers[i + 1]))
+    behind = to.add("MatMul", _unit(to, z), to.float(scorer.centres.T / 2))
+    to.add("Add", cosines, behind, output="scores")
+
+
+def _unit(to: _Nodes, rows: str) -> str:
+    """Add the division of rows by their norms."""
+    norm = to.add("Sqrt", to.add("ReduceSum", to.add("Mul", rows, rows), to.int([1]), keepdims=1))
+    return to.add("Div", rows, to.add("Max", norm, to.float([1e-8])))
 
 
 class _Nodes:
