@@ -343,7 +343,7 @@ class ProjectedScorer:
         cosines: Float64 = unit @ self.prototypes.T
         if not self.layers or self.centres is None:
             return cosines
-        u = h
+        u: npt.NDArray[Any] = h
         for i in range(0, len(self.layers), 2):
             u = (np.maximum(u, 0) if i else u) @ self.layers[i].T + self.layers[i + 1]
         u = u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-8)
