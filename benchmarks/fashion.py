@@ -27,12 +27,18 @@ from edgecl.backbones import load_backbone
 from edgecl.config import Config, EvaluationConfig, HeadConfig, StoreConfig
 from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS
-from edgecl.heads.codebook import default_codebook, make_codebook
+from edgecl.heads.codebook import (
+    N_FOR_KEYS,
+    N_FOR_MEANS,
+    default_codebook,
+    make_codebook,
+    make_whitening,
+)
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE, scale_of
 from edgecl.home import Home
 from edgecl.learner import open_learner
 from edgecl.replay.store import Store, create_store
-from edgecl.runtime.codebook import Codebook
+from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.types import Frame
@@ -63,16 +69,29 @@ def main() -> None:
         agreements = []
         # Other pictures of the training set than those that are learned, labels not used.
         apart = fashion_data.class_by_class(y, N_KEYS, np.arange(10), skip=3200)
-        keys = make_codebook(_features(home, fashion_data.frames(x, y, apart)))
-        variants = [(name, name, default_codebook(test.shape[1])) for name in HEADS]
-        variants.append(("key-value, keys from other pictures", "key-value", keys))
-        for title, name, codebook in variants:
+        unlabelled, stages = _features(home, fashion_data.frames(x, y, apart)), home.manifest.stages
+        keys = make_codebook(unlabelled, whitening=make_whitening(unlabelled, stages, N_FOR_KEYS))
+        free, sgd = default_codebook(test.shape[1]), HeadConfig("key-value", values="sgd")
+        variants: list[tuple[str, HeadConfig, Keys | None]] = [
+            (name, HeadConfig(name), free if name == "key-value" else None) for name in HEADS
+        ]
+        variants += [
+            ("key-value, keys", HeadConfig("key-value"), keys),
+            ("key-value, sgd", sgd, free),
+            ("key-value, sgd, keys", sgd, keys),
+            (
+                "prototype, keys",
+                HeadConfig("prototype"),
+                make_whitening(unlabelled, stages, N_FOR_MEANS),
+            ),
+        ]
+        for title, head, codebook in variants:
             scores = []
             for seed in SEEDS:
                 order = _order(y[chosen], seed)
                 file = Path(place) / f"{title}-{seed}.db"
-                with _store(file, home, name, codebook) as store:
-                    device = replace_head(home, name)
+                with _store(file, home, head.name, codebook) as store:
+                    device = replace_head(home, head)
                     learner = open_learner(device, store)
                     for start in range(0, len(order), 20):
                         part = order[start : start + 20]
@@ -81,7 +100,7 @@ def main() -> None:
                     labels = np.array(learner.labels)
                     guesses = labels[learner.predict_many(test).argmax(axis=1)]
                 scores.append(float((guesses == test_labels).mean()))
-                if name == "ridge":
+                if title == "ridge":
                     batch = _closed_form(features[order], y[chosen][order], test)
                     agreements.append(float((guesses == batch).mean()))
             cells = " | ".join(f"{s:.4f}" for s in scores)
@@ -93,10 +112,10 @@ def main() -> None:
         )
 
 
-def replace_head(home: Home, name: str) -> Home:
+def replace_head(home: Home, head: HeadConfig) -> Home:
     """Return the home as if it had been made with another head; nothing is written."""
     device = Home(home.path)
-    device.config = replace(home.config, head=HeadConfig(name))
+    device.config = replace(home.config, head=head)
     return device
 
 
@@ -114,13 +133,13 @@ def _order(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([rng.permutation(np.flatnonzero(labels == c)) for c in classes])
 
 
-def _store(path: Path, home: Home, head: str, codebook: Codebook) -> Store:
+def _store(path: Path, home: Home, head: str, codebook: Keys | None) -> Store:
     create_store(
         path,
         feature_map=home.manifest.feature_map,
         num_features=home.manifest.num_features,
         second_moment=HEADS[head].second_moment,
-        codebook=codebook if head == "key-value" else None,
+        codebook=codebook,
     )
     return Store(path, capacity_samples=N_STORED)
 

@@ -153,9 +153,20 @@ def _score(to: _Nodes, scorer: Scorer, features: str, output: str | None = "scor
         hidden = to.add("MatMul", z, to.float(scorer.down.T))
         hidden = to.add("Relu", to.add("Add", hidden, to.float(scorer.down_bias)))
         z = to.add("Add", z, to.add("MatMul", hidden, to.float(scorer.up.T)))
-    norm = to.add("Sqrt", to.add("ReduceSum", to.add("Mul", z, z), to.int([1]), keepdims=1))
-    unit = to.add("Div", z, to.add("Max", norm, to.float([1e-8])))
-    return to.add("MatMul", unit, to.float(scorer.prototypes.T), output=output)
+    if not scorer.layers or scorer.centres is None:
+        return to.add("MatMul", _unit(to, z), to.float(scorer.prototypes.T), output=output)
+    cosines = to.add("MatMul", _unit(to, z), to.float(scorer.prototypes.T / 2))
+    for i in range(0, len(scorer.layers), 2):
+        z = to.add("MatMul", to.add("Relu", z) if i else z, to.float(scorer.layers[i].T))
+        z = to.add("Add", z, to.float(scorer.layers[i + 1]))
+    behind = to.add("MatMul", _unit(to, z), to.float(scorer.centres.T / 2))
+    return to.add("Add", cosines, behind, output=output)
+
+
+def _unit(to: _Nodes, rows: str) -> str:
+    """Add the division of rows by their norms."""
+    norm = to.add("Sqrt", to.add("ReduceSum", to.add("Mul", rows, rows), to.int([1]), keepdims=1))
+    return to.add("Div", rows, to.add("Max", norm, to.float([1e-8])))
 
 
 def _mix(to: _Nodes, scorer: MixedScorer, features: str, output: str | None) -> str:

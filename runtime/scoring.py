@@ -308,6 +308,9 @@ class ProjectedScorer:
         labels: K class names.
         temperature: Of the softmax that makes cosines probabilities.
         whitening: A map that features go through first, if any; D is then the width behind it.
+        layers: Matrices and biases of a projector behind the bottleneck, in turn, with rectified
+            units between them; a score is then the mean of both cosines.
+        centres: Unit class means behind it, shape (K, M); a zero one says nothing.
     """
 
     mean: Float64
@@ -319,6 +322,8 @@ class ProjectedScorer:
     labels: tuple[str, ...]
     temperature: float
     whitening: Whitening | None = None
+    layers: tuple[Float32, ...] = ()
+    centres: Float32 | None = None
 
     def __post_init__(self) -> None:
         d, r = len(self.mean), len(self.down)
@@ -352,7 +357,14 @@ class ProjectedScorer:
         # The smallest norm keeps a feature on the centre finite: it is as near to every class.
         unit = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-8)
         cosines: Float64 = unit @ self.prototypes.T
-        return cosines
+        if not self.layers or self.centres is None:
+            return cosines
+        u: npt.NDArray[Any] = h
+        for i in range(0, len(self.layers), 2):
+            u = (np.maximum(u, 0) if i else u) @ self.layers[i].T + self.layers[i + 1]
+        u = u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-8)
+        both: Float64 = (cosines + u @ self.centres.T) / 2
+        return both
 
     def probabilities(self, scores: Float64) -> Float64:
         """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
@@ -370,11 +382,14 @@ class ProjectedScorer:
             "prototypes": self.prototypes,
             "temperature": np.array([self.temperature]),
             **({} if self.whitening is None else self.whitening.arrays()),
+            **{f"layer{i}": layer for i, layer in enumerate(self.layers)},
+            **({} if self.centres is None or not self.layers else {"centres": self.centres}),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
         """Read what `arrays` returned."""
+        n_layers = sum(name.startswith("layer") for name in arrays)
         return cls(
             mean=arrays["mean"],
             scale=arrays["scale"],
@@ -385,6 +400,8 @@ class ProjectedScorer:
             labels=labels,
             temperature=float(arrays["temperature"][0]),
             whitening=Whitening.from_arrays(arrays) if "directions" in arrays else None,
+            layers=tuple(arrays[f"layer{i}"] for i in range(n_layers)),
+            centres=arrays.get("centres"),
         )
 
 

@@ -6,14 +6,17 @@ With `samples` or `classes` a small projection h = z + s A(z) of the feature lea
 supervised contrast, prototypes in h-space are pulled to their samples without pulling back, and a
 relation distillation keeps how samples stand to the older prototypes as a frozen teacher (the
 projection and the prototypes from before the latest class) saw it. On features that do not move
-PRD is the nearest class mean, so only the projection makes a difference.
+PRD is the nearest class mean, so only the projection makes a difference. Most of what it learns
+lies behind the projector of the contrast, so class means there are asked too: a score is the mean
+of both cosines.
 
 Reference: Asadi et al. 2023, "Prototype-Sample Relation Distillation: Towards Replay-Free Continual
 Learning" (PRD), arXiv:2303.14771. The paper keeps the order of the samples for a prototype
 (`samples`), the released code that of the classes for a sample (`classes`). Departures: features
 are centred and scaled by the running statistics, the teacher is taken when a class first appears,
 stored samples fill the batch and pull their prototypes
-too, a prototype is the exact class mean plus a learned offset, relations are cosines, plain SGD
+too, a prototype is the exact class mean plus a learned offset, relations are cosines, class means
+behind the projector (running ones) vote at prediction, plain SGD
 (docs/decisions/0007).
 """
 
@@ -35,6 +38,7 @@ from edgecl.heads.base import (
     relearn_batches,
     unknown_class,
 )
+from edgecl.heads.prd import PROJECTOR, SCALE, cosine, prd_loss, project, projected
 from edgecl.heads.profile import PLAIN
 from edgecl.heads.ridge import scale_of
 from edgecl.heads.statistics import DIAGONAL, Kind, Moments, diagonal_arrays, diagonal_moments
@@ -44,24 +48,17 @@ from edgecl.runtime.whitening import WHITENED_GRID, Whitening
 from edgecl.types import Float16, Float32, Float64
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 RELATIONS = ("none", "samples", "classes")
 # Of the softmax that makes cosines probabilities: least log loss on two data sets.
 TEMPERATURE = 0.1
 RANK = 16
-# Widths of the projector, which only the contrastive loss looks through.
-PROJECTOR = (64, 64, 32)
-SCALE = 1.0
 STEPS = 2
 LEARNING_RATE = 0.2
 PROTOTYPE_RATE = 0.01
-CONTRAST_TEMPERATURE = 0.1
-PROTOTYPES_COEF = 2.0
-DISTILL_COEF = 4.0
-RELATION_TEMPERATURE = 1.0
-# A shorter vector has no direction to speak of; bounds the gradient of a cosine.
-_SHORTEST = 0.1
+# How far the mean of a class behind the projector moves to that of its samples in a step.
+CENTRE_RATE = 0.1
 _TINY = 1e-8
 _ADAPTER = ("down", "down_bias", "up")
 _LAYERS = tuple(f"{kind}{i}" for i in range(len(PROJECTOR)) for kind in ("weight", "bias"))
@@ -115,6 +112,7 @@ class PrototypeHead:
         # Of PRD: projection, projector and offsets; and of the first and last, before a class came.
         self._weights: dict[str, Float32]
         self._teacher: dict[str, Float32]
+        self._centres: Float32  # running class means behind the projector (K, M)
         self._start({})
 
     @property
@@ -196,29 +194,33 @@ class PrototypeHead:
             )
         self._weights = {key: np.array(state[key]) for key in (*_ADAPTER, *_LAYERS, "offsets")}
         self._teacher = {key: np.array(state[f"teacher_{key}"]) for key in (*_ADAPTER, "offsets")}
+        # Those of older stores begin at nothing, which says nothing.
+        self._centres = np.array(state.get("centres", self._centres))
 
     def saved_state(self) -> State | None:
         """Return what the statistics do not hold: nothing for class means."""
         if self.relation == "none":
             return None
         teacher = {f"teacher_{key}": value.copy() for key, value in self._teacher.items()}
-        return {key: value.copy() for key, value in self._weights.items()} | teacher
+        weights = {key: value.copy() for key, value in self._weights.items()}
+        return weights | teacher | {"centres": self._centres.copy()}
 
     def scorer(self, names: Mapping[int, str]) -> ProjectedScorer:
         """Return the head as arrays on plain features."""
         mean, scale = self._standard()
         prototypes = self._means(mean, scale) + self._weights["offsets"]
-        norms = np.linalg.norm(prototypes, axis=1, keepdims=True)
         return ProjectedScorer(
             mean=mean,
             scale=scale,
             down=self._weights["down"],
             down_bias=self._weights["down_bias"],
             up=self._weights["up"] * np.float32(SCALE),
-            prototypes=prototypes / (norms + _TINY),
+            prototypes=prototypes / (norms_of(prototypes) + _TINY),
             labels=tuple(names[c] for c in self._moments),
             temperature=TEMPERATURE,
             whitening=self._map,
+            layers=() if self.relation == "none" else tuple(self._weights[k] for k in _LAYERS),
+            centres=self._centres / np.maximum(norms_of(self._centres), _TINY),
         )
 
     def _start(self, moments: dict[int, Moments]) -> None:
@@ -241,6 +243,7 @@ class PrototypeHead:
                 self._weights[f"weight{i}"] = _uniform(rng, n_out, n_in)
                 self._weights[f"bias{i}"] = np.zeros(n_out, np.float32)
         self._moments = moments
+        self._centres = np.zeros((len(moments), PROJECTOR[-1] if rank else 0), np.float32)
         self._teacher = self._student() | {"offsets": np.zeros((0, d), np.float32)}
 
     def _student(self) -> dict[str, Float32]:
@@ -253,6 +256,8 @@ class PrototypeHead:
             self._teacher = self._student()
             zeros = np.zeros((len(new), self._width), np.float32)
             self._weights["offsets"] = np.concatenate([self._weights["offsets"], zeros])
+            nowhere = np.zeros((len(new), self._centres.shape[1]), np.float32)
+            self._centres = np.concatenate([self._centres, nowhere])
         for uid in new:
             self._moments[uid] = Moments.empty(self.num_features, self._kind)
 
@@ -320,123 +325,16 @@ class PrototypeHead:
                 for (key, w), gradient in zip(weights.items(), gradients, strict=True)
             }
         self._weights = {key: w.numpy() for key, w in weights.items()}
+        u = projected(project(z, weights), weights).numpy()
+        for k in np.unique(target.numpy()):
+            mean_u = u[target.numpy() == k].mean(axis=0)
+            rate = CENTRE_RATE if self._centres[k].any() else 1.0
+            self._centres[k] += np.float32(rate) * (mean_u - self._centres[k])
 
 
-def prd_loss(
-    weights: Mapping[str, torch.Tensor],
-    means: torch.Tensor,
-    z: torch.Tensor,
-    target: torch.Tensor,
-    old: torch.Tensor,
-    before: torch.Tensor,
-    form: str,
-) -> torch.Tensor:
-    """Return PRD's loss of one step.
-
-    Args:
-        weights: Projection, projector and offsets (K, D) of the prototypes.
-        means: Class means (K, D); with the offsets they are the prototypes.
-        z: Features (N, D).
-        target: Their prototypes (N,).
-        old: Prototypes (C,) whose relations are kept.
-        before: Cosines (N, C) of the teacher.
-        form: `samples` or `classes`.
-    """
-    h = project(z, weights)
-    loss = supcon_loss(projected(h, weights), target, temperature=CONTRAST_TEMPERATURE)
-    prototypes = means + weights["offsets"]
-    loss = loss + PROTOTYPES_COEF * prototype_loss(prototypes, h, target)
-    if len(old):
-        now = cosine(h, prototypes[old])
-        kept = relation_loss(before, now, temperature=RELATION_TEMPERATURE, form=form)
-        loss = loss + DISTILL_COEF * kept
-    return loss
-
-
-def project(z: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return h (N, D) of features z (N, D): z and a bottleneck's scaled correction."""
-    hidden = (z @ weights["down"].T + weights["down_bias"]).relu()  # (N, RANK)
-    return z + SCALE * (hidden @ weights["up"].T)
-
-
-def projected(h: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return what the contrastive loss compares: unit vectors (N, M) behind the projector."""
-    from torch.nn.functional import normalize
-
-    for i in range(len(PROJECTOR)):
-        if i:
-            h = h.relu()
-        h = h @ weights[f"weight{i}"].T + weights[f"bias{i}"]
-    return normalize(h, dim=1)
-
-
-def supcon_loss(u: torch.Tensor, target: torch.Tensor, *, temperature: float) -> torch.Tensor:
-    """Return the supervised contrastive loss of unit vectors.
-
-    An anchor that is alone in its class has no positives and is skipped; if all are, the loss is 0.
-
-    Args:
-        u: Unit vectors (N, M).
-        target: Their classes (N,).
-        temperature: Of the softmax over the other vectors; the loss carries a factor of it / 0.07.
-
-    Reference: Khosla et al. 2020, arXiv:2004.11362.
-    """
-    import torch
-
-    n = len(u)
-    itself = torch.eye(n, dtype=torch.bool)
-    logits = (u @ u.T / temperature).masked_fill(itself, -torch.inf)
-    log_p = logits - logits.logsumexp(dim=1, keepdim=True) if n > 1 else torch.zeros_like(logits)
-    positive = (target[:, None] == target) & ~itself
-    n_positive = positive.sum(dim=1)
-    has_any = n_positive > 0
-    if not has_any.any():
-        return (u * 0).sum()
-    mean = log_p.masked_fill(~positive, 0).sum(dim=1)[has_any] / n_positive[has_any]
-    return -(temperature / 0.07) * mean.mean()
-
-
-def prototype_loss(prototypes: torch.Tensor, h: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean of 1 - cosine of features with their prototypes; features get no gradient.
-
-    Args:
-        prototypes: Shape (K, D).
-        h: Features (N, D).
-        target: Their prototypes (N,).
-    """
-    return 1 - (_unit(prototypes)[target] * _unit(h.detach())).sum(dim=1).mean()
-
-
-def relation_loss(
-    before: torch.Tensor, now: torch.Tensor, *, temperature: float, form: str
-) -> torch.Tensor:
-    """Return how far the relation of samples and prototypes moved, as a KL divergence.
-
-    Args:
-        before: Scores (N, C) of the teacher; they get no gradient.
-        now: Scores (N, C) of the student.
-        temperature: Of the softmax.
-        form: `samples` compares, for each prototype, shares among the samples (the paper);
-            `classes`, for each sample, shares among the prototypes (the released code).
-    """
-    from torch.nn.functional import kl_div, log_softmax
-
-    dim = {"samples": 0, "classes": 1}[form]
-    p = log_softmax(before.detach() / temperature, dim=dim)
-    q = log_softmax(now / temperature, dim=dim)
-    total = kl_div(q, p, reduction="sum", log_target=True)
-    return total / before.shape[1 - dim]
-
-
-def cosine(h: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
-    """Return the cosines (N, C) of features (N, D) with prototypes (C, D)."""
-    return _unit(h) @ _unit(prototypes).T
-
-
-def _unit(x: torch.Tensor) -> torch.Tensor:
-    unit: torch.Tensor = x / x.norm(dim=1, keepdim=True).clamp_min(_SHORTEST)
-    return unit
+def norms_of(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the norms (N, 1) of rows (N, D)."""
+    return np.linalg.norm(rows, axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def _uniform(rng: np.random.Generator, n_out: int, n_in: int) -> Float32:

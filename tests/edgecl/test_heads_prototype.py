@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,18 @@ import torch
 import build
 from build import ListMemory
 from edgecl.errors import IntegrityError, ShapeError, UsageError
+from edgecl.heads import prd as losses
 from edgecl.heads import prototype
-from edgecl.heads.prototype import (
-    PrototypeHead,
+from edgecl.heads.prd import (
     cosine,
     prd_loss,
     project,
+    projected,
     prototype_loss,
     relation_loss,
     supcon_loss,
 )
+from edgecl.heads.prototype import PrototypeHead
 from edgecl.learner import Learner
 from edgecl.runtime.scoring import load_scorer
 
@@ -163,7 +166,7 @@ def test_with_a_projection_that_does_not_move_nothing_is_distilled(
     monkeypatch.setattr(prototype, "LEARNING_RATE", 0.0)
     monkeypatch.setattr(prototype, "PROTOTYPE_RATE", 0.1)
     lost: list[float] = []
-    plain = prototype.relation_loss
+    plain = losses.relation_loss
 
     def watched(
         before: torch.Tensor, now: torch.Tensor, *, temperature: float, form: str
@@ -172,7 +175,7 @@ def test_with_a_projection_that_does_not_move_nothing_is_distilled(
         lost.append(loss.item())
         return loss
 
-    monkeypatch.setattr(prototype, "relation_loss", watched)
+    monkeypatch.setattr(losses, "relation_loss", watched)
     x, y = build.features(120, D, 3)
     head = PrototypeHead(D, relation=relation)
     for uid in (1, 2):
@@ -358,7 +361,8 @@ def test_the_scorer_is_the_head_without_torch(relation: str) -> None:
         weights = {k: torch.from_numpy(v) for k, v in (head.saved_state() or {}).items()}
         z = torch.from_numpy(((x - scorer.mean) / scorer.scale).astype(np.float32))
         by_torch = cosine(project(z, weights), torch.from_numpy(scorer.prototypes).float())
-        np.testing.assert_allclose(scorer.scores(x), by_torch.numpy(), atol=1e-5)
+        alone = replace(scorer, layers=(), centres=None)
+        np.testing.assert_allclose(alone.scores(x), by_torch.numpy(), atol=1e-5)
 
 
 def test_classes_that_were_not_seen_have_no_column() -> None:
@@ -368,3 +372,25 @@ def test_classes_that_were_not_seen_have_no_column() -> None:
     head.learn_many(x, y)
     assert head.classes == (1, 2)
     assert head.predict_many(x).shape == (40, 2)
+
+
+@prd
+def test_class_means_behind_the_projector_vote_and_are_kept(relation: str) -> None:
+    head, _ = taught(relation)
+    x, _ = build.features(20, D, 3, seed=8)
+    state = head.saved_state() or {}
+    mean, scale = head._standard()
+    weights = {k: torch.from_numpy(v) for k, v in head._weights.items()}
+    h = project(torch.from_numpy(((x - mean) / scale).astype(np.float32)), weights)
+    centres = state["centres"] / np.linalg.norm(state["centres"], axis=1, keepdims=True)
+    scorer = head.scorer({c: str(c) for c in head.classes})
+    plain = replace(scorer, layers=(), centres=None).scores(x)
+    wanted = (plain + projected(h, weights).numpy() @ centres.T) / 2
+    assert np.allclose(scorer.scores(x), wanted, atol=1e-5)
+    again = load_scorer(scorer.arrays(), scorer.labels)
+    assert np.array_equal(again.scores(x), scorer.scores(x))
+    # A store of before has no such means: then the prototypes alone decide.
+    old = PrototypeHead(D, relation=relation)
+    moments = dict(zip(head.classes, head._moments.values(), strict=True))
+    old.restore(moments, {k: v for k, v in state.items() if k != "centres"})
+    assert np.array_equal(old.predict_many(x), plain / 2)

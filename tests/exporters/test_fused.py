@@ -65,7 +65,9 @@ def test_a_projected_head_gives_its_cosines() -> None:
     rng = np.random.default_rng(0)
     how = Preprocessing(size, 1.0, "bilinear", MEAN, STD)
     unit = rng.normal(size=(k, d))
-    for n_hidden in (0, r):
+    behind = tuple(rng.normal(size=n).astype(np.float32) for n in ((6, d), (6,), (5, 6), (5,)))
+    centres = rng.normal(size=(k, 5)) / 5
+    for n_hidden, layers in ((0, ()), (r, ()), (r, behind)):
         scorer = ProjectedScorer(
             mean=rng.normal(size=d),
             scale=rng.uniform(0.5, 2, d),
@@ -75,6 +77,8 @@ def test_a_projected_head_gives_its_cosines() -> None:
             prototypes=unit / np.linalg.norm(unit, axis=1, keepdims=True),
             labels=labels(k),
             temperature=1.0,
+            layers=layers,
+            centres=centres if layers else None,
         )
         pictures = rng.integers(0, 256, (3, size, size, 3), np.uint8)
         ours = run(fuse(flat_backbone(size), how, scorer), pictures)
