@@ -74,7 +74,7 @@ class Home:
         if self.manifest.adapter_rank:
             raise IntegrityError(
                 f"the engine of {path} is of an earlier edgecl, from before adapters had a head of "
-                "their own; make the home anew with `edgecl init --force`"
+                "their own; use that one, or learn anew in another home (`edgecl init --home DIR`)"
             )
         try:
             self.key = (path / _KEY).read_bytes()

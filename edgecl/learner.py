@@ -514,7 +514,7 @@ def embed_pictures(
     Args:
         home: The home.
         engine: Its engine, or one that was made of it.
-        uids: Numbers of the pictures (N,).
+        uids: Numbers of the pictures (N,), those of held-out samples negative.
         picture: Gives the encoded picture of a number.
         say: Told about progress.
 
@@ -539,7 +539,7 @@ def embed_pictures(
             for item in (item for group in groups for item in group):
                 if not isinstance(item, Embedded):
                     raise IntegrityError(
-                        f"the kept picture of sample {item.id} cannot be used ({item.reason}); "
+                        f"the kept picture of {_called(item.id)} cannot be used ({item.reason}); "
                         "restore the home from a backup"
                     )
                 features.append(item.feature)
@@ -562,9 +562,14 @@ def kept_image(home: Home, uid: int, data: bytes) -> Image.Image:
         return decode(data, max_pixels=home.max_pixels)
     except DecodeError as error:
         raise IntegrityError(
-            f"the kept picture of sample {uid} cannot be used ({error}); restore the home from a "
+            f"the kept picture of {_called(uid)} cannot be used ({error}); restore the home from a "
             "backup"
         ) from error
+
+
+def _called(uid: int | str) -> str:
+    """Return what a picture is called in an error; numbers of held-out samples are negative."""
+    return f"held-out sample {-int(uid)}" if int(uid) < 0 else f"sample {uid}"
 
 
 def save_scorer(store: Store, head: Head) -> None:

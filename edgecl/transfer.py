@@ -7,16 +7,18 @@ behind, and is told by class.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from edgecl.errors import RequestError
+from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import Say, open_learner, open_store
-from edgecl.replay.probes import probe_picture, probe_rows
+from edgecl.replay.probes import probe_origins, probe_picture
 from edgecl.replay.store import Store
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.types import Frame
@@ -39,12 +41,23 @@ class Transferred:
     skipped: tuple[str, ...]
 
 
-def check_transfer(old: Home, *, encrypt: bool) -> None:
+def check_transfer(old: Home, place: Path, *, encrypt: bool) -> None:
     """Check that a home's pictures can be taken over, before a new home is made.
 
+    Args:
+        old: The home whose pictures are wanted.
+        place: Where the new one will be.
+        encrypt: Whether that will be encrypted.
+
     Raises:
+        UsageError: The new home would replace the old one.
         RequestError: It keeps no picture; or it is encrypted, and the new one would not be.
     """
+    if os.path.realpath(old.path) == os.path.realpath(place):
+        raise UsageError(
+            f"--from names {old.path}, which the new home would replace; name another place with "
+            "--home"
+        )
     if old.class_keys.exists() and not encrypt:
         raise RequestError(
             f"the home {old.path} is encrypted, and the new one would keep its pictures plain; add "
@@ -107,7 +120,8 @@ def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> 
             _take_aliases(source, store)
         learner.settle()
         kept = source.n_stored()
-        behind = {source.names[c]: n - kept[c] for c, n in source.n_seen().items()}
+        seen = source.n_seen()
+        behind = {source.names[c]: seen[c] - kept[c] for c in _open_classes(source)}
         classes = tuple(store.names.values())
     lost = {name: n for name, n in behind.items() if n > 0}
     return Transferred(n_learned, classes, lost, tuple(skipped))
@@ -115,16 +129,21 @@ def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> 
 
 def _frames(store: Store) -> Iterator[Frame]:
     """Yield what a store keeps as pictures: samples, oldest first, then held-out ones."""
-    known = set(store.names) - set(store.lost_classes())
+    known = _open_classes(store)
     for uid, c, source, frame, time in store.kept_origins():
         if c in known:
             yield Frame(
                 id=frame, encoded=store.picture(uid), label=store.names[c], source=source, time=time
             )
-    held = probe_rows(store)
-    for uid, c in zip(held.uids.tolist(), held.classes.tolist(), strict=True):
-        name = f"held out {uid}"
-        yield Frame(id=name, encoded=probe_picture(store, uid), label=store.names[c])
+    for uid, c, source, frame, time in probe_origins(store):
+        if c in known:
+            picture = probe_picture(store, uid)
+            yield Frame(id=frame, encoded=picture, label=store.names[c], source=source, time=time)
+
+
+def _open_classes(store: Store) -> set[int]:
+    """Return the classes that can be read and that nobody asked to unlearn."""
+    return set(store.names) - set(store.lost_classes()) - set(store.blocked_classes())
 
 
 def _take_aliases(source: Store, store: Store) -> None:

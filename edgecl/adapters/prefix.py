@@ -42,6 +42,7 @@ class Prefixes:
         pixels: Gives the backbone's input (3, S, S) of picture i in view v.
         cache_bytes: Most bytes that are kept.
         seconds: Is told where the time went.
+        keeps_views: Keep other views than the pictures themselves, too: they come again.
     """
 
     def __init__(
@@ -50,7 +51,10 @@ class Prefixes:
         pixels: Callable[[int, int], Float32],
         cache_bytes: int,
         seconds: Seconds,
+        *,
+        keeps_views: bool = True,
     ) -> None:
+        self._keeps_views = keeps_views
         self._network = network
         self._pixels = pixels
         self._room = cache_bytes
@@ -91,7 +95,7 @@ class Prefixes:
         for k, pair in enumerate(missing):
             fresh[pair] = (h[k], early[k])
             size = h[k].nbytes + early[k].nbytes
-            if size <= self._room:
+            if size <= self._room and (self._keeps_views or pair[1] == 0):
                 self._room -= size
                 self._kept[pair] = (h[k].clone(), early[k].clone())
         self._seconds.prefix += time.perf_counter() - begin

@@ -27,17 +27,15 @@ class Scene:
     Args:
         network: The frozen backbone with sites.
         y: Class uids (N,) of the pictures that train.
-        session: How many adapters there were before, 0 for the first.
         seed: Seed of the home, the same for every session.
         earlier: Adapters of the sessions before, oldest first; empty where a recipe sees its own
             session only.
-        class_means: Mean plain features (M, D) of the classes that do not train; likewise.
+        class_means: Mean plain features (M, D) of the classes of earlier sessions; likewise.
         features: Features (N, D) of all pictures, as they are, under an adapter; no gradient.
     """
 
     network: AdaptedNetwork
     y: Labels
-    session: int
     seed: int
     earlier: tuple[Adapter, ...]
     class_means: Float32

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
 from edgecl.adapters.recipes import Recipe
 from edgecl.adapters.scene import Batch, Labels, Scene
+from edgecl.adapters.views import shifted, view_batches
 from edgecl.runtime.adapters import Adapter
 from edgecl.types import Float32
 
@@ -129,7 +130,7 @@ def train_adapter(
         seed: Seed of the home, from which an adapter starts.
         order_seed: Seed of the order of pictures, of dropout and mixup; differs between sessions.
         earlier: Adapters of the sessions before, oldest first.
-        class_means: Mean features (M, D) of classes that do not train; None for none.
+        class_means: Mean features (M, D) of classes of earlier sessions; None for none.
         resume: What `Progress.state` was after the last whole epoch.
         tell: Told after the batches that are timed, and after every epoch.
     """
@@ -160,12 +161,18 @@ class _Run:
         self.recipe, self.training = recipe, training
         self.network, self.order_seed = fused(network), order_seed
         self.seconds = Seconds()
-        self.prefixes = Prefixes(self.network, pixels, training.cache_bytes, self.seconds)
+        self.prefixes = Prefixes(
+            self.network,
+            pixels,
+            training.cache_bytes,
+            self.seconds,
+            keeps_views=not recipe.has_strong_views,
+        )
         self.classes, target = np.unique(y, return_inverse=True)
         self.target = torch.from_numpy(target.astype(np.int64))
         empty = np.zeros((0, 0), np.float32)
         means = empty if class_means is None else class_means
-        self.scene = Scene(network, y, len(earlier), seed, tuple(earlier), means, self._features)
+        self.scene = Scene(network, y, seed, tuple(earlier), means, self._features)
         self.start = recipe.start(self.scene)
         self.masks = [
             None if mask is None else torch.from_numpy(mask)
@@ -180,6 +187,7 @@ class _Run:
         import torch
 
         self._begin()
+        before = self.seconds.prefix + self.seconds.input
         at, epochs = 0, 0
         losses: list[float] = []
         if resume is not None:
@@ -193,25 +201,38 @@ class _Run:
             for number, batch in enumerate(batches):
                 if not epochs and number == min(_N_TIMED, len(batches) - 1):
                     elapsed = time.perf_counter() - begin
-                    epochs, left = self._affordable(elapsed, number, len(batches))
+                    once = self.seconds.prefix + self.seconds.input - before
+                    epochs, left = self._affordable(elapsed, once, number, len(batches))
                     tell(Progress(0, epochs, left))
                 done = number + at * len(batches)
                 n_steps = (epochs or self.training.epochs) * len(batches)
                 total += self._one_step(batch, generator, done, n_steps)
             at += 1
             losses.append(total / max(1, len(batches)))
-            left = (time.perf_counter() - begin) / (at - done_before) * (epochs - at)
+            each = (time.perf_counter() - begin) / (at - done_before)
+            if resume is not None and at == done_before + 1 and self.training.seconds:
+                epochs = min(epochs, at + max(0, int(self.training.seconds / each) - 1))
+            left = each * (epochs - at)
             tell(Progress(at, epochs, left, self._state(at, epochs, losses)))
         return self._result(losses)
 
-    def _affordable(self, elapsed: float, n_timed: int, n_batches: int) -> tuple[int, float]:
+    def _affordable(
+        self, elapsed: float, prefix: float, n_timed: int, n_batches: int
+    ) -> tuple[int, float]:
         """Return how many epochs are trained, and how long they will take, from the first batches.
 
-        What lies before the first adapter is computed once for every view, not once an epoch.
+        What lies before the first adapter is computed once for every view, not once an epoch; but
+        for views that are drawn anew in every one.
+
+        Args:
+            elapsed: Seconds of the timed batches.
+            prefix: Seconds of them that went into what lies before the first adapter.
+            n_timed: Timed batches.
+            n_batches: Batches of an epoch.
         """
         asked, limit = self.training.epochs, self.training.seconds
         share = n_batches / max(1, n_timed)
-        once = (self.seconds.prefix + self.seconds.input) * share * self.training.views
+        once = 0.0 if self.recipe.has_strong_views else prefix * share * self.training.views
         each = max(1e-3, elapsed * share - once / self.training.views)
         epochs = max(1, min(asked, int((limit - once) / each))) if limit else asked
         return epochs, once + epochs * each - elapsed
@@ -248,7 +269,7 @@ class _Run:
 
         h, early = self.prefixes.take(batch)
         begin = time.perf_counter()
-        h = _shifted(h, self.recipe.shift, generator)
+        h = shifted(h, self.recipe.shift, generator)
         own, partner = 1.0, torch.arange(len(batch))
         if self.recipe.mixup and len(batch) > 1:
             own = float(generator.beta(self.recipe.mixup, self.recipe.mixup))
@@ -358,50 +379,6 @@ class _Run:
                 parts.append(self.network.suffix(h, early, tensors))
                 self.seconds.forward += time.perf_counter() - begin
         return torch.cat(parts)
-
-
-def view_batches(
-    n: int, views: int, batch_size: int, epoch: int, *, seed: int, drawn_anew: bool = False
-) -> list[list[tuple[int, int]]]:
-    """Return the batches of an epoch as (picture, view) pairs.
-
-    With one view every picture comes once an epoch. With V views an epoch holds V views each of a
-    V-th of the pictures, side by side, so that exposures are equal and a picture rests V times as
-    long; V epochs walk through one order of all pictures. View 0 is the picture itself.
-
-    Args:
-        n: Pictures.
-        views: Views of a picture, V.
-        batch_size: Rows of a batch; holds batch_size // V pictures, one at least.
-        epoch: Number of the epoch, 0 at first.
-        seed: Seed of the orders.
-        drawn_anew: The views beside the picture itself have new numbers in every epoch.
-    """
-    per_batch = max(1, batch_size // views)
-    share = -(-n // views)
-    turn = epoch % views
-    order = np.random.default_rng([seed, 8, epoch - turn, 1]).permutation(n)
-    pictures = order[turn * share : (turn + 1) * share]
-    first = epoch * (views - 1) if drawn_anew else 0
-    numbers = [0, *range(1 + first, views + first)]
-    return [
-        [(int(i), view) for i in pictures[start : start + per_batch] for view in numbers]
-        for start in range(0, len(pictures), per_batch)
-    ]
-
-
-def _shifted(h: torch.Tensor, most: int, generator: np.random.Generator) -> torch.Tensor:
-    """Move each map (B, C, H, W) by up to so many cells, its border repeated; tokens stay."""
-    if not most or h.ndim != 4:
-        return h
-    import torch
-    from torch.nn import functional as F
-
-    height, width = h.shape[2:]
-    wide = F.pad(h, (most, most, most, most), mode="replicate")
-    places = generator.integers(0, 2 * most + 1, (len(h), 2)).tolist()
-    rows = [wide[i, :, y : y + height, x : x + width] for i, (y, x) in enumerate(places)]
-    return torch.stack(rows).contiguous(memory_format=torch.channels_last)
 
 
 def _part(name: str, array: Float32, scale: float) -> torch.Tensor:

@@ -54,6 +54,7 @@ def consolidate(
     from edgecl.consolidation.plan import plan_of
     from edgecl.home import Home
     from edgecl.learner import open_learner
+    from edgecl.replay.adapters import training_under_way
     from edgecl.unlearning.request import writing
 
     device = Home(home)
@@ -63,6 +64,7 @@ def consolidate(
     with writing(device) as store, _told_when_broken_off(store):
         learner = open_learner(device, store)
         plan_of(device, store)  # what cannot be done is said before torch is loaded
+        before = training_under_way(store)
         engine_options = {
             "provider": provider,
             "threads": threads,
@@ -71,6 +73,8 @@ def consolidate(
         run = consolidator(device, learner, weights, engine_options, minutes=minutes)
         with working("consolidating") as tell:
             done = run(tell)
+        if before is not None and not done.resumed:
+            say("a training that was broken off was another one; this one began anew")
     verdict = done.verdict
     result = {
         "adapter": done.adapter,
@@ -175,7 +179,7 @@ def _told_when_broken_off(store: Store) -> Iterator[None]:
         kept = next((row.epoch for row in adapter_rows(store) if row.epoch is not None), None)
         say(
             "broken off; nothing half-done is served"
-            + (f"; `edgecl consolidate` goes on after epoch {kept}" if kept else "")
+            + (f"; the same command goes on after epoch {kept}" if kept else "")
         )
         raise
     finally:

@@ -90,7 +90,7 @@ def init(
         from edgecl.transfer import check_transfer
 
         old = Home(source)
-        check_transfer(old, encrypt=encrypt)
+        check_transfer(old, home, encrypt=encrypt)
     made = make(
         home,
         backbone=backbone,

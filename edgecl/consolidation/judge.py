@@ -124,7 +124,7 @@ def keeps_its_class_in_a_mirror(home: Home, engine: OnnxEngine, of: Witnesses) -
     """
 
     def mirrored(uid: int) -> bytes:
-        image = kept_image(home, abs(uid), of.picture(uid))
+        image = kept_image(home, uid, of.picture(uid))
         return encode_png(np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
 
     x = embed_pictures(home, engine, of.uids, mirrored)

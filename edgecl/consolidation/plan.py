@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgecl.adapters.recipes import Recipe, recipe_of
 from edgecl.adapters.starts import warm
 from edgecl.backbones import Backbone
-from edgecl.errors import IntegrityError, RequestError
+from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.home import Home
 from edgecl.replay.adapters import adapter_rows, trained_until
 from edgecl.replay.store import Store
@@ -48,6 +48,11 @@ def plan_of(home: Home, store: Store) -> Plan:
     """
     config = home.config.consolidation
     recipe = recipe_of(config.recipe)
+    if recipe.sees == "session" and config.bank != "last":
+        raise UsageError(
+            f'consolidation.bank = "{config.bank}" reads the pictures of all classes, and the '
+            f'recipe {config.recipe} those of its session only; set bank = "last"'
+        )
     kept, all_rows = store.stored_samples(), adapter_rows(store)
     until = trained_until(all_rows)
     session = tuple(sorted({c for uid, c in kept if uid > until.get(c, 0)}))
@@ -121,7 +126,8 @@ def check_backbone(home: Home, backbone: Backbone) -> None:
 def probe_of(kept: list[tuple[int, int]]) -> frozenset[int]:
     """Choose the pictures that judge: about a tenth of each class's, at most 40, never its last.
 
-    A function of the uid alone, so that a picture that judges never trains in a later task.
+    By the uid, so that a picture that judges trains in no later task while it is kept; where one of
+    many judges was evicted meanwhile, one that trained may take its place.
 
     Args:
         kept: uid and class uid of all kept samples, oldest first.

@@ -97,7 +97,9 @@ def consolidate(
     run = ResumableTraining(home, store, plan, bank, training, mirrors=mirrors)
     trained = run.train(backbone, tell)
     seconds = {**asdict(trained.seconds), "training": time.perf_counter() - begin}
-    if not all(np.isfinite(a).all() for a in (*trained.adapter.values(), trained.weights)):
+    if not all(
+        np.isfinite(a).all() for a in (*trained.adapter.values(), trained.weights, trained.bias)
+    ):
         with store.transaction(changes_head=False):
             end_training(store)
         raise RequestError(

@@ -19,7 +19,14 @@ from edgecl.consolidation.judge import USUAL_SHARE, USUAL_TEMPERATURE
 from edgecl.consolidation.plan import Plan
 from edgecl.home import Home
 from edgecl.learner import embed_pictures, kept_image
-from edgecl.replay.adapters import TaskAdapter, maps_of, save_training, training_under_way
+from edgecl.replay.adapters import (
+    TaskAdapter,
+    maps_of,
+    save_training,
+    training_state,
+    training_under_way,
+)
+from edgecl.replay.probes import held_out_sources
 from edgecl.replay.store import Store
 from edgecl.runtime.augment import strong_view, weak_view
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -58,8 +65,10 @@ class ResumableTraining:
         home, store, plan = self._home, self._store, self._plan
         config, body = home.config.consolidation, self._body
         found, resume = training_under_way(store), None
-        if found is not None and found[0].body == body:
-            resume, self.resumed = found[1], found[0].epoch or 0
+        if found is not None and found.body == body:
+            resume = training_state(store, found)
+        if found is not None and resume is not None:
+            self.resumed = found.epoch or 0
         means = [] if plan.recipe.sees == "session" else set(store.names) - set(plan.session)
 
         def note(progress: Progress) -> None:
@@ -105,6 +114,7 @@ class ResumableTraining:
         settings = asdict(self._training)
         del settings["cache_bytes"], settings["seconds"]
         pictures = json.dumps([plan.trained_on, plan.judging]).encode()
+        used = [uid for uid, _ in (*plan.trained_on, *plan.judging)]
         return {
             "recipe": config.recipe,
             "bank": config.bank,
@@ -116,8 +126,9 @@ class ResumableTraining:
             "feature_map": self._home.manifest.feature_map,
             "parents": list(plan.parents),
             "pictures": hashlib.sha256(pictures).hexdigest(),
-            "newest_sample": max(uid for uid, _ in plan.trained_on),
-            "sources": self._store.sources_of([uid for uid, _ in plan.trained_on]),
+            # What only judged is part of it as well.
+            "newest_sample": max(used),
+            "sources": sorted({*self._store.sources_of(used), *held_out_sources(self._store)}),
         }
 
     def _pixels(self) -> Callable[[int, int], Float32]:

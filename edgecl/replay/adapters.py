@@ -105,10 +105,12 @@ def head_of(task: TaskAdapter, names: Mapping[int, str]) -> Scorer:
 
 
 def heard(bank: Sequence[TaskAdapter]) -> list[TaskAdapter]:
-    """Return the adapters whose heads are heard: the newest, or every one that stands alone."""
-    if not bank or bank[-1].body["blend"] == "newest":
-        return list(bank[-1:])
-    return [task for task in bank if task.body["blend"] == "every"]
+    """Return the adapters whose heads are heard: the newest whole one, then those that stand alone.
+
+    One that stands alone and is older than the newest whole one is not: that one knows its classes.
+    """
+    whole = [i for i, task in enumerate(bank) if task.body["blend"] == "newest"]
+    return list(bank[whole[-1] if whole else 0 :])
 
 
 def maps_of(kind: str, adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
@@ -182,14 +184,17 @@ def end_training(store: Store) -> None:
     store.connection.execute("DELETE FROM adapters WHERE epoch IS NOT NULL")
 
 
-def training_under_way(store: Store) -> tuple[Row, Arrays] | None:
-    """Return a training that was cut off, and the arrays that it goes on from.
+def training_under_way(store: Store) -> Row | None:
+    """Return a training that was cut off, or None."""
+    return next((row for row in adapter_rows(store) if row.epoch is not None), None)
 
-    Raises:
-        IntegrityError: They were changed.
-    """
-    found = next((row for row in adapter_rows(store) if row.epoch is not None), None)
-    return None if found is None else (found, _arrays(store, found.uid))
+
+def training_state(store: Store, row: Row) -> Arrays | None:
+    """Return the arrays that a training goes on from, or None if they were damaged."""
+    try:
+        return _arrays(store, row.uid)
+    except IntegrityError:
+        return None
 
 
 def replace_adapter(
@@ -205,6 +210,9 @@ def replace_adapter(
         note: JSON value that is added to what was `unlearned` in its body.
     """
     left = [i for i, c in enumerate(task.classes) if c != without]
+    if not left:
+        drop_adapters(store, descending(adapter_rows(store), [task.uid]))
+        return
     classes = [task.classes[i] for i in left]
     head = head_of(task, {c: str(c) for c in task.classes})
     assert isinstance(head, LinearScorer | BankScorer)

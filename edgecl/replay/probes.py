@@ -206,6 +206,20 @@ def probe_rows(store: Store) -> ProbeRows:
     )
 
 
+def probe_origins(store: Store) -> list[tuple[int, int, str, str, float]]:
+    """Return uid, class uid, source, name there and time of all probes, oldest first."""
+    return store.connection.execute(
+        "SELECT p.uid, class_uid, text, frame, time FROM probes p "
+        "JOIN sources o ON o.uid = p.source_uid ORDER BY p.uid"
+    ).fetchall()
+
+
+def held_out_sources(store: Store) -> list[int]:
+    """Return the uids of the sources of all probes."""
+    rows = store.connection.execute("SELECT DISTINCT source_uid FROM probes ORDER BY 1")
+    return [int(uid) for (uid,) in rows]
+
+
 def probe_picture(store: Store, uid: int) -> bytes:
     """Return the encoded picture of a probe.
 

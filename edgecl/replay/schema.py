@@ -265,7 +265,7 @@ def check_version(connection: sqlite3.Connection) -> int:
     if any(older not in MIGRATIONS for older in range(version, SCHEMA_VERSION)):
         raise IntegrityError(
             f"the store has schema {version}, which this edgecl cannot bring to {SCHEMA_VERSION}; "
-            "make the home anew with `edgecl init --force`"
+            "use the edgecl that made it, or learn anew in another home (`edgecl init --home DIR`)"
         )
     return int(version)
 

@@ -171,7 +171,8 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     """Find everything that holds a target."""
     saw = adapters_that_saw(store, target)
     later = tuple(uid for uid in descending(adapter_rows(store), saw) if uid not in saw)
-    if saw and method in APPROXIMATE:
+    is_whole = any(row.uid in saw and row.epoch is None for row in adapter_rows(store))
+    if is_whole and method in APPROXIMATE:
         mode = f"approximate:{method}"
     elif saw or set(target.classes) & set(head.classes):
         mode = head.forget_mode

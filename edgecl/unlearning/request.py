@@ -35,7 +35,7 @@ from edgecl.learner import (
     open_store,
     save_scorer,
 )
-from edgecl.replay.adapters import drop_adapters, replace_adapter
+from edgecl.replay.adapters import drop_adapters, end_training, replace_adapter
 from edgecl.replay.exports import (
     exports_of,
     finish_exports,
@@ -405,6 +405,8 @@ def _unlearn(
                 replace_adapter(store, task, adapter, without=target.uid, note=note)
             if dropped:
                 drop_adapters(store, dropped)
+            elif is_approximate:
+                end_training(store)  # what was broken off saw it, and cannot go on without
             if target.kind != "class":
                 head.rebuild(store)
             head.settle(store)

@@ -1,8 +1,9 @@
-"""The audit of an unlearning: is what is served like a model that never learned the class?
+"""The audit of an unlearning: is the exact head like one that never learned the class?
 
-`audit` is called when the class is gone. It builds the head anew from what remains, compares what
-is served with it, attacks the head's `forget` on shadow heads, and holds the numbers against gates.
-It measures; it does not prove: only that a procedure was run can be shown, not what weights forgot
+`audit` is called when the class is gone. It builds the head anew from what remains, compares the
+one that is served with it, attacks the head's `forget` on shadow heads, and holds the numbers
+against gates. What adapters say beside it is measured where they are changed (weights.py). It
+measures; it does not prove: only that a procedure was run can be shown, not what weights forgot
 (Thudi et al. 2022, arXiv:2110.11891).
 """
 

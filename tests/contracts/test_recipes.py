@@ -70,7 +70,7 @@ def test_before_the_first_step_it_is_the_map_before(vit: Backbone, recipe: Recip
     x, y = pictures(4)
     empty = np.zeros((0, 0), np.float32)
     features = torch.zeros(len(x), vit.num_features)
-    scene = Scene(network, y, len(earlier), 0, tuple(earlier), empty, lambda _: features)
+    scene = Scene(network, y, 0, tuple(earlier), empty, lambda _: features)
     start = recipe.start(scene)
     assert {k: a.shape for k, a in start.items()} == network.shapes
     before = earlier[-1] if earlier else new_adapter(network.shapes)

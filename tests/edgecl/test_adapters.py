@@ -12,7 +12,8 @@ from edgecl.adapters.keeps import slow
 from edgecl.adapters.prefix import fused
 from edgecl.adapters.recipes import RECIPES, Recipe
 from edgecl.adapters.steps import merge_
-from edgecl.adapters.training import Progress, Trained, Training, train_adapter, view_batches
+from edgecl.adapters.training import Progress, Trained, Training, train_adapter
+from edgecl.adapters.views import view_batches
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.errors import FeatureMapError, UsageError
 from edgecl.runtime.adapters import digest_of, mean_of, padded, zeros

@@ -280,6 +280,18 @@ def stop(*_: object, **__: object) -> None:
     raise Stopped
 
 
+def test_a_damaged_state_of_a_training_is_begun_anew(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        taught(device, store, build.PARTS[:2])
+        cut_off(device, store, backbone)
+        with store.transaction(changes_head=False):
+            store.connection.execute("UPDATE adapters SET data = ?", (b"damaged",))
+        done = run(device, store, backbone, replace(QUICK, epochs=2))[1]
+        assert (done.resumed, done.epochs) == (0, 2)
+
+
 def test_a_class_takes_the_training_that_saw_it_along(
     device: Home, backbone: Backbone, always: None
 ) -> None:
@@ -328,7 +340,10 @@ def test_what_cannot_be_consolidated_is_said(
         other = load_backbone(image_size=64, weights="random")
         with pytest.raises(IntegrityError, match="name the same weights"):
             run(device, store, other)
-    with_settings(device, recipe="unheard-of")
+    with_settings(device, recipe="isolated", bank="all")
+    with open_store(device) as store, pytest.raises(UsageError, match=r"reads the pictures of all"):
+        run(device, store, backbone)
+    with_settings(device, recipe="unheard-of", bank="last")
     with open_store(device) as store, pytest.raises(UsageError, match="expected one of plain, mos"):
         run(device, store, backbone)
 
@@ -391,6 +406,30 @@ def test_forgetting_drops_every_adapter_that_saw_the_class_and_keeps_earlier_one
         ours, never = heads(learner), heads(twin)
         assert all(np.array_equal(ours[part], never[part]) for part in ("weights", "bias"))
         rest.close()
+
+
+def test_one_that_stands_alone_is_heard_beside_the_whole_one_before_it(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        taught(device, store, build.PARTS[:2])
+        run(device, store, backbone)
+    with_settings(device, recipe="isolated")
+    with open_store(device) as store:
+        taught(device, store, build.PARTS[2:], 12)
+        run(device, store, backbone)
+        assert served(device, store)[0].n_maps == 3
+
+
+def test_a_sample_that_only_judged_takes_the_adapter_along(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with open_store(device) as store:
+        taught(device, store, build.PARTS[:2])
+        judge = min(probe_of(store.stored_samples()))
+        learner, _ = run(device, store, backbone)
+        done = forget(device, learner, ForgetRequest(str(judge), kind="sample"))
+        assert done.receipt.body["adapters"] == [1]
 
 
 def test_of_adapters_that_stand_alone_forgetting_drops_one(

@@ -289,7 +289,7 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         connection.execute("PRAGMA user_version = 4")
     connection.close()
     for read_only in (False, True):
-        with pytest.raises(IntegrityError, match=r"schema 4, .*make the home anew"):
+        with pytest.raises(IntegrityError, match=r"schema 4, .*learn anew in another home"):
             Store(path, read_only=read_only)
 
     def step(connection: sqlite3.Connection) -> None:

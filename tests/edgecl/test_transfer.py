@@ -12,10 +12,13 @@ from typer.testing import CliRunner
 
 import build
 from edgecl.cli.app import app
-from edgecl.errors import RequestError
+from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.transfer import check_transfer, learn_kept
+from edgecl.types import ForgetRequest
+from edgecl.unlearning.journal import record
+from edgecl.unlearning.plan import resolve
 
 
 @pytest.fixture
@@ -55,6 +58,20 @@ def test_kept_pictures_are_learned_and_what_stays_behind_is_told(pair: tuple[Hom
         assert sum(store.n_seen().values()) + held == done.learned
 
 
+def test_a_class_that_is_being_unlearned_is_not_taken_over(pair: tuple[Home, Home]) -> None:
+    old, new = pair
+    with open_store(old) as store:
+        request = ForgetRequest("washer")
+        record(store, resolve(store, request), request, verify=False)
+    done = learn_kept(old, new)
+    assert done.classes == ("renamed", build.PARTS[1])
+    assert "washer" not in done.behind
+    with open_store(new, read_only=True) as store:
+        assert "washer" not in store.names.values()
+        sources = store.connection.execute("SELECT DISTINCT source_uid FROM probes").fetchall()
+        assert [store.sources()[uid] for (uid,) in sources] in ([], ["a feed"])
+
+
 def test_a_picture_that_cannot_be_used_is_named_and_the_rest_is_learned(
     pair: tuple[Home, Home],
 ) -> None:
@@ -71,10 +88,12 @@ def test_what_cannot_be_taken_over_is_said_before_a_home_is_made(
     made_home: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RequestError, match="keeps no picture"):
-        check_transfer(Home(made_home), encrypt=False)
+        check_transfer(Home(made_home), tmp_path / "new", encrypt=False)
     sealed = build.tiny_home(tmp_path / "sealed", sealed=True)
     with pytest.raises(RequestError, match="add --encrypt"):
-        check_transfer(sealed, encrypt=False)
+        check_transfer(sealed, tmp_path / "new", encrypt=False)
+    with pytest.raises(UsageError, match="would replace"):
+        check_transfer(sealed, tmp_path / "." / "sealed", encrypt=True)
     new = tmp_path / "new"
     arguments = ["init", "--home", str(new), "--from", str(made_home)]
     done = CliRunner().invoke(app, arguments)
