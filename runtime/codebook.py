@@ -119,7 +119,7 @@ class Codebook:
         for part in _chunks(len(x)):
             far = self._distances(x[part])
             if used is not None:
-                far = np.where(used[:, None], far, np.inf)
+                np.copyto(far, np.inf, where=~used[:, None])
             out[part] = far.argmin(axis=2).T
         return out
 
@@ -140,30 +140,43 @@ class Codebook:
         """
         most = min(n_samples, self.n_keys)
         shape = (len(x), self.n_codebooks, most)
-        keys, weights = np.empty(shape, np.int64), np.empty(shape)
-        number = np.arange(self.n_keys)
+        keys, weights = np.zeros(shape, np.int64), np.zeros(shape)
+        weights[:, :, 0] = 256
+        book = np.arange(self.n_codebooks)[:, None]
         for part in _chunks(len(x)):
             far = self._distances(x[part])
-            # Numbers stand in the last digits, so that no two are equal: the order is the same
-            # on every machine.
-            rank = np.where(taken[:, None] > 0, far * self.n_keys + number, np.inf)
-            first = np.argpartition(rank, most - 1, axis=2)[:, :, :most]
-            order = np.take_along_axis(rank, first, 2).argsort(axis=2)
-            first = np.take_along_axis(first, order, 2)  # (C, n, R)
-            held = np.take_along_axis(taken[:, None], first, 2)
-            is_needed = (np.cumsum(held, axis=2) - held < n_samples) & (held > 0)
-            far = np.where(is_needed, np.take_along_axis(far, first, 2), 0)
-            farthest = np.maximum(far.max(axis=2, keepdims=True), 1)
-            share = np.exp(-_FALL * (far - far[:, :, :1]) / farthest)
-            keys[part] = first.transpose(1, 0, 2)
-            weights[part] = np.rint(256 * share * is_needed).transpose(1, 0, 2)
+            np.copyto(far, np.inf, where=(taken == 0)[:, None])
+            best = far.argmin(axis=2)
+            keys[part, :, 0] = best.T
+            # Where rows are many the nearest key holds enough, and nothing is sorted.
+            c, row = np.nonzero(taken[book, best] < n_samples)
+            found = self._sorted(far[c, row], taken[c], most, n_samples)
+            keys[part.start + row, c], weights[part.start + row, c] = found
         return keys, weights
+
+    def _sorted(
+        self, far: Float64, taken: npt.NDArray[Any], most: int, n_samples: int
+    ) -> tuple[Addresses, Float64]:
+        """Return keys and weights (M, R) by distances and samples (M, J); see `near`."""
+        # Numbers stand in the last digits, so that no two are equal: the order is the same on
+        # every machine.
+        rank = far * self.n_keys + np.arange(self.n_keys)
+        first = np.argpartition(rank, most - 1, axis=1)[:, :most]
+        order = np.take_along_axis(rank, first, 1).argsort(axis=1)
+        first = np.take_along_axis(first, order, 1)
+        held = np.take_along_axis(taken, first, 1)
+        is_needed = (np.cumsum(held, axis=1) - held < n_samples) & (held > 0)
+        near = np.where(is_needed, np.take_along_axis(far, first, 1), 0)
+        farthest = np.maximum(near.max(axis=1, keepdims=True, initial=0), 1)
+        share = np.exp(-_FALL * (near - near[:, :1]) / farthest)
+        return first, np.rint(256 * share * is_needed)
 
     def _distances(self, x: Float16 | Float32) -> Float64:
         """Return squared distances (C, N, J) of features to keys, in units of 2^-14."""
         h = self.project(x).transpose(1, 0, 2)  # (C, N, k)
-        size = np.square(h).sum(axis=2)[:, :, None] + self._norms[:, None]  # type: ignore[attr-defined]
-        distances: Float64 = h @ self._turned + size  # type: ignore[attr-defined]
+        distances: Float64 = h @ self._turned  # type: ignore[attr-defined]
+        distances += self._norms[:, None]  # type: ignore[attr-defined]
+        distances += np.square(h).sum(axis=2)[:, :, None]
         return distances
 
     def counts(self, x: Float16) -> Float64:
