@@ -87,7 +87,8 @@ def test_an_adapter_and_its_head_are_served_at_every_precision_and_fused(
     for frame in (build.part_frame(p, i) for p in build.PARTS for i in range(80, 86)):
         pixels = np.asarray(Image.open(io.BytesIO(frame.encoded or b"")))
         same += ours.predict(pixels).label == theirs.predict(pixels).label
-    assert same >= 22
+    # Random heads decide by little, and int8 moves features.
+    assert same >= (18 if precision == "int8" else 24)
 
 
 def test_an_int8_bundle_is_small_and_predicts(int8: tuple[Path, Exported]) -> None:

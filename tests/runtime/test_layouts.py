@@ -432,7 +432,8 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
     if is_readable("HEIC"):
         del expected[".heic"]
     assert passed_over(source) == expected
-    assert source.notes[0].startswith("passed over: 2 .heic, 2 no suffix, 1 .db")
+    first = "2 .heic, 2 no suffix" if ".heic" in expected else "2 no suffix"
+    assert source.notes[0].startswith(f"passed over: {first}, 1 .db")
 
 
 def test_a_folder_of_heic_alone_says_how_to_read_it(
