@@ -3,7 +3,7 @@
 Every block of the wide feature (a pooled tap, the last features) is taken by its signed roots and
 to length one, so that none outweighs the others, and the whole is projected. The directions are
 made before any class is learned and never change: a fixed map of one picture, under which
-statistics stay exactly forgettable (docs/decisions/0003). A head of the closed form costs the
+statistics stay exactly forgettable (docs/decisions/0015). A head of the closed form costs the
 square of the width, so a few hundred directions make it some ten times faster and smaller.
 """
 

@@ -188,6 +188,10 @@ def head_of_training(
 
 
 def _class_means(store: Store, classes: Sequence[int]) -> Float32:
-    """Return the mean features (M, D) of classes."""
-    means = [m.total / m.n for m in map(store.moments, classes) if m.n]
+    """Return the mean features (M, D) of the kept samples of classes.
+
+    Not of the statistics: those of a head behind a map are not of the store's features.
+    """
+    x, y = store.stored_rows()
+    means = [x[y == c].astype(np.float32).mean(axis=0) for c in classes if (y == c).any()]
     return np.array(means, dtype=np.float32).reshape(-1, store.num_features)
