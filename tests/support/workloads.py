@@ -59,7 +59,8 @@ _SOURCE = "by the gate"
 # What the clock says, hashes over it, and numbers that a repeated step may take twice.
 _CLOCK = {
     "classes": {"created"},
-    "adapters": {"created"},
+    "adapters": {"created", "uid"},
+    "adapter_classes": {"adapter_uid"},
     "receipts": {"number", "previous", "digest", "signature"},
     "tombstones": {"receipt_id"},
     "snapshots": {"created", "digest", "size_bytes"},
@@ -350,7 +351,9 @@ def state(path: Path) -> dict[str, Any]:
             if row != before
         ]
         found["sqlite_sequence"] = [
-            row for row in found["sqlite_sequence"] if row["name"] not in ("receipts", "exports")
+            row
+            for row in found["sqlite_sequence"]
+            if row["name"] not in ("receipts", "exports", "adapters")
         ]
         x, y = store.stored_rows()
         found["rows"] = (x.tobytes(), y.tobytes())
