@@ -408,7 +408,8 @@ def _latency(figure: Figure, c: Contents, is_alone: bool) -> str:
     highest = max(float(edges[-1]) for edges, _ in c.latencies.values()) * 2**0.25
     said = []
     for row, (stage, (edges, counts)) in enumerate(c.latencies.items()):
-        axes = _axes(figure, 14, 14, 24, 26, y=(row / n, (row + 1) / n))
+        # Room for half a label of a time at either end.
+        axes = _axes(figure, 28, 28, 24, 26, y=(row / n, (row + 1) / n))
         axes.bar(edges, counts, width=edges * (2**0.25 - 1), align="edge", color=_RIGHT)
         axes.set_xscale("log")
         axes.set_xlim(lowest / 1.3, highest * 1.3)
