@@ -19,7 +19,7 @@ from edgecl.heads.base import Labels, Memory
 from edgecl.heads.memory import RowMemory, Without
 from edgecl.home import Home
 from edgecl.learner import embed_pictures, kept_image
-from edgecl.replay.adapters import TaskAdapter, mixed_with
+from edgecl.replay.adapters import TaskAdapter, mixed_with, served_adapters
 from edgecl.replay.probes import probe_picture, probe_rows
 from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -101,7 +101,7 @@ def judge(
     def with_share(share: float) -> list[TaskAdapter]:
         return [*before, replace(candidate, body=body | {"share": share})]
 
-    _, adapters = mixed_with(of.frozen, with_share(USUAL_SHARE), names)
+    adapters = served_adapters(with_share(USUAL_SHARE))
     x = embed_pictures(home, engine.with_adapters(*adapters), of.uids, of.picture)
     by_share = {
         share: mixed_with(of.frozen, with_share(share), names)[0].scores(x)

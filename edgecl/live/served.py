@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgecl.learner import Learner
-from edgecl.replay.adapters import TaskAdapter, mixed_with, task_adapters
+from edgecl.replay.adapters import TaskAdapter, mixed_with, served_adapters, task_adapters
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.predictor import predictions
@@ -42,15 +42,13 @@ class StreamEngine:
         """Return plain features (N, D), and those of the served adapters beside them."""
         return self._now.run(pixels)
 
-    def serve(self, bank: list[TaskAdapter], learner: Learner) -> None:
+    def serve(self, bank: list[TaskAdapter]) -> None:
         """Give from now on the features that a bank of adapters wants."""
         if not bank:
             self._now = self.plain
             return
         self._adapted = self._adapted or self._open_adapted()
-        frozen = learner.head.scorer(learner.store.names)
-        _, adapters = mixed_with(frozen, bank, learner.store.names)
-        self._now = self._adapted.with_adapters(*adapters)
+        self._now = self._adapted.with_adapters(*served_adapters(bank))
 
 
 class Served:
@@ -75,7 +73,7 @@ class Served:
     def adapters_changed(self) -> None:
         """Take the adapters from the store anew; what is on its way has the old ones' features."""
         self._bank = task_adapters(self._learner.store) if self._is_wanted else []
-        self._engine.serve(self._bank, self._learner)
+        self._engine.serve(self._bank)
         self._n_left = self._n_ahead
         self.learned()
 

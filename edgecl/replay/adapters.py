@@ -127,6 +127,15 @@ def maps_of(kind: str, adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
     return (mean_of(adapters),) if kind == "mean" else (adapters[0], mean_of(adapters))
 
 
+def served_adapters(bank: Sequence[TaskAdapter]) -> tuple[Adapter, ...]:
+    """Return the adapters whose features stand beside the plain ones, in the order of the heads."""
+    return tuple(
+        adapter
+        for task in heard(bank)
+        for adapter in maps_of(task.body["bank"], [t.adapter for t in bank if t.uid <= task.uid])
+    )
+
+
 def mixed_with(
     frozen: Scorer, bank: Sequence[TaskAdapter], names: Mapping[int, str]
 ) -> tuple[Scorer, tuple[Adapter, ...]]:
@@ -140,13 +149,9 @@ def mixed_with(
     speakers = heard(bank)
     if not speakers:
         return frozen, ()
-    adapters: list[Adapter] = []
-    opinions = []
-    for task in speakers:
-        until = [t.adapter for t in bank if t.uid <= task.uid]
-        adapters += maps_of(task.body["bank"], until)
-        opinions.append(Opinion(head_of(task, names), task.body["share"]))
-    return MixedScorer(frozen, speakers[-1].body["temperature"], tuple(opinions)), tuple(adapters)
+    opinions = tuple(Opinion(head_of(task, names), task.body["share"]) for task in speakers)
+    scorer = MixedScorer(frozen, speakers[-1].body["temperature"], opinions)
+    return scorer, served_adapters(bank)
 
 
 def add_adapter(
