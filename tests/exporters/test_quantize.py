@@ -182,7 +182,9 @@ def test_added_constants_stay_float32() -> None:
         [
             helper.make_node("Flatten", ["pixels"], ["flat"], name="flat"),
             helper.make_node("MatMul", ["flat", "weight"], ["product"], name="product"),
-            helper.make_node("Add", ["product", "bias"], ["features"], name="sum"),
+            helper.make_node("Add", ["product", "bias"], ["sum"], name="sum"),
+            # A last product would be the projection of a small feature, which stays float32.
+            helper.make_node("Relu", ["sum"], ["features"], name="relu"),
         ],
         "linear",
         [info("pixels", TensorProto.FLOAT, ["batch", 3, 4, 4])],
