@@ -40,11 +40,11 @@ from edgecl.heads import make_head_of
 from edgecl.heads.memory import RowMemory
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_store, served
-from edgecl.replay.adapters import mixed_with, task_adapters
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.store.adapters import mixed_with, task_adapters
 from edgecl.types import Float32, ForgetRequest, Frame
 from edgecl.unlearning.request import forget
 

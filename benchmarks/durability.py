@@ -29,9 +29,9 @@ from PIL import Image
 from edgecl.heads import make_head
 from edgecl.home import Home
 from edgecl.learner import Learner
-from edgecl.replay.store import Position, Store, create_store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import decode
+from edgecl.store.store import Position, Store, create_store
 from edgecl.types import Frame
 
 D, N_CLASSES = 2224, 10

@@ -37,10 +37,10 @@ from edgecl.heads.codebook import (
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE, scale_of
 from edgecl.home import Home
 from edgecl.learner import open_learner
-from edgecl.replay.store import Store, create_store
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 
 PER_CLASS, N_TEST, SEEDS = 1200, 4000, (0, 1, 2)

@@ -59,7 +59,7 @@ from edgecl.heads import HEADS, make_head
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.profile import PLAIN
 from edgecl.learner import Learner
-from edgecl.replay.store import Store, create_store
+from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 
 N_STORED, COMMIT, N_TIMED = 1000, 20, 5

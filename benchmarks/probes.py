@@ -33,9 +33,9 @@ from edgecl.config import Config
 from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS, make_head
 from edgecl.learner import Learner
-from edgecl.replay.probes import STEPS_AFTER_NEW, STEPS_BETWEEN, held_out
-from edgecl.replay.store import Store, create_store
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.store.probes import STEPS_AFTER_NEW, STEPS_BETWEEN, held_out
+from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 
 D, N_PROBES, N_FILL, N_STEADY, N_NEW = 2224, 20, 200, 100, 2

@@ -24,8 +24,8 @@ from PIL import Image
 from edgecl.heads import make_head
 from edgecl.heads.statistics import FULL, Moments
 from edgecl.learner import Learner
-from edgecl.replay.store import Store, create_store
-from edgecl.replay.vault import Vault
+from edgecl.store.store import Store, create_store
+from edgecl.store.vault import Vault
 from edgecl.types import Frame
 
 D, N_CLASSES, N_COMMITS, PER_COMMIT = 2224, 10, 100, 20

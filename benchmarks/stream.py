@@ -30,9 +30,9 @@ from edgecl.evaluation.progressive import learn_stream, source_key
 from edgecl.exporters.onnx import init_home
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
-from edgecl.replay.store import Position
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
+from edgecl.store.store import Position
 from edgecl.types import Frame
 
 N_PICTURES = 6000

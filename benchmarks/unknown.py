@@ -35,8 +35,8 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.novelty import Novelty, open_novelty
-from edgecl.replay.store import Store, create_store
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 
 N_DRAWS, N_TRAIN_DIGITS, PER_CLASS, N_TEST = 5, 1200, 200, 2000

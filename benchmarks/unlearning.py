@@ -48,12 +48,12 @@ from edgecl.config import HeadConfig
 from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.codebook import default_codebook
 from edgecl.learner import Learner
-from edgecl.replay.store import Store, create_store
 from edgecl.runtime.scoring import Scorer
+from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
-from edgecl.unlearning.attack import ShadowSettings
-from edgecl.unlearning.measures import h_mean, tug_of_war
-from edgecl.unlearning.verify import Audit, audit
+from edgecl.unlearning.audit.attack import ShadowSettings
+from edgecl.unlearning.audit.measures import h_mean, tug_of_war
+from edgecl.unlearning.audit.verify import Audit, audit
 
 N_STORED, COMMIT = 2000, 20
 REPORTED = (1, 2, 5)

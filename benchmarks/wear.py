@@ -27,8 +27,8 @@ from PIL import Image
 
 from edgecl.heads import make_head
 from edgecl.learner import Learner
-from edgecl.replay.store import Position, Store, create_store
-from edgecl.replay.vault import Vault
+from edgecl.store.store import Position, Store, create_store
+from edgecl.store.vault import Vault
 from edgecl.types import Frame
 
 D = 2224

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from edgecl.heads import make_head
     from edgecl.home import Home
     from edgecl.learner import Learner
-    from edgecl.replay.store import Store
     from edgecl.runtime.predictor import Predictor
+    from edgecl.store.store import Store
     from edgecl.types import Frame, Prediction, Receipt, UpdateReport
 
 __version__ = "0.1.0"
@@ -41,7 +41,7 @@ _HOMES = {
     "Prediction": "edgecl.types",
     "Predictor": "edgecl.runtime.predictor",
     "Receipt": "edgecl.types",
-    "Store": "edgecl.replay.store",
+    "Store": "edgecl.store.store",
     "UpdateReport": "edgecl.types",
     "make_head": "edgecl.heads",
 }

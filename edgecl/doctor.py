@@ -15,9 +15,9 @@ from pathlib import Path
 from edgecl.errors import EdgeclError, IntegrityError
 from edgecl.home import ADAPTED_FOLDER, ENGINE_FOLDER, Home, is_damaged, is_home
 from edgecl.learner import open_store
-from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME
+from edgecl.store.store import Store
 from edgecl.unlearning.receipt import all_receipts, inspect_ledger
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")

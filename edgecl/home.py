@@ -3,8 +3,8 @@
     edgecl.toml            settings
     device.key             32 random bytes, readable by the owner only: keyed hashes, and the seed
                            of the key that signs receipts
-    device.db              everything learned (edgecl/replay/store.py)
-    class.keys             key of every class, if the store is sealed (edgecl/replay/vault.py)
+    device.db              everything learned (edgecl/store/store.py)
+    class.keys             key of every class, if the store is sealed (edgecl/store/vault.py)
     receipts.jsonl         a copy of the receipts: what a restored older store must be told again
     snapshots/             copies of what was learned, for `edgecl rollback`
     engine/backbone.onnx   the frozen backbone

@@ -30,19 +30,6 @@ from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head, Labels
 from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
-from edgecl.replay.adapters import (
-    adapter_rows,
-    descending,
-    drop_adapters,
-    mixed_with,
-    task_adapters,
-)
-from edgecl.replay.ledger import check_not_older
-from edgecl.replay.novel import take
-from edgecl.replay.probes import Probes
-from edgecl.replay.store import Position, Store
-from edgecl.replay.vault import Vault
-from edgecl.replay.view_batch import rest_of, views_of
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
@@ -51,6 +38,19 @@ from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.preprocess import Preprocessing, decode, encode_png, picture_of, shrink
 from edgecl.runtime.scoring import MaskedScorer, Scorer
 from edgecl.runtime.scoring import load_scorer as scorer_of
+from edgecl.store.adapters import (
+    adapter_rows,
+    descending,
+    drop_adapters,
+    mixed_with,
+    task_adapters,
+)
+from edgecl.store.ledger import check_not_older
+from edgecl.store.novel import take
+from edgecl.store.probes import Probes
+from edgecl.store.store import Position, Store
+from edgecl.store.vault import Vault
+from edgecl.store.view_batch import rest_of, views_of
 from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
 
 _EMBED_CHUNK = 512
@@ -143,7 +143,7 @@ class Learner:
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
-        Some are held out instead: see edgecl/replay/probes.py.
+        Some are held out instead: see edgecl/store/probes.py.
 
         Args:
             frames: Frames with labels, in the order of the stream.

@@ -20,8 +20,8 @@ import numpy as np
 from edgecl.errors import RequestError, ShapeError
 from edgecl.home import Home
 from edgecl.learner import open_store, served
-from edgecl.replay.store import Labels, Store
 from edgecl.runtime.predictor import Predictor
+from edgecl.store.store import Labels, Store
 from edgecl.types import Float16, Float32, Float64, Prediction
 
 MIN_ROWS = 10

@@ -12,9 +12,9 @@ from PIL import Image
 from edgecl.errors import StoreError
 from edgecl.home import Home
 from edgecl.learner import Learner
-from edgecl.replay.novel import entries, entry_of, feature, picture
-from edgecl.replay.store import Store
 from edgecl.runtime.preprocess import picture_of
+from edgecl.store.novel import entries, entry_of, feature, picture
+from edgecl.store.store import Store
 from edgecl.types import Float32, Frame, UpdateReport
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner
-from edgecl.replay.adapters import adapter_rows
-from edgecl.replay.novel import NEWEST_ENTRY, newest
-from edgecl.replay.schema import SCHEMA_VERSION
-from edgecl.replay.store import Store, dump_json
 from edgecl.runtime.manifest import flush
+from edgecl.store.adapters import adapter_rows
+from edgecl.store.novel import NEWEST_ENTRY, newest
+from edgecl.store.schema import SCHEMA_VERSION
+from edgecl.store.store import Store, dump_json
 from edgecl.unlearning.erase import remove_unlisted_snapshots
 from edgecl.unlearning.receipt import append_receipt, check_ledger
 

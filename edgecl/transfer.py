@@ -18,9 +18,9 @@ import numpy as np
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import Say, open_learner, open_store
-from edgecl.replay.probes import probe_origins, probe_picture
-from edgecl.replay.store import Store
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.store.probes import probe_origins, probe_picture
+from edgecl.store.store import Store
 from edgecl.types import Frame
 
 

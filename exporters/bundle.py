@@ -24,17 +24,6 @@ import edgecl
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Say
-from edgecl.replay.adapters import adapter_rows
-from edgecl.replay.exports import (
-    Export,
-    add_export,
-    exports_of,
-    finish_exports,
-    part_of,
-    put_in_place,
-    set_digest,
-)
-from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.runtime.bundle import (
     BUNDLE_SCHEMA,
@@ -52,6 +41,17 @@ from edgecl.runtime.bundle import (
 from edgecl.runtime.engines.tensorrt import Compiled
 from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, flush
 from edgecl.runtime.scoring import Scorer
+from edgecl.store.adapters import adapter_rows
+from edgecl.store.exports import (
+    Export,
+    add_export,
+    exports_of,
+    finish_exports,
+    part_of,
+    put_in_place,
+    set_digest,
+)
+from edgecl.store.store import Store
 
 from .precision import Options, content_of
 

@@ -10,7 +10,7 @@ name that is too long is cut, and one that another differs from in case only is 
 `~UID` behind, as is one of the two files' names; the index has the exact names.
 
 It is registered like a bundle, and holds pictures in the plain: an unlearning erases what it has to
-in it, as long as it lies where it was written (edgecl/replay/exports.py).
+in it, as long as it lies where it was written (edgecl/store/exports.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from typing import Any
 import edgecl
 from edgecl.errors import RequestError
 from edgecl.home import Home
-from edgecl.replay.exports import (
+from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
+from edgecl.runtime.manifest import MANIFEST_NAME, flush
+from edgecl.runtime.sources.listed import EDGECL_INDEX
+from edgecl.store.exports import (
     DATASET,
     Export,
     add_export,
@@ -36,10 +39,7 @@ from edgecl.replay.exports import (
     put_in_place,
     set_digest,
 )
-from edgecl.replay.store import Store
-from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
-from edgecl.runtime.manifest import MANIFEST_NAME, flush
-from edgecl.runtime.sources.listed import EDGECL_INDEX
+from edgecl.store.store import Store
 
 from .bundle import public_id
 

@@ -26,10 +26,10 @@ from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
-from edgecl.replay.store import create_store
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine, flush
+from edgecl.store.store import create_store
 
 from .graph import import_onnx, opset_of, versions
 from .parity import compare

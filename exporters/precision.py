@@ -24,7 +24,6 @@ from edgecl.consolidation.plan import probe_of
 from edgecl.errors import DecodeError, RequestError, SourceError, UsageError
 from edgecl.home import Home
 from edgecl.learner import Say, embed_pictures, kept_image
-from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine, open_session
@@ -33,6 +32,7 @@ from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.sources.folder import FolderSource
+from edgecl.store.store import Store
 from edgecl.types import Float32, Skipped
 
 from .fused import fuse

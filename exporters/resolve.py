@@ -24,9 +24,9 @@ from edgecl.heads.base import Memory
 from edgecl.heads.memory import RowMemory, Without
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE
 from edgecl.home import Home
-from edgecl.replay.store import Store
 from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.scoring import LinearScorer, Scorer
+from edgecl.store.store import Store
 from edgecl.types import Float16, Float32, Float64
 
 from .parity import best_labels

@@ -25,7 +25,6 @@ from edgecl.errors import (
     UsageError,
 )
 from edgecl.home import ENGINE_FOLDER, Home
-from edgecl.replay.exports import Export
 from edgecl.runtime.bundle import TENSORRT, compiled_name
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.cuda import device_memory
@@ -41,6 +40,7 @@ from edgecl.runtime.engines.tensorrt import (
     log_of,
 )
 from edgecl.runtime.manifest import flush
+from edgecl.store.exports import Export
 
 from .parity import LEAST_COSINE_FP16, Parity, parity_of
 from .precision import PRECISIONS

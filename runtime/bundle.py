@@ -9,7 +9,7 @@
 
 The manifest is written in one form only and ends in a hash of itself, so one changed byte of any
 file is found. That finds damage and mix-ups; it is no signature, who can write a bundle can write
-its hashes. A revoked bundle has a manifest that says so instead (edgecl/replay/exports.py).
+its hashes. A revoked bundle has a manifest that says so instead (edgecl/store/exports.py).
 """
 
 from __future__ import annotations

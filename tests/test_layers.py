@@ -22,12 +22,12 @@ LAYERS = (
     ("backbones",),
     ("adapters",),
     ("heads",),
-    ("replay",),
+    ("store",),
     ("learner",),
     ("consolidation",),
     ("unlearning",),
     ("novelty",),
-    ("live",),
+    ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer"),
     ("exporters",),
     ("cli",),
@@ -158,7 +158,7 @@ def test_side_by_side_layers_are_joined_only_where_the_design_says_so() -> None:
 def test_exporters_take_only_what_an_export_needs() -> None:
     allowed = {
         "adapters", "backbones", "config", "consolidation", "errors", "exporters", "heads",
-        "home", "learner", "replay", "runtime", "types"
+        "home", "learner", "runtime", "store", "types"
     }  # fmt: skip
     faults = [
         i

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from edgecl.cli.output import say
 
 if TYPE_CHECKING:
-    from edgecl.replay.store import Store
     from edgecl.runtime.sources import Source
+    from edgecl.store.store import Store
 
 
 def check_labels(source: Source) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgecl.consolidation.run import Consolidated
     from edgecl.home import Home
     from edgecl.learner import Learner
-    from edgecl.replay.store import Store
+    from edgecl.store.store import Store
 
 
 def consolidate(
@@ -54,7 +54,7 @@ def consolidate(
     from edgecl.consolidation.plan import plan_of
     from edgecl.home import Home
     from edgecl.learner import open_learner
-    from edgecl.replay.adapters import training_under_way
+    from edgecl.store.adapters import training_under_way
     from edgecl.unlearning.request import writing
 
     device = Home(home)
@@ -167,7 +167,7 @@ def _tell_epoch(progress: Progress, tell: Callable[[str], None], asked: int) -> 
 @contextmanager
 def _told_when_broken_off(store: Store) -> Iterator[None]:
     """Say on Ctrl-C, and on SIGTERM, which would end the process at once, what is kept."""
-    from edgecl.replay.adapters import adapter_rows
+    from edgecl.store.adapters import adapter_rows
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)

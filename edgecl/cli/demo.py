@@ -211,7 +211,7 @@ def _twin(home: Home, path: Path) -> Home:
     """Make a home with the same engine that has learned nothing."""
     from edgecl.heads import HEADS
     from edgecl.home import make_home
-    from edgecl.replay.store import create_store
+    from edgecl.store.store import create_store
 
     def fill(engine: Path, database: Path) -> None:
         for file in (home.path / "engine").iterdir():

@@ -224,7 +224,7 @@ def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.exporters.tensorrt import build_again, timing_cache_of
     from edgecl.home import Home
     from edgecl.learner import served
-    from edgecl.replay.exports import DATASET, STALE, exports_of, finish_exports, is_reachable
+    from edgecl.store.exports import DATASET, STALE, exports_of, finish_exports, is_reachable
     from edgecl.unlearning.request import writing
 
     device = Home(home)

@@ -11,9 +11,9 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     from edgecl.evaluation.continual import summary
     from edgecl.home import Home
     from edgecl.learner import open_store
-    from edgecl.replay.adapters import adapter_rows
-    from edgecl.replay.exports import FRESH, STALE, exports_of
-    from edgecl.replay.store import describe
+    from edgecl.store.adapters import adapter_rows
+    from edgecl.store.exports import FRESH, STALE, exports_of
+    from edgecl.store.store import describe
 
     device = Home(home)
     with open_store(device, read_only=True) as store, store.snapshot():

@@ -28,12 +28,12 @@ from edgecl.cli.output import StreamBar, print_json, print_values, say
 
 if TYPE_CHECKING:
     from edgecl.consolidation.run import Consolidated
-    from edgecl.evaluation.progress import Progress
-    from edgecl.evaluation.run import Live
     from edgecl.home import Home
     from edgecl.learner import Learner
-    from edgecl.replay.store import Position, Store
     from edgecl.runtime.sources import Source
+    from edgecl.store.store import Position, Store
+    from edgecl.stream.progress import Progress
+    from edgecl.stream.run import Live
 
 
 def train_stream(
@@ -262,11 +262,11 @@ def _live(
     unknown: bool,
 ) -> Live:
     """Open who labels frames and who hears of them; the stack closes them."""
-    from edgecl.evaluation.run import Live
-    from edgecl.live.keys import Keyboard, has_keyboard
-    from edgecl.live.teacher import Teacher
     from edgecl.runtime.sinks import open_sink
     from edgecl.runtime.sources.labels import open_feed
+    from edgecl.stream.keys import Keyboard, has_keyboard
+    from edgecl.stream.run import Live
+    from edgecl.stream.teacher import Teacher
 
     feed = open_feed(labels, source)
     if feed is not None:

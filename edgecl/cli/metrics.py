@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-    from edgecl.evaluation.progress import Progress
-    from edgecl.replay.store import Store
+    from edgecl.store.store import Store
+    from edgecl.stream.progress import Progress
 
 _LOCALHOST = "127.0.0.1"
 _SERVER = re.compile(r"(?:(?P<host>[^:\[\]/]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\d{1,5})")
@@ -58,7 +58,7 @@ class Metrics:
         """Read what the store says."""
         import numpy as np
 
-        from edgecl.replay.probes import last_accuracy, latency_histogram, stages_of
+        from edgecl.store.probes import last_accuracy, latency_histogram, stages_of
 
         gauges = {
             "samples_kept": ("Samples kept for replay.", float(store.n_stored_samples)),

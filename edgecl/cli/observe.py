@@ -24,8 +24,8 @@ from edgecl.cli import output
 from edgecl.cli.metrics import Metrics, publishing
 
 if TYPE_CHECKING:
-    from edgecl.evaluation.progress import Progress
-    from edgecl.replay.store import Store
+    from edgecl.store.store import Store
+    from edgecl.stream.progress import Progress
 
 LogOption = Annotated[
     str | None,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from edgecl.evaluation.progress import Progress
+    from edgecl.stream.progress import Progress
     from edgecl.types import Skipped
 
 _MOST_NEWS = 20

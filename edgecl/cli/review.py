@@ -33,8 +33,8 @@ def list_entries(
     """Show what waits, the most novel first."""
     from edgecl.home import Home
     from edgecl.learner import open_store
-    from edgecl.replay.novel import entries
     from edgecl.review import write_pictures
+    from edgecl.store.novel import entries
 
     with open_store(Home(home), read_only=True) as store, store.snapshot():
         waiting = entries(store)
@@ -92,7 +92,7 @@ def drop_entries(
     """Delete entries without learning them."""
     from edgecl.errors import UsageError
     from edgecl.home import Home
-    from edgecl.replay.novel import drop, entries
+    from edgecl.store.novel import drop, entries
     from edgecl.unlearning.request import writing
 
     if everything == bool(uids):

@@ -54,12 +54,12 @@ def predict(
     import numpy as np
 
     from edgecl.errors import DecodeError, RequestError, SourceError
-    from edgecl.evaluation.progress import Progress
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.runtime.sources.base import close_source
     from edgecl.runtime.sources.folder import PictureSource
     from edgecl.runtime.sources.live import LiveBase
+    from edgecl.stream.progress import Progress
     from edgecl.types import Skipped
 
     if unknown and bundle is not None:

@@ -19,12 +19,12 @@ from edgecl.heads.base import Labels, Memory
 from edgecl.heads.memory import RowMemory, Without
 from edgecl.home import Home
 from edgecl.learner import embed_pictures, kept_image
-from edgecl.replay.adapters import TaskAdapter, mixed_with, served_adapters
-from edgecl.replay.probes import probe_picture, probe_rows
-from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import encode_png
 from edgecl.runtime.scoring import Scorer, softmax
+from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters
+from edgecl.store.probes import probe_picture, probe_rows
+from edgecl.store.store import Store
 from edgecl.types import Float64
 
 SHARES = (0.3, 0.5, 0.7, 0.85)

@@ -10,8 +10,8 @@ from edgecl.adapters.starts import warm
 from edgecl.backbones import Backbone
 from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.home import Home
-from edgecl.replay.adapters import adapter_rows, trained_until
-from edgecl.replay.store import Store
+from edgecl.store.adapters import adapter_rows, trained_until
+from edgecl.store.store import Store
 
 # Of a class's kept pictures this share, at most so many, judges an adapter and trains none.
 _PROBE_SHARE = 0.1

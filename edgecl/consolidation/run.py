@@ -28,8 +28,8 @@ from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner, Say
-from edgecl.replay.adapters import add_adapter, end_training, task_adapters
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.store.adapters import add_adapter, end_training, task_adapters
 
 
 @dataclass(frozen=True, slots=True)

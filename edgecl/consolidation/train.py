@@ -19,18 +19,18 @@ from edgecl.consolidation.judge import USUAL_SHARE, USUAL_TEMPERATURE
 from edgecl.consolidation.plan import Plan
 from edgecl.home import Home
 from edgecl.learner import embed_pictures, kept_image
-from edgecl.replay.adapters import (
+from edgecl.runtime.augment import strong_view, weak_view
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.scoring import LinearScorer, Scorer
+from edgecl.store.adapters import (
     TaskAdapter,
     maps_of,
     save_training,
     training_state,
     training_under_way,
 )
-from edgecl.replay.probes import held_out_sources
-from edgecl.replay.store import Store
-from edgecl.runtime.augment import strong_view, weak_view
-from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.runtime.scoring import LinearScorer, Scorer
+from edgecl.store.probes import held_out_sources
+from edgecl.store.store import Store
 from edgecl.types import Float32
 
 

@@ -31,13 +31,13 @@ from PIL import Image
 from edgecl.errors import EdgeclError
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store, served
-from edgecl.replay.exports import disown
-from edgecl.replay.store import Position, Store
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
 from edgecl.runtime.predictor import predictions
 from edgecl.runtime.preprocess import Preprocessing, decode
 from edgecl.runtime.scoring import Scorer
+from edgecl.store.exports import disown
+from edgecl.store.store import Position, Store
 from edgecl.types import Float32, ForgetRequest, Frame
 from edgecl.unlearning.request import forget
 

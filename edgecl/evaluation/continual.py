@@ -23,14 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import UsageError
-from edgecl.replay.probes import (
+from edgecl.store.probes import (
     FEW_PROBES,
     held_out,
     history,
     latency_of_classes,
     newest_scored,
 )
-from edgecl.replay.store import Store
+from edgecl.store.store import Store
 from edgecl.types import Float64
 
 NAN = float("nan")

@@ -14,17 +14,17 @@ import numpy as np
 
 from edgecl.errors import RequestError
 from edgecl.evaluation.metrics import Evaluation, evaluate
-from edgecl.evaluation.progress import Progress as Progress
-from edgecl.evaluation.run import Live, Run
 from edgecl.home import Home
 from edgecl.learner import Learner, chain, position_key
-from edgecl.replay.store import Position
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import is_address
 from edgecl.runtime.sources.base import Source, close_source
+from edgecl.store.store import Position
+from edgecl.stream.progress import Progress as Progress
+from edgecl.stream.run import Live, Run
 from edgecl.types import Skipped
 
 _NOT_LIVE = Live()

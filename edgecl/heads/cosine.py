@@ -20,7 +20,7 @@ stored samples:
   after the idea of forgetting-prioritised fine-tuning. It changes the served copy only: a stream
   that was stopped, settled and resumed learns what it would have learned without.
 - views of stored samples, with the one-to-many agreement loss of view-batch replay
-  (replay/view_batch.py).
+  (store/view_batch.py).
 """
 
 from __future__ import annotations

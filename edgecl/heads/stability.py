@@ -2,7 +2,7 @@
 
 Slow rows, focal weight and the pass before a deploy follow the literature on stability under a
 stream (docs/decisions/0008); the views' agreement belongs to view-batch replay
-(replay/view_batch.py).
+(store/view_batch.py).
 """
 
 from __future__ import annotations

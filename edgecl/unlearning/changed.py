@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from edgecl.home import Home
 from edgecl.learner import Say
-from edgecl.replay.adapters import TaskAdapter, task_adapters
-from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.preprocess import decode
+from edgecl.store.adapters import TaskAdapter, task_adapters
+from edgecl.store.store import Store
 from edgecl.types import Float32
+from edgecl.unlearning.approximate.weights import unlearn_adapter
 from edgecl.unlearning.evidence import Evidence
 from edgecl.unlearning.plan import Plan, Target
-from edgecl.unlearning.weights import unlearn_adapter
 
 
 def changed_adapters(

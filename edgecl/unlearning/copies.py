@@ -12,8 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecl.replay.exports import names_in_bundles
-from edgecl.replay.store import Store, holds_name
+from edgecl.store.exports import names_in_bundles
+from edgecl.store.store import Store, holds_name
 
 
 @dataclass(frozen=True, slots=True)

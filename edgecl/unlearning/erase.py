@@ -22,9 +22,9 @@ from typing import Any
 
 from edgecl.errors import StoreError
 from edgecl.home import Home
-from edgecl.replay.exports import overwrite
-from edgecl.replay.store import Store
 from edgecl.runtime.manifest import flush
+from edgecl.store.exports import overwrite
+from edgecl.store.store import Store
 
 _PATIENCE_S = 5.0
 _CHUNK = 8 * 2**20

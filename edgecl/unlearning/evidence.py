@@ -10,14 +10,14 @@ import numpy as np
 
 from edgecl.home import Home
 from edgecl.learner import Learner
-from edgecl.replay.schema import TABLES
-from edgecl.replay.store import Store
 from edgecl.runtime.scoring import Scorer
+from edgecl.store.schema import TABLES
+from edgecl.store.store import Store
 from edgecl.types import Float16
+from edgecl.unlearning.approximate.weights import WeightsReport
+from edgecl.unlearning.audit.verify import Audit, audit
 from edgecl.unlearning.erase import find_bytes
 from edgecl.unlearning.plan import Target
-from edgecl.unlearning.verify import Audit, audit
-from edgecl.unlearning.weights import WeightsReport
 
 # A shorter name would be found in any binary file by chance.
 _MIN_NAME_BYTES = 6

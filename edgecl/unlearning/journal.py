@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from edgecl.replay.store import Store, dump_json
+from edgecl.store.store import Store, dump_json
 from edgecl.types import APPROXIMATE, ForgetRequest
 from edgecl.unlearning.plan import Target
 

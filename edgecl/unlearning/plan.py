@@ -8,10 +8,10 @@ from typing import Any
 
 from edgecl.errors import RequestError
 from edgecl.heads.base import Head
-from edgecl.replay.adapters import adapter_rows, descending
-from edgecl.replay.exports import holding, naming
-from edgecl.replay.novel import REVIEWED
-from edgecl.replay.store import Store, plain_text, unknown_sample
+from edgecl.store.adapters import adapter_rows, descending
+from edgecl.store.exports import holding, naming
+from edgecl.store.novel import REVIEWED
+from edgecl.store.store import Store, plain_text, unknown_sample
 from edgecl.types import APPROXIMATE, ForgetRequest
 from edgecl.unlearning.copies import copies_of, names_aside
 

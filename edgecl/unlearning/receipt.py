@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
-from edgecl.replay.ledger import Entry, append_ledger, read_ledger
-from edgecl.replay.store import Store, dump_json
+from edgecl.store.ledger import Entry, append_ledger, read_ledger
+from edgecl.store.store import Store, dump_json
 from edgecl.types import Receipt
 
 _START = "0" * 64

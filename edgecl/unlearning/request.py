@@ -35,8 +35,10 @@ from edgecl.learner import (
     open_store,
     save_scorer,
 )
-from edgecl.replay.adapters import drop_adapters, end_training, replace_adapter
-from edgecl.replay.exports import (
+from edgecl.runtime.redact import redacted
+from edgecl.runtime.scoring import Scorer
+from edgecl.store.adapters import drop_adapters, end_training, replace_adapter
+from edgecl.store.exports import (
     exports_of,
     finish_exports,
     is_stale_by,
@@ -44,9 +46,7 @@ from edgecl.replay.exports import (
     note_erased,
     revoke,
 )
-from edgecl.replay.store import Store
-from edgecl.runtime.redact import redacted
-from edgecl.runtime.scoring import Scorer
+from edgecl.store.store import Store
 from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
 from edgecl.unlearning.changed import changed_adapters
 from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots, scrub

@@ -131,7 +131,7 @@ def test_a_full_disk_stops_a_command_with_one_line_and_later_it_goes_on(
 def test_a_store_at_its_page_limit_takes_nothing_and_loses_nothing(
     new_home: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecl.replay import store as module
+    from edgecl.store import store as module
 
     connect = module._connect
 
@@ -217,7 +217,7 @@ def test_a_log_on_a_read_only_file_system_is_told(
 def test_a_store_without_the_right_to_write_says_so(
     home: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecl.replay import store as module
+    from edgecl.store import store as module
 
     connect = module._connect
     with monkeypatch.context() as patch:
@@ -255,7 +255,7 @@ def test_what_is_to_be_forgotten_waits_for_the_process_that_writes(
 def test_a_foreign_writer_is_waited_for_and_then_told(
     home: Path, taught: Path, edgecl: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecl.replay.store._BUSY_TIMEOUT_MS", 30)
+    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 30)
     foreign = sqlite3.connect(home / "device.db", isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
     status, line = edgecl("forget", "class", workloads.FORGOTTEN, "--home", home)

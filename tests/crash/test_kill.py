@@ -14,7 +14,7 @@ import pytest
 import workloads
 from crash import survives
 
-from edgecl.replay.store import Position
+from edgecl.store.store import Position
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_fault_in_the_store_would_be_found(fresh: Path, place: Path) -> None:
 
 def torn(home: Path) -> None:
     """Learn with the position committed apart from the samples."""
-    from edgecl.replay.store import Store
+    from edgecl.store.store import Store
 
     def apart(store: Store, key: str, position: Position) -> None:
         store.connection.execute("COMMIT")

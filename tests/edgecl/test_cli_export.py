@@ -15,10 +15,10 @@ import pytest
 import build
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
-from edgecl.replay.exports import exports_of, holding, mark_stale, revoke
 from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import read_manifest
 from edgecl.runtime.preprocess import picture_of
+from edgecl.store.exports import exports_of, holding, mark_stale, revoke
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_after_the_last_class_nothing_can_be_written_anew(device: Path, tmp_path
 KILLED = """
 import os, sys
 import edgecl.exporters.bundle as bundle
-import edgecl.replay.exports as exports
+import edgecl.store.exports as exports
 
 def die(*_):
     os._exit(137)

@@ -20,9 +20,9 @@ from edgecl.cli.app import app
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_store
-from edgecl.replay.novel import entries, feature, offer, picture
 from edgecl.review import label_entries
 from edgecl.runtime.grid import quantise
+from edgecl.store.novel import entries, feature, offer, picture
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.request import forget, writing
 

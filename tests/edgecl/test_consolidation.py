@@ -30,9 +30,9 @@ from edgecl.consolidation.run import Consolidated, consolidate
 from edgecl.errors import FeatureMapError, IntegrityError, RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_predictor, open_store, served
-from edgecl.replay.adapters import adapter_rows, task_adapters
-from edgecl.replay.store import Store
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.store.adapters import adapter_rows, task_adapters
+from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Frame
 from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import resolve
@@ -541,7 +541,7 @@ def test_an_approximate_request_that_cannot_be_run_is_refused_or_made_exact(
 
 
 def _twin(device: Home) -> Path:
-    from edgecl.replay.store import create_store
+    from edgecl.store.store import create_store
 
     path = device.path / "twin.db"
     create_store(

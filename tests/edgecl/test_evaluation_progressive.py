@@ -16,8 +16,8 @@ from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
-from edgecl.replay.store import Position
 from edgecl.runtime.sources import open_source
+from edgecl.store.store import Position
 
 
 class FakeEngine:

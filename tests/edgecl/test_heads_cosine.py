@@ -42,7 +42,7 @@ def test_the_current_batch_turns_rows_and_never_stretches_them() -> None:
     assert (z * gz).sum(dim=1).abs().max() < 1e-5
 
 
-def test_replay_changes_norms() -> None:
+def test_store_changes_norms() -> None:
     w = W.clone().requires_grad_(True)
     loss = uer_loss(w, Z, torch.tensor([0, 1]), Z, torch.tensor([0, 2]))
     (gw,) = torch.autograd.grad(loss, w)
@@ -61,7 +61,7 @@ def test_a_zero_feature_has_a_uniform_softmax() -> None:
     assert torch.equal(cosine(torch.zeros(1, 2), W), torch.zeros(1, 3))
 
 
-def test_replay_of_a_class_that_the_head_does_not_hold_is_left_out() -> None:
+def test_store_of_a_class_that_the_head_does_not_hold_is_left_out() -> None:
     x, y = build.features(40, D, 2)
     a, b = UerHead(D), UerHead(D)
     a.learn_many(x[:10], y[:10], (x[10:20], y[10:20]))

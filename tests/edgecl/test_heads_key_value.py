@@ -17,10 +17,10 @@ from edgecl.heads.codebook import default_codebook, learned_keys, make_codebook,
 from edgecl.heads.key_value import KeyValueHead
 from edgecl.heads.statistics import Moments
 from edgecl.learner import Learner
-from edgecl.replay.store import Store
 from edgecl.runtime.codebook import PROJECTED_GRID, Codebook
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import KeyValueScorer, load_scorer
+from edgecl.store.store import Store
 
 D = 12
 

@@ -18,10 +18,10 @@ from edgecl.errors import EdgeclError, RequestError, UsageError
 from edgecl.exporters.dataset import export_dataset, folder_names
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
-from edgecl.replay.exports import FRESH, STALE, exports_of, finish_exports
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.datasets import open_dataset
+from edgecl.store.exports import FRESH, STALE, exports_of, finish_exports
 from edgecl.types import ForgetRequest, clean_label
 from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.request import forget, writing
@@ -346,7 +346,7 @@ def test_erasing_goes_on_after_it_was_cut_off(
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("edgecl.replay.exports._replace_text", killed)
+        patch.setattr("edgecl.store.exports._replace_text", killed)
         with pytest.raises(KeyboardInterrupt):
             forgotten(home, ForgetRequest("cup"))
     with writing(home):

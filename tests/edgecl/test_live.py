@@ -26,7 +26,6 @@ import build
 from edgecl.config import Config, LiveConfig, load_config
 from edgecl.errors import ConfigError, RequestError
 from edgecl.evaluation.progressive import learn_stream
-from edgecl.evaluation.run import Live, Progress
 from edgecl.heads import HEADS
 from edgecl.home import Home
 from edgecl.learner import (
@@ -37,18 +36,19 @@ from edgecl.learner import (
     open_predictor,
     open_store,
 )
-from edgecl.live.ages import Ages
-from edgecl.live.duplicates import Duplicates
-from edgecl.live.keys import Keyboard
-from edgecl.live.ring import Ring
-from edgecl.live.teacher import UNDO_N, Quit, Teacher, Undo
-from edgecl.live.votes import Votes
-from edgecl.replay.store import Position
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.labels import Command, LabelWindow
 from edgecl.runtime.sources.live import LiveSource
+from edgecl.store.store import Position
+from edgecl.stream.ages import Ages
+from edgecl.stream.duplicates import Duplicates
+from edgecl.stream.keys import Keyboard
+from edgecl.stream.ring import Ring
+from edgecl.stream.run import Live, Progress
+from edgecl.stream.teacher import UNDO_N, Quit, Teacher, Undo
+from edgecl.stream.votes import Votes
 from edgecl.types import Frame, Prediction, Skipped
 
 WIDTH = 12

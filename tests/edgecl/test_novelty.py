@@ -12,7 +12,7 @@ from edgecl.errors import RequestError, ShapeError
 from edgecl.heads import make_head
 from edgecl.learner import Learner
 from edgecl.novelty import Novelty, as_json, open_novelty
-from edgecl.replay.store import Store
+from edgecl.store.store import Store
 from edgecl.types import Prediction
 
 NAMES = {uid: f"part-{uid}" for uid in range(1, 6)}

@@ -15,7 +15,7 @@ from edgecl.errors import EdgeclError, IntegrityError, RequestError, UnknownClas
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
-from edgecl.replay.store import Store
+from edgecl.store.store import Store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import erase
 from edgecl.unlearning import request as unlearning
@@ -198,7 +198,7 @@ def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
 ) -> None:
     teach(home)
     monkeypatch.setattr(erase, "_PATIENCE_S", 0.05)
-    monkeypatch.setattr("edgecl.replay.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
     reader = sqlite3.connect(home.database, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM pictures").fetchone()
@@ -238,7 +238,7 @@ def test_a_log_that_cannot_be_used_is_refused(home: Home, monkeypatch: pytest.Mo
     foreign.execute("PRAGMA journal_mode = PERSIST")
     foreign.execute("BEGIN")
     foreign.execute("SELECT * FROM classes").fetchall()
-    monkeypatch.setattr("edgecl.replay.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
     with pytest.raises(EdgeclError, match=r"locked|journal_mode"):
         open_store(home)
     foreign.close()

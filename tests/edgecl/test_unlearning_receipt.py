@@ -18,10 +18,10 @@ from edgecl.errors import IntegrityError, StoreError
 from edgecl.exporters.bundle import export_bundle
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store, served
-from edgecl.replay.adapters import adapter_rows, add_adapter
-from edgecl.replay.exports import exports_of
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.scoring import LinearScorer
+from edgecl.store.adapters import adapter_rows, add_adapter
+from edgecl.store.exports import exports_of
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots
 from edgecl.unlearning.journal import record

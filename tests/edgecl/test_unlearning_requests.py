@@ -24,8 +24,8 @@ from edgecl.errors import (
 from edgecl.heads import HEADS
 from edgecl.home import Home
 from edgecl.learner import Learner, load_scorer, open_learner, open_predictor, open_store
-from edgecl.replay.store import Store
 from edgecl.runtime.predictor import predictions
+from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Prediction
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.journal import record

@@ -21,7 +21,7 @@ from edgecl.learner import Learner
 from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer, Scorer
-from edgecl.unlearning.attack import (
+from edgecl.unlearning.audit.attack import (
     MOST_RELEARN_STEPS,
     RowMemory,
     ShadowSettings,
@@ -31,7 +31,7 @@ from edgecl.unlearning.attack import (
     shadow_attack,
     shadow_projection,
 )
-from edgecl.unlearning.measures import (
+from edgecl.unlearning.audit.measures import (
     activation_distance,
     forget_quality,
     h_mean,
@@ -42,7 +42,7 @@ from edgecl.unlearning.measures import (
     tug_of_war,
     zero_retrain,
 )
-from edgecl.unlearning.verify import Audit, audit, weights_gap
+from edgecl.unlearning.audit.verify import Audit, audit, weights_gap
 
 D = 12
 FEW = ShadowSettings(n_pairs=2, n_kept=40, n_class=10)
@@ -410,5 +410,5 @@ def test_members_that_look_like_strangers_are_a_fault_too(monkeypatch: pytest.Mo
     """An AUC below a guess tells members apart as well: forgotten too much."""
     way = {"auc": 0.5, "tpr_1_fpr": 0.0}
     found = {"statistic": "phi", "forget": way | {"auc": 0.4}, "retrained": way, "klom_95": 0.0}
-    monkeypatch.setattr("edgecl.unlearning.verify.shadow_attack", lambda *_: dict(found))
+    monkeypatch.setattr("edgecl.unlearning.audit.verify.shadow_attack", lambda *_: dict(found))
     assert any("membership AUC" in fault for fault in case("ridge").audit().faults)

@@ -15,8 +15,8 @@ from edgecl.backbones import Backbone, load_backbone
 from edgecl.errors import FeatureMapError, RequestError, ShapeError, UsageError
 from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.unlearning import weights
-from edgecl.unlearning.local import Local
-from edgecl.unlearning.steps import (
+from edgecl.unlearning.approximate.local import Local
+from edgecl.unlearning.approximate.steps import (
     bounded_forget_loss,
     capped_forget_loss,
     covector,
@@ -28,7 +28,7 @@ from edgecl.unlearning.steps import (
     prototype_divergence,
     scaled_alpha,
 )
-from edgecl.unlearning.weights import (
+from edgecl.unlearning.approximate.weights import (
     METHODS,
     GsLora,
     Gu,

@@ -21,12 +21,12 @@ from edgecl.heads.keys import picture_hash
 from edgecl.heads.statistics import Moments, fold_limit
 from edgecl.home import Home
 from edgecl.learner import Learner
-from edgecl.replay.store import Store
 from edgecl.runtime.codebook import Codebook, Keys, load_keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.scoring import load_scorer
 from edgecl.runtime.whitening import ROOT_GRID, WHITENED_GRID, Whitening, roots
+from edgecl.store.store import Store
 from edgecl.types import Frame
 
 D, STAGES = 12, (3, 4, 5)

@@ -22,10 +22,10 @@ from edgecl.exporters.precision import Options
 from edgecl.exporters.resolve import Verdict, corrected
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_predictor, open_store, served
-from edgecl.replay.exports import exports_of, holding, mark_stale, revoke
 from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import open_bundle, read_manifest
 from edgecl.runtime.scoring import LinearScorer
+from edgecl.store.exports import exports_of, holding, mark_stale, revoke
 
 INT8 = Options("int8", fused=True)
 

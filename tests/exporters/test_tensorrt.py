@@ -48,7 +48,6 @@ from edgecl.exporters.tensorrt import (
 )
 from edgecl.home import Home
 from edgecl.learner import open_store, served
-from edgecl.replay.exports import exports_of
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import zeros
 from edgecl.runtime.bundle import open_bundle, read_manifest
@@ -63,6 +62,7 @@ from edgecl.runtime.engines.tensorrt import (
 )
 from edgecl.runtime.mixture import MixedScorer, Opinion
 from edgecl.runtime.scoring import LinearScorer
+from edgecl.store.exports import exports_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT / "exporters/tensorrt.py", ROOT / "runtime/engines/tensorrt.py")

@@ -28,8 +28,8 @@ from edgecl.errors import RequestError
 from edgecl.heads import make_head_of
 from edgecl.heads.statistics import FULL, Moments
 from edgecl.learner import load_scorer, open_learner, open_store
-from edgecl.replay.probes import history, latency_of_classes, probe_rows
 from edgecl.runtime.grid import quantise
+from edgecl.store.probes import history, latency_of_classes, probe_rows
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.receipt import all_receipts, check_ledger
 from edgecl.unlearning.request import forget, writing

@@ -22,11 +22,11 @@ from edgecl.exporters.bundle import export_bundle
 from edgecl.heads import HEADS
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_predictor, open_store, served
-from edgecl.replay.store import Store
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text, open_bundle, read_manifest
 from edgecl.runtime.preprocess import picture_of
+from edgecl.store.store import Store
 from edgecl.types import Frame
 
 TAUGHT = build.PARTS[:3]
@@ -343,6 +343,6 @@ def test_a_failed_export_leaves_the_old_bundle_and_no_trace(
 
 
 def _statuses(store: Store) -> list[str]:
-    from edgecl.replay.exports import exports_of
+    from edgecl.store.exports import exports_of
 
     return [export.status for export in exports_of(store)]

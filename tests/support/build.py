@@ -20,14 +20,14 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS, Kind, Moments
 from edgecl.home import Home, make_home
 from edgecl.learner import open_store
-from edgecl.replay.adapters import add_adapter
-from edgecl.replay.store import Store, create_store
-from edgecl.replay.vault import Vault
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer
+from edgecl.store.adapters import add_adapter
+from edgecl.store.store import Store, create_store
+from edgecl.store.vault import Vault
 from edgecl.types import Frame
 
 # Four parts that even a small picture tells apart, and that differ from sample to sample.

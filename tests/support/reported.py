@@ -10,7 +10,7 @@ import numpy as np
 import build
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
-from edgecl.replay.store import Store
+from edgecl.store.store import Store
 from edgecl.types import Frame
 
 D = 12

@@ -28,22 +28,22 @@ from edgecl.learner import (
     position_key,
     served,
 )
-from edgecl.replay import novel
-from edgecl.replay.adapters import task_adapters
-from edgecl.replay.exports import exports_of, finish_exports
-from edgecl.replay.probes import probe_picture, probe_rows
-from edgecl.replay.store import Position, create_store
 from edgecl.review import label_entries
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
+from edgecl.store import novel
+from edgecl.store.adapters import task_adapters
+from edgecl.store.exports import exports_of, finish_exports
+from edgecl.store.probes import probe_picture, probe_rows
+from edgecl.store.store import Position, create_store
 from edgecl.types import ForgetRequest, Frame
 from edgecl.unlearning import evidence
 from edgecl.unlearning import request as unlearning
+from edgecl.unlearning.audit.verify import Audit
 from edgecl.unlearning.receipt import all_receipts
 from edgecl.unlearning.request import writing
-from edgecl.unlearning.verify import Audit
 
 D = 12
 CAPACITY = 15

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgecl.evaluation.report.contents import Contents
 from edgecl.evaluation.report.measures import drops_of
-from edgecl.replay.probes import FEW_PROBES
+from edgecl.store.probes import FEW_PROBES
 
 # A tenth of a class's probes is two of twenty: less is chance.
 FORGOTTEN_POINTS = 10

@@ -28,10 +28,11 @@ from edgecl.evaluation.report.contents import (
 )
 from edgecl.home import Home
 from edgecl.learner import check_learned, exact_scorer
-from edgecl.replay.exports import FRESH, STALE, exports_of
-from edgecl.replay.novel import entries
-from edgecl.replay.novel import picture as novel_picture
-from edgecl.replay.probes import (
+from edgecl.runtime.preprocess import decode
+from edgecl.store.exports import FRESH, STALE, exports_of
+from edgecl.store.novel import entries
+from edgecl.store.novel import picture as novel_picture
+from edgecl.store.probes import (
     ProbeRows,
     history,
     latency_histogram,
@@ -40,8 +41,7 @@ from edgecl.replay.probes import (
     probe_rows,
     stages_of,
 )
-from edgecl.replay.store import Store
-from edgecl.runtime.preprocess import decode
+from edgecl.store.store import Store
 from edgecl.types import Float64
 from edgecl.unlearning.receipt import all_receipts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecl.evaluation.report.contents import Contents
-from edgecl.replay.probes import FEW_PROBES
+from edgecl.store.probes import FEW_PROBES
 from edgecl.types import Float64
 
 GAP_WINDOW = 50

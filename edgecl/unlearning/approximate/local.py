@@ -1,6 +1,6 @@
 """An adapted network as a function of one flat vector, with a classifier of its own.
 
-What the methods of edgecl/unlearning/weights.py differentiate: features of kept pictures, and the
+What the methods of approximate/weights.py differentiate: features of kept pictures, and the
 cosine of the standardised features to the class means of the map before, over a temperature. The
 classifier is closed form, so it takes no training, and stays fixed while the adapter changes.
 """
@@ -17,7 +17,7 @@ from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE
 from edgecl.runtime.adapters import Adapter
 from edgecl.types import Float32
-from edgecl.unlearning.steps import Vector
+from edgecl.unlearning.approximate.steps import Vector
 
 if TYPE_CHECKING:
     import torch

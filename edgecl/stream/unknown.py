@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from edgecl.errors import RequestError
 from edgecl.novelty import Novelty, open_novelty
-from edgecl.replay.novel import offer
-from edgecl.replay.store import Store
 from edgecl.runtime.grid import quantise
+from edgecl.store.novel import offer
+from edgecl.store.store import Store
 from edgecl.types import Float32, Frame
 
 # Reading all kept rows anew may take this share of the time, and is not done more often than that.

@@ -24,10 +24,10 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Literal
 
 from edgecl.errors import EdgeclError
-from edgecl.replay.store import Store, holds_name
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, read_manifest
 from edgecl.runtime.manifest import MANIFEST_NAME, flush
 from edgecl.runtime.sources.listed import EDGECL_INDEX
+from edgecl.store.store import Store, holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
 DATASET = "dataset"

@@ -11,7 +11,8 @@ import pytest
 
 import build
 from edgecl.errors import IntegrityError
-from edgecl.replay.exports import (
+from edgecl.runtime.bundle import manifest_text, open_bundle, read_manifest
+from edgecl.store.exports import (
     FRESH,
     REPLACED,
     STALE,
@@ -28,8 +29,7 @@ from edgecl.replay.exports import (
     revoke,
     set_digest,
 )
-from edgecl.replay.store import Store
-from edgecl.runtime.bundle import manifest_text, open_bundle, read_manifest
+from edgecl.store.store import Store
 
 NAME = "secret-part"
 HEAD = b"rows of the head" * 4
@@ -205,7 +205,7 @@ def test_the_old_bundle_is_replaced_and_nothing_of_it_is_left(
     can_exchange: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not can_exchange:
-        monkeypatch.setattr("edgecl.replay.exports._exchange", lambda *_: False)
+        monkeypatch.setattr("edgecl.store.exports._exchange", lambda *_: False)
     old = export(store, tmp_path / "a", (1,))
     new = export(store, tmp_path / "a", (2,))
     assert statuses(store) == [REPLACED, FRESH]

@@ -23,10 +23,10 @@ from edgecl.heads import make_head
 from edgecl.heads.statistics import COUNTS, DIAGONAL, FULL, fold_limit
 from edgecl.home import Home, make_home
 from edgecl.learner import Learner, open_learner, open_store
-from edgecl.replay.store import Position, Store, create_store
-from edgecl.replay.vault import SLOT, Vault
 from edgecl.runtime.grid import quantise
 from edgecl.snapshots import rollback, take
+from edgecl.store.store import Position, Store, create_store
+from edgecl.store.vault import SLOT, Vault
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.request import forget, writing
 
@@ -418,7 +418,7 @@ def test_a_key_that_cannot_be_written_leaves_the_store_as_it_was(
 
         x, _ = build.features(1, D, 1)
         with monkeypatch.context() as patch:
-            patch.setattr("edgecl.replay.vault.os.pwrite", full)
+            patch.setattr("edgecl.store.vault.os.pwrite", full)
             with pytest.raises(StoreError, match="free some disk space"):
                 learner.learn_many([build.frame("new", 0)], x)
         after = (

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from edgecl.learner import Learner
-from edgecl.live.served import Served
-from edgecl.live.unknown import Unknowns
-from edgecl.live.votes import Votes
 from edgecl.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
+from edgecl.stream.served import Served
+from edgecl.stream.unknown import Unknowns
+from edgecl.stream.votes import Votes
 from edgecl.types import Prediction
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgecl.learner import Learner
-from edgecl.replay.adapters import TaskAdapter, mixed_with, served_adapters, task_adapters
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.predictor import predictions
 from edgecl.runtime.scoring import Scorer
+from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters, task_adapters
 from edgecl.types import Float32, Prediction
 
 # Frames that a pipeline has embedded before an exchange and delivers after it, at most.

@@ -20,10 +20,10 @@ from edgecl.errors import (
     UnknownClassError,
 )
 from edgecl.heads.statistics import FULL, Moments, fold_limit
-from edgecl.replay import schema
-from edgecl.replay.sampling import class_to_evict
-from edgecl.replay.store import Position, Store, describe
 from edgecl.runtime.grid import quantise
+from edgecl.store import schema
+from edgecl.store.sampling import class_to_evict
+from edgecl.store.store import Position, Store, describe
 
 D = 12
 
@@ -322,7 +322,7 @@ def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
 def test_a_locked_store_says_so_and_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecl.replay.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
     with build.store(tmp_path / "s.db") as store:
         other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -524,7 +524,7 @@ def test_frames_without_a_source_share_one_also_after_reopening(tmp_path: Path) 
 
 
 def test_a_journal_that_stays_another_is_refused() -> None:
-    from edgecl.replay.store import _use_log
+    from edgecl.store.store import _use_log
 
     class Stubborn:
         """A connection on a file system where WAL cannot be used."""

@@ -21,10 +21,10 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from edgecl.errors import IntegrityError
-from edgecl.replay.store import Store
 from edgecl.runtime.adapters import Adapter, mean_of
 from edgecl.runtime.mixture import MixedScorer, Opinion
 from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer, load_scorer
+from edgecl.store.store import Store
 
 Arrays = dict[str, npt.NDArray[Any]]
 _HEAD = "head."

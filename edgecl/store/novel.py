@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecl.errors import RequestError, ShapeError
-from edgecl.replay.store import Store, dump_json, plain_text
+from edgecl.store.store import Store, dump_json, plain_text
 from edgecl.types import Float16
 
 CAPACITY = 200

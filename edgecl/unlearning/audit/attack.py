@@ -23,7 +23,7 @@ from edgecl.heads.statistics import Kind, Moments
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import Scorer
 from edgecl.types import Float16, Float32, Float64
-from edgecl.unlearning.measures import (
+from edgecl.unlearning.audit.measures import (
     forget_quality,
     klom,
     likelihood_ratios,

@@ -3,7 +3,7 @@
 The default way, dropping the adapters that saw a class, is exact; what is here is an interim
 measure for a home that cannot spare them, and is called `approximate` in a receipt. The backbone
 never saw user data, so only the adapter's parameters change. Methods and papers:
-edgecl/unlearning/steps.py.
+edgecl/unlearning/approximate/steps.py.
 
 Departures common to all four. Losses are those of a local classifier: the cosine of standardised
 features to the class means of the map before, over a temperature of 0.1, fixed while the adapter
@@ -30,9 +30,8 @@ from edgecl.errors import RequestError, ShapeError, UsageError
 from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter, padded, zeros
 from edgecl.types import Float32
-from edgecl.unlearning.local import Labels, Local, batches, probe
-from edgecl.unlearning.measures import h_mean
-from edgecl.unlearning.steps import (
+from edgecl.unlearning.approximate.local import Labels, Local, batches, probe
+from edgecl.unlearning.approximate.steps import (
     MOST_CONSTRAINTS,
     Vector,
     bounded_forget_loss,
@@ -46,6 +45,7 @@ from edgecl.unlearning.steps import (
     prototype_divergence,
     scaled_alpha,
 )
+from edgecl.unlearning.audit.measures import h_mean
 
 _MOST_A_CLASS = 200
 _MOST_PROBE_GAP = 0.02

@@ -17,24 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from edgecl.evaluation.progress import Progress
 from edgecl.heads.keys import picture_hash
 from edgecl.home import Home
 from edgecl.learner import Learner, Lesson, chain
-from edgecl.live.ages import STALE_AFTER, Ages
-from edgecl.live.duplicates import Duplicates
-from edgecl.live.ring import Ring
-from edgecl.live.seen import Seen
-from edgecl.live.served import Served, StreamEngine
-from edgecl.live.teacher import Quit, Teacher, Undo
-from edgecl.replay.novel import entry_of_frame
-from edgecl.replay.store import Position, plain_text
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.sources.base import ListSource, Source, close_source, passed_over
 from edgecl.runtime.sources.live import Counts, LiveBase
+from edgecl.store.novel import entry_of_frame
+from edgecl.store.store import Position, plain_text
+from edgecl.stream.ages import STALE_AFTER, Ages
+from edgecl.stream.duplicates import Duplicates
+from edgecl.stream.progress import Progress
+from edgecl.stream.ring import Ring
+from edgecl.stream.seen import Seen
+from edgecl.stream.served import Served, StreamEngine
+from edgecl.stream.teacher import Quit, Teacher, Undo
 from edgecl.types import Frame, Skipped, alike
 from edgecl.unlearning.receipt import find_tombstone
 from edgecl.unlearning.request import finish_requests

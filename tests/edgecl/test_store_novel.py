@@ -14,9 +14,9 @@ import build
 from edgecl.errors import IntegrityError, RequestError, ShapeError
 from edgecl.heads import make_head
 from edgecl.learner import Learner
-from edgecl.replay.novel import drop, entries, entry_of, feature, offer, picture
-from edgecl.replay.store import Store
 from edgecl.runtime.grid import quantise
+from edgecl.store.novel import drop, entries, entry_of, feature, offer, picture
+from edgecl.store.store import Store
 
 D = 12
 

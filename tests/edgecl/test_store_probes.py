@@ -22,9 +22,9 @@ from edgecl.heads import HEADS, make_head
 from edgecl.heads.statistics import FULL, Moments
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_store
-from edgecl.replay import probes
-from edgecl.replay.store import Store
 from edgecl.runtime.grid import quantise
+from edgecl.store import probes
+from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Frame, UpdateReport
 from edgecl.unlearning.evidence import check, gather
 from edgecl.unlearning.plan import make_plan, resolve, target_of
@@ -403,7 +403,7 @@ def taught(
 
 
 def add_novel(store: Store, guess: str, *, source: str, frame: str = "f") -> int:
-    """Put a frame into the review queue, as edgecl/replay/novel.py does."""
+    """Put a frame into the review queue, as edgecl/store/novel.py does."""
     class_uid = store.class_uid(guess)
     with store.transaction(changes_head=False):
         source_uid = store.source_uid(source)

@@ -19,9 +19,9 @@ from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
 from edgecl.heads.statistics import DIAGONAL
 from edgecl.learner import Learner
-from edgecl.replay.store import Store
-from edgecl.replay.view_batch import due_rows, epoch_indices, rest_of, views_of
 from edgecl.runtime.grid import quantise
+from edgecl.store.store import Store
+from edgecl.store.view_batch import due_rows, epoch_indices, rest_of, views_of
 
 D = 12
 VIEWS = Profile(n_replay=8, slow_decay=0.95, n_views=4, view_weight=1.0)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.errors import IntegrityError
-from edgecl.replay.store import Store, dump_json
 from edgecl.runtime.manifest import flush
+from edgecl.store.store import Store, dump_json
 
 Entry = dict[str, Any]
 _TAIL = 1 << 16

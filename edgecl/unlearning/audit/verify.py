@@ -26,7 +26,7 @@ from edgecl.runtime.codebook import Keys
 from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.runtime.whitening import Whitening
 from edgecl.types import Float16, Float64
-from edgecl.unlearning.attack import (
+from edgecl.unlearning.audit.attack import (
     MOST_RELEARN_STEPS,
     ShadowSettings,
     probe_accuracy,
@@ -36,7 +36,7 @@ from edgecl.unlearning.attack import (
     shadow_attack,
     shadow_projection,
 )
-from edgecl.unlearning.measures import activation_distance, tug_of_war, zero_retrain
+from edgecl.unlearning.audit.measures import activation_distance, tug_of_war, zero_retrain
 
 # Gates. A float64 solve from equal sums is equal to some 1e-12 of the largest weight; a head by
 # gradient is a chain of float32 steps.

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.heads.base import Head
-from edgecl.replay.store import PROBES, PROBES_RIGHT, Labels, Store, plain_text
+from edgecl.store.store import PROBES, PROBES_RIGHT, Labels, Store, plain_text
 from edgecl.types import Float16, Float32, Float64, Frame
 
 EVERY = 10

@@ -39,11 +39,11 @@ from edgecl.errors import (
     UnknownClassError,
 )
 from edgecl.heads.statistics import COUNTS, Kind, Moments, fold_limit
-from edgecl.replay.sampling import class_to_evict
-from edgecl.replay.schema import SCHEMA_VERSION, TABLES, check_version, migrate
-from edgecl.replay.vault import Vault
 from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.runtime.whitening import Whitening
+from edgecl.store.sampling import class_to_evict
+from edgecl.store.schema import SCHEMA_VERSION, TABLES, check_version, migrate
+from edgecl.store.vault import Vault
 from edgecl.types import Float16
 
 Labels = npt.NDArray[np.int64]

@@ -26,7 +26,7 @@ from edgecl.runtime.preprocess import decode
 if TYPE_CHECKING:
     from PIL import Image
 
-    from edgecl.replay.store import Store
+    from edgecl.store.store import Store
 
 Indices = npt.NDArray[np.int64]
 

@@ -1,1 +1,0 @@
-"""What a stream needs while it runs live: labels on the fly, recent frames, ages, votes."""
