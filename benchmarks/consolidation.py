@@ -39,11 +39,12 @@ from edgecl.exporters.onnx import init_home
 from edgecl.heads import make_head_of
 from edgecl.heads.memory import RowMemory
 from edgecl.home import Home
-from edgecl.learner import Learner, open_learner, open_store, served
+from edgecl.learner import Learner
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.session import Session, open_learner, open_store
 from edgecl.store.adapters import mixed_with, task_adapters
 from edgecl.types import Float32, ForgetRequest, Frame
 from edgecl.unlearning.request import forget
@@ -79,10 +80,8 @@ def main() -> None:
                 if number == len(tasks) - 1 and outcomes:
                     lines += _young(home, learner, engine, test, plain, tasks)
                 done = consolidate(
-                    home,
-                    learner,
+                    Session(home, store),
                     backbone,
-                    engine,
                     training=Training(epochs=options.epochs, views=options.views),
                 )
                 outcomes.append(done)
@@ -201,7 +200,7 @@ def _both(
     """Return which test pictures are right, as served and by the frozen head alone."""
     known = np.array([frame.label in learner.store.names.values() for frame in test])
     truth = [frame.label for frame, is_known in zip(test, known, strict=True) if is_known]
-    scorer, adapters = served(home, learner.store)
+    scorer, adapters = Session(home, learner.store).served()
     frozen = learner.head.scorer(learner.store.names)
     x = plain[known]
     if adapters:
@@ -290,7 +289,7 @@ def _forget_one(home: Home, name: str) -> tuple[float, float, int]:
         never.rebuild(RowMemory(x[y != kept], y[y != kept], store.statistic))
         never.settle(None)
         ours, theirs = (h.scorer({c: str(c) for c in h.classes}) for h in (learner.head, never))
-        scorer, _ = served(home, store)
+        scorer, _ = Session(home, store).served()
         assert not isinstance(scorer, MixedScorer) or name not in scorer.labels
         a, b = ours.arrays(), theirs.arrays()
         gap = max(float(np.abs(a[part] - b[part]).max()) for part in ("weights", "bias"))

@@ -36,10 +36,11 @@ from edgecl.heads.codebook import (
 )
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE, scale_of
 from edgecl.home import Home
-from edgecl.learner import open_learner
 from edgecl.runtime.codebook import Keys
+from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.session import open_learner
 from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 
@@ -120,7 +121,9 @@ def replace_head(home: Home, head: HeadConfig) -> Home:
 
 
 def _features(home: Home, frames: list[Frame]) -> np.ndarray:
-    groups = embed(iter(frames), home.manifest.preprocessing, home.engine(threads=2))
+    groups = embed(
+        iter(frames), home.manifest.preprocessing, home.engine(options=EngineOptions(threads=2))
+    )
     items = [item for group in groups for item in group]
     print(f"{len(items)} pictures embedded", file=sys.stderr)
     return np.array([item.feature for item in items if isinstance(item, Embedded)])

@@ -32,7 +32,7 @@ from edgecl.consolidation import consolidate
 from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
-from edgecl.learner import embed_stored, open_learner, open_store
+from edgecl.session import Session, open_learner, open_store
 from edgecl.types import ForgetRequest, Frame
 from edgecl.unlearning.request import forget
 
@@ -100,13 +100,14 @@ def _measure(home: Home, name: str) -> float:
 def _retrain(home: Home, backbone: Backbone, forgotten_s: float) -> None:
     """Learn what is kept anew, head and adapter, and compare the time with the unlearning's."""
     with home.lock(), open_store(home) as store:
-        learner = open_learner(home, store)
+        session = Session(home, store)
+        learner = session.learner
         begin = time.perf_counter()
-        embed_stored(home, store, home.engine())
+        session.embed(session.engine, [uid for uid, _ in store.stored_samples()], store.picture)
         learner.head.rebuild(store)
         learner.head.settle(store)
         head_s = time.perf_counter() - begin
-        done = consolidate(home, learner, backbone, home.engine())
+        done = consolidate(session, backbone)
     whole_s = head_s + done.seconds
     print(
         f"\nlearning the rest anew from the store ({done.samples} pictures trained on): features "

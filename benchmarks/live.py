@@ -44,11 +44,12 @@ from edgecl.config import Config, LiveConfig, StoreConfig
 from edgecl.evaluation.progressive import learn_stream
 from edgecl.exporters.onnx import init_home
 from edgecl.home import Home
-from edgecl.learner import Learner, open_learner, open_store
+from edgecl.learner import Learner
 from edgecl.runtime.preprocess import decode
 from edgecl.runtime.sources import Source, open_source
 from edgecl.runtime.sources.live import LiveSource, Shot
 from edgecl.runtime.sources.synthetic import parse_pattern
+from edgecl.session import open_learner, open_store
 from edgecl.store.store import Position
 from edgecl.stream.progress import Progress
 from edgecl.types import Frame

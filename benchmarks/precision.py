@@ -29,9 +29,10 @@ from edgecl.exporters.bundle import export_bundle
 from edgecl.exporters.onnx import init_home
 from edgecl.exporters.precision import Options
 from edgecl.home import Home
-from edgecl.learner import open_engine, open_learner, open_store, served
 from edgecl.runtime import Predictor
+from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.session import Session, open_learner, open_store
 from edgecl.types import Float32, Frame
 
 WAYS = {
@@ -76,7 +77,7 @@ def main() -> None:
                 learner.learn_many(frames, features)
             learner.settle()
             with store.snapshot():
-                scorer, adapters = served(home, store)
+                scorer, adapters = Session(home, store).served()
             for name, way in WAYS.items():
                 begin = time.perf_counter()
                 folder = Path(place) / name.replace(" ", "-").replace(",", "")
@@ -102,8 +103,7 @@ def main() -> None:
 
 
 def _embedded(home: Home, frames: list[Frame]) -> list[tuple[list[Frame], Float32]]:
-    with open_store(home, read_only=True) as store:
-        engine = open_engine(home, store, provider="cpu")
+    engine = home.engine(options=EngineOptions(provider="cpu"))
     found = []
     for group in embed(iter(frames), home.manifest.preprocessing, engine, batch_size=8):
         done = [item for item in group if isinstance(item, Embedded)]

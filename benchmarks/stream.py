@@ -29,9 +29,9 @@ from edgecl.config import Config, EvaluationConfig, StoreConfig
 from edgecl.evaluation.progressive import learn_stream, source_key
 from edgecl.exporters.onnx import init_home
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
+from edgecl.session import open_learner, open_store
 from edgecl.store.store import Position
 from edgecl.types import Frame
 

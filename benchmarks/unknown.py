@@ -35,6 +35,7 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.novelty import Novelty, open_novelty
+from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
@@ -176,7 +177,9 @@ def _features(home: Home, pictures: np.ndarray) -> np.ndarray:
     frames = (
         Frame(str(i), pixels=np.repeat(p[:, :, None], 3, axis=2)) for i, p in enumerate(pictures)
     )
-    groups = embed(frames, home.manifest.preprocessing, home.engine(threads=1))
+    groups = embed(
+        frames, home.manifest.preprocessing, home.engine(options=EngineOptions(threads=1))
+    )
     found = [item.feature for group in groups for item in group if isinstance(item, Embedded)]
     print(f"{len(found)} pictures embedded", file=sys.stderr)
     return np.array(found)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from edgecl.errors import EdgeclError, IntegrityError
 from edgecl.home import ADAPTED_FOLDER, ENGINE_FOLDER, Home, is_damaged, is_home
-from edgecl.learner import open_store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME
+from edgecl.session import open_store
 from edgecl.store.store import Store
 from edgecl.unlearning.receipt import all_receipts, inspect_ledger
 

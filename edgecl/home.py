@@ -30,6 +30,7 @@ from pathlib import Path
 from edgecl.config import Config, load_config, save_config
 from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreError
 from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest, checked_engine
 
@@ -180,24 +181,20 @@ class Home:
         adapters: Sequence[Adapter] = (),
         *,
         takes_adapters: bool = False,
-        provider: str | None = None,
-        threads: int | None = None,
-        allow_fallback: bool = False,
+        options: EngineOptions = AS_SET,
     ) -> OnnxEngine:
-        """Load an engine after its hash was checked; what is None comes from the settings.
+        """Load an engine after its hash was checked.
 
         Args:
             adapters: With any, the engine gives plain and adapted features beside each other.
             takes_adapters: Load the one that takes adapters also without any.
-            provider: See `OnnxEngine`.
-            threads: See `OnnxEngine`.
-            allow_fallback: See `OnnxEngine`.
+            options: How it runs; what is None comes from the home's settings.
         """
         engine = OnnxEngine(
             self.engine_bytes(has_adapters=takes_adapters or bool(adapters)),
-            provider=provider or self.config.engine.provider,
-            threads=threads or self.config.engine.threads,
-            allow_fallback=allow_fallback,
+            provider=options.provider or self.config.engine.provider,
+            threads=options.threads or self.config.engine.threads,
+            allow_fallback=options.allow_fallback,
         )
         return engine.with_adapters(*adapters) if adapters else engine
 

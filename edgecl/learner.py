@@ -12,51 +12,28 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from edgecl.errors import (
-    DecodeError,
-    FeatureMapError,
-    IntegrityError,
-    NothingLearnedError,
-    RequestError,
     UsageError,
 )
-from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.base import Head, Labels
-from edgecl.heads.statistics import COUNTS
 from edgecl.home import Home
-from edgecl.runtime.adapters import Adapter
-from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.grid import quantise
-from edgecl.runtime.pipeline import Embedded, embed
-from edgecl.runtime.predictor import Predictor
-from edgecl.runtime.preprocess import Preprocessing, decode, encode_png, picture_of, shrink
-from edgecl.runtime.scoring import MaskedScorer, Scorer
-from edgecl.runtime.scoring import load_scorer as scorer_of
+from edgecl.runtime.preprocess import encode_png, picture_of, shrink
 from edgecl.store.adapters import (
     adapter_rows,
     descending,
     drop_adapters,
-    mixed_with,
-    task_adapters,
 )
-from edgecl.store.ledger import check_not_older
 from edgecl.store.novel import take
 from edgecl.store.probes import Probes
 from edgecl.store.store import Position, Store
-from edgecl.store.vault import Vault
 from edgecl.store.view_batch import rest_of, views_of
 from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
-
-_EMBED_CHUNK = 512
-
-Say = Callable[[str, int, int], None]
-"""Told what is going on, how far it is, and of how much."""
 
 EmbedViews = Callable[[Sequence[Image.Image]], Float32]
 Replay = tuple[Float16, Labels]
@@ -351,227 +328,6 @@ class Learner:
         return encode_png(frame.pixels)
 
 
-def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = False) -> Store:
-    """Open a home's store; its feature map must be the engine's.
-
-    Commands that write do it through `unlearning.request.writing`, which unlearns again what an
-    older copy of the store still holds. Keys of unlearned classes, which an older key file brings
-    back, are destroyed again.
-
-    Args:
-        home: The home.
-        read_only: Open without the right to change anything.
-        may_be_older: Open also an older copy than the home's receipts.
-
-    Raises:
-        FeatureMapError: The store was made under another frozen map.
-        IntegrityError: It is an older copy and may hold what was unlearned; or it is sealed, and
-            its key file is missing or lacks a key.
-    """
-    config = home.config.store
-    store = Store(
-        home.database,
-        capacity_samples=config.capacity_samples,
-        capacity_bytes=int(config.capacity_mb * 1e6),
-        read_only=read_only,
-        vault=Vault(home.class_keys, home.key) if home.class_keys.exists() else None,
-    )
-    expected = home.manifest.feature_map
-    if store.feature_map != expected:
-        store.close()
-        raise FeatureMapError(
-            f"the store of {home.path} was learned under feature map {store.feature_map[:12]}..., "
-            f"its engine gives {expected[:12]}...; restore the engine that belongs "
-            "to it, or start anew with `edgecl init --force`"
-        )
-    try:
-        if not may_be_older:
-            check_not_older(home.ledger, store)
-        if not read_only:
-            for class_uid in store.revived_keys():
-                store.destroy_key(class_uid)
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learner:
-    """Make the learner of a home; the caller holds the home's lock.
-
-    Args:
-        home: The home.
-        store: Its open store.
-        head: Name of another head than the home's; possible while nothing was learned.
-
-    Raises:
-        RequestError: Another head, and classes were learned already.
-    """
-    name = head or home.config.head.name
-    if name != home.config.head.name:
-        if store.names:
-            raise RequestError(
-                f"this home learns with the head {home.config.head.name}; {name} needs a home of "
-                f"its own: `edgecl init --head {name} --home DIR`"
-            )
-        if name in HEADS and HEADS[name].second_moment == COUNTS:
-            raise RequestError(
-                f"the head {name} needs keys, which are made with its home: "
-                f"`edgecl init --head {name} --home DIR`"
-            )
-        config = replace(home.config.head, name=name)
-        made = make_head_of(config, store.num_features)
-        with store.transaction():
-            store.set_second_moment(HEADS[name].second_moment)
-        home.save_config(replace(home.config, head=config))
-    else:
-        _check_head(home, store)
-        made = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
-    preprocessing: Preprocessing = home.manifest.preprocessing
-    is_small = home.config.store.picture == "backbone"
-    return Learner(
-        store,
-        made,
-        seed=home.config.head.seed,
-        shrink_to=preprocessing.resize_side if is_small else None,
-        max_pixels=home.max_pixels,
-        probes=home.config.evaluation.probes,
-        probe_side=preprocessing.resize_side,
-    )
-
-
-def open_predictor(
-    home: Home,
-    *,
-    provider: str | None = None,
-    threads: int | None = None,
-    allow_fallback: bool = False,
-) -> Predictor:
-    """Load all that prediction in a home needs; see `Home.engine`.
-
-    Raises:
-        NothingLearnedError: The home knows no class.
-    """
-    with open_store(home, read_only=True) as store, store.snapshot():
-        scorer, adapters = served(home, store)
-    engine = home.engine(
-        adapters, provider=provider, threads=threads, allow_fallback=allow_fallback
-    )
-    return Predictor.of(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
-
-
-def served(home: Home, store: Store) -> tuple[Scorer, tuple[Adapter, ...]]:
-    """Return what predicts: the exact head, mixed with the heads of adapters, and those adapters.
-
-    Inside a snapshot. Without adapters the head alone is served, on plain features.
-
-    Raises:
-        NothingLearnedError: The home knows no class.
-    """
-    check_learned(home, store)
-    scorer, adapters = mixed_with(_exact(home, store), task_adapters(store), store.names)
-    return _masked(store, scorer), adapters
-
-
-def check_learned(home: Home, store: Store) -> None:
-    """Check that the home knows a class.
-
-    Raises:
-        NothingLearnedError: It knows none.
-    """
-    if not store.names:
-        raise NothingLearnedError(
-            f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
-            f"--home {home.path}` first"
-        )
-
-
-def load_scorer(home: Home, store: Store) -> Scorer:
-    """Return the exact head alone, as it predicts; a class that is being unlearned is not named."""
-    with store.snapshot():
-        return exact_scorer(home, store)
-
-
-def exact_scorer(home: Home, store: Store) -> Scorer:
-    """Do what `load_scorer` does, inside a snapshot."""
-    return _masked(store, _exact(home, store))
-
-
-def _masked(store: Store, scorer: Scorer) -> Scorer:
-    blocked = tuple(store.names[uid] for uid in store.blocked_classes())
-    return MaskedScorer(scorer, blocked) if blocked else scorer
-
-
-def embed_pictures(
-    home: Home,
-    engine: OnnxEngine,
-    uids: Sequence[int],
-    picture: Callable[[int], bytes],
-    say: Say = lambda what, done, of: None,
-) -> Float32:
-    """Return the features (N, M) of pictures that the home keeps, as the engine gives them.
-
-    Args:
-        home: The home.
-        engine: Its engine, or one that was made of it.
-        uids: Numbers of the pictures (N,), those of held-out samples negative.
-        picture: Gives the encoded picture of a number.
-        say: Told about progress.
-
-    Raises:
-        IntegrityError: A picture cannot be decoded.
-    """
-    features: list[Float32] = []
-    for start in range(0, len(uids), _EMBED_CHUNK):
-        say("embedding", start, len(uids))
-        # Read here, not in the pipeline's thread: a connection belongs to its thread.
-        frames = [
-            Frame(id=str(uid), encoded=picture(uid)) for uid in uids[start : start + _EMBED_CHUNK]
-        ]
-        groups = embed(
-            iter(frames),
-            home.manifest.preprocessing,
-            engine,
-            batch_size=home.config.engine.batch_size,
-            max_pixels=home.max_pixels,
-        )
-        with closing(groups):
-            for item in (item for group in groups for item in group):
-                if not isinstance(item, Embedded):
-                    raise IntegrityError(
-                        f"the kept picture of {_called(item.id)} cannot be used ({item.reason}); "
-                        "restore the home from a backup"
-                    )
-                features.append(item.feature)
-    say("embedding", len(uids), len(uids))
-    return np.array(features, dtype=np.float32).reshape(len(uids), engine.num_features)
-
-
-def kept_image(home: Home, uid: int, data: bytes) -> Image.Image:
-    """Decode a picture that the home keeps.
-
-    Args:
-        home: The home.
-        uid: Its number, for the error.
-        data: Its encoded bytes.
-
-    Raises:
-        IntegrityError: It cannot be decoded.
-    """
-    try:
-        return decode(data, max_pixels=home.max_pixels)
-    except DecodeError as error:
-        raise IntegrityError(
-            f"the kept picture of {_called(uid)} cannot be used ({error}); restore the home from a "
-            "backup"
-        ) from error
-
-
-def _called(uid: int | str) -> str:
-    """Return what a picture is called in an error; numbers of held-out samples are negative."""
-    return f"held-out sample {-int(uid)}" if int(uid) < 0 else f"sample {uid}"
-
-
 def save_scorer(store: Store, head: Head) -> None:
     """Keep the head's weights until something is learned again; inside a transaction."""
     scorer = head.scorer(store.names)
@@ -580,31 +336,10 @@ def save_scorer(store: Store, head: Head) -> None:
     store.save_head("scorer", head.name, scorer.arrays() | {"classes": classes})
 
 
-def _exact(home: Home, store: Store) -> Scorer:
-    """Return the exact head as it predicts: kept weights, or built from the store anew.
-
-    Weights are kept at the end of every run; they are out of date only after a run that was killed,
-    or while another process learns.
-    """
-    _check_head(home, store)
-    kept = store.load_head("scorer", home.config.head.name)
-    if kept is not None:
-        scorer = scorer_of(kept, tuple(store.names[int(uid)] for uid in kept["classes"]))
-    else:
-        head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
-        head.restore(store.all_moments(), store.load_head("state", head.name))
-        scorer = head.scorer(store.names)
-    return scorer
-
-
-def _check_head(home: Home, store: Store) -> None:
-    """Check that the settings name the head with which the store was learned."""
-    name = home.config.head.name
-    if HEADS[name].second_moment != store.second_moment:
-        raise IntegrityError(
-            f"edgecl.toml names the head {name}, the store of {home.path} was learned with "
-            "another; put the head back that it was made with"
-        )
+def _label(frame: Frame) -> str:
+    if frame.label is None:
+        raise UsageError(f"frame {frame.id} has no label; give one, or name a class with --label")
+    return frame.label
 
 
 def position_key(home: Home, *parts: object) -> str:
@@ -620,9 +355,3 @@ def chain(key: bytes, digest: bytes, frame_id: str) -> bytes:
     """Return the digest of a position one frame further; keyed, since an id may name a class."""
     text = digest + frame_id.encode("utf-8", "surrogateescape")
     return hmac.new(key, text, hashlib.sha256).digest()
-
-
-def _label(frame: Frame) -> str:
-    if frame.label is None:
-        raise UsageError(f"frame {frame.id} has no label; give one, or name a class with --label")
-    return frame.label

@@ -18,9 +18,6 @@ from typing import Any, cast
 import numpy as np
 
 from edgecl.errors import RequestError, ShapeError
-from edgecl.home import Home
-from edgecl.learner import open_store, served
-from edgecl.runtime.predictor import Predictor
 from edgecl.store.store import Labels, Store
 from edgecl.types import Float16, Float32, Float64, Prediction
 
@@ -123,29 +120,6 @@ def open_novelty(store: Store, *, share: float = SHARE) -> Novelty:
             f"classes are kept, at least {MIN_ROWS} of 2 classes are needed: learn more first"
         )
     return Novelty(x, classes, store.names, share=share)
-
-
-def open_predictor_and_novelty(
-    home: Home,
-    *,
-    provider: str | None = None,
-    threads: int | None = None,
-    allow_fallback: bool = False,
-) -> tuple[Predictor, Novelty]:
-    """Load what predicts in a home and what says "unknown", of one state of its store.
-
-    Raises:
-        NothingLearnedError: The home knows no class.
-        RequestError: Too little is kept.
-    """
-    with open_store(home, read_only=True) as store, store.snapshot():
-        scorer, adapters = served(home, store)
-        novelty = open_novelty(store)
-    engine = home.engine(
-        adapters, provider=provider, threads=threads, allow_fallback=allow_fallback
-    )
-    made = Predictor.of(engine, home.manifest.preprocessing, scorer, max_pixels=home.max_pixels)
-    return made, novelty
 
 
 def as_json(prediction: Prediction, score: float, threshold: float) -> dict[str, Any]:

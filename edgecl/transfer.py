@@ -17,11 +17,11 @@ import numpy as np
 
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
-from edgecl.learner import Say, open_learner, open_store
 from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.session import open_learner, open_store
 from edgecl.store.probes import probe_origins, probe_picture
 from edgecl.store.store import Store
-from edgecl.types import Frame
+from edgecl.types import Frame, Say
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,9 @@ from edgecl.errors import ShapeError, UsageError
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Float16 = npt.NDArray[np.float16]
+
+Say = Callable[[str, int, int], None]
+"""Told what is going on, how far it is, and of how much."""
 Pixels = npt.NDArray[np.uint8]
 
 MAX_LABEL_LENGTH = 200

@@ -23,7 +23,6 @@ from safetensors.numpy import save as save_arrays
 import edgecl
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.home import Home
-from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.runtime.bundle import (
     BUNDLE_SCHEMA,
@@ -52,6 +51,7 @@ from edgecl.store.exports import (
     set_digest,
 )
 from edgecl.store.store import Store
+from edgecl.types import Say
 
 from .precision import Options, content_of
 

@@ -23,7 +23,6 @@ from PIL import Image
 from edgecl.consolidation.plan import probe_of
 from edgecl.errors import DecodeError, RequestError, SourceError, UsageError
 from edgecl.home import Home
-from edgecl.learner import Say, embed_pictures, kept_image
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine, open_session
@@ -32,8 +31,9 @@ from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.runtime.sources.folder import FolderSource
+from edgecl.session import Session
 from edgecl.store.store import Store
-from edgecl.types import Float32, Skipped
+from edgecl.types import Float32, Say, Skipped
 
 from .fused import fuse
 from .graph import to_half, versions
@@ -246,7 +246,7 @@ class _Int8:
             model = quantise_model(calibrated, self.recipe, exclude=excluded)
             engine = _engine(self.home, model, self.adapters)
             uids = [uid for uid, _ in self.rows]
-            both = embed_pictures(self.home, engine, uids, self.store.picture, self.say)
+            both = Session(self.home, self.store).embed(engine, uids, self.store.picture, self.say)
             features = quantise(both[:, : self.store.num_features])
             judging = self._run(engine)
             verdict = choose(
@@ -354,7 +354,7 @@ class _Pictures:
         Raises:
             IntegrityError: It cannot be decoded.
         """
-        return kept_image(self._home, uid, self._store.picture(uid))
+        return Session(self._home, self._store).kept_image(uid, self._store.picture(uid))
 
     def held_out(self) -> list[Sample]:
         """Return the samples that judge, 256 or a quarter of all, and never a class's last one."""

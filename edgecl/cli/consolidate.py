@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,8 +24,7 @@ from edgecl.cli.output import is_shown_live, print_json, print_values, say, work
 if TYPE_CHECKING:
     from edgecl.adapters.training import Progress
     from edgecl.consolidation.run import Consolidated
-    from edgecl.home import Home
-    from edgecl.learner import Learner
+    from edgecl.session import Session
     from edgecl.store.store import Store
 
 
@@ -53,7 +52,7 @@ def consolidate(
     """
     from edgecl.consolidation.plan import plan_of
     from edgecl.home import Home
-    from edgecl.learner import open_learner
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.store.adapters import training_under_way
     from edgecl.unlearning.request import writing
 
@@ -61,16 +60,11 @@ def consolidate(
     part = device.config.consolidation
     part = replace(part, epochs=epochs or part.epochs, recipe=recipe or part.recipe)
     device.config = replace(device.config, consolidation=part)
-    with writing(device) as store, _told_when_broken_off(store):
-        learner = open_learner(device, store)
-        plan_of(device, store)  # what cannot be done is said before torch is loaded
-        before = training_under_way(store)
-        engine_options = {
-            "provider": provider,
-            "threads": threads,
-            "allow_fallback": allow_fallback,
-        }
-        run = consolidator(device, learner, weights, engine_options, minutes=minutes)
+    options = EngineOptions(provider, threads, allow_fallback)
+    with writing(device, options) as session, _told_when_broken_off(session.store):
+        plan_of(session)  # what cannot be done is said before torch is loaded
+        before = training_under_way(session.store)
+        run = consolidator(session, weights, minutes=minutes)
         with working("consolidating") as tell:
             done = run(tell)
         if before is not None and not done.resumed:
@@ -103,10 +97,8 @@ def consolidate(
 
 
 def consolidator(
-    device: Home,
-    learner: Learner,
+    session: Session,
     weights: str | None,
-    engine_options: dict[str, Any],
     *,
     minutes: float | None = None,
 ) -> Callable[[Callable[[str], None]], Consolidated]:
@@ -117,14 +109,14 @@ def consolidator(
     from edgecl.consolidation.run import consolidate
     from edgecl.exporters.onnx import add_adapter_inputs
 
-    device.engine(**engine_options)  # a provider that fails is told before torch is loaded
+    device = session.home
+    session.check_provider()  # one that fails is told before torch is loaded
     with working(f"loading {device.manifest.backbone}"):
         backbone = load_backbone_of(device.manifest, weights=weights)
         check_backbone(device, backbone)
     if not device.has_adapters:
         with working("exporting an engine that takes adapters (about 25 s)"):
             add_adapter_inputs(device, backbone)
-    engine = device.engine(takes_adapters=True, **engine_options)
     config = device.config.consolidation
     training = Training(
         epochs=config.epochs, views=config.views, seconds=60 * minutes if minutes else 0.0
@@ -132,10 +124,8 @@ def consolidator(
 
     def run(tell: Callable[[str], None]) -> Consolidated:
         done = consolidate(
-            device,
-            learner,
+            session,
             backbone,
-            engine,
             training=training,
             say=lambda what, n, of: tell(f"{what} {n} of {of}" if of > 1 else what),
             tell=lambda progress: _tell_epoch(progress, tell, config.epochs),

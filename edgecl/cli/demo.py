@@ -60,8 +60,8 @@ def _story(place: Path) -> dict[str, Any]:
     import numpy as np
 
     from edgecl.cli.make import make
-    from edgecl.learner import open_learner, open_store
     from edgecl.runtime.predictor import Predictor
+    from edgecl.session import open_learner, open_store
     from edgecl.types import ForgetRequest
     from edgecl.unlearning.request import forget
 

@@ -82,16 +82,17 @@ def onnx(
     from edgecl.exporters.bundle import export_bundle
     from edgecl.exporters.precision import Options
     from edgecl.home import Home
-    from edgecl.learner import served
+    from edgecl.session import Session
     from edgecl.unlearning.request import writing
 
     if calibration is not None:
         calibration = calibration.absolute()  # it is used again by --rebuild-stale
     options = Options(precision, recipe, fused, calibration, allow_parity_loss)
     device = Home(home)
-    with writing(device) as store:
+    with writing(device) as session:
+        store = session.store
         with store.snapshot():
-            scorer, adapters = served(device, store)
+            scorer, adapters = Session(device, store).served()
         with working("exporting") as tell:
             done = export_bundle(
                 device, store, scorer, adapters, output, options,
@@ -143,8 +144,8 @@ def tensorrt(
     from edgecl.exporters.precision import Options
     from edgecl.exporters.tensorrt import Settings, compile_model, timing_cache_of, trtexec_line
     from edgecl.home import Home
-    from edgecl.learner import served
     from edgecl.runtime.engines.tensorrt import EngineKey
+    from edgecl.session import Session
     from edgecl.unlearning.request import writing
 
     settings = Settings(
@@ -152,9 +153,10 @@ def tensorrt(
     )
     options = Options(precision, recipe="trt" if precision == "int8" else None)
     device = Home(home)
-    with writing(device) as store:
+    with writing(device) as session:
+        store = session.store
         with store.snapshot():
-            scorer, adapters = served(device, store)
+            scorer, adapters = Session(device, store).served()
         with working("building the engine") as tell:  # minutes on a Jetson
             done = export_bundle(
                 device, store, scorer, adapters, output, options,
@@ -202,7 +204,8 @@ def dataset(
     from edgecl.unlearning.request import writing
 
     device = Home(home)
-    with writing(device) as store:
+    with writing(device) as session:
+        store = session.store
         done = export_dataset(device, store, output, is_plain=plain)
     result = {
         "path": str(done.export.path),
@@ -223,18 +226,19 @@ def _rebuild_stale(home: Path, json: bool) -> None:
     from edgecl.exporters.precision import Options
     from edgecl.exporters.tensorrt import build_again, timing_cache_of
     from edgecl.home import Home
-    from edgecl.learner import served
+    from edgecl.session import Session
     from edgecl.store.exports import DATASET, STALE, exports_of, finish_exports, is_reachable
     from edgecl.unlearning.request import writing
 
     device = Home(home)
-    with writing(device) as store:
+    with writing(device) as session:
+        store = session.store
         finish_exports(store)
         # A dataset is stale only while it is out of reach.
         stale = [e for e in exports_of(store) if e.status == STALE and e.kind != DATASET]
         if stale:
             with store.snapshot():
-                scorer, adapters = served(device, store)
+                scorer, adapters = Session(device, store).served()
         rebuilt: list[Exported] = []
         unreachable: list[dict[str, Any]] = []
         for export in stale:

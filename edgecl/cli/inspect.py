@@ -10,7 +10,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Say what a home has learned."""
     from edgecl.evaluation.continual import summary
     from edgecl.home import Home
-    from edgecl.learner import open_store
+    from edgecl.session import open_store
     from edgecl.store.adapters import adapter_rows
     from edgecl.store.exports import FRESH, STALE, exports_of
     from edgecl.store.store import describe

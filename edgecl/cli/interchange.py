@@ -22,6 +22,7 @@ from edgecl.cli.options import (
 from edgecl.cli.output import print_json, print_values, say
 
 if TYPE_CHECKING:
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources.datasets import Dataset
 
 
@@ -72,7 +73,9 @@ def import_(
     if dry_run:
         result: dict[str, Any] = found | {"pictures": len(dataset.source)}
     else:
-        options = {"provider": provider, "threads": threads, "allow_fallback": allow_fallback}
+        from edgecl.runtime.engines.base import EngineOptions
+
+        options = EngineOptions(provider, threads, allow_fallback)
         result = found | _learn(
             path,
             how,
@@ -108,7 +111,7 @@ def _learn(
     how: dict[str, Any],
     home: Path,
     observer: Observer,
-    options: dict[str, Any],
+    options: EngineOptions,
     *,
     read_as: str,
     limit: int | None,
@@ -120,29 +123,29 @@ def _learn(
     from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
     from edgecl.cli.make import open_or_make
     from edgecl.evaluation.progressive import learn_stream, start_position
-    from edgecl.learner import open_learner, position_key
+    from edgecl.learner import position_key
     from edgecl.runtime.sources.datasets import open_dataset
     from edgecl.unlearning.request import writing
 
     device = open_or_make(home, head="ridge")
     source = open_dataset(path, max_bytes=device.max_bytes, **how).source
-    with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
-        learner = open_learner(device, store)
+    with writing(device, options) as session, stop_flag() as flag, ExitStack() as stack:
+        store = session.store
+        learner = session.learner
         check_names(store, source, None, is_new=is_new)
-        engine = device.engine(**options)
         key = position_key(device, "position", "import", read_as, os.path.realpath(path))
         start = start_position(device, learner, source, key, resume=resume)
         tell_start(store.position(key), resume=resume)
         run = learn_stream(
             device,
             learner,
-            engine,
+            session.engine,
             source,
             key=key,
             start=start,
             limit=limit,
             should_stop=lambda: bool(flag),
-            open_adapted=lambda: device.engine(takes_adapters=True, **options),
+            open_adapted=lambda: session.adapted_engine,
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
         progress = followed(run, observer, store, stack, total=total, done=start.n)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgecl.home import Home
     from edgecl.learner import Learner
     from edgecl.runtime.sources import Source
+    from edgecl.session import Session
     from edgecl.store.store import Position, Store
     from edgecl.stream.progress import Progress
     from edgecl.stream.run import Live
@@ -101,8 +102,9 @@ def train_stream(
     from edgecl.cli.make import open_or_make
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import learn_stream, source_key, start_position
-    from edgecl.learner import open_learner
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
+    from edgecl.session import open_learner
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
@@ -128,21 +130,15 @@ def train_stream(
     check_labels(frames)
     tell_notes(frames)
 
-    with writing(device) as store, stop_flag() as flag, ExitStack() as stack:
+    options = EngineOptions(provider, threads, allow_fallback)
+    with writing(device, options) as session, stop_flag() as flag, ExitStack() as stack:
+        store = session.store
         learner = open_learner(device, store, head=head)
         check_names(store, frames, name, is_new=new)
-        engine_options: dict[str, Any] = {
-            "provider": provider,
-            "threads": threads,
-            "allow_fallback": allow_fallback,
-        }
         consolidations: list[Consolidated] = []
         renew = None
         if consolidate_every is not None:
-            renew = _renewal(
-                device, learner, consolidate_every, weights, engine_options, consolidations
-            )
-        engine = device.engine(**engine_options)
+            renew = _renewal(session, learner, consolidate_every, weights, consolidations)
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
         if frames.is_live:
@@ -161,14 +157,14 @@ def train_stream(
         run = learn_stream(
             device,
             learner,
-            engine,
+            session.engine,
             frames,
             key=key,
             start=start,
             limit=limit,
             should_stop=lambda: bool(flag),
             renew=renew,
-            open_adapted=lambda: device.engine(takes_adapters=True, **engine_options),
+            open_adapted=lambda: session.adapted_engine,
             live=live,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
@@ -294,11 +290,10 @@ def _live(
 
 
 def _renewal(
-    device: Home,
+    session: Session,
     learner: Learner,
     every: int,
     weights: str | None,
-    engine_options: dict[str, Any],
     done: list[Consolidated],
 ) -> Callable[[str | None], bool]:
     """Return what `learn_stream` calls before new classes; it collects the outcomes in `done`."""
@@ -306,7 +301,7 @@ def _renewal(
     from edgecl.consolidation.plan import is_due
     from edgecl.errors import RequestError
 
-    run = consolidator(device, learner, weights, engine_options)
+    run = consolidator(session, weights)
 
     def renew(name: str | None) -> bool:
         if not is_due(learner.store, every, name):

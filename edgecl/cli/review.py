@@ -32,8 +32,8 @@ def list_entries(
 ) -> None:
     """Show what waits, the most novel first."""
     from edgecl.home import Home
-    from edgecl.learner import open_store
     from edgecl.review import write_pictures
+    from edgecl.session import open_store
     from edgecl.store.novel import entries
 
     with open_store(Home(home), read_only=True) as store, store.snapshot():
@@ -59,14 +59,15 @@ def label(
 ) -> None:
     """Learn entries as samples of a class."""
     from edgecl.home import Home
-    from edgecl.learner import open_learner
     from edgecl.review import label_entries
+    from edgecl.session import open_learner
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
     device = Home(home)
     asked = clean_label(name)
-    with writing(device) as store:
+    with writing(device) as session:
+        store = session.store
         reports = label_entries(device, open_learner(device, store), uids, asked)
         known = store.canonical(asked)
     learned = [report.uid for report in reports if not report.is_held_out]
@@ -97,7 +98,8 @@ def drop_entries(
 
     if everything == bool(uids):
         raise UsageError("say which entries to delete: their uids, or --all")
-    with writing(Home(home)) as store, store.transaction(changes_head=False):
+    with writing(Home(home)) as session, session.store.transaction(changes_head=False):
+        store = session.store
         gone = [e.uid for e in entries(store)] if everything else list(dict.fromkeys(uids or ()))
         drop(store, gone)
     if json:

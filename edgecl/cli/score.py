@@ -28,6 +28,7 @@ from edgecl.cli.output import print_json, print_table, printable, say, say_skipp
 if TYPE_CHECKING:
     from edgecl.config import Config
     from edgecl.home import Home
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.predictor import Predictor
     from edgecl.runtime.sources import Source
     from edgecl.types import Frame, Skipped
@@ -54,6 +55,7 @@ def predict(
     import numpy as np
 
     from edgecl.errors import DecodeError, RequestError, SourceError
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
     from edgecl.runtime.sources.base import close_source
@@ -87,14 +89,15 @@ def predict(
         if isinstance(source, LiveBase):
             source.on_news = say
     novelty = None
+    options = EngineOptions(provider, threads, allow_fallback)
     if unknown and device is not None:
-        from edgecl.novelty import as_json, open_predictor_and_novelty
+        from edgecl.novelty import as_json, open_novelty
+        from edgecl.session import reading
 
-        predictor, novelty = open_predictor_and_novelty(
-            device, provider=provider, threads=threads, allow_fallback=allow_fallback
-        )
+        with reading(device, options) as session:  # both of one state of the store
+            predictor, novelty = session.predictor(), open_novelty(session.store)
     else:
-        predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
+        predictor = _predictor(device, bundle, config, options)
 
     def frames() -> Iterator[Frame | Skipped]:
         for source in sources:
@@ -169,6 +172,7 @@ def evaluate(
     """Measure accuracy on a labelled source, a live one until Ctrl-C; nothing is learned."""
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import evaluate_stream
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
     from edgecl.runtime.sources.live import LiveBase
 
@@ -180,10 +184,10 @@ def evaluate(
     tell_notes(frames)
     if isinstance(frames, LiveBase):
         frames.on_news = say
-    predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
+    predictor = _predictor(device, bundle, config, EngineOptions(provider, threads, allow_fallback))
     aliases: dict[str, str] = {}
     if device is not None:
-        from edgecl.learner import open_store
+        from edgecl.session import open_store
 
         with open_store(device, read_only=True) as store:
             aliases = store.aliases()
@@ -244,9 +248,7 @@ def _predictor(
     device: Home | None,
     bundle: Path | None,
     config: Config,
-    provider: str | None,
-    threads: int | None,
-    allow_fallback: bool,
+    options: EngineOptions,
 ) -> Predictor:
     """Open what predicts in a home, or in a bundle: then neither SQLite nor a home is touched."""
     if bundle is not None:
@@ -254,15 +256,15 @@ def _predictor(
 
         return Predictor(
             bundle,
-            provider=provider or config.engine.provider,
-            threads=threads or config.engine.threads,
-            allow_fallback=allow_fallback,
+            provider=options.provider or config.engine.provider,
+            threads=options.threads or config.engine.threads,
+            allow_fallback=options.allow_fallback,
             max_pixels=config.picture.max_pixels,
         )
-    from edgecl.learner import open_predictor
+    from edgecl.session import open_predictor
 
     assert device is not None
-    return open_predictor(device, provider=provider, threads=threads, allow_fallback=allow_fallback)
+    return open_predictor(device, options)
 
 
 def _print_prediction(line: dict[str, Any], *, json: bool) -> None:

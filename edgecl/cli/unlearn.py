@@ -107,7 +107,7 @@ def forget_source(
 def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Finish what was cut off, and unlearn again what an older copy of the store brought back."""
     from edgecl.home import Home
-    from edgecl.learner import open_store
+    from edgecl.session import open_store
     from edgecl.unlearning.request import finish_requests
 
     device = Home(home)
@@ -134,7 +134,7 @@ def receipt(
 ) -> None:
     """Show a receipt, after checking the chain that it is part of and its signature."""
     from edgecl.home import Home
-    from edgecl.learner import open_store
+    from edgecl.session import open_store
     from edgecl.unlearning.receipt import all_receipts, public_key, receipt_by_id
 
     device = Home(home)
@@ -167,7 +167,8 @@ def rename(
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
-    with writing(Home(home)) as store:
+    with writing(Home(home)) as session:
+        store = session.store
         with store.transaction():
             uid = store.rename_class(clean_label(old), clean_label(new))
         names = store.names_of(uid)
@@ -187,7 +188,7 @@ def snapshot(
     from dataclasses import asdict
 
     from edgecl.home import Home
-    from edgecl.learner import open_store
+    from edgecl.session import open_store
     from edgecl.snapshots import snapshots_of, take
     from edgecl.unlearning.request import writing
 
@@ -204,7 +205,8 @@ def snapshot(
         ]
         print_table("snapshots", ("id", "taken", "classes", "samples", "MB"), rows)
         return
-    with writing(device) as store, working("copying"):
+    with writing(device) as session, working("copying"):
+        store = session.store
         taken = take(device, store)
     result = {
         "snapshot_id": f"s{taken.uid}",
@@ -228,14 +230,15 @@ def rollback(
     from edgecl import snapshots
     from edgecl.errors import UsageError
     from edgecl.home import Home
-    from edgecl.learner import open_learner
+    from edgecl.session import open_learner
     from edgecl.unlearning.request import writing
 
     number = snapshot_id.removeprefix("s")
     if not (number.isascii() and number.isdigit()):
         raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
     device = Home(home)
-    with writing(device) as store, working("rolling back"):
+    with writing(device) as session, working("rolling back"):
+        store = session.store
         learner = open_learner(device, store)
         done = snapshots.rollback(device, learner, int(number))
     result = {
@@ -261,7 +264,7 @@ def _forget(
 ) -> None:
     from edgecl.errors import HomeLockedError
     from edgecl.home import Home
-    from edgecl.learner import open_learner
+    from edgecl.session import open_learner
     from edgecl.unlearning.request import find, forget, writing
 
     device = Home(home)
@@ -269,7 +272,8 @@ def _forget(
         _print_plan(device, asked, json=json)
         return
     try:
-        with writing(device) as store:
+        with writing(device) as session:
+            store = session.store
             find(device, store, asked)  # what cannot be done is refused before the rest is loaded
             with working("unlearning") as tell:
                 done = forget(
@@ -345,7 +349,7 @@ def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_plan(device: Home, asked: ForgetRequest, *, json: bool) -> None:
-    from edgecl.learner import open_learner, open_store
+    from edgecl.session import open_learner, open_store
     from edgecl.types import Receipt
     from edgecl.unlearning.plan import make_plan
     from edgecl.unlearning.request import look_up
@@ -369,7 +373,7 @@ def _hand_over(
 ) -> None:
     """Leave a request to the process that writes to the home, and wait a while for its receipt."""
     from edgecl.errors import HomeLockedError, IntegrityError, RequestError
-    from edgecl.learner import open_store
+    from edgecl.session import open_store
     from edgecl.types import Receipt
     from edgecl.unlearning.journal import record
     from edgecl.unlearning.receipt import all_receipts, receipt_by_id
@@ -426,14 +430,11 @@ def _retrain(device: Home, weights: str | None) -> bool:
     """Train an adapter anew on what is left of the tasks whose adapters were dropped."""
     from edgecl.cli.consolidate import consolidator
     from edgecl.errors import EdgeclError
-    from edgecl.learner import open_learner
     from edgecl.unlearning.request import writing
 
     try:
-        with writing(device) as store:
-            learner = open_learner(device, store)
-            engine_options = {"provider": None, "threads": None, "allow_fallback": False}
-            run = consolidator(device, learner, weights, engine_options)
+        with writing(device) as session:
+            run = consolidator(session, weights)
             with working("training an adapter anew") as tell:
                 return run(tell).accepted
     except EdgeclError as error:

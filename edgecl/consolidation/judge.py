@@ -17,14 +17,11 @@ from edgecl.consolidation.plan import Plan
 from edgecl.heads import make_head_of
 from edgecl.heads.base import Labels, Memory
 from edgecl.heads.memory import RowMemory, Without
-from edgecl.home import Home
-from edgecl.learner import embed_pictures, kept_image
-from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import encode_png
 from edgecl.runtime.scoring import Scorer, softmax
+from edgecl.session import Session
 from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters
 from edgecl.store.probes import probe_picture, probe_rows
-from edgecl.store.store import Store
 from edgecl.types import Float64
 
 SHARES = (0.3, 0.5, 0.7, 0.85)
@@ -78,8 +75,7 @@ class Witnesses:
 
 
 def judge(
-    home: Home,
-    engine: OnnxEngine,
+    session: Session,
     plan: Plan,
     of: Witnesses,
     bank: Sequence[TaskAdapter],
@@ -93,6 +89,7 @@ def judge(
     Returns:
         The adapter with its share and temperature, and the verdict.
     """
+    engine = session.adapted_engine
     stands_alone = plan.recipe.sees == "session"
     names = {int(label): label for label in of.frozen.labels}
     before = [] if stands_alone else list(bank)
@@ -102,14 +99,14 @@ def judge(
         return [*before, replace(candidate, body=body | {"share": share})]
 
     adapters = served_adapters(with_share(USUAL_SHARE))
-    x = embed_pictures(home, engine.with_adapters(*adapters), of.uids, of.picture)
+    x = session.embed(engine.with_adapters(*adapters), of.uids, of.picture)
     by_share = {
         share: mixed_with(of.frozen, with_share(share), names)[0].scores(x)
         for share in ((USUAL_SHARE,) if stands_alone else SHARES)
     }
     if before:
         scorer, adapters = mixed_with(of.frozen, before, names)
-        x = embed_pictures(home, engine.with_adapters(*adapters), of.uids, of.picture)
+        x = session.embed(engine.with_adapters(*adapters), of.uids, of.picture)
         served = scorer.scores(x)
     else:
         served = mixed_with(of.frozen, with_share(0.0), names)[0].scores(x)
@@ -117,23 +114,24 @@ def judge(
     return with_share(share)[-1], judged(served, by_share[share], of.y)
 
 
-def keeps_its_class_in_a_mirror(home: Home, engine: OnnxEngine, of: Witnesses) -> bool:
+def keeps_its_class_in_a_mirror(session: Session, of: Witnesses) -> bool:
     """Whether mirror images may stand for the pictures: the head names them nearly as well.
 
     Clothes do, digits do not; what is left-handed in the home's pictures is not known otherwise.
     """
 
     def mirrored(uid: int) -> bytes:
-        image = kept_image(home, uid, of.picture(uid))
+        image = session.kept_image(uid, of.picture(uid))
         return encode_png(np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
 
-    x = embed_pictures(home, engine, of.uids, mirrored)
-    right = of.frozen.scores(x[:, : home.manifest.num_features]).argmax(axis=1) == of.y
+    x = session.embed(session.engine, of.uids, mirrored)
+    right = of.frozen.scores(x).argmax(axis=1) == of.y
     return bool(right.mean() >= _MIRRORED * of.accuracy)
 
 
-def witnesses_of(home: Home, store: Store, plan: Plan) -> Witnesses:
+def witnesses_of(session: Session, plan: Plan) -> Witnesses:
     """Return what judges: kept pictures that are left out here, and samples that were held out."""
+    store = session.store
     probe = {uid for uid, _ in plan.judging}
     kept, (x, y) = store.stored_samples(), store.stored_rows()
     stays = np.array([uid not in probe for uid, _ in kept])
@@ -142,7 +140,7 @@ def witnesses_of(home: Home, store: Store, plan: Plan) -> Witnesses:
     if stands_alone:
         own = stays & np.isin(y, plan.session)
         memory = RowMemory(x[own], y[own], store.statistic)
-    head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
+    head = make_head_of(session.home.config.head, store.num_features, codebook=store.codebook)
     head.rebuild(memory)
     head.settle(memory)
     frozen = head.scorer({c: str(c) for c in head.classes})

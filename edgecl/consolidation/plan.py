@@ -10,6 +10,7 @@ from edgecl.adapters.starts import warm
 from edgecl.backbones import Backbone
 from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.home import Home
+from edgecl.session import Session
 from edgecl.store.adapters import adapter_rows, trained_until
 from edgecl.store.store import Store
 
@@ -39,14 +40,14 @@ class Plan:
     parents: tuple[int, ...]
 
 
-def plan_of(home: Home, store: Store) -> Plan:
+def plan_of(session: Session) -> Plan:
     """Return what a consolidation would train on; needs no backbone, so ask it first.
 
     Raises:
         RequestError: Nothing new since the last consolidation, or too few kept pictures.
         UsageError: The settings contradict each other.
     """
-    config = home.config.consolidation
+    store, config = session.store, session.home.config.consolidation
     recipe = recipe_of(config.recipe)
     if recipe.sees == "session" and config.bank != "last":
         raise UsageError(
@@ -55,15 +56,15 @@ def plan_of(home: Home, store: Store) -> Plan:
         )
     kept, all_rows = store.stored_samples(), adapter_rows(store)
     until = trained_until(all_rows)
-    session = tuple(sorted({c for uid, c in kept if uid > until.get(c, 0)}))
-    if not session:
+    learned = tuple(sorted({c for uid, c in kept if uid > until.get(c, 0)}))
+    if not learned:
         raise RequestError(
             "nothing was learned since the last consolidation; learn first with "
             "`edgecl train-stream SOURCE`"
         )
     probe = probe_of(kept)
     sees_all = recipe.sees == "kept" and config.replay
-    own = [(uid, c) for uid, c in kept if sees_all or c in session]
+    own = [(uid, c) for uid, c in kept if sees_all or c in learned]
     trained_on = [(uid, c) for uid, c in own if uid not in probe]
     judging = [(uid, c) for uid, c in own if uid in probe]
     if recipe.sees == "kept":
@@ -77,7 +78,7 @@ def plan_of(home: Home, store: Store) -> Plan:
         )
     stands_alone = recipe.sees == "session" and recipe.start is not warm
     parents = [] if stands_alone else [row.uid for row in all_rows if row.epoch is None]
-    return Plan(recipe, session, judging, trained_on, tuple(parents))
+    return Plan(recipe, learned, judging, trained_on, tuple(parents))
 
 
 def is_due(store: Store, every: int, name: str | None) -> bool:

@@ -26,10 +26,9 @@ from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirr
 from edgecl.consolidation.plan import check_backbone, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
-from edgecl.home import Home
-from edgecl.learner import Learner, Say
-from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.session import Session
 from edgecl.store.adapters import add_adapter, end_training, task_adapters
+from edgecl.types import Say
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,8 @@ class Consolidated:
 
 
 def consolidate(
-    home: Home,
-    learner: Learner,
+    session: Session,
     backbone: Backbone,
-    engine: OnnxEngine,
     *,
     training: Training | None = None,
     say: Say = lambda what, done, of: None,
@@ -74,10 +71,8 @@ def consolidate(
     """Train an adapter on what the last session taught, and take it if it does not harm.
 
     Args:
-        home: The home, whose lock the caller holds.
-        learner: Its learner.
+        session: The home, whose lock the caller holds.
         backbone: The backbone that the home's engine was made from.
-        engine: The home's engine that takes adapters.
         training: Settings; None takes the home's.
         say: Told about progress.
         tell: Told how far the training is.
@@ -87,14 +82,14 @@ def consolidate(
         RequestError: See `plan_of`, or the training came to values that are not finite.
     """
     begin = time.perf_counter()
-    store, config = learner.store, home.config.consolidation
-    check_backbone(home, backbone)
+    store, config = session.store, session.home.config.consolidation
+    check_backbone(session.home, backbone)
     training = training or Training(epochs=config.epochs, views=config.views)
-    plan = plan_of(home, store)
+    plan = plan_of(session)
     bank = task_adapters(store)
-    witnesses = witnesses_of(home, store, plan)
-    mirrors = training.views > 1 and keeps_its_class_in_a_mirror(home, engine, witnesses)
-    run = ResumableTraining(home, store, plan, bank, training, mirrors=mirrors)
+    witnesses = witnesses_of(session, plan)
+    mirrors = training.views > 1 and keeps_its_class_in_a_mirror(session, witnesses)
+    run = ResumableTraining(session, plan, bank, training, mirrors=mirrors)
     trained = run.train(backbone, tell)
     seconds = {**asdict(trained.seconds), "training": time.perf_counter() - begin}
     if not all(
@@ -107,9 +102,9 @@ def consolidate(
             "other [consolidation] settings"
         )
     say("judging", 0, 1)
-    head = head_of_training(home, store, engine, plan, bank, trained)
+    head = head_of_training(session, plan, bank, trained)
     candidate = run.candidate(trained, head)
-    chosen, verdict = judge(home, engine, plan, witnesses, bank, candidate)
+    chosen, verdict = judge(session, plan, witnesses, bank, candidate)
     seconds["judging"] = time.perf_counter() - begin - seconds["training"]
     adapter = None
     with store.transaction(changes_head=False):

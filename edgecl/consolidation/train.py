@@ -17,11 +17,9 @@ from edgecl.adapters.training import Progress, Trained, Training, train_adapter
 from edgecl.backbones import Backbone
 from edgecl.consolidation.judge import USUAL_SHARE, USUAL_TEMPERATURE
 from edgecl.consolidation.plan import Plan
-from edgecl.home import Home
-from edgecl.learner import embed_pictures, kept_image
 from edgecl.runtime.augment import strong_view, weak_view
-from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.scoring import LinearScorer, Scorer
+from edgecl.session import Session
 from edgecl.store.adapters import (
     TaskAdapter,
     maps_of,
@@ -39,8 +37,7 @@ class ResumableTraining:
 
     def __init__(
         self,
-        home: Home,
-        store: Store,
+        session: Session,
         plan: Plan,
         bank: Sequence[TaskAdapter],
         training: Training,
@@ -48,7 +45,8 @@ class ResumableTraining:
         mirrors: bool,
     ) -> None:
         self._mirrors = mirrors
-        self._home, self._store, self._plan = home, store, plan
+        self._session, self._plan = session, plan
+        self._home, self._store = session.home, session.store
         self._training = training
         self._earlier = [task.adapter for task in bank if task.uid in plan.parents]
         owned = {c for task in bank for c in task.task}
@@ -56,7 +54,7 @@ class ResumableTraining:
         self.resumed = 0
         counts = Counter(c for _, c in plan.trained_on)
         # A class may stand in the judgement or the means alone: the adapter depends on it as well.
-        judges = set(store.names) if plan.recipe.sees == "kept" else set(plan.session)
+        judges = set(self._store.names) if plan.recipe.sees == "kept" else set(plan.session)
         self.saw = {c: counts.get(c, 0) for c in sorted(judges | set(counts))}
         self._body = self._described()
 
@@ -140,22 +138,21 @@ class ResumableTraining:
 
         def pixels(i: int, view: int) -> Float32:
             uid = plan.trained_on[i][0]
-            image = kept_image(home, uid, pictures[i])
+            image = self._session.kept_image(uid, pictures[i])
             return home.manifest.preprocessing.tensor(view_of(image, seed=seed, uid=uid, view=view))
 
         return pixels
 
 
 def head_of_training(
-    home: Home,
-    store: Store,
-    engine: OnnxEngine,
+    session: Session,
     plan: Plan,
     bank: Sequence[TaskAdapter],
     trained: Trained,
 ) -> tuple[Scorer, tuple[int, ...]]:
     """Return what reads the adapted features: the trained head, or MOS's classifier of a bank."""
-    kind = home.config.consolidation.bank
+    store, config = session.store, session.home.config.consolidation
+    kind = config.bank
     if kind == "last":
         labels = tuple(str(c) for c in trained.classes)
         weights = trained.weights.astype(np.float64)
@@ -168,7 +165,7 @@ def head_of_training(
     maps = maps_of(kind, [*(task.adapter for task in bank), trained.adapter])
     d = store.num_features
     features = [
-        embed_pictures(home, engine.with_adapters(adapter), uids, store.picture)[:, d:]
+        session.embed(session.adapted_engine.with_adapters(adapter), uids, store.picture)[:, d:]
         for adapter in maps
     ]
     classes = tuple(sorted(set(y.tolist())))
@@ -182,7 +179,7 @@ def head_of_training(
         task_of,
         {c: str(c) for c in classes},
         n_maps=len(maps),
-        seed=home.config.consolidation.seed,
+        seed=config.seed,
     )
     return scorer, classes
 

@@ -30,12 +30,13 @@ from PIL import Image
 
 from edgecl.errors import EdgeclError
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store, served
 from edgecl.runtime.bundle import open_bundle
+from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
 from edgecl.runtime.predictor import predictions
 from edgecl.runtime.preprocess import Preprocessing, decode
 from edgecl.runtime.scoring import Scorer
+from edgecl.session import Session, open_learner, open_store
 from edgecl.store.exports import disown
 from edgecl.store.store import Position, Store
 from edgecl.types import Float32, ForgetRequest, Frame
@@ -143,8 +144,8 @@ def bench_home(
     """
     with home.lock(), ExitStack() as stack:
         with open_store(home, read_only=True) as store, store.snapshot():
-            scorer, adapters = served(home, store) if store.names else (None, ())
-        engines = {n: home.engine(adapters, threads=n) for n in THREADS}
+            scorer, adapters = Session(home, store).served() if store.names else (None, ())
+        engines = {n: home.engine(adapters, options=EngineOptions(threads=n)) for n in THREADS}
         bench = _Bench(home.manifest.preprocessing, engines, scorer, "fp32")
         copy = stack.enter_context(copied(home))
         store = stack.enter_context(open_store(copy))

@@ -235,6 +235,9 @@ class Store:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state of the store, whatever another process commits meanwhile."""
+        if self.connection.in_transaction:  # that is one state already
+            yield
+            return
         with _sqlite_errors(self.path):
             self.connection.execute("BEGIN")
             try:

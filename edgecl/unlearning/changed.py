@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecl.home import Home
-from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.preprocess import decode
 from edgecl.store.adapters import TaskAdapter, task_adapters
 from edgecl.store.store import Store
-from edgecl.types import Float32
+from edgecl.types import Float32, Say
 from edgecl.unlearning.approximate.weights import unlearn_adapter
 from edgecl.unlearning.evidence import Evidence
 from edgecl.unlearning.plan import Plan, Target

@@ -28,15 +28,11 @@ from edgecl.errors import (
     UnknownClassError,
 )
 from edgecl.home import Home
-from edgecl.learner import (
-    Learner,
-    Say,
-    open_learner,
-    open_store,
-    save_scorer,
-)
+from edgecl.learner import Learner, save_scorer
+from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.redact import redacted
 from edgecl.runtime.scoring import Scorer
+from edgecl.session import Session, open_learner, open_store
 from edgecl.store.adapters import drop_adapters, end_training, replace_adapter
 from edgecl.store.exports import (
     exports_of,
@@ -47,7 +43,7 @@ from edgecl.store.exports import (
     revoke,
 )
 from edgecl.store.store import Store
-from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
+from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, Say, check_reason
 from edgecl.unlearning.changed import changed_adapters
 from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots, scrub
 from edgecl.unlearning.evidence import Evidence, check, gather
@@ -99,8 +95,8 @@ class Unlearned:
 
 
 @contextmanager
-def writing(home: Home) -> Iterator[Store]:
-    """Lock a home and open its store to write, after finishing what is open in it.
+def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
+    """Lock a home and open it to write, after finishing what is open in it.
 
     An older copy of the store gets the receipts that it lacks and unlearns again what they name;
     requests that were cut off, or were asked for by another process meanwhile, are carried out:
@@ -113,7 +109,7 @@ def writing(home: Home) -> Iterator[Store]:
     """
     with home.lock(), open_store(home, may_be_older=True) as store:
         finish_requests(home, store)
-        yield store
+        yield Session(home, store, options)
         finish_requests(home, store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from edgecl.types import Float32
@@ -30,3 +31,22 @@ class Engine(Protocol):
             ShapeError: Another shape or dtype.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine is to run; what is None comes from the settings.
+
+    Args:
+        provider: `auto`, `cuda`, `tensorrt` or `cpu`; what is named must be in use.
+        threads: CPU threads for one picture.
+        allow_fallback: Use the CPU when the named provider does not make a session.
+    """
+
+    provider: str | None = None
+    threads: int | None = None
+    allow_fallback: bool = False
+
+
+AS_SET = EngineOptions()
+"""As the settings say."""

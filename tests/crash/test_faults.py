@@ -24,7 +24,7 @@ from edgecl.cli import main
 from edgecl.doctor import examine_home
 from edgecl.errors import HomeLockedError, IntegrityError, StoreError
 from edgecl.home import Home
-from edgecl.learner import open_store
+from edgecl.session import open_store
 
 PAGE = 4096
 Command = Callable[..., tuple[int, str]]

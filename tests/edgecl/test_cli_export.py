@@ -14,10 +14,10 @@ import pytest
 
 import build
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
 from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import read_manifest
 from edgecl.runtime.preprocess import picture_of
+from edgecl.session import open_learner, open_store
 from edgecl.store.exports import exports_of, holding, mark_stale, revoke
 
 

@@ -13,7 +13,8 @@ import build
 import edgecl
 from edgecl.backbones import load_backbone_of
 from edgecl.home import Home
-from edgecl.learner import open_learner
+from edgecl.runtime.engines.base import EngineOptions
+from edgecl.session import open_learner
 from edgecl.unlearning.request import writing
 
 
@@ -81,7 +82,8 @@ def test_status_for_a_person_names_every_class(taught_home: Path) -> None:
 def test_status_says_how_well_classes_are_known_and_what_waits(tmp_path: Path) -> None:
     home = build.tiny_home(tmp_path / "home", probes=20)
     x, y = build.features(200, home.manifest.num_features)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         for i in range(0, 200, 10):
             frames = [build.frame(f"part-{c}", i + k) for k, c in enumerate(y[i : i + 10])]
@@ -225,7 +227,7 @@ def test_init_reports_what_it_made(tmp_path: Path) -> None:
     small = (*words, "--features", 48, "--home", tmp_path / "small", "--adapters", "--json")
     assert build.last_json(build.run_edgecl(*small))["num_features"] == 48
     device = Home(tmp_path / "small")
-    assert device.engine(provider="cpu").num_features == 48
+    assert device.engine(options=EngineOptions(provider="cpu")).num_features == 48
     assert load_backbone_of(device.manifest).directions == device.manifest.directions
     done = build.run_edgecl(*words, "--features", 5000, "--home", tmp_path / "no")
     assert done.returncode == 2

@@ -22,7 +22,7 @@ from edgecl.cli.observe import observing
 from edgecl.cli.output import say
 from edgecl.errors import MissingPackageError, RequestError, SourceError, UsageError
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
+from edgecl.session import open_learner, open_store
 from edgecl.stream.progress import Progress
 from peers import free_port
 

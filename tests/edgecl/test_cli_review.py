@@ -19,9 +19,10 @@ from edgecl import snapshots
 from edgecl.cli.app import app
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
-from edgecl.learner import Learner, open_learner, open_store
+from edgecl.learner import Learner
 from edgecl.review import label_entries
 from edgecl.runtime.grid import quantise
+from edgecl.session import open_learner, open_store
 from edgecl.store.novel import entries, feature, offer, picture
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.request import forget, writing
@@ -47,7 +48,8 @@ def waiting(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
     """A home that knows three parts and has three frames in its queue, f0 to f2 by novelty."""
     home = build.tiny_home(tmp_path / "home", sealed=request.param)
     x, y = build.features(30)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         learner.learn_many([build.frame(f"part-{c}", i) for i, c in enumerate(y)], x)
         learner.settle()
@@ -107,7 +109,8 @@ def test_labelled_entries_are_learned_and_leave_the_queue(waiting: Home) -> None
 def test_a_snapshot_in_which_a_labelled_frame_still_waits_goes_with_it(
     waiting: Home, kind: str
 ) -> None:
-    with writing(waiting) as store:
+    with writing(waiting) as session:
+        store = session.store
         learner = open_learner(waiting, store)
         first, second, _ = (entry.uid for entry in entries(store))
         snapshots.take(waiting, store)
@@ -139,7 +142,8 @@ def test_learning_and_leaving_the_queue_is_one_step(
     def fail(self: Learner) -> None:
         raise OSError("cut off")
 
-    with writing(waiting) as store:
+    with writing(waiting) as session:
+        store = session.store
         learner = open_learner(waiting, store)
         uid = entries(store)[0].uid
         monkeypatch.setattr(Learner, "save_state", fail)
@@ -172,7 +176,8 @@ def test_an_entry_of_another_map_is_embedded_again(
 ) -> None:
     home = Home(copy_of(taught_home))
     data = build.encode(build.part_picture("washer", 77))
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         kept = store.class_rows(store.class_uid("washer"))[0]
         with store.transaction(changes_head=False):
             uid = store.class_uid("washer")

@@ -19,7 +19,7 @@ import pytest
 
 import build
 from edgecl.home import Home
-from edgecl.learner import load_scorer, open_store
+from edgecl.session import Session, open_store
 
 KEYS = {
     "seen", "learned", "skipped", "classes", "prequential_accuracy", "samples_per_second",
@@ -66,7 +66,7 @@ def pictures(folder: Path) -> list[str]:
 
 def weights(home: Home) -> tuple[bytes, bytes, tuple[str, ...]]:
     with open_store(home, read_only=True) as store:
-        scorer = load_scorer(home, store)
+        scorer = Session(home, store).exact_scorer()
     return scorer.weights.tobytes(), scorer.bias.tobytes(), tuple(scorer.labels)
 
 

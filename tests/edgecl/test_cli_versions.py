@@ -14,7 +14,7 @@ import pytest
 
 import build
 from edgecl.home import Home
-from edgecl.learner import open_store
+from edgecl.session import open_store
 
 GONE = "washer"
 

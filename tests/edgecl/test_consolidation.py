@@ -29,8 +29,9 @@ from edgecl.consolidation.plan import is_due, plan_of, probe_of
 from edgecl.consolidation.run import Consolidated, consolidate
 from edgecl.errors import FeatureMapError, IntegrityError, RequestError, UsageError
 from edgecl.home import Home
-from edgecl.learner import Learner, open_learner, open_predictor, open_store, served
+from edgecl.learner import Learner
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.adapters import adapter_rows, task_adapters
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Frame
@@ -61,9 +62,8 @@ def teach(home: Home, learner: Learner, engine: OnnxEngine, pictures: list[Frame
 def run(
     home: Home, store: Store, backbone: Backbone, training: Training = QUICK
 ) -> tuple[Learner, Consolidated]:
-    learner = open_learner(home, store)
-    engine = home.engine(takes_adapters=True)
-    return learner, consolidate(home, learner, backbone, engine, training=training)
+    session = Session(home, store)
+    return session.learner, consolidate(session, backbone, training=training)
 
 
 def taught(home: Home, store: Store, parts: tuple[str, ...], n: int = 10, start: int = 0) -> None:
@@ -118,7 +118,7 @@ def test_an_adapter_that_is_taken_is_served_beside_a_head_that_stays(
         assert store.feature_map == device.manifest.feature_map
         assert np.array_equal(store.stored_rows()[0], rows)
         assert equal(heads(learner), before)
-        scorer, adapters = served(device, store)
+        scorer, adapters = Session(device, store).served()
         assert scorer.n_maps == 1 + len(adapters) == 2
         picture = store.picture(store.stored_samples()[0][0])
     predictor = open_predictor(device)
@@ -140,7 +140,7 @@ def test_an_adapter_that_harms_is_not_taken_and_nothing_changes(
         assert (done.accepted, done.adapter, done.verdict) == (False, None, VERDICT)
         assert adapter_rows(store) == []
         assert equal(heads(learner), before)
-        assert served(device, store)[1] == ()
+        assert Session(device, store).served()[1] == ()
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -186,7 +186,7 @@ def test_a_class_with_one_picture_takes_part(
         assert done.accepted
         assert len(learner.labels) == 3
         assert list(task_adapters(store)[0].saw.values()) == [9, 9, 1]
-        assert np.isfinite(served(device, store)[0].arrays()["0.weights"]).all()
+        assert np.isfinite(Session(device, store).served()[0].arrays()["0.weights"]).all()
 
 
 def test_a_class_younger_than_the_adapter_keeps_the_share_of_the_exact_head(
@@ -197,7 +197,7 @@ def test_a_class_younger_than_the_adapter_keeps_the_share_of_the_exact_head(
         run(device, store, backbone)
         taught(device, store, build.PARTS[3:])
         learner = open_learner(device, store)
-        scorer, adapters = served(device, store)
+        scorer, adapters = Session(device, store).served()
         pictures = frames(build.PARTS, 4, start=100)
         images = np.stack([build.tensor_of(device, frame) for frame in pictures])
         x = device.engine(adapters).run(images)
@@ -247,7 +247,7 @@ def test_a_training_cut_off_at_any_epoch_ends_in_the_same_bits(
             (row,) = adapter_rows(store)
             assert row.epoch == epoch
             assert task_adapters(store) == []
-            assert served(device, store)[1] == ()  # half a training is never served
+            assert Session(device, store).served()[1] == ()  # half a training is never served
         done = run(device, store, backbone, training)[1]
         assert (whole.resumed, done.resumed, done.epochs) == (0, 2, 3)
         (found,) = task_adapters(store)
@@ -376,7 +376,7 @@ def test_a_changed_adapter_is_found(device: Home, backbone: Backbone, always: No
         with store.transaction(changes_head=False):
             store.connection.execute("UPDATE adapters SET data = ?", (changed,))
         with pytest.raises(IntegrityError, match="was changed"):
-            served(device, store)
+            Session(device, store).served()
 
 
 def test_forgetting_drops_every_adapter_that_saw_the_class_and_keeps_earlier_ones(
@@ -392,11 +392,11 @@ def test_forgetting_drops_every_adapter_that_saw_the_class_and_keeps_earlier_one
         assert (done.mode, done.receipt.body["bit_exact"]) == ("exact_head", True)
         assert done.receipt.body["adapters"] == [2]
         assert [task.uid for task in task_adapters(store)] == [1]
-        assert served(device, store)[0].n_maps == 2
+        assert Session(device, store).served()[0].n_maps == 2
         done = forget(device, learner, ForgetRequest(build.PARTS[0]), verify=True)
         assert done.verified, done.faults
         assert done.receipt.body["adapters"] == [1]
-        assert served(device, store)[1] == ()
+        assert Session(device, store).served()[1] == ()
         # What is left equals, bit for bit, a home that only ever saw the two others.
         rest = Store(_twin(device))
         twin = open_learner(device, rest)
@@ -418,7 +418,7 @@ def test_one_that_stands_alone_is_heard_beside_the_whole_one_before_it(
     with open_store(device) as store:
         taught(device, store, build.PARTS[2:], 12)
         run(device, store, backbone)
-        assert served(device, store)[0].n_maps == 3
+        assert Session(device, store).served()[0].n_maps == 3
 
 
 def test_a_sample_that_only_judged_takes_the_adapter_along(
@@ -444,14 +444,14 @@ def test_of_adapters_that_stand_alone_forgetting_drops_one(
         first, second = task_adapters(store)
         assert (first.body["parents"], second.body["parents"]) == ([], [])
         assert set(second.saw) == set(second.task)
-        assert served(device, store)[0].n_maps == 3  # both are heard
+        assert Session(device, store).served()[0].n_maps == 3  # both are heard
         done = forget(device, learner, ForgetRequest(build.PARTS[0]), verify=True)
         assert done.verified, done.faults
         (left,) = task_adapters(store)
         assert equal(left.adapter, second.adapter)
         # What is left of its session waits for another.
         with pytest.raises(RequestError, match="classes: 1"):
-            plan_of(device, store)
+            plan_of(Session(device, store))
 
 
 def test_a_sample_takes_only_the_adapters_along_that_may_have_seen_it(
@@ -501,7 +501,7 @@ def test_adapters_are_changed_in_place_when_asked_and_dropped_when_asked_again(
         assert changed.body["unlearned"] == [{"class": uid, "method": method}]
         assert uid in changed.saw  # T(c) is not forgotten: it decides what is still to be dropped
         assert uid not in changed.classes  # its head names the class no more
-        assert name not in served(device, store)[0].labels
+        assert name not in Session(device, store).served()[0].labels
         rows = store.connection.execute("SELECT body FROM receipts ORDER BY number").fetchall()
         status = json.loads(rows[-1][0])["status"]
         assert status == ("approximate_failed" if done.faults else "verified")
@@ -586,7 +586,7 @@ def test_a_bank_is_heard_as_published_also_after_more_was_learned(
     assert right >= 11
     with open_store(device) as store:
         taught(device, store, build.PARTS[:1], 1, start=200)
-        assert served(device, store)[0].n_maps == n_maps
+        assert Session(device, store).served()[0].n_maps == n_maps
 
 
 def test_due_counts_new_classes_since_the_last_attempt(device: Home, backbone: Backbone) -> None:
@@ -628,8 +628,9 @@ def test_mirror_images_are_views_only_where_the_home_names_them_right(
                 data = build.encode(picture)
                 pictures.append(Frame(id=f"{name}/{i}", encoded=data, label=name))
         teach(device, open_learner(device, store), device.engine(), pictures)
-        witnesses = witnesses_of(device, store, plan_of(device, store))
-        assert keeps_its_class_in_a_mirror(device, device.engine(), witnesses) is keeps
+        session = Session(device, store)
+        witnesses = witnesses_of(session, plan_of(session))
+        assert keeps_its_class_in_a_mirror(session, witnesses) is keeps
 
 
 def test_samples_that_were_held_out_judge_as_well(
@@ -675,7 +676,7 @@ def test_a_class_without_a_kept_picture_is_known_to_the_exact_head_alone(
         learner, done = run(device, store, backbone)
         assert done.classes == build.PARTS[:2]
         assert len(learner.labels) == 3
-        assert served(device, store)[0].labels == learner.labels
+        assert Session(device, store).served()[0].labels == learner.labels
         # The judgement, and so whether there is an adapter at all, depends on it as well.
         assert task_adapters(store)[0].saw[uid] == 0
         forgotten = forget(device, learner, ForgetRequest(build.PARTS[2]), verify=True)
@@ -720,7 +721,7 @@ def test_undo_of_a_whole_class_takes_what_names_it_along(
         learner.undo(lessons)
         assert build.PARTS[2] not in store.names.values()
         assert task_adapters(store) == []
-        assert served(device, store)[0].labels == build.PARTS[:2]
+        assert Session(device, store).served()[0].labels == build.PARTS[:2]
 
 
 def test_snapshots_bring_adapters_and_their_heads_back(
@@ -731,13 +732,13 @@ def test_snapshots_bring_adapters_and_their_heads_back(
     with open_store(device) as store:
         taught(device, store, build.PARTS[:2])
         learner, _ = run(device, store, backbone)
-        scorer, _ = served(device, store)
+        scorer, _ = Session(device, store).served()
         kept = snapshots.take(device, store)
         assert kept.adapters == (1,)
         taught(device, store, build.PARTS[2:])
         learner, _ = run(device, store, backbone)
         snapshots.rollback(device, learner, kept.uid)
-        again, _ = served(device, store)
+        again, _ = Session(device, store).served()
         assert (again.labels, again.n_maps) == (scorer.labels, 2)
         assert equal(again.arrays(), scorer.arrays())
 
@@ -806,7 +807,7 @@ def test_a_stream_consolidates_between_classes(
     # Prediction under an adapter needs no torch.
     code = (
         "import sys; from pathlib import Path; from edgecl import Home; "
-        "from edgecl.learner import open_predictor; "
+        "from edgecl.session import open_predictor; "
         "predictor = open_predictor(Home(Path(sys.argv[1]))); "
         "print(predictor.predict(sys.argv[2]).label, 'torch' in sys.modules)"
     )

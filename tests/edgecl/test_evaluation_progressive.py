@@ -15,8 +15,8 @@ from edgecl.heads import HEADS
 from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
 from edgecl.runtime.sources import open_source
+from edgecl.session import open_learner, open_store
 from edgecl.store.store import Position
 
 

@@ -37,7 +37,7 @@ from edgecl.evaluation.report.measures import drops_of, gaps_of
 from edgecl.evaluation.report.page import render
 from edgecl.evaluation.report.svg import COLOURS
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
+from edgecl.session import open_learner, open_store
 from edgecl.types import ForgetRequest, clean_label
 from edgecl.unlearning.journal import record
 from edgecl.unlearning.request import forget, look_up

@@ -343,7 +343,7 @@ def test_the_command_makes_keys_from_a_source(tmp_path: Path) -> None:
 
 def test_a_home_of_another_head_says_how_to_get_keys(made_home: Path) -> None:
     from edgecl.home import Home
-    from edgecl.learner import open_learner, open_store
+    from edgecl.session import open_learner, open_store
 
     device = Home(made_home)
     with open_store(device, read_only=True) as store:

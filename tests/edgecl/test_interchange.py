@@ -17,10 +17,10 @@ import build
 from edgecl.errors import EdgeclError, RequestError, UsageError
 from edgecl.exporters.dataset import export_dataset, folder_names
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.datasets import open_dataset
+from edgecl.session import open_learner, open_store
 from edgecl.store.exports import FRESH, STALE, exports_of, finish_exports
 from edgecl.types import ForgetRequest, clean_label
 from edgecl.unlearning.plan import make_plan, resolve
@@ -46,7 +46,8 @@ def taught(path: Path, *, sealed: bool = False, labels: tuple[str, ...] = LABELS
 
 
 def exported(home: Home, place: Path, **options: Any) -> Path:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         export_dataset(home, store, place, **options)
     return place
 
@@ -65,7 +66,8 @@ def content(folder: Path) -> bytes:
 
 def forgotten(home: Home, request: ForgetRequest) -> dict[str, Any]:
     """Unlearn; returns what was done to the exports."""
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         done = forget(home, open_learner(home, store), request)
     return dict(done.erasure["exports"])
 
@@ -229,7 +231,8 @@ def test_an_export_that_was_killed_is_taken_back(
         with pytest.raises(KeyboardInterrupt):
             exported(home, tmp_path / "out" / "data")
     assert list((tmp_path / "out").iterdir()) != []
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         finish_exports(store)
         assert exports_of(store) == []
     assert list((tmp_path / "out").iterdir()) == []
@@ -292,7 +295,8 @@ def test_a_source_is_emptied_in_a_dataset_that_lacks_the_class_it_names(tmp_path
             with store.transaction(changes_head=False):
                 store.rename_class(old, new)
     place = exported(home, tmp_path / "data")
-    with writing(home) as store:  # learned after the export
+    with writing(home) as session:  # learned after the export
+        store = session.store
         open_learner(home, store).learn_many([build.frame("data", 2)], x[2:])
     assert index(place)[0]["source"] == "/data/cups and mugs"
     with open_store(home, read_only=True) as store:

@@ -13,7 +13,8 @@ import build
 from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
-from edgecl.learner import Learner, load_scorer, open_learner, open_store
+from edgecl.learner import Learner
+from edgecl.session import Session, open_learner, open_store
 from edgecl.store.store import Position, Store
 from edgecl.types import Frame
 
@@ -133,9 +134,9 @@ def test_kept_weights_and_weights_built_anew_are_the_same(home: Home, name: str)
         x, y = build.features(20, d, 3)
         learner.learn_many([build.frame(f"p-{c}", i) for i, c in enumerate(y)], x)
         learner.settle()
-        kept = load_scorer(home, store)
+        kept = Session(home, store).exact_scorer()
         store.connection.execute("DELETE FROM head WHERE kind = 'scorer'")
-        built = load_scorer(home, store)
+        built = Session(home, store).exact_scorer()
         assert kept.labels == built.labels == learner.labels
         build.assert_same(kept, built)
 
@@ -159,7 +160,7 @@ def test_settings_that_name_another_head_than_the_store_are_refused(home: Home) 
     toml.write_text(toml.read_text().replace('name = "ridge"', 'name = "uer"'))
     changed = Home(home.path)
     with open_store(changed) as store:
-        for use in (open_learner, load_scorer):
+        for use in (open_learner, lambda home, store: Session(home, store).exact_scorer()):
             with pytest.raises(IntegrityError, match="names the head uer"):
                 use(changed, store)
 
@@ -175,8 +176,9 @@ def test_weights_of_a_run_that_was_killed_are_built_anew_without_torch(
         learner.learn_many([build.frame(f"p-{c}", i) for i, c in enumerate(y)], x)
     code = (
         "import sys; from pathlib import Path; from edgecl.home import Home; "
-        "from edgecl.learner import load_scorer, open_store; home = Home(Path(sys.argv[1])); "
-        "store = open_store(home, read_only=True); print(load_scorer(home, store).labels); "
+        "from edgecl.session import Session, open_store; home = Home(Path(sys.argv[1])); "
+        "store = open_store(home, read_only=True); "
+        "print(Session(home, store).exact_scorer().labels); "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run(
@@ -192,4 +194,4 @@ def test_a_learner_of_another_process_does_not_disturb_a_reader(home: Home) -> N
         learner = open_learner(home, store)
         x, y = build.features(20, store.num_features, 3)
         learner.learn_many([build.frame(f"p-{c}", i) for i, c in enumerate(y)], x)
-        assert load_scorer(home, reader).labels == ("p-1", "p-2", "p-3")
+        assert Session(home, reader).exact_scorer().labels == ("p-1", "p-2", "p-3")

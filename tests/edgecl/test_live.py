@@ -28,19 +28,13 @@ from edgecl.errors import ConfigError, RequestError
 from edgecl.evaluation.progressive import learn_stream
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import (
-    Learner,
-    Lesson,
-    load_scorer,
-    open_learner,
-    open_predictor,
-    open_store,
-)
+from edgecl.learner import Learner, Lesson
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.labels import Command, LabelWindow
 from edgecl.runtime.sources.live import LiveSource
+from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.store import Position
 from edgecl.stream.ages import Ages
 from edgecl.stream.duplicates import Duplicates
@@ -549,7 +543,7 @@ def test_an_exact_head_ends_as_if_it_had_never_learned_what_was_undone(
                     learner.undo([entry for entry in lessons if not entry.is_held_out][:1])
             learner.settle()
         with open_store(home, read_only=True) as store:
-            scorers.append(load_scorer(home, store))
+            scorers.append(Session(home, store).exact_scorer())
             assert "late" not in store.names.values()
             assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
     build.assert_same(*scorers)
@@ -572,7 +566,7 @@ def test_every_head_predicts_without_what_was_undone(tmp_path: Path, name: str) 
         learner.learn_many([build.frame("c1", 99)], x[:1])
         learner.settle()
     with open_store(home, read_only=True) as store:
-        assert "slip" not in load_scorer(home, store).labels
+        assert "slip" not in Session(home, store).exact_scorer().labels
 
 
 # Parts

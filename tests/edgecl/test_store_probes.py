@@ -21,8 +21,9 @@ from edgecl.evaluation.continual import forgetting, summary
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.statistics import FULL, Moments
 from edgecl.home import Home
-from edgecl.learner import Learner, open_learner, open_store
+from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
+from edgecl.session import open_learner, open_store
 from edgecl.store import probes
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Frame, UpdateReport
@@ -393,7 +394,8 @@ def taught(
     """Learn the classes among a stream; every other frame comes from another source."""
     frames, x = stream()
     kept = [i for i in range(n) if frames[i].label in labels]
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         for start in range(0, len(kept), 10):
             part = kept[start : start + 10]
@@ -430,7 +432,8 @@ def novel_picture(uid: int) -> bytes:
 
 def unlearn(home: Home, name: str, kind: str = "class") -> Unlearned:
     """Unlearn after checking that the plan says what the receipt will say."""
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         request = ForgetRequest(name, kind=kind)
         plan = make_plan(store, learner.head, resolve(store, request), "retrain")
@@ -456,7 +459,8 @@ def test_a_class_takes_its_probes_scores_and_frames_to_review_along(
 ) -> None:
     home = home_with(tmp_path / "home", sealed=sealed)
     taught(home)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         uid = store.class_uid(LABELS[1])
         add_novel(store, LABELS[1], source="a third gate")
         other = add_novel(store, LABELS[0], source="a third gate", frame=f"{LABELS[1]}.png")
@@ -516,7 +520,8 @@ def test_forgetting_equals_never_having_learned_with_probes(tmp_path: Path) -> N
 def test_a_source_takes_its_probes_and_frames_to_review_along(tmp_path: Path, sealed: bool) -> None:
     home = home_with(tmp_path / "home", sealed=sealed)
     taught(home)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         add_novel(store, LABELS[0], source="north gate")
         add_novel(store, LABELS[0], source="a third gate")
         of = dict(
@@ -539,7 +544,8 @@ def test_a_source_takes_its_probes_and_frames_to_review_along(tmp_path: Path, se
 def test_a_class_of_which_only_probes_are_left_goes_with_them(tmp_path: Path) -> None:
     home = home_with(tmp_path / "home")
     frames, x = stream()
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         cups = [
             replace(f, label="cup", source="south gate" if i == 9 else "north gate")
@@ -581,7 +587,8 @@ def test_the_last_class_leaves_nothing(tmp_path: Path) -> None:
 def test_a_copy_of_a_probe_that_is_left_is_found(tmp_path: Path, table: str, sealed: bool) -> None:
     home = home_with(tmp_path / "home", sealed=sealed)
     taught(home)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         row = add_novel(store, LABELS[0], source="a third gate")
         picture = novel_picture(row) if table == "novel" else probes.probe_picture(store, 1)
         (owner,) = store.connection.execute("SELECT class_uid FROM probes WHERE uid = 1").fetchone()
@@ -601,7 +608,8 @@ def test_a_picture_that_a_probe_still_shows_is_no_trace(tmp_path: Path) -> None:
     home = home_with(tmp_path / "home")
     frames, x = stream()
     same = frames[0].encoded
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         learner.learn_many(
             [replace(f, label=("cup", "plate")[i % 2], encoded=same)
@@ -620,12 +628,14 @@ def test_a_picture_that_a_probe_still_shows_is_no_trace(tmp_path: Path) -> None:
 def test_a_rollback_brings_back_the_probes(tmp_path: Path, sealed: bool) -> None:
     home = home_with(tmp_path / "home", sealed=sealed)
     taught(home, n=150)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         add_novel(store, LABELS[0], source="a gate")
         before = everything(store)
         snapshots.take(home, store)
     taught(home)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         assert everything(store) != before
         learner = open_learner(home, store)
         snapshots.rollback(home, learner, 1)

@@ -22,8 +22,9 @@ from edgecl.errors import IntegrityError, KeyDestroyedError, StoreError
 from edgecl.heads import make_head
 from edgecl.heads.statistics import COUNTS, DIAGONAL, FULL, fold_limit
 from edgecl.home import Home, make_home
-from edgecl.learner import Learner, open_learner, open_store
+from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
+from edgecl.session import open_learner, open_store
 from edgecl.snapshots import rollback, take
 from edgecl.store.store import Position, Store, create_store
 from edgecl.store.vault import SLOT, Vault
@@ -503,7 +504,8 @@ def test_the_doctor_examines_the_keys(sealed_home: Home) -> None:
 
 
 def teach_home(home: Home, labels: tuple[str, ...] = LABELS, start: int = 0) -> None:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         x, y = build.features(24, store.num_features, len(labels), seed=start)
         frames = [build.frame(labels[k - 1], start + i) for i, k in enumerate(y)]
@@ -519,7 +521,8 @@ def test_an_old_database_is_rid_of_a_class_that_it_cannot_read(
     teach_home(sealed_home)
     old = sealed_home.path.parent / "old"
     shutil.copytree(sealed_home.path, old)
-    with writing(sealed_home) as store:
+    with writing(sealed_home) as session:
+        store = session.store
         gone = store.class_uid(LABELS[1])
         done = forget(
             sealed_home, open_learner(sealed_home, store), ForgetRequest(LABELS[1]), verify=True
@@ -527,7 +530,8 @@ def test_an_old_database_is_rid_of_a_class_that_it_cannot_read(
         assert done.verified, done.faults
     assert vault_of(sealed_home).destroyed == {gone}
     shutil.copy2(old / "device.db", sealed_home.database)
-    with writing(sealed_home) as store:
+    with writing(sealed_home) as session:
+        store = session.store
         learner = open_learner(sealed_home, store)
         assert set(store.names.values()) == {LABELS[0], LABELS[2]}
         assert store.lost_classes() == store.revived_keys() == ()
@@ -548,11 +552,12 @@ def test_a_forgetting_cut_off_before_the_key_went_destroys_it_next(
 
     with monkeypatch.context() as patch:
         patch.setattr(Vault, "destroy", pulled_plug)
-        with pytest.raises(KeyboardInterrupt), writing(sealed_home) as store:
-            forget(sealed_home, open_learner(sealed_home, store), ForgetRequest(LABELS[1]))
+        with pytest.raises(KeyboardInterrupt), writing(sealed_home) as session:
+            forget(sealed_home, session.learner, ForgetRequest(LABELS[1]))
     assert vault_of(sealed_home).destroyed == set()
     assert said(sealed_home)[0] == "bad"
-    with writing(sealed_home) as store:
+    with writing(sealed_home) as session:
+        store = session.store
         assert not store.has_requests()
     assert vault_of(sealed_home).destroyed == {2}
     assert said(sealed_home)[0] == "ok"
@@ -560,13 +565,15 @@ def test_a_forgetting_cut_off_before_the_key_went_destroys_it_next(
 
 def test_a_sealed_home_rolls_back(sealed_home: Home) -> None:
     teach_home(sealed_home)
-    with writing(sealed_home) as store:
+    with writing(sealed_home) as session:
+        store = session.store
         taken = take(sealed_home, store)
         rows = store.stored_rows()[0]
         content = b"".join(p.read_bytes() for p in sealed_home.snapshots.iterdir())
         assert not any(row.tobytes() in content for row in rows)
     teach_home(sealed_home, ("later",), start=100)
-    with writing(sealed_home) as store:
+    with writing(sealed_home) as session:
+        store = session.store
         rollback(sealed_home, open_learner(sealed_home, store), taken.uid)
         assert set(store.names.values()) == set(LABELS)
         assert np.array_equal(store.stored_rows()[0], rows)

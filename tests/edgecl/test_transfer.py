@@ -14,7 +14,7 @@ import build
 from edgecl.cli.app import app
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
+from edgecl.session import open_learner, open_store
 from edgecl.transfer import check_transfer, learn_kept
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.journal import record

@@ -14,7 +14,7 @@ from edgecl.doctor import examine_home
 from edgecl.errors import EdgeclError, IntegrityError, RequestError, UnknownClassError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
+from edgecl.session import open_learner, open_store
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import erase

@@ -13,7 +13,7 @@ import build
 from edgecl import snapshots
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
+from edgecl.session import open_learner, open_store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.journal import record
@@ -38,7 +38,8 @@ def teach(
     source: Callable[[int], str] = lambda i: "",
 ) -> list[int]:
     """Learn rows of some classes, and return the uids of their samples."""
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         x, y = build.features(n, store.num_features, len(LABELS))
         kept = [i for i in range(n) if LABELS[y[i] - 1] in labels]
@@ -49,7 +50,8 @@ def teach(
 
 
 def forget(home: Home, name: str, kind: str = "class", *, reason: str = "") -> Unlearned:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         request = ForgetRequest(name, reason, kind=kind)
         return unlearning.forget(home, open_learner(home, store), request, verify=True)
 
@@ -64,12 +66,14 @@ def content(path: Path) -> bytes:
 
 
 def taken(home: Home) -> int:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         return snapshots.take(home, store).uid
 
 
 def roll_back(home: Home, uid: int) -> None:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         snapshots.rollback(home, open_learner(home, store), uid)
 
 
@@ -93,7 +97,8 @@ def test_two_requests_for_one_class_are_one(home: Home) -> None:
     with open_store(home) as store:
         request = ForgetRequest(LABELS[0])
         numbers = [record(store, resolve(store, request), request, verify=False) for _ in "12"]
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         assert not store.has_requests()
         assert [store.receipt_of_request(n) for n in numbers] == ["r1", "r1"]
         modes = [r.body["mode"] for r in all_receipts(home, store) if r.body["kind"] == "forget"]
@@ -106,7 +111,8 @@ def test_two_requests_for_one_source_are_one(home: Home) -> None:
     with open_store(home) as store:
         request = ForgetRequest("a", kind="source")
         numbers = [record(store, resolve(store, request), request, verify=False) for _ in "12"]
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         assert [store.receipt_of_request(n) for n in numbers] == ["r1", "r1"]
 
 
@@ -157,7 +163,8 @@ def test_a_snapshot_whose_texts_name_the_class_goes(home: Home) -> None:
 
 def test_a_reason_names_no_alias(home: Home) -> None:
     teach(home)
-    with writing(home) as store, store.transaction():
+    with writing(home) as session, session.store.transaction():
+        store = session.store
         store.rename_class(LABELS[1], "ring of brass")
     with pytest.raises(UsageError, match="must not keep"):
         forget(home, LABELS[0], reason=f"as {LABELS[1]} was")
@@ -183,7 +190,8 @@ def test_folders_and_links_among_the_snapshots_do_not_stop_an_unlearning(
 def test_a_plan_counts_what_the_receipt_will_say(home: Home) -> None:
     teach(home, 400, source=lambda i: "ab"[i % 2])
     for kind, name in (("sample", "5"), ("source", "a"), ("class", LABELS[1]), ("source", "b")):
-        with writing(home) as store:
+        with writing(home) as session:
+            store = session.store
             request = ForgetRequest(name, kind=kind)
             learner = open_learner(home, store)
             target = resolve(store, request)
@@ -254,6 +262,7 @@ def test_a_check_that_lost_what_it_searches_for_does_not_say_that_it_passed(
         patch.setattr(unlearning, "_erase", stop)
         with pytest.raises(KeyboardInterrupt):
             forget(home, LABELS[1])
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         (check,) = (r for r in all_receipts(home, store) if r.body["kind"] == "verification")
     assert check.body["status"] == "incomplete"

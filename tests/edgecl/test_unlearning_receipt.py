@@ -17,9 +17,9 @@ import build
 from edgecl.errors import IntegrityError, StoreError
 from edgecl.exporters.bundle import export_bundle
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store, served
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.scoring import LinearScorer
+from edgecl.session import Session, open_learner, open_store
 from edgecl.store.adapters import adapter_rows, add_adapter
 from edgecl.store.exports import exports_of
 from edgecl.types import ForgetRequest
@@ -46,7 +46,8 @@ def home(tmp_path: Path) -> Home:
 def teach(home: Home, labels: tuple[str, ...] = LABELS, n: int = 6, source: str = "") -> list[int]:
     """Learn n samples of every label; returns their uids."""
     uids = []
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         rng = np.random.default_rng(0)
         for k, label in enumerate(labels):
@@ -59,7 +60,8 @@ def teach(home: Home, labels: tuple[str, ...] = LABELS, n: int = 6, source: str 
 
 
 def unlearn(home: Home, name: str, kind: str = "class") -> Unlearned:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         return forget(home, open_learner(home, store), ForgetRequest(name, kind=kind))
 
 
@@ -125,7 +127,8 @@ def test_a_request_after_an_older_copy_has_a_number_of_its_own(home: Home, tmp_p
     with writing(home):
         pass
     number = ask(home, LABELS[0])
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         found = receipt_by_id(home, store, str(store.receipt_of_request(number)))
     assert found.receipt_id != done.receipt.receipt_id
     assert found.body["class_uid"] == 1
@@ -225,9 +228,11 @@ def test_a_request_marks_and_revokes_the_exports_that_hold_the_class(tmp_path: P
     home = workloads.small_home(tmp_path / "home")
     workloads.teach_pictures(home.path)
     name, places = workloads.FORGOTTEN, [tmp_path / "near", tmp_path / "far"]
-    with writing(home) as store, store.snapshot():
-        served_now = served(home, store)
-    with writing(home) as store:
+    with writing(home) as session, session.store.snapshot():
+        store = session.store
+        served_now = Session(home, store).served()
+    with writing(home) as session:
+        store = session.store
         for place in places:
             export_bundle(home, store, *served_now, place)
     shutil.rmtree(tmp_path / "far")
@@ -238,11 +243,12 @@ def test_a_request_marks_and_revokes_the_exports_that_hold_the_class(tmp_path: P
     assert done.erasure["exports"] == {"1": "erased", "2": "unreachable"}
     with open_store(home) as store:
         assert [export.status for export in exports_of(store)] == ["stale", "stale"]
-        exporting = served(home, store)
+        exporting = Session(home, store).served()
     with pytest.raises(IntegrityError, match=f"receipt {done.receipt.receipt_id}.*rebuild-stale"):
         open_bundle(tmp_path / "near")
     assert not any(name.encode() in file.read_bytes() for file in (tmp_path / "near").iterdir())
-    with writing(home) as store:  # what is exported from now on does not hold it
+    with writing(home) as session:  # what is exported from now on does not hold it
+        store = session.store
         export_bundle(home, store, *exporting, tmp_path / "near")
     assert name not in open_bundle(tmp_path / "near").scorer.labels
 

@@ -23,8 +23,9 @@ from edgecl.errors import (
 )
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import Learner, load_scorer, open_learner, open_predictor, open_store
+from edgecl.learner import Learner
 from edgecl.runtime.predictor import predictions
+from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Prediction
 from edgecl.unlearning import request as unlearning
@@ -51,7 +52,8 @@ def teach(
     only: Callable[[int], bool] = lambda i: True,
 ) -> list[int]:
     """Learn rows of some classes, and return the uids of their samples."""
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         x, y = rows(n, store.num_features)
         kept = [i for i in range(n) if y[i] in labels and only(i)]
@@ -62,7 +64,8 @@ def teach(
 
 
 def forget(home: Home, name: str, kind: str = "class", *, verify: bool = True) -> Unlearned:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         request = ForgetRequest(name, kind=kind)
         return unlearning.forget(home, open_learner(home, store), request, verify=verify)
 
@@ -81,7 +84,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray], tolerance: float = 
 
 def guesses(home: Home, x: np.ndarray) -> list[Prediction]:
     with open_store(home, read_only=True) as store:
-        scorer = load_scorer(home, store)
+        scorer = Session(home, store).exact_scorer()
     return predictions(scorer, [str(i) for i in range(len(x))], x)
 
 
@@ -242,7 +245,8 @@ def test_two_classes_become_one_and_none(home: Home) -> None:
 
 def test_every_alias_is_forgotten_with_its_class(home: Home) -> None:
     teach(home)
-    with writing(home) as store, store.transaction():
+    with writing(home) as session, session.store.transaction():
+        store = session.store
         store.rename_class(LABELS[1], "caf\u00e9 washer")
         store.rename_class("caf\u00e9 washer", "ring of brass")
     with open_store(home) as store:
@@ -257,7 +261,8 @@ def test_every_alias_is_forgotten_with_its_class(home: Home) -> None:
 
 def test_frames_of_an_alias_go_to_its_class(home: Home) -> None:
     teach(home)
-    with writing(home) as store, store.transaction():
+    with writing(home) as session, session.store.transaction():
+        store = session.store
         store.rename_class(LABELS[1], "ring")
     uids = teach(home, labels=LABELS[1:2])
     assert sorted(names(home)) == sorted(("ring", LABELS[0], LABELS[2]))
@@ -267,7 +272,8 @@ def test_frames_of_an_alias_go_to_its_class(home: Home) -> None:
 
 def test_a_class_that_the_head_does_not_know_is_store_only(home: Home) -> None:
     teach(home)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         with store.transaction():
             store.add_class("never trained")
         learner = open_learner(home, store)
@@ -341,13 +347,14 @@ def test_a_pending_class_is_named_by_no_prediction(home: Home) -> None:
         assert LABELS[1] not in dict(guess.top)
         assert sum(score for _, score in guess.top) == pytest.approx(1)
     with open_store(home) as store, pytest.raises(EdgeclError, match="forget pending"):
-        load_scorer(home, store).arrays()
+        Session(home, store).exact_scorer().arrays()
 
 
 def test_another_process_may_ask_while_one_learns(home: Home) -> None:
     teach(home)
     request = ForgetRequest(LABELS[1])
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         with pytest.raises(HomeLockedError), writing(home):
             pass
@@ -366,7 +373,8 @@ def test_another_process_may_ask_while_one_learns(home: Home) -> None:
 
 def test_a_request_that_cannot_be_carried_out_is_taken_back(home: Home) -> None:
     teach(home, source=lambda i: "monday")
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         # Statistics from before sources were kept apart.
         uid = store.class_uid(LABELS[0])
         with store.transaction():
@@ -415,7 +423,8 @@ def test_a_store_put_back_from_before_is_refused_and_unlearns_again(
         with pytest.raises(IntegrityError, match=r"older.*forget pending") as caught:
             reader(home)
         assert caught.value.exit_code == 4
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         receipts = all_receipts(home, store)
         assert not store.has_requests()
     again = [r.body["again"] for r in receipts[n_receipts:] if "again" in r.body]
@@ -482,7 +491,8 @@ def test_receipts_from_before_signatures_are_signed_once(home: Home) -> None:
         store.connection.execute("UPDATE receipts SET signature = ''")
         with pytest.raises(IntegrityError, match="signature of receipt r1"):
             all_receipts(home, store)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         assert len(all_receipts(home, store)) == 3
         store.connection.execute("UPDATE receipts SET signature = '' WHERE number = 3")
         with pytest.raises(IntegrityError, match="signature of receipt r3"):
@@ -495,7 +505,8 @@ def test_receipts_from_before_signatures_are_signed_once(home: Home) -> None:
 
 def test_a_plan_says_what_holds_the_class_and_changes_nothing(home: Home) -> None:
     teach(home)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         snapshots.take(home, store)
         before = "\n".join(store.connection.iterdump())
         learner = open_learner(home, store)
@@ -514,12 +525,14 @@ def test_a_plan_says_what_holds_the_class_and_changes_nothing(home: Home) -> Non
 
 
 def taken(home: Home) -> int:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         return snapshots.take(home, store).uid
 
 
 def roll_back(home: Home, uid: int) -> None:
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         snapshots.rollback(home, open_learner(home, store), uid)
 
 
@@ -638,7 +651,8 @@ def test_a_request_that_fails_for_good_does_not_keep_the_home_from_being_written
     def other_weights(*_: object) -> None:
         raise IntegrityError("the home was made from other weights")
 
-    with monkeypatch.context() as patch, writing(home) as store:
+    with monkeypatch.context() as patch, writing(home) as session:
+        store = session.store
         patch.setattr(unlearning, "_unlearn", other_weights)
         request = ForgetRequest(LABELS[1], adapter_method="ssd")
         learner = open_learner(home, store)

@@ -17,6 +17,7 @@ from edgecl.errors import ParityError, RequestError
 from edgecl.exporters.onnx import add_adapter_inputs, export_backbone, init_home
 from edgecl.exporters.parity import Parity, compare
 from edgecl.home import Home, is_home
+from edgecl.runtime.engines.base import EngineOptions
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_default_backbone_equals_torch(made_home: Path, backbone: Backbone) -> N
     assert home.manifest.parity["n"] == 8
     # Other pictures than the export itself was checked with.
     x = np.random.default_rng(9).uniform(-1, 1, (3, 3, 64, 64)).astype(np.float32)
-    ours = home.engine(provider="cpu").run(x)
+    ours = home.engine(options=EngineOptions(provider="cpu")).run(x)
     assert np.abs(ours - backbone.forward_features(torch.from_numpy(x)).numpy()).max() <= 1e-4
 
 
@@ -66,12 +67,12 @@ def test_file_has_opset_18_dynamic_batch_and_no_data_beside_it(made_home: Path) 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_engine_takes_any_batch(made_home: Path, n: int) -> None:
-    engine = Home(made_home).engine(provider="cpu")
+    engine = Home(made_home).engine(options=EngineOptions(provider="cpu"))
     assert engine.run(np.zeros((n, 3, 64, 64), np.float32)).shape == (n, engine.num_features)
 
 
 def test_compare_finds_a_wrong_engine(made_home: Path, backbone: Backbone) -> None:
-    engine = Home(made_home).engine(provider="cpu")
+    engine = Home(made_home).engine(options=EngineOptions(provider="cpu"))
 
     class Wrong:
         provider = "cpu"

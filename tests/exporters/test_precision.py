@@ -21,10 +21,10 @@ from edgecl.exporters.parity import best_labels
 from edgecl.exporters.precision import Options
 from edgecl.exporters.resolve import Verdict, corrected
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_predictor, open_store, served
 from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import open_bundle, read_manifest
 from edgecl.runtime.scoring import LinearScorer
+from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.exports import exports_of, holding, mark_stale, revoke
 
 INT8 = Options("int8", fused=True)
@@ -34,7 +34,7 @@ def export(home: Path, output: Path, options: Options) -> Exported:
     device = Home(home)
     with device.lock(), open_store(device) as store:
         with store.snapshot():
-            scorer, adapters = served(device, store)
+            scorer, adapters = Session(device, store).served()
         return export_bundle(device, store, scorer, adapters, output, options)
 
 
@@ -125,7 +125,7 @@ def test_its_head_is_fitted_to_its_features(int8: tuple[Path, Exported]) -> None
     place, done = int8
     home = Home(place / "home")
     with open_store(home, read_only=True) as store, store.snapshot():
-        scorer, _ = served(home, store)
+        scorer, _ = Session(home, store).served()
     assert done.report["head"] in ("resolved", "corrected")
     ours = open_bundle(place / "bundle").scorer
     assert ours.labels == scorer.labels

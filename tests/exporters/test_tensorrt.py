@@ -47,7 +47,6 @@ from edgecl.exporters.tensorrt import (
     trtexec_line,
 )
 from edgecl.home import Home
-from edgecl.learner import open_store, served
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import zeros
 from edgecl.runtime.bundle import open_bundle, read_manifest
@@ -62,6 +61,7 @@ from edgecl.runtime.engines.tensorrt import (
 )
 from edgecl.runtime.mixture import MixedScorer, Opinion
 from edgecl.runtime.scoring import LinearScorer
+from edgecl.session import Session, open_store
 from edgecl.store.exports import exports_of
 
 ROOT = Path(__file__).parents[2]
@@ -532,7 +532,7 @@ def test_a_stale_bundle_is_written_anew_with_the_engine_that_it_had(
 def write(home: Home, folder: Path, make: Callable[[bytes], Compiled]) -> None:
     with home.lock(), open_store(home) as store:
         with store.snapshot():
-            scorer, adapters = served(home, store)
+            scorer, adapters = Session(home, store).served()
         export_bundle(home, store, scorer, adapters, folder, build=make)
 
 

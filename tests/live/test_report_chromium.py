@@ -24,7 +24,7 @@ from reported import SAMPLES, START, add_novel, reported_home
 
 from edgecl.evaluation.report import Report, write_report
 from edgecl.evaluation.report.svg import COLOURS
-from edgecl.learner import open_learner, open_store
+from edgecl.session import open_learner, open_store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.request import forget
 

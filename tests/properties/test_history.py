@@ -27,8 +27,8 @@ from edgecl import snapshots
 from edgecl.errors import RequestError
 from edgecl.heads import make_head_of
 from edgecl.heads.statistics import FULL, Moments
-from edgecl.learner import load_scorer, open_learner, open_store
 from edgecl.runtime.grid import quantise
+from edgecl.session import Session, open_learner, open_store
 from edgecl.store.probes import history, latency_of_classes, probe_rows
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.receipt import all_receipts, check_ledger
@@ -70,7 +70,7 @@ class History(RuleBasedStateMachine):
     def open(self) -> None:
         """Open the home as a command does."""
         self.writer = writing(self.home)
-        self.store = self.writer.__enter__()
+        self.store = self.writer.__enter__().store
         self.learner = open_learner(self.home, self.store)
 
     def teardown(self) -> None:
@@ -200,7 +200,7 @@ class History(RuleBasedStateMachine):
         head, names = self.learner.head, self.store.names
         head.settle(self.store)
         build.assert_same(head.scorer(names), fresh.scorer(names))
-        served = load_scorer(self.home, self.store)
+        served = Session(self.home, self.store).exact_scorer()
         assert set(served.labels) == {s.label for s in self.known}
         if served.labels:
             scores = served.scores(np.ones((2, D), np.float32))

@@ -21,11 +21,11 @@ from edgecl.errors import IntegrityError, RequestError
 from edgecl.exporters.bundle import export_bundle
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_predictor, open_store, served
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text, open_bundle, read_manifest
 from edgecl.runtime.preprocess import picture_of
+from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.store import Store
 from edgecl.types import Frame
 
@@ -49,7 +49,7 @@ def teach(home: Home, n: int = 6) -> None:
 def export(home: Home, output: Path) -> Path:
     with home.lock(), open_store(home) as store:
         with store.snapshot():
-            scorer, adapters = served(home, store)
+            scorer, adapters = Session(home, store).served()
         export_bundle(home, store, scorer, adapters, output)
     return output
 

@@ -15,6 +15,7 @@ import pytest
 from edgecl.errors import IntegrityError, ProviderError, ShapeError, UsageError
 from edgecl.home import Home
 from edgecl.runtime.engines import onnx as module
+from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
 from edgecl.runtime.manifest import SCHEMA, Manifest, checked_engine
 from edgecl.types import Float32
@@ -25,7 +26,7 @@ def pictures(n: int) -> Float32:
 
 
 def test_features_do_not_depend_on_the_batch_size(home: Home) -> None:
-    engine = home.engine(provider="cpu")
+    engine = home.engine(options=EngineOptions(provider="cpu"))
     x = pictures(32)
     together = engine.run(x)
     alone = np.concatenate([engine.run(x[i : i + 1]) for i in range(32)])
@@ -95,10 +96,12 @@ def test_provider_without_driver_is_an_error_unless_fallback_is_allowed(
 ) -> None:
     monkeypatch.setattr(module, "has_cuda_driver", lambda: False)
     with pytest.raises(ProviderError, match=f"provider {provider} was asked for") as caught:
-        home.engine(provider=provider)
+        home.engine(options=EngineOptions(provider=provider))
     assert "--allow-fallback" in str(caught.value)
     assert caught.value.exit_code == 3
-    assert home.engine(provider=provider, allow_fallback=True).provider == "cpu"
+    assert (
+        home.engine(options=EngineOptions(provider=provider, allow_fallback=True)).provider == "cpu"
+    )
 
 
 def test_a_session_that_fell_back_in_silence_is_refused(
@@ -116,13 +119,13 @@ def test_a_session_that_fell_back_in_silence_is_refused(
         lambda model, options, providers: session(model, options, ["CPUExecutionProvider"]),
     )
     with pytest.raises(ProviderError, match="runs on CPUExecutionProvider instead"):
-        home.engine(provider="cuda")
-    assert home.engine(provider="auto").provider == "cpu"
+        home.engine(options=EngineOptions(provider="cuda"))
+    assert home.engine(options=EngineOptions(provider="auto")).provider == "cpu"
 
 
 def test_unknown_provider_is_refused_with_the_known_ones(home: Home) -> None:
     with pytest.raises(UsageError, match="'npu' is unknown; expected auto, cuda, tensorrt, cpu"):
-        home.engine(provider="npu")
+        home.engine(options=EngineOptions(provider="npu"))
 
 
 def test_bytes_that_are_no_model_are_an_integrity_error() -> None:

@@ -19,12 +19,12 @@ from edgecl.heads import HEADS
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import COUNTS, Kind, Moments
 from edgecl.home import Home, make_home
-from edgecl.learner import open_store
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer
+from edgecl.session import open_store
 from edgecl.store.adapters import add_adapter
 from edgecl.store.store import Store, create_store
 from edgecl.store.vault import Vault

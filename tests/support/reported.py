@@ -9,7 +9,7 @@ import numpy as np
 
 import build
 from edgecl.home import Home
-from edgecl.learner import open_learner, open_store
+from edgecl.session import open_learner, open_store
 from edgecl.store.store import Store
 from edgecl.types import Frame
 

@@ -21,18 +21,13 @@ from edgecl import snapshots
 from edgecl.config import Config, HeadConfig, StoreConfig
 from edgecl.exporters.bundle import export_bundle
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
-from edgecl.learner import (
-    load_scorer,
-    open_learner,
-    open_store,
-    position_key,
-    served,
-)
+from edgecl.learner import position_key
 from edgecl.review import label_entries
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
+from edgecl.session import Session, open_learner, open_store
 from edgecl.store import novel
 from edgecl.store.adapters import task_adapters
 from edgecl.store.exports import exports_of, finish_exports
@@ -126,7 +121,8 @@ def learn(path: Path, *, stop: int = N_STREAM, reopen: bool = False) -> None:
     key = position_key(home, "stream")
     is_done = False
     while not is_done:
-        with writing(home) as store:
+        with writing(home) as session:
+            store = session.store
             learner = open_learner(home, store)
             while not is_done:
                 at = store.position(key) or Position(0, b"", False)
@@ -163,8 +159,9 @@ def forget(path: Path) -> None:
     home = Home(path)
     with (
         mock.patch.object(evidence, "audit", return_value=Audit({}, ())),
-        writing(home) as store,
+        writing(home) as session,
     ):
+        store = session.store
         if FORGOTTEN in store.names.values():
             request = ForgetRequest(FORGOTTEN, "asked to")
             unlearning.forget(home, open_learner(home, store), request, verify=True)
@@ -175,8 +172,9 @@ def forget_sources(path: Path) -> None:
     home = Home(path)
     with (
         mock.patch.object(evidence, "audit", return_value=Audit({}, ())),
-        writing(home) as store,
+        writing(home) as session,
     ):
+        store = session.store
         learner = open_learner(home, store)
         for request in (
             ForgetRequest(str(N_LEARNED), kind="sample"),
@@ -189,7 +187,8 @@ def forget_sources(path: Path) -> None:
 def offer_frames(path: Path) -> None:
     """Put six frames that nobody named into the review queue."""
     home = Home(path)
-    with writing(home) as store, store.transaction(changes_head=False):
+    with writing(home) as session, session.store.transaction(changes_head=False):
+        store = session.store
         for i, row in enumerate(quantise(np.eye(6, D, dtype=np.float32))):
             novel.offer(
                 store,
@@ -211,13 +210,15 @@ def review(path: Path) -> None:
     """
     home = Home(path)
     for step in ((1, 4), (2, 3)):
-        with writing(home) as store:
+        with writing(home) as session:
+            store = session.store
             waiting = {entry.uid for entry in novel.entries(store)}
             if waiting.issuperset(step):
                 label_entries(home, open_learner(home, store), step, LABELS[step[0]])
             else:
                 assert waiting.isdisjoint(step)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         if 6 in {entry.uid for entry in novel.entries(store)}:
             with store.transaction(changes_head=False):
                 novel.drop(store, [6])
@@ -228,24 +229,27 @@ def versions(path: Path) -> None:
     """Learn half of a stream, keep that, learn the rest, and go back; each unless it was done."""
     home = Home(path)
     learn(path, stop=N_STREAM // 2)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         if any(r.body["kind"] == "rollback" for r in all_receipts(home, store)):
             return
         if not snapshots.snapshots_of(store):
             snapshots.take(home, store)
     learn(path)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         snapshots.rollback(home, open_learner(home, store), 1)
 
 
 def export(path: Path) -> None:
     """Write a bundle into the home's folder, unless that was done; and settle what was cut off."""
     home = Home(path)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         finish_exports(store)
         if not exports_of(store):
             with store.snapshot():
-                scorer, adapters = served(home, store)
+                scorer, adapters = Session(home, store).served()
             export_bundle(home, store, scorer, adapters, home.path / "bundle")
 
 
@@ -362,7 +366,7 @@ def state(path: Path) -> dict[str, Any]:
         found["held out"] = (held.x.tobytes(), held.classes.tobytes())
         found["probe pictures"] = [probe_picture(store, uid) for uid in held.uids.tolist()]
         found["kept pictures"] = [store.picture(uid) for uid, _ in store.stored_samples()]
-        heads = {"kept": load_scorer(home, store)}
+        heads = {"kept": Session(home, store).exact_scorer()}
     with open_store(home) as store:
         heads["built"] = open_learner(home, store).head.scorer(store.names)
     for name, scorer in heads.items():

@@ -16,7 +16,7 @@ from edgecl.evaluation.report.charts import draw
 from edgecl.evaluation.report.gather import gather
 from edgecl.evaluation.report.page import render
 from edgecl.home import Home
-from edgecl.learner import open_store
+from edgecl.session import open_store
 
 CHARTS = ("accuracy", "stability", "classes", "confusion", "latency", "store")
 """Names of the charts; a PNG file's name ends with one of them."""

@@ -27,8 +27,8 @@ from edgecl.evaluation.report.contents import (
     ReceiptRow,
 )
 from edgecl.home import Home
-from edgecl.learner import check_learned, exact_scorer
 from edgecl.runtime.preprocess import decode
+from edgecl.session import Session, check_learned
 from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
 from edgecl.store.novel import picture as novel_picture
@@ -83,7 +83,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         no_confusion = "no picture was held out as a probe yet"
     else:
         # Of the exact head: held-out samples keep plain features.
-        scorer = exact_scorer(home, store)
+        scorer = Session(home, store).exact_scorer()
         by_name = {store.names[uid]: places[uid] for uid in uids}
         answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
         guesses = answers[scorer.scores(probes.x).argmax(axis=1)]

@@ -1,0 +1,333 @@
+"""An open home: its store, the learner that works on it, its engines, and what it serves.
+
+Whoever works on a home opens a session: `reading` here, `writing` in edgecl/unlearning/request.py,
+which first finishes what was left undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from edgecl.errors import (
+    DecodeError,
+    FeatureMapError,
+    IntegrityError,
+    NothingLearnedError,
+    RequestError,
+)
+from edgecl.heads import HEADS, make_head_of
+from edgecl.heads.statistics import COUNTS
+from edgecl.home import Home
+from edgecl.learner import Learner
+from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.engines.base import AS_SET, EngineOptions
+from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.runtime.predictor import Predictor
+from edgecl.runtime.preprocess import Preprocessing, decode
+from edgecl.runtime.scoring import MaskedScorer, Scorer
+from edgecl.runtime.scoring import load_scorer as scorer_of
+from edgecl.store.adapters import mixed_with, task_adapters
+from edgecl.store.ledger import check_not_older
+from edgecl.store.store import Store
+from edgecl.store.vault import Vault
+from edgecl.types import Float32, Frame, Say
+
+_EMBED_CHUNK = 512
+
+
+class Session:
+    """An open home. What it holds is made when it is first asked for.
+
+    Args:
+        home: The home; of one that is written to, the caller holds the lock.
+        store: Its open store.
+        options: How its engines run.
+    """
+
+    def __init__(self, home: Home, store: Store, options: EngineOptions = AS_SET) -> None:
+        self.home = home
+        self.store = store
+        self.options = options
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The learner of the home's head."""
+        return open_learner(self.home, self.store)
+
+    @cached_property
+    def engine(self) -> OnnxEngine:
+        """The plain engine, whose features the head learns."""
+        return self.home.engine(options=self.options)
+
+    def check_provider(self) -> None:
+        """Check that engines can run as the options say.
+
+        Raises:
+            ProviderError: The named provider is not in use.
+        """
+        _ = self.engine
+
+    @cached_property
+    def adapted_engine(self) -> OnnxEngine:
+        """The engine that takes adapters."""
+        return self.home.engine(takes_adapters=True, options=self.options)
+
+    def served(self) -> tuple[Scorer, tuple[Adapter, ...]]:
+        """Return what predicts: the exact head, mixed with heads of adapters, and those adapters.
+
+        Without adapters the head alone is served, on plain features.
+
+        Raises:
+            NothingLearnedError: The home knows no class.
+        """
+        with self.store.snapshot():
+            check_learned(self.home, self.store)
+            mixed, adapters = mixed_with(self._exact(), task_adapters(self.store), self.store.names)
+            return self._masked(mixed), adapters
+
+    def exact_scorer(self) -> Scorer:
+        """Return the exact head alone; a class that is being unlearned is not named."""
+        with self.store.snapshot():
+            return self._masked(self._exact())
+
+    def predictor(self) -> Predictor:
+        """Load all that prediction needs; it does not follow the store.
+
+        Raises:
+            NothingLearnedError: The home knows no class.
+        """
+        scorer, adapters = self.served()
+        engine = self.home.engine(adapters, options=self.options)
+        return Predictor.of(
+            engine, self.home.manifest.preprocessing, scorer, max_pixels=self.home.max_pixels
+        )
+
+    def embed(
+        self,
+        engine: OnnxEngine,
+        uids: Sequence[int],
+        picture: Callable[[int], bytes],
+        say: Say = lambda what, done, of: None,
+    ) -> Float32:
+        """Return the features (N, M) of pictures that the home keeps, as the engine gives them.
+
+        Args:
+            engine: An engine of the home, or one that was made of it.
+            uids: Numbers of the pictures (N,), those of held-out samples negative.
+            picture: Gives the encoded picture of a number.
+            say: Told about progress.
+
+        Raises:
+            IntegrityError: A picture cannot be decoded.
+        """
+        features: list[Float32] = []
+        for start in range(0, len(uids), _EMBED_CHUNK):
+            say("embedding", start, len(uids))
+            # Read here, not in the pipeline's thread: a connection belongs to its thread.
+            frames = [
+                Frame(id=str(uid), encoded=picture(uid))
+                for uid in uids[start : start + _EMBED_CHUNK]
+            ]
+            groups = embed(
+                iter(frames),
+                self.home.manifest.preprocessing,
+                engine,
+                batch_size=self.home.config.engine.batch_size,
+                max_pixels=self.home.max_pixels,
+            )
+            with closing(groups):
+                for item in (item for group in groups for item in group):
+                    if not isinstance(item, Embedded):
+                        raise IntegrityError(
+                            f"the kept picture of {_called(item.id)} cannot be used "
+                            f"({item.reason}); restore the home from a backup"
+                        )
+                    features.append(item.feature)
+        say("embedding", len(uids), len(uids))
+        return np.array(features, dtype=np.float32).reshape(len(uids), engine.num_features)
+
+    def kept_image(self, uid: int, data: bytes) -> Image.Image:
+        """Decode a picture that the home keeps.
+
+        Args:
+            uid: Its number, for the error.
+            data: Its encoded bytes.
+
+        Raises:
+            IntegrityError: It cannot be decoded.
+        """
+        try:
+            return decode(data, max_pixels=self.home.max_pixels)
+        except DecodeError as error:
+            raise IntegrityError(
+                f"the kept picture of {_called(uid)} cannot be used ({error}); restore the home "
+                "from a backup"
+            ) from error
+
+    def _exact(self) -> Scorer:
+        """Return the exact head as it predicts: kept weights, or built from the store anew.
+
+        Weights are kept at the end of every run; they are out of date only after a run that was
+        killed, or while another process learns.
+        """
+        _check_head(self.home, self.store)
+        kept = self.store.load_head("scorer", self.home.config.head.name)
+        if kept is not None:
+            scorer = scorer_of(kept, tuple(self.store.names[int(uid)] for uid in kept["classes"]))
+        else:
+            head = make_head_of(
+                self.home.config.head, self.store.num_features, codebook=self.store.codebook
+            )
+            head.restore(self.store.all_moments(), self.store.load_head("state", head.name))
+            scorer = head.scorer(self.store.names)
+        return scorer
+
+    def _masked(self, scorer: Scorer) -> Scorer:
+        blocked = tuple(self.store.names[uid] for uid in self.store.blocked_classes())
+        return MaskedScorer(scorer, blocked) if blocked else scorer
+
+
+@contextmanager
+def reading(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
+    """Open a home to read: one state of its store, whatever another process commits meanwhile.
+
+    Raises:
+        FeatureMapError: See `open_store`.
+        IntegrityError: See `open_store`.
+    """
+    with open_store(home, read_only=True) as store, store.snapshot():
+        yield Session(home, store, options)
+
+
+def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = False) -> Store:
+    """Open a home's store; its feature map must be the engine's.
+
+    Commands that write do it through `unlearning.request.writing`, which unlearns again what an
+    older copy of the store still holds. Keys of unlearned classes, which an older key file brings
+    back, are destroyed again.
+
+    Args:
+        home: The home.
+        read_only: Open without the right to change anything.
+        may_be_older: Open also an older copy than the home's receipts.
+
+    Raises:
+        FeatureMapError: The store was made under another frozen map.
+        IntegrityError: It is an older copy and may hold what was unlearned; or it is sealed, and
+            its key file is missing or lacks a key.
+    """
+    config = home.config.store
+    store = Store(
+        home.database,
+        capacity_samples=config.capacity_samples,
+        capacity_bytes=int(config.capacity_mb * 1e6),
+        read_only=read_only,
+        vault=Vault(home.class_keys, home.key) if home.class_keys.exists() else None,
+    )
+    expected = home.manifest.feature_map
+    if store.feature_map != expected:
+        store.close()
+        raise FeatureMapError(
+            f"the store of {home.path} was learned under feature map {store.feature_map[:12]}..., "
+            f"its engine gives {expected[:12]}...; restore the engine that belongs "
+            "to it, or start anew with `edgecl init --force`"
+        )
+    try:
+        if not may_be_older:
+            check_not_older(home.ledger, store)
+        if not read_only:
+            for class_uid in store.revived_keys():
+                store.destroy_key(class_uid)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learner:
+    """Make the learner of a home; the caller holds the home's lock.
+
+    Args:
+        home: The home.
+        store: Its open store.
+        head: Name of another head than the home's; possible while nothing was learned.
+
+    Raises:
+        RequestError: Another head, and classes were learned already.
+    """
+    name = head or home.config.head.name
+    if name != home.config.head.name:
+        if store.names:
+            raise RequestError(
+                f"this home learns with the head {home.config.head.name}; {name} needs a home of "
+                f"its own: `edgecl init --head {name} --home DIR`"
+            )
+        if name in HEADS and HEADS[name].second_moment == COUNTS:
+            raise RequestError(
+                f"the head {name} needs keys, which are made with its home: "
+                f"`edgecl init --head {name} --home DIR`"
+            )
+        config = replace(home.config.head, name=name)
+        made = make_head_of(config, store.num_features)
+        with store.transaction():
+            store.set_second_moment(HEADS[name].second_moment)
+        home.save_config(replace(home.config, head=config))
+    else:
+        _check_head(home, store)
+        made = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
+    preprocessing: Preprocessing = home.manifest.preprocessing
+    is_small = home.config.store.picture == "backbone"
+    return Learner(
+        store,
+        made,
+        seed=home.config.head.seed,
+        shrink_to=preprocessing.resize_side if is_small else None,
+        max_pixels=home.max_pixels,
+        probes=home.config.evaluation.probes,
+        probe_side=preprocessing.resize_side,
+    )
+
+
+def open_predictor(home: Home, options: EngineOptions = AS_SET) -> Predictor:
+    """Load all that prediction in a home needs; it does not follow the home.
+
+    Raises:
+        NothingLearnedError: The home knows no class.
+    """
+    with reading(home, options) as session:
+        return session.predictor()
+
+
+def check_learned(home: Home, store: Store) -> None:
+    """Check that the home knows a class.
+
+    Raises:
+        NothingLearnedError: It knows none.
+    """
+    if not store.names:
+        raise NothingLearnedError(
+            f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
+            f"--home {home.path}` first"
+        )
+
+
+def _called(uid: int | str) -> str:
+    """Return what a picture is called in an error; numbers of held-out samples are negative."""
+    return f"held-out sample {-int(uid)}" if int(uid) < 0 else f"sample {uid}"
+
+
+def _check_head(home: Home, store: Store) -> None:
+    """Check that the settings name the head with which the store was learned."""
+    name = home.config.head.name
+    if HEADS[name].second_moment != store.second_moment:
+        raise IntegrityError(
+            f"edgecl.toml names the head {name}, the store of {home.path} was learned with "
+            "another; put the head back that it was made with"
+        )
