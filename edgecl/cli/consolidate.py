@@ -19,7 +19,7 @@ from edgecl.cli.options import (
     ThreadsOption,
     WeightsOption,
 )
-from edgecl.cli.output import is_shown_live, print_json, print_values, say, working
+from edgecl.cli.output import is_shown_live, print_json, print_values, say, say_step, working
 
 if TYPE_CHECKING:
     from edgecl.adapters.training import Progress
@@ -104,20 +104,11 @@ def consolidator(
 ) -> Callable[[Callable[[str], None]], Consolidated]:
     """Return a function that consolidates and tells the outcome; the backbone is loaded once."""
     from edgecl.adapters.training import Training
-    from edgecl.backbones import load_backbone_of
-    from edgecl.consolidation.plan import check_backbone
     from edgecl.consolidation.run import consolidate
-    from edgecl.exporters.onnx import add_adapter_inputs
+    from edgecl.exporters.adapting import backbone_to_train
 
-    device = session.home
-    session.check_provider()  # one that fails is told before torch is loaded
-    with working(f"loading {device.manifest.backbone}"):
-        backbone = load_backbone_of(device.manifest, weights=weights)
-        check_backbone(device, backbone)
-    if not device.has_adapters:
-        with working("exporting an engine that takes adapters (about 25 s)"):
-            add_adapter_inputs(device, backbone)
-    config = device.config.consolidation
+    backbone = backbone_to_train(session, weights, tell=say_step)
+    config = session.home.config.consolidation
     training = Training(
         epochs=config.epochs, views=config.views, seconds=60 * minutes if minutes else 0.0
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.options import JsonOption
-from edgecl.cli.output import print_json, print_table, say
+from edgecl.cli.output import print_json, print_table, say, say_step
 
 if TYPE_CHECKING:
     from edgecl.home import Home
@@ -59,7 +59,7 @@ def demo(
 def _story(place: Path) -> dict[str, Any]:
     import numpy as np
 
-    from edgecl.cli.make import make
+    from edgecl.exporters.setup import Setup, set_up
     from edgecl.runtime.predictor import Predictor
     from edgecl.session import open_learner, open_store
     from edgecl.types import ForgetRequest
@@ -68,7 +68,7 @@ def _story(place: Path) -> dict[str, Any]:
     tell("1. Real handwritten digits (scikit-learn has 1,797), as PNG files, one folder a class")
     _write_digits(place / "digits")
     tell("2. A device home: the backbone is frozen and exported to ONNX, once")
-    home = make(place / "home", image_size=_IMAGE_SIZE)
+    home = set_up(place / "home", Setup(image_size=_IMAGE_SIZE), tell=say_step)
     tell(
         f"   {home.manifest.backbone} at {_IMAGE_SIZE} px, {home.manifest.num_features} features, "
         f"differs from torch by at most {home.manifest.parity['max_abs']:.1g}"

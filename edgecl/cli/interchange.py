@@ -19,7 +19,7 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.output import print_json, print_values, say
+from edgecl.cli.output import print_json, print_values, say, say_step
 
 if TYPE_CHECKING:
     from edgecl.runtime.engines.base import EngineOptions
@@ -121,13 +121,13 @@ def _learn(
     """Learn a dataset; returns what `train-stream` prints."""
     from edgecl.cli.check import check_names
     from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
-    from edgecl.cli.make import open_or_make
     from edgecl.evaluation.progressive import learn_stream, start_position
+    from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.learner import position_key
     from edgecl.runtime.sources.datasets import open_dataset
     from edgecl.unlearning.request import writing
 
-    device = open_or_make(home, head="ridge")
+    device = open_or_set_up(home, Setup(), tell=say_step)
     source = open_dataset(path, max_bytes=device.max_bytes, **how).source
     with writing(device, options) as session, stop_flag() as flag, ExitStack() as stack:
         store = session.store

@@ -24,7 +24,7 @@ from edgecl.cli.options import (
     WeightsOption,
     headers_of,
 )
-from edgecl.cli.output import StreamBar, print_json, print_values, say
+from edgecl.cli.output import StreamBar, print_json, print_values, say, say_step
 
 if TYPE_CHECKING:
     from edgecl.consolidation.run import Consolidated
@@ -99,9 +99,9 @@ def train_stream(
     json: JsonOption = False,
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
-    from edgecl.cli.make import open_or_make
     from edgecl.errors import SourceError
     from edgecl.evaluation.progressive import learn_stream, source_key, start_position
+    from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
     from edgecl.session import open_learner
@@ -112,13 +112,14 @@ def train_stream(
     name = None if label is None else clean_label(label)
     headers = headers_of(header_file)
     shuffle_seed = seed if shuffle else None
-    device = open_or_make(
+    device = open_or_set_up(
         home,
-        head=head or "ridge",
+        Setup(head=head or "ridge"),
         # What cannot be learned is told before the time that making a home takes.
         check=lambda: check_labels(
             open_source(source, label=name, shuffle_seed=shuffle_seed, headers=headers)
         ),
+        tell=say_step,
     )
     frames = open_source(
         source,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, say, say_skipped, working
+from edgecl.cli.output import print_json, say, say_skipped, say_step, working
 
 if TYPE_CHECKING:
     from edgecl.home import Home
@@ -84,6 +81,8 @@ def init(
     json: JsonOption = False,
 ) -> None:
     """Make a device home: freeze the backbone and export it to ONNX."""
+    from edgecl.exporters.setup import Setup, set_up
+
     old = None
     if source is not None:
         from edgecl.home import Home
@@ -91,12 +90,11 @@ def init(
 
         old = Home(source)
         check_transfer(old, home, encrypt=encrypt)
-    made = make(
-        home,
+    setup = Setup(
         backbone=backbone,
         weights=weights,
         image_size=image_size,
-        taps=taps,
+        taps=_taps(taps),
         features=features,
         head=head,
         seed=seed,
@@ -106,8 +104,8 @@ def init(
         levels=levels,
         adapters=adapters,
         encrypt=encrypt,
-        force=force,
     )
+    made = set_up(home, setup, force=force, tell=say_step, tell_skipped=say_skipped)
     manifest = made.manifest
     parity = manifest.parity["max_abs"]
     say(
@@ -157,101 +155,6 @@ def _take_over(old: Home, made: Home) -> dict[str, Any]:
         "behind": done.behind,
         "skipped": len(done.skipped),
     }
-
-
-def open_or_make(path: Path, *, head: str, check: Callable[[], object] = lambda: None) -> Home:
-    """Open a home, or make one with the default backbone where there is none.
-
-    Args:
-        path: Where it is or will be.
-        head: Head of a new home.
-        check: Called before one is made: what it raises costs no time.
-    """
-    from edgecl.home import Home, check_place, is_damaged, is_home
-
-    if is_home(path) or is_damaged(path):
-        return Home(path)
-    check_place(path)
-    check()
-    say(f"there is no home at {path} yet; making one with the default backbone")
-    return make(path, head=head)
-
-
-def make(
-    path: Path,
-    *,
-    backbone: str = "tf_efficientnet_lite0",
-    weights: str | None = None,
-    image_size: int | None = None,
-    taps: str | None = None,
-    features: int | None = None,
-    head: str = "ridge",
-    seed: int = 0,
-    capacity: int = 2000,
-    capacity_mb: float = 200.0,
-    keys: str | None = None,
-    levels: str = "auto",
-    adapters: bool = False,
-    encrypt: bool = False,
-    force: bool = False,
-) -> Home:
-    """Make a home from what the command line says."""
-    from edgecl.config import Config, HeadConfig, StoreConfig
-    from edgecl.errors import UsageError
-    from edgecl.heads import HEADS
-    from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
-    from edgecl.home import check_place
-    from edgecl.runtime.manifest import AVG, CATAVGMAX
-    from edgecl.runtime.preprocess import check_levels
-    from edgecl.runtime.sources import open_source
-
-    if head not in HEADS:
-        raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
-    if keys is not None and not HEADS[head].takes_keys:
-        known = " and ".join(name for name, spec in HEADS.items() if spec.takes_keys)
-        raise UsageError(f"--keys is for the heads {known}, not for {head}; leave it out")
-    check_place(path, force=force)  # before the time that torch takes
-    check_levels(levels)
-    frames = None if keys is None else open_source(keys, shuffle_seed=0, wants_classes=False)
-    if frames is not None and 0 < len(frames) < FEWEST_PICTURES:
-        raise too_few(len(frames))
-    chosen = _taps(taps)
-    config = Config(
-        store=StoreConfig(capacity_samples=capacity, capacity_mb=capacity_mb),
-        head=HeadConfig(name=head, seed=seed),
-    )
-    with working(f"loading {backbone}"):
-        from edgecl.adapters.bottleneck import RANK
-        from edgecl.backbones import load_backbone
-        from edgecl.exporters.onnx import init_home
-
-        # Keys weigh all features alike, and maxima cost them half a point (docs/decisions/0003).
-        network = load_backbone(
-            backbone,
-            weights=weights,
-            image_size=image_size,
-            taps=chosen,
-            tap_pool=AVG if HEADS[head].second_moment == "counts" else CATAVGMAX,
-            features=features,
-        )
-        seen = replace(network.preprocessing, levels=levels)
-        network = replace(network, preprocessing=seen)
-    with working("exporting it to ONNX and comparing both (about 15 s)"):
-        make_keys = None
-        if frames is not None:
-            max_pixels = int(config.picture.max_megapixels * 1e6)
-            make_keys = partial(
-                keys_of, frames.frames(), max_pixels=max_pixels, tell_skipped=say_skipped
-            )
-        return init_home(
-            path,
-            network,
-            config,
-            adapter_rank=RANK if adapters else 0,
-            encrypt=encrypt,
-            force=force,
-            make_keys=make_keys,
-        )
 
 
 def _taps(text: str | None) -> tuple[int, ...] | None:

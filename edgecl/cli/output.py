@@ -63,6 +63,11 @@ def said_to(listener: Callable[[str], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+def say_step(text: str) -> None:
+    """Say what begins now and takes a while."""
+    say(f"{text} ...")
+
+
 def say_skipped(skipped: Sequence[Skipped]) -> None:
     """Name the pictures that could not be used; of very many the first ones."""
     for item in skipped[:_MOST_NEWS]:

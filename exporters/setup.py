@@ -1,0 +1,155 @@
+"""A new home from a few settings: these are checked, the backbone is loaded and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from edgecl.config import Config, HeadConfig, StoreConfig
+from edgecl.errors import UsageError
+from edgecl.heads import HEADS
+from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
+from edgecl.home import Home, check_place, is_damaged, is_home
+from edgecl.runtime.manifest import AVG, CATAVGMAX
+from edgecl.runtime.preprocess import check_levels
+from edgecl.runtime.sources import open_source
+from edgecl.runtime.sources.base import Source
+from edgecl.types import Skipped
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a new home is made of.
+
+    Args:
+        backbone: timm name.
+        weights: A .safetensors or .pth file, `random`, or None for the published ones.
+        image_size: Side of the input, pixels; None takes the backbone's.
+        taps: Stages whose pooled features are added; None takes the usual ones.
+        features: Project the features on so many fixed directions; None keeps them.
+        head: Name of the head.
+        seed: Seed of all random choices.
+        capacity: Most pictures kept for replay.
+        capacity_mb: Most megabytes of them.
+        keys: Source of pictures, labels ignored, for keys or a whitening map.
+        levels: Black and white of 16-bit grey pictures.
+        adapters: Make an engine that takes adapters at once.
+        encrypt: Seal pictures, features and statistics, a key for every class.
+    """
+
+    backbone: str = "tf_efficientnet_lite0"
+    weights: str | None = None
+    image_size: int | None = None
+    taps: tuple[int, ...] | None = None
+    features: int | None = None
+    head: str = "ridge"
+    seed: int = 0
+    capacity: int = 2000
+    capacity_mb: float = 200.0
+    keys: str | None = None
+    levels: str = "auto"
+    adapters: bool = False
+    encrypt: bool = False
+
+
+def set_up(
+    path: Path,
+    setup: Setup,
+    *,
+    force: bool = False,
+    tell: Tell = lambda text: None,
+    tell_skipped: Callable[[Sequence[Skipped]], None] = lambda skipped: None,
+) -> Home:
+    """Make a home, whole or not at all.
+
+    Args:
+        path: Where it will be.
+        setup: What it is made of.
+        force: Replace a home that is there, with all that it learned.
+        tell: Told what is going on.
+        tell_skipped: Told of the pictures for keys that cannot be used.
+
+    Raises:
+        UsageError: A setting is none.
+        RequestError: Something else is there.
+        MissingPackageError: The extra `torch` is not installed.
+    """
+    keys = _checked_keys(setup)
+    check_place(path, force=force)  # before the time that torch takes
+    check_levels(setup.levels)
+    config = Config(
+        store=StoreConfig(capacity_samples=setup.capacity, capacity_mb=setup.capacity_mb),
+        head=HeadConfig(name=setup.head, seed=setup.seed),
+    )
+    tell(f"loading {setup.backbone}")
+    from edgecl.adapters.bottleneck import RANK
+    from edgecl.backbones import load_backbone
+
+    from .onnx import init_home
+
+    # Keys weigh all features alike, and maxima cost them half a point (docs/decisions/0003).
+    network = load_backbone(
+        setup.backbone,
+        weights=setup.weights,
+        image_size=setup.image_size,
+        taps=setup.taps,
+        tap_pool=AVG if HEADS[setup.head].second_moment == "counts" else CATAVGMAX,
+        features=setup.features,
+    )
+    seen = replace(network.preprocessing, levels=setup.levels)
+    tell("exporting it to ONNX and comparing both (about 15 s)")
+    max_pixels = int(config.picture.max_megapixels * 1e6)
+    return init_home(
+        path,
+        replace(network, preprocessing=seen),
+        config,
+        adapter_rank=RANK if setup.adapters else 0,
+        encrypt=setup.encrypt,
+        force=force,
+        make_keys=None
+        if keys is None
+        else partial(keys_of, keys.frames(), max_pixels=max_pixels, tell_skipped=tell_skipped),
+    )
+
+
+def open_or_set_up(
+    path: Path,
+    setup: Setup,
+    *,
+    check: Callable[[], object] = lambda: None,
+    tell: Tell = lambda text: None,
+) -> Home:
+    """Open a home, or make one where there is none.
+
+    Args:
+        path: Where it is or will be.
+        setup: What a new one is made of.
+        check: Called before one is made: what it raises costs no time.
+        tell: Told what is going on.
+    """
+    if is_home(path) or is_damaged(path):
+        return Home(path)
+    check_place(path)
+    check()
+    tell(f"there is no home at {path} yet, making one with the default backbone")
+    return set_up(path, setup, tell=tell)
+
+
+def _checked_keys(setup: Setup) -> Source | None:
+    """Check the head and open the pictures that make its keys."""
+    head = setup.head
+    if head not in HEADS:
+        raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
+    if setup.keys is None:
+        return None
+    if not HEADS[head].takes_keys:
+        known = " and ".join(name for name, spec in HEADS.items() if spec.takes_keys)
+        raise UsageError(f"--keys is for the heads {known}, not for {head}; leave it out")
+    found = open_source(setup.keys, shuffle_seed=0, wants_classes=False)
+    if 0 < len(found) < FEWEST_PICTURES:
+        raise too_few(len(found))
+    return found
