@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.errors import ConfigError
+from edgecl.runtime.files import read_own, write_whole
+
+_MOST_BYTES = 2**20
 
 DEFAULT_HOME = "edgecl-home"
 
@@ -201,8 +204,12 @@ def load_config(path: Path) -> Config:
         ConfigError: Not TOML, an unknown section or key, a wrong type or a value out of range.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raw = tomllib.loads(read_own(path, _MOST_BYTES).decode())
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); give its owner the right to"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
     sections = {f.name: f for f in fields(Config)}
     parts: dict[str, Any] = {}
@@ -216,13 +223,13 @@ def load_config(path: Path) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write settings as TOML."""
+    """Write settings as TOML, in one step."""
     lines = ["# Settings of this edgecl home; see docs/configuration.md", ""]
     for section, values in asdict(config).items():
         lines.append(f"[{section}]")
         lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
         lines.append("")
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_whole(path, "\n".join(lines).encode(), mode=0o600)
 
 
 def _section(path: Path, name: str, values: dict[str, Any]) -> Any:

@@ -12,16 +12,20 @@
     engine/adapted/        the same two files of the engine that takes adapters, if one was made
     lock                   held by the one process that writes
 
-A new home is made beside its place and moved there in one step, so it is whole or absent. One that
-is replaced (`--force`) is first moved aside, as `.NAME-old-...`, and deleted last.
+A new home is made beside its place, as `.NAME-new-...`, and moved there in one step, so it is whole
+or absent; one that is replaced (`--force`) changes places with it and is then overwritten and
+deleted. What a killed process left of either goes with the next `init` or `forget`.
+
+Nothing in a home is a link: who unpacks somebody else's home must not have files of his own written
+to, and what lies elsewhere would be missed by an unlearning.
 """
 
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +36,7 @@ from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreEr
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.files import open_own, put_in_place, read_own, wipe
 from edgecl.runtime.manifest import Manifest, checked_engine
 
 _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
@@ -43,7 +48,7 @@ _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "lock",
     "receipts.jsonl",
 )
-ADAPTED_FOLDER = "adapted"
+ADAPTED_FOLDER, _SNAPSHOTS = "adapted", "snapshots"
 _KEY_BYTES = 32
 
 
@@ -60,6 +65,7 @@ class Home:
     """
 
     def __init__(self, path: Path) -> None:
+        path = Path(os.path.realpath(path))  # also the name by which copies beside it are known
         if is_damaged(path):
             raise IntegrityError(
                 f"{path / _CONFIG} is missing, the rest of the home is there; restore it from a "
@@ -69,6 +75,7 @@ class Home:
             raise RequestError(
                 f"there is no edgecl home at {path}; make one with `edgecl init --home {path}`"
             )
+        _check_parts(path)
         self.path = path
         self.config: Config = load_config(path / _CONFIG)
         self.manifest = Manifest.load(path / ENGINE_FOLDER)
@@ -78,7 +85,7 @@ class Home:
                 "their own; use that one, or learn anew in another home (`edgecl init --home DIR`)"
             )
         try:
-            self.key = (path / _KEY).read_bytes()
+            self.key = read_own(path / _KEY, 2 * _KEY_BYTES)
         except OSError as error:
             raise IntegrityError(
                 f"the device key {path / _KEY} cannot be read ({error.strerror}); restore it from "
@@ -103,7 +110,7 @@ class Home:
     @property
     def snapshots(self) -> Path:
         """Folder of the snapshots; it may not be there yet."""
-        return self.path / "snapshots"
+        return self.path / _SNAPSHOTS
 
     @property
     def class_keys(self) -> Path:
@@ -131,9 +138,7 @@ class Home:
 
     def save_config(self, config: Config) -> None:
         """Replace the settings, in one step."""
-        part = self.path / f".{_CONFIG}.part"
-        save_config(config, part)
-        part.replace(self.path / _CONFIG)
+        save_config(config, self.path / _CONFIG)
         self.config = config
 
     @property
@@ -212,19 +217,57 @@ class Home:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     try:
-        opened = open(path / _LOCK, "wb")
+        descriptor = open_own(path / _LOCK, os.O_WRONLY | os.O_CREAT)
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written ({error.strerror}); make it writable, or name another home"
         ) from error
-    with opened as file:
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise HomeLockedError(
                 f"another edgecl process writes to {path}; wait for it or stop it"
             ) from error
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_parts(path: Path) -> None:
+    """Check that a home holds plain files and folders only.
+
+    Raises:
+        IntegrityError: It holds a link, a pipe or a device.
+    """
+    engine = path / ENGINE_FOLDER
+    for folder in (path, engine, engine / ADAPTED_FOLDER, path / _SNAPSHOTS):
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        for entry in sorted(folder.iterdir()):
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                raise IntegrityError(
+                    f"{entry} is a link or no plain file, and nothing in a home may be one; put "
+                    "what it leads to in its place, or move the home as a whole"
+                )
+
+
+def unfinished_homes(path: Path) -> list[Path]:
+    """Return what a killed `init` left beside a home: parts of a new one, or a replaced one."""
+    found = sorted(path.parent.glob(f"{glob.escape(_prefix(path))}*"))
+    return [folder for folder in found if not folder.is_symlink() and not _is_locked(folder)]
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}-new-"
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with _locked(path):
+            return False
+    except (HomeLockedError, StoreError):
+        return True
 
 
 def is_home(path: Path) -> bool:
@@ -276,25 +319,27 @@ def make_home(
     path = Path(os.path.realpath(path))
     check_place(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        (part / ENGINE_FOLDER).mkdir()
-        save_config(config, part / _CONFIG)
-        _write_secret(part / _KEY, secrets.token_bytes(_KEY_BYTES))
-        if encrypt:
-            _write_secret(part / _CLASS_KEYS, b"")
-        fill(part / ENGINE_FOLDER, part / _DATABASE)
-        if is_home(path):
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-            with _locked(path):
-                path.replace(old)
+    for left in unfinished_homes(path):
+        wipe(left)
+    part = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+    with _locked(part):  # so that nobody takes it for one that was left behind
+        try:
+            (part / ENGINE_FOLDER).mkdir()
+            save_config(config, part / _CONFIG)
+            _write_secret(part / _KEY, secrets.token_bytes(_KEY_BYTES))
+            if encrypt:
+                _write_secret(part / _CLASS_KEYS, b"")
+            fill(part / ENGINE_FOLDER, part / _DATABASE)
+            if is_home(path):
+                with _locked(path):
+                    put_in_place(part, path)
+                    wipe(part)
+            else:
                 part.replace(path)
-            shutil.rmtree(old)
-        else:
-            part.replace(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        except BaseException:
+            if part.exists():
+                wipe(part)
+            raise
     return Home(path)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner
-from edgecl.runtime.manifest import flush
+from edgecl.runtime.files import flush
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.novel import NEWEST_ENTRY, newest
 from edgecl.store.schema import SCHEMA_VERSION

@@ -115,13 +115,19 @@ def _checked(text: str) -> str:
 
 
 def check_reason(reason: str, name: str) -> None:
-    """Check that the text of a receipt does not hold a class name as a word of its own.
+    """Check that the text of a receipt does not hold a class name, in a longer word neither.
+
+    A name of one or two characters counts as a word of its own only: it stands in every text.
 
     Raises:
         UsageError: It does.
     """
     text = unicodedata.normalize("NFC", reason).casefold()
-    if re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", text):
+    found = unicodedata.normalize("NFC", name).casefold()
+    is_there = found in text
+    if len(found) < 3:
+        is_there = bool(re.search(rf"(?<!\w){re.escape(found)}(?!\w)", text))
+    if is_there:
         raise UsageError(
             f"the reason holds the class name {name!r}, which a receipt must not keep; reword it"
         )

@@ -38,7 +38,8 @@ from edgecl.runtime.bundle import (
     read_manifest,
 )
 from edgecl.runtime.engines.tensorrt import Compiled
-from edgecl.runtime.manifest import MANIFEST_NAME, Manifest, flush
+from edgecl.runtime.files import flush, put_in_place
+from edgecl.runtime.manifest import MANIFEST_NAME, Manifest
 from edgecl.runtime.scoring import Scorer
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.exports import (
@@ -47,7 +48,6 @@ from edgecl.store.exports import (
     exports_of,
     finish_exports,
     part_of,
-    put_in_place,
     set_digest,
 )
 from edgecl.store.store import Store

@@ -26,7 +26,8 @@ import edgecl
 from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
-from edgecl.runtime.manifest import MANIFEST_NAME, flush
+from edgecl.runtime.files import flush, put_in_place
+from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
 from edgecl.store.exports import (
     DATASET,
@@ -36,7 +37,6 @@ from edgecl.store.exports import (
     finish_exports,
     index_line,
     part_of,
-    put_in_place,
     set_digest,
 )
 from edgecl.store.store import Store

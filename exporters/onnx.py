@@ -28,7 +28,8 @@ from edgecl.heads.statistics import COUNTS
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine, flush
+from edgecl.runtime.files import flush
+from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine
 from edgecl.store.store import create_store
 
 from .graph import import_onnx, opset_of, versions

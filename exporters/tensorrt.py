@@ -39,7 +39,7 @@ from edgecl.runtime.engines.tensorrt import (
     import_tensorrt,
     log_of,
 )
-from edgecl.runtime.manifest import flush
+from edgecl.runtime.files import flush
 from edgecl.store.exports import Export
 
 from .parity import LEAST_COSINE_FP16, Parity, parity_of

@@ -28,7 +28,8 @@ from edgecl.errors import IntegrityError, RequestError
 
 from .adapters import Adapter
 from .engines.tensorrt import Compiled
-from .manifest import MANIFEST_NAME, Manifest
+from .files import loads, read_own
+from .manifest import MANIFEST_NAME, MOST_BYTES, MOST_ENGINE_BYTES, Manifest
 from .mixture import load_served
 from .scoring import Scorer
 
@@ -99,10 +100,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     path = folder / MANIFEST_NAME
     try:
-        text = path.read_bytes().decode()
-        values = json.loads(text)
+        text = read_own(path, MOST_BYTES).decode()
+        values = loads(text)
         schema = int(values["bundle"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise IntegrityError(
             f"{path} cannot be read as a bundle's ({error}); {_EXPORT_ANEW}"
         ) from error
@@ -171,7 +172,7 @@ def _checked_files(folder: Path, digests: dict[str, str]) -> dict[str, bytes]:
     files = {}
     for name, digest in sorted(digests.items()):
         try:
-            files[name] = (folder / name).read_bytes()
+            files[name] = read_own(folder / name, MOST_ENGINE_BYTES)
         except OSError as error:
             raise IntegrityError(
                 f"{folder / name} cannot be read ({error.strerror}); {_EXPORT_ANEW}"

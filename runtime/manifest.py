@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgecl.errors import IntegrityError
 
+from .files import loads, read_own, write_whole
 from .preprocess import Preprocessing
 
 SCHEMA = 1
+MOST_BYTES, MOST_ENGINE_BYTES = 64 * 2**20, 2 * 2**30
 MANIFEST_NAME = "manifest.json"
 ENGINE_NAME = "backbone.onnx"
 FP32 = "fp32"
@@ -138,7 +139,7 @@ class Manifest:
                 keys=tuple(str(digest) for digest in values.get("keys", ())),
                 directions=str(values.get("directions", "")),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise _unreadable(where, error) from error
         if values.get("feature_map") != manifest.feature_map:
             raise IntegrityError(
@@ -161,7 +162,7 @@ class Manifest:
         """
         path = folder / MANIFEST_NAME
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = loads(read_own(path, MOST_BYTES))
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
         return cls.from_json(values, path)
@@ -177,7 +178,7 @@ def checked_engine(folder: Path, manifest: Manifest) -> bytes:
     """
     path = folder / manifest.engine
     try:
-        data = path.read_bytes()
+        data = read_own(path, MOST_ENGINE_BYTES)
     except OSError as error:
         raise IntegrityError(
             f"engine {path} cannot be read ({error}); make the home anew with `edgecl init`"
@@ -193,20 +194,7 @@ def checked_engine(folder: Path, manifest: Manifest) -> bytes:
 
 def write_manifest(folder: Path, text: str) -> None:
     """Put a text in the place of a folder's `manifest.json`, in one step."""
-    part = folder / f".{MANIFEST_NAME}.part"
-    part.write_text(text, encoding="utf-8")
-    flush(part)
-    part.replace(folder / MANIFEST_NAME)
-    flush(folder)
-
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk: a pulled plug keeps it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_whole(folder / MANIFEST_NAME, text.encode())
 
 
 def _unreadable(path: Path, error: Exception) -> IntegrityError:

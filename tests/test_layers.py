@@ -15,8 +15,8 @@ FOLDERS = {"edgecl": "edgecl", "runtime": "edgecl.runtime", "exporters": "edgecl
 # Lowest first; what stands together may import each other as long as there is no cycle.
 LAYERS = (
     ("types", "errors"),
-    ("config",),
     ("runtime",),
+    ("config",),
     ("home",),
     ("weights", "directions"),
     ("backbones",),

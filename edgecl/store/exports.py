@@ -13,7 +13,6 @@ What was copied elsewhere, or moved, cannot be reached from here: revoking says 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import time
@@ -21,18 +20,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from edgecl.errors import EdgeclError
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, read_manifest
-from edgecl.runtime.manifest import MANIFEST_NAME, flush
+from edgecl.runtime.files import aside_of, flush, overwrite, write_whole
+from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
 from edgecl.store.store import Store, holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
 DATASET = "dataset"
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +207,7 @@ def finish_exports(store: Store) -> None:
         # A folder on a disk that is away may be either; it stays as it is until the disk is back.
         if export.status != WRITING or not export.path.parent.is_dir():
             continue
-        aside = _aside(part_of(export))
+        aside = aside_of(part_of(export))
         if aside.exists() and not export.path.exists():
             aside.replace(export.path)
         erase_folder(aside)
@@ -332,11 +330,7 @@ def index_line(row: dict[str, Any]) -> str:
 def _replace_text(path: Path, text: str) -> None:
     """Put a text in a file's place in one step, and zeros over the old one."""
     with path.open("r+b") as old:
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        flush(part)
-        part.replace(path)
-        flush(path.parent)
+        write_whole(path, text.encode())
         overwrite(old)
 
 
@@ -358,32 +352,6 @@ def erase_folder(folder: Path, *, is_learned: bool = False) -> None:
     flush(folder.parent)
 
 
-def put_in_place(part: Path, place: Path) -> None:
-    """Put a folder in its place, in one step; what was there is under the part's name after it."""
-    if not place.exists():
-        part.replace(place)
-    elif not _exchange(part, place):
-        # FAT and some network disks cannot: for a moment the old one is aside.
-        aside = _aside(part)
-        place.replace(aside)
-        part.replace(place)
-        aside.replace(part)
-    flush(place.parent)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two folders, in one step; False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    names = (os.fsencode(a), _AT_FDCWD, os.fsencode(b))
-    return bool(renameat2(_AT_FDCWD, *names, ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
-
-
-def _aside(part: Path) -> Path:
-    return part.with_name(part.name + "-old")
-
-
 def _manifest_at(export: Export) -> dict[str, Any] | None:
     """Return the manifest in an export's folder if it is this export's, whole or revoked."""
     try:
@@ -400,13 +368,3 @@ def _erase_file(path: Path, *, is_learned: bool = False) -> None:
         with path.open("r+b") as file:
             overwrite(file)
     path.unlink()
-
-
-def overwrite(file: BinaryIO) -> None:
-    """Write zeros over an open file, down to the disk."""
-    left = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    while left > 0:
-        left -= file.write(bytes(min(_CHUNK, left)))
-    file.flush()
-    os.fsync(file.fileno())

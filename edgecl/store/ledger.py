@@ -8,18 +8,18 @@ writes and is brought up.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from edgecl.errors import IntegrityError
-from edgecl.runtime.manifest import flush
+from edgecl.runtime.files import flush, loads, open_own, read_own
 from edgecl.store.store import Store, dump_json
 
 Entry = dict[str, Any]
 _TAIL = 1 << 16
+_MOST_BYTES = 2**30
 
 
 def read_ledger(path: Path) -> list[Entry]:
@@ -30,14 +30,14 @@ def read_ledger(path: Path) -> list[Entry]:
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
+    lines = read_own(path, _MOST_BYTES).split(b"\n")[:-1]
     return [_entry(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def append_ledger(path: Path, entries: Iterable[Entry]) -> None:
     """Append entries and have them written to the disk."""
     is_new = not path.exists()
-    with path.open("ab") as file:
+    with open(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
         file.truncate(_whole_bytes(path))
         for entry in entries:
             file.write(dump_json(entry).encode() + b"\n")
@@ -75,7 +75,7 @@ def _last(path: Path) -> Entry | None:
     """Return the last whole entry without reading the file from its beginning."""
     if not path.exists():
         return None
-    with path.open("rb") as file:
+    with open(open_own(path, os.O_RDONLY), "rb") as file:
         size = file.seek(0, os.SEEK_END)
         tail, start = b"", size
         while start and tail.rstrip(b"\n").count(b"\n") < 2:
@@ -89,13 +89,13 @@ def _last(path: Path) -> Entry | None:
 
 def _whole_bytes(path: Path) -> int:
     """Return how many bytes of a file are whole lines."""
-    return path.read_bytes().rfind(b"\n") + 1
+    return read_own(path, _MOST_BYTES).rfind(b"\n") + 1
 
 
 def _entry(path: Path, number: int, line: bytes) -> Entry:
     where = f"line {number}" if number else "the last line"
     try:
-        entry = json.loads(line)
+        entry = loads(line)
         if not {"number", "body", "previous", "digest", "signature"} <= set(entry):
             raise ValueError("a key is missing")
         if dump_json(entry).encode() != line:

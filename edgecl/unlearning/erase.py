@@ -14,6 +14,8 @@ beyond this module and said in docs/unlearning.md.
 from __future__ import annotations
 
 import glob
+import os
+import re
 import shutil
 import sqlite3
 import time
@@ -21,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.errors import StoreError
-from edgecl.home import Home
-from edgecl.runtime.manifest import flush
-from edgecl.store.exports import overwrite
+from edgecl.home import Home, unfinished_homes
+from edgecl.runtime.files import flush, wipe
 from edgecl.store.store import Store
 
 _PATIENCE_S = 5.0
 _CHUNK = 8 * 2**20
+# What `snapshots.take` and SQLite name files in that folder.
+_SNAPSHOT = re.compile(r"(s[0-9]+\.db|\.part)(-wal|-shm|-journal)?")
 
 
 def scrub(store: Store) -> dict[str, Any]:
@@ -112,6 +115,8 @@ def find_bytes(
 def remove_unlisted_snapshots(home: Home, store: Store) -> int:
     """Overwrite and delete files of snapshots that are on the list no more; returns how many.
 
+    What has no name that edgecl gives stays: a note, or what a disk that is mounted here brings.
+
     Raises:
         StoreError: A file cannot be written or deleted.
     """
@@ -120,10 +125,15 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
     listed = {
         home.snapshot(uid) for (uid,) in store.connection.execute("SELECT uid FROM snapshots")
     }
-    gone = [path for path in sorted(home.snapshots.iterdir()) if path not in listed]
+    gone = [
+        path
+        for folder, _, names in os.walk(home.snapshots)  # which follows no link
+        for path in (Path(folder) / name for name in sorted(names) if _SNAPSHOT.fullmatch(name))
+        if path not in listed
+    ]
     for path in gone:
         try:
-            _wipe(path)
+            wipe(path)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be erased ({error.strerror}); make it writable, then run "
@@ -134,29 +144,16 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
 
 
 def remove_left_copies(home: Home) -> int:
-    """Overwrite and delete what a killed `bench` left beside the home; returns how many.
+    """Overwrite and delete what a killed `bench` or `init` left beside the home; returns how many.
 
-    The caller holds the home's lock, which a running `bench` would hold.
+    The caller holds the home's lock, which a running `bench` would hold; a running `init` holds
+    that of what it makes.
     """
     left = sorted(home.path.parent.glob(f"{glob.escape(home.copies)}*"))
+    left += unfinished_homes(home.path)
     for path in left:
-        _wipe(path)
+        wipe(path)
     return len(left)
-
-
-def _wipe(path: Path) -> None:
-    """Overwrite a file, or all files of a folder, with zeros and delete it."""
-    if path.is_symlink():  # what it leads to is not ours
-        path.unlink()
-        return
-    if path.is_dir():
-        for entry in path.iterdir():
-            _wipe(entry)
-        path.rmdir()
-        return
-    with path.open("r+b") as file:
-        overwrite(file)
-    path.unlink()
 
 
 def _truncate_log(store: Store) -> int:

@@ -11,7 +11,8 @@ import pytest
 
 from edgecl.config import Config, StoreConfig
 from edgecl.errors import HomeLockedError, IntegrityError, RequestError
-from edgecl.home import Home, is_home, make_home
+from edgecl.home import Home, is_home, make_home, unfinished_homes
+from edgecl.unlearning.erase import remove_left_copies
 
 Fill = Callable[[Path, Path], None]
 
@@ -37,7 +38,7 @@ def test_a_new_home_has_its_parts_and_can_be_opened_again(tmp_path: Path, fill: 
     config = Config(store=StoreConfig(capacity_samples=9))
     made = make_home(tmp_path / "deep" / "home", config, fill)
     assert {p.name for p in made.path.iterdir()} == {
-        "edgecl.toml", "device.key", "device.db", "engine"
+        "edgecl.toml", "device.key", "device.db", "engine", "lock"
     }  # fmt: skip
     assert Home(made.path).config == config
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["home"]
@@ -76,6 +77,68 @@ def test_an_existing_home_is_replaced_only_with_force(tmp_path: Path, fill: Fill
     assert new.key != old.key
     assert not (new.path / "mark").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import edgecl.home as home
+from edgecl.config import Config
+
+def die(*_):
+    os._exit(137)
+
+where, place = sys.argv[1], Path(sys.argv[2])
+exchange = home.put_in_place
+def in_place(part, path):
+    exchange(part, path)
+    die()
+def wiped(path):
+    next(entry for entry in path.iterdir() if entry.is_file()).unlink()
+    die()
+if where == "exchanged":
+    home.put_in_place = in_place
+elif where == "half wiped":
+    home.wipe = wiped
+def fill(engine, database):
+    for name, data in home_content.items():
+        (engine / name).write_bytes(data)
+    database.touch()
+    if where == "half made":
+        die()
+home_content = {path.name: path.read_bytes() for path in (place / "engine").iterdir()}
+home.make_home(place, Config(), fill, force=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["half made", "exchanged", "half wiped"])
+def test_a_killed_replacement_leaves_one_whole_home_and_the_next_command_the_rest(
+    tmp_path: Path, fill: Fill, where: str
+) -> None:
+    old = make_home(tmp_path / "home", Config(), fill)
+    (old.path / "device.db").write_bytes(b"brass washer")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, where, str(old.path)], timeout=60, check=False
+    )
+    assert done.returncode == 137
+    assert (Home(old.path).key == old.key) == (where == "half made")
+    assert len(unfinished_homes(old.path)) == 1
+    with Home(old.path).lock():
+        assert remove_left_copies(Home(old.path)) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_home_that_is_being_made_is_not_taken_for_one_that_was_left(
+    tmp_path: Path, fill: Fill
+) -> None:
+    home = make_home(tmp_path / "home", Config(), fill)
+
+    def look(engine: Path, database: Path) -> None:
+        fill(engine, database)
+        assert unfinished_homes(home.path) == []
+        assert remove_left_copies(home) == 0
+
+    make_home(home.path, Config(), look, force=True)
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 import build
 from edgecl import snapshots
-from edgecl.errors import RequestError, UsageError
+from edgecl.errors import ConfigError, IntegrityError, RequestError, StoreError, UsageError
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
 from edgecl.types import ForgetRequest
@@ -161,6 +162,15 @@ def test_a_snapshot_whose_texts_name_the_class_goes(home: Home) -> None:
     assert done.verified, done.faults
 
 
+@pytest.mark.parametrize(
+    "reason", ["all brass washers go", "BRASS WASHERs", "the brass washer-ring", "brass washer"]
+)
+def test_a_reason_says_the_name_in_no_form(home: Home, reason: str) -> None:
+    teach(home)
+    with pytest.raises(UsageError, match="must not keep"):
+        forget(home, LABELS[1], reason=reason)
+
+
 def test_a_reason_names_no_alias(home: Home) -> None:
     teach(home)
     with writing(home) as session, session.store.transaction():
@@ -170,11 +180,12 @@ def test_a_reason_names_no_alias(home: Home) -> None:
         forget(home, LABELS[0], reason=f"as {LABELS[1]} was")
 
 
-def test_folders_and_links_among_the_snapshots_do_not_stop_an_unlearning(
+def test_copies_among_the_snapshots_go_and_what_is_not_ours_stays(
     home: Home, tmp_path: Path
 ) -> None:
     teach(home)
     taken(home)
+    (home.snapshots / "diary.txt").write_text("mine")
     (home.snapshots / "old" / "deep").mkdir(parents=True)
     shutil.copy(home.snapshots / "s1.db", home.snapshots / "old" / "deep" / "s1.db")
     other = tmp_path / "other.txt"
@@ -184,7 +195,43 @@ def test_folders_and_links_among_the_snapshots_do_not_stop_an_unlearning(
     done = forget(home, LABELS[1])
     assert done.verified, done.faults
     assert other.read_text() == "mine"
-    assert list(home.snapshots.iterdir()) == []
+    assert {path.name for path in home.snapshots.rglob("*")} == {
+        "diary.txt", "folder", "link", "old", "deep"
+    }  # fmt: skip
+    with pytest.raises(IntegrityError, match="is a link"):
+        Home(home.path)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["lock", "snapshots", "receipts.jsonl", "device.db", "edgecl.toml", "engine/manifest.json",
+     ".edgecl.toml.part", "snapshots/s1.db", "snapshots/.part"],
+)  # fmt: skip
+def test_a_home_with_a_link_in_it_is_refused_and_what_it_leads_to_stays(
+    home: Home, tmp_path: Path, part: str
+) -> None:
+    teach(home)
+    taken(home)
+    place, target = home.path / part, tmp_path / "target"
+    if place.exists():
+        place.replace(target)
+    else:
+        target.write_text("mine")
+    place.symlink_to(target)
+    before = target.read_bytes() if target.is_file() else sorted(target.iterdir())
+    for use in (Home, lambda path: writing(home).__enter__()):
+        with pytest.raises((IntegrityError, StoreError, ConfigError)):
+            use(Home(home.path).path)
+    assert before == (target.read_bytes() if target.is_file() else sorted(target.iterdir()))
+
+
+@pytest.mark.parametrize("part", ["receipts.jsonl", "lock", "engine/adapted"])
+def test_a_pipe_in_a_home_stops_nobody(home: Home, part: str) -> None:
+    teach(home)
+    (home.path / part).unlink(missing_ok=True)
+    os.mkfifo(home.path / part)
+    with pytest.raises(IntegrityError, match="no plain file"):
+        Home(home.path)
 
 
 def test_a_plan_counts_what_the_receipt_will_say(home: Home) -> None:
