@@ -20,7 +20,7 @@ from PIL import Image
 from edgecl.errors import (
     UsageError,
 )
-from edgecl.heads.base import Head, Labels
+from edgecl.heads.base import Head
 from edgecl.home import Home
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.preprocess import encode_png, picture_of, shrink
@@ -33,7 +33,7 @@ from edgecl.store.novel import take
 from edgecl.store.probes import Probes
 from edgecl.store.store import Position, Store
 from edgecl.store.view_batch import rest_of, views_of
-from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
+from edgecl.types import Float16, Float32, Float64, Frame, Labels, UpdateReport
 
 EmbedViews = Callable[[Sequence[Image.Image]], Float32]
 Replay = tuple[Float16, Labels]
@@ -224,7 +224,7 @@ class Learner:
 
     def save_state(self) -> None:
         """Write what the head learned and the statistics do not hold; inside a transaction."""
-        state = self.head.saved_state()
+        state = self.head.state()
         if state is not None:
             self.store.save_head("state", self.head.name, state)
 

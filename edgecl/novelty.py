@@ -18,8 +18,8 @@ from typing import Any, cast
 import numpy as np
 
 from edgecl.errors import RequestError, ShapeError
-from edgecl.store.store import Labels, Store
-from edgecl.types import Float16, Float32, Float64, Prediction
+from edgecl.store.store import Store
+from edgecl.types import Float16, Float32, Float64, Labels, Prediction
 
 MIN_ROWS = 10
 SHARE = 0.95

@@ -19,6 +19,7 @@ Float16 = npt.NDArray[np.float16]
 
 Say = Callable[[str, int, int], None]
 """Told what is going on, how far it is, and of how much."""
+Labels = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 
 MAX_LABEL_LENGTH = 200

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edgecl.config import Config, HeadConfig, StoreConfig
+from edgecl.config import Config, StoreConfig
 from edgecl.errors import UsageError
-from edgecl.heads import HEADS
+from edgecl.heads import HEADS, head_config, spec_of
 from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
 from edgecl.home import Home, check_place, is_damaged, is_home
 from edgecl.runtime.manifest import AVG, CATAVGMAX
@@ -32,6 +32,7 @@ class Setup:
         taps: Stages whose pooled features are added; None takes the usual ones.
         features: Project the features on so many fixed directions; None keeps them.
         head: Name of the head.
+        profile: How it weighs and replays; None takes the head's usual one.
         seed: Seed of all random choices.
         capacity: Most pictures kept for replay.
         capacity_mb: Most megabytes of them.
@@ -47,6 +48,7 @@ class Setup:
     taps: tuple[int, ...] | None = None
     features: int | None = None
     head: str = "ridge"
+    profile: str | None = None
     seed: int = 0
     capacity: int = 2000
     capacity_mb: float = 200.0
@@ -83,7 +85,7 @@ def set_up(
     check_levels(setup.levels)
     config = Config(
         store=StoreConfig(capacity_samples=setup.capacity, capacity_mb=setup.capacity_mb),
-        head=HeadConfig(name=setup.head, seed=setup.seed),
+        head=head_config(setup.head, seed=setup.seed, profile=setup.profile),
     )
     tell(f"loading {setup.backbone}")
     from edgecl.adapters.bottleneck import RANK
@@ -97,7 +99,7 @@ def set_up(
         weights=setup.weights,
         image_size=setup.image_size,
         taps=setup.taps,
-        tap_pool=AVG if HEADS[setup.head].second_moment == "counts" else CATAVGMAX,
+        tap_pool=AVG if HEADS[setup.head].statistic.needs_keys else CATAVGMAX,
         features=setup.features,
     )
     seen = replace(network.preprocessing, levels=setup.levels)
@@ -142,8 +144,7 @@ def open_or_set_up(
 def _checked_keys(setup: Setup) -> Source | None:
     """Check the head and open the pictures that make its keys."""
     head = setup.head
-    if head not in HEADS:
-        raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
+    spec_of(head)
     if setup.keys is None:
         return None
     if not HEADS[head].takes_keys:

@@ -38,6 +38,10 @@ def init(
         ),
     ] = None,
     head: Annotated[str, typer.Option(help="ridge, uer, prototype or key-value.")] = "ridge",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Of uer: balanced, light, careful or rested; see docs/configuration.md."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     capacity: Annotated[int, typer.Option(min=1, help="Most pictures kept for replay.")] = 2000,
     capacity_mb: Annotated[float, typer.Option(min=0.001, help="Most megabytes of them.")] = 200.0,
@@ -97,6 +101,7 @@ def init(
         taps=_taps(taps),
         features=features,
         head=head,
+        profile=profile,
         seed=seed,
         capacity=capacity,
         capacity_mb=capacity_mb,

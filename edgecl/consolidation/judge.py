@@ -15,14 +15,13 @@ from PIL import Image
 
 from edgecl.consolidation.plan import Plan
 from edgecl.heads import make_head_of
-from edgecl.heads.base import Labels, Memory
-from edgecl.heads.memory import RowMemory, Without
+from edgecl.heads.memory import Memory, RowMemory, Without
 from edgecl.runtime.preprocess import encode_png
 from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.session import Session
 from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters
 from edgecl.store.probes import probe_picture, probe_rows
-from edgecl.types import Float64
+from edgecl.types import Float64, Labels
 
 SHARES = (0.3, 0.5, 0.7, 0.85)
 USUAL_SHARE = 0.7

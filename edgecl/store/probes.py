@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.heads.base import Head
-from edgecl.store.store import PROBES, PROBES_RIGHT, Labels, Store, plain_text
-from edgecl.types import Float16, Float32, Float64, Frame
+from edgecl.store.store import PROBES, PROBES_RIGHT, Store, plain_text
+from edgecl.types import Float16, Float32, Float64, Frame, Labels
 
 EVERY = 10
 """One of so many labelled samples of a class is held out."""

@@ -38,15 +38,13 @@ from edgecl.errors import (
     StoreError,
     UnknownClassError,
 )
-from edgecl.heads.statistics import COUNTS, Kind, Moments, fold_limit
+from edgecl.heads.statistics import Moments, Statistic, statistic_of
 from edgecl.runtime.codebook import Keys, load_keys
-from edgecl.runtime.whitening import Whitening
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.schema import SCHEMA_VERSION, TABLES, check_version, migrate
 from edgecl.store.vault import Vault
-from edgecl.types import Float16
+from edgecl.types import Float16, Labels
 
-Labels = npt.NDArray[np.int64]
 _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
 # The source of statistics that were folded before sources were kept apart (schema 3).
@@ -247,19 +245,13 @@ class Store:
                 self.connection.execute("COMMIT")
 
     @property
-    def statistic(self) -> Kind:
+    def statistic(self) -> Statistic:
         """What is kept for every class.
 
         Raises:
             IntegrityError: Keys are counted, and there are none.
         """
-        if self.second_moment != COUNTS and not isinstance(self.codebook, Whitening):
-            return self.second_moment
-        if self.codebook is None:
-            raise IntegrityError(
-                f"the store {self.path} counts keys and has none; restore the home from a backup"
-            )
-        return self.codebook
+        return statistic_of(self.second_moment, self.num_features, self.codebook)
 
     # Classes
 
@@ -438,7 +430,7 @@ class Store:
         )
         shard = (class_uid, source_uid)
         self._n_unfolded[shard] = self._n_unfolded.get(shard, 0) + 1
-        if self._n_unfolded[shard] >= fold_limit(self.num_features, self.statistic):
+        if self._n_unfolded[shard] >= self.statistic.fold_limit:
             self._fold(*shard)
         return uid, data is not None
 
@@ -647,7 +639,7 @@ class Store:
         rows = self._unfolded(y)
         if not len(rows):
             return folded
-        fresh = Moments.of(rows, self.statistic)
+        fresh = self.statistic.of(rows)
         return fresh if folded.n == 0 else folded.plus(fresh)
 
     def all_moments(self) -> Mapping[int, Moments]:
@@ -744,7 +736,7 @@ class Store:
         class_uid, source_uid, is_folded, x = row
         if is_folded:
             x = self.unseal(class_uid, "feature", uid, x)
-            moments = Moments.of(self._features([x]), self.statistic)
+            moments = self.statistic.of(self._features([x]))
             for shard in (source_uid, MIXED):
                 folded = self._folded(class_uid, shard)
                 if folded.n:
@@ -774,7 +766,7 @@ class Store:
         folded = self._folded(class_uid, source_uid)
         if class_uid not in self._names or not folded.n:
             raise unknown_sample(uid)
-        moments = Moments.of(x[None], self.statistic)
+        moments = self.statistic.of(x[None])
         self._write_folded(class_uid, source_uid, folded.minus(moments))
         self._take_off({class_uid: 1})
 
@@ -1164,7 +1156,7 @@ class Store:
     def _fold(self, class_uid: int, source_uid: int) -> None:
         """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
         shard = (class_uid, source_uid)
-        fresh = Moments.of(self._unfolded(class_uid, source_uid), self.statistic)
+        fresh = self.statistic.of(self._unfolded(class_uid, source_uid))
         folded = self._folded(class_uid, source_uid)
         self._write_folded(class_uid, source_uid, folded.plus(fresh) if folded.n else fresh)
         self.connection.execute(
@@ -1184,7 +1176,7 @@ class Store:
                 (class_uid, source_uid),
             )
             return
-        total, second = moments.pack(self.statistic)
+        total, second = self.statistic.pack(moments)
         self.connection.execute(
             "INSERT INTO class_stats VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "n = excluded.n, total = excluded.total, second = excluded.second",
@@ -1199,7 +1191,7 @@ class Store:
 
     def _folded(self, y: int, source_uid: int | None = None) -> Moments:
         """Return the folded statistics of a class, of one source or of all."""
-        found = Moments.empty(self.num_features, self.statistic)
+        found = self.statistic.empty()
         for source, n, total, second in self.connection.execute(
             "SELECT source_uid, n, total, second FROM class_stats "
             "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
@@ -1207,7 +1199,7 @@ class Store:
         ):
             total = self.unseal(y, "total", source, total)
             second = self.unseal(y, "second", source, second)
-            moments = Moments.unpack(n, total, second, self.statistic)
+            moments = self.statistic.unpack(n, total, second)
             found = found.plus(moments) if found.n else moments
         return found
 

@@ -28,8 +28,8 @@ from edgecl.adapters.bottleneck import adapt
 from edgecl.backbones import Backbone
 from edgecl.errors import RequestError, ShapeError, UsageError
 from edgecl.runtime.adapters import Adapter, padded, zeros
-from edgecl.types import Float32, Say
-from edgecl.unlearning.approximate.local import Labels, Local, batches, probe
+from edgecl.types import Float32, Labels, Say
+from edgecl.unlearning.approximate.local import Local, batches, probe
 from edgecl.unlearning.approximate.steps import (
     MOST_CONSTRAINTS,
     Vector,
