@@ -243,7 +243,7 @@ def test_what_is_to_be_forgotten_waits_for_the_process_that_writes(
     home: Path, edgecl: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Home(home).lock():
-        monkeypatch.setattr("edgecl.cli.unlearn._PATIENCE_S", 0.2)
+        monkeypatch.setattr("edgecl.unlearning.ask._PATIENCE_S", 0.2)
         status, line = edgecl("forget", "class", workloads.FORGOTTEN, "--home", home)
         assert (status, "another edgecl process" in line) == (3, True)
     workloads.learn(home)
