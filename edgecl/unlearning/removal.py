@@ -12,7 +12,7 @@ from edgecl.home import Home
 from edgecl.learner import Learner, Say
 from edgecl.store.adapters import TaskAdapter, drop_adapters, end_training, replace_adapter
 from edgecl.types import Kind
-from edgecl.unlearning.approximate.weights import UnlearnedAdapter
+from edgecl.unlearning.approximate.report import UnlearnedAdapter
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.evidence import Evidence, check
 from edgecl.unlearning.journal import PENDING, Request

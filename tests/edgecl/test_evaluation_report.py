@@ -246,9 +246,7 @@ def test_a_class_that_is_being_unlearned_is_not_in_the_report(tmp_path: Path) ->
     assert "asked-for" not in found.text
     assert "1 request to unlearn is not finished" in found.text
     with open_store(home) as store:
-        record(
-            store, resolve(store, ForgetRequest("kept")), ForgetRequest("kept"), verify=False
-        )
+        record(store, resolve(store, ForgetRequest("kept")), ForgetRequest("kept"), verify=False)
     with pytest.raises(NothingLearnedError, match="every class"):
         page_of(home)
 

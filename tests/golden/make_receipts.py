@@ -21,7 +21,7 @@ from edgecl.learner import open_learner, served
 from edgecl.store.adapters import TaskAdapter, task_adapters
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import request as unlearning
-from edgecl.unlearning.approximate.weights import UnlearnedAdapter, WeightsReport
+from edgecl.unlearning.approximate.report import UnlearnedAdapter, WeightsReport
 from edgecl.unlearning.audit.verify import Audit
 from edgecl.unlearning.request import forget, writing
 

@@ -11,7 +11,8 @@ from edgecl.runtime.preprocess import decode
 from edgecl.store.adapters import TaskAdapter, task_adapters
 from edgecl.store.store import Store
 from edgecl.types import Float32
-from edgecl.unlearning.approximate.weights import UnlearnedAdapter, unlearn_adapter
+from edgecl.unlearning.approximate.report import UnlearnedAdapter
+from edgecl.unlearning.approximate.weights import unlearn_adapter
 from edgecl.unlearning.plan import Plan, Target
 
 
