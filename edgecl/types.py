@@ -17,6 +17,7 @@ from edgecl.errors import ShapeError, UsageError
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Float16 = npt.NDArray[np.float16]
+Labels = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 
 MAX_LABEL_LENGTH = 200

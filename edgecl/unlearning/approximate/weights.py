@@ -28,10 +28,9 @@ import numpy as np
 from edgecl.adapters.bottleneck import adapt
 from edgecl.backbones import Backbone
 from edgecl.errors import RequestError, ShapeError, UsageError
-from edgecl.heads.base import Labels
 from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter, padded, zeros
-from edgecl.types import Float32
+from edgecl.types import Float32, Labels
 from edgecl.unlearning.approximate.local import Local, batches, probe
 from edgecl.unlearning.approximate.report import UnlearnedAdapter, WeightsReport
 from edgecl.unlearning.approximate.steps import (
