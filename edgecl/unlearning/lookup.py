@@ -15,7 +15,7 @@ from edgecl.store.store import Store
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Receipt, check_reason
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.copies import Aside
-from edgecl.unlearning.journal import Request
+from edgecl.unlearning.journal import Request, request_of
 from edgecl.unlearning.plan import Target, resolve, target_of
 from edgecl.unlearning.receipt import Forgotten, Refused, find_tombstone, receipt_for
 
@@ -96,10 +96,9 @@ def receipt_of(store: Store, number: int, target: Target) -> str | None:
     Of one that another had made superfluous, that one's; of one that was refused, the refusal.
     """
     with store.errors():
-        open_ = store.connection.execute("SELECT 1 FROM requests WHERE number = ?", (number,))
-        if open_.fetchone():
+        if request_of(store, number) is not None:
             return None
-    return store.receipt_of_request(number) or receipt_for(store, target.kind, target.uid)
+        return store.receipt_of_request(number) or receipt_for(store, target.kind, target.uid)
 
 
 def _is_enough(receipt: Receipt, method: str) -> bool:
