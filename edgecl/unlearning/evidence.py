@@ -14,7 +14,7 @@ from edgecl.runtime.scoring import Scorer
 from edgecl.store.schema import TABLES
 from edgecl.store.store import Store
 from edgecl.types import Float16
-from edgecl.unlearning.approximate.weights import WeightsReport
+from edgecl.unlearning.approximate.report import WeightsReport
 from edgecl.unlearning.audit.verify import Audit, audit
 from edgecl.unlearning.erase import find_bytes
 from edgecl.unlearning.plan import Target

@@ -71,7 +71,8 @@ def taught(path: Path, parts: tuple[str, ...] = PARTS) -> tuple[Home, np.ndarray
     x, y = build.features(60, D, 3)
     named = np.array([f"part-{c}" for c in y])
     known = np.isin(named, parts)
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         learner = open_learner(home, store)
         frames = [build.frame(label, i) for i, label in enumerate(named) if known[i]]
         learner.learn_many(frames, x[known])
@@ -95,7 +96,8 @@ def test_it_learns_predicts_forgets_exactly_and_is_audited(tmp_path: Path) -> No
     again = load_served(scorer.arrays(), scorer.labels)  # as a bundle keeps it
     assert np.array_equal(again.scores(x), scorer.scores(x))
 
-    with writing(home) as store:
+    with writing(home) as session:
+        store = session.store
         request = ForgetRequest("part-2")
         done = forget(home, open_learner(home, store), request, verify=True)
     assert done.verified, done.faults

@@ -69,7 +69,7 @@ def forgotten(home: Home, request: ForgetRequest) -> dict[str, Any]:
     with writing(home) as session:
         store = session.store
         done = forget(home, open_learner(home, store), request)
-    return dict(done.erasure["exports"])
+    return dict(done.erasure.exports)
 
 
 def status(home: Home) -> str:

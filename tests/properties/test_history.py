@@ -31,7 +31,7 @@ from edgecl.runtime.grid import quantise
 from edgecl.session import Session, open_learner, open_store
 from edgecl.store.probes import history, latency_of_classes, probe_rows
 from edgecl.types import ForgetRequest
-from edgecl.unlearning.receipt import all_receipts, check_ledger
+from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import forget, writing
 
 D, CAPACITY = 6, 7
@@ -222,8 +222,7 @@ class History(RuleBasedStateMachine):
             "SELECT source_uid FROM novel)"
         ).fetchone() == (0,)
         assert not self.store.has_requests()
-        all_receipts(self.home, self.store)
-        assert check_ledger(self.home, self.store) == []
+        assert Chain(self.home, self.store).lost == []
         with open_store(self.home, read_only=True) as reader:
             assert reader.n_seen() == self.store.n_seen()
 
