@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgecl.device import Device
     from edgecl.errors import EdgeclError
     from edgecl.heads import make_head
     from edgecl.home import Home
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Device",
     "EdgeclError",
     "Frame",
     "Home",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Device": "edgecl.device",
     "EdgeclError": "edgecl.errors",
     "Frame": "edgecl.types",
     "Home": "edgecl.home",

@@ -31,6 +31,7 @@ LAYERS = (
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer"),
     ("exporters",),
+    ("device",),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

@@ -1,0 +1,260 @@
+"""A device in Python: a home, and a call for everything that is done with one.
+
+    from edgecl import Device
+
+    device = Device.open("edgecl-home")
+    device.learn("photos")
+    print(device.predict("picture.jpg").label)
+    device.forget("mug", reason="asked for by its owner")
+
+A command of the command line is one of these calls with words around it. Calls that write hold the
+home's lock while they run, and first finish what an earlier process left undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+from edgecl.adapters.training import Progress as Epoch
+from edgecl.adapters.training import Training
+from edgecl.consolidation.plan import plan_of
+from edgecl.consolidation.run import Consolidated, consolidate
+from edgecl.evaluation.metrics import Evaluation
+from edgecl.evaluation.progressive import (
+    evaluate_stream,
+    learn_stream,
+    source_key,
+    start_position,
+)
+from edgecl.evaluation.report import Report, write_report
+from edgecl.exporters.bundle import Exported, export_bundle
+from edgecl.exporters.precision import Options
+from edgecl.exporters.setup import Setup, set_up
+from edgecl.home import Home
+from edgecl.runtime.engines.base import AS_SET, EngineOptions
+from edgecl.runtime.predictor import Predictor
+from edgecl.runtime.sources import open_source
+from edgecl.session import open_predictor, reading
+from edgecl.snapshots import Snapshot, rollback, take
+from edgecl.stream.progress import Progress
+from edgecl.types import ForgetRequest, Pixels, Prediction, Say
+from edgecl.unlearning.request import Unlearned, forget, writing
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    pass
+
+
+class Device:
+    """A home and how its engines run.
+
+    Args:
+        home: The home.
+        options: How its engines run; None takes its settings.
+    """
+
+    def __init__(self, home: Home, options: EngineOptions = AS_SET) -> None:
+        self.home = home
+        self.options = options
+        self._predictor: Predictor | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, options: EngineOptions = AS_SET) -> Device:
+        """Open a home.
+
+        Raises:
+            RequestError: There is none.
+            IntegrityError: A part is missing or was changed.
+        """
+        return cls(Home(Path(path)), options)
+
+    @classmethod
+    def make(cls, path: str | Path, setup: Setup | None = None, *, force: bool = False) -> Device:
+        """Make a home; see `set_up`."""
+        return cls(set_up(Path(path), setup or Setup(), force=force))
+
+    def learn(
+        self,
+        source: str,
+        *,
+        label: str | None = None,
+        limit: int | None = None,
+        shuffle_seed: int | None = None,
+        resume: bool = False,
+        tell: Callable[[Progress], None] = lambda progress: None,
+    ) -> Progress:
+        """Learn a source in one pass; every frame is predicted before it is learned.
+
+        Args:
+            source: Folder, table, camera, stream: as `edgecl train-stream` takes it.
+            label: Class of all frames, instead of what the source says.
+            limit: Most frames to take.
+            shuffle_seed: Visit them in the random order of this seed.
+            resume: Go on where the last run stopped.
+            tell: Told how far it is, after every commit.
+
+        Returns:
+            What became of the frames.
+
+        Raises:
+            SourceError: The source cannot be opened.
+            HomeLockedError: Another process writes to the home.
+        """
+        home = self.home
+        frames = open_source(
+            source, label=label, shuffle_seed=shuffle_seed, max_bytes=home.max_bytes
+        )
+        self._predictor = None
+        with writing(home, self.options) as session:
+            key = source_key(home, source, label, shuffle_seed)
+            start = start_position(home, session.learner, frames, key, resume=resume)
+            run = learn_stream(
+                home,
+                session.learner,
+                session.engine,
+                frames,
+                key=key,
+                start=start,
+                limit=limit,
+                open_adapted=lambda: session.adapted_engine,
+            )
+            with closing(run):
+                for progress in run:
+                    tell(progress)
+        return progress
+
+    def predict(self, picture: str | Path | Pixels, *, top: int = 3) -> Prediction:
+        """Predict a picture; engine and head are loaded once, and again after this object wrote.
+
+        Args:
+            picture: Path of a picture file, or RGB pixels (H, W, 3), uint8.
+            top: How many classes to name.
+
+        Raises:
+            NothingLearnedError: The home knows no class.
+            DecodeError: It is no picture.
+        """
+        if self._predictor is None:
+            self._predictor = open_predictor(self.home, self.options)
+        return self._predictor.predict(picture, top=top)
+
+    def evaluate(self, source: str) -> Evaluation:
+        """Measure accuracy on a labelled source; nothing is learned.
+
+        Raises:
+            NothingLearnedError: The home knows no class.
+            SourceError: The source cannot be opened.
+        """
+        frames = open_source(source, max_bytes=self.home.max_bytes)
+        with reading(self.home, self.options) as session:
+            predictor: Predictor = session.predictor()
+            aliases: Mapping[str, str] = session.store.aliases()
+        return evaluate_stream(
+            predictor, frames, batch_size=self.home.config.engine.batch_size, aliases=aliases
+        )
+
+    def consolidate(
+        self,
+        *,
+        recipe: str | None = None,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        weights: str | None = None,
+        say: Say = _silent,
+        tell: Callable[[Epoch], None] = lambda epoch: None,
+        step: Callable[[str], None] = lambda text: None,
+    ) -> Consolidated:
+        """Train an adapter with its head on the kept pictures; taken unless it makes things worse.
+
+        Args:
+            recipe: Name of the recipe; None takes the settings'.
+            epochs: Times that every kept picture is looked at; None takes the settings'.
+            minutes: Train fewer epochs if more would take longer than this.
+            weights: The file that the home was made from, if it was a file.
+            say: Told what is going on, how far it is, and of how much.
+            tell: Told after every epoch.
+            step: Told what begins now.
+
+        Raises:
+            RequestError: Nothing new was learned, or too little is kept.
+            MissingPackageError: The extra `torch` is not installed.
+        """
+        from edgecl.exporters.adapting import backbone_to_train
+
+        part = self.home.config.consolidation
+        part = replace(part, epochs=epochs or part.epochs, recipe=recipe or part.recipe)
+        home = copy(self.home)
+        home.config = replace(home.config, consolidation=part)
+        self._predictor = None
+        with writing(home, self.options) as session:
+            plan_of(session)  # what cannot be done is said before torch is loaded
+            backbone = backbone_to_train(session, weights, tell=step)
+            seconds = 60 * minutes if minutes else 0.0
+            training = Training(epochs=part.epochs, views=part.views, seconds=seconds)
+            return consolidate(session, backbone, training=training, say=say, tell=tell)
+
+    def forget(
+        self,
+        name: str,
+        *,
+        kind: str = "class",
+        reason: str = "",
+        verify: bool = False,
+        say: Say = _silent,
+    ) -> Unlearned:
+        """Remove a class, a sample or a source for good; see `unlearning.request.forget`.
+
+        Args:
+            name: Name of the class, number of the sample or text of the source.
+            kind: `class`, `sample` or `source`.
+            reason: Kept in the receipt; it must not name the class.
+            verify: Audit the result, and look for its bytes in every file of the home.
+            say: Told about progress.
+        """
+        request = ForgetRequest(name, reason, kind=kind)
+        self._predictor = None
+        with writing(self.home, self.options) as session:
+            return forget(self.home, session.learner, request, verify=verify, say=say)
+
+    def snapshot(self) -> Snapshot:
+        """Keep what is learned now, for `rollback`.
+
+        Raises:
+            RequestError: Nothing was learned, or no snapshots are to be kept.
+        """
+        with writing(self.home, self.options) as session:
+            return take(self.home, session.store)
+
+    def rollback(self, uid: int) -> Snapshot:
+        """Bring back what was learned at a snapshot; what was learned since is deleted.
+
+        Raises:
+            RequestError: There is no such snapshot.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session:
+            return rollback(self.home, session.learner, uid)
+
+    def export(
+        self, output: str | Path, options: Options | None = None, *, say: Say = _silent
+    ) -> Exported:
+        """Write engine, head and adapters into a folder that predicts without the home.
+
+        Args:
+            output: A new or empty folder, or a bundle of this home, which is replaced.
+            options: Precision and form; None takes the engine as it is.
+            say: Told about progress.
+        """
+        with writing(self.home, self.options) as session:
+            scorer, adapters = session.served()
+            return export_bundle(
+                self.home, session.store, scorer, adapters, Path(output), options, say=say
+            )
+
+    def report(self, output: str | Path) -> Report:
+        """Write what the home knows, and whether it still does, as a page for the browser."""
+        return write_report(self.home, Path(output))
