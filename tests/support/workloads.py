@@ -305,8 +305,7 @@ def consolidate(path: Path) -> None:
         open_store(home) as store,
     ):
         if not task_adapters(store):
-            learner, engine = open_learner(home, store), home.engine(takes_adapters=True)
-            assert run.consolidate(home, learner, mock.Mock(), engine).accepted
+            assert run.consolidate(Session(home, store), mock.Mock()).accepted
 
 
 def teach_pictures(path: Path, n: int = 48) -> None:
