@@ -24,13 +24,8 @@ from edgecl.adapters.training import Training
 from edgecl.consolidation.plan import plan_of
 from edgecl.consolidation.run import Consolidated, consolidate
 from edgecl.evaluation.metrics import Evaluation
-from edgecl.evaluation.progressive import (
-    evaluate_stream,
-    learn_stream,
-    source_key,
-    start_position,
-)
 from edgecl.evaluation.report import Report, write_report
+from edgecl.evaluation.score import evaluate_stream
 from edgecl.exporters.bundle import Exported, export_bundle
 from edgecl.exporters.precision import Options
 from edgecl.exporters.setup import Setup, set_up
@@ -40,8 +35,10 @@ from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source
 from edgecl.session import open_predictor, reading
 from edgecl.snapshots import Snapshot, rollback, take
+from edgecl.stream.position import source_key, start_position
 from edgecl.stream.progress import Progress
-from edgecl.types import ForgetRequest, Pixels, Prediction, Say
+from edgecl.stream.run import learn_stream
+from edgecl.types import ForgetRequest, Kind, Pixels, Prediction, Say
 from edgecl.unlearning.request import Unlearned, forget, writing
 
 
@@ -215,7 +212,7 @@ class Device:
             verify: Audit the result, and look for its bytes in every file of the home.
             say: Told about progress.
         """
-        request = ForgetRequest(name, reason, kind=kind)
+        request = ForgetRequest(name, reason, kind=Kind(kind))
         self._predictor = None
         with writing(self.home, self.options) as session:
             return forget(self.home, session.learner, request, verify=verify, say=say)

@@ -121,10 +121,11 @@ def _learn(
     """Learn a dataset; returns what `train-stream` prints."""
     from edgecl.cli.check import check_names
     from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
-    from edgecl.evaluation.progressive import learn_stream, start_position
     from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.learner import position_key
     from edgecl.runtime.sources.datasets import open_dataset
+    from edgecl.stream.position import start_position
+    from edgecl.stream.run import learn_stream
     from edgecl.unlearning.request import writing
 
     device = open_or_set_up(home, Setup(), tell=say_step)

@@ -20,8 +20,9 @@ from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
 from edgecl.heads.statistics import Diagonal
 from edgecl.home import Home
-from edgecl.learner import Learner, open_learner, open_store
+from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
+from edgecl.session import open_learner, open_store
 from edgecl.store.store import Store
 from edgecl.store.view_batch import rest_of, views_of
 
