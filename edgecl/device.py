@@ -198,7 +198,7 @@ class Device:
         self,
         name: str,
         *,
-        kind: str = "class",
+        kind: Kind = Kind.CLASS,
         reason: str = "",
         verify: bool = False,
         say: Say = _silent,
@@ -207,12 +207,12 @@ class Device:
 
         Args:
             name: Name of the class, number of the sample or text of the source.
-            kind: `class`, `sample` or `source`.
+            kind: What the name is of.
             reason: Kept in the receipt; it must not name the class.
             verify: Audit the result, and look for its bytes in every file of the home.
             say: Told about progress.
         """
-        request = ForgetRequest(name, reason, kind=Kind(kind))
+        request = ForgetRequest(name, reason, kind=kind)
         self._predictor = None
         with writing(self.home, self.options) as session:
             return forget(self.home, session.learner, request, verify=verify, say=say)
