@@ -22,31 +22,9 @@ from edgecl.store.adapters import adapter_rows
 from edgecl.store.novel import NEWEST_ENTRY, newest
 from edgecl.store.schema import SCHEMA_VERSION
 from edgecl.store.store import Store, dump_json
+from edgecl.store.tables import TABLES
 from edgecl.unlearning.erase import remove_unlisted_snapshots
 from edgecl.unlearning.receipt import append_receipt, check_ledger
-
-# What a snapshot brings back, parents first; all else (receipts, tombstones, requests, exports,
-# snapshots) is the history of the home and stays.
-_LEARNED = (
-    "classes",
-    "aliases",
-    "sources",
-    "samples",
-    "features",
-    "pictures",
-    "views",
-    "class_stats",
-    "fixed",
-    "adapters",
-    "adapter_classes",
-    "positions",
-    "head",
-    "probes",
-    "evaluations",
-    "class_scores",
-    "class_latency",
-    "novel",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +192,16 @@ def _check_fits(home: Home, store: Store, uid: int) -> None:
 
 def _copy_back(store: Store) -> None:
     execute = store.connection.execute
-    for table in reversed(_LEARNED):
+    learned = [table.name for table in TABLES if table.is_learned]
+    for table in reversed(learned):
         execute(f"DELETE FROM main.{table}")
-    for table in _LEARNED:
+    for table in learned:
         execute(f"INSERT INTO main.{table} SELECT * FROM old.{table}")
     # The kept head is that of the copy's version; it goes on as that of this one.
     (version,) = execute("SELECT value FROM old.meta WHERE key = 'version'").fetchone()
     execute("DELETE FROM main.head WHERE version != ?", (int(version),))
     execute("UPDATE main.head SET version = ?", (store.version + 1,))
-    execute("DELETE FROM main.meta WHERE key != 'version'")
-    execute("INSERT INTO main.meta SELECT * FROM old.meta WHERE key != 'version'")
+    store.set_meta("version", store.version)
     store.reload()
 
 

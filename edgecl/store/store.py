@@ -42,15 +42,13 @@ from edgecl.heads.statistics import COUNTS, Kind, Moments, fold_limit
 from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.runtime.whitening import Whitening
 from edgecl.store.sampling import class_to_evict
-from edgecl.store.schema import SCHEMA_VERSION, TABLES, check_version, migrate
+from edgecl.store.schema import SCHEMA_VERSION, check_version, create_tables, migrate
 from edgecl.store.vault import Vault
 from edgecl.types import Float16
 
 Labels = npt.NDArray[np.int64]
 _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
-# The source of statistics that were folded before sources were kept apart (schema 3).
-MIXED = 0
 # Entries of `meta` that probes.py writes: its counters, and what was last said of each probe, which
 # goes when anything is unlearned.
 PROBES, PROBES_RIGHT = "probes", "probes_right"
@@ -97,7 +95,7 @@ def create_store(
     connection = _connect(path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(TABLES)
+        create_tables(connection)
         db = Database(connection)
         db.table("meta").insert_all(
             {"key": key, "value": value}
@@ -118,7 +116,6 @@ def create_store(
                     "data": save_arrays(codebook.arrays()),
                 }
             )
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     finally:
         connection.close()
 
@@ -742,11 +739,8 @@ class Store:
         if is_folded:
             x = self.unseal(class_uid, "feature", uid, x)
             moments = Moments.of(self._features([x]), self.statistic)
-            for shard in (source_uid, MIXED):
-                folded = self._folded(class_uid, shard)
-                if folded.n:
-                    self._write_folded(class_uid, shard, folded.minus(moments))
-                    break
+            folded = self._folded(class_uid, source_uid)
+            self._write_folded(class_uid, source_uid, folded.minus(moments))
         numbers = self.count_rows("s.uid = ?", uid)
         self.connection.execute("DELETE FROM samples WHERE uid = ?", (uid,))
         return numbers | self._take_off({class_uid: 1})
@@ -767,7 +761,7 @@ class Store:
         if row is not None:
             self.delete_sample(uid)
             return
-        source_uid = self._sources.get(source, MIXED)
+        source_uid = self._sources.get(source, 0)
         folded = self._folded(class_uid, source_uid)
         if class_uid not in self._names or not folded.n:
             raise unknown_sample(uid)
@@ -797,23 +791,8 @@ class Store:
         return self._features([self.unseal(class_uid, "feature", uid, x) for uid, x in rows[::-1]])
 
     def delete_source(self, source_uid: int) -> dict[str, int]:
-        """Delete all samples of a source, also from statistics; returns the rows each table lost.
-
-        Raises:
-            RequestError: There are statistics of several sources, from before they were kept
-                apart.
-        """
+        """Delete all samples of a source, also from statistics; returns rows lost by table."""
         execute = self.connection.execute
-        mixed = execute(
-            "SELECT DISTINCT class_uid FROM class_stats WHERE source_uid = ? ORDER BY class_uid",
-            (MIXED,),
-        ).fetchall()
-        if mixed:
-            names = ", ".join(self._names[uid] for (uid,) in mixed)
-            raise RequestError(
-                f"the statistics of {names} are of several sources, from before edgecl kept them "
-                "apart; forget these classes and learn them again from the other sources"
-            )
         numbers = self.count_rows("s.source_uid = ?", source_uid)
         lost: dict[int, int] = {}
         for class_uid, n in execute(

@@ -64,8 +64,7 @@ def _read(path: Path, uid: int) -> Copy:
                 return tuple(connection.execute(query).fetchall())
 
             sources = rows("SELECT uid, text FROM sources")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            named = ("samples", "probes", "novel") if version >= 4 else ("samples",)
+            named = ("samples", "probes", "novel")
             frames = connection.execute(
                 " UNION ".join(f"SELECT frame FROM {table}" for table in named)
             ).fetchall()

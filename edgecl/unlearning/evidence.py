@@ -11,8 +11,8 @@ import numpy as np
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.scoring import Scorer
-from edgecl.store.schema import TABLES
 from edgecl.store.store import Store
+from edgecl.store.tables import TABLES, schema_of
 from edgecl.types import Float16
 from edgecl.unlearning.approximate.weights import WeightsReport
 from edgecl.unlearning.audit.verify import Audit, audit
@@ -96,7 +96,7 @@ def _needles(store: Store, target: Target) -> dict[str, bytes]:
         for form in ("NFC", "NFD"):
             encoded = unicodedata.normalize(form, name).encode("utf-8", "surrogateescape")
             # A word of the schema is in every database file.
-            if len(encoded) >= _MIN_NAME_BYTES and encoded not in TABLES.encode():
+            if len(encoded) >= _MIN_NAME_BYTES and encoded not in schema_of(TABLES).encode():
                 needles[f"{target.kind} name ({form}, {len(encoded)} bytes)"] = encoded
     column = {"class": "class_uid", "sample": "uid", "source": "source_uid"}[target.kind]
     rows = store.connection.execute(

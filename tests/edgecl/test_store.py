@@ -284,12 +284,10 @@ def test_an_older_schema_is_migrated_in_a_transaction(
 ) -> None:
     path = tmp_path / "s.db"
     build.store(path).close()
-    # Nothing was released before this schema: an older home gets one clear line.
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    connection.close()
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr("edgecl.store.store.SCHEMA_VERSION", 2)
     for read_only in (False, True):
-        with pytest.raises(IntegrityError, match=r"schema 4, .*learn anew in another home"):
+        with pytest.raises(IntegrityError, match=r"schema 1, .*learn anew in another home"):
             Store(path, read_only=read_only)
 
     def step(connection: sqlite3.Connection) -> None:
@@ -299,16 +297,34 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         step(connection)
         raise ValueError("half way")
 
-    monkeypatch.setitem(schema.MIGRATIONS, 4, broken)
-    with pytest.raises(StoreError, match=r"schema 4 .*forget pending"):
+    monkeypatch.setitem(schema.MIGRATIONS, 1, broken)
+    with pytest.raises(StoreError, match=r"schema 1 .*forget pending"):
         Store(path, read_only=True)
     with pytest.raises(ValueError, match="half way"):
         Store(path)
-    monkeypatch.setitem(schema.MIGRATIONS, 4, step)
+    monkeypatch.setitem(schema.MIGRATIONS, 1, step)
     with Store(path) as store:
         assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
-        version = store.connection.execute("PRAGMA user_version").fetchone()
-        assert version == (schema.SCHEMA_VERSION,)
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("version", [1, 4, 5])
+def test_a_store_from_before_the_first_schema_gets_one_clear_line(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "s.db"
+    build.store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA application_id = 0")
+        connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    before = path.read_bytes()
+    for read_only in (False, True):
+        with pytest.raises(
+            IntegrityError, match=rf"\({version}\) from before .*edgecl init --home"
+        ):
+            Store(path, read_only=read_only)
+    assert path.read_bytes() == before
 
 
 def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:

@@ -23,9 +23,8 @@ from edgecl.errors import (
 )
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import Learner, load_scorer, open_learner, open_predictor, open_store
+from edgecl.learner import load_scorer, open_learner, open_predictor, open_store
 from edgecl.runtime.predictor import predictions
-from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Prediction
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.journal import record
@@ -365,33 +364,20 @@ def test_another_process_may_ask_while_one_learns(home: Home) -> None:
 
 
 def test_a_request_that_cannot_be_carried_out_is_taken_back(home: Home) -> None:
-    teach(home, source=lambda i: "monday")
+    uid = teach(home)[0]
     with writing(home) as store:
-        # Statistics from before sources were kept apart.
-        uid = store.class_uid(LABELS[0])
-        with store.transaction():
-            store.connection.execute("INSERT INTO class_stats VALUES (?, 0, 1, x'', x'')", (uid,))
-        learner = open_learner_of_rows(home, store)
-        request = ForgetRequest("monday", kind="source")
-        with pytest.raises(RequestError, match="of several sources"):
-            unlearning.forget(home, learner, request)
-        assert not store.has_requests()
-        # Asked for by another process it must not keep this one from working.
+        learner = open_learner(home, store)
+        request = ForgetRequest(str(uid), kind="sample")
+        # Asked for by another process; since then the sample has become one of its statistics.
         record(store, resolve(store, request), request, verify=False)
+        store.connection.execute("DELETE FROM samples WHERE uid = ?", (uid,))
+        with pytest.raises(RequestError, match="cannot be told apart"):
+            unlearning.forget(home, learner, request)
+        # It must not keep this one from working.
         assert finish_requests(home, store, learner) == []
         assert not store.has_requests()
         entry = all_receipts(home, store)[-1]
-        assert (entry.body["kind"], entry.body["why"]) == ("refused", "source cannot be told apart")
-
-
-def open_learner_of_rows(home: Home, store: Store) -> Learner:
-    """A learner that does not look at statistics that cannot be read."""
-    stats = store.connection.execute("SELECT * FROM class_stats WHERE source_uid = 0").fetchall()
-    store.connection.execute("DELETE FROM class_stats WHERE source_uid = 0")
-    learner = open_learner(home, store)
-    store.connection.executemany("INSERT INTO class_stats VALUES (?, ?, ?, ?, ?)", stats)
-    learner.reload = lambda: None  # type: ignore[method-assign]
-    return learner
+        assert (entry.body["kind"], entry.body["why"]) == ("refused", "sample cannot be told apart")
 
 
 # Older copies of the store
