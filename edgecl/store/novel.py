@@ -129,7 +129,7 @@ def entries(store: Store) -> list[Entry]:
     """
     gone = {*store.blocked_classes(), *store.lost_classes()}
     rows = store.connection.execute(
-        "SELECT novel.uid, guess, text, frame, time, score FROM novel "
+        "SELECT novel.uid, guess, coalesce(text, ''), coalesce(frame, ''), time, score FROM novel "
         "JOIN sources ON source_uid = sources.uid ORDER BY score DESC, novel.uid"
     )
     return [Entry(*row) for row in rows if row[1] not in gone]

@@ -209,7 +209,7 @@ def probe_rows(store: Store) -> ProbeRows:
 def probe_origins(store: Store) -> list[tuple[int, int, str, str, float]]:
     """Return uid, class uid, source, name there and time of all probes, oldest first."""
     return store.connection.execute(
-        "SELECT p.uid, class_uid, text, frame, time FROM probes p "
+        "SELECT p.uid, class_uid, coalesce(text, ''), coalesce(frame, ''), time FROM probes p "
         "JOIN sources o ON o.uid = p.source_uid ORDER BY p.uid"
     ).fetchall()
 

@@ -43,6 +43,7 @@ from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.runtime.whitening import Whitening
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.schema import SCHEMA_VERSION, check_version, create_tables, migrate
+from edgecl.store.tables import TABLES
 from edgecl.store.vault import Vault
 from edgecl.types import Float16
 
@@ -603,7 +604,7 @@ class Store:
     def kept_origins(self) -> list[tuple[int, int, str, str, float]]:
         """Return uid, class uid, source, name there and time of all kept samples, oldest first."""
         return self.connection.execute(
-            "SELECT s.uid, class_uid, text, frame, time FROM samples s "
+            "SELECT s.uid, class_uid, coalesce(text, ''), coalesce(frame, ''), time FROM samples s "
             "JOIN sources o ON o.uid = s.source_uid WHERE is_stored ORDER BY s.uid"
         ).fetchall()
 
@@ -909,8 +910,11 @@ class Store:
         return numbers
 
     def sources(self) -> dict[int, str]:
-        """Return where samples came from, by uid."""
-        return dict(self.connection.execute("SELECT uid, text FROM sources ORDER BY uid"))
+        """Return where samples came from, by uid; a text that was emptied is left out."""
+        rows = self.connection.execute(
+            "SELECT uid, text FROM sources WHERE text IS NOT NULL ORDER BY uid"
+        )
+        return dict(rows)
 
     def source_uid(self, text: str) -> int:
         """Return the uid of a source, which is new if its text is; inside a transaction."""
@@ -922,16 +926,15 @@ class Store:
 
     def _empty_texts(self, name: str, class_uid: int) -> None:
         """Empty names of sources and frames of other classes that hold a class's name."""
-        self.connection.create_function("names", 1, lambda text: holds_name(text, name))
-        self.connection.execute("UPDATE sources SET text = '' WHERE names(text)")
-        for table, column in (
-            ("samples", "class_uid"),
-            ("probes", "class_uid"),
-            ("novel", "guess"),
-        ):
-            self.connection.execute(
-                f"UPDATE {table} SET frame = '' WHERE {column} != ? AND names(frame)", (class_uid,)
-            )
+        self.connection.create_function("says", 1, lambda text: holds_name(text or "", name))
+        for table in TABLES:
+            others = f"{table.owner} != ?1" if table.owner else "?1"
+            for text in table.texts:
+                # NULL, since '' is a text as well: that of what has no source.
+                self.connection.execute(
+                    f"UPDATE {table.name} SET {text} = NULL WHERE {others} AND says({text})",
+                    (class_uid,),
+                )
 
     def _take_off(self, lost: Mapping[int, int], source_uid: int | None = None) -> dict[str, int]:
         """Take samples off their classes' counters; a class of which none is left goes.
@@ -1331,8 +1334,8 @@ def describe(store: Store) -> dict[str, Any]:
         "capacity_bytes": store.capacity_bytes,
         "sources": dict(
             store.connection.execute(
-                "SELECT text, count(*) FROM sources JOIN samples ON source_uid = sources.uid "
-                "GROUP BY sources.uid ORDER BY sources.uid"
+                "SELECT coalesce(text, '') AS said, count(*) FROM sources "
+                "JOIN samples ON source_uid = sources.uid GROUP BY said ORDER BY min(sources.uid)"
             )
         ),
         "receipts": int(n_receipts),

@@ -23,7 +23,7 @@ class Copy:
     Args:
         uid: Its number.
         names: Uid and name of its classes, aliases too.
-        sources: Texts of its sources by uid.
+        sources: Texts of its sources by uid; None for one that was emptied.
         learned: Pairs of source and class, by uid, of which it holds samples or statistics.
         texts: Where its samples came from: sources and frames.
         is_readable: False for a file that is missing or damaged: it may hold anything.
@@ -31,7 +31,7 @@ class Copy:
 
     uid: int
     names: tuple[tuple[int, str], ...] = ()
-    sources: tuple[tuple[int, str], ...] = ()
+    sources: tuple[tuple[int, str | None], ...] = ()
     learned: tuple[tuple[int, int], ...] = ()
     texts: tuple[str, ...] = ()
     is_readable: bool = True
@@ -59,11 +59,10 @@ def _read(path: Path, uid: int) -> Copy:
     try:
         address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(address, uri=True)) as connection:
-
-            def rows(query: str) -> tuple[tuple[int, str], ...]:
-                return tuple(connection.execute(query).fetchall())
-
-            sources = rows("SELECT uid, text FROM sources")
+            sources = connection.execute("SELECT uid, text FROM sources").fetchall()
+            names = connection.execute(
+                "SELECT uid, name FROM classes UNION SELECT class_uid, name FROM aliases"
+            ).fetchall()
             named = ("samples", "probes", "novel")
             frames = connection.execute(
                 " UNION ".join(f"SELECT frame FROM {table}" for table in named)
@@ -74,12 +73,10 @@ def _read(path: Path, uid: int) -> Copy:
             ).fetchall()
             return Copy(
                 uid=uid,
-                names=rows(
-                    "SELECT uid, name FROM classes UNION SELECT class_uid, name FROM aliases"
-                ),
-                sources=sources,
+                names=tuple(names),
+                sources=tuple(sources),
                 learned=tuple(learned),
-                texts=tuple(text for _, text in sources) + tuple(text for (text,) in frames),
+                texts=tuple(row[-1] for row in (*sources, *frames) if row[-1] is not None),
             )
     except sqlite3.Error:
         return Copy(uid, is_readable=False)

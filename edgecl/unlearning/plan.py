@@ -96,7 +96,7 @@ def resolve(store: Store, request: ForgetRequest) -> Target:
     if request.kind == "sample":
         return target_of(store, "sample", int(request.name))
     wanted = plain_text(request.name)
-    found = list(store.sources().items())
+    found: list[tuple[int, str | None]] = list(store.sources().items())
     found += [pair for copy in copies_of(store) for pair in copy.sources]
     for uid, text in found:
         if text == wanted:
@@ -145,7 +145,7 @@ def _source_target(store: Store, uid: int) -> Target:
     ).fetchall()
     classes = {c for (c,) in rows}
     copies = copies_of(store)
-    texts = {text for copy in copies for u, text in copy.sources if u == uid}
+    texts = {text for copy in copies for u, text in copy.sources if u == uid and text}
     text = store.sources().get(uid, next(iter(texts), ""))
     held: list[int] = []
     for copy in copies:

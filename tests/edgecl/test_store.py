@@ -422,6 +422,35 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
         assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
+def test_new_frames_are_never_filed_under_a_source_that_was_emptied(tmp_path: Path) -> None:
+    x, _ = build.features(6, D, 1)
+    with build.store(tmp_path / "s.db") as store:
+        with store.transaction():
+            for i, source in enumerate(("washers.csv", "old washers.csv")):
+                add(store, "bolt", x[i], i, source=source)
+            add(store, "washer", x[2], 2, source="monday")
+            add(store, "nut", x[3], 3, source="monday")
+            store.connection.execute("UPDATE samples SET frame = 'washer.png'")
+        emptied = [uid for uid, text in store.sources().items() if "washer" in text]
+        with store.transaction():
+            store.delete_class(store.class_uid("washer"))
+        texts = dict(store.connection.execute("SELECT uid, text FROM sources"))
+        assert [texts[uid] for uid in emptied] == [None, None]
+        assert not set(emptied) & set(store.sources())
+        assert {frame for _, _, _, frame, _ in store.kept_origins()} == {""}
+        with store.transaction():
+            uid, _ = add(store, "bolt", x[4], 4, source="")
+        assert not set(store.sources_of([uid])) & set(emptied)
+        # To forget what came from nowhere must not take what came from the emptied ones.
+        (named,) = [uid for uid, text in store.sources().items() if not text]
+        with store.transaction():
+            assert store.delete_source(named)["samples"] == 1
+        assert describe(store)["sources"] == {"": 2, "monday": 1}
+    with Store(tmp_path / "s.db") as store, store.transaction():
+        uid, _ = add(store, "bolt", x[5], 5, source="")
+        assert not set(store.sources_of([uid])) & set(emptied)
+
+
 def packed(store: Store) -> dict[str, tuple[int, bytes, bytes]]:
     return {
         name: (store.moments(uid).n, *store.moments(uid).pack("full"))

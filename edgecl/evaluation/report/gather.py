@@ -279,8 +279,8 @@ def _bytes_by_part(store: Store) -> dict[str, int]:
 
 def _sources(store: Store) -> tuple[tuple[str, int], ...]:
     rows = store.connection.execute(
-        "SELECT text, count(*) AS n FROM sources JOIN samples ON source_uid = sources.uid "
-        "GROUP BY sources.uid ORDER BY n DESC, sources.uid"
+        "SELECT coalesce(text, '') AS said, count(*) AS n FROM sources "
+        "JOIN samples ON source_uid = sources.uid GROUP BY said ORDER BY n DESC, min(sources.uid)"
     )
     return tuple((str(text), int(n)) for text, n in rows)
 
