@@ -49,6 +49,7 @@ from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.codebook import default_codebook
 from edgecl.learner import Learner
 from edgecl.runtime.scoring import Scorer
+from edgecl.store.erasure import erase
 from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 from edgecl.unlearning.audit.attack import ShadowSettings
@@ -196,7 +197,7 @@ def unlearn(run: Run, name: str) -> tuple[float, float, float, np.ndarray]:
     with store.transaction():
         head.forget(uid, store)
         head_s = time.perf_counter() - begin
-        store.delete_class(uid)
+        erase(store, "class", uid)
         settle_begin = time.perf_counter()
         head.settle(store)
         head_s += time.perf_counter() - settle_begin

@@ -45,6 +45,7 @@ from edgecl.store.adapters import (
     mixed_with,
     task_adapters,
 )
+from edgecl.store.erasure import delete_held_out, take_back
 from edgecl.store.ledger import check_not_older
 from edgecl.store.novel import take
 from edgecl.store.probes import Probes
@@ -67,7 +68,7 @@ class Lesson:
     """What must be known of a learned sample so that it can be taken back.
 
     Args:
-        uid: Its uid, among samples or among probes.
+        uid: Its uid.
         class_uid: Its class.
         source: Where it came from, as the store keeps it.
         x: Its quantised feature (D,), under the map that the store has.
@@ -200,8 +201,8 @@ class Learner:
             with store.transaction():
                 for lesson in lessons:
                     if not lesson.is_held_out:
-                        store.take_back(lesson.uid, lesson.class_uid, lesson.source, lesson.x)
-                store.delete_probes([item.uid for item in lessons if item.is_held_out])
+                        take_back(store, lesson.uid, lesson.class_uid, lesson.source, lesson.x)
+                delete_held_out(store, [item.uid for item in lessons if item.is_held_out])
                 gone = before - set(store.names)
                 if gone:  # what names a class that is not there cannot be served
                     adapters = adapter_rows(store)
@@ -514,8 +515,8 @@ def embed_pictures(
     Args:
         home: The home.
         engine: Its engine, or one that was made of it.
-        uids: Numbers of the pictures (N,), those of held-out samples negative.
-        picture: Gives the encoded picture of a number.
+        uids: Uids of their samples (N,).
+        picture: Gives the encoded picture of a uid.
         say: Told about progress.
 
     Raises:
@@ -539,7 +540,7 @@ def embed_pictures(
             for item in (item for group in groups for item in group):
                 if not isinstance(item, Embedded):
                     raise IntegrityError(
-                        f"the kept picture of {_called(item.id)} cannot be used ({item.reason}); "
+                        f"the kept picture of sample {item.id} cannot be used ({item.reason}); "
                         "restore the home from a backup"
                     )
                 features.append(item.feature)
@@ -552,7 +553,7 @@ def kept_image(home: Home, uid: int, data: bytes) -> Image.Image:
 
     Args:
         home: The home.
-        uid: Its number, for the error.
+        uid: Uid of its sample, for the error.
         data: Its encoded bytes.
 
     Raises:
@@ -562,14 +563,9 @@ def kept_image(home: Home, uid: int, data: bytes) -> Image.Image:
         return decode(data, max_pixels=home.max_pixels)
     except DecodeError as error:
         raise IntegrityError(
-            f"the kept picture of {_called(uid)} cannot be used ({error}); restore the home from a "
+            f"the kept picture of sample {uid} cannot be used ({error}); restore the home from a "
             "backup"
         ) from error
-
-
-def _called(uid: int | str) -> str:
-    """Return what a picture is called in an error; numbers of held-out samples are negative."""
-    return f"held-out sample {-int(uid)}" if int(uid) < 0 else f"sample {uid}"
 
 
 def save_scorer(store: Store, head: Head) -> None:

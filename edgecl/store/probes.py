@@ -24,11 +24,10 @@ from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from edgecl.errors import IntegrityError, RequestError
 from edgecl.heads.base import Head
-from edgecl.store.store import PROBES, PROBES_RIGHT, Labels, Store, plain_text
+from edgecl.store.store import PROBES, Labels, Store
+from edgecl.store.tables import Role
 from edgecl.types import Float16, Float32, Float64, Frame
 
 EVERY = 10
@@ -96,20 +95,6 @@ class History(NamedTuple):
     n_probes: Labels
 
 
-class ProbeRows(NamedTuple):
-    """The probes, oldest first.
-
-    Args:
-        uids: Their uids (P,), which are not those of samples.
-        x: Features under the store's map (P, D).
-        classes: Uids of their classes (P,).
-    """
-
-    uids: Labels
-    x: Float32
-    classes: Labels
-
-
 class Histogram(NamedTuple):
     """How often a stage took how long.
 
@@ -159,7 +144,7 @@ def last_accuracy(store: Store) -> float | None:
 
 
 def latency_of_classes(store: Store) -> dict[int, ClassLatency]:
-    """Return by class uid how long each took to be right; older classes than schema 4 lack one."""
+    """Return by class uid how long each took to be right."""
     rows = store.connection.execute(
         "SELECT class_uid, step, n_frames, first_right, nine_of_ten, recent FROM class_latency "
         "ORDER BY class_uid"
@@ -184,59 +169,9 @@ def latency_histogram(store: Store, stage: str) -> Histogram:
     )
 
 
-def probe_rows(store: Store) -> ProbeRows:
-    """Return all probes that can be read."""
-    lost = store.lost_classes()
-    rows = [
-        (uid, class_uid, np.frombuffer(store.unseal(class_uid, "probe feature", uid, x), "<f2"))
-        for uid, class_uid, x in store.connection.execute(
-            "SELECT uid, class_uid, x FROM probes ORDER BY uid"
-        )
-        if class_uid not in lost
-    ]
-    if any(len(x) != store.num_features for _, _, x in rows):
-        raise IntegrityError(
-            f"the feature of a probe does not have {store.num_features} values; restore the home "
-            "from a backup"
-        )
-    return ProbeRows(
-        np.array([uid for uid, _, _ in rows], dtype=np.int64),
-        np.array([x for _, _, x in rows], np.float32).reshape(len(rows), store.num_features),
-        np.array([class_uid for _, class_uid, _ in rows], dtype=np.int64),
-    )
-
-
-def probe_origins(store: Store) -> list[tuple[int, int, str, str, float]]:
-    """Return uid, class uid, source, name there and time of all probes, oldest first."""
-    return store.connection.execute(
-        "SELECT p.uid, class_uid, coalesce(text, ''), coalesce(frame, ''), time FROM probes p "
-        "JOIN sources o ON o.uid = p.source_uid ORDER BY p.uid"
-    ).fetchall()
-
-
-def held_out_sources(store: Store) -> list[int]:
-    """Return the uids of the sources of all probes."""
-    rows = store.connection.execute("SELECT DISTINCT source_uid FROM probes ORDER BY 1")
-    return [int(uid) for (uid,) in rows]
-
-
-def probe_picture(store: Store, uid: int) -> bytes:
-    """Return the encoded picture of a probe.
-
-    Raises:
-        RequestError: No probe has this uid.
-    """
-    row = store.connection.execute(
-        "SELECT class_uid, picture FROM probes WHERE uid = ?", (uid,)
-    ).fetchone()
-    if row is None:
-        raise RequestError(f"probe {uid} is not in the store; see `probe_rows` for those that are")
-    return store.unseal(row[0], "probe picture", uid, row[1])
-
-
 def held_out(store: Store) -> dict[int, int]:
     """Return how many probes each class has."""
-    rows = store.connection.execute("SELECT class_uid, count(*) FROM probes GROUP BY class_uid")
+    rows = store.connection.execute("SELECT class_uid, count(*) FROM held_out GROUP BY class_uid")
     return dict.fromkeys(store.names, 0) | {int(c): int(n) for c, n in rows}
 
 
@@ -255,20 +190,18 @@ class Probes:
         self._most = most
         self._seen = -1
         self._pending: Counter[tuple[str, int]] = Counter()
-        # Probes: uids, classes, whether each was right when it was last predicted, squared lengths
-        # of their features (N,), and in the first N rows of `x` the features (M, D), M >= N.
+        # Probes: uids, classes, whether each was right when it was last predicted (NaN: a head said
+        # that learned what is gone), squared lengths of their features (N,), and in the first N
+        # rows of `x` the features (M, D), M >= N.
         self._n: int
         self._uids: Labels
         self._classes: Labels
-        self._right: npt.NDArray[np.bool_]
+        self._right: Float64
         self._x: Float32
         self._sizes: Float32
         self._n_held: Counter[int]
         # Uids of the classes with probes, which of them each probe is of, and how many each has.
         self._groups: tuple[list[int], Labels, list[int]] | None
-        # Whether `right` is unknown, and whether it has to be written.
-        self._is_stale: bool
-        self._has_news: bool
         # Steps that are left behind a new class, steps and frames since the last score, and the uid
         # of the probe that was predicted last.
         self._fast: int
@@ -328,22 +261,15 @@ class Probes:
         if copied := self._copied(class_uid, x):
             return copied
         store = self._store
-        (uid,) = store.connection.execute(
-            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'probes'"
-        ).fetchone()
-        store.connection.execute(
-            "INSERT INTO probes(uid, class_uid, source_uid, frame, time, step, x, picture) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                uid,
-                class_uid,
-                store.source_uid(frame.source),
-                plain_text(frame.id),
-                frame.time or time.time(),
-                store.step,
-                store.seal(class_uid, "probe feature", uid, x.tobytes()),
-                store.seal(class_uid, "probe picture", uid, picture),
-            ),
+        uid = store.add_aside(
+            Role.HELD_OUT,
+            class_uid,
+            x,
+            picture,
+            source=frame.source,
+            frame=frame.id,
+            time=frame.time or time.time(),
+            score=float(is_right),
         )
         n = self._n
         if n == len(self._x):
@@ -355,10 +281,10 @@ class Probes:
         self._sizes = np.append(self._sizes, _size_of(x[None]))
         self._uids = np.append(self._uids, uid)
         self._classes = np.append(self._classes, class_uid)
-        self._right = np.append(self._right, is_right)
+        self._right = np.append(self._right, float(is_right))
         self._n_held[class_uid] += 1
-        self._groups, self._has_news = None, True
-        return int(uid)
+        self._groups = None
+        return uid
 
     def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
         """Note what was predicted of a frame before it was learned, or held out.
@@ -409,10 +335,6 @@ class Probes:
         self._changed.clear()
         counters = (self._fast, self._steps, self._frames, self._last)
         self._store.set_meta(PROBES, " ".join(map(str, counters)))
-        if self._has_news and not self._is_stale:
-            bits = np.packbits(self._right).tobytes().hex()
-            self._store.set_meta(PROBES_RIGHT, f"{self._n} {bits}")
-            self._has_news = False
         if is_due:
             self.flush()
 
@@ -440,7 +362,7 @@ class Probes:
         if not n or not head.classes:
             return
         cost = head.num_features * (len(head.classes) + _PER_VALUE)
-        most = n if self._is_stale else max(1, self._frames * _BUDGET // cost)
+        most = n if np.isnan(self._right).any() else max(1, self._frames * _BUDGET // cost)
         if most >= n:
             turn, x = np.arange(n), self._x[:n]
         else:
@@ -448,15 +370,20 @@ class Probes:
             turn = np.arange(first, first + most) % n
             x = self._x[turn]
         best = head.predict_many(x).argmax(axis=1)
-        self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
+        right_now = (np.array(head.classes)[best] == self._classes[turn]).astype(np.float64)
+        changed = self._right[turn] != right_now
+        self._right[turn] = right_now
         self._last = int(self._uids[turn[-1]])
-        self._is_stale, self._has_news = False, True
         if self._groups is None:
             found, which, sizes = np.unique(self._classes, return_inverse=True, return_counts=True)
             self._groups = found.tolist(), which, sizes.tolist()
         classes, which, counts = self._groups
         right = np.bincount(which, weights=self._right).astype(np.int64)
         store = self._store
+        store.connection.executemany(
+            "UPDATE samples SET score = ? WHERE uid = ?",
+            zip(right_now[changed].tolist(), self._uids[turn[changed]].tolist(), strict=True),
+        )
         cursor = store.connection.execute(
             "INSERT INTO evaluations(step, time) VALUES (?, ?)", (store.step, time.time())
         )
@@ -489,28 +416,21 @@ class Probes:
         if self._seen == store.loads:
             return
         self._seen = store.loads
-        rows = probe_rows(store)
-        self._uids, self._x, self._classes = rows
+        self._uids, x, self._classes = rows = store.rows(Role.HELD_OUT)
+        self._x = x.astype(np.float32)
+        said = {o.uid: o.score for o in store.origins(Role.HELD_OUT)}
+        self._right = np.array([said[uid] for uid in rows.uids.tolist()], dtype=np.float64)
         self._n = len(rows.uids)
-        self._sizes = _size_of(rows.x)
+        self._sizes = _size_of(self._x)
         self._groups = None
         self._n_held = Counter(rows.classes.tolist())
         self._latency = latency_of_classes(store)
         self._changed = set()
         execute = store.connection.execute
         (self._n_evaluations,) = execute("SELECT count(*) FROM evaluations").fetchone()
-        rows_of_meta = execute("SELECT key, value FROM meta WHERE key GLOB ?", (f"{PROBES}*",))
-        state = dict(rows_of_meta.fetchall())
-        counters = state.get(PROBES, "0 0 0 0").split()
+        row = execute("SELECT value FROM meta WHERE key = ?", (PROBES,)).fetchone()
+        counters = row[0].split() if row else (0, 0, 0, 0)
         self._fast, self._steps, self._frames, self._last = map(int, counters)
-        # Whether each was right when it was last predicted; unknown after an unlearning, and then
-        # all are predicted at once.
-        n, _, bits = state.get(PROBES_RIGHT, "0 ").partition(" ")
-        self._has_news, self._is_stale = False, int(n) != self._n
-        self._right = np.zeros(self._n, bool)
-        if not self._is_stale:
-            packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
-            self._right = np.unpackbits(packed, count=self._n).astype(bool)
 
 
 def _size_of(x: Float16 | Float32) -> Float32:

@@ -18,11 +18,11 @@ import os
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,6 @@ from safetensors.numpy import save as save_arrays
 
 from edgecl.errors import (
     IntegrityError,
-    KeyDestroyedError,
     RequestError,
     ShapeError,
     StoreError,
@@ -43,16 +42,15 @@ from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.runtime.whitening import Whitening
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.schema import SCHEMA_VERSION, check_version, create_tables, migrate
-from edgecl.store.tables import TABLES
+from edgecl.store.tables import Role
 from edgecl.store.vault import Vault
 from edgecl.types import Float16
 
 Labels = npt.NDArray[np.int64]
 _BUSY_TIMEOUT_MS = 5000
 _CODEBOOK = "codebook"
-# Entries of `meta` that probes.py writes: its counters, and what was last said of each probe, which
-# goes when anything is unlearned.
-PROBES, PROBES_RIGHT = "probes", "probes_right"
+# Entry of `meta` with the counters of probes.py.
+PROBES = "probes"
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
@@ -70,6 +68,44 @@ class Position:
     n: int
     digest: bytes
     is_finished: bool
+
+
+class Rows(NamedTuple):
+    """Samples of one role, oldest first.
+
+    Args:
+        uids: Their uids (N,).
+        x: Their quantised features (N, D).
+        classes: Uids of their classes (N,).
+    """
+
+    uids: Labels
+    x: Float16
+    classes: Labels
+
+
+class Origin(NamedTuple):
+    """Where a sample came from.
+
+    Args:
+        uid: Its uid.
+        class_uid: Its class.
+        source_uid: Its source.
+        source: Text of that; '' if it was emptied.
+        frame: Its name there; '' if it was emptied.
+        time: Wall clock, seconds since the epoch.
+        step: Samples that were learned by then, itself among them if it was.
+        score: What its role says of it; see tables.py.
+    """
+
+    uid: int
+    class_uid: int
+    source_uid: int
+    source: str
+    frame: str
+    time: float
+    step: int
+    score: float | None
 
 
 def create_store(
@@ -307,7 +343,7 @@ class Store:
         """Let a class be called by another name, which is free; inside a transaction."""
         uid = self.class_uid(name)
         self.connection.execute("INSERT INTO aliases VALUES (?, ?)", (alias, uid))
-        self._load_classes()
+        self.reload_classes()
 
     def rename_class(self, old: str, new: str) -> int:
         """Give a class another name; the old one stays as its alias. Inside a transaction.
@@ -326,7 +362,7 @@ class Store:
         if before != new:
             self.connection.execute("INSERT INTO aliases VALUES (?, ?)", (before, uid))
         self.connection.execute("UPDATE classes SET name = ? WHERE uid = ?", (new, uid))
-        self._load_classes()
+        self.reload_classes()
         return uid
 
     def aliases(self) -> dict[str, str]:
@@ -392,38 +428,15 @@ class Store:
         Raises:
             ShapeError: x is not (D,) float16.
         """
-        if x.shape != (self.num_features,) or x.dtype != np.float16:
-            raise ShapeError(
-                f"feature is {x.shape} {x.dtype}; the store keeps ({self.num_features},) float16"
-            )
+        self._check_feature(x)
         self.step += 1
         self._n_seen[class_uid] += 1
         source_uid = self.source_uid(source)
         data = self._make_room(class_uid, picture, rng)
-        cursor = self.connection.execute(
-            "INSERT INTO samples(class_uid, source_uid, frame, time, step, is_stored, size_bytes, "
-            "due_step) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                class_uid,
-                source_uid,
-                plain_text(frame),
-                time,
-                self.step,
-                data is not None,
-                0 if data is None else len(data),
-                self.step,
-            ),
-        )
-        uid = int(cursor.lastrowid or 0)
-        self.connection.execute(
-            "INSERT INTO features VALUES (?, ?)",
-            (uid, self.seal(class_uid, "feature", uid, x.tobytes())),
+        uid = self._insert(
+            Role.REPLAY, class_uid, x, data, source_uid=source_uid, frame=frame, time=time
         )
         if data is not None:
-            self.connection.execute(
-                "INSERT INTO pictures VALUES (?, ?)",
-                (uid, self.seal(class_uid, "picture", uid, data)),
-            )
             self._stored.setdefault(class_uid, []).append(uid)
             self._n_stored_samples += 1
             self._stored_bytes += len(data)
@@ -436,6 +449,39 @@ class Store:
         if self._n_unfolded[shard] >= fold_limit(self.num_features, self.statistic):
             self._fold(*shard)
         return uid, data is not None
+
+    def add_aside(
+        self,
+        role: Role,
+        class_uid: int,
+        x: Float16,
+        picture: bytes,
+        *,
+        source: str,
+        frame: str,
+        time: float,
+        score: float,
+    ) -> int:
+        """Write a sample that is not learned; returns its uid.
+
+        Args:
+            role: What it is there for.
+            class_uid: Its class.
+            x: Its quantised feature (D,).
+            picture: The encoded picture.
+            source: Where it came from.
+            frame: Its name there.
+            time: Wall clock, seconds since the epoch.
+            score: What its role says of it; see tables.py.
+
+        Raises:
+            ShapeError: x is not (D,) float16.
+        """
+        self._check_feature(x)
+        source_uid = self.source_uid(source)
+        return self._insert(
+            role, class_uid, x, picture, source_uid=source_uid, frame=frame, time=time, score=score
+        )
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Float16, Labels] | None:
         """Draw kept samples without repetition, each equally likely, and note the replay.
@@ -465,7 +511,7 @@ class Store:
             f"UPDATE samples SET last_step = ?, n_replays = n_replays + 1 WHERE uid IN ({marks})",
             (self.step, *owner),
         )
-        x = self._features([self.unseal(owner[uid], "feature", uid, x) for uid, x in rows])
+        x = self.features_of([self.unseal(owner[uid], "feature", uid, x) for uid, x in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
 
     def draw_due(self, n: int, *, rest: int, n_views: int) -> tuple[Float16, Labels] | None:
@@ -480,7 +526,7 @@ class Store:
             Features (M, V, D) and class uids (M,), M <= n; None when nothing is due.
         """
         rows = self.connection.execute(
-            "SELECT uid, class_uid, x FROM samples JOIN features USING (uid) "
+            "SELECT uid, class_uid, x FROM replay JOIN features USING (uid) "
             "WHERE is_stored AND due_step <= ? ORDER BY due_step, uid LIMIT ?",
             (self.step, n),
         ).fetchall()
@@ -502,7 +548,7 @@ class Store:
             f"WHERE uid IN ({marks})",
             (self.step, self.step + rest, *uids),
         )
-        x = self._features(blobs).reshape(len(rows), n_views, self.num_features)
+        x = self.features_of(blobs).reshape(len(rows), n_views, self.num_features)
         return x, np.array([c for _, c, _ in rows], dtype=np.int64)
 
     def add_views(self, uid: int, x: Float16) -> None:
@@ -522,10 +568,10 @@ class Store:
         )
 
     def picture(self, uid: int) -> bytes:
-        """Return the encoded picture of a kept sample.
+        """Return the encoded picture of a sample, whatever its role.
 
         Raises:
-            StoreError: No kept sample has this uid.
+            StoreError: No sample that is kept has this uid.
         """
         row = self.connection.execute(
             "SELECT class_uid, data FROM pictures JOIN samples USING (uid) WHERE uid = ?", (uid,)
@@ -534,98 +580,66 @@ class Store:
             raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
         return self.unseal(row[0], "picture", uid, row[1])
 
-    def picture_forms(self, uid: int) -> tuple[bytes, ...]:
-        """Return all forms in which a file may hold the picture of a kept sample.
-
-        In a sealed store as it is and sealed, or sealed only if the class's key was destroyed.
-        """
-        row = self.connection.execute(
-            "SELECT class_uid, data FROM pictures JOIN samples USING (uid) WHERE uid = ?", (uid,)
-        ).fetchone()
-        return self._forms(row[0], "picture", uid, row[1])
-
-    def pictures_aside(
-        self, kind: str, uid: int, most: int
-    ) -> list[tuple[str, int, tuple[bytes, ...]]]:
-        """Return the pictures of a class or source that are those of no sample.
-
-        Args:
-            kind: `class` or `source`.
-            uid: Its uid.
-            most: Most pictures of each table.
-
-        Returns:
-            What it is, uid of its row, and all forms of each picture; see `picture_forms`.
-        """
-        found = []
-        for table, what, owner in (
-            ("probes", "probe picture", "class_uid"),
-            ("novel", "novel picture", "guess"),
-        ):
-            column = owner if kind == "class" else "source_uid"
-            rows = self.connection.execute(
-                f"SELECT uid, {owner}, picture FROM {table} WHERE {column} = ? "
-                "ORDER BY uid LIMIT ?",
-                (uid, most),
-            ).fetchall()
-            found += [(what, row, self._forms(c, what, row, data)) for row, c, data in rows]
-        return found
-
-    def _forms(self, class_uid: int, what: str, row: int, data: bytes) -> tuple[bytes, ...]:
-        """Return a picture as it is and sealed; only sealed if its class's key was destroyed."""
-        try:
-            forms: tuple[bytes, ...] = (self.unseal(class_uid, what, row, data),)
-        except KeyDestroyedError:
-            forms = ()
-        return forms if self._vault is None else (*forms, data)
+    def rows(self, role: Role) -> Rows:
+        """Return the kept samples of a role that can be read, oldest first."""
+        lost = self.lost_classes()
+        found = [
+            (uid, class_uid, self.unseal(class_uid, "feature", uid, x))
+            for uid, class_uid, x in self.connection.execute(
+                f"SELECT uid, class_uid, x FROM {role.value} JOIN features USING (uid) "
+                "WHERE is_stored ORDER BY uid"
+            )
+            if class_uid not in lost
+        ]
+        return Rows(
+            np.array([uid for uid, _, _ in found], dtype=np.int64),
+            self.features_of([x for _, _, x in found]),
+            np.array([class_uid for _, class_uid, _ in found], dtype=np.int64),
+        )
 
     def stored_rows(self) -> tuple[Float16, Labels]:
-        """Return features (N, D) and class uids (N,) of all kept samples, oldest first."""
-        rows = self.connection.execute(
-            "SELECT s.class_uid, s.uid, f.x FROM samples s JOIN features f USING (uid) "
-            "WHERE s.is_stored ORDER BY s.uid"
-        ).fetchall()
-        lost = self.lost_classes()
-        rows = [row for row in rows if row[0] not in lost]
-        x = self._features([self.unseal(c, "feature", uid, x) for c, uid, x in rows])
-        return x, np.array([c for c, _, _ in rows], dtype=np.int64)
+        """Return features (N, D) and class uids (N,) of all samples kept for replay."""
+        _, x, classes = self.rows(Role.REPLAY)
+        return x, classes
 
     def stored_samples(self) -> list[tuple[int, int]]:
-        """Return uid and class uid of all kept samples, oldest first."""
+        """Return uid and class uid of all samples kept for replay, oldest first."""
         lost = self.lost_classes()
         return [
             (int(uid), int(class_uid))
             for uid, class_uid in self.connection.execute(
-                "SELECT uid, class_uid FROM samples WHERE is_stored ORDER BY uid"
+                "SELECT uid, class_uid FROM replay WHERE is_stored ORDER BY uid"
             )
             if class_uid not in lost
         ]
 
-    def kept_origins(self) -> list[tuple[int, int, str, str, float]]:
-        """Return uid, class uid, source, name there and time of all kept samples, oldest first."""
-        return self.connection.execute(
-            "SELECT s.uid, class_uid, coalesce(text, ''), coalesce(frame, ''), time FROM samples s "
-            "JOIN sources o ON o.uid = s.source_uid WHERE is_stored ORDER BY s.uid"
-        ).fetchall()
+    def origins(self, role: Role) -> list[Origin]:
+        """Return where all kept samples of a role came from, oldest first."""
+        rows = self.connection.execute(
+            "SELECT s.uid, class_uid, source_uid, coalesce(text, ''), coalesce(frame, ''), time, "
+            f"step, score FROM {role.value} s JOIN sources o ON o.uid = source_uid "
+            "WHERE is_stored ORDER BY s.uid"
+        )
+        return [Origin(*row) for row in rows]
 
     def class_rows(self, class_uid: int) -> Float16:
         """Return the features (N, D) of a class that are still there, kept or not yet folded."""
         rows = self.connection.execute(
-            "SELECT uid, x FROM features JOIN samples USING (uid) WHERE class_uid = ? ORDER BY uid",
+            "SELECT uid, x FROM features JOIN replay USING (uid) WHERE class_uid = ? ORDER BY uid",
             (class_uid,),
         ).fetchall()
-        return self._features([self.unseal(class_uid, "feature", uid, x) for uid, x in rows])
+        return self.features_of([self.unseal(class_uid, "feature", uid, x) for uid, x in rows])
 
     def drop_snapshots(self, uids: Sequence[int]) -> None:
         """Take snapshots off the list; inside a transaction."""
         self.connection.executemany("DELETE FROM snapshots WHERE uid = ?", [(uid,) for uid in uids])
 
-    def sources_of(self, uids: Sequence[int]) -> list[int]:
-        """Return the uids of the sources of some samples."""
+    def sources_of(self, uids: Sequence[int], *roles: Role) -> list[int]:
+        """Return the uids of the sources of some samples, and of all of some roles."""
         rows = self.connection.execute(
-            "SELECT DISTINCT source_uid FROM samples "
-            "WHERE uid IN (SELECT value FROM json_each(?)) ORDER BY source_uid",
-            (json.dumps(list(uids)),),
+            "SELECT DISTINCT source_uid FROM samples WHERE uid IN (SELECT value FROM json_each(?)) "
+            "OR role IN (SELECT value FROM json_each(?)) ORDER BY source_uid",
+            (json.dumps(list(uids)), json.dumps([role.value for role in roles])),
         )
         return [int(uid) for (uid,) in rows]
 
@@ -700,82 +714,6 @@ class Store:
         self.set_meta("second_moment", kind)
         self.second_moment = kind
 
-    # Unlearning
-
-    def delete_class(self, uid: int) -> dict[str, int]:
-        """Delete a class with all its rows; returns how many each table lost.
-
-        Where a sample of another class came from may name this one (`cups.csv`); such a text is
-        emptied.
-        """
-        if uid not in self._names:
-            return {}
-        for name in self.names_of(uid):
-            self._empty_texts(name, uid)
-        numbers = self.count_rows("s.class_uid = ?", uid)
-        (numbers["class_stats"],) = self.connection.execute(
-            "SELECT count(*) FROM class_stats WHERE class_uid = ?", (uid,)
-        ).fetchone()
-        numbers |= self.count_aside((uid,))
-        self.connection.execute("DELETE FROM samples WHERE class_uid = ?", (uid,))
-        self.connection.execute("DELETE FROM classes WHERE uid = ?", (uid,))
-        self._drop_unused()
-        return numbers | {"classes": 1}
-
-    def delete_sample(self, uid: int) -> dict[str, int]:
-        """Delete one sample, also from its class's statistics; returns the rows each table lost.
-
-        Raises:
-            RequestError: No row has this uid: never learned, or evicted after its feature was
-                added to its class's statistics, from which it cannot be told apart any more.
-        """
-        row = self.connection.execute(
-            "SELECT class_uid, source_uid, is_folded, x FROM samples JOIN features USING (uid) "
-            "WHERE uid = ?",
-            (uid,),
-        ).fetchone()
-        if row is None:
-            raise unknown_sample(uid)
-        class_uid, source_uid, is_folded, x = row
-        if is_folded:
-            x = self.unseal(class_uid, "feature", uid, x)
-            moments = Moments.of(self._features([x]), self.statistic)
-            folded = self._folded(class_uid, source_uid)
-            self._write_folded(class_uid, source_uid, folded.minus(moments))
-        numbers = self.count_rows("s.uid = ?", uid)
-        self.connection.execute("DELETE FROM samples WHERE uid = ?", (uid,))
-        return numbers | self._take_off({class_uid: 1})
-
-    def take_back(self, uid: int, class_uid: int, source: str, x: Float16) -> None:
-        """Delete one sample like `delete_sample`, also if only the statistics hold it any more.
-
-        Args:
-            uid: The sample.
-            class_uid: Its class.
-            source: Where it came from, as the store keeps it.
-            x: Its quantised feature (D,), under the store's map.
-
-        Raises:
-            RequestError: It is not there; the caller answers for what no row shows.
-        """
-        row = self.connection.execute("SELECT 1 FROM samples WHERE uid = ?", (uid,)).fetchone()
-        if row is not None:
-            self.delete_sample(uid)
-            return
-        source_uid = self._sources.get(source, 0)
-        folded = self._folded(class_uid, source_uid)
-        if class_uid not in self._names or not folded.n:
-            raise unknown_sample(uid)
-        moments = Moments.of(x[None], self.statistic)
-        self._write_folded(class_uid, source_uid, folded.minus(moments))
-        self._take_off({class_uid: 1})
-
-    def delete_probes(self, uids: Sequence[int]) -> None:
-        """Delete samples that were held out; inside a transaction."""
-        if uids:
-            self.connection.executemany("DELETE FROM probes WHERE uid = ?", [(u,) for u in uids])
-            self._drop_unused()
-
     def newest_rows(self, name: str, n: int) -> Float16:
         """Return the features (M, D) of the newest samples of a class that are there, newest last.
 
@@ -785,29 +723,13 @@ class Store:
         """
         class_uid = self._uids.get(name, 0)
         rows = self.connection.execute(
-            "SELECT uid, x FROM features JOIN samples USING (uid) WHERE class_uid = ? "
+            "SELECT uid, x FROM features JOIN replay USING (uid) WHERE class_uid = ? "
             "ORDER BY uid DESC LIMIT ?",
             (class_uid, n),
         ).fetchall()
-        return self._features([self.unseal(class_uid, "feature", uid, x) for uid, x in rows[::-1]])
-
-    def delete_source(self, source_uid: int) -> dict[str, int]:
-        """Delete all samples of a source, also from statistics; returns rows lost by table."""
-        execute = self.connection.execute
-        numbers = self.count_rows("s.source_uid = ?", source_uid)
-        lost: dict[int, int] = {}
-        for class_uid, n in execute(
-            "SELECT class_uid, n FROM class_stats WHERE source_uid = ? UNION ALL "
-            "SELECT class_uid, count(*) FROM samples WHERE source_uid = ? AND NOT is_folded "
-            "GROUP BY class_uid",
-            (source_uid, source_uid),
-        ):
-            lost[class_uid] = lost.get(class_uid, 0) + n
-        numbers["class_stats"] = execute(
-            "DELETE FROM class_stats WHERE source_uid = ?", (source_uid,)
-        ).rowcount
-        execute("DELETE FROM samples WHERE source_uid = ?", (source_uid,))
-        return numbers | self._take_off(lost, source_uid)
+        return self.features_of(
+            [self.unseal(class_uid, "feature", uid, x) for uid, x in rows[::-1]]
+        )
 
     # Keys
 
@@ -899,16 +821,6 @@ class Store:
             return data
         return self._vault.open(class_uid, f"{what} of row {row}".encode(), data)
 
-    def count_rows(self, condition: str, uid: int) -> dict[str, int]:
-        """Return how many rows of each table belong to samples `s` under a condition on `uid`."""
-        numbers = {}
-        for table in ("samples", "features", "pictures", "views"):
-            join = "" if table == "samples" else f"JOIN {table} USING (uid) "
-            (numbers[table],) = self.connection.execute(
-                f"SELECT count(*) FROM samples s {join}WHERE {condition}", (uid,)
-            ).fetchone()
-        return numbers
-
     def sources(self) -> dict[int, str]:
         """Return where samples came from, by uid; a text that was emptied is left out."""
         rows = self.connection.execute(
@@ -924,76 +836,14 @@ class Store:
             self._sources[text] = int(cursor.lastrowid or 0)
         return self._sources[text]
 
-    def _empty_texts(self, name: str, class_uid: int) -> None:
-        """Empty names of sources and frames of other classes that hold a class's name."""
-        self.connection.create_function("says", 1, lambda text: holds_name(text or "", name))
-        for table in TABLES:
-            others = f"{table.owner} != ?1" if table.owner else "?1"
-            for text in table.texts:
-                # NULL, since '' is a text as well: that of what has no source.
-                self.connection.execute(
-                    f"UPDATE {table.name} SET {text} = NULL WHERE {others} AND says({text})",
-                    (class_uid,),
-                )
-
-    def _take_off(self, lost: Mapping[int, int], source_uid: int | None = None) -> dict[str, int]:
-        """Take samples off their classes' counters; a class of which none is left goes.
-
-        Its probes go with it: there is nothing any more that they could judge.
-
-        Args:
-            lost: Samples by class.
-            source_uid: The source that goes, with its probes and its frames to review.
-        """
-        execute = self.connection.execute
-        for class_uid, n in lost.items():
-            execute("UPDATE classes SET n_seen = n_seen - ? WHERE uid = ?", (n, class_uid))
-        # Samples that were evicted before the feature map changed count as seen, and are no more.
-        empty = [
-            class_uid
-            for class_uid in lost
-            if not execute(
-                "SELECT EXISTS (SELECT 1 FROM samples WHERE class_uid = ?1) "
-                "OR EXISTS (SELECT 1 FROM class_stats WHERE class_uid = ?1)",
-                (class_uid,),
-            ).fetchone()[0]
-        ]
-        numbers = self.count_aside(empty, source_uid)
-        for table in ("probes", "novel"):
-            execute(f"DELETE FROM {table} WHERE source_uid = ?", (source_uid,))
-        self.connection.executemany("DELETE FROM classes WHERE uid = ?", [(c,) for c in empty])
-        self._drop_unused()
-        return numbers | {"classes": len(empty)}
-
-    def count_aside(self, classes: Iterable[int], source_uid: int | None = None) -> dict[str, int]:
-        """Return how many rows beside samples belong to classes, or came from a source."""
-        of = (json.dumps(list(classes)), source_uid)
-        numbers = {}
-        for table, column in (("probes", "class_uid"), ("novel", "guess")):
-            (numbers[table],) = self.connection.execute(
-                f"SELECT count(*) FROM {table} WHERE source_uid = ?2 "
-                f"OR {column} IN (SELECT value FROM json_each(?1))",
-                of,
-            ).fetchone()
-        for table in ("class_scores", "class_latency"):
-            (numbers[table],) = self.connection.execute(
-                f"SELECT count(*) FROM {table} WHERE class_uid IN (SELECT value FROM json_each(?))",
-                of[:1],
-            ).fetchone()
-        return numbers
-
-    def _drop_unused(self) -> None:
-        """Drop what the rest no longer needs: sources of nothing, empty scores, the kept head."""
-        execute = self.connection.execute
-        execute(
-            "DELETE FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples "
-            "UNION SELECT source_uid FROM class_stats UNION SELECT source_uid FROM probes "
-            "UNION SELECT source_uid FROM novel)"
+    def n_by_source(self) -> dict[str, int]:
+        """Return how many samples there are rows of, by where they came from, oldest first."""
+        return dict(
+            self.connection.execute(
+                "SELECT coalesce(text, '') AS said, count(*) FROM sources "
+                "JOIN replay ON source_uid = sources.uid GROUP BY said ORDER BY min(sources.uid)"
+            )
         )
-        execute("DELETE FROM evaluations WHERE uid NOT IN (SELECT evaluation FROM class_scores)")
-        execute("DELETE FROM meta WHERE key = ?", (PROBES_RIGHT,))
-        execute("DELETE FROM head")
-        self._load_classes()
 
     def keep_clear(self, table: str, uid: int) -> None:
         """Have a table never give a uid to a new row; inside a transaction."""
@@ -1041,9 +891,10 @@ class Store:
         meta = dict(self.connection.execute("SELECT key, value FROM meta"))
         self.step, self.version = int(meta["step"]), int(meta["version"])
         self.attempted_class = int(meta.get("attempted_class", 0))
-        self._load_classes()
+        self.reload_classes()
 
-    def _load_classes(self) -> None:
+    def reload_classes(self) -> None:
+        """Read classes, sources and what is kept of them anew; inside a transaction."""
         self.loads += 1
         rows = self.connection.execute("SELECT uid, name, n_seen FROM classes ORDER BY uid")
         self._names: dict[int, str] = {}
@@ -1056,14 +907,14 @@ class Store:
         self._n_unfolded: dict[tuple[int, int], int] = {
             (class_uid, source_uid): n
             for class_uid, source_uid, n in self.connection.execute(
-                "SELECT class_uid, source_uid, count(*) FROM samples WHERE NOT is_folded "
+                "SELECT class_uid, source_uid, count(*) FROM replay WHERE NOT is_folded "
                 "GROUP BY class_uid, source_uid"
             )
         }
         self._stored: dict[int, list[int]] = {}
         self._sizes: dict[int, int] = {}
         for uid, class_uid, size in self.connection.execute(
-            "SELECT uid, class_uid, size_bytes FROM samples WHERE is_stored ORDER BY uid"
+            "SELECT uid, class_uid, size_bytes FROM replay WHERE is_stored ORDER BY uid"
         ):
             self._stored.setdefault(class_uid, []).append(uid)
             self._sizes[uid] = size
@@ -1092,6 +943,50 @@ class Store:
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
             (key, str(value)),
         )
+
+    def _check_feature(self, x: Float16) -> None:
+        if x.shape != (self.num_features,) or x.dtype != np.float16:
+            raise ShapeError(
+                f"feature is {x.shape} {x.dtype}; the store keeps ({self.num_features},) float16"
+            )
+
+    def _insert(
+        self,
+        role: Role,
+        class_uid: int,
+        x: Float16,
+        picture: bytes | None,
+        *,
+        source_uid: int,
+        frame: str,
+        time: float,
+        score: float | None = None,
+    ) -> int:
+        """Write the rows of one sample; returns its uid."""
+        execute = self.connection.execute
+        cursor = execute(
+            "INSERT INTO samples(role, class_uid, source_uid, frame, time, step, is_stored, "
+            "size_bytes, due_step, score) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                role.value,
+                class_uid,
+                source_uid,
+                plain_text(frame),
+                time,
+                self.step,
+                picture is not None,
+                0 if picture is None else len(picture),
+                self.step if role is Role.REPLAY else None,
+                score,
+            ),
+        )
+        uid = int(cursor.lastrowid or 0)
+        sealed = self.seal(class_uid, "feature", uid, x.tobytes())
+        execute("INSERT INTO features VALUES (?, ?)", (uid, sealed))
+        if picture is not None:
+            sealed = self.seal(class_uid, "picture", uid, picture)
+            execute("INSERT INTO pictures VALUES (?, ?)", (uid, sealed))
+        return uid
 
     def _make_room(
         self, class_uid: int, picture: Callable[[], bytes], rng: np.random.Generator
@@ -1147,14 +1042,22 @@ class Store:
         folded = self._folded(class_uid, source_uid)
         self._write_folded(class_uid, source_uid, folded.plus(fresh) if folded.n else fresh)
         self.connection.execute(
-            "DELETE FROM samples WHERE class_uid = ? AND source_uid = ? AND NOT is_stored", shard
+            "DELETE FROM samples "
+            "WHERE role = 'replay' AND class_uid = ? AND source_uid = ? AND NOT is_stored",
+            shard,
         )
         self.connection.execute(
             "UPDATE samples SET is_folded = 1 "
-            "WHERE class_uid = ? AND source_uid = ? AND NOT is_folded",
+            "WHERE role = 'replay' AND class_uid = ? AND source_uid = ? AND NOT is_folded",
             shard,
         )
         self._n_unfolded[shard] = 0
+
+    def take_off_statistics(self, class_uid: int, source_uid: int, moments: Moments) -> None:
+        """Take samples off the folded statistics of a class and source, where there are some."""
+        folded = self._folded(class_uid, source_uid)
+        if folded.n:
+            self._write_folded(class_uid, source_uid, folded.minus(moments))
 
     def _write_folded(self, class_uid: int, source_uid: int, moments: Moments) -> None:
         if not moments.n:
@@ -1192,13 +1095,18 @@ class Store:
 
     def _unfolded(self, y: int, source_uid: int | None = None) -> Float16:
         rows = self.connection.execute(
-            "SELECT s.uid, f.x FROM samples s JOIN features f USING (uid) WHERE s.class_uid = ? "
+            "SELECT s.uid, f.x FROM replay s JOIN features f USING (uid) WHERE s.class_uid = ? "
             "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
             (y, source_uid),
         ).fetchall()
-        return self._features([self.unseal(y, "feature", uid, x) for uid, x in rows])
+        return self.features_of([self.unseal(y, "feature", uid, x) for uid, x in rows])
 
-    def _features(self, blobs: list[bytes]) -> Float16:
+    def features_of(self, blobs: list[bytes]) -> Float16:
+        """Return features (N, D) from their bytes.
+
+        Raises:
+            IntegrityError: One is of another width.
+        """
         data = np.frombuffer(b"".join(blobs), np.float16)
         if data.size != len(blobs) * self.num_features:
             raise IntegrityError(
@@ -1302,26 +1210,12 @@ def plain_text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def unknown_sample(uid: int) -> RequestError:
-    """Return the error for a sample of which no row is there."""
-    return RequestError(
-        f"sample {uid} is not in the store; if it was learned, it is part of its class's "
-        "statistics and cannot be told apart: forget its source or its class"
-    )
-
-
 def describe(store: Store) -> dict[str, Any]:
     """Return what `edgecl status` says about a store, JSON values only."""
     seen, stored = store.n_seen(), store.n_stored()
-    (statistics_bytes,) = store.connection.execute(
-        "SELECT (SELECT coalesce(sum(length(x)), 0) FROM features) + "
-        "(SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats)"
-    ).fetchone()
+    parts = bytes_by_part(store)
     (n_receipts,) = store.connection.execute("SELECT count(*) FROM receipts").fetchone()
-    (n_review,) = store.connection.execute("SELECT count(*) FROM novel").fetchone()
-    (probes_bytes,) = store.connection.execute(
-        "SELECT coalesce(sum(length(x) + length(picture)), 0) FROM probes"
-    ).fetchone()
+    (n_review,) = store.connection.execute("SELECT count(*) FROM review").fetchone()
     return {
         "classes": {
             name: {"seen": seen[uid], "stored": stored[uid]} for uid, name in store.names.items()
@@ -1329,20 +1223,33 @@ def describe(store: Store) -> dict[str, Any]:
         "samples": sum(seen.values()),
         "stored": sum(stored.values()),
         "stored_bytes": store.stored_bytes,
-        "statistics_bytes": int(statistics_bytes),
+        "statistics_bytes": parts["features"] + parts["statistics"],
         "capacity_samples": store.capacity_samples,
         "capacity_bytes": store.capacity_bytes,
-        "sources": dict(
-            store.connection.execute(
-                "SELECT coalesce(text, '') AS said, count(*) FROM sources "
-                "JOIN samples ON source_uid = sources.uid GROUP BY said ORDER BY min(sources.uid)"
-            )
-        ),
+        "sources": store.n_by_source(),
         "receipts": int(n_receipts),
-        "probes_bytes": int(probes_bytes),
+        "probes_bytes": parts["probes"],
         "review": int(n_review),
         "encrypted": store.is_sealed,
     }
+
+
+def bytes_by_part(store: Store) -> dict[str, int]:
+    """Return how many bytes each part of what was learned has."""
+    blobs = {
+        part: f"SELECT {{}} FROM {role.value} JOIN features USING (uid) JOIN pictures USING (uid)"
+        for part, role in (("probes", Role.HELD_OUT), ("review queue", Role.REVIEW))
+    }
+    queries = {
+        "kept pictures": "SELECT sum(length(data)) FROM pictures JOIN replay USING (uid)",
+        "features": "SELECT sum(length(x)) FROM (SELECT x FROM features JOIN replay USING (uid) "
+        "UNION ALL SELECT x FROM views)",
+        "statistics": "SELECT sum(length(total) + length(second)) FROM class_stats",
+        "head": "SELECT sum(length(data)) FROM head",
+        "adapters": "SELECT sum(length(data)) FROM adapters",
+    } | {part: query.format("sum(length(x) + length(data))") for part, query in blobs.items()}
+    execute = store.connection.execute
+    return {part: int(execute(query).fetchone()[0] or 0) for part, query in queries.items()}
 
 
 def dump_json(value: object) -> str:

@@ -9,6 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Role(str, Enum):  # noqa: UP042 - StrEnum came with Python 3.11
+    """What a sample is there for; each has a view of its name, through which it is read."""
+
+    REPLAY = "replay"
+    """Learned: part of its class's statistics, and kept for replay while there is room."""
+    HELD_OUT = "held_out"
+    """Labelled and never learned: on these each class is scored while the stream runs."""
+    REVIEW = "review"
+    """Looks like nothing known and waits for a name; its class is the one that it is nearest to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +114,14 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "samples",
-        """
-        -- One row a sample that is kept for replay (is_stored) or whose feature is not yet part of
-        -- its class's statistics (not is_folded). A row that is neither is deleted.
+        f"""
+        -- Every frame that the home keeps something of; read through the views of its role. One for
+        -- replay is there while it is kept (is_stored) or its feature is not yet part of its
+        -- class's statistics (not is_folded). `score` is how novel one to review is, and whether
+        -- one that is held out was right when it was last predicted.
         CREATE TABLE samples (
             uid INTEGER PRIMARY KEY AUTOINCREMENT,
+            role TEXT NOT NULL CHECK (role IN ({", ".join(f"'{role.value}'" for role in Role)})),
             class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
             source_uid INTEGER NOT NULL REFERENCES sources(uid),
             frame TEXT,
@@ -117,16 +132,26 @@ TABLES: tuple[Table, ...] = (
             size_bytes INTEGER NOT NULL,
             last_step INTEGER,
             due_step INTEGER,
-            n_replays INTEGER NOT NULL DEFAULT 0
+            n_replays INTEGER NOT NULL DEFAULT 0,
+            score REAL,
+            -- What is not learned is in no statistics.
+            CHECK (role = 'replay' OR (is_stored AND NOT is_folded))
         );
-        CREATE INDEX samples_by_class ON samples(class_uid, is_folded);
+        CREATE INDEX samples_by_class ON samples(class_uid, role, is_folded);
         -- Which kept sample's rest is over (view-batch replay).
-        CREATE INDEX samples_by_due ON samples(due_step, uid) WHERE is_stored;
-        """,
+        CREATE INDEX samples_by_due ON samples(due_step, uid) WHERE role = 'replay' AND is_stored;
+        CREATE INDEX held_out_by_class ON samples(class_uid) WHERE role = 'held_out';
+        CREATE INDEX review_by_score ON samples(score) WHERE role = 'review';
+        """
+        + "".join(
+            f"CREATE VIEW {role.value} AS SELECT * FROM samples WHERE role = '{role.value}';\n"
+            for role in Role
+        ),
         is_learned=True,
         owner="class_uid",
         source="source_uid",
         texts=("frame",),
+        exempt={"role": _WORD},
     ),
     Table(
         "features",
@@ -261,51 +286,6 @@ TABLES: tuple[Table, ...] = (
         """,
         is_learned=True,
         exempt={"class_uid": "outlives the class; a row goes with its adapter"},
-    ),
-    Table(
-        "probes",
-        """
-        -- Labelled samples that are never learned: on them each class is scored while the stream
-        -- runs.
-        CREATE TABLE probes (
-            uid INTEGER PRIMARY KEY AUTOINCREMENT,
-            class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
-            source_uid INTEGER NOT NULL REFERENCES sources(uid),
-            frame TEXT,
-            time REAL NOT NULL,
-            step INTEGER NOT NULL,
-            x BLOB NOT NULL,
-            picture BLOB NOT NULL
-        );
-        CREATE INDEX probes_by_class ON probes(class_uid);
-        """,
-        is_learned=True,
-        owner="class_uid",
-        source="source_uid",
-        texts=("frame",),
-        sealed=("x", "picture"),
-    ),
-    Table(
-        "novel",
-        """
-        -- Unlabelled frames that look like nothing known, for a person to name; `guess` is the
-        -- class they are nearest to, with which they go.
-        CREATE TABLE novel (
-            uid INTEGER PRIMARY KEY AUTOINCREMENT,
-            guess INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
-            source_uid INTEGER NOT NULL REFERENCES sources(uid),
-            frame TEXT,
-            time REAL NOT NULL,
-            score REAL NOT NULL,
-            x BLOB NOT NULL,
-            picture BLOB NOT NULL
-        );
-        """,
-        is_learned=True,
-        owner="guess",
-        source="source_uid",
-        texts=("frame",),
-        sealed=("x", "picture"),
     ),
     Table(
         "evaluations",

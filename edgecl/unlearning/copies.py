@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgecl.store.exports import names_in_bundles
 from edgecl.store.store import Store, holds_name
+from edgecl.store.tables import TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,10 @@ def _read(path: Path, uid: int) -> Copy:
             names = connection.execute(
                 "SELECT uid, name FROM classes UNION SELECT class_uid, name FROM aliases"
             ).fetchall()
-            named = ("samples", "probes", "novel")
-            frames = connection.execute(
-                " UNION ".join(f"SELECT frame FROM {table}" for table in named)
-            ).fetchall()
+            said = [f"SELECT {text} FROM {t.name}" for t in TABLES for text in t.texts]
+            texts = connection.execute(" UNION ".join(said)).fetchall()
             learned = connection.execute(
-                "SELECT source_uid, class_uid FROM samples UNION "
+                "SELECT source_uid, class_uid FROM replay UNION "
                 "SELECT source_uid, class_uid FROM class_stats"
             ).fetchall()
             return Copy(
@@ -76,7 +75,7 @@ def _read(path: Path, uid: int) -> Copy:
                 names=tuple(names),
                 sources=tuple(sources),
                 learned=tuple(learned),
-                texts=tuple(row[-1] for row in (*sources, *frames) if row[-1] is not None),
+                texts=tuple(text for (text,) in texts if text is not None),
             )
     except sqlite3.Error:
         return Copy(uid, is_readable=False)

@@ -9,9 +9,18 @@ from typing import Any
 from edgecl.errors import RequestError
 from edgecl.heads.base import Head
 from edgecl.store.adapters import adapter_rows, descending
+from edgecl.store.erasure import (
+    classes_lost,
+    classes_of_source,
+    count,
+    newest_sample,
+    sample_of,
+    statistics_bytes,
+)
 from edgecl.store.exports import holding, naming
 from edgecl.store.novel import REVIEWED
-from edgecl.store.store import Store, plain_text, unknown_sample
+from edgecl.store.store import Store, plain_text
+from edgecl.store.tables import Role
 from edgecl.types import APPROXIMATE, ForgetRequest
 from edgecl.unlearning.copies import copies_of, names_aside
 
@@ -29,6 +38,7 @@ class Target:
         newest: Uid of its newest sample that is still in the store, 0 if there is none.
         snapshots: Uids of the snapshots that hold or name it, or cannot be read; those that hold
             one of its classes are not counted.
+        role: Of a sample, what it is there for; one that was not learned is in no head.
     """
 
     kind: str
@@ -37,6 +47,12 @@ class Target:
     classes: tuple[int, ...]
     newest: int
     snapshots: tuple[int, ...] = ()
+    role: Role = Role.REPLAY
+
+    @property
+    def learned(self) -> tuple[int, ...]:
+        """Uids of the classes as which it was learned."""
+        return self.classes if self.role is Role.REPLAY else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +135,7 @@ def target_of(store: Store, kind: str, uid: int) -> Target:
 
 
 def _class_target(store: Store, uid: int) -> Target:
-    newest = _newest(store, "class_uid", uid)
+    newest = newest_sample(store, "class", uid)
     copies = copies_of(store)
     # A class of which only adapters are left has no name any more.
     names = dict.fromkeys(store.names_of(uid) if uid in store.names else ())
@@ -131,19 +147,12 @@ def _class_target(store: Store, uid: int) -> Target:
 
 
 def _sample_target(store: Store, uid: int) -> Target:
-    row = store.connection.execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
-    if row is None:
-        raise unknown_sample(uid)
-    return Target("sample", uid, (str(uid),), (row[0],), uid)
+    class_uid, role = sample_of(store, uid)
+    return Target("sample", uid, (str(uid),), (class_uid,), uid, role=role)
 
 
 def _source_target(store: Store, uid: int) -> Target:
-    rows = store.connection.execute(
-        "SELECT class_uid FROM samples WHERE source_uid = ? UNION "
-        "SELECT class_uid FROM class_stats WHERE source_uid = ?",
-        (uid, uid),
-    ).fetchall()
-    classes = {c for (c,) in rows}
+    classes = classes_of_source(store, uid)
     copies = copies_of(store)
     texts = {text for copy in copies for u, text in copy.sources if u == uid and text}
     text = store.sources().get(uid, next(iter(texts), ""))
@@ -153,18 +162,10 @@ def _source_target(store: Store, uid: int) -> Target:
         if uids or not copy.is_readable:
             held.append(copy.uid)
             classes |= {c for source, c in copy.learned if source in uids}
-    newest = _newest(store, "source_uid", uid)
+    newest = newest_sample(store, "source", uid)
     # One whose text was emptied, or that went with its classes, has no name any more.
     names = (text,) if text else ()
     return Target("source", uid, names, tuple(sorted(classes)), newest, tuple(held))
-
-
-def _newest(store: Store, column: str, uid: int) -> int:
-    """Return the uid of the newest sample of a class or source, 0 if there is none."""
-    (newest,) = store.connection.execute(
-        f"SELECT coalesce(max(uid), 0) FROM samples WHERE {column} = ?", (uid,)
-    ).fetchone()
-    return int(newest)
 
 
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
@@ -174,27 +175,13 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     is_whole = any(row.uid in saw and row.epoch is None for row in adapter_rows(store))
     if is_whole and method in APPROXIMATE:
         mode = f"approximate:{method}"
-    elif saw or set(target.classes) & set(head.classes):
+    elif saw or set(target.learned) & set(head.classes):
         mode = head.forget_mode
     else:
         mode = "store_only"
-    conditions = {"class": "s.class_uid = ?", "sample": "s.uid = ?", "source": "s.source_uid = ?"}
-    counts = store.count_rows(conditions[target.kind], target.uid)
-    marks = ",".join("?" * len(target.classes))
-    (n_bytes,) = store.connection.execute(
-        "SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
-        f"WHERE class_uid IN ({marks})",
-        target.classes,
-    ).fetchone()
-    n_stats = 0
-    if target.kind != "sample":
-        (n_stats,) = store.connection.execute(
-            f"SELECT count(*) FROM class_stats WHERE {target.kind}_uid = ?", (target.uid,)
-        ).fetchone()
-    lost = classes_lost(store, target)
-    counts |= store.count_aside(lost, target.uid if target.kind == "source" else None)
+    lost = classes_lost(store, target.kind, target.uid)
     gone = (*saw, *later)
-    exports = {export.uid for export in holding(store, target.classes, gone)}
+    exports = {export.uid for export in holding(store, target.learned, gone)}
     if target.kind == "class":
         exports |= {export.uid for export in naming(store, target.names)}
     return Plan(
@@ -202,9 +189,9 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         uid=target.uid,
         mode=mode,
         aliases=max(0, len(target.names) - 1),
-        rows=counts | {"class_stats": n_stats},
-        statistics_bytes=n_bytes,
-        head=_head_parts(store, head) if set(target.classes) & set(head.classes) else (),
+        rows=count(store, target.kind, target.uid),
+        statistics_bytes=statistics_bytes(store, target.learned),
+        head=_head_parts(store, head) if set(target.learned) & set(head.classes) else (),
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",
@@ -215,45 +202,25 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     )
 
 
-def classes_lost(store: Store, target: Target) -> set[int]:
-    """Return the classes of the store of which a target is all that there is."""
-    if target.kind == "class":
-        return {target.uid}
-    is_sample = target.kind == "sample"
-    column = "uid" if is_sample else "source_uid"
-    others = (
-        f"EXISTS(SELECT 1 FROM samples WHERE class_uid = ?1 AND {column} != ?2) OR "
-        # A sample that is not folded is in no statistics; of one that is, they may be all.
-        "coalesce((SELECT sum(n) FROM class_stats WHERE class_uid = ?1"
-        + (
-            ") > (SELECT is_folded FROM samples WHERE uid = ?2), 0)"
-            if is_sample
-            else " AND source_uid != ?2) > 0, 0)"
-        )
-    )
-    return {
-        uid
-        for uid in target.classes
-        if uid in store.names
-        and not store.connection.execute(f"SELECT {others}", (uid, target.uid)).fetchone()[0]
-    }
-
-
 def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     """Return the adapters in whose training a target's pictures may have been, oldest first.
 
     Of a class that is known exactly. A sample was seen if its class was and it is not newer than
-    the training; a source, if the training took pictures from it. With the last class all go, since
-    the home will be as new: also one that was only changed in place, or that never saw the class.
+    the training, or may have judged it; a source, if the training took pictures from it. With the
+    last class all go, since the home will be as new: also one that was only changed in place, or
+    that never saw the class.
     """
     if target.kind == "class" and set(store.names) == {target.uid}:
         return tuple(adapter.uid for adapter in adapter_rows(store))
+    if target.role is Role.REVIEW:
+        return ()
     found = []
     for adapter in adapter_rows(store):
         if not set(adapter.saw) & set(target.classes):
             continue
         body = adapter.body
-        if target.kind == "sample" and target.uid > body.get("newest_sample", target.uid):
+        newest = body.get("newest_sample", target.uid)
+        if target.kind == "sample" and target.role is Role.REPLAY and target.uid > newest:
             continue
         if target.kind == "source" and target.uid not in body.get("sources", [target.uid]):
             continue

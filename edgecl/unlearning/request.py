@@ -38,6 +38,7 @@ from edgecl.learner import (
 from edgecl.runtime.redact import redacted
 from edgecl.runtime.scoring import Scorer
 from edgecl.store.adapters import drop_adapters, end_training, replace_adapter
+from edgecl.store.erasure import erase
 from edgecl.store.exports import (
     exports_of,
     finish_exports,
@@ -395,7 +396,7 @@ def _unlearn(
                 head.forget(target.uid, store)
             evidence.head_seconds = time.perf_counter() - begin
             known = set(store.names)
-            rows_erased = _delete(store, target)
+            rows_erased = erase(store, target.kind, target.uid)
             classes_gone = known - set(store.names)
             # Under every uid that it had: its keys go, and no snapshot brings one back.
             uids = target.classes if target.kind == "class" else (target.uid,)
@@ -407,7 +408,7 @@ def _unlearn(
                 drop_adapters(store, dropped)
             elif is_approximate:
                 end_training(store)  # what was broken off saw it, and cannot go on without
-            if target.kind != "class":
+            if target.kind != "class" and plan.mode != "store_only":
                 head.rebuild(store)
             head.settle(store)
             evidence.head_seconds += time.perf_counter() - begin
@@ -461,14 +462,6 @@ def _unlearn(
         raise
     check_ledger(home, store)
     return receipt.receipt_id
-
-
-def _delete(store: Store, target: Target) -> dict[str, int]:
-    if target.kind == "class":
-        return store.delete_class(target.uid)
-    if target.kind == "sample":
-        return store.delete_sample(target.uid)
-    return store.delete_source(target.uid)
 
 
 def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from edgecl.learner import open_learner, open_store
 from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import read_manifest
 from edgecl.runtime.preprocess import picture_of
+from edgecl.store.erasure import erase
 from edgecl.store.exports import exports_of, holding, mark_stale, revoke
 
 
@@ -64,7 +65,7 @@ def unlearn(home: Path, name: str) -> list[str]:
         stale = holding(store, [uid], [])
         with store.transaction():
             learner.head.forget(uid, store)
-            store.delete_class(uid)
+            erase(store, "class", uid)
             mark_stale(store, [e.uid for e in stale], "r1")
         return [revoke(e, "r1") for e in stale]
 

@@ -136,7 +136,7 @@ def test_views_of_kept_pictures_are_embedded_by_the_engine_of_the_stream(
         )
         count = store.connection.execute
         assert count("SELECT count(*) FROM views").fetchone()[0] == 2 * 32
-        assert count("SELECT min(n_replays) FROM samples WHERE uid <= 10").fetchone()[0] > 0
+        assert count("SELECT min(n_replays) FROM replay WHERE uid <= 10").fetchone()[0] > 0
         (same,) = count(
             "SELECT count(*) FROM views v JOIN features f USING (uid) WHERE v.x = f.x"
         ).fetchone()

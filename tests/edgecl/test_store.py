@@ -22,8 +22,10 @@ from edgecl.errors import (
 from edgecl.heads.statistics import FULL, Moments, fold_limit
 from edgecl.runtime.grid import quantise
 from edgecl.store import schema
+from edgecl.store.erasure import erase
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.store import Position, Store, describe
+from edgecl.store.tables import Role
 
 D = 12
 
@@ -163,7 +165,7 @@ def test_a_store_bounded_by_bytes_is_a_reservoir_too(tmp_path: Path) -> None:
         with store.transaction():
             for i in range(400):
                 add(store, "one", np.zeros(D, np.float32), i, picture=bytes(100))
-        steps = [s for (s,) in store.connection.execute("SELECT step FROM samples WHERE is_stored")]
+        steps = [s for (s,) in store.connection.execute("SELECT step FROM replay WHERE is_stored")]
     assert len(steps) == 10
     # Uniform over 1..400: mean 200, standard deviation of ten 37. The newest ten have 395.
     assert abs(np.mean(steps) - 200) < 4 * 37
@@ -404,7 +406,7 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
                     rng=np.random.default_rng(0),
                 )
         with store.transaction():
-            erased = store.delete_class(store.class_uid("washer"))
+            erased = erase(store, "class", store.class_uid("washer"))
         assert erased == {
             "samples": 2,
             "features": 2,
@@ -412,6 +414,7 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
             "views": 0,
             "class_stats": 0,
             "classes": 1,
+            "aliases": 0,
             "probes": 0,
             "novel": 0,
             "class_scores": 0,
@@ -433,18 +436,18 @@ def test_new_frames_are_never_filed_under_a_source_that_was_emptied(tmp_path: Pa
             store.connection.execute("UPDATE samples SET frame = 'washer.png'")
         emptied = [uid for uid, text in store.sources().items() if "washer" in text]
         with store.transaction():
-            store.delete_class(store.class_uid("washer"))
+            erase(store, "class", store.class_uid("washer"))
         texts = dict(store.connection.execute("SELECT uid, text FROM sources"))
         assert [texts[uid] for uid in emptied] == [None, None]
         assert not set(emptied) & set(store.sources())
-        assert {frame for _, _, _, frame, _ in store.kept_origins()} == {""}
+        assert {origin.frame for origin in store.origins(Role.REPLAY)} == {""}
         with store.transaction():
             uid, _ = add(store, "bolt", x[4], 4, source="")
         assert not set(store.sources_of([uid])) & set(emptied)
         # To forget what came from nowhere must not take what came from the emptied ones.
         (named,) = [uid for uid, text in store.sources().items() if not text]
         with store.transaction():
-            assert store.delete_source(named)["samples"] == 1
+            assert erase(store, "source", named)["samples"] == 1
         assert describe(store)["sources"] == {"": 2, "monday": 1}
     with Store(tmp_path / "s.db") as store, store.transaction():
         uid, _ = add(store, "bolt", x[5], 5, source="")
@@ -487,13 +490,13 @@ def test_a_deleted_source_leaves_what_the_others_taught(
         assert n_stats > 1
         uid = {text: uid for uid, text in store.sources().items()}
         with store.transaction():
-            erased = store.delete_source(uid["monday"])
+            erased = erase(store, "source", uid["monday"])
         assert erased["samples"]
         assert erased["class_stats"]
         assert packed(store) == packed(without)
         assert store.n_seen() == {store.class_uid(n): c for n, c in named_counts(without).items()}
         with store.transaction():
-            assert store.delete_source(uid["alone"])["classes"] == 1
+            assert erase(store, "source", uid["alone"])["classes"] == 1
         assert packed(store) == packed(last)
         assert "alone" not in "\n".join(store.connection.iterdump())
         assert list(store.sources().values()) == ["tuesday"]
@@ -519,18 +522,18 @@ def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path, sealed: 
         assert folded == 1
         for gone in (0, n - 1, 20):
             with store.transaction():
-                erased = store.delete_sample(uids[gone])
+                erased = erase(store, "sample", uids[gone])
             assert erased["samples"] == erased["features"] == erased["pictures"] == 1
         left = np.array([row for i, row in enumerate(quantise(x)) if i not in (0, n - 1, 20)])
         expected = Moments.of(left, FULL)
         ours = store.moments(store.class_uid("cup"))
         assert (ours.n, *ours.pack(FULL)) == (n - 3, *expected.pack(FULL))
         with store.transaction(), pytest.raises(RequestError, match="forget its source"):
-            store.delete_sample(uids[0])
+            erase(store, "sample", uids[0])
         for i in range(n):
             if i not in (0, n - 1, 20):
                 with store.transaction():
-                    store.delete_sample(uids[i])
+                    erase(store, "sample", uids[i])
         assert not store.names
         assert store.sources() == {}
 
@@ -554,7 +557,7 @@ def test_a_renamed_class_answers_to_both_names(tmp_path: Path) -> None:
         with pytest.raises(UnknownClassError), store.transaction():
             store.rename_class("nobody", "somebody")
         with store.transaction():
-            store.delete_class(uid)
+            erase(store, "class", uid)
         assert "bracket" not in "\n".join(store.connection.iterdump())
 
 

@@ -25,6 +25,7 @@ from edgecl.home import Home, make_home
 from edgecl.learner import Learner, open_learner, open_store
 from edgecl.runtime.grid import quantise
 from edgecl.snapshots import rollback, take
+from edgecl.store.erasure import erase
 from edgecl.store.store import Position, Store, create_store
 from edgecl.store.vault import SLOT, Vault
 from edgecl.types import ForgetRequest
@@ -300,7 +301,7 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         for file in tmp_path.glob("s.db*"):  # with its log
             shutil.copy2(file, tmp_path / "old")
         with store.transaction():
-            store.delete_class(gone)
+            erase(store, "class", gone)
         store.destroy_key(gone)
         store.destroy_key(gone)
         assert store.lost_classes() == ()
@@ -315,7 +316,7 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
     with Store(tmp_path / "old" / "s.db", vault=build.vault(tmp_path / "s.db")) as old:
         assert old.lost_classes() == (gone,)
         (first,) = old.connection.execute(
-            "SELECT min(uid) FROM samples WHERE is_stored AND class_uid = ?", (gone,)
+            "SELECT min(uid) FROM replay WHERE is_stored AND class_uid = ?", (gone,)
         ).fetchone()
         readers: list[Callable[[], object]] = [
             lambda: old.moments(gone),
@@ -328,7 +329,7 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         assert set(old.stored_rows()[1].tolist()) == set(expected)
         assert len(old.picture_forms(first)) == 1
         with old.transaction():
-            assert old.delete_class(gone)["class_stats"] == 1
+            assert erase(old, "class", gone)["class_stats"] == 1
         assert old.lost_classes() == ()
         assert len(old.stored_rows()[0])
 
@@ -343,7 +344,7 @@ def test_a_new_class_of_an_old_copy_takes_no_uid_that_was_unlearned(tmp_path: Pa
             with store.transaction():
                 uid = store.add_class(name)
             with store.transaction():
-                store.delete_class(uid)
+                erase(store, "class", uid)
             if name != "d":
                 store.destroy_key(uid)
     with Store(tmp_path / "old.db", vault=build.vault(tmp_path / "s.db")) as old:
@@ -483,7 +484,7 @@ def test_the_doctor_examines_the_keys(sealed_home: Home) -> None:
 
     with open_store(sealed_home) as store, store.transaction():
         gone = store.class_uid(LABELS[1])
-        store.delete_class(gone)
+        erase(store, "class", gone)
         store.connection.execute(
             "INSERT INTO tombstones(kind, target, tag, receipt_id) VALUES ('class', ?, 't', 'r1')",
             (gone,),

@@ -48,11 +48,11 @@ def test_every_trace_of_a_forgotten_class_is_gone_from_every_file(home: Home, na
     with open_store(home) as store:
         uid = store.class_uid(LABELS[1])
         for (data,) in store.connection.execute(
-            "SELECT data FROM pictures JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            "SELECT data FROM pictures JOIN replay USING (uid) WHERE class_uid = ?", (uid,)
         ):
             needles.append(data[60:100])
         for (x,) in store.connection.execute(
-            "SELECT x FROM features JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            "SELECT x FROM features JOIN replay USING (uid) WHERE class_uid = ?", (uid,)
         ):
             needles.append(x[:64])
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())

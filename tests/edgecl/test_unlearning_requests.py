@@ -187,7 +187,7 @@ def test_a_class_whose_samples_were_all_evicted_is_forgotten_from_its_statistics
     with open_store(home) as store:
         with store.transaction():
             store.connection.execute(
-                "UPDATE samples SET is_stored = 0 WHERE class_uid = ?",
+                "UPDATE samples SET is_stored = 0 WHERE role = 'replay' AND class_uid = ?",
                 (store.class_uid(LABELS[0]),),
             )
             store.connection.execute(

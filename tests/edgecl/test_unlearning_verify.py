@@ -21,6 +21,7 @@ from edgecl.learner import Learner
 from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer, Scorer
+from edgecl.store.erasure import erase
 from edgecl.unlearning.audit.attack import (
     MOST_RELEARN_STEPS,
     RowMemory,
@@ -369,7 +370,7 @@ def test_the_store_is_a_memory(tmp_path: Path) -> None:
         rows, labels = store.stored_rows()
         with store.transaction():
             head.forget(uid, store)
-            store.delete_class(uid)
+            erase(store, "class", uid)
         found = audit(
             HeadConfig("ridge"),
             store,
