@@ -18,7 +18,7 @@ from edgecl.learner import open_store
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.store.store import Store
-from edgecl.unlearning.receipt import all_receipts, inspect_ledger
+from edgecl.unlearning.chain import Chain
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _LOW_DISK = 500_000_000
@@ -208,11 +208,11 @@ def _check_keys(store: Store) -> int:
 def _receipts(path: Path) -> str:
     home = Home(path)
     with open_store(home, read_only=True) as store:
-        receipts = all_receipts(home, store)
-        inspect_ledger(home, store)
+        chain = Chain(home, store)
+        chain.check_ledger()
         (n_open,) = store.connection.execute("SELECT count(*) FROM requests").fetchone()
     open_text = f", {n_open} not finished; run `edgecl forget pending`" if n_open else ""
-    return f"{len(receipts)} entries, the chain is whole and signed{open_text}"
+    return f"{len(chain.receipts)} entries, the chain is whole and signed{open_text}"
 
 
 def _version(package: str) -> str:

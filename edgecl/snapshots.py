@@ -23,8 +23,9 @@ from edgecl.store.novel import NEWEST_ENTRY, newest
 from edgecl.store.schema import SCHEMA_VERSION
 from edgecl.store.store import Store, dump_json
 from edgecl.store.tables import TABLES
+from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.erase import remove_unlisted_snapshots
-from edgecl.unlearning.receipt import append_receipt, check_ledger
+from edgecl.unlearning.receipt import RolledBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def rollback(home: Home, learner: Learner, uid: int) -> Snapshot:
         raise IntegrityError(
             f"the file of snapshot s{uid}, {path}, is missing or was changed; take another snapshot"
         )
+    chain = Chain(home, store)
     execute = store.connection.execute
     with store.errors():
         execute("ATTACH ? AS old", (str(path),))
@@ -157,11 +159,11 @@ def rollback(home: Home, learner: Learner, uid: int) -> Snapshot:
         with store.transaction():
             execute("PRAGMA defer_foreign_keys = ON")
             _copy_back(store)
-            append_receipt(home, store, {"kind": "rollback", "snapshot": uid, "time": time.time()})
+            chain.append(RolledBack(uid, time.time()))
     finally:
         execute("DETACH old")
         learner.reload()
-    check_ledger(home, store)
+    chain.settle()
     return snapshot
 
 

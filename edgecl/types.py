@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -223,9 +224,58 @@ class UpdateReport:
     is_held_out: bool = False
 
 
-FORGET_KINDS = ("class", "sample", "source")
+class Kind(str, Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
+    """What a request to unlearn names."""
+
+    CLASS = "class"
+    SAMPLE = "sample"
+    SOURCE = "source"
+
+    __str__ = str.__str__
+
+    @property
+    def key(self) -> str:
+        """Under which its uid stands in receipts and results."""
+        return f"{self}_uid"
+
+    @property
+    def table(self) -> str:
+        """Table of the store in which its uid is the key."""
+        return "classes" if self is Kind.CLASS else f"{self}s"
+
+    @property
+    def column(self) -> str:
+        """Column of `samples` that says which are of it."""
+        return "uid" if self is Kind.SAMPLE else self.key
+
+
 APPROXIMATE = ("ssd", "gu", "gs-lora", "iau")
 ADAPTER_METHODS = ("drop", "retrain", *APPROXIMATE)
+
+
+class Mode(str, Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
+    """How something was unlearned, as receipts and results say it."""
+
+    EXACT_HEAD = "exact_head"
+    EXACT_RETRAIN = "exact_retrain"
+    STORE_ONLY = "store_only"
+    SSD = "approximate:ssd"
+    GU = "approximate:gu"
+    GS_LORA = "approximate:gs-lora"
+    IAU = "approximate:iau"
+    ALREADY_FORGOTTEN = "already_forgotten"
+
+    __str__ = str.__str__
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing of it is left in what is served; False where an adapter was changed."""
+        return self not in (Mode.SSD, Mode.GU, Mode.GS_LORA, Mode.IAU)
+
+    @staticmethod
+    def of_method(method: str) -> Mode:
+        """Return the mode of an approximate method for adapters."""
+        return Mode(f"approximate:{method}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,26 +293,28 @@ class ForgetRequest:
 
     name: str
     reason: str = ""
-    kind: str = "class"
+    kind: Kind = Kind.CLASS
     adapter_method: str = "drop"
 
     def __post_init__(self) -> None:
-        if self.kind not in FORGET_KINDS:
-            raise UsageError(f"kind {self.kind!r} is unknown; expected {', '.join(FORGET_KINDS)}")
+        try:
+            object.__setattr__(self, "kind", Kind(self.kind))  # a text is taken, too
+        except ValueError:
+            raise UsageError(f"kind {self.kind!r} is unknown; expected {', '.join(Kind)}") from None
         if self.adapter_method not in ADAPTER_METHODS:
             raise UsageError(
                 f"adapter method {self.adapter_method!r} is unknown; expected one of "
                 f"{', '.join(ADAPTER_METHODS)}"
             )
-        if self.kind != "class" and self.adapter_method in APPROXIMATE:
+        if self.kind is not Kind.CLASS and self.adapter_method in APPROXIMATE:
             raise UsageError(
                 f"the adapter method {self.adapter_method} unlearns classes; for a {self.kind} "
                 "use retrain or drop"
             )
-        if self.kind == "class":
+        if self.kind is Kind.CLASS:
             # As it is: a class of an older home may have invisible characters in its name.
             object.__setattr__(self, "name", _checked(self.name))
-        if self.kind == "sample":
+        if self.kind is Kind.SAMPLE:
             if not (self.name.isascii() and self.name.isdigit() and len(self.name) <= MAX_DIGITS):
                 raise UsageError(f"a sample is named by its uid, a whole number, not {self.name!r}")
             object.__setattr__(self, "name", str(int(self.name)))
@@ -270,7 +322,7 @@ class ForgetRequest:
             raise UsageError("the reason holds a control character; write it on one line")
         if not self.name:
             raise UsageError(f"the {self.kind} to forget is empty; name one")
-        if self.kind != "sample":
+        if self.kind is not Kind.SAMPLE:
             check_reason(self.reason, self.name)
 
 

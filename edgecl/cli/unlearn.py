@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +14,8 @@ from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
 from edgecl.cli.output import print_json, print_table, print_values, say, working
 
 if TYPE_CHECKING:
-    from edgecl.home import Home
     from edgecl.types import ForgetRequest
+    from edgecl.unlearning.ask import HandedOver
     from edgecl.unlearning.request import Unlearned
 
 forget_app = typer.Typer(
@@ -40,8 +42,20 @@ MethodOption = Annotated[
         "and approximate, ssd, gu, gs-lora, iau.",
     ),
 ]
-# How long a request that another process carries out is waited for.
-_PATIENCE_S = 10.0
+_KINDS = {
+    "class": (
+        "Remove a class from head, adapters, statistics, store, snapshots and exports for good.",
+        typer.Argument(..., help="The class's name, or an alias."),
+    ),
+    "sample": (
+        "Remove one sample that is still in the store.",
+        typer.Argument(..., help="The sample's uid, a number.", metavar="uid"),
+    ),
+    "source": (
+        "Remove all that came from one source, evicted samples too.",
+        typer.Argument(..., help="The source as it was learned; see `status`."),
+    ),
+}
 
 
 @forget_app.callback()
@@ -49,58 +63,31 @@ def _group() -> None:
     """Unlearn for good, with a receipt."""
 
 
-@forget_app.command("class")
-def forget_class(
-    name: Annotated[str, typer.Argument(help="The class's name, or an alias.")],
-    home: HomeOption = DEFAULT,
-    reason: ReasonOption = "",
-    verify: VerifyOption = False,
-    dry_run: DryRunOption = False,
-    adapter_method: MethodOption = "drop",
-    weights: WeightsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Remove a class from head, adapters, statistics, store, snapshots and exports for good."""
-    from edgecl.types import ForgetRequest
+def _add_command(kind: str, text: str, argument: Any) -> None:
+    """Add `edgecl forget KIND`."""
 
-    asked = ForgetRequest(name, reason, adapter_method=adapter_method)
-    _forget(home, asked, verify=verify, dry_run=dry_run, weights=weights, json=json)
+    @forget_app.command(kind, help=text)
+    def forget_it(
+        name: str = argument,
+        home: HomeOption = DEFAULT,
+        reason: ReasonOption = "",
+        verify: VerifyOption = False,
+        dry_run: DryRunOption = False,
+        adapter_method: MethodOption = "drop",
+        weights: WeightsOption = None,
+        json: JsonOption = False,
+    ) -> None:
+        from edgecl.types import ForgetRequest, Kind
 
-
-@forget_app.command("sample")
-def forget_sample(
-    uid: Annotated[str, typer.Argument(help="The sample's uid, a number.")],
-    home: HomeOption = DEFAULT,
-    reason: ReasonOption = "",
-    verify: VerifyOption = False,
-    dry_run: DryRunOption = False,
-    adapter_method: MethodOption = "drop",
-    weights: WeightsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Remove one sample that is still in the store."""
-    from edgecl.types import ForgetRequest
-
-    asked = ForgetRequest(uid, reason, "sample", adapter_method)
-    _forget(home, asked, verify=verify, dry_run=dry_run, weights=weights, json=json)
+        asked = ForgetRequest(name, reason, Kind(kind), adapter_method)
+        if dry_run:
+            _print_plan(home, asked, json=json)
+        else:
+            _forget(home, asked, verify=verify, weights=weights, json=json)
 
 
-@forget_app.command("source")
-def forget_source(
-    name: Annotated[str, typer.Argument(help="The source as it was learned; see `status`.")],
-    home: HomeOption = DEFAULT,
-    reason: ReasonOption = "",
-    verify: VerifyOption = False,
-    dry_run: DryRunOption = False,
-    adapter_method: MethodOption = "drop",
-    weights: WeightsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Remove all that came from one source, evicted samples too."""
-    from edgecl.types import ForgetRequest
-
-    asked = ForgetRequest(name, reason, "source", adapter_method)
-    _forget(home, asked, verify=verify, dry_run=dry_run, weights=weights, json=json)
+for _kind, _said in _KINDS.items():
+    _add_command(_kind, *_said)
 
 
 @forget_app.command("pending")
@@ -113,7 +100,7 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
     device = Home(home)
     with device.lock(), open_store(device, may_be_older=True) as store, working("unlearning"):
         done = finish_requests(device, store)
-    left = [d for d in done if d.erasure["busy"]]
+    left = [part for part in done if part.is_open]
     for part in done:
         say(f"{part.receipt.receipt_id}: {part.mode}, {part.seconds:.1f} s")
     result = {
@@ -135,12 +122,13 @@ def receipt(
     """Show a receipt, after checking the chain that it is part of and its signature."""
     from edgecl.home import Home
     from edgecl.learner import open_store
-    from edgecl.unlearning.receipt import all_receipts, public_key, receipt_by_id
+    from edgecl.unlearning.chain import Chain
 
     device = Home(home)
     with open_store(device, read_only=True) as store:
-        found = receipt_by_id(device, store, receipt_id)
-        later = [r for r in all_receipts(device, store) if r.body.get("of") == found.receipt_id]
+        chain = Chain(device, store)
+    found = chain.find(receipt_id)
+    later = [r for r in chain.receipts if r.body.get("of") == found.receipt_id]
     values = {
         "receipt_id": found.receipt_id,
         **found.body,
@@ -148,7 +136,7 @@ def receipt(
         "previous": found.previous,
         "digest": found.digest,
         "signature": found.signature,
-        "public_key": public_key(device),
+        "public_key": chain.public_key,
     }
     if json:
         print_json(values)
@@ -251,48 +239,34 @@ def rollback(
 
 
 def _forget(
-    home: Any,
-    asked: ForgetRequest,
-    *,
-    verify: bool,
-    dry_run: bool,
-    weights: str | None,
-    json: bool,
+    home: Path, asked: ForgetRequest, *, verify: bool, weights: str | None, json: bool
 ) -> None:
-    from edgecl.errors import HomeLockedError
     from edgecl.home import Home
-    from edgecl.learner import open_learner
-    from edgecl.unlearning.request import find, forget, writing
+    from edgecl.types import Mode
+    from edgecl.unlearning.ask import HandedOver, unlearn
 
-    device = Home(home)
-    if dry_run:
-        _print_plan(device, asked, json=json)
-        return
-    try:
-        with writing(device) as store:
-            find(device, store, asked)  # what cannot be done is refused before the rest is loaded
-            with working("unlearning") as tell:
-                done = forget(
-                    device,
-                    open_learner(device, store),
-                    asked,
-                    verify=verify,
-                    weights=weights,
-                    say=lambda what, n, of: tell(f"{what} {n} of {of}" if of > 1 else what),
-                )
-    except HomeLockedError:
-        _hand_over(device, asked, verify=verify, weights=weights, json=json)
+    with ExitStack() as stack:
+        shown: list[Callable[[str], None]] = []
+
+        def tell(what: str, n: int, of: int) -> None:
+            if not shown:  # what is refused is refused in one line
+                shown.append(stack.enter_context(working("unlearning")))
+            shown[0](f"{what} {n} of {of}" if of > 1 else what)
+
+        done = unlearn(Home(home), asked, verify=verify, weights=weights, say=tell, tell=say)
+    if isinstance(done, HandedOver):
+        _show_handed_over(done, asked, json=json)
         return
     result = _result(done)
-    if done.mode == "already_forgotten":
+    if done.mode is Mode.ALREADY_FORGOTTEN:
         say(f"it was unlearned before, see receipt {done.receipt.receipt_id}; nothing was done")
-    elif done.erasure["busy"]:
+    elif done.is_open:
         say(
             "another process is reading the store; the next train-stream or forget finishes the "
             "erasure"
         )
     if result["adapters"] and asked.adapter_method == "retrain":
-        result["retrained"] = _retrain(device, weights)
+        result["retrained"] = _retrain(home, weights)
     if json:
         print_json(result)
     else:
@@ -306,24 +280,25 @@ def _check_faults(done: list[Unlearned]) -> None:
 
     for part in done:
         if part.faults:
-            what = "approximately unlearned" if part.mode.startswith("approximate") else "unlearned"
+            how = "unlearned" if part.mode.is_exact else "approximately unlearned"
             raise IntegrityError(
-                f"the {part.receipt.body['what']} was {what} ({part.receipt.receipt_id}), but a "
+                f"the {part.receipt.body['what']} was {how} ({part.receipt.receipt_id}), but a "
                 "check failed: " + "; ".join(part.faults)
             )
 
 
 def _result(done: Unlearned) -> dict[str, Any]:
-    body = done.receipt.body
-    kind = body["what"]
+    from edgecl.unlearning.receipt import Forgotten
+
+    entry = Forgotten.from_json(done.receipt.body)
     return {
         "receipt_id": done.receipt.receipt_id,
         "mode": done.mode,
-        f"{kind}_uid": body[f"{kind}_uid"],
-        "rows_erased": sum(body["rows_erased"].values()),
-        "adapters": body["adapters"],
-        "exports_stale": body["exports_stale"],
-        "snapshots_purged": body["snapshots_purged"],
+        entry.what.key: entry.uid,
+        "rows_erased": sum(entry.rows_erased.values()),
+        "adapters": entry.adapters,
+        "exports_stale": entry.exports_stale,
+        "snapshots_purged": entry.snapshots_purged,
         "verified": done.verified,
         **({"metrics": done.metrics} if done.metrics else {}),
         "seconds": done.seconds,
@@ -344,91 +319,57 @@ def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in short.items() if value is not None}
 
 
-def _print_plan(device: Home, asked: ForgetRequest, *, json: bool) -> None:
-    from edgecl.learner import open_learner, open_store
-    from edgecl.types import Receipt
-    from edgecl.unlearning.plan import make_plan
-    from edgecl.unlearning.request import look_up
+def _print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
+    from edgecl.home import Home
+    from edgecl.types import Mode, Receipt
+    from edgecl.unlearning.ask import plan_of
 
+    found = plan_of(Home(home), asked)
     plan: dict[str, Any]
-    with open_store(device, read_only=True) as store, store.snapshot():
-        target = look_up(device, store, asked)
-        if isinstance(target, Receipt):
-            plan = {"kind": asked.kind, "mode": "already_forgotten", "receipt": target.receipt_id}
-        else:
-            learner = open_learner(device, store)
-            plan = make_plan(store, learner.head, target, asked.adapter_method).as_json()
+    if isinstance(found, Receipt):
+        plan = {"kind": asked.kind, "mode": Mode.ALREADY_FORGOTTEN, "receipt": found.receipt_id}
+    else:
+        plan = found.as_json()
     if json:
         print_json(plan)
     else:
         print_values("would be unlearned; nothing was changed", plan)
 
 
-def _hand_over(
-    device: Home, asked: ForgetRequest, *, verify: bool, weights: str | None, json: bool
-) -> None:
-    """Leave a request to the process that writes to the home, and wait a while for its receipt."""
-    from edgecl.errors import HomeLockedError, IntegrityError, RequestError
-    from edgecl.learner import open_store
-    from edgecl.types import Receipt
-    from edgecl.unlearning.journal import record
-    from edgecl.unlearning.receipt import all_receipts, receipt_by_id
-    from edgecl.unlearning.request import finish_requests, look_up, receipt_of
+def _show_handed_over(done: HandedOver, asked: ForgetRequest, *, json: bool) -> None:
+    from edgecl.errors import HomeLockedError, IntegrityError
 
-    receipt_id: str | None
-    with open_store(device) as store:
-        target = look_up(device, store, asked)
-        if isinstance(target, Receipt):
-            receipt_id, mode = target.receipt_id, "already_forgotten"
-        else:
-            mode = "pending"
-            number = record(store, target, asked, verify=verify, weights=weights)
-            say("another edgecl process writes to this home; it carries the request out")
-            deadline = time.monotonic() + _PATIENCE_S
-            while (receipt_id := receipt_of(store, number, target)) is None:
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.1)
-                # That process may have ended, or never look for requests.
-                with suppress(HomeLockedError), device.lock(), open_store(device) as own:
-                    finish_requests(device, own)
-        result: dict[str, Any] = {"receipt_id": receipt_id, "mode": mode, "verified": None}
-        if receipt_id is not None:
-            body = receipt_by_id(device, store, receipt_id).body
-            if body["kind"] == "refused":
-                raise RequestError(f"the request was refused: {body['why']}; see {receipt_id}")
-            checks = [
-                r.body["status"] == "verified"
-                for r in all_receipts(device, store)
-                if r.body["kind"] == "verification"
-                and r.body["of"] == receipt_id
-                and r.body["status"] != "incomplete"
-            ]
-            result["mode"] = mode if mode == "already_forgotten" else body["mode"]
-            result["verified"] = all(checks) if checks else None
+    result = {
+        "receipt_id": done.receipt_id,
+        "mode": done.mode or "pending",
+        "verified": done.verified,
+    }
     if json:
         print_json(result)
     else:
         print_values("handed over", result)
-    if receipt_id is None:
+    if done.receipt_id is None:
         raise HomeLockedError(
             "the request is recorded, but another edgecl process writes to this home and did not "
             "come to it yet; that process or the next one carries it out"
             + ("; no prediction names the class from now on" if asked.kind == "class" else "")
         )
-    if result["verified"] is False and mode != "already_forgotten":
+    if done.verified is False:
         raise IntegrityError(
-            f"the {asked.kind} was unlearned, but a check failed: see `edgecl receipt {receipt_id}`"
+            f"the {asked.kind} was unlearned, but a check failed: see `edgecl receipt "
+            f"{done.receipt_id}`"
         )
 
 
-def _retrain(device: Home, weights: str | None) -> bool:
+def _retrain(home: Path, weights: str | None) -> bool:
     """Train an adapter anew on what is left of the tasks whose adapters were dropped."""
     from edgecl.cli.consolidate import consolidator
     from edgecl.errors import EdgeclError
+    from edgecl.home import Home
     from edgecl.learner import open_learner
     from edgecl.unlearning.request import writing
 
+    device = Home(home)
     try:
         with writing(device) as store:
             learner = open_learner(device, store)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from edgecl.errors import KeyDestroyedError, RequestError
 from edgecl.heads.statistics import Moments
 from edgecl.store.store import Store, holds_name
 from edgecl.store.tables import TABLES, Role, Table
-from edgecl.types import Float16
+from edgecl.types import Float16, Kind
 
 # How receipts and plans call the samples of each role.
 _COUNTED = {Role.REPLAY: "samples", Role.HELD_OUT: "probes", Role.REVIEW: "novel"}
@@ -31,14 +32,13 @@ _IS_ALL = (
 )
 
 
-def classes_lost(store: Store, kind: str, uid: int) -> set[int]:
+def classes_lost(store: Store, kind: Kind, uid: int) -> set[int]:
     """Return the classes of the store of which a target is all that was learned."""
-    if kind == "class":
+    if kind is Kind.CLASS:
         return {uid} & set(store.names)
-    column = "uid" if kind == "sample" else "source_uid"
-    others = f"SELECT 1 FROM replay o WHERE o.class_uid = c.class_uid AND o.{column} != ?1"
+    others = f"SELECT 1 FROM replay o WHERE o.class_uid = c.class_uid AND o.{kind.column} != ?1"
     statistics = "SELECT 1 FROM class_stats o WHERE o.class_uid = c.class_uid AND"
-    if kind == "sample":
+    if kind is Kind.SAMPLE:
         # A sample that is not folded is in no statistics; of one that is, they may be all.
         of_target, rest = "SELECT class_uid FROM replay WHERE uid = ?1", f"NOT ({_IS_ALL})"
     else:
@@ -71,11 +71,10 @@ def classes_of_source(store: Store, uid: int) -> set[int]:
     return {int(class_uid) for (class_uid,) in rows}
 
 
-def newest_sample(store: Store, kind: str, uid: int) -> int:
+def newest_sample(store: Store, kind: Kind, uid: int) -> int:
     """Return the uid of the newest sample of a `class` or `source`, 0 if there is none."""
-    column = {"class": "class_uid", "source": "source_uid"}[kind]
     (newest,) = store.connection.execute(
-        f"SELECT coalesce(max(uid), 0) FROM replay WHERE {column} = ?", (uid,)
+        f"SELECT coalesce(max(uid), 0) FROM replay WHERE {kind.column} = ?", (uid,)
     ).fetchone()
     return int(newest)
 
@@ -90,18 +89,18 @@ def statistics_bytes(store: Store, classes: Sequence[int]) -> int:
     return int(n_bytes)
 
 
-def count(store: Store, kind: str, uid: int) -> dict[str, int]:
+def count(store: Store, kind: Kind, uid: int) -> dict[str, int]:
     """Return how many rows each table would lose; writes nothing.
 
     Args:
         store: The store.
-        kind: `class`, `sample` or `source`.
+        kind: What the target is.
         uid: Its uid.
     """
     return _each(store, kind, uid, "SELECT count(*) FROM")
 
 
-def erase(store: Store, kind: str, uid: int) -> dict[str, int]:
+def erase(store: Store, kind: Kind, uid: int) -> dict[str, int]:
     """Delete a class, sample or source, also from statistics; returns the rows each table lost.
 
     Where other samples came from may name a class that goes (`cups.csv`); such a text is emptied.
@@ -109,15 +108,15 @@ def erase(store: Store, kind: str, uid: int) -> dict[str, int]:
 
     Args:
         store: The store.
-        kind: `class`, `sample` or `source`.
+        kind: What the target is.
         uid: Its uid.
 
     Raises:
         RequestError: No row is of this sample: it was never learned, or evicted after its feature
             was added to its class's statistics, from which it cannot be told apart any more.
     """
-    folded = _folded_sample(store, uid) if kind == "sample" else None
-    if kind == "class" and uid in store.names:
+    folded = _folded_sample(store, uid) if kind is Kind.SAMPLE else None
+    if kind is Kind.CLASS and uid in store.names:
         for name in store.names_of(uid):
             _empty_texts(store, uid, name)
     learned = _learned(store, kind, uid)
@@ -147,7 +146,7 @@ def take_back(store: Store, uid: int, class_uid: int, source: str, x: Float16) -
     """
     execute = store.connection.execute
     if execute("SELECT 1 FROM samples WHERE uid = ?", (uid,)).fetchone():
-        erase(store, "sample", uid)
+        erase(store, Kind.SAMPLE, uid)
         return
     known = {text: source_uid for source_uid, text in store.sources().items()}
     source_uid = known.get(source, 0)
@@ -159,7 +158,7 @@ def take_back(store: Store, uid: int, class_uid: int, source: str, x: Float16) -
     execute("UPDATE classes SET n_seen = n_seen - 1 WHERE uid = ?", (class_uid,))
     is_left = "SELECT 1 FROM replay WHERE class_uid = ?1 UNION ALL SELECT 1 FROM class_stats WHERE "
     if execute(f"{is_left} class_uid = ?1", (class_uid,)).fetchone() is None:
-        _each(store, "class", class_uid, "DELETE FROM")
+        _each(store, Kind.CLASS, class_uid, "DELETE FROM")
     drop_unused(store)
 
 
@@ -192,14 +191,16 @@ def drop_unused(store: Store) -> None:
     store.reload_classes()
 
 
-def traces(store: Store, kind: str, uid: int, most: int) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+def traces(
+    store: Store, kind: Kind, uid: int, most: int
+) -> Iterator[tuple[str, tuple[bytes, ...]]]:
     """Yield what the pictures of a target are called, and all forms in which a file may hold each.
 
     In a sealed store that is as it is and sealed, or sealed only if the class's key was destroyed.
 
     Args:
         store: The store.
-        kind: `class`, `sample` or `source`.
+        kind: What the target is.
         uid: Its uid.
         most: Most pictures of each role.
     """
@@ -210,13 +211,12 @@ def traces(store: Store, kind: str, uid: int, most: int) -> Iterator[tuple[str, 
             f"WHERE {where} ORDER BY uid LIMIT {int(most)}",
             _values(store, kind, uid),
         ).fetchall()
+        called = "" if role is Role.REPLAY else f"{role.value.replace('_', '-')} "
         for row, class_uid, data in rows:
             forms: tuple[bytes, ...] = (data,) if store.is_sealed else ()
-            try:
+            with suppress(KeyDestroyedError):
                 forms = (store.unseal(class_uid, "picture", row, data), *forms)
-            except KeyDestroyedError:
-                kind_of = "" if role is Role.REPLAY else f"{role.value.replace('_', '-')} "
-            yield f"picture of {kind_of}sample {row}", forms
+            yield f"picture of {called}sample {row}", forms
 
 
 def is_held(store: Store, needle: bytes, *, of_class: bool) -> bool:
@@ -237,7 +237,7 @@ def is_held(store: Store, needle: bytes, *, of_class: bool) -> bool:
     return bool(store.connection.execute(f"SELECT {found}", (needle,)).fetchone()[0])
 
 
-def _each(store: Store, kind: str, uid: int, verb: str) -> dict[str, int]:
+def _each(store: Store, kind: Kind, uid: int, verb: str) -> dict[str, int]:
     """Run one statement on every table that may hold rows of a target; returns their numbers."""
     values = _values(store, kind, uid)
     numbers = {}
@@ -257,7 +257,7 @@ def _each(store: Store, kind: str, uid: int, verb: str) -> dict[str, int]:
     return numbers
 
 
-def _condition(table: Table, kind: str) -> str:
+def _condition(table: Table, kind: Kind) -> str:
     """Return which rows of a table go with a target (?1) and the classes that it empties (?2).
 
     '' for a table that holds nothing of any class or source.
@@ -268,30 +268,31 @@ def _condition(table: Table, kind: str) -> str:
     ways = []
     if table.owner:
         ways.append(f"{table.owner} IN (SELECT value FROM json_each(?2))")
-    if kind == "source" and table.source:
+    if kind is Kind.SOURCE and table.source:
         ways.append(f"{table.source} = ?1")
-    if kind == "sample" and table.name == "samples":
+    if kind is Kind.SAMPLE and table.name == "samples":
         ways.append("uid = ?1")
-    if kind == "sample" and table.name == "class_stats":
+    if kind is Kind.SAMPLE and table.name == "class_stats":
         ways.append(_IS_ALL)
     return " OR ".join(ways)
 
 
-def _values(store: Store, kind: str, uid: int) -> tuple[int, str]:
+def _values(store: Store, kind: Kind, uid: int) -> tuple[int, str]:
     return uid, json.dumps(sorted(classes_lost(store, kind, uid)))
 
 
-def _learned(store: Store, kind: str, uid: int) -> list[tuple[int, int]]:
+def _learned(store: Store, kind: Kind, uid: int) -> list[tuple[int, int]]:
     """Return how many samples of each class a sample or source is, by class uid."""
-    queries = {
-        "sample": "SELECT class_uid, 1 FROM replay WHERE uid = ?1",
-        "source": "SELECT class_uid, n FROM class_stats WHERE source_uid = ?1 UNION ALL "
-        "SELECT class_uid, count(*) FROM replay WHERE source_uid = ?1 AND NOT is_folded "
-        "GROUP BY class_uid",
-    }
-    if kind not in queries:
+    if kind is Kind.CLASS:
         return []
-    return store.connection.execute(queries[kind], (uid,)).fetchall()
+    query = "SELECT class_uid, 1 FROM replay WHERE uid = ?1"
+    if kind is Kind.SOURCE:
+        query = (
+            "SELECT class_uid, n FROM class_stats WHERE source_uid = ?1 UNION ALL "
+            "SELECT class_uid, count(*) FROM replay WHERE source_uid = ?1 AND NOT is_folded "
+            "GROUP BY class_uid"
+        )
+    return store.connection.execute(query, (uid,)).fetchall()
 
 
 def _folded_sample(store: Store, uid: int) -> tuple[int, int, Moments] | None:

@@ -17,7 +17,7 @@ import ctypes
 import json
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -122,22 +122,34 @@ def holding(store: Store, classes: Collection[int], adapters: Collection[int]) -
     ]
 
 
-def naming(store: Store, names: Collection[str]) -> list[Export]:
-    """Return the datasets in reach whose index says one of these names in a source.
+def reachable(store: Store) -> list[tuple[Export, dict[str, Any]]]:
+    """Return the exports that are still in their folders and may be used, with their manifests."""
+    return [
+        (export, manifest)
+        for export in exports_of(store)
+        if export.status in (WRITING, FRESH) or export.kind == DATASET
+        if (manifest := _manifest_at(export)) is not None
+    ]
+
+
+def naming(
+    found: Iterable[tuple[Export, dict[str, Any]]], names: Collection[str]
+) -> tuple[int, ...]:
+    """Return the uids of the datasets in reach whose index says one of these names in a source.
 
     A picture of another class may come from a place that is called like this one.
     """
-    found = []
-    for export in exports_of(store):
-        if export.kind != DATASET or export.status == REPLACED or not is_reachable(export):
+    uids = []
+    for export, _ in found:
+        if export.kind != DATASET or export.status == REPLACED:
             continue
         try:
             rows = _index_rows(export)
             if any(holds_name(row["source"], name) for row in rows for name in names):
-                found.append(export)
+                uids.append(export.uid)
         except (OSError, ValueError, KeyError, TypeError):
-            found.append(export)  # not as it was written: it may hold anything
-    return found
+            uids.append(export.uid)  # not as it was written: it may hold anything
+    return tuple(uids)
 
 
 def mark_stale(store: Store, uids: Collection[int], receipt_id: str) -> None:
@@ -184,13 +196,12 @@ def is_reachable(export: Export) -> bool:
     return _manifest_at(export) is not None
 
 
-def names_in_bundles(store: Store) -> list[tuple[int, str]]:
-    """Return uid and name of the classes in the exports that are still in their folders."""
+def names_in(found: Iterable[tuple[Export, dict[str, Any]]]) -> list[tuple[int, str]]:
+    """Return uid and name of the classes in exports that are in reach."""
     return [
         (int(entry["uid"]), str(entry["name"]))
-        for export in exports_of(store)
-        if export.status in (WRITING, FRESH) or export.kind == DATASET
-        for entry in (_manifest_at(export) or {}).get("classes", ())
+        for _, manifest in found
+        for entry in manifest.get("classes", ())
     ]
 
 

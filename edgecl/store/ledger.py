@@ -53,7 +53,7 @@ def check_not_older(path: Path, store: Store) -> None:
     Raises:
         IntegrityError: It is, or its receipts are not the ledger's.
     """
-    last = _last(path)
+    last = last_entry(path)
     if last is None:
         return
     row = store.connection.execute(
@@ -71,8 +71,8 @@ def check_not_older(path: Path, store: Store) -> None:
         )
 
 
-def _last(path: Path) -> Entry | None:
-    """Return the last whole entry without reading the file from its beginning."""
+def last_entry(path: Path) -> Entry | None:
+    """Return the last whole entry, if there is one, without reading the file from its beginning."""
     if not path.exists():
         return None
     with path.open("rb") as file:

@@ -10,9 +10,11 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from edgecl.store.exports import names_in_bundles
+from edgecl.store.exports import Export, names_in, reachable
 from edgecl.store.store import Store, holds_name
 from edgecl.store.tables import TABLES
 
@@ -50,10 +52,28 @@ def copies_of(store: Store) -> list[Copy]:
     return [_read(store.path.with_name("snapshots") / f"s{uid}.db", uid) for (uid,) in uids]
 
 
-def names_aside(store: Store, copies: Iterable[Copy]) -> list[tuple[int, str]]:
-    """Return uid and name of every class that snapshots and bundles hold and the store does not."""
-    found = [pair for copy in copies for pair in copy.names]
-    return [(uid, name) for uid, name in found + names_in_bundles(store) if uid not in store.names]
+class Aside:
+    """What snapshots and bundles hold beside a store; each file is read once, if it is needed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @cached_property
+    def copies(self) -> list[Copy]:
+        """What each snapshot holds, the newest first."""
+        return copies_of(self._store)
+
+    @cached_property
+    def manifests(self) -> list[tuple[Export, dict[str, Any]]]:
+        """The exports that are still in their folders, with their manifests."""
+        return reachable(self._store)
+
+    @cached_property
+    def names(self) -> list[tuple[int, str]]:
+        """Uid and name of every class that snapshots and bundles hold and the store does not."""
+        found = [pair for copy in self.copies for pair in copy.names]
+        known = self._store.names
+        return [(uid, name) for uid, name in found + names_in(self.manifests) if uid not in known]
 
 
 def _read(path: Path, uid: int) -> Copy:

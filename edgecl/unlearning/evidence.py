@@ -15,7 +15,7 @@ from edgecl.store.erasure import is_held, traces
 from edgecl.store.store import Store
 from edgecl.store.tables import TABLES, schema_of
 from edgecl.types import Float16
-from edgecl.unlearning.approximate.weights import WeightsReport
+from edgecl.unlearning.approximate.report import WeightsReport
 from edgecl.unlearning.audit.verify import Audit, audit
 from edgecl.unlearning.erase import find_bytes
 from edgecl.unlearning.plan import Target

@@ -21,8 +21,8 @@ from edgecl.store.exports import holding, naming
 from edgecl.store.novel import REVIEWED
 from edgecl.store.store import Store, plain_text
 from edgecl.store.tables import Role
-from edgecl.types import APPROXIMATE, ForgetRequest
-from edgecl.unlearning.copies import copies_of, names_aside
+from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Mode
+from edgecl.unlearning.copies import Aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Target:
     """What is to be unlearned, resolved to uids.
 
     Args:
-        kind: `class`, `sample` or `source`.
+        kind: Class, sample or source.
         uid: Its uid.
         names: Its names, of a class with all aliases; they go into no receipt.
         classes: Uids of the classes that it is part of; of a class also those under which
@@ -39,14 +39,16 @@ class Target:
         snapshots: Uids of the snapshots that hold or name it, or cannot be read; those that hold
             one of its classes are not counted.
         role: Of a sample, what it is there for; one that was not learned is in no head.
+        datasets: Uids of the exported datasets that name a class in a source.
     """
 
-    kind: str
+    kind: Kind
     uid: int
     names: tuple[str, ...]
     classes: tuple[int, ...]
     newest: int
     snapshots: tuple[int, ...] = ()
+    datasets: tuple[int, ...] = ()
     role: Role = Role.REPLAY
 
     @property
@@ -60,7 +62,7 @@ class Plan:
     """What holds the target, and what will happen; printed by `edgecl forget ... --dry-run`.
 
     Args:
-        kind: `class`, `sample` or `source`.
+        kind: Class, sample or source.
         uid: Its uid.
         mode: What the receipt will say; see docs/unlearning.md.
         aliases: Names under which the class is known, its own not counted.
@@ -76,9 +78,9 @@ class Plan:
         is_last: Whether nothing is left afterwards.
     """
 
-    kind: str
+    kind: Kind
     uid: int
-    mode: str
+    mode: Mode
     aliases: int
     rows: dict[str, int]
     statistics_bytes: int
@@ -96,27 +98,32 @@ class Plan:
         return asdict(self)
 
 
-def resolve(store: Store, request: ForgetRequest) -> Target:
+def resolve(store: Store, request: ForgetRequest, aside: Aside | None = None) -> Target:
     """Find what a request means.
+
+    Args:
+        store: The store.
+        request: The request.
+        aside: What snapshots and bundles hold, if it was read already.
 
     Raises:
         UnknownClassError: No such class.
         RequestError: No such sample or source.
     """
-    if request.kind == "class":
+    aside = aside or Aside(store)
+    if request.kind is Kind.SAMPLE:
+        return _sample_target(store, int(request.name))
+    if request.kind is Kind.CLASS:
+        uid = None
         if not store.has_class(request.name):
-            for uid, name in names_aside(store, copies_of(store)):
-                if name == request.name:
-                    return target_of(store, "class", uid)
-        return target_of(store, "class", store.class_uid(request.name))
-    if request.kind == "sample":
-        return target_of(store, "sample", int(request.name))
+            uid = next((uid for uid, name in aside.names if name == request.name), None)
+        return _class_target(store, store.class_uid(request.name) if uid is None else uid, aside)
     wanted = plain_text(request.name)
     found: list[tuple[int, str | None]] = list(store.sources().items())
-    found += [pair for copy in copies_of(store) for pair in copy.sources]
+    found += [pair for copy in aside.copies for pair in copy.sources]
     for uid, text in found:
         if text == wanted:
-            return target_of(store, "source", uid)
+            return _source_target(store, uid, aside)
     known = [repr(text) for text in store.sources().values() if text]
     raise RequestError(
         f"no sample came from {request.name!r}; "
@@ -124,48 +131,53 @@ def resolve(store: Store, request: ForgetRequest) -> Target:
     )
 
 
-def target_of(store: Store, kind: str, uid: int) -> Target:
+def target_of(store: Store, kind: str, uid: int, aside: Aside | None = None) -> Target:
     """Describe what has a uid.
 
     Raises:
         RequestError: There is no sample of this uid.
     """
-    find = {"class": _class_target, "sample": _sample_target, "source": _source_target}
-    return find[kind](store, uid)
+    if kind == Kind.SAMPLE:
+        return _sample_target(store, uid)
+    describe = _class_target if kind == Kind.CLASS else _source_target
+    return describe(store, uid, aside or Aside(store))
 
 
-def _class_target(store: Store, uid: int) -> Target:
-    newest = newest_sample(store, "class", uid)
-    copies = copies_of(store)
+def _class_target(store: Store, uid: int, aside: Aside) -> Target:
     # A class of which only adapters are left has no name any more.
     names = dict.fromkeys(store.names_of(uid) if uid in store.names else ())
-    aside = names_aside(store, copies)
-    names |= dict.fromkeys(n for u, n in aside if u == uid and not store.has_class(n))
-    uids = {uid} | {u for u, name in aside if name in names}
-    snapshots = tuple(copy.uid for copy in copies if copy.may_name(names))
-    return Target("class", uid, tuple(names), tuple(sorted(uids)), newest, snapshots)
+    names |= dict.fromkeys(n for u, n in aside.names if u == uid and not store.has_class(n))
+    uids = {uid} | {u for u, name in aside.names if name in names}
+    return Target(
+        Kind.CLASS,
+        uid,
+        tuple(names),
+        tuple(sorted(uids)),
+        newest_sample(store, Kind.CLASS, uid),
+        snapshots=tuple(copy.uid for copy in aside.copies if copy.may_name(names)),
+        datasets=naming(aside.manifests, names),
+    )
 
 
 def _sample_target(store: Store, uid: int) -> Target:
     class_uid, role = sample_of(store, uid)
-    return Target("sample", uid, (str(uid),), (class_uid,), uid, role=role)
+    return Target(Kind.SAMPLE, uid, (str(uid),), (class_uid,), uid, role=role)
 
 
-def _source_target(store: Store, uid: int) -> Target:
+def _source_target(store: Store, uid: int, aside: Aside) -> Target:
     classes = classes_of_source(store, uid)
-    copies = copies_of(store)
-    texts = {text for copy in copies for u, text in copy.sources if u == uid and text}
+    texts = {text for copy in aside.copies for u, text in copy.sources if u == uid and text}
     text = store.sources().get(uid, next(iter(texts), ""))
     held: list[int] = []
-    for copy in copies:
+    for copy in aside.copies:
         uids = {u for u, t in copy.sources if u == uid or (text and t == text)}
         if uids or not copy.is_readable:
             held.append(copy.uid)
             classes |= {c for source, c in copy.learned if source in uids}
-    newest = newest_sample(store, "source", uid)
+    newest = newest_sample(store, Kind.SOURCE, uid)
     # One whose text was emptied, or that went with its classes, has no name any more.
     names = (text,) if text else ()
-    return Target("source", uid, names, tuple(sorted(classes)), newest, tuple(held))
+    return Target(Kind.SOURCE, uid, names, tuple(sorted(classes)), newest, tuple(held))
 
 
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
@@ -174,16 +186,14 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     later = tuple(uid for uid in descending(adapter_rows(store), saw) if uid not in saw)
     is_whole = any(row.uid in saw and row.epoch is None for row in adapter_rows(store))
     if is_whole and method in APPROXIMATE:
-        mode = f"approximate:{method}"
+        mode = Mode.of_method(method)
     elif saw or set(target.learned) & set(head.classes):
-        mode = head.forget_mode
+        mode = Mode(head.forget_mode)
     else:
-        mode = "store_only"
+        mode = Mode.STORE_ONLY
     lost = classes_lost(store, target.kind, target.uid)
     gone = (*saw, *later)
-    exports = {export.uid for export in holding(store, target.learned, gone)}
-    if target.kind == "class":
-        exports |= {export.uid for export in naming(store, target.names)}
+    exports = {export.uid for export in holding(store, target.learned, gone)} | {*target.datasets}
     return Plan(
         kind=target.kind,
         uid=target.uid,
@@ -210,7 +220,7 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     last class all go, since the home will be as new: also one that was only changed in place, or
     that never saw the class.
     """
-    if target.kind == "class" and set(store.names) == {target.uid}:
+    if target.kind is Kind.CLASS and set(store.names) == {target.uid}:
         return tuple(adapter.uid for adapter in adapter_rows(store))
     if target.role is Role.REVIEW:
         return ()
@@ -220,9 +230,9 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
             continue
         body = adapter.body
         newest = body.get("newest_sample", target.uid)
-        if target.kind == "sample" and target.role is Role.REPLAY and target.uid > newest:
+        if target.kind is Kind.SAMPLE and target.role is Role.REPLAY and target.uid > newest:
             continue
-        if target.kind == "source" and target.uid not in body.get("sources", [target.uid]):
+        if target.kind is Kind.SOURCE and target.uid not in body.get("sources", [target.uid]):
             continue
         found.append(adapter.uid)
     return tuple(found)

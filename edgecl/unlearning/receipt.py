@@ -1,178 +1,214 @@
-"""Receipts: an append-only, signed chain in the store, and the tombstones of what was unlearned.
+"""What receipts say: one frozen dataclass for each kind of entry in their chain, and tombstones.
 
-Every entry's digest covers the entry before it and is signed with the device's key, so a changed,
-removed, reordered or invented receipt is found and named. An entry holds no class name, no picture
-and no feature; a tombstone is a keyed hash.
-
-The signing key (Ed25519) is derived from the device key, which `edgecl init` draws; whoever holds
-the public key can check receipts without the device.
+An entry holds no class name, no picture and no feature; a tombstone is a keyed hash. How entries
+follow each other, signed, is chain.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
-from edgecl.store.ledger import Entry, append_ledger, read_ledger
-from edgecl.store.store import Store, dump_json
-from edgecl.types import Receipt
+from edgecl.store.store import Store
+from edgecl.types import Kind, Mode
 
-_START = "0" * 64
-TABLE_OF = {"class": "classes", "sample": "samples", "source": "sources"}
-"""Table of what a tombstone or request names by uid, by its kind."""
-# Receipts that one request commits before the ledger is brought up (EXPORT and VERIFIED).
-_MOST_BEHIND = 2
+E = TypeVar("E", bound="Entry")
+Tombstone = tuple[str, int, str]
 
 
-def append_receipt(home: Home, store: Store, body: dict[str, Any]) -> Receipt:
-    """Add an entry to the chain; inside a transaction."""
-    row = store.connection.execute(
-        "SELECT digest FROM receipts ORDER BY number DESC LIMIT 1"
-    ).fetchone()
-    previous = row[0] if row else _START
-    digest = _digest(previous, dump_json(body))
-    signature = _key(home).sign(digest.encode()).hex()
-    number = store.connection.execute(
-        "INSERT INTO receipts(body, previous, digest, signature) VALUES (?, ?, ?, ?)",
-        (dump_json(body), previous, digest, signature),
-    ).lastrowid
-    return Receipt(f"r{number}", body, previous, digest, signature)
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the chain; what is None does not stand in it."""
+
+    kind: ClassVar[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry's body, JSON values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"kind": self.kind} | {k: v for k, v in values.items() if v is not None}
+
+    @classmethod
+    def from_json(cls: type[E], body: Mapping[str, Any]) -> E:
+        """Return the entry of a body; what only a later edgecl knows is not in it."""
+        known = {field.name: body[field.name] for field in fields(cls) if field.name in body}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
 
 
-def all_receipts(home: Home, store: Store) -> list[Receipt]:
-    """Return the whole chain, oldest first, after checking it, its signatures and the ledger.
+@dataclass(frozen=True, slots=True)
+class Forgotten(Entry):
+    """Something was unlearned.
 
-    Raises:
-        IntegrityError: An entry was changed, removed, moved or invented; the message names it.
+    Args:
+        what: Its kind.
+        uid: Its uid; under `class_uid`, `sample_uid` or `source_uid` in the body.
+        mode: How.
+        reason: Why, as the user said it.
+        request: Number of the request.
+        requested: When it was asked for, seconds since the epoch.
+        time: When it was done.
+        rows_erased: Rows that each table lost.
+        classes_gone: Uids of the classes that went, also those that only snapshots knew.
+        adapters: Uids of the adapters that were dropped or changed.
+        adapter_method: What happened to them.
+        exports_stale: Uids of the exports that held it.
+        snapshots_purged: Uids of the snapshots that held it.
+        head: Name of the head.
+        bit_exact: Whether the head has the bits of one that never learned it.
+        head_before: Fingerprint of the head's arrays.
+        head_after: And afterwards.
+        feature_map: Hash of the frozen map.
+        config: Hash of the home's settings.
+        edgecl: Version.
+        tombstones: Kind, uid and keyed hash of each of its names.
+        again: The receipt under which it was unlearned before an older store was put back.
+        weights: What an approximate method did to each adapter.
     """
-    entries = _entries(store)
-    receipts = _checked(home, entries, "the chain")
-    row = store.connection.execute(
-        "SELECT seq FROM sqlite_sequence WHERE name = 'receipts'"
-    ).fetchone()
-    if row is not None and row[0] > len(receipts):
-        raise IntegrityError(f"receipt r{len(receipts) + 1} is missing from the end of the chain")
-    _check_alike(home, entries, read_ledger(home.ledger))
-    return receipts
+
+    kind: ClassVar[str] = "forget"
+    what: Kind
+    uid: int
+    mode: Mode
+    reason: str
+    request: int
+    requested: float
+    time: float
+    rows_erased: dict[str, int]
+    classes_gone: tuple[int, ...]
+    adapters: tuple[int, ...]
+    adapter_method: str
+    exports_stale: tuple[int, ...]
+    snapshots_purged: tuple[int, ...]
+    head: str
+    bit_exact: bool
+    head_before: str
+    head_after: str
+    feature_map: str
+    config: str
+    edgecl: str
+    tombstones: tuple[Tombstone, ...]
+    again: str | None = None
+    weights: tuple[dict[str, Any], ...] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry's body, JSON values."""
+        body = Entry.as_json(self)
+        body[self.what.key] = body.pop("uid")
+        return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Forgotten:
+        """Return the entry of a body."""
+        what = Kind(body["what"])
+        typed = {"what": what, "mode": Mode(body["mode"]), "uid": body[what.key]}
+        typed["tombstones"] = [tuple(tombstone) for tombstone in body["tombstones"]]
+        return super(Forgotten, cls).from_json({**body, **typed})
 
 
-def check_ledger(home: Home, store: Store) -> list[Entry]:
-    """Compare the chain with the ledger; returns the receipts that the store lacks.
+@dataclass(frozen=True, slots=True)
+class Erased(Entry):
+    """The files of the home were rewritten without it.
 
-    Those that the ledger lacks, from a crash between the two writes, are appended to it. Receipts
-    from before they were signed are signed, once: when none is, and there is no ledger yet.
-
-    Raises:
-        IntegrityError: One of the two was changed; the message names the receipt.
+    Args:
+        of: Receipt of the unlearning.
+        time: Seconds since the epoch.
+        busy: 1 when a reader was in the way and the log could not be emptied; tried again.
+        vacuumed: Whether the store was compacted.
+        secure_delete: That pragma, as read back.
+        journal_mode: That one, too.
+        bytes_before: Size of the store.
+        bytes_after: And afterwards.
+        snapshot_files: Files of snapshots that were deleted.
+        copies: Copies of the home that a killed `bench` had left.
+        exports: What became of each stale export, by uid.
+        keys_destroyed: Whether keys went; False in a home without.
     """
-    entries = _entries(store)
-    known = read_ledger(home.ledger)
-    if not known and entries and not any(entry["signature"] for entry in entries):
-        key = _key(home)
-        with store.transaction(changes_head=False):
-            for entry in entries:
-                entry["signature"] = key.sign(entry["digest"].encode()).hex()
-                store.connection.execute(
-                    "UPDATE receipts SET signature = ? WHERE number = ?",
-                    (entry["signature"], entry["number"]),
-                )
-    _checked(home, entries, "the chain")
-    _check_alike(home, entries, known)
-    if len(entries) > len(known):
-        append_ledger(home.ledger, entries[len(known) :])
-    return known[len(entries) :]
+
+    kind: ClassVar[str] = "erasure"
+    of: str
+    time: float
+    busy: int
+    vacuumed: bool
+    secure_delete: int
+    journal_mode: str
+    bytes_before: int
+    bytes_after: int
+    snapshot_files: int
+    copies: int
+    exports: dict[str, str]
+    keys_destroyed: bool
 
 
-def inspect_ledger(home: Home, store: Store) -> None:
-    """Check the ledger against the chain and write nothing.
+@dataclass(frozen=True, slots=True)
+class Verified(Entry):
+    """A check was made; also when it failed.
 
-    Raises:
-        IntegrityError: It lacks more receipts than a process that died between its two writes
-            leaves, or was changed.
+    Args:
+        of: Receipt of the unlearning.
+        time: Seconds since the epoch.
+        status: `verified`, `incomplete` when what it would have searched for was lost with a
+            process that was cut off, `failed` or `approximate_failed`.
+        faults: How many gates were missed and traces found.
+        metrics: What the audit measured.
     """
-    entries, known = _entries(store), read_ledger(home.ledger)
-    if len(entries) - len(known) > _MOST_BEHIND:
-        raise IntegrityError(
-            f"{home.ledger} lacks receipts from r{len(known) + 1} on, so an older copy of the "
-            "store would not be noticed; run `edgecl forget pending`, which writes them anew"
-        )
-    _check_alike(home, entries, known)
+
+    kind: ClassVar[str] = "verification"
+    of: str
+    time: float
+    status: str
+    faults: int
+    metrics: dict[str, Any]
 
 
-def take_over(store: Store, entries: list[Entry]) -> None:
-    """Write receipts of the ledger that the store lacks, with their tombstones; in a transaction.
+@dataclass(frozen=True, slots=True)
+class Refused(Entry):
+    """A request was refused; nothing was changed.
 
-    Uids that they name are never given to anything else.
+    Args:
+        why: In a few words.
+        time: Seconds since the epoch.
+        uid: Of what was asked for by another process, so that it may ask what became of it.
+        request: And the request's number.
     """
-    for entry in entries:
-        store.connection.execute(
-            "INSERT INTO receipts(number, body, previous, digest, signature) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (
-                entry["number"],
-                dump_json(entry["body"]),
-                entry["previous"],
-                entry["digest"],
-                entry["signature"],
-            ),
-        )
-        for kind, target, tag in entry["body"].get("tombstones", ()):
-            _add_tombstone(store, kind, target, tag, f"r{entry['number']}")
-            store.keep_clear(TABLE_OF[kind], target)
-        store.keep_clear("requests", entry["body"].get("request", 0))
+
+    kind: ClassVar[str] = "refused"
+    why: str
+    time: float
+    uid: int | None = None
+    request: int | None = None
 
 
-def receipt_by_id(home: Home, store: Store, receipt_id: str) -> Receipt:
-    """Return one receipt of the checked chain.
+@dataclass(frozen=True, slots=True)
+class RolledBack(Entry):
+    """What was learned at a snapshot was brought back.
 
-    Raises:
-        RequestError: There is none of this name.
+    Args:
+        snapshot: Its number.
+        time: Seconds since the epoch.
     """
-    receipts = all_receipts(home, store)
-    for receipt in receipts:
-        if receipt.receipt_id == receipt_id:
-            return receipt
-    known = ", ".join(r.receipt_id for r in receipts[-5:]) or "there is none yet"
-    raise RequestError(f"receipt {receipt_id!r} is unknown; newest: {known}")
+
+    kind: ClassVar[str] = "rollback"
+    snapshot: int
+    time: float
 
 
-def public_key(home: Home) -> str:
-    """Return the key that checks this device's signatures, Ed25519, hex."""
-    return _key(home).public_key().public_bytes_raw().hex()
-
-
-@lru_cache(maxsize=2**15)
-def is_signed(public: str, digest: str, signature: str) -> bool:
-    """Whether a signature over a receipt's digest is that of a public key."""
-    # A command reads the chain several times, and a signature takes longer than all the rest.
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-        key.verify(bytes.fromhex(signature), digest.encode())
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def add_tombstones(
-    home: Home, store: Store, kind: str, target: int, names: tuple[str, ...], receipt_id: str
-) -> None:
+def add_tombstones(store: Store, tombstones: tuple[Tombstone, ...], receipt_id: str) -> None:
     """Remember that something was unlearned, by keyed hashes of its names; in a transaction."""
-    if not names:
-        # Unlearned once more, exactly now; its names are known from the first time.
+    for kind, uid, tag in tombstones:
         store.connection.execute(
-            "UPDATE tombstones SET receipt_id = ? WHERE kind = ? AND target = ?",
-            (receipt_id, kind, target),
+            "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (kind, uid, tag, receipt_id)
         )
-    for name in names:
-        _add_tombstone(store, kind, target, tombstone_tag(home, kind, name), receipt_id)
+
+
+def move_tombstones(store: Store, kind: Kind, uid: int, receipt_id: str) -> None:
+    """Put what was unlearned once more under its new receipt; in a transaction."""
+    store.connection.execute(
+        "UPDATE tombstones SET receipt_id = ? WHERE kind = ? AND target = ?",
+        (receipt_id, kind, uid),
+    )
 
 
 def find_tombstone(home: Home, store: Store, kind: str, name: str) -> tuple[int, str] | None:
@@ -196,81 +232,3 @@ def tombstone_tag(home: Home, kind: str, name: str) -> str:
     """Return the keyed hash that stands for a name, hex."""
     text = f"{kind}\0{name}".encode("utf-8", "surrogateescape")
     return hmac.new(home.key, text, hashlib.sha256).hexdigest()
-
-
-def _add_tombstone(store: Store, kind: str, target: int, tag: str, receipt_id: str) -> None:
-    store.connection.execute(
-        "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (kind, target, tag, receipt_id)
-    )
-
-
-def _entries(store: Store) -> list[Entry]:
-    """Return the rows of the chain, unchecked."""
-    rows = store.connection.execute(
-        "SELECT number, body, previous, digest, signature FROM receipts ORDER BY number"
-    )
-    keys = ("number", "text", "previous", "digest", "signature")
-    entries = [dict(zip(keys, row, strict=True)) for row in rows]
-    for entry in entries:
-        entry["body"] = _parsed(entry)
-    return entries
-
-
-def _parsed(entry: Entry) -> Any:
-    text = entry.pop("text")
-    try:
-        body = json.loads(text)
-    except ValueError:
-        body = None
-    if body is None or dump_json(body) != text:
-        raise IntegrityError(
-            f"receipt r{entry['number']} does not fit the chain: its text was changed"
-        )
-    return body
-
-
-def _check_alike(home: Home, entries: list[Entry], known: list[Entry]) -> None:
-    """Check the entries of the ledger, and that they are the first of the chain."""
-    _checked(home, known, str(home.ledger))
-    for ours, theirs in zip(entries, known, strict=False):
-        if ours["digest"] != theirs["digest"]:
-            raise IntegrityError(
-                f"receipt r{ours['number']} of the store is not that of {home.ledger}; restore the "
-                "home as a whole from a backup"
-            )
-
-
-def _checked(home: Home, entries: list[Entry], where: str) -> list[Receipt]:
-    """Return entries as receipts when numbers, digests and signatures fit."""
-    public = public_key(home) if entries else ""
-    receipts: list[Receipt] = []
-    previous = _START
-    for expected, entry in enumerate(entries, 1):
-        if entry["number"] != expected:
-            raise IntegrityError(f"receipt r{expected} is missing from {where}")
-        receipt = Receipt(
-            f"r{expected}", entry["body"], entry["previous"], entry["digest"], entry["signature"]
-        )
-        if receipt.previous != previous or receipt.digest != _digest(
-            previous, dump_json(receipt.body)
-        ):
-            raise IntegrityError(
-                f"receipt r{expected} does not fit {where}: it, or the one before it, was changed"
-            )
-        if not is_signed(public, receipt.digest, receipt.signature):
-            raise IntegrityError(
-                f"the signature of receipt r{expected} in {where} is not that of this device: it "
-                "was changed, or the device key was"
-            )
-        receipts.append(receipt)
-        previous = receipt.digest
-    return receipts
-
-
-def _key(home: Home) -> Ed25519PrivateKey:
-    seed = hmac.new(home.key, b"receipts, ed25519", hashlib.sha256).digest()
-    return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-def _digest(previous: str, body: str) -> str:
-    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()

@@ -1,44 +1,28 @@
 """Unlearning a class, a sample or a source: recorded, then carried out phase by phase.
 
-    PENDING   the request is in the store; a class is not named any more by predictions
+    lookup    what the request means, found once, or the receipt of an earlier one (lookup.py)
+    PENDING   the request is in the store (journal.py); predictions do not name the class any more
     MODEL     head and adapters without it are made, and commit together with
     STORE     rows, statistics, tombstone and receipt: a half-state is never on the disk
     EXPORT    key destroyed, file rewritten, snapshots deleted, exports revoked or out of reach
     VERIFIED  what the check found is a receipt of its own, the request is closed
 
-Each phase can be run again after a crash; every command that writes finishes what it finds.
+`forget` and `carry_out` tell this story, the functions after them are its phases in their order.
+Each phase can be run again after a crash; every command that writes finishes what it finds
+(`writing`, `finish_requests`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import edgecl
-from edgecl.errors import (
-    EdgeclError,
-    MissingPackageError,
-    RequestError,
-    StoreError,
-    UnknownClassError,
-)
+from edgecl.errors import EdgeclError, MissingPackageError, RequestError, StoreError
 from edgecl.home import Home
-from edgecl.learner import (
-    Learner,
-    Say,
-    open_learner,
-    open_store,
-    save_scorer,
-)
-from edgecl.runtime.redact import redacted
-from edgecl.runtime.scoring import Scorer
-from edgecl.store.adapters import drop_adapters, end_training, replace_adapter
-from edgecl.store.erasure import erase
+from edgecl.learner import Learner, Say, open_learner, open_store, save_scorer
 from edgecl.store.exports import (
     exports_of,
     finish_exports,
@@ -48,28 +32,32 @@ from edgecl.store.exports import (
     revoke,
 )
 from edgecl.store.store import Store
-from edgecl.types import APPROXIMATE, ForgetRequest, Receipt, check_reason
-from edgecl.unlearning.changed import changed_adapters
+from edgecl.types import ForgetRequest, Mode, Receipt
+from edgecl.unlearning.approximate.changed import changed_adapters
+from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots, scrub
-from edgecl.unlearning.evidence import Evidence, check, gather
-from edgecl.unlearning.journal import advance, created, insert, record, withdraw
-from edgecl.unlearning.plan import Plan, Target, make_plan, resolve, target_of
-from edgecl.unlearning.receipt import (
-    TABLE_OF,
-    add_tombstones,
-    all_receipts,
-    append_receipt,
-    check_ledger,
-    find_tombstone,
-    receipt_by_id,
-    receipt_for,
-    take_over,
-    tombstone_tag,
+from edgecl.unlearning.evidence import Evidence, gather
+from edgecl.unlearning.journal import (
+    PENDING,
+    STORE,
+    Request,
+    advance,
+    ask_again,
+    open_requests,
+    record,
+    request_of,
+    withdraw,
 )
-
-
-def _silent(what: str, done: int, of: int) -> None:
-    del what, done, of
+from edgecl.unlearning.lookup import find, look_up_again
+from edgecl.unlearning.plan import Plan, Target, make_plan
+from edgecl.unlearning.receipt import (
+    Erased,
+    Refused,
+    Verified,
+    add_tombstones,
+    move_tombstones,
+)
+from edgecl.unlearning.removal import Changed, check_all, entry_of, fingerprint, take_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +67,7 @@ class Unlearned:
     Args:
         receipt: The receipt, already in the chain.
         mode: The receipt's mode, or `already_forgotten`.
-        erasure: What the rewrite of the store reported; empty if nothing had to be done.
+        erasure: What the rewrite of the store reported; None if nothing had to be done.
         verified: Whether the checks passed; None when none was asked for.
         faults: What the checks found.
         metrics: What the audit measured; empty when none was asked for.
@@ -89,89 +77,14 @@ class Unlearned:
     """
 
     receipt: Receipt
-    mode: str
-    erasure: dict[str, Any]
-    verified: bool | None
-    faults: tuple[str, ...]
-    metrics: dict[str, Any]
-    seconds: float
-    head_seconds: float
+    mode: Mode
+    erasure: Erased | None = None
+    verified: bool | None = None
+    faults: tuple[str, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    head_seconds: float = 0.0
     is_open: bool = False
-
-
-@contextmanager
-def writing(home: Home) -> Iterator[Store]:
-    """Lock a home and open its store to write, after finishing what is open in it.
-
-    An older copy of the store gets the receipts that it lacks and unlearns again what they name;
-    requests that were cut off, or were asked for by another process meanwhile, are carried out:
-    before the caller's work and after it.
-
-    Raises:
-        HomeLockedError: Another process writes.
-        StoreError: The store cannot be written.
-        IntegrityError: The chain of receipts is broken.
-    """
-    with home.lock(), open_store(home, may_be_older=True) as store:
-        finish_requests(home, store)
-        yield store
-        finish_requests(home, store)
-
-
-def finish_requests(home: Home, store: Store, learner: Learner | None = None) -> list[Unlearned]:
-    """Carry out every open request, also those that an older copy of the store has lost.
-
-    Args:
-        home: The home, whose lock the caller holds.
-        store: Its store.
-        learner: The learner that works on it, if there is one; its head is kept up to date.
-
-    Returns:
-        What was done; empty when nothing was open. An erasure that a reader prevents stays open.
-    """
-    lost = check_ledger(home, store)
-    if lost:
-        with store.transaction():
-            take_over(store, lost)
-            for entry in lost:
-                _ask_again(home, store, entry["body"], f"r{entry['number']}")
-    numbers = [n for (n,) in store.connection.execute("SELECT number FROM requests ORDER BY 1")]
-    if not numbers:
-        return []
-    learner = learner or open_learner(home, store)
-    done = [_resume(home, learner, number) for number in numbers]
-    return [part for part in done if part is not None]
-
-
-def _resume(home: Home, learner: Learner, number: int) -> Unlearned | None:
-    """Carry out a request that nobody waits for; it must not keep others from writing."""
-    store = learner.store
-    try:
-        return carry_out(home, learner, number)
-    except StoreError:
-        raise
-    except EdgeclError as error:
-        row = store.connection.execute(
-            "SELECT kind, target, body FROM requests WHERE number = ? AND phase = 'PENDING'",
-            (number,),
-        ).fetchone()
-        if row is None:
-            raise  # the class is gone already; what is left of the request must not be lost
-        kind, uid, text = row
-        body = json.loads(text)
-        if body["adapter_method"] in APPROXIMATE:
-            # Not in place after all: no torch, other weights, no picture. Dropping needs none.
-            with store.transaction(changes_head=False):
-                advance(store, number, "PENDING", body | {"adapter_method": "drop"})
-            return carry_out(home, learner, number)
-        if isinstance(error, MissingPackageError) or not isinstance(error, RequestError):
-            raise  # it can be carried out, only not now
-        with store.transaction(changes_head=False):
-            entry = {"kind": "refused", "why": f"{kind} cannot be told apart", "uid": uid}
-            append_receipt(home, store, entry | {"request": number, "time": time.time()})
-            withdraw(store, number)
-        check_ledger(home, store)
-        return None
 
 
 def forget(
@@ -181,7 +94,7 @@ def forget(
     *,
     verify: bool = False,
     weights: str | None = None,
-    say: Say = _silent,
+    say: Say = lambda what, done, of: None,
 ) -> Unlearned:
     """Remove a class, a sample or a source for good, and write a receipt.
 
@@ -203,176 +116,105 @@ def forget(
         the mode `already_forgotten`.
 
     Raises:
-        UnknownClassError: No such class; nothing was changed but an entry in the audit.
+        UnknownClassError: No such class; nothing was changed but an entry in the chain.
         RequestError: No such sample or source, or it cannot be told apart, or an approximate
             method cannot be run; nothing was changed.
+        IntegrityError: The chain of receipts is broken; nothing was changed.
     """
     begin = time.perf_counter()
-    store = learner.store
-    target = find(home, store, request)
-    if isinstance(target, Receipt):
-        seconds = time.perf_counter() - begin
-        bodies = [json.loads(b) for (b,) in store.connection.execute("SELECT body FROM requests")]
-        is_open = any(body.get("receipt") == target.receipt_id for body in bodies)
-        return Unlearned(target, "already_forgotten", {}, None, (), {}, seconds, 0.0, is_open)
-    number = record(store, target, request, verify=verify, weights=weights)
+    chain = Chain(home, learner.store)
+    finish_exports(learner.store)
+    found = find(chain, request)
+    done = forget_found(chain, learner, found, request, verify=verify, weights=weights, say=say)
+    return replace(done, seconds=time.perf_counter() - begin)
+
+
+def forget_found(
+    chain: Chain,
+    learner: Learner,
+    found: Target | Receipt,
+    asked: ForgetRequest,
+    *,
+    verify: bool = False,
+    weights: str | None = None,
+    say: Say = lambda what, done, of: None,
+) -> Unlearned:
+    """Do what `forget` does with what a request was found to mean."""
+    store = chain.store
+    if isinstance(found, Receipt):
+        is_open = any(other.receipt == found.receipt_id for other in open_requests(store))
+        return Unlearned(found, Mode.ALREADY_FORGOTTEN, is_open=is_open)
+    number = record(store, found, asked, verify=verify, weights=weights)
+    request = request_of(store, number)
+    assert request is not None  # nobody else carries it out while the home is locked
     try:
-        done = carry_out(home, learner, number, say=say)
+        return carry_out(chain, learner, request, found, say=say)
     except StoreError:
         raise  # the request stays and is finished when there is room, or the reader is gone
     except EdgeclError:
         with store.transaction(changes_head=False):
-            withdraw(store, number, phase="PENDING")
-        raise
-    return replace(done, seconds=time.perf_counter() - begin)
-
-
-def find(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
-    """Return what a request means, or the receipt under which it was carried out before.
-
-    Raises:
-        UnknownClassError: No such class; the audit gets an entry that does not name it.
-        RequestError: No such sample or source.
-        IntegrityError: The chain of receipts is broken.
-        UsageError: The reason names a class.
-    """
-    all_receipts(home, store)  # a broken chain is refused before anything is changed
-    try:
-        return look_up(home, store, request)
-    except UnknownClassError:
-        with store.transaction(changes_head=False):
-            body = {"kind": "refused", "why": "unknown class", "time": time.time()}
-            append_receipt(home, store, body)
-        check_ledger(home, store)
+            withdraw(store, number, phase=PENDING)
         raise
 
 
-def look_up(home: Home, store: Store, request: ForgetRequest) -> Target | Receipt:
-    """Do what `find` does and write nothing.
-
-    Raises:
-        UnknownClassError: No such class.
-        RequestError: No such sample or source.
-        UsageError: The reason names a class.
-    """
-    for name in (*store.names.values(), *store.aliases()):
-        check_reason(request.reason, name)
-    try:
-        target = resolve(store, request)
-    except RequestError:
-        before = find_tombstone(home, store, request.kind, request.name)
-        if before is None:
-            # What a camera's address is kept as, without its account.
-            kept_as = redacted(request.name)
-            if request.kind == "source" and kept_as != request.name:
-                return look_up(home, store, replace(request, name=kept_as))
-            raise
-        receipt = receipt_by_id(home, store, before[1])
-        is_exact = not str(receipt.body["mode"]).startswith("approximate")
-        if is_exact or request.adapter_method in APPROXIMATE:
-            return receipt
-        # What was only approximate is made exact: the adapters that saw it are still there.
-        return target_of(store, request.kind, before[0])
-    for name in target.names:
-        check_reason(request.reason, name)
-    return target
-
-
-def carry_out(home: Home, learner: Learner, number: int, *, say: Say = _silent) -> Unlearned:
+def carry_out(
+    chain: Chain,
+    learner: Learner,
+    request: Request,
+    found: Target | Receipt | None = None,
+    *,
+    say: Say = lambda what, done, of: None,
+) -> Unlearned:
     """Bring a request from its phase to the end.
 
     Args:
-        home: The home, whose lock the caller holds.
+        chain: The chain of the home, whose lock the caller holds.
         learner: Its learner.
-        number: Number of the request.
+        request: The request.
+        found: What it means, if it was just looked up.
         say: Told about progress.
     """
     begin = time.perf_counter()
-    store = learner.store
-    kind, uid, phase, text = store.connection.execute(
-        "SELECT kind, target, phase, body FROM requests WHERE number = ?", (number,)
-    ).fetchone()
-    body: dict[str, Any] = json.loads(text)
-    evidence = Evidence()
-    if phase == "PENDING":
-        if (before := _done_before(home, store, kind, uid, body)) is not None:
-            with store.transaction(changes_head=False):
-                withdraw(store, number)
+    evidence, receipt_id = Evidence(), request.receipt
+    if request.phase == PENDING:
+        found = found or look_up_again(chain, request)
+        if isinstance(found, Receipt):
+            with chain.store.transaction(changes_head=False):
+                withdraw(chain.store, request.number)
             seconds = time.perf_counter() - begin
-            return Unlearned(before, "already_forgotten", {}, None, (), {}, seconds, 0.0)
-        finish_exports(store)
-        target = target_of(store, kind, uid)
-        plan = make_plan(store, learner.head, target, body["adapter_method"])
-        if body["verify"]:
-            evidence = gather(learner, target)
-        body["receipt"] = _unlearn(home, learner, number, target, plan, body, evidence, say)
+            return Unlearned(found, Mode.ALREADY_FORGOTTEN, seconds=seconds)
+        plan = make_plan(chain.store, learner.head, found, request.adapter_method)
+        if request.verify:
+            evidence = gather(learner, found)
+        receipt_id = _unlearn(chain, learner, request, found, plan, evidence, say)
+    assert receipt_id is not None  # from the phase STORE on there is one
     say("erasing", 0, 1)
-    erasure = _erase(home, store, body["receipt"])
-    faults: list[str] = []
-    if body["verify"]:
-        say("checking", 0, 1)
-        faults = check(home, learner, evidence)
-        if erasure["busy"]:
-            faults.append("the store's log could not be emptied, another process was reading")
-        if phase != "PENDING":
-            # What was to be searched for went with the process that was cut off.
-            evidence.metrics["resumed"] = True
-            if body.get("adapter_method") in APPROXIMATE:
-                faults.append(
-                    "the command was cut off, and with it went what its gates compare with; "
-                    "unlearn the class again with --adapter-method drop"
-                )
-    if not erasure["busy"]:
-        _close(home, store, number, body, evidence, faults)
-    check_ledger(home, store)
-    receipt = receipt_by_id(home, store, body["receipt"])
+    erased = _erase(chain, receipt_id)
+    faults = check_all(chain, learner, request, evidence, erased, say) if request.verify else ()
+    if not erased.busy:
+        _close(chain, request, receipt_id, evidence, faults)
+    chain.settle()
+    receipt = chain.find(receipt_id)
+    is_checked = request.verify and request.phase == PENDING
     return Unlearned(
         receipt=receipt,
-        mode=receipt.body["mode"],
-        erasure=erasure,
-        verified=(not faults if phase == "PENDING" else None) if body["verify"] else None,
-        faults=tuple(faults),
+        mode=Mode(receipt.body["mode"]),
+        erasure=erased,
+        verified=not faults if is_checked else None,
+        faults=faults,
         metrics=evidence.metrics,
         seconds=time.perf_counter() - begin,
         head_seconds=evidence.head_seconds,
-        is_open=bool(erasure["busy"]),
+        is_open=bool(erased.busy),
     )
 
 
-def receipt_of(store: Store, number: int, target: Target) -> str | None:
-    """Return the receipt of a request that is done, or None.
-
-    Of one that another had made superfluous, that one's; of one that was refused, the refusal.
-    """
-    with store.errors():
-        open_ = store.connection.execute("SELECT 1 FROM requests WHERE number = ?", (number,))
-        if open_.fetchone():
-            return None
-    return store.receipt_of_request(number) or receipt_for(store, target.kind, target.uid)
-
-
-def _done_before(
-    home: Home, store: Store, kind: str, uid: int, body: dict[str, Any]
-) -> Receipt | None:
-    """Return the receipt of an earlier request for the same, if nothing is left for this one."""
-    execute = store.connection.execute
-    if execute(f"SELECT 1 FROM {TABLE_OF[kind]} WHERE uid = ?", (uid,)).fetchone():
-        return None
-    receipt_id = receipt_for(store, kind, uid)
-    if receipt_id is None:
-        return None
-    receipt = receipt_by_id(home, store, receipt_id)
-    is_approximate = str(receipt.body["mode"]).startswith("approximate")
-    return None if is_approximate and body["adapter_method"] not in APPROXIMATE else receipt
-
-
 def _unlearn(
-    home: Home,
+    chain: Chain,
     learner: Learner,
-    number: int,
+    request: Request,
     target: Target,
     plan: Plan,
-    asked: dict[str, Any],
     evidence: Evidence,
     say: Say,
 ) -> str:
@@ -381,161 +223,165 @@ def _unlearn(
     Returns:
         The receipt's id.
     """
-    store, head = learner.store, learner.head
-    before = _fingerprint(head.scorer(store.names))
-    is_approximate = plan.mode.startswith("approximate")
-    changed = []
-    if is_approximate:
-        changed = changed_adapters(home, store, target, plan, asked["weights"], evidence, say)
-    dropped = [] if is_approximate else [*plan.adapters, *plan.adapters_later]
+    store = chain.store
+    before, known = fingerprint(learner), set(store.names)
+    changed: Changed = ()
+    if not plan.mode.is_exact:
+        changed = changed_adapters(chain.home, store, target, plan, request.weights, say)
+        evidence.weights = {task.uid: done.report for task, done in changed}
     try:
         with store.transaction():
-            begin = time.perf_counter()
-            is_known = target.kind == "class" and target.uid in head.classes
-            if is_known:
-                head.forget(target.uid, store)
-            evidence.head_seconds = time.perf_counter() - begin
-            known = set(store.names)
-            rows_erased = erase(store, target.kind, target.uid)
-            classes_gone = known - set(store.names)
-            # Under every uid that it had: its keys go, and no snapshot brings one back.
-            uids = target.classes if target.kind == "class" else (target.uid,)
-            begin = time.perf_counter()
-            note = {"class": target.uid, "method": plan.adapter_method}
-            for task, adapter in changed:
-                replace_adapter(store, task, adapter, without=target.uid, note=note)
-            if dropped:
-                drop_adapters(store, dropped)
-            elif is_approximate:
-                end_training(store)  # what was broken off saw it, and cannot go on without
-            if target.kind != "class" and plan.mode != "store_only":
-                head.rebuild(store)
-            head.settle(store)
-            evidence.head_seconds += time.perf_counter() - begin
+            rows_erased = take_out(learner, target, plan, changed, evidence)
             store.drop_snapshots(plan.snapshots)
             if store.names:
-                save_scorer(store, head)
+                save_scorer(store, learner.head)
                 learner.save_state()
             else:
                 store.reset()
-            body = {
-                "kind": "forget",
-                "what": target.kind,
-                "mode": plan.mode,
-                f"{target.kind}_uid": target.uid,
-                "reason": asked["reason"],
-                "request": number,
-                "requested": created(store, number),
-                "time": time.time(),
-                "rows_erased": rows_erased,
-                "classes_gone": sorted(classes_gone | set(uids if target.kind == "class" else ())),
-                "adapters": dropped or list(evidence.weights),
-                "adapter_method": plan.adapter_method,
-                "exports_stale": list(plan.exports),
-                "snapshots_purged": list(plan.snapshots),
-                "head": head.name,
-                "bit_exact": head.is_exact and not is_approximate,
-                "head_before": before,
-                "head_after": _fingerprint(head.scorer(store.names)),
-                "feature_map": store.feature_map,
-                "config": hashlib.sha256((home.path / "edgecl.toml").read_bytes()).hexdigest(),
-                "edgecl": edgecl.__version__,
-                "tombstones": [
-                    [target.kind, uid, tombstone_tag(home, target.kind, name)]
-                    for uid in uids
-                    for name in target.names
-                ],
-            }
-            if "again" in asked:
-                body["again"] = asked["again"]
-            if evidence.weights:
-                body["weights"] = [
-                    {"adapter": uid, **asdict(report)} for uid, report in evidence.weights.items()
-                ]
-            receipt = append_receipt(home, store, body)
-            for uid in uids:
-                add_tombstones(home, store, target.kind, uid, target.names, receipt.receipt_id)
-            mark_stale(store, plan.exports, receipt.receipt_id)
-            advance(store, number, "STORE", asked | {"receipt": receipt.receipt_id})
+            gone = known - set(store.names)
+            entry = entry_of(
+                chain.home, learner, request, target, plan, evidence, rows_erased, gone, before
+            )
+            receipt_id = chain.append(entry)
+            if entry.tombstones:
+                add_tombstones(store, entry.tombstones, receipt_id)
+            else:  # unlearned once more, exactly now; its names are known from the first time
+                move_tombstones(store, target.kind, target.uid, receipt_id)
+            mark_stale(store, plan.exports, receipt_id)
+            advance(store, request, phase=STORE, receipt=receipt_id)
     except BaseException:
         learner.reload()
         raise
-    check_ledger(home, store)
-    return receipt.receipt_id
+    chain.settle()
+    return receipt_id
 
 
-def _erase(home: Home, store: Store, receipt_id: str) -> dict[str, Any]:
+def _erase(chain: Chain, receipt_id: str) -> Erased:
     """Phase EXPORT: nothing of it in any file; returns what was done. Can be run again."""
-    receipt = receipt_by_id(home, store, receipt_id).body
-    for uid in receipt.get("classes_gone", ()):
+    home, store = chain.home, chain.store
+    receipt = chain.find(receipt_id).body
+    for uid in receipt["classes_gone"]:
         store.destroy_key(uid)
     removed = remove_unlisted_snapshots(home, store)
     copies = remove_left_copies(home)
     stale = [export for export in exports_of(store) if is_stale_by(export, receipt_id)]
-    exports = {
+    exports: dict[str, str] = {
         str(export.uid): revoke(export, receipt_id, receipt, store.sources()) for export in stale
     }
-    report = scrub(store) | {
-        "snapshot_files": removed,
-        "copies": copies,
-        "exports": exports,
-        "keys_destroyed": store.is_sealed,
-    }
+    erased = Erased(
+        of=receipt_id,
+        time=time.time(),
+        snapshot_files=removed,
+        copies=copies,
+        exports=exports,
+        keys_destroyed=store.is_sealed,
+        **scrub(store),
+    )
     with store.transaction(changes_head=False):
-        entry = {"kind": "erasure", "of": receipt_id, "time": time.time(), **report}
-        append_receipt(home, store, entry)
+        chain.append(erased)
         for export in stale:
             if exports[str(export.uid)] == "erased":
                 note_erased(store, export, receipt_id)
-    return report
+    return erased
 
 
 def _close(
-    home: Home,
-    store: Store,
-    number: int,
-    body: dict[str, Any],
-    evidence: Evidence,
-    faults: list[str],
+    chain: Chain, request: Request, receipt_id: str, evidence: Evidence, faults: Sequence[str]
 ) -> None:
     """Phase VERIFIED: write what the check found and take the request off the list."""
-    with store.transaction(changes_head=False):
-        if body["verify"]:
-            mode = str(receipt_by_id(home, store, body["receipt"]).body["mode"])
-            failed = "approximate_failed" if mode.startswith("approximate") else "failed"
+    with chain.store.transaction(changes_head=False):
+        if request.verify:
+            is_exact = Mode(chain.find(receipt_id).body["mode"]).is_exact
+            failed = "failed" if is_exact else "approximate_failed"
             passed = "incomplete" if evidence.metrics.get("resumed") else "verified"
-            entry = {
-                "kind": "verification",
-                "of": body["receipt"],
-                "time": time.time(),
-                "status": failed if faults else passed,
-                "faults": len(faults),
-                "metrics": evidence.metrics,
-            }
-            append_receipt(home, store, entry)
-        withdraw(store, number)
+            status = failed if faults else passed
+            n_faults = len(faults)
+            chain.append(Verified(receipt_id, time.time(), status, n_faults, evidence.metrics))
+        withdraw(chain.store, request.number)
 
 
-def _ask_again(home: Home, store: Store, body: dict[str, Any], receipt_id: str) -> None:
-    """Record anew what a lost receipt had unlearned and this older store still holds."""
-    for kind, uid in {(kind, uid) for kind, uid, _ in body.get("tombstones", ())}:
-        query = f"SELECT 1 FROM {TABLE_OF[kind]} WHERE uid = ?1"
-        if kind == "class":  # perhaps only an adapter that saw it is left
-            query += " UNION SELECT 1 FROM adapter_classes WHERE class_uid = ?1"
-        if store.connection.execute(query, (uid,)).fetchone() is not None:
-            again = {
-                "reason": body["reason"],
-                "adapter_method": "drop",
-                "verify": False,
-                "weights": None,
-                "again": receipt_id,
-            }
-            insert(store, kind, uid, again)
+# What was cut off, and what other processes asked for
 
 
-def _fingerprint(scorer: Scorer) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(scorer.arrays().items()):
-        digest.update(name.encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+@contextmanager
+def writing(home: Home) -> Iterator[Store]:
+    """Lock a home and open its store to write, after finishing what is open in it.
+
+    An older copy of the store gets the receipts that it lacks and unlearns again what they name;
+    requests that were cut off, or were asked for by another process meanwhile, are carried out:
+    before the caller's work and after it.
+
+    Raises:
+        HomeLockedError: Another process writes.
+        StoreError: The store cannot be written.
+        IntegrityError: The chain of receipts is broken.
+    """
+    with writing_chain(home) as chain:
+        yield chain.store
+
+
+@contextmanager
+def writing_chain(home: Home) -> Iterator[Chain]:
+    """Do what `writing` does; yields the chain, which was checked, and holds home and store."""
+    with home.lock(), open_store(home, may_be_older=True) as store:
+        chain = Chain(home, store)
+        _finish(chain)
+        yield chain
+        if store.has_requests():
+            finish_requests(home, store)
+
+
+def finish_requests(home: Home, store: Store, learner: Learner | None = None) -> list[Unlearned]:
+    """Carry out every open request, also those that an older copy of the store has lost.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        store: Its store.
+        learner: The learner that works on it, if there is one; its head is kept up to date.
+
+    Returns:
+        What was done; empty when nothing was open. An erasure that a reader prevents stays open.
+    """
+    return _finish(Chain(home, store), learner)
+
+
+def _finish(chain: Chain, learner: Learner | None = None) -> list[Unlearned]:
+    store = chain.store
+    if chain.lost:
+        with store.transaction():
+            ask_again(store, chain.take_over())
+    chain.settle()
+    requests = open_requests(store)
+    if not requests:
+        return []
+    finish_exports(store)
+    learner = learner or open_learner(chain.home, store)
+    done = [_resume(chain, learner, request) for request in requests]
+    return [part for part in done if part is not None]
+
+
+def _resume(chain: Chain, learner: Learner, request: Request) -> Unlearned | None:
+    """Carry out a request that nobody waits for; it must not keep others from writing."""
+    store, number = chain.store, request.number
+    try:
+        return carry_out(chain, learner, request)
+    except StoreError:
+        raise
+    except EdgeclError as error:
+        left = request_of(store, number)
+        if left is None or left.phase != PENDING:
+            raise  # the class is gone already; what is left of the request must not be lost
+        if request.is_approximate:
+            # Not in place after all: no torch, other weights, no picture. Dropping needs none.
+            exact = replace(request, adapter_method="drop")
+            with store.transaction(changes_head=False):
+                advance(store, exact)
+            return carry_out(chain, learner, exact)
+        if isinstance(error, MissingPackageError) or not isinstance(error, RequestError):
+            raise  # it can be carried out, only not now
+        why = f"{request.kind} cannot be told apart"
+        with store.transaction(changes_head=False):
+            chain.append(Refused(why, time.time(), request.uid, number))
+            withdraw(store, number)
+        chain.settle()
+        return None

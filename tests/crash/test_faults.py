@@ -243,12 +243,27 @@ def test_what_is_to_be_forgotten_waits_for_the_process_that_writes(
     home: Path, edgecl: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Home(home).lock():
-        monkeypatch.setattr("edgecl.cli.unlearn._PATIENCE_S", 0.2)
+        monkeypatch.setattr("edgecl.unlearning.ask._PATIENCE_S", 0.2)
         status, line = edgecl("forget", "class", workloads.FORGOTTEN, "--home", home)
         assert (status, "another edgecl process" in line) == (3, True)
     workloads.learn(home)
     with open_store(Home(home), read_only=True) as store:
         assert workloads.FORGOTTEN not in store.names.values()
+    assert is_sound(home)
+
+
+def test_what_was_asked_for_twice_is_finished_once(home: Path, edgecl: Command) -> None:
+    with open_store(Home(home)) as store:
+        uid = store.class_uid(workloads.FORGOTTEN)
+        body = '{"adapter_method":"drop","reason":"","verify":false,"weights":null}'
+        for _ in "12":  # by processes that came at the same time
+            store.connection.execute(
+                "INSERT INTO requests(kind, target, phase, created, body) "
+                "VALUES ('class', ?, 'PENDING', 1e9, ?)",
+                (uid, body),
+            )
+    status, line = edgecl("forget", "pending", "--home", home)
+    assert status == 0, line
     assert is_sound(home)
 
 

@@ -20,6 +20,7 @@ from edgecl.runtime.bundle import read_manifest
 from edgecl.runtime.preprocess import picture_of
 from edgecl.store.erasure import erase
 from edgecl.store.exports import exports_of, holding, mark_stale, revoke
+from edgecl.types import Kind
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def unlearn(home: Path, name: str) -> list[str]:
         stale = holding(store, [uid], [])
         with store.transaction():
             learner.head.forget(uid, store)
-            erase(store, "class", uid)
+            erase(store, Kind.CLASS, uid)
             mark_stale(store, [e.uid for e in stale], "r1")
         return [revoke(e, "r1") for e in stale]
 

@@ -40,7 +40,8 @@ from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.types import ForgetRequest, clean_label
 from edgecl.unlearning.journal import record
-from edgecl.unlearning.request import forget, look_up
+from edgecl.unlearning.plan import resolve
+from edgecl.unlearning.request import forget
 
 pytest.importorskip("matplotlib", reason="the extra `report`")
 
@@ -239,15 +240,13 @@ def test_a_sealed_home_is_read_and_the_page_says_that_it_is_not_encrypted(tmp_pa
 def test_a_class_that_is_being_unlearned_is_not_in_the_report(tmp_path: Path) -> None:
     home = reported_home(tmp_path / "home", {"kept": 20, "asked-for": 20})
     with open_store(home) as store:
-        target = look_up(home, store, ForgetRequest("asked-for"))
+        target = resolve(store, ForgetRequest("asked-for"))
         record(store, target, ForgetRequest("asked-for"), verify=False)
     found = page_of(home)
     assert "asked-for" not in found.text
     assert "1 request to unlearn is not finished" in found.text
     with open_store(home) as store:
-        record(
-            store, look_up(home, store, ForgetRequest("kept")), ForgetRequest("kept"), verify=False
-        )
+        record(store, resolve(store, ForgetRequest("kept")), ForgetRequest("kept"), verify=False)
     with pytest.raises(NothingLearnedError, match="every class"):
         page_of(home)
 

@@ -67,7 +67,7 @@ def forgotten(home: Home, request: ForgetRequest) -> dict[str, Any]:
     """Unlearn; returns what was done to the exports."""
     with writing(home) as store:
         done = forget(home, open_learner(home, store), request)
-    return dict(done.erasure["exports"])
+    return dict(done.erasure.exports)
 
 
 def status(home: Home) -> str:

@@ -26,6 +26,7 @@ from edgecl.store.erasure import erase
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.store import Position, Store, describe
 from edgecl.store.tables import Role
+from edgecl.types import Kind
 
 D = 12
 
@@ -406,7 +407,7 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
                     rng=np.random.default_rng(0),
                 )
         with store.transaction():
-            erased = erase(store, "class", store.class_uid("washer"))
+            erased = erase(store, Kind.CLASS, store.class_uid("washer"))
         assert erased == {
             "samples": 2,
             "features": 2,
@@ -436,7 +437,7 @@ def test_new_frames_are_never_filed_under_a_source_that_was_emptied(tmp_path: Pa
             store.connection.execute("UPDATE samples SET frame = 'washer.png'")
         emptied = [uid for uid, text in store.sources().items() if "washer" in text]
         with store.transaction():
-            erase(store, "class", store.class_uid("washer"))
+            erase(store, Kind.CLASS, store.class_uid("washer"))
         texts = dict(store.connection.execute("SELECT uid, text FROM sources"))
         assert [texts[uid] for uid in emptied] == [None, None]
         assert not set(emptied) & set(store.sources())
@@ -447,7 +448,7 @@ def test_new_frames_are_never_filed_under_a_source_that_was_emptied(tmp_path: Pa
         # To forget what came from nowhere must not take what came from the emptied ones.
         (named,) = [uid for uid, text in store.sources().items() if not text]
         with store.transaction():
-            assert erase(store, "source", named)["samples"] == 1
+            assert erase(store, Kind.SOURCE, named)["samples"] == 1
         assert describe(store)["sources"] == {"": 2, "monday": 1}
     with Store(tmp_path / "s.db") as store, store.transaction():
         uid, _ = add(store, "bolt", x[5], 5, source="")
@@ -490,13 +491,13 @@ def test_a_deleted_source_leaves_what_the_others_taught(
         assert n_stats > 1
         uid = {text: uid for uid, text in store.sources().items()}
         with store.transaction():
-            erased = erase(store, "source", uid["monday"])
+            erased = erase(store, Kind.SOURCE, uid["monday"])
         assert erased["samples"]
         assert erased["class_stats"]
         assert packed(store) == packed(without)
         assert store.n_seen() == {store.class_uid(n): c for n, c in named_counts(without).items()}
         with store.transaction():
-            assert erase(store, "source", uid["alone"])["classes"] == 1
+            assert erase(store, Kind.SOURCE, uid["alone"])["classes"] == 1
         assert packed(store) == packed(last)
         assert "alone" not in "\n".join(store.connection.iterdump())
         assert list(store.sources().values()) == ["tuesday"]
@@ -522,18 +523,18 @@ def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path, sealed: 
         assert folded == 1
         for gone in (0, n - 1, 20):
             with store.transaction():
-                erased = erase(store, "sample", uids[gone])
+                erased = erase(store, Kind.SAMPLE, uids[gone])
             assert erased["samples"] == erased["features"] == erased["pictures"] == 1
         left = np.array([row for i, row in enumerate(quantise(x)) if i not in (0, n - 1, 20)])
         expected = Moments.of(left, FULL)
         ours = store.moments(store.class_uid("cup"))
         assert (ours.n, *ours.pack(FULL)) == (n - 3, *expected.pack(FULL))
         with store.transaction(), pytest.raises(RequestError, match="forget its source"):
-            erase(store, "sample", uids[0])
+            erase(store, Kind.SAMPLE, uids[0])
         for i in range(n):
             if i not in (0, n - 1, 20):
                 with store.transaction():
-                    erase(store, "sample", uids[i])
+                    erase(store, Kind.SAMPLE, uids[i])
         assert not store.names
         assert store.sources() == {}
 
@@ -557,7 +558,7 @@ def test_a_renamed_class_answers_to_both_names(tmp_path: Path) -> None:
         with pytest.raises(UnknownClassError), store.transaction():
             store.rename_class("nobody", "somebody")
         with store.transaction():
-            erase(store, "class", uid)
+            erase(store, Kind.CLASS, uid)
         assert "bracket" not in "\n".join(store.connection.iterdump())
 
 

@@ -28,7 +28,7 @@ from edgecl.store import probes
 from edgecl.store.erasure import erase
 from edgecl.store.store import Store
 from edgecl.store.tables import Role
-from edgecl.types import ForgetRequest, Frame, UpdateReport
+from edgecl.types import ForgetRequest, Frame, Kind, UpdateReport
 from edgecl.unlearning.evidence import check, gather
 from edgecl.unlearning.plan import make_plan, resolve, target_of
 from edgecl.unlearning.request import Unlearned, forget, writing
@@ -638,7 +638,7 @@ def test_a_copy_of_a_picture_that_is_left_is_found(
         (home.path / "left.bin").write_bytes(picture)
         with store.transaction():
             learner.head.forget(uid, store)
-            erase(store, "class", uid)
+            erase(store, Kind.CLASS, uid)
         faults = check(home, learner, evidence)
         assert any(f"sample {copied.uid}" in fault and "left.bin" in fault for fault in faults)
 

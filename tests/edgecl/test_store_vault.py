@@ -28,7 +28,7 @@ from edgecl.snapshots import rollback, take
 from edgecl.store.erasure import erase
 from edgecl.store.store import Position, Store, create_store
 from edgecl.store.vault import SLOT, Vault
-from edgecl.types import ForgetRequest
+from edgecl.types import ForgetRequest, Kind
 from edgecl.unlearning.request import forget, writing
 
 D = 12
@@ -301,7 +301,7 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         for file in tmp_path.glob("s.db*"):  # with its log
             shutil.copy2(file, tmp_path / "old")
         with store.transaction():
-            erase(store, "class", gone)
+            erase(store, Kind.CLASS, gone)
         store.destroy_key(gone)
         store.destroy_key(gone)
         assert store.lost_classes() == ()
@@ -329,7 +329,7 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         assert set(old.stored_rows()[1].tolist()) == set(expected)
         assert len(old.picture_forms(first)) == 1
         with old.transaction():
-            assert erase(old, "class", gone)["class_stats"] == 1
+            assert erase(old, Kind.CLASS, gone)["class_stats"] == 1
         assert old.lost_classes() == ()
         assert len(old.stored_rows()[0])
 
@@ -344,7 +344,7 @@ def test_a_new_class_of_an_old_copy_takes_no_uid_that_was_unlearned(tmp_path: Pa
             with store.transaction():
                 uid = store.add_class(name)
             with store.transaction():
-                erase(store, "class", uid)
+                erase(store, Kind.CLASS, uid)
             if name != "d":
                 store.destroy_key(uid)
     with Store(tmp_path / "old.db", vault=build.vault(tmp_path / "s.db")) as old:
@@ -484,7 +484,7 @@ def test_the_doctor_examines_the_keys(sealed_home: Home) -> None:
 
     with open_store(sealed_home) as store, store.transaction():
         gone = store.class_uid(LABELS[1])
-        erase(store, "class", gone)
+        erase(store, Kind.CLASS, gone)
         store.connection.execute(
             "INSERT INTO tombstones(kind, target, tag, receipt_id) VALUES ('class', ?, 't', 'r1')",
             (gone,),

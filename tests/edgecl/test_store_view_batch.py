@@ -23,6 +23,7 @@ from edgecl.runtime.grid import quantise
 from edgecl.store.erasure import erase
 from edgecl.store.store import Store
 from edgecl.store.view_batch import due_rows, epoch_indices, rest_of, views_of
+from edgecl.types import Kind
 
 D = 12
 VIEWS = Profile(n_replay=8, slow_decay=0.95, n_views=4, view_weight=1.0)
@@ -154,7 +155,7 @@ def test_an_evicted_sample_and_a_deleted_class_take_their_views_along(tmp_path: 
         viewed = {u for (u,) in store.connection.execute("SELECT uid FROM views")}
         assert viewed == kept
         with store.transaction():
-            erased = erase(store, "class", store.class_uid("c1"))
+            erased = erase(store, Kind.CLASS, store.class_uid("c1"))
         assert erased["views"] == 3 * erased["pictures"] > 0
         (n,) = store.connection.execute("SELECT count(*) FROM views").fetchone()
         assert n == 3 * sum(store.n_stored().values())

@@ -19,7 +19,8 @@ from edgecl.store.store import Store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import erase
 from edgecl.unlearning import request as unlearning
-from edgecl.unlearning.receipt import all_receipts, append_receipt, find_tombstone, receipt_by_id
+from edgecl.unlearning.chain import Chain
+from edgecl.unlearning.receipt import RolledBack, find_tombstone
 
 every_head = pytest.mark.parametrize("name", list(HEADS))
 LABELS = ("purple bracket", "brass washer", "steel gasket")
@@ -131,7 +132,7 @@ def test_unknown_class_changes_nothing(home: Home) -> None:
         forget(home, "unicorn")
     with open_store(home) as store:
         assert learned(store) == before
-        (entry,) = all_receipts(home, store)
+        (entry,) = Chain(home, store).receipts
     assert entry.body["why"] == "unknown class"
     assert "unicorn" not in repr(entry)
 
@@ -180,10 +181,10 @@ def test_an_erasure_that_was_cut_off_is_finished_by_the_next_command(
             forget(home, LABELS[1])
     with open_store(home) as store:
         assert LABELS[1] not in store.names.values()
-        assert [r.body["kind"] for r in all_receipts(home, store)] == ["forget"]
+        assert [r.body["kind"] for r in Chain(home, store).receipts] == ["forget"]
         (done,) = unlearning.finish_requests(home, store)
-        assert done.erasure["busy"] == 0
-        assert [r.body["kind"] for r in all_receipts(home, store)] == [
+        assert done.erasure.busy == 0
+        assert [r.body["kind"] for r in Chain(home, store).receipts] == [
             "forget",
             "erasure",
             "verification",
@@ -203,13 +204,13 @@ def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM pictures").fetchone()
     done = forget(home, LABELS[1])
-    assert done.erasure["busy"] == 1
+    assert done.erasure.busy == 1
     assert done.verified is False
     assert any("another process was reading" in fault for fault in done.faults)
     reader.execute("ROLLBACK")
     reader.close()
     with open_store(home) as store:
-        assert unlearning.finish_requests(home, store)[-1].erasure["busy"] == 0
+        assert unlearning.finish_requests(home, store)[-1].erasure.busy == 0
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
     assert LABELS[1].encode() not in content
 
@@ -226,7 +227,7 @@ def test_another_journal_that_somebody_set_is_put_back_to_wal(home: Home, journa
     assert finding.state == ("bad" if journal == "PERSIST" else "ok"), finding.text
     done = forget(home, LABELS[1])
     assert done.verified, done.faults
-    assert (done.erasure["journal_mode"], done.erasure["secure_delete"]) == ("wal", 1)
+    assert (done.erasure.journal_mode, done.erasure.secure_delete) == ("wal", 1)
     assert not list(home.path.glob("*-journal"))
     with open_store(home) as store:
         tables = [n for (n,) in store.connection.execute("SELECT name FROM sqlite_master")]
@@ -269,7 +270,7 @@ def test_a_receipt_names_no_class_and_the_reason_must_not_either(home: Home) -> 
 @pytest.mark.parametrize(
     ("sql", "named"),
     [
-        ("UPDATE receipts SET body = replace(body, 'forget', 'forgot') WHERE number = 3", "r3"),
+        ("UPDATE receipts SET body = replace(body, 'rollback', 'rolled') WHERE number = 3", "r3"),
         ("UPDATE receipts SET previous = replace(previous, 'a', 'b') WHERE number = 2", "r2"),
         ("DELETE FROM receipts WHERE number = 2", "r2"),
         ("DELETE FROM receipts WHERE number = 4", "r4"),
@@ -277,17 +278,19 @@ def test_a_receipt_names_no_class_and_the_reason_must_not_either(home: Home) -> 
 )
 def test_any_change_of_the_chain_is_found_and_named(home: Home, sql: str, named: str) -> None:
     with open_store(home) as store:
+        chain = Chain(home, store)
         for i in range(4):
             with store.transaction():
-                append_receipt(home, store, {"kind": "forget", "n": i})
-        assert [r.body["n"] for r in all_receipts(home, store)] == [0, 1, 2, 3]
-        assert receipt_by_id(home, store, "r2").body["n"] == 1
+                chain.append(RolledBack(i, time=0.0))
+            chain.settle()
+        assert [entry.snapshot for _, entry in chain.of(RolledBack)] == [0, 1, 2, 3]
+        assert chain.find("r2").body["snapshot"] == 1
         with pytest.raises(RequestError, match="r9"):
-            receipt_by_id(home, store, "r9")
+            chain.find("r9")
         with store.transaction():
             store.connection.execute(sql)
         with pytest.raises(IntegrityError, match=named):
-            all_receipts(home, store)
+            Chain(home, store)
 
 
 def test_bytes_are_found_across_chunk_borders(

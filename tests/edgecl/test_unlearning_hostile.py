@@ -16,9 +16,9 @@ from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import request as unlearning
+from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import make_plan, resolve
-from edgecl.unlearning.receipt import all_receipts
 from edgecl.unlearning.request import Unlearned, writing
 
 LABELS = ("purple bracket", "brass washer", "steel gasket")
@@ -96,7 +96,7 @@ def test_two_requests_for_one_class_are_one(home: Home) -> None:
     with writing(home) as store:
         assert not store.has_requests()
         assert [store.receipt_of_request(n) for n in numbers] == ["r1", "r1"]
-        modes = [r.body["mode"] for r in all_receipts(home, store) if r.body["kind"] == "forget"]
+        modes = [r.body["mode"] for r in Chain(home, store).receipts if r.body["kind"] == "forget"]
     assert modes == ["exact_head"]
     assert forget(home, LABELS[0]).receipt.receipt_id == "r1"
 
@@ -255,5 +255,5 @@ def test_a_check_that_lost_what_it_searches_for_does_not_say_that_it_passed(
         with pytest.raises(KeyboardInterrupt):
             forget(home, LABELS[1])
     with writing(home) as store:
-        (check,) = (r for r in all_receipts(home, store) if r.body["kind"] == "verification")
+        (check,) = (r for r in Chain(home, store).receipts if r.body["kind"] == "verification")
     assert check.body["status"] == "incomplete"

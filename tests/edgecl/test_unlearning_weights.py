@@ -14,8 +14,9 @@ from edgecl.adapters.bottleneck import adapt, new_adapter
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.errors import FeatureMapError, RequestError, ShapeError, UsageError
 from edgecl.runtime.adapters import Adapter, digest_of
-from edgecl.unlearning import weights
+from edgecl.unlearning.approximate import weights
 from edgecl.unlearning.approximate.local import Local
+from edgecl.unlearning.approximate.report import UnlearnedAdapter
 from edgecl.unlearning.approximate.steps import (
     bounded_forget_loss,
     capped_forget_loss,
@@ -34,7 +35,6 @@ from edgecl.unlearning.approximate.weights import (
     Gu,
     Iau,
     Ssd,
-    UnlearnedAdapter,
     unlearn_adapter,
 )
 

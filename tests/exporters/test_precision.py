@@ -27,6 +27,7 @@ from edgecl.runtime.bundle import open_bundle, read_manifest
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.store.erasure import erase
 from edgecl.store.exports import exports_of, holding, mark_stale, revoke
+from edgecl.types import Kind
 
 INT8 = Options("int8", fused=True)
 
@@ -47,7 +48,7 @@ def unlearn(home: Path, name: str) -> list[str]:
         stale = holding(store, [uid], [])
         with store.transaction():
             learner.head.forget(uid, store)
-            erase(store, "class", uid)
+            erase(store, Kind.CLASS, uid)
             mark_stale(store, [e.uid for e in stale], "r1")
         return [revoke(e, "r1") for e in stale]
 

@@ -32,7 +32,7 @@ from edgecl.runtime.grid import quantise
 from edgecl.store.probes import history, latency_of_classes
 from edgecl.store.tables import TABLES, Role
 from edgecl.types import ForgetRequest
-from edgecl.unlearning.receipt import all_receipts, check_ledger
+from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import forget, writing
 
 D, CAPACITY = 6, 7
@@ -239,8 +239,7 @@ class History(RuleBasedStateMachine):
         for uid in self.unlearned:
             assert execute("SELECT 1 FROM samples WHERE uid = ?", (uid,)).fetchone() is None
         assert not self.store.has_requests()
-        all_receipts(self.home, self.store)
-        assert check_ledger(self.home, self.store) == []
+        assert Chain(self.home, self.store).lost == []
         with open_store(self.home, read_only=True) as reader:
             assert reader.n_seen() == self.store.n_seen()
 

@@ -42,7 +42,7 @@ from edgecl.types import ForgetRequest, Frame
 from edgecl.unlearning import evidence
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.audit.verify import Audit
-from edgecl.unlearning.receipt import all_receipts
+from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import writing
 
 D = 12
@@ -235,7 +235,7 @@ def versions(path: Path) -> None:
     home = Home(path)
     learn(path, stop=N_STREAM // 2)
     with writing(home) as store:
-        if any(r.body["kind"] == "rollback" for r in all_receipts(home, store)):
+        if any(r.body["kind"] == "rollback" for r in Chain(home, store).receipts):
             return
         if not snapshots.snapshots_of(store):
             snapshots.take(home, store)
@@ -268,7 +268,7 @@ def forget_and_go_on(path: Path) -> None:
     """Learn half of a stream, forget a class, and learn the rest, where the class comes again."""
     home = Home(path)
     with open_store(home, read_only=True) as store:
-        is_forgotten = any(r.body["kind"] == "forget" for r in all_receipts(home, store))
+        is_forgotten = any(r.body["kind"] == "forget" for r in Chain(home, store).receipts)
     if not is_forgotten:
         learn(path, stop=N_STREAM // 2)
         forget(path)

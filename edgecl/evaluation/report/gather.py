@@ -35,7 +35,8 @@ from edgecl.store.probes import history, latency_histogram, latency_of_classes, 
 from edgecl.store.store import Rows, Store, bytes_by_part
 from edgecl.store.tables import Role
 from edgecl.types import Float64
-from edgecl.unlearning.receipt import all_receipts
+from edgecl.unlearning.chain import Chain
+from edgecl.unlearning.receipt import Forgotten, Verified
 
 THUMBNAIL = 64
 """Side of a thumbnail, pixels."""
@@ -259,24 +260,20 @@ def _sources(store: Store) -> tuple[tuple[str, int], ...]:
 
 
 def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, ...]:
-    receipts = all_receipts(home, store)
-    checks = {r.body["of"]: r.body["status"] for r in receipts if r.body["kind"] == "verification"}
+    chain = Chain(home, store)
+    checks = {check.of: check.status for _, check in chain.of(Verified)}
     rows = []
-    for receipt in receipts:
-        body = receipt.body
-        if body["kind"] != "forget":
-            continue
-        what = body.get("what", "class")
+    for receipt, entry in chain.of(Forgotten):
         step = None
-        if len(history.times) and body["time"] >= history.times[0]:
-            step = float(np.interp(body["time"], history.times, history.steps))
+        if len(history.times) and entry.time >= history.times[0]:
+            step = float(np.interp(entry.time, history.times, history.steps))
         rows.append(
             ReceiptRow(
                 receipt.receipt_id,
-                f"{what} {body.get(f'{what}_uid', '')}",
-                str(body["mode"]),
-                float(body["time"]),
-                str(checks.get(receipt.receipt_id, "not asked for")).replace("_", " "),
+                f"{entry.what} {entry.uid}",
+                str(entry.mode),
+                entry.time,
+                checks.get(receipt.receipt_id, "not asked for").replace("_", " "),
                 step,
             )
         )

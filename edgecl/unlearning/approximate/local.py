@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
+from edgecl.heads.base import Labels
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE
 from edgecl.runtime.adapters import Adapter
 from edgecl.types import Float32
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from edgecl.adapters.bottleneck import AdaptedNetwork
 
-Labels = npt.NDArray[np.int64]
 _TEMPERATURE = 0.1
 _BATCH = 32
 

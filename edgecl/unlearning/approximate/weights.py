@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter, padded, zeros
 from edgecl.types import Float32
 from edgecl.unlearning.approximate.local import Labels, Local, batches, probe
+from edgecl.unlearning.approximate.report import UnlearnedAdapter, WeightsReport
 from edgecl.unlearning.approximate.steps import (
     MOST_CONSTRAINTS,
     Vector,
@@ -47,9 +49,10 @@ from edgecl.unlearning.approximate.steps import (
 )
 from edgecl.unlearning.audit.measures import h_mean
 
+if TYPE_CHECKING:
+    import torch
+
 _MOST_A_CLASS = 200
-_MOST_PROBE_GAP = 0.02
-_MOST_RETAIN_DROP = 0.005
 _RETRAIN = "use --adapter-method retrain"
 
 
@@ -122,87 +125,6 @@ Settings = Ssd | Gu | GsLora | Iau
 METHODS: dict[str, type[Settings]] = {"ssd": Ssd, "gu": Gu, "gs-lora": GsLora, "iau": Iau}
 
 
-@dataclass(frozen=True, slots=True)
-class WeightsReport:
-    """What an approximate unlearning did, without names or pictures; fit for a receipt.
-
-    Accuracies are shares. `forget_*` and `retain_*` are those of the fixed local classifier, on the
-    pictures that were used. `probe_*` is the share of the forgotten class that a ridge classifier
-    finds in the features of pictures that it was not fitted on (two halves, each fitted on the
-    other): a plain backbone finds much of a class that it never saw, so what counts is
-    `probe_after - probe_plain`. `kept_*` is what the same probe reaches on the retained pictures.
-
-    Args:
-        method: One of METHODS.
-        settings: Its settings.
-        n_forget: Forgotten pictures that were used.
-        n_retain: Retained pictures that were used.
-        n_parameters: Parameters of the adapter.
-        n_changed: Those that are not bit for bit what they were.
-        forget_before: Accuracy on the forgotten class.
-        forget_after: And afterwards.
-        retain_before: Accuracy on the others.
-        retain_after: And afterwards.
-        h_mean: Harmonic mean of the drop and the retained accuracy, percent (GS-LoRA).
-        probe_plain: Probe without the adapter.
-        probe_before: Probe under the given adapter.
-        probe_after: Probe under the new one.
-        kept_before: Probe's accuracy on retained pictures under the given adapter.
-        kept_after: And under the new one.
-        details: Numbers of the method.
-        seconds: Time of the whole.
-    """
-
-    method: str
-    settings: dict[str, float]
-    n_forget: int
-    n_retain: int
-    n_parameters: int
-    n_changed: int
-    forget_before: float
-    forget_after: float
-    retain_before: float
-    retain_after: float
-    h_mean: float
-    probe_plain: float
-    probe_before: float
-    probe_after: float
-    kept_before: float
-    kept_after: float
-    details: dict[str, float]
-    seconds: float
-
-    def faults(self) -> tuple[str, ...]:
-        """Return what speaks against taking the adapter; empty if nothing does.
-
-        The changed adapter must differ from the given one, must not let the probe find more of the
-        class than the plain backbone does by two points, and must not cost half a point of the
-        retained classes.
-        """
-        faults = []
-        if not self.n_changed:
-            faults.append(f"{self.method} changed no parameter")
-        if self.probe_after - self.probe_plain > _MOST_PROBE_GAP:
-            faults.append(
-                f"a probe finds {self.probe_after:.3f} of the class, without the adapter "
-                f"{self.probe_plain:.3f}"
-            )
-        if self.kept_before - self.kept_after > _MOST_RETAIN_DROP:
-            faults.append(
-                f"accuracy on the retained classes fell from {self.kept_before:.3f} to "
-                f"{self.kept_after:.3f}"
-            )
-        return tuple(faults)
-
-
-@dataclass(frozen=True)
-class UnlearnedAdapter:
-    """A changed adapter and what was done to it."""
-
-    adapter: Adapter
-    report: WeightsReport
-
-
 def unlearn_adapter(
     backbone: Backbone,
     adapter: Adapter,
@@ -239,6 +161,47 @@ def unlearn_adapter(
             value is not finite.
     """
     begin = time.perf_counter()
+    settings = _checked(y, forget, method, settings)
+    rng = np.random.default_rng([seed, 9])
+    chosen = _balanced(y, rng)
+    classes, target = np.unique(y[chosen], return_inverse=True)
+    rank = next(array.shape[0] for name, array in adapter.items() if name.endswith(".down"))
+    network = adapt(backbone, rank=rank)
+    local = Local(
+        network,
+        lambda i: pixels(int(chosen[i])),
+        target.astype(np.int64),
+        int(np.searchsorted(classes, forget)),
+    )
+    given = padded(adapter, network.shapes)
+    theta = local.flat(given)
+    say("features", 0, 3)
+    z_plain = local.features(local.flat(zeros(network.shapes)), local.all)
+    say("features", 1, 3)
+    z_before = local.features(theta, local.all)
+    local.fit(z_before)
+    say(method, 0, 1)
+    after, details = _run(settings, local, theta)
+    if not np.isfinite(after).all():
+        raise RequestError(f"{method} gave parameters that are not finite; {_RETRAIN}")
+    say("features", 2, 3)
+    z_after = local.features(after, local.all)
+    say("features", 3, 3)
+    new = local.arrays(after, given)
+    report = WeightsReport(
+        method=method,
+        settings=asdict(settings),
+        n_parameters=len(theta),
+        n_changed=sum(int((new[name] != given[name]).sum()) for name in new),
+        details=details,
+        **_measured(local, z_plain, z_before, z_after),
+        seconds=time.perf_counter() - begin,
+    )
+    return UnlearnedAdapter(new, report)
+
+
+def _checked(y: Labels, forget: int, method: str, settings: Settings | None) -> Settings:
+    """Return the settings of a method, by default its own, if it can be run."""
     of = METHODS.get(method)
     if of is None:
         raise UsageError(f"unknown adapter method {method!r}; known are {', '.join(METHODS)}")
@@ -257,56 +220,33 @@ def unlearn_adapter(
             f"needs_retrain: no picture of another class is kept, which {method} needs beside the "
             f"forgotten one; {_RETRAIN}, which drops the adapter"
         )
-    rng = np.random.default_rng([seed, 9])
-    chosen = _balanced(y, rng)
-    classes, target = np.unique(y[chosen], return_inverse=True)
-    rank = next(array.shape[0] for name, array in adapter.items() if name.endswith(".down"))
-    network = adapt(backbone, rank=rank)
-    local = Local(
-        network,
-        lambda i: pixels(int(chosen[i])),
-        target.astype(np.int64),
-        int(np.searchsorted(classes, forget)),
+    return settings
+
+
+def _measured(
+    local: Local, z_plain: torch.Tensor, z_before: torch.Tensor, z_after: torch.Tensor
+) -> dict[str, Any]:
+    """Return what a report says of features (N, D) without, under the given and the new adapter."""
+    (forget_before, retain_before), (forget_after, retain_after) = (
+        local.accuracy(z) for z in (z_before, z_after)
     )
-    given = padded(adapter, network.shapes)
-    theta = local.flat(given)
-    plain = local.flat(zeros(network.shapes))
-    say("features", 0, 3)
-    z_plain = local.features(plain, local.all)
-    say("features", 1, 3)
-    z_before = local.features(theta, local.all)
-    local.fit(z_before)
-    say(method, 0, 1)
-    after, details = _run(settings, local, theta)
-    if not np.isfinite(after).all():
-        raise RequestError(f"{method} gave parameters that are not finite; {_RETRAIN}")
-    say("features", 2, 3)
-    z_after = local.features(after, local.all)
-    say("features", 3, 3)
-    new = local.arrays(after, given)
-    before_pair, after_pair = local.accuracy(z_before), local.accuracy(z_after)
-    probes = [probe(z, local.target, local.forget) for z in (z_plain, z_before, z_after)]
-    report = WeightsReport(
-        method=method,
-        settings=asdict(settings),
-        n_forget=len(local.forgotten),
-        n_retain=len(local.retained),
-        n_parameters=len(theta),
-        n_changed=sum(int((new[name] != given[name]).sum()) for name in new),
-        forget_before=before_pair[0],
-        forget_after=after_pair[0],
-        retain_before=before_pair[1],
-        retain_after=after_pair[1],
-        h_mean=h_mean(100 * (before_pair[0] - after_pair[0]), 100 * after_pair[1]),
-        probe_plain=probes[0][0],
-        probe_before=probes[1][0],
-        probe_after=probes[2][0],
-        kept_before=probes[1][1],
-        kept_after=probes[2][1],
-        details=details,
-        seconds=time.perf_counter() - begin,
+    plain, before, after = (
+        probe(z, local.target, local.forget) for z in (z_plain, z_before, z_after)
     )
-    return UnlearnedAdapter(new, report)
+    return {
+        "n_forget": len(local.forgotten),
+        "n_retain": len(local.retained),
+        "forget_before": forget_before,
+        "forget_after": forget_after,
+        "retain_before": retain_before,
+        "retain_after": retain_after,
+        "h_mean": h_mean(100 * (forget_before - forget_after), 100 * retain_after),
+        "probe_plain": plain[0],
+        "probe_before": before[0],
+        "probe_after": after[0],
+        "kept_before": before[1],
+        "kept_after": after[1],
+    }
 
 
 def _run(settings: Settings, local: Local, theta: Float32) -> tuple[Float32, dict[str, float]]:

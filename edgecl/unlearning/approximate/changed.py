@@ -7,25 +7,18 @@ from numpy.typing import NDArray
 
 from edgecl.home import Home
 from edgecl.learner import Say
-from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.preprocess import decode
 from edgecl.store.adapters import TaskAdapter, task_adapters
 from edgecl.store.store import Store
 from edgecl.types import Float32
+from edgecl.unlearning.approximate.report import UnlearnedAdapter
 from edgecl.unlearning.approximate.weights import unlearn_adapter
-from edgecl.unlearning.evidence import Evidence
 from edgecl.unlearning.plan import Plan, Target
 
 
 def changed_adapters(
-    home: Home,
-    store: Store,
-    target: Target,
-    plan: Plan,
-    weights: str | None,
-    evidence: Evidence,
-    say: Say,
-) -> list[tuple[TaskAdapter, Adapter]]:
+    home: Home, store: Store, target: Target, plan: Plan, weights: str | None, say: Say
+) -> list[tuple[TaskAdapter, UnlearnedAdapter]]:
     """Return the adapters that saw a class, and those trained on from them, as changed arrays.
 
     Args:
@@ -34,7 +27,6 @@ def changed_adapters(
         target: The class.
         plan: Its plan.
         weights: The file that the backbone was made from, if it was a file.
-        evidence: Is told what was done to each adapter.
         say: Told about progress.
 
     Raises:
@@ -54,10 +46,10 @@ def changed_adapters(
         image = decode(store.picture(rows[i][0]), max_pixels=home.max_pixels)
         return home.manifest.preprocessing.tensor(image)
 
-    changed = []
-    for task in task_adapters(store):
-        if task.uid in (*plan.adapters, *plan.adapters_later):
-            done = unlearn_adapter(
+    return [
+        (
+            task,
+            unlearn_adapter(
                 backbone,
                 task.adapter,
                 pixels,
@@ -66,7 +58,8 @@ def changed_adapters(
                 method=plan.adapter_method,
                 seed=home.config.consolidation.seed,
                 say=say,
-            )
-            evidence.weights[task.uid] = done.report
-            changed.append((task, done.adapter))
-    return changed
+            ),
+        )
+        for task in task_adapters(store)
+        if task.uid in (*plan.adapters, *plan.adapters_later)
+    ]

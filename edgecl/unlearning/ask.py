@@ -1,0 +1,128 @@
+"""Asking a home to unlearn something: done here, or by the process that works on the home."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from edgecl.errors import HomeLockedError, RequestError
+from edgecl.home import Home
+from edgecl.learner import Say, open_learner, open_store
+from edgecl.store.exports import finish_exports
+from edgecl.store.store import Store
+from edgecl.types import ForgetRequest, Mode, Receipt
+from edgecl.unlearning.chain import Chain
+from edgecl.unlearning.journal import record
+from edgecl.unlearning.lookup import find, look_up, receipt_of
+from edgecl.unlearning.plan import Plan, Target, make_plan
+from edgecl.unlearning.receipt import Refused, Verified
+from edgecl.unlearning.request import Unlearned, finish_requests, forget_found, writing_chain
+
+# How long a request that another process carries out is waited for.
+_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """A request that was left to the process that writes to the home.
+
+    Args:
+        receipt_id: Its receipt; None when that process did not come to it in time.
+        mode: The receipt's mode, `already_forgotten`, or None without a receipt.
+        verified: Whether its check passed; None when there was none, or an incomplete one.
+    """
+
+    receipt_id: str | None
+    mode: Mode | None
+    verified: bool | None = None
+
+
+def unlearn(
+    home: Home,
+    asked: ForgetRequest,
+    *,
+    verify: bool = False,
+    weights: str | None = None,
+    say: Say = lambda what, done, of: None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Unlearned | HandedOver:
+    """Remove a class, a sample or a source from a home for good; see `request.forget`.
+
+    Args:
+        home: The home; its lock is taken, or the request is left to the process that has it.
+        asked: What, why, and what happens to adapters.
+        verify: Audit the result and look for its bytes in every file of the home.
+        weights: The file that the backbone was made from, if it was a file.
+        say: Told about progress, as soon as it is known that the request can be carried out.
+        tell: Told when it is left to another process.
+
+    Raises:
+        UnknownClassError: No such class.
+        RequestError: What `forget` raises; or the other process refused it.
+    """
+    try:
+        with writing_chain(home) as chain:
+            finish_exports(chain.store)
+            found = find(chain, asked)  # what cannot be done is refused before the rest is loaded
+            say("unlearning", 0, 1)
+            learner = open_learner(home, chain.store)
+            return forget_found(
+                chain, learner, found, asked, verify=verify, weights=weights, say=say
+            )
+    except HomeLockedError:
+        with open_store(home) as store:
+            return _hand_over(home, store, asked, verify=verify, weights=weights, tell=tell)
+
+
+def plan_of(home: Home, asked: ForgetRequest) -> Plan | Receipt:
+    """Return what `unlearn` would do, or the receipt of what it did before; changes nothing."""
+    with open_store(home, read_only=True) as store, store.snapshot():
+        found = look_up(Chain(home, store), asked)
+        if isinstance(found, Receipt):
+            return found
+        return make_plan(store, open_learner(home, store).head, found, asked.adapter_method)
+
+
+def _hand_over(
+    home: Home,
+    store: Store,
+    asked: ForgetRequest,
+    *,
+    verify: bool,
+    weights: str | None,
+    tell: Callable[[str], None],
+) -> HandedOver:
+    """Leave a request to the process that writes to the home, and wait a while for its receipt."""
+    found = look_up(Chain(home, store), asked)
+    if isinstance(found, Receipt):
+        return HandedOver(found.receipt_id, Mode.ALREADY_FORGOTTEN)
+    number = record(store, found, asked, verify=verify, weights=weights)
+    tell("another edgecl process writes to this home; it carries the request out")
+    receipt_id = _awaited(home, store, number, found)
+    if receipt_id is None:
+        return HandedOver(None, None)
+    chain = Chain(home, store)
+    body = chain.find(receipt_id).body
+    if body["kind"] == Refused.kind:
+        raise RequestError(f"the request was refused: {body['why']}; see {receipt_id}")
+    checks = [
+        check.status == "verified"
+        for _, check in chain.of(Verified)
+        if check.of == receipt_id and check.status != "incomplete"
+    ]
+    return HandedOver(receipt_id, Mode(body["mode"]), all(checks) if checks else None)
+
+
+def _awaited(home: Home, store: Store, number: int, target: Target) -> str | None:
+    """Return the receipt of a request as soon as there is one, None after a while."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while (receipt_id := receipt_of(store, number, target)) is None:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+        # That process may have ended, or never look for requests.
+        with suppress(HomeLockedError), home.lock(), open_store(home) as own:
+            finish_requests(home, own)
+    return receipt_id

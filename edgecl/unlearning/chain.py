@@ -1,0 +1,223 @@
+"""The chain of receipts: append-only and signed, in the store and once more in the ledger.
+
+Every entry's digest covers the entry before it and is signed with the device's key, so a changed,
+removed, reordered or invented receipt is found and named. The signing key (Ed25519) is derived from
+the device key, which `edgecl init` draws; whoever holds the public key can check receipts without
+the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edgecl.errors import IntegrityError, RequestError
+from edgecl.home import Home
+from edgecl.store import ledger
+from edgecl.store.store import Store, dump_json
+from edgecl.types import Kind, Receipt
+from edgecl.unlearning.receipt import E, Entry, add_tombstones
+
+_START = "0" * 64
+# Receipts that one request commits before the ledger is brought up (EXPORT and VERIFIED).
+_MOST_BEHIND = 2
+
+
+class Chain:
+    """All receipts of a home: checked when it is opened, extended by `append` and `settle`.
+
+    Args:
+        home: The home.
+        store: Its open store.
+
+    Raises:
+        IntegrityError: An entry, of the store or of the ledger, was changed, removed, moved or
+            invented; the message names it.
+    """
+
+    def __init__(self, home: Home, store: Store) -> None:
+        self.home, self.store = home, store
+        seed = hmac.new(home.key, b"receipts, ed25519", hashlib.sha256).digest()
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._public = self._key.public_key()
+        # Read first: another process may add a receipt meanwhile, and none goes.
+        row = store.connection.execute(
+            "SELECT seq FROM sqlite_sequence WHERE name = 'receipts'"
+        ).fetchone()
+        self._receipts = self._checked(_rows(store), [], "the chain")
+        if row is not None and row[0] > len(self._receipts):
+            raise IntegrityError(
+                f"receipt r{len(self._receipts) + 1} is missing from the end of the chain"
+            )
+        known = [_receipt(entry) for entry in ledger.read_ledger(home.ledger)]
+        self.lost = self._beyond(known)
+        self._n_in_ledger = len(known)
+
+    @property
+    def receipts(self) -> Sequence[Receipt]:
+        """The whole chain, oldest first."""
+        return self._receipts
+
+    @property
+    def public_key(self) -> str:
+        """The key that checks this device's signatures, Ed25519, hex."""
+        return self._public.public_bytes_raw().hex()
+
+    def of(self, kind: type[E]) -> Iterator[tuple[Receipt, E]]:
+        """Go through the receipts of a kind, oldest first, with what they say."""
+        for receipt in self._receipts:
+            if receipt.body["kind"] == kind.kind:
+                yield receipt, kind.from_json(receipt.body)
+
+    def find(self, receipt_id: str) -> Receipt:
+        """Return one receipt.
+
+        Raises:
+            RequestError: There is none of this name.
+        """
+        for receipt in self._receipts:
+            if receipt.receipt_id == receipt_id:
+                return receipt
+        known = ", ".join(r.receipt_id for r in self._receipts[-5:]) or "there is none yet"
+        raise RequestError(f"receipt {receipt_id!r} is unknown; newest: {known}")
+
+    def append(self, entry: Entry) -> str:
+        """Add an entry, inside a transaction; `settle` after it. Returns the receipt's id."""
+        execute = self.store.connection.execute
+        row = execute("SELECT digest FROM receipts ORDER BY number DESC LIMIT 1").fetchone()
+        previous, body = row[0] if row else _START, dump_json(entry.as_json())
+        digest = _digest(previous, body)
+        number = execute(
+            "INSERT INTO receipts(body, previous, digest, signature) VALUES (?, ?, ?, ?)",
+            (body, previous, digest, self._key.sign(digest.encode()).hex()),
+        ).lastrowid
+        return f"r{number}"
+
+    def settle(self) -> None:
+        """Take in what was committed since the opening, and bring the ledger up to it.
+
+        What a process that died between its two writes left out of the ledger is written, too.
+        """
+        new = _rows(self.store, after=len(self._receipts))
+        self._receipts += self._checked(new, self._receipts, "the chain")
+        last = ledger.last_entry(self.home.ledger)
+        missing = self._receipts[last["number"] if last else 0 :]
+        if missing:
+            ledger.append_ledger(self.home.ledger, map(_entry, missing))
+
+    def take_over(self) -> list[Receipt]:
+        """Write the receipts that an older copy of the store lacks, with their tombstones.
+
+        In a transaction. Uids that they name are never given to anything else.
+        """
+        lost, self.lost = self.lost, []
+        for receipt in lost:
+            entry, body = _entry(receipt), receipt.body
+            self.store.connection.execute(
+                "INSERT INTO receipts(number, body, previous, digest, signature) "
+                "VALUES (:number, :body, :previous, :digest, :signature)",
+                entry | {"body": dump_json(body)},
+            )
+            tombstones = tuple(tuple(tombstone) for tombstone in body.get("tombstones", ()))
+            add_tombstones(self.store, tombstones, receipt.receipt_id)
+            for kind, uid, _ in tombstones:
+                self.store.keep_clear(Kind(kind).table, uid)
+            self.store.keep_clear("requests", body.get("request", 0))
+        return lost
+
+    def check_ledger(self) -> None:
+        """Check that the ledger is up to the chain, as the last process that wrote left it.
+
+        Raises:
+            IntegrityError: It lacks more receipts than a process that died between its two writes
+                leaves.
+        """
+        if len(self._receipts) - self._n_in_ledger > _MOST_BEHIND:
+            raise IntegrityError(
+                f"{self.home.ledger} lacks receipts from r{self._n_in_ledger + 1} on, so an older "
+                "copy of the store would not be noticed; run `edgecl forget pending`, which writes "
+                "them anew"
+            )
+
+    def _beyond(self, known: list[Receipt]) -> list[Receipt]:
+        """Return the entries of the ledger that the store lacks; the others must be alike."""
+        where = str(self.home.ledger)
+        both = min(len(known), len(self._receipts))
+        if known[:both] != self._receipts[:both]:
+            self._checked(known, [], where)  # names the entry if it was the ledger's
+            pairs = zip(known, self._receipts, strict=False)
+            other = next(ours.receipt_id for theirs, ours in pairs if theirs != ours)
+            raise IntegrityError(
+                f"receipt {other} of the store is not that of {where}; restore the home as a whole "
+                "from a backup"
+            )
+        return self._checked(known[both:], self._receipts, where)
+
+    def _checked(
+        self, found: Iterable[Receipt], before: Sequence[Receipt], where: str
+    ) -> list[Receipt]:
+        """Return receipts when numbers, digests and signatures go on from those before."""
+        previous = before[-1].digest if before else _START
+        checked: list[Receipt] = []
+        for number, receipt in enumerate(found, len(before) + 1):
+            name = f"r{number}"
+            if receipt.receipt_id != name:
+                raise IntegrityError(f"receipt {name} is missing from {where}")
+            digest = _digest(previous, dump_json(receipt.body))
+            if (receipt.previous, receipt.digest) != (previous, digest):
+                raise IntegrityError(
+                    f"receipt {name} does not fit {where}: it, or the one before it, was changed"
+                )
+            try:
+                self._public.verify(bytes.fromhex(receipt.signature), digest.encode())
+            except (InvalidSignature, ValueError, TypeError):
+                raise IntegrityError(
+                    f"the signature of receipt {name} in {where} is not that of this device: it "
+                    "was changed, or the device key was"
+                ) from None
+            checked.append(receipt)
+            previous = digest
+        return checked
+
+
+def _rows(store: Store, *, after: int = 0) -> Iterator[Receipt]:
+    """Go through the rows of the chain, unchecked but that their text is as it was written."""
+    rows = store.connection.execute(
+        "SELECT number, body, previous, digest, signature FROM receipts WHERE number > ? "
+        "ORDER BY number",
+        (after,),
+    )
+    for number, text, *rest in rows.fetchall():
+        try:
+            body = json.loads(text)
+        except ValueError:
+            body = None
+        if body is None or dump_json(body) != text:
+            raise IntegrityError(f"receipt r{number} does not fit the chain: its text was changed")
+        yield Receipt(f"r{number}", body, *rest)
+
+
+def _receipt(entry: ledger.Entry) -> Receipt:
+    """Return an entry of the ledger as a receipt."""
+    values = (entry[key] for key in ("body", "previous", "digest", "signature"))
+    return Receipt(f"r{entry['number']}", *values)
+
+
+def _entry(receipt: Receipt) -> ledger.Entry:
+    """Return a receipt as an entry of the ledger."""
+    return {
+        "number": int(receipt.receipt_id[1:]),
+        "body": receipt.body,
+        "previous": receipt.previous,
+        "digest": receipt.digest,
+        "signature": receipt.signature,
+    }
+
+
+def _digest(previous: str, body: str) -> str:
+    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
