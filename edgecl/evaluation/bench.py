@@ -13,12 +13,11 @@ import platform
 import re
 import resource
 import shutil
-import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, cycle
@@ -188,11 +187,8 @@ def copied(home: Home) -> Iterator[Home]:
             else:
                 shutil.copy2(path, place / path.name)
         copy = Home(place)
-        with (
-            open_store(home, read_only=True) as store,
-            closing(sqlite3.connect(copy.database)) as target,
-        ):
-            store.connection.backup(target)
+        with open_store(home, read_only=True) as store:
+            store.copy_to(copy.database)
         yield copy
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -51,6 +51,12 @@ def classes_lost(store: Store, kind: Kind, uid: int) -> set[int]:
     return {int(class_uid) for (class_uid,) in rows}
 
 
+def is_there(store: Store, kind: Kind, uid: int) -> bool:
+    """Whether the store has a class, sample or source of this uid."""
+    query = f"SELECT 1 FROM {kind.table} WHERE uid = ?"
+    return store.connection.execute(query, (uid,)).fetchone() is not None
+
+
 def sample_of(store: Store, uid: int) -> tuple[int, Role]:
     """Return class and role of a sample.
 
@@ -145,7 +151,7 @@ def take_back(store: Store, uid: int, class_uid: int, source: str, x: Float16) -
         RequestError: It is not there; the caller answers for what no row shows.
     """
     execute = store.connection.execute
-    if execute("SELECT 1 FROM samples WHERE uid = ?", (uid,)).fetchone():
+    if is_there(store, Kind.SAMPLE, uid):
         erase(store, Kind.SAMPLE, uid)
         return
     known = {text: source_uid for source_uid, text in store.sources().items()}

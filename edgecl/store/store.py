@@ -19,7 +19,7 @@ import sqlite3
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -255,6 +255,16 @@ class Store:
                     self.connection.execute("ROLLBACK")
                 self._load()
                 raise
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a transaction of this store is under way."""
+        return self.connection.in_transaction
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the database into a new file, page by page."""
+        with closing(sqlite3.connect(path)) as target:
+            self.connection.backup(target)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -629,10 +639,6 @@ class Store:
             (class_uid,),
         ).fetchall()
         return self.features_of([self.unseal(class_uid, "feature", uid, x) for uid, x in rows])
-
-    def drop_snapshots(self, uids: Sequence[int]) -> None:
-        """Take snapshots off the list; inside a transaction."""
-        self.connection.executemany("DELETE FROM snapshots WHERE uid = ?", [(uid,) for uid in uids])
 
     def sources_of(self, uids: Sequence[int], *roles: Role) -> list[int]:
         """Return the uids of the sources of some samples, and of all of some roles."""

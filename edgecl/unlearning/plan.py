@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecl.errors import RequestError
 from edgecl.heads.base import Head
 from edgecl.store.adapters import adapter_rows, descending
+from edgecl.store.copies import Aside
 from edgecl.store.erasure import (
     classes_lost,
     classes_of_source,
@@ -18,11 +18,10 @@ from edgecl.store.erasure import (
     statistics_bytes,
 )
 from edgecl.store.exports import holding, naming
-from edgecl.store.novel import REVIEWED
+from edgecl.store.snapshots import snapshots_with
 from edgecl.store.store import Store, plain_text
 from edgecl.store.tables import Role
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Mode
-from edgecl.unlearning.copies import Aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         adapters_later=later,
         adapter_method=method if saw else "none",
         exports=tuple(sorted(exports)),
-        snapshots=_snapshots(store, target, gone),
+        snapshots=tuple(sorted({*target.snapshots, *snapshots_with(store, target.classes, gone)})),
         key=store.is_sealed and bool(lost),
         is_last=set(store.names) <= lost,
     )
@@ -236,19 +235,6 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
             continue
         found.append(adapter.uid)
     return tuple(found)
-
-
-def _snapshots(store: Store, target: Target, adapters: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the snapshots that hold a target, one of its classes, or one of some adapters."""
-    return tuple(
-        int(uid)
-        for uid, held, used, body in store.connection.execute(
-            "SELECT uid, classes, adapters, body FROM snapshots ORDER BY uid"
-        )
-        if uid in target.snapshots
-        or {*json.loads(held), *json.loads(body).get(REVIEWED, ())} & set(target.classes)
-        or set(json.loads(used)) & set(adapters)
-    )
 
 
 def _head_parts(store: Store, head: Head) -> tuple[str, ...]:

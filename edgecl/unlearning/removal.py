@@ -12,11 +12,11 @@ from edgecl.home import Home
 from edgecl.learner import Learner, Say
 from edgecl.store.adapters import TaskAdapter, drop_adapters, end_training, replace_adapter
 from edgecl.store.erasure import erase
+from edgecl.store.requests import PENDING, Request
 from edgecl.types import Kind, Mode
 from edgecl.unlearning.approximate.report import UnlearnedAdapter
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.evidence import Evidence, check
-from edgecl.unlearning.journal import PENDING, Request
 from edgecl.unlearning.plan import Plan, Target
 from edgecl.unlearning.receipt import Erased, Forgotten, tombstone_tag
 

@@ -32,9 +32,9 @@ from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_predictor, open_store, served
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.store.adapters import adapter_rows, task_adapters
+from edgecl.store.requests import record
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Frame
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import resolve
 from edgecl.unlearning.request import finish_requests, forget
 

@@ -15,9 +15,9 @@ from edgecl.cli.app import app
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
+from edgecl.store.requests import record
 from edgecl.transfer import check_transfer, learn_kept
 from edgecl.types import ForgetRequest
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import resolve
 
 

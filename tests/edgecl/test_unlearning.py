@@ -198,7 +198,7 @@ def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teach(home)
-    monkeypatch.setattr(erase, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr("edgecl.store.scrub._PATIENCE_S", 0.05)
     monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
     reader = sqlite3.connect(home.database, isolation_level=None)
     reader.execute("BEGIN")

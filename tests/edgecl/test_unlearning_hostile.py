@@ -14,10 +14,10 @@ from edgecl import snapshots
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
+from edgecl.store.requests import record
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.chain import Chain
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.request import Unlearned, writing
 

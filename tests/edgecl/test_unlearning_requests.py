@@ -25,10 +25,10 @@ from edgecl.heads import HEADS
 from edgecl.home import Home
 from edgecl.learner import load_scorer, open_learner, open_predictor, open_store
 from edgecl.runtime.predictor import predictions
+from edgecl.store.requests import record
 from edgecl.types import ForgetRequest, Prediction
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.chain import Chain
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.request import Unlearned, finish_requests, writing
 

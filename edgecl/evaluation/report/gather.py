@@ -32,6 +32,7 @@ from edgecl.runtime.preprocess import decode
 from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
 from edgecl.store.probes import history, latency_histogram, latency_of_classes, stages_of
+from edgecl.store.requests import open_requests
 from edgecl.store.store import Rows, Store, bytes_by_part
 from edgecl.store.tables import Role
 from edgecl.types import Float64
@@ -115,7 +116,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         ),
         n_novel=n_novel,
         novel=novel,
-        n_pending=_one(store, "SELECT count(*) FROM requests"),
+        n_pending=len(open_requests(store)),
         is_sealed=store.is_sealed,
     )
 
@@ -131,11 +132,6 @@ def thumbnail(data: bytes, *, max_pixels: int) -> bytes | None:
     out = io.BytesIO()
     ImageOps.fit(image, (THUMBNAIL, THUMBNAIL), method).save(out, "JPEG", quality=80)
     return out.getvalue()
-
-
-def _one(store: Store, query: str) -> int:
-    (value,) = store.connection.execute(query).fetchone()
-    return int(value)
 
 
 def _probes(store: Store, places: dict[int, int]) -> Rows:

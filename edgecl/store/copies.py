@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.store.exports import Export, names_in, reachable
+from edgecl.store.snapshots import snapshots_of
 from edgecl.store.store import Store, holds_name
 from edgecl.store.tables import TABLES
 
@@ -48,8 +49,8 @@ class Copy:
 
 def copies_of(store: Store) -> list[Copy]:
     """Read every snapshot that is on the list, the newest first."""
-    uids = store.connection.execute("SELECT uid FROM snapshots ORDER BY uid DESC").fetchall()
-    return [_read(store.path.with_name("snapshots") / f"s{uid}.db", uid) for (uid,) in uids]
+    folder = store.path.with_name("snapshots")
+    return [_read(folder / f"s{s.uid}.db", s.uid) for s in reversed(snapshots_of(store))]
 
 
 class Aside:
