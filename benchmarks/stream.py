@@ -32,7 +32,7 @@ from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.types import Frame
 
 N_PICTURES = 6000

@@ -46,10 +46,11 @@ from edgecl.store.adapters import (
     task_adapters,
 )
 from edgecl.store.erasure import delete_held_out, take_back
+from edgecl.store.held_out import Probes
 from edgecl.store.ledger import check_not_older
 from edgecl.store.novel import take
-from edgecl.store.probes import Probes
-from edgecl.store.store import Position, Store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store
 from edgecl.store.vault import Vault
 from edgecl.store.view_batch import rest_of, views_of
 from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
@@ -144,7 +145,7 @@ class Learner:
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
-        Some are held out instead: see edgecl/store/probes.py.
+        Some are held out instead: see edgecl/store/held_out.py.
 
         Args:
             frames: Frames with labels, in the order of the stream.

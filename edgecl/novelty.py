@@ -21,8 +21,8 @@ from edgecl.errors import RequestError, ShapeError
 from edgecl.home import Home
 from edgecl.learner import open_store, served
 from edgecl.runtime.predictor import Predictor
-from edgecl.store.store import Labels, Store
-from edgecl.types import Float16, Float32, Float64, Prediction
+from edgecl.store.store import Store
+from edgecl.types import Float16, Float32, Float64, Labels, Prediction
 
 MIN_ROWS = 10
 SHARE = 0.95

@@ -20,7 +20,7 @@ from edgecl.home import Home
 from edgecl.learner import Say, open_learner, open_store
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.store.store import Store
-from edgecl.store.tables import Role
+from edgecl.store.table import Role
 from edgecl.types import Frame
 
 

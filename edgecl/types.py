@@ -17,6 +17,7 @@ from edgecl.errors import ShapeError, UsageError
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Float16 = npt.NDArray[np.float16]
+Labels = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 
 MAX_LABEL_LENGTH = 200
@@ -212,7 +213,7 @@ class UpdateReport:
         n_classes: Classes that the head knows after the update.
         is_stored: Whether the sample's picture was kept for replay.
         latency_ms: Time of predict, store and update, milliseconds.
-        is_held_out: Whether it became a probe (edgecl/store/probes.py) and was not learned.
+        is_held_out: Whether it became a probe (edgecl/store/held_out.py) and was not learned.
     """
 
     uid: int

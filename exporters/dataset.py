@@ -40,7 +40,7 @@ from edgecl.store.exports import (
     set_digest,
 )
 from edgecl.store.store import Store
-from edgecl.store.tables import Role
+from edgecl.store.table import Role
 
 from .bundle import public_id
 

@@ -24,7 +24,7 @@ from edgecl.runtime.preprocess import encode_png
 from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters
 from edgecl.store.store import Store
-from edgecl.store.tables import Role
+from edgecl.store.table import Role
 from edgecl.types import Float64
 
 SHARES = (0.3, 0.5, 0.7, 0.85)

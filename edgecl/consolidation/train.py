@@ -30,7 +30,7 @@ from edgecl.store.adapters import (
     training_under_way,
 )
 from edgecl.store.store import Store
-from edgecl.store.tables import Role
+from edgecl.store.table import Role
 from edgecl.types import Float32
 
 

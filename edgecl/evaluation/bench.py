@@ -36,7 +36,8 @@ from edgecl.runtime.predictor import predictions
 from edgecl.runtime.preprocess import Preprocessing, decode
 from edgecl.runtime.scoring import Scorer
 from edgecl.store.exports import disown
-from edgecl.store.store import Position, Store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store
 from edgecl.types import Float32, ForgetRequest, Frame
 from edgecl.unlearning.request import forget
 

@@ -22,7 +22,7 @@ from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import is_address
 from edgecl.runtime.sources.base import Source, close_source
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.progress import Progress as Progress
 from edgecl.stream.run import Live, Run
 from edgecl.types import Skipped

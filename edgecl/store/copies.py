@@ -16,8 +16,9 @@ from typing import Any
 
 from edgecl.store.exports import Export, names_in, reachable
 from edgecl.store.snapshots import snapshots_of
-from edgecl.store.store import Store, holds_name
+from edgecl.store.store import Store
 from edgecl.store.tables import TABLES
+from edgecl.store.text import holds_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from typing import Any
 
 from edgecl.errors import KeyDestroyedError, RequestError
 from edgecl.heads.statistics import Moments
-from edgecl.store.store import Store, holds_name
-from edgecl.store.tables import TABLES, Role, Table
+from edgecl.store.store import Store
+from edgecl.store.table import Role, Table
+from edgecl.store.tables import TABLES
+from edgecl.store.text import holds_name
 from edgecl.types import Float16, Kind
 
 # How receipts and plans call the samples of each role.

@@ -27,7 +27,8 @@ from edgecl.errors import EdgeclError
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, read_manifest
 from edgecl.runtime.manifest import MANIFEST_NAME, flush
 from edgecl.runtime.sources.listed import EDGECL_INDEX
-from edgecl.store.store import Store, holds_name
+from edgecl.store.store import Store
+from edgecl.store.text import holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
 DATASET = "dataset"

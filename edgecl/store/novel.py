@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecl.errors import RequestError
-from edgecl.store.store import Store, dump_json, plain_text
-from edgecl.store.tables import Role
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.store.text import dump_json, plain_text
 from edgecl.types import Float16
 
 CAPACITY = 200
@@ -143,7 +144,8 @@ def feature(store: Store, uid: int) -> Float16:
     ).fetchone()
     if row is None:
         raise _no_entry(uid)
-    return store.features_of([store.unseal(row[0], "feature", uid, row[1])])[0]
+    x: Float16 = store.features_of([store.unseal(row[0], "feature", uid, row[1])])[0]
+    return x
 
 
 def drop(store: Store, uids: Sequence[int]) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.erasure import is_there
-from edgecl.store.store import Store, dump_json
+from edgecl.store.store import Store
+from edgecl.store.text import dump_json
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Receipt
 
 PENDING, STORE = "PENDING", "STORE"

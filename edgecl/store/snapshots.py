@@ -17,8 +17,9 @@ from edgecl.errors import IntegrityError
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.novel import NEWEST_ENTRY, REVIEWED, newest
 from edgecl.store.schema import SCHEMA_VERSION
-from edgecl.store.store import Store, dump_json
+from edgecl.store.store import Store
 from edgecl.store.tables import TABLES
+from edgecl.store.text import dump_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +166,4 @@ def bring_back(store: Store) -> None:
     execute("DELETE FROM main.head WHERE version != ?", (int(version),))
     execute("UPDATE main.head SET version = ?", (store.version + 1,))
     store.set_meta("version", store.version)
-    store.reload()
+    store.load()

@@ -7,55 +7,12 @@ enough fails tests/contracts/test_tables.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-
-
-class Role(str, Enum):  # noqa: UP042 - StrEnum came with Python 3.11
-    """What a sample is there for; each has a view of its name, through which it is read."""
-
-    REPLAY = "replay"
-    """Learned: part of its class's statistics, and kept for replay while there is room."""
-    HELD_OUT = "held_out"
-    """Labelled and never learned: on these each class is scored while the stream runs."""
-    REVIEW = "review"
-    """Looks like nothing known and waits for a name; its class is the one that it is nearest to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """What is known of a table.
-
-    Args:
-        name: Its name.
-        ddl: SQL that makes it and its indices.
-        is_learned: Whether a rollback brings it back; what it does not is the home's history.
-        owner: Column of the class with which a row goes, and whose key seals it.
-        source: Column of the source with which a row goes.
-        part_of: Table of which each row is a part, by its uid; it goes with that row.
-        names: TEXT columns with names that a person chose; they stay as long as their row.
-        texts: TEXT columns that may say the name of another class; emptied (NULL) with that class.
-        sealed: BLOB columns that the key of the row's class seals.
-        exempt: All other TEXT and BLOB columns, and columns of class or source uids with which no
-            row goes, each with the reason why neither is needed.
-    """
-
-    name: str
-    ddl: str
-    is_learned: bool
-    owner: str | None = None
-    source: str | None = None
-    part_of: str | None = None
-    names: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    sealed: tuple[str, ...] = ()
-    exempt: Mapping[str, str] = field(default_factory=dict)
-
+from edgecl.store.table import Role, Table
 
 _WORD = "one of a few words of edgecl's own"
 _HASH = "a hash"
 _UIDS = "uids as JSON"
+_SAID = "uids, numbers and what was asked for; a reason that names a class is refused"
 _WEIGHTS = "arrays of all classes at once; every unlearning makes them anew or deletes them"
 
 # Parents before those that refer to them.
@@ -63,7 +20,6 @@ TABLES: tuple[Table, ...] = (
     Table(
         "meta",
         """
-        -- Entries that stand for the whole store.
         CREATE TABLE meta (
             key TEXT PRIMARY KEY,
             value TEXT NOT NULL
@@ -180,8 +136,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "views",
         """
-        -- Features of further views of a kept sample (view-batch replay), view 1 on; view 0 is the
-        -- feature itself.
+        -- Features of further views of a kept sample, view 1 on; view 0 is the feature itself.
         CREATE TABLE views (
             uid INTEGER NOT NULL REFERENCES samples(uid) ON DELETE CASCADE,
             view INTEGER NOT NULL,
@@ -228,8 +183,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "head",
         """
-        -- `state`: arrays of the head at this version; `scorer`: its weights, a pure function of
-        -- the rest.
+        -- `state`: arrays of the head; `scorer`: its weights, a pure function of the rest.
         CREATE TABLE head (
             kind TEXT PRIMARY KEY,
             name TEXT NOT NULL,
@@ -274,8 +228,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "adapter_classes",
         """
-        -- T(c): every class whose pictures an adapter saw; outlives the class, so that a later
-        -- request knows what is left of it.
+        -- T(c): every class whose pictures an adapter saw; a later request asks for it.
         CREATE TABLE adapter_classes (
             adapter_uid INTEGER NOT NULL REFERENCES adapters(uid) ON DELETE CASCADE,
             class_uid INTEGER NOT NULL,
@@ -290,8 +243,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "evaluations",
         """
-        -- Scores on the held-out samples over time; a class's own go with it, and an evaluation
-        -- with the last of them.
+        -- When the held-out samples were scored; goes with the last of its scores.
         CREATE TABLE evaluations (
             uid INTEGER PRIMARY KEY AUTOINCREMENT,
             step INTEGER NOT NULL,
@@ -376,12 +328,7 @@ TABLES: tuple[Table, ...] = (
         );
         """,
         is_learned=False,
-        exempt={
-            "body": "uids and numbers; a reason that names a class is refused",
-            "previous": _HASH,
-            "digest": _HASH,
-            "signature": "a signature",
-        },
+        exempt={"body": _SAID, "previous": _HASH, "digest": _HASH, "signature": "a signature"},
     ),
     Table(
         "requests",
@@ -397,17 +344,12 @@ TABLES: tuple[Table, ...] = (
         );
         """,
         is_learned=False,
-        exempt={
-            "kind": _WORD,
-            "phase": _WORD,
-            "body": "what was asked for, until it is done; a reason that names a class is refused",
-        },
+        exempt={"kind": _WORD, "phase": _WORD, "body": _SAID},
     ),
     Table(
         "exports",
         """
-        -- What left the home, or was copied aside in it; `classes` and `adapters` are lists of uids
-        -- (JSON).
+        -- What left the home, or was copied aside in it; `classes` and `adapters` are lists.
         CREATE TABLE exports (
             uid INTEGER PRIMARY KEY AUTOINCREMENT,
             kind TEXT NOT NULL,
@@ -447,12 +389,7 @@ TABLES: tuple[Table, ...] = (
         );
         """,
         is_learned=False,
-        exempt={
-            "digest": _HASH,
-            "classes": _UIDS,
-            "adapters": _UIDS,
-            "body": "numbers and uids",
-        },
+        exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
 )
 

@@ -27,7 +27,8 @@ from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.sources.base import ListSource, Source, close_source, passed_over
 from edgecl.runtime.sources.live import Counts, LiveBase
 from edgecl.store.novel import entry_of_frame
-from edgecl.store.store import Position, plain_text
+from edgecl.store.progress import Position
+from edgecl.store.text import plain_text
 from edgecl.stream.ages import STALE_AFTER, Ages
 from edgecl.stream.duplicates import Duplicates
 from edgecl.stream.progress import Progress

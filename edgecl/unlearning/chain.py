@@ -26,7 +26,8 @@ from edgecl.store.receipts import (
     newest_digest,
     receipt_rows,
 )
-from edgecl.store.store import Store, dump_json
+from edgecl.store.store import Store
+from edgecl.store.text import dump_json
 from edgecl.types import Kind, Receipt
 from edgecl.unlearning.receipt import E, Entry
 

@@ -19,8 +19,9 @@ from edgecl.store.erasure import (
 )
 from edgecl.store.exports import holding, naming
 from edgecl.store.snapshots import snapshots_with
-from edgecl.store.store import Store, plain_text
-from edgecl.store.tables import Role
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.store.text import plain_text
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Mode
 
 

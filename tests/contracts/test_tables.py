@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import build
-from edgecl.store.tables import TABLES, Table, schema_of
+from edgecl.store.table import Table
+from edgecl.store.tables import TABLES, schema_of
 
 BY_NAME = {table.name: table for table in TABLES}
 

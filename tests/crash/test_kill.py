@@ -14,7 +14,7 @@ import pytest
 import workloads
 from crash import survives
 
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 
 
 @pytest.fixture(scope="module")

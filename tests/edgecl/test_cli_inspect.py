@@ -15,7 +15,7 @@ from edgecl.backbones import load_backbone_of
 from edgecl.home import Home
 from edgecl.learner import open_learner
 from edgecl.runtime.grid import quantise
-from edgecl.store.tables import Role
+from edgecl.store.table import Role
 from edgecl.unlearning.request import writing
 
 

@@ -17,7 +17,7 @@ from edgecl.heads.profile import Profile
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.runtime.sources import open_source
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 
 
 class FakeEngine:

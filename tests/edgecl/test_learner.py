@@ -14,7 +14,8 @@ from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import Learner, load_scorer, open_learner, open_store
-from edgecl.store.store import Position, Store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store
 from edgecl.types import Frame
 
 D = 12

@@ -41,7 +41,7 @@ from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.labels import Command, LabelWindow
 from edgecl.runtime.sources.live import LiveSource
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.ages import Ages
 from edgecl.stream.duplicates import Duplicates
 from edgecl.stream.keys import Keyboard

@@ -23,9 +23,10 @@ from edgecl.heads.statistics import FULL, Moments, fold_limit
 from edgecl.runtime.grid import quantise
 from edgecl.store import schema
 from edgecl.store.erasure import erase
+from edgecl.store.progress import Position
 from edgecl.store.sampling import class_to_evict
-from edgecl.store.store import Position, Store, describe
-from edgecl.store.tables import Role
+from edgecl.store.store import Store, describe
+from edgecl.store.table import Role
 from edgecl.types import Kind
 
 D = 12
@@ -288,7 +289,7 @@ def test_an_older_schema_is_migrated_in_a_transaction(
     path = tmp_path / "s.db"
     build.store(path).close()
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr("edgecl.store.store.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("edgecl.store.database.SCHEMA_VERSION", 2)
     for read_only in (False, True):
         with pytest.raises(IntegrityError, match=r"schema 1, .*learn anew in another home"):
             Store(path, read_only=read_only)
@@ -341,7 +342,7 @@ def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
 def test_a_locked_store_says_so_and_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.database._BUSY_TIMEOUT_MS", 20)
     with build.store(tmp_path / "s.db") as store:
         other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -573,7 +574,7 @@ def test_frames_without_a_source_share_one_also_after_reopening(tmp_path: Path) 
 
 
 def test_a_journal_that_stays_another_is_refused() -> None:
-    from edgecl.store.store import _use_log
+    from edgecl.store.database import _use_log
 
     class Stubborn:
         """A connection on a file system where WAL cannot be used."""

@@ -24,10 +24,10 @@ from edgecl.heads.statistics import FULL, Moments
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_store
 from edgecl.runtime.grid import quantise
-from edgecl.store import probes
+from edgecl.store import held_out, probes
 from edgecl.store.erasure import erase
 from edgecl.store.store import Store
-from edgecl.store.tables import Role
+from edgecl.store.table import Role
 from edgecl.types import ForgetRequest, Frame, Kind, UpdateReport
 from edgecl.unlearning.evidence import check, gather
 from edgecl.unlearning.plan import make_plan, resolve, target_of
@@ -199,7 +199,7 @@ def test_scores_are_those_of_the_head(tmp_path: Path) -> None:
 def test_many_probes_take_turns_and_each_gets_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "_BUDGET", D * (4 + probes._PER_VALUE))  # one probe a frame
+    monkeypatch.setattr(held_out, "_BUDGET", D * (4 + held_out._PER_VALUE))  # one probe a frame
     learner = learner_on(tmp_path / "s.db")
     teach(learner)
     asked: list[int] = []
@@ -231,7 +231,7 @@ def test_many_probes_take_turns_and_each_gets_its_own(
 
 
 def test_old_scores_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "MOST_EVALUATIONS", 20)
+    monkeypatch.setattr(held_out, "MOST_EVALUATIONS", 20)
     learner = learner_on(tmp_path / "s.db")
     frames, x = stream()
     first = last = 0
@@ -259,7 +259,7 @@ def test_what_is_dropped_changes_no_minimum_and_no_forgetting(
     """Classes that come one after the other and lie close; the head of the middle is spoilt."""
     found = []
     for most in (2000, 40):
-        monkeypatch.setattr(probes, "MOST_EVALUATIONS", most)
+        monkeypatch.setattr(held_out, "MOST_EVALUATIONS", most)
         learner = learner_on(tmp_path / f"{most}.db")
         rng = np.random.default_rng(0)
         for n, label in enumerate(("a", "b", "c", "a", "b", "c", "c", "c")):

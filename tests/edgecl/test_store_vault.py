@@ -26,7 +26,8 @@ from edgecl.learner import Learner, open_learner, open_store
 from edgecl.runtime.grid import quantise
 from edgecl.snapshots import rollback, take
 from edgecl.store.erasure import erase
-from edgecl.store.store import Position, Store, create_store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store, create_store
 from edgecl.store.vault import SLOT, Vault
 from edgecl.types import ForgetRequest, Kind
 from edgecl.unlearning.request import forget, writing

@@ -199,7 +199,7 @@ def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
 ) -> None:
     teach(home)
     monkeypatch.setattr("edgecl.store.scrub._PATIENCE_S", 0.05)
-    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.database._BUSY_TIMEOUT_MS", 20)
     reader = sqlite3.connect(home.database, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM pictures").fetchone()
@@ -239,7 +239,7 @@ def test_a_log_that_cannot_be_used_is_refused(home: Home, monkeypatch: pytest.Mo
     foreign.execute("PRAGMA journal_mode = PERSIST")
     foreign.execute("BEGIN")
     foreign.execute("SELECT * FROM classes").fetchall()
-    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.database._BUSY_TIMEOUT_MS", 20)
     with pytest.raises(EdgeclError, match=r"locked|journal_mode"):
         open_store(home)
     foreign.close()

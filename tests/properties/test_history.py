@@ -30,7 +30,8 @@ from edgecl.heads.statistics import FULL, Moments
 from edgecl.learner import load_scorer, open_learner, open_store
 from edgecl.runtime.grid import quantise
 from edgecl.store.probes import history, latency_of_classes
-from edgecl.store.tables import TABLES, Role
+from edgecl.store.table import Role
+from edgecl.store.tables import TABLES
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import forget, writing

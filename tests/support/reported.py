@@ -11,7 +11,7 @@ import build
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.store.store import Store
-from edgecl.store.tables import Role
+from edgecl.store.table import Role
 from edgecl.types import Frame
 
 D = 12

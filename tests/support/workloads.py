@@ -36,8 +36,10 @@ from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.store import novel
 from edgecl.store.adapters import task_adapters
 from edgecl.store.exports import exports_of, finish_exports
-from edgecl.store.store import Position, Store, create_store
-from edgecl.store.tables import TABLES, Role
+from edgecl.store.progress import Position
+from edgecl.store.store import Store, create_store
+from edgecl.store.table import Role
+from edgecl.store.tables import TABLES
 from edgecl.types import ForgetRequest, Frame
 from edgecl.unlearning import evidence
 from edgecl.unlearning import request as unlearning

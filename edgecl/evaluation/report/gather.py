@@ -33,8 +33,9 @@ from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
 from edgecl.store.probes import history, latency_histogram, latency_of_classes, stages_of
 from edgecl.store.requests import open_requests
-from edgecl.store.store import Rows, Store, bytes_by_part
-from edgecl.store.tables import Role
+from edgecl.store.samples import Rows
+from edgecl.store.store import Store, bytes_by_part
+from edgecl.store.table import Role
 from edgecl.types import Float64
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.receipt import Forgotten, Verified
