@@ -48,9 +48,9 @@ from edgecl.store.exports import (
     exports_of,
     finish_exports,
     part_of,
-    put_in_place,
     set_digest,
 )
+from edgecl.store.folders import put_in_place
 from edgecl.store.store import Store
 
 from .precision import Options, content_of

@@ -36,9 +36,9 @@ from edgecl.store.exports import (
     finish_exports,
     index_line,
     part_of,
-    put_in_place,
     set_digest,
 )
+from edgecl.store.folders import put_in_place
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 

@@ -13,7 +13,6 @@ What was copied elsewhere, or moved, cannot be reached from here: revoking says 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import time
@@ -21,19 +20,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from edgecl.errors import EdgeclError
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, read_manifest
 from edgecl.runtime.manifest import MANIFEST_NAME, flush
 from edgecl.runtime.sources.listed import EDGECL_INDEX
+from edgecl.store.folders import aside_of, erase_file, erase_folder, replace_text
 from edgecl.store.store import Store
 from edgecl.store.text import holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
 DATASET = "dataset"
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +219,7 @@ def finish_exports(store: Store) -> None:
         # A folder on a disk that is away may be either; it stays as it is until the disk is back.
         if export.status != WRITING or not export.path.parent.is_dir():
             continue
-        aside = _aside(part_of(export))
+        aside = aside_of(part_of(export))
         if aside.exists() and not export.path.exists():
             aside.replace(export.path)
         erase_folder(aside)
@@ -292,10 +290,10 @@ def _revoke_bundle(export: Export, found: dict[str, Any], receipt_id: str) -> No
             "files": kept,
         }
         # First the mark, so that no loader takes a bundle that is half erased.
-        _replace_text(export.path / MANIFEST_NAME, manifest_text(mark))
+        replace_text(export.path / MANIFEST_NAME, manifest_text(mark))
     for path in export.path.iterdir():
         if holds_learned(path.name):
-            _erase_file(path, is_learned=True)
+            erase_file(path, is_learned=True)
 
 
 def _take_out(
@@ -322,13 +320,13 @@ def _take_out(
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(export.path)):
             continue
         if path.exists():
-            _erase_file(path, is_learned=True)
+            erase_file(path, is_learned=True)
         if path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    _replace_text(export.path / EDGECL_INDEX, "".join(kept))
+    replace_text(export.path / EDGECL_INDEX, "".join(kept))
     left = [entry for entry in found["classes"] if entry["uid"] not in classes]
     values = found | {"classes": left, "was": export.digest}
-    _replace_text(export.path / MANIFEST_NAME, manifest_text(values))
+    replace_text(export.path / MANIFEST_NAME, manifest_text(values))
 
 
 def _index_rows(export: Export) -> list[dict[str, Any]]:
@@ -341,61 +339,6 @@ def index_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _replace_text(path: Path, text: str) -> None:
-    """Put a text in a file's place in one step, and zeros over the old one."""
-    with path.open("r+b") as old:
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        flush(part)
-        part.replace(path)
-        flush(path.parent)
-        overwrite(old)
-
-
-def erase_folder(folder: Path, *, is_learned: bool = False) -> None:
-    """Overwrite and delete the files of a folder, then the folder; nothing if there is none.
-
-    Args:
-        folder: What goes.
-        is_learned: Whether all files hold what was learned; otherwise their names say so.
-    """
-    if not folder.is_dir() or folder.is_symlink():
-        return
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            erase_folder(path, is_learned=is_learned)
-        else:
-            _erase_file(path, is_learned=is_learned)
-    folder.rmdir()
-    flush(folder.parent)
-
-
-def put_in_place(part: Path, place: Path) -> None:
-    """Put a folder in its place, in one step; what was there is under the part's name after it."""
-    if not place.exists():
-        part.replace(place)
-    elif not _exchange(part, place):
-        # FAT and some network disks cannot: for a moment the old one is aside.
-        aside = _aside(part)
-        place.replace(aside)
-        part.replace(place)
-        aside.replace(part)
-    flush(place.parent)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two folders, in one step; False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    names = (os.fsencode(a), _AT_FDCWD, os.fsencode(b))
-    return bool(renameat2(_AT_FDCWD, *names, ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
-
-
-def _aside(part: Path) -> Path:
-    return part.with_name(part.name + "-old")
-
-
 def _manifest_at(export: Export) -> dict[str, Any] | None:
     """Return the manifest in an export's folder if it is this export's, whole or revoked."""
     try:
@@ -403,22 +346,3 @@ def _manifest_at(export: Export) -> dict[str, Any] | None:
     except EdgeclError:
         return None
     return found if export.digest in (found["digest"], found.get("was")) else None
-
-
-def _erase_file(path: Path, *, is_learned: bool = False) -> None:
-    # An engine holds nothing that was learned; a link's target is not ours.
-    is_learned = is_learned or holds_learned(path.name) or path.name == MANIFEST_NAME
-    if is_learned and not path.is_symlink():
-        with path.open("r+b") as file:
-            overwrite(file)
-    path.unlink()
-
-
-def overwrite(file: BinaryIO) -> None:
-    """Write zeros over an open file, down to the disk."""
-    left = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    while left > 0:
-        left -= file.write(bytes(min(_CHUNK, left)))
-    file.flush()
-    os.fsync(file.fileno())

@@ -33,7 +33,6 @@ class Statistics(Classes):
         self.num_features = int(meta["num_features"])
         self.second_moment = meta["second_moment"]
         self.codebook = self._read_codebook()
-        super().prepare()
 
     def reload_classes(self) -> None:
         """Read also how many features of each class and source are not folded."""

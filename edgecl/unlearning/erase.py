@@ -14,7 +14,7 @@ from pathlib import Path
 from edgecl.errors import StoreError
 from edgecl.home import Home
 from edgecl.runtime.manifest import flush
-from edgecl.store.exports import overwrite
+from edgecl.store.folders import overwrite
 from edgecl.store.snapshots import snapshots_of
 from edgecl.store.store import Store
 

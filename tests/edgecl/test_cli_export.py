@@ -218,7 +218,7 @@ def test_after_the_last_class_nothing_can_be_written_anew(device: Path, tmp_path
 KILLED = """
 import os, sys
 import edgecl.exporters.bundle as bundle
-import edgecl.store.exports as exports
+import edgecl.store.folders as folders
 
 def die(*_):
     os._exit(137)
@@ -229,9 +229,8 @@ if where == "written":
 elif where == "started":
     bundle.flush = die
 else:
-    exports_flush, n = exports.flush, []
     def in_place(part, place):
-        exports.put_in_place(part, place)
+        folders.put_in_place(part, place)
         die()
     bundle.put_in_place = in_place
 from edgecl.cli import main
