@@ -7,7 +7,17 @@ import pytest
 
 from edgecl.errors import ShapeError, UsageError
 from edgecl.evaluation.metrics import evaluate
-from edgecl.types import ForgetRequest, Frame, Skipped, alike, clean_label, looks_like
+from edgecl.types import (
+    APPROXIMATE,
+    ForgetRequest,
+    Frame,
+    Kind,
+    Mode,
+    Skipped,
+    alike,
+    clean_label,
+    looks_like,
+)
 
 
 def test_labels_are_normalised() -> None:
@@ -117,3 +127,28 @@ def test_evaluation_counts_by_class() -> None:
     assert scores.per_class == {"a": 0.5, "b": 1.0, "c": 0.0}
     assert scores.confusion["a"] == {"a": 1, "b": 1}
     assert evaluate([]).accuracy == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "table", "column"),
+    [
+        ("class", "class_uid", "classes", "class_uid"),
+        ("sample", "sample_uid", "samples", "uid"),
+        ("source", "source_uid", "sources", "source_uid"),
+    ],
+)
+def test_a_kind_knows_its_names_and_is_its_text(
+    text: str, key: str, table: str, column: str
+) -> None:
+    kind = ForgetRequest("7", kind=text).kind  # type: ignore[arg-type]
+    assert kind is Kind(text)
+    assert (kind.key, kind.table, kind.column) == (key, table, column)
+    assert (f"{kind}", kind, {text: 1}[kind]) == (text, text, 1)
+    with pytest.raises(UsageError, match="'klass' is unknown; expected class, sample, source"):
+        ForgetRequest("7", kind="klass")  # type: ignore[arg-type]
+
+
+def test_only_modes_of_methods_that_change_adapters_are_not_exact() -> None:
+    of_methods = {Mode.of_method(method) for method in APPROXIMATE}
+    assert {mode for mode in Mode if not mode.is_exact} == of_methods
+    assert {str(mode) for mode in of_methods} == {f"approximate:{m}" for m in APPROXIMATE}

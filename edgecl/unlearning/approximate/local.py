@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
-from edgecl.heads.base import Labels
 from edgecl.heads.ridge import LAMBDA_PER_FEATURE
 from edgecl.runtime.adapters import Adapter
-from edgecl.types import Float32
+from edgecl.types import Float32, Labels
 from edgecl.unlearning.approximate.steps import Vector
 
 if TYPE_CHECKING:

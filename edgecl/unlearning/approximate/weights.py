@@ -30,8 +30,8 @@ from edgecl.backbones import Backbone
 from edgecl.errors import RequestError, ShapeError, UsageError
 from edgecl.learner import Say
 from edgecl.runtime.adapters import Adapter, padded, zeros
-from edgecl.types import Float32
-from edgecl.unlearning.approximate.local import Labels, Local, batches, probe
+from edgecl.types import Float32, Labels
+from edgecl.unlearning.approximate.local import Local, batches, probe
 from edgecl.unlearning.approximate.report import UnlearnedAdapter, WeightsReport
 from edgecl.unlearning.approximate.steps import (
     MOST_CONSTRAINTS,
