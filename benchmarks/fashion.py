@@ -34,7 +34,7 @@ from edgecl.heads.codebook import (
     make_codebook,
     make_whitening,
 )
-from edgecl.heads.ridge import LAMBDA_PER_FEATURE, scale_of
+from edgecl.heads.linear import LAMBDA_PER_FEATURE, scale_of
 from edgecl.home import Home
 from edgecl.learner import open_learner
 from edgecl.runtime.codebook import Keys
@@ -71,7 +71,10 @@ def main() -> None:
         apart = fashion_data.class_by_class(y, N_KEYS, np.arange(10), skip=3200)
         unlabelled, stages = _features(home, fashion_data.frames(x, y, apart)), home.manifest.stages
         keys = make_codebook(unlabelled, whitening=make_whitening(unlabelled, stages, N_FOR_KEYS))
-        free, sgd = default_codebook(test.shape[1]), HeadConfig("key-value", values="sgd")
+        free, sgd = (
+            default_codebook(test.shape[1]),
+            HeadConfig("key-value", options={"values": "sgd"}),
+        )
         variants: list[tuple[str, HeadConfig, Keys | None]] = [
             (name, HeadConfig(name), free if name == "key-value" else None) for name in HEADS
         ]
@@ -138,7 +141,7 @@ def _store(path: Path, home: Home, head: str, codebook: Keys | None) -> Store:
         path,
         feature_map=home.manifest.feature_map,
         num_features=home.manifest.num_features,
-        second_moment=HEADS[head].second_moment,
+        second_moment=HEADS[head].statistic.name,
         codebook=codebook,
     )
     return Store(path, capacity_samples=N_STORED)

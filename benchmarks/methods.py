@@ -136,7 +136,7 @@ class _Ours:
             place / "store.db",
             feature_map=FEATURE_MAP,
             num_features=d,
-            second_moment=HEADS[name].second_moment,
+            second_moment=HEADS[name].statistic.name,
             codebook=default_codebook(d) if name == "key-value" else None,
         )
         self.store = Store(place / "store.db", capacity_samples=N_STORED)
@@ -170,7 +170,7 @@ class _Ours:
             "SELECT (SELECT coalesce(sum(length(x)), 0) FROM features) + "
             "(SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats)"
         ).fetchone()
-        state = self.learner.head.saved_state() or {}
+        state = self.learner.head.state() or {}
         return int(n) + sum(array.nbytes for array in state.values())
 
     def forget(self) -> str:

@@ -149,7 +149,7 @@ def _timed(learner: Learner) -> list[float]:
 
 def _learner(path: Path, head: str, n_probes: int) -> Learner:
     create_store(
-        path, feature_map="f" * 64, num_features=D, second_moment=HEADS[head].second_moment
+        path, feature_map="f" * 64, num_features=D, second_moment=HEADS[head].statistic.name
     )
     return Learner(Store(path), make_head(head, D), probes=n_probes)
 

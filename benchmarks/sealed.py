@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from edgecl.heads import make_head
-from edgecl.heads.statistics import FULL, Moments
+from edgecl.heads.statistics import Gram
 from edgecl.learner import Learner
 from edgecl.store.store import Store, create_store
 from edgecl.store.vault import Vault
@@ -85,7 +85,7 @@ def _row(what: str, times: np.ndarray) -> None:
 def _statistics(place: Path) -> None:
     """Time of sealing the Gram matrix that stands for more than 3,500 samples of a class."""
     vault = Vault(place / "True.keys", bytes(32))
-    _, second = Moments.empty(D, FULL).pack(FULL)
+    _, second = Gram(D).pack(Gram(D).empty())
     times = []
     for _ in range(9):
         begin = time.process_time()
@@ -100,7 +100,7 @@ def _statistics(place: Path) -> None:
 
 def _store(place: Path, sealed: bool) -> Store:
     path = place / f"{sealed}.db"
-    create_store(path, feature_map="f" * 64, num_features=D, second_moment=FULL, sealed=sealed)
+    create_store(path, feature_map="f" * 64, num_features=D, second_moment=Gram.name, sealed=sealed)
     vault = None
     if sealed:
         keys = path.with_suffix(".keys")

@@ -144,7 +144,7 @@ def _store(path: Path, head: str, width: int) -> Store:
         path,
         feature_map="f" * 64,
         num_features=width,
-        second_moment=HEADS[head].second_moment,
+        second_moment=HEADS[head].statistic.name,
         codebook=default_codebook(width) if head == "key-value" else None,
     )
     return Store(path)

@@ -114,7 +114,7 @@ def number_of(label: str) -> int:
 def learned(config: HeadConfig, data: methods.Data, classes: list[int], path: Path) -> Run:
     """Learn the pictures of some classes, class by class."""
     d = data.x.shape[1]
-    kind = HEADS[config.name].second_moment
+    kind = HEADS[config.name].statistic.name
     create_store(
         path,
         feature_map=methods.FEATURE_MAP,
@@ -217,7 +217,7 @@ def audited(
         served,
         run.store.names,
         rows,
-        kind=run.store.statistic,
+        statistic=run.store.statistic,
         before=before,
         shadows=shadows,
     )

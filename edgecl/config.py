@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from edgecl.errors import ConfigError
 
 DEFAULT_HOME = "edgecl-home"
+# Field of a section that takes the keys which are not known here.
+_REST = "options"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +90,19 @@ class PictureConfig:
 
 @dataclass(frozen=True, slots=True)
 class HeadConfig:
-    """Head that learns.
+    """Head that learns; `HEADS` in edgecl/heads says which there are and what they take.
 
     Args:
-        name: `ridge`, `uer`, `prototype` or `key-value`.
+        name: Its name.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
-        profile: `light`, `balanced` or `careful`: what a head by gradient does for stability.
-        relation: Of `prototype`: `none` (class means), `samples` or `classes` (PRD).
-        values: Of `key-value`: `counts` or `sgd`.
+        options: All other keys of the section, checked when the home is opened.
     """
 
     name: str = "ridge"
     seed: int = 0
-    profile: str = "balanced"
-    relation: str = "none"
-    values: str = "counts"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _one_of("head.name", self.name, ("ridge", "uer", "prototype", "key-value"))
-        _one_of("head.profile", self.profile, ("light", "balanced", "careful"))
-        _one_of("head.values", self.values, ("counts", "sgd"))
-        _one_of("head.relation", self.relation, ("none", "samples", "classes"))
         if self.seed < 0:
             raise ConfigError(f"head.seed = {self.seed} must be 0 or more")
 
@@ -219,6 +214,7 @@ def save_config(config: Config, path: Path) -> None:
     """Write settings as TOML."""
     lines = ["# Settings of this edgecl home; see docs/configuration.md", ""]
     for section, values in asdict(config).items():
+        values |= values.pop(_REST, {})
         lines.append(f"[{section}]")
         lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
         lines.append("")
@@ -226,19 +222,14 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def _section(path: Path, name: str, values: dict[str, Any]) -> Any:
-    kinds = {
-        "store": StoreConfig,
-        "engine": EngineConfig,
-        "picture": PictureConfig,
-        "head": HeadConfig,
-        "consolidation": ConsolidationConfig,
-        "evaluation": EvaluationConfig,
-        "live": LiveConfig,
-    }
-    kind = kinds[name]
+    kind: Any = {f.name: f.default_factory for f in fields(Config)}[name]
     known = {f.name: f for f in fields(kind)}
     checked: dict[str, Any] = {}
+    if known.pop(_REST, None):
+        checked[_REST] = {key: value for key, value in values.items() if key not in known}
     for key, value in values.items():
+        if key in checked.get(_REST, ()):
+            continue
         if key not in known:
             raise ConfigError(_unknown(str(path), f"key in [{name}]", key, known))
         expected = type(known[key].default)

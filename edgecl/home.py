@@ -90,6 +90,11 @@ class Home:
             )
 
     @property
+    def settings(self) -> Path:
+        """Path of the settings."""
+        return self.path / _CONFIG
+
+    @property
     def database(self) -> Path:
         """Path of the SQLite store."""
         return self.path / _DATABASE

@@ -26,9 +26,8 @@ from edgecl.errors import (
     RequestError,
     UsageError,
 )
-from edgecl.heads import HEADS, make_head_of
-from edgecl.heads.base import Head, Labels
-from edgecl.heads.statistics import COUNTS
+from edgecl.heads import HEADS, check_head, head_config, make_head_of, spec_of
+from edgecl.heads.base import Head
 from edgecl.home import Home
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -53,7 +52,7 @@ from edgecl.store.progress import Position
 from edgecl.store.store import Store
 from edgecl.store.vault import Vault
 from edgecl.store.view_batch import rest_of, views_of
-from edgecl.types import Float16, Float32, Float64, Frame, UpdateReport
+from edgecl.types import Float16, Float32, Float64, Frame, Labels, UpdateReport
 
 _EMBED_CHUNK = 512
 
@@ -249,7 +248,7 @@ class Learner:
 
     def save_state(self) -> None:
         """Write what the head learned and the statistics do not hold; inside a transaction."""
-        state = self.head.saved_state()
+        state = self.head.state()
         if state is not None:
             self.store.save_head("state", self.head.name, state)
 
@@ -366,10 +365,12 @@ def open_store(home: Home, *, read_only: bool = False, may_be_older: bool = Fals
         may_be_older: Open also an older copy than the home's receipts.
 
     Raises:
+        ConfigError: The settings name a head or an option that there is not.
         FeatureMapError: The store was made under another frozen map.
         IntegrityError: It is an older copy and may hold what was unlearned; or it is sealed, and
             its key file is missing or lacks a key.
     """
+    check_head(home.config.head, home.settings)
     config = home.config.store
     store = Store(
         home.database,
@@ -416,15 +417,16 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
                 f"this home learns with the head {home.config.head.name}; {name} needs a home of "
                 f"its own: `edgecl init --head {name} --home DIR`"
             )
-        if name in HEADS and HEADS[name].second_moment == COUNTS:
+        spec = spec_of(name)
+        if spec.statistic.needs_keys:
             raise RequestError(
                 f"the head {name} needs keys, which are made with its home: "
                 f"`edgecl init --head {name} --home DIR`"
             )
-        config = replace(home.config.head, name=name)
+        config = head_config(name, seed=home.config.head.seed)
         made = make_head_of(config, store.num_features)
         with store.transaction():
-            store.set_second_moment(HEADS[name].second_moment)
+            store.set_second_moment(spec.statistic.name)
         home.save_config(replace(home.config, head=config))
     else:
         _check_head(home, store)
@@ -597,7 +599,7 @@ def _exact(home: Home, store: Store) -> Scorer:
 def _check_head(home: Home, store: Store) -> None:
     """Check that the settings name the head with which the store was learned."""
     name = home.config.head.name
-    if HEADS[name].second_moment != store.second_moment:
+    if HEADS[name].statistic.name != store.second_moment:
         raise IntegrityError(
             f"edgecl.toml names the head {name}, the store of {home.path} was learned with "
             "another; put the head back that it was made with"

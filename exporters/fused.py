@@ -25,7 +25,8 @@ from edgecl.errors import RequestError
 from edgecl.runtime.adapters import Adapter, padded, zeros
 from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.preprocess import Preprocessing
-from edgecl.runtime.scoring import LinearScorer, ProjectedScorer, Scorer
+from edgecl.runtime.projected import ProjectedScorer
+from edgecl.runtime.scoring import LinearScorer, Scorer
 
 from .graph import checked, import_onnx, shape_of
 

@@ -22,9 +22,8 @@ from edgecl.adapters.bottleneck import RANK, adapt
 from edgecl.backbones import Backbone
 from edgecl.config import Config
 from edgecl.errors import EdgeclError, MissingPackageError, ParityError, RequestError
-from edgecl.heads import HEADS
+from edgecl.heads import spec_of
 from edgecl.heads.codebook import default_codebook
-from edgecl.heads.statistics import COUNTS
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -137,14 +136,14 @@ def init_home(
 
     def fill(engine_folder: Path, database: Path) -> None:
         manifest = export_backbone(backbone, engine_folder)
-        statistic = HEADS[config.head.name].second_moment
+        statistic = spec_of(config.head.name).statistic
         codebook: Keys | None = None
         if make_keys is not None:
             engine = OnnxEngine(checked_engine(engine_folder, manifest), provider="cpu")
             codebook, made_of = make_keys(manifest, engine, config.head.name)
             manifest = replace(manifest, keys=made_of)
             manifest.save(engine_folder)
-        elif statistic == COUNTS:
+        elif statistic.needs_keys:
             codebook = default_codebook(manifest.num_features)
         if adapter_rank:
             adapted = engine_folder / ADAPTED_FOLDER
@@ -154,7 +153,7 @@ def init_home(
             database,
             feature_map=manifest.feature_map,
             num_features=manifest.num_features,
-            second_moment=statistic,
+            second_moment=statistic.name,
             codebook=codebook,
             sealed=encrypt,
         )

@@ -11,7 +11,6 @@ beyond the limit of its precision.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,20 +19,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgecl.consolidation.plan import probe_of
-from edgecl.errors import DecodeError, RequestError, SourceError, UsageError
+from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
-from edgecl.learner import Say, embed_pictures, kept_image
+from edgecl.learner import Say, embed_pictures
 from edgecl.runtime.adapters import Adapter
-from edgecl.runtime.augment import strong_view
 from edgecl.runtime.engines.onnx import OnnxEngine, open_session
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
-from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.scoring import Scorer
-from edgecl.runtime.sources.folder import FolderSource
 from edgecl.store.store import Store
-from edgecl.types import Float32, Skipped
+from edgecl.types import Float32
 
 from .fused import fuse
 from .graph import to_half, versions
@@ -45,19 +40,16 @@ from .parity import (
     best_labels,
     check_parity,
     features_of,
-    generated_pictures,
     parity_of,
 )
+from .pictures import N_CALIBRATED, Pictures, from_folder
 from .quantize import RECIPES, calibrate, quantise_model, worst_nodes
 from .resolve import beside_opinions, candidates, choose, exact_of, judge_of
 
 PRECISIONS = ("fp32", "fp16", "int8")
-N_COMPARED = 256
-N_CALIBRATED = 256
 # Of the nodes that can be quantised these shares, the worst ones, stay float32 in turn until the
 # parity is within its limit.
 _FALLBACK_SHARES = (0.0, 0.04, 0.1, 0.25)
-Sample = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +171,7 @@ def _half(
     home: Home, store: Store, own: Content, adapters: Sequence[Adapter], options: Options
 ) -> Content:
     model = to_half(own.model)
-    pictures = _Pictures(home, store)
+    pictures = Pictures(home, store)
     how = home.manifest.preprocessing
     ours, theirs = (
         features_of(_engine(home, m, adapters), pictures.take(pictures.order), how)
@@ -214,7 +206,7 @@ class _Int8:
         self.recipe = options.recipe or RECIPES[0]
         self.rows = store.stored_samples()
         self._check_rows()
-        self.pictures = _Pictures(home, store)
+        self.pictures = Pictures(home, store)
         self.held_out = self.pictures.held_out()
         if not self.held_out:
             raise RequestError(
@@ -283,7 +275,7 @@ class _Int8:
 
     def _calibration(self) -> Iterator[Image.Image]:
         if self.options.calibration is not None:
-            return _from_folder(self.home, self.options.calibration)
+            return from_folder(self.home, self.options.calibration)
         return (self.pictures.picture(uid) for uid, _ in self.chosen)
 
     def _run(self, engine: OnnxEngine) -> Float32:
@@ -305,7 +297,7 @@ def _with_fused(
 ) -> Content:
     how = home.manifest.preprocessing
     fused = fuse(content.model, how, content.scorer, adapters)
-    pictures = _Pictures(home, store)
+    pictures = Pictures(home, store)
     engine = _engine(home, content.model, adapters)
     features = features_of(engine, pictures.take(pictures.order), how)
     theirs = content.scorer.scores(features)
@@ -331,77 +323,6 @@ def _with_fused(
         "n": float(len(ours)),
     }
     return replace(content, fused=fused, report=content.report | {"fused": found})
-
-
-class _Pictures:
-    """Kept pictures in a seeded order in which the classes take turns."""
-
-    def __init__(self, home: Home, store: Store) -> None:
-        self._home, self._store = home, store
-        rng = np.random.default_rng([home.config.head.seed, 11])
-        of: dict[int, list[int]] = {}
-        for uid, c in store.stored_samples():
-            of.setdefault(c, []).append(uid)
-        shuffled = {c: rng.permutation(uids).tolist() for c, uids in of.items()}
-        longest = max(map(len, shuffled.values()), default=0)
-        self.order: list[Sample] = [
-            (uids[i], c) for i in range(longest) for c, uids in shuffled.items() if i < len(uids)
-        ]
-
-    def picture(self, uid: int) -> Image.Image:
-        """Return a kept picture.
-
-        Raises:
-            IntegrityError: It cannot be decoded.
-        """
-        return kept_image(self._home, uid, self._store.picture(uid))
-
-    def held_out(self) -> list[Sample]:
-        """Return the samples that judge, 256 or a quarter of all, and never a class's last one."""
-        first = probe_of(self._store.stored_samples())
-        left = Counter(c for _, c in self.order)
-        chosen: list[Sample] = []
-        most = min(N_COMPARED, max(1, len(self.order) // 4))
-        for sample in sorted(self.order, key=lambda sample: sample[0] not in first):
-            if len(chosen) < most and left[sample[1]] > 1:
-                left[sample[1]] -= 1
-                chosen.append(sample)
-        return chosen
-
-    def take(self, samples: Sequence[Sample]) -> Iterator[Image.Image]:
-        """Yield 256 pictures to compare on: these, changed copies of them, or made ones."""
-        if not samples:
-            yield from generated_pictures(N_COMPARED, self._home.manifest.preprocessing.image_size)
-            return
-        samples = samples[:N_COMPARED]
-        for i in range(N_COMPARED):
-            view, place = divmod(i, len(samples))
-            uid, _ = samples[place]
-            seed = self._home.config.head.seed
-            yield strong_view(self.picture(uid), seed=seed, uid=uid, view=view)
-
-
-def _from_folder(home: Home, folder: Path) -> Iterator[Image.Image]:
-    """Yield pictures of a folder, drawn by seed.
-
-    Raises:
-        SourceError: It cannot be read, or holds no picture that can be decoded.
-    """
-    n = 0
-    source = FolderSource(folder, shuffle_seed=home.config.head.seed, wants_classes=False)
-    levels = home.manifest.preprocessing.levels
-    for frame in source.frames():
-        if not isinstance(frame, Skipped):
-            try:
-                image = picture_of(frame, max_pixels=home.max_pixels, levels=levels)
-            except DecodeError:
-                continue
-            n += 1
-            yield image
-        if n == N_CALIBRATED:
-            return
-    if not n:
-        raise SourceError(f"no picture in {folder} can be decoded; name another --calibration")
 
 
 def _engine(home: Home, model: bytes, adapters: Sequence[Adapter]) -> OnnxEngine:

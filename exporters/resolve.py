@@ -14,15 +14,13 @@ was not made with:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecl.heads import make_head_of
-from edgecl.heads.base import Memory
-from edgecl.heads.memory import RowMemory, Without
-from edgecl.heads.ridge import LAMBDA_PER_FEATURE
+from edgecl.heads.linear import VARIANCE_FLOOR, ridge
+from edgecl.heads.memory import Memory, RowMemory, Without
 from edgecl.home import Home
 from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.scoring import LinearScorer, Scorer
@@ -30,11 +28,9 @@ from edgecl.store.store import Store
 from edgecl.types import Float16, Float32, Float64
 
 from .parity import best_labels
+from .pictures import Sample
 
 RESOLVED, CORRECTED, LEARNED = "resolved", "corrected", "learned"
-# As in heads/ridge.py: a feature that hardly varies is not blown up.
-_VARIANCE_FLOOR = 1e-3
-Sample = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +159,10 @@ def corrected(scorer: LinearScorer, x: Float32, wanted: Float64) -> LinearScorer
     """
     z = x.astype(np.float64)
     centre, variance = z.mean(axis=0), z.var(axis=0)
-    scale = np.sqrt(np.maximum(variance, max(_VARIANCE_FLOOR * variance.mean(), 1e-12)))
-    z = (z - centre) / scale
+    scale = np.sqrt(np.maximum(variance, max(VARIANCE_FLOOR * variance.mean(), 1e-12)))
     rest = wanted - scorer.scores(x)
     shift = rest.mean(axis=0)
-    penalty = LAMBDA_PER_FEATURE * z.shape[1]
-    gram: Any = z.T @ z if len(z) > z.shape[1] else z @ z.T
-    gram[np.diag_indices_from(gram)] += penalty
-    if len(z) > z.shape[1]:
-        added = np.linalg.solve(gram, z.T @ (rest - shift))
-    else:
-        added = z.T @ np.linalg.solve(gram, rest - shift)
+    added = ridge((z - centre) / scale, rest - shift)
     added /= scale[:, None]
     return LinearScorer(
         scorer.weights + added, scorer.bias + shift - centre @ added, scorer.labels, scorer.kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,11 +13,14 @@ import numpy.typing as npt
 from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError
 from edgecl.types import Float32, Float64
 
-from .codebook import Codebook
-from .grid import quantise
-from .whitening import Whitening
-
 Arrays = dict[str, npt.NDArray[Any]]
+# Where a form of head is; a file for each, loaded when one is.
+FORMS = {
+    "linear": (__name__, "LinearScorer"),
+    "projected": ("edgecl.runtime.projected", "ProjectedScorer"),
+    "bank": ("edgecl.runtime.bank", "BankScorer"),
+    "key-value": ("edgecl.runtime.key_value", "KeyValueScorer"),
+}
 
 
 class Scorer(Protocol):
@@ -81,7 +85,7 @@ class LinearScorer:
 
     def scores(self, x: Float32) -> Float64:
         """Return raw scores (N, K) of features (N, D); see `Scorer.scores`."""
-        _check(self.labels, x, len(self.weights))
+        check_features(self.labels, x, len(self.weights))
         scores: Float64 = x.astype(np.float64) @ self.weights + self.bias  # (N, K)
         return scores
 
@@ -107,302 +111,6 @@ class LinearScorer:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
         """Read what `arrays` returned."""
         return cls(arrays["weights"], arrays["bias"], labels, text_of(arrays["kind"]))
-
-
-# Samples that the keys read in a codebook hold together: few rows are spread over many keys.
-ENOUGH = 8
-_CHUNK = 64
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValueScorer:
-    """A key-value head: frozen keys, and tables of what samples took them.
-
-    Args:
-        codebook: Keys of C codebooks with J keys each.
-        counts: How often each class took a key, shape (K, C * J); a key that none took is not used.
-        values: Trained values (K, C * J), or None to score by counts.
-        prior: Added to every count.
-        labels: K class names.
-    """
-
-    codebook: Codebook
-    counts: npt.NDArray[Any]
-    values: Float64 | None
-    prior: float
-    labels: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        shape = (len(self.labels), self.codebook.n_codebooks * self.codebook.n_keys)
-        if self.counts.shape != shape or (self.values is not None and self.values.shape != shape):
-            raise ShapeError(f"a key-value scorer has counts {self.counts.shape}; expected {shape}")
-
-    @property
-    def n_maps(self) -> int:
-        """Return 1."""
-        return 1
-
-    def scores(self, x: Float32) -> Float64:
-        """Return mean log shares, or mean values, (N, K); see `Scorer.scores`.
-
-        Shares of counts are those of classes of equal size: what the codebooks say is added up, so
-        a class's own share would count C times.
-        """
-        book = self.codebook
-        _check(self.labels, x, book.num_features)
-        taken = self.counts.sum(axis=0, dtype=np.int64).reshape(book.n_codebooks, book.n_keys)
-        rows, steps = quantise(x), np.arange(book.n_codebooks) * book.n_keys
-        if self.values is not None:
-            flat = book.addresses(rows, taken > 0) + steps  # (N, C)
-            means: Float64 = self.values[:, flat].mean(axis=2).T
-            return means
-        n = self.counts[:, : book.n_keys].sum(axis=1, dtype=np.float64)  # samples of a class (K,)
-        size = n * len(n) / n.sum()
-        out = np.empty((len(x), len(self.labels)))
-        for start in range(0, len(x), _CHUNK):
-            keys, weights = book.near(rows[start : start + _CHUNK], taken, ENOUGH)
-            found = self.counts[:, keys + steps[:, None]] * weights  # (K, n, C, R)
-            counts = found.sum(axis=3) / (256 * size[:, None, None]) + self.prior  # (K, n, C)
-            # Sorted, so that the sum does not depend on the order of the classes.
-            shares = counts / np.sort(counts, axis=0).sum(axis=0)
-            out[start : start + _CHUNK] = np.log(shares).mean(axis=2).T
-        return out
-
-    def probabilities(self, scores: Float64) -> Float64:
-        """Turn scores (N, K) into estimated probabilities (N, K)."""
-        return softmax(scores)
-
-    def arrays(self) -> Arrays:
-        """Return keys and tables; counts in the smallest type that holds them."""
-        most = int(self.counts.max(initial=0))
-        arrays: Arrays = {
-            "form": word_of("key-value"),
-            "counts": self.counts.astype(np.min_scalar_type(most)),
-            "prior": np.array([self.prior]),
-            **self.codebook.arrays(),
-        }
-        if self.values is not None:
-            arrays["values"] = self.values
-        return arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
-        """Read what `arrays` returned."""
-        return cls(
-            codebook=Codebook.from_arrays(arrays),
-            counts=arrays["counts"],
-            values=arrays.get("values"),
-            prior=float(arrays["prior"][0]),
-            labels=labels,
-        )
-
-
-_MOST_ROUNDS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class BankScorer:
-    """A bank of T adapters with its classifier: self-refined retrieval and ensemble (MOS).
-
-    The nearest class mean under the first adapter proposes an adapter; the classifier, on the
-    feature of the proposed adapter, names a class and so perhaps another adapter; this repeats
-    until it names itself, four times at most. The softmax of the last logits and the softmax of T
-    times the cosines are added. Nothing is changed by it.
-
-    Reference: Sun et al. 2025, arXiv:2412.09441.
-
-    Args:
-        weights: Shape (D, K), float64.
-        bias: Shape (K,).
-        prototypes: Unit class means under the first adapter, shape (D, K).
-        task_of: Number of each class's adapter, shape (K,), 0 to T - 1.
-        n_maps: Adapters, T.
-        labels: K class names.
-    """
-
-    weights: Float64
-    bias: Float64
-    prototypes: Float64
-    task_of: npt.NDArray[np.int64]
-    n_maps: int
-    labels: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        d, k = self.prototypes.shape
-        shapes = (self.weights.shape, self.bias.shape, self.task_of.shape, len(self.labels))
-        if shapes != ((d, k), (k,), (k,), k) or not (self.task_of < self.n_maps).all():
-            raise ShapeError(
-                f"a bank of {self.n_maps} adapters has weights, bias, tasks and labels of shapes "
-                f"{shapes}; expected {((d, k), (k,), (k,), k)} and tasks below {self.n_maps}"
-            )
-
-    def scores(self, x: Float32) -> Float64:
-        """Return the added shares (N, K), 0 to 2; see `Scorer.scores`."""
-        d = len(self.prototypes)
-        if x.ndim != 2 or x.shape[1] != self.n_maps * d:
-            raise ShapeError(f"features are {x.shape}; expected (N, {self.n_maps} * {d})")
-        maps = x.astype(np.float64).reshape(len(x), self.n_maps, d)
-        first = maps[:, 0]
-        norms = np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-12)
-        cosines = first / norms @ self.prototypes  # (N, K)
-        logits = np.einsum("ntd,dk->ntk", maps, self.weights) + self.bias
-        rows = np.arange(len(x))
-        used = self.task_of[cosines.argmax(axis=1)]
-        for _ in range(_MOST_ROUNDS - 1):
-            used, before = self.task_of[logits[rows, used].argmax(axis=1)], used
-            # Where an adapter named itself it stays; the others go on.
-            if (used == before).all():
-                break
-        return softmax(logits[rows, used]) + softmax(cosines * self.n_maps)
-
-    def probabilities(self, scores: Float64) -> Float64:
-        """Return half the scores (N, K)."""
-        return scores / 2
-
-    def only(self, columns: list[int]) -> BankScorer:
-        """Return the same classifier with some of its classes."""
-        return BankScorer(
-            weights=self.weights[:, columns],
-            bias=self.bias[columns],
-            prototypes=self.prototypes[:, columns],
-            task_of=self.task_of[columns],
-            n_maps=self.n_maps,
-            labels=tuple(self.labels[k] for k in columns),
-        )
-
-    def arrays(self) -> Arrays:
-        """Return all but the labels as arrays."""
-        return {
-            "form": word_of("bank"),
-            "weights": self.weights,
-            "bias": self.bias,
-            "prototypes": self.prototypes,
-            "task_of": self.task_of,
-            "n_maps": np.array([self.n_maps]),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
-        """Read what `arrays` returned."""
-        return cls(
-            weights=arrays["weights"],
-            bias=arrays["bias"],
-            prototypes=arrays["prototypes"],
-            task_of=arrays["task_of"],
-            n_maps=int(arrays["n_maps"][0]),
-            labels=labels,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectedScorer:
-    """A head as prototypes behind a small projection; scores are cosines.
-
-    Args:
-        mean: Centre of the features, shape (D,).
-        scale: Their scale, shape (D,).
-        down: First matrix of the bottleneck, shape (R, D); R = 0 is no bottleneck.
-        down_bias: Its bias, shape (R,).
-        up: Second matrix, with the correction's scale in it, shape (D, R).
-        prototypes: Unit vectors, shape (K, D).
-        labels: K class names.
-        temperature: Of the softmax that makes cosines probabilities.
-        whitening: A map that features go through first, if any; D is then the width behind it.
-        layers: Matrices and biases of a projector behind the bottleneck, in turn, with rectified
-            units between them; a score is then the mean of both cosines.
-        centres: Unit class means behind it, shape (K, M); a zero one says nothing.
-    """
-
-    mean: Float64
-    scale: Float64
-    down: Float32
-    down_bias: Float32
-    up: Float32
-    prototypes: Float64
-    labels: tuple[str, ...]
-    temperature: float
-    whitening: Whitening | None = None
-    layers: tuple[Float32, ...] = ()
-    centres: Float32 | None = None
-
-    def __post_init__(self) -> None:
-        d, r = len(self.mean), len(self.down)
-        expected = (
-            (self.scale, (d,)),
-            (self.down, (r, d)),
-            (self.down_bias, (r,)),
-            (self.up, (d, r)),
-            (self.prototypes, (len(self.labels), d)),
-        )
-        for array, shape in expected:
-            if array.shape != shape:
-                raise ShapeError(f"scorer has an array of {array.shape}; expected {shape}")
-
-    @property
-    def n_maps(self) -> int:
-        """Return 1."""
-        return 1
-
-    def scores(self, x: Float32) -> Float64:
-        """Return cosines (N, K) of features (N, D); see `Scorer.scores`."""
-        if self.whitening is None:
-            _check(self.labels, x, len(self.mean))
-            values = x.astype(np.float64)
-        else:
-            _check(self.labels, x, self.whitening.num_features)
-            values = self.whitening.map(quantise(x))
-        z = (values - self.mean) / self.scale
-        hidden = np.maximum(z @ self.down.T + self.down_bias, 0)  # (N, R)
-        h = z + hidden @ self.up.T
-        # The smallest norm keeps a feature on the centre finite: it is as near to every class.
-        unit = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-8)
-        cosines: Float64 = unit @ self.prototypes.T
-        if not self.layers or self.centres is None:
-            return cosines
-        u: npt.NDArray[Any] = h
-        for i in range(0, len(self.layers), 2):
-            u = (np.maximum(u, 0) if i else u) @ self.layers[i].T + self.layers[i + 1]
-        u = u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-8)
-        both: Float64 = (cosines + u @ self.centres.T) / 2
-        return both
-
-    def probabilities(self, scores: Float64) -> Float64:
-        """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
-        return softmax(scores / self.temperature)
-
-    def arrays(self) -> Arrays:
-        """Return the arrays and the temperature."""
-        return {
-            "form": word_of("projected"),
-            "mean": self.mean,
-            "scale": self.scale,
-            "down": self.down,
-            "down_bias": self.down_bias,
-            "up": self.up,
-            "prototypes": self.prototypes,
-            "temperature": np.array([self.temperature]),
-            **({} if self.whitening is None else self.whitening.arrays()),
-            **{f"layer{i}": layer for i, layer in enumerate(self.layers)},
-            **({} if self.centres is None or not self.layers else {"centres": self.centres}),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
-        """Read what `arrays` returned."""
-        n_layers = sum(name.startswith("layer") for name in arrays)
-        return cls(
-            mean=arrays["mean"],
-            scale=arrays["scale"],
-            down=arrays["down"],
-            down_bias=arrays["down_bias"],
-            up=arrays["up"],
-            prototypes=arrays["prototypes"],
-            labels=labels,
-            temperature=float(arrays["temperature"][0]),
-            whitening=Whitening.from_arrays(arrays) if "directions" in arrays else None,
-            layers=tuple(arrays[f"layer{i}"] for i in range(n_layers)),
-            centres=arrays.get("centres"),
-        )
 
 
 class MaskedScorer:
@@ -446,14 +154,9 @@ def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...])
     Raises:
         IntegrityError: No scorer of this edgecl.
     """
-    forms: dict[str, Any] = {
-        "linear": LinearScorer,
-        "projected": ProjectedScorer,
-        "bank": BankScorer,
-        "key-value": KeyValueScorer,
-    }
     try:
-        scorer: Scorer = forms[text_of(arrays["form"])].from_arrays(arrays, labels)
+        module, form = FORMS[text_of(arrays["form"])]
+        scorer: Scorer = getattr(import_module(module), form).from_arrays(arrays, labels)
         return scorer
     except (KeyError, ValueError) as error:
         raise IntegrityError(
@@ -485,7 +188,7 @@ def nearest_simplex(scores: Float64) -> Float64:
     return nearest
 
 
-def _check(labels: tuple[str, ...], x: Float32, num_features: int) -> None:
+def check_features(labels: tuple[str, ...], x: Float32, num_features: int) -> None:
     """Check that there is a class, and that features are (N, D)."""
     if not labels:
         raise NothingLearnedError("nothing was learned yet; run `edgecl train-stream SOURCE` first")

@@ -3,7 +3,7 @@
 The classifier is one linear layer over all classes, whichever adapter made the feature. It is
 aligned on pseudo-features drawn from a Gaussian a class with its full covariance; prediction then
 finds the adapter of a picture by self-refined retrieval and adds the nearest-mean scores of the
-first adapter (runtime/scoring.BankScorer).
+first adapter (runtime/bank.py).
 
 Reference: Sun et al. 2025, "MOS: Model Surgery for Pre-Trained Model-Based Class-Incremental
 Learning", arXiv:2412.09441. Departures: covariances stand as the rows that they are of, so that a
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgecl.runtime.scoring import BankScorer, softmax
+from edgecl.runtime.bank import BankScorer
+from edgecl.runtime.scoring import softmax
 from edgecl.types import Float16, Float64
 
 # Below so many rows a class's covariance is mixed with the pooled one.

@@ -6,18 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from edgecl.runtime.adapters import Adapter
-from edgecl.types import Float32
+from edgecl.types import Float32, Labels
 
 if TYPE_CHECKING:
     import torch
 
     from edgecl.adapters.bottleneck import AdaptedNetwork
-
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ import numpy.typing as npt
 
 from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
 from edgecl.adapters.recipes import Recipe
-from edgecl.adapters.scene import Batch, Labels, Scene
+from edgecl.adapters.scene import Batch, Scene
 from edgecl.adapters.views import shifted, view_batches
 from edgecl.runtime.adapters import Adapter
-from edgecl.types import Float32
+from edgecl.types import Float32, Labels
 
 if TYPE_CHECKING:
     import torch

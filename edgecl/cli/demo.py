@@ -220,7 +220,7 @@ def _twin(home: Home, path: Path) -> Home:
             database,
             feature_map=home.manifest.feature_map,
             num_features=home.manifest.num_features,
-            second_moment=HEADS[home.config.head.name].second_moment,
+            second_moment=HEADS[home.config.head.name].statistic.name,
         )
 
     return make_home(path, home.config, fill)

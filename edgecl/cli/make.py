@@ -41,6 +41,10 @@ def init(
         ),
     ] = None,
     head: Annotated[str, typer.Option(help="ridge, uer, prototype or key-value.")] = "ridge",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Of uer: balanced, light, careful or rested; see docs/configuration.md."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     capacity: Annotated[int, typer.Option(min=1, help="Most pictures kept for replay.")] = 2000,
     capacity_mb: Annotated[float, typer.Option(min=0.001, help="Most megabytes of them.")] = 200.0,
@@ -99,6 +103,7 @@ def init(
         taps=taps,
         features=features,
         head=head,
+        profile=profile,
         seed=seed,
         capacity=capacity,
         capacity_mb=capacity_mb,
@@ -186,6 +191,7 @@ def make(
     taps: str | None = None,
     features: int | None = None,
     head: str = "ridge",
+    profile: str | None = None,
     seed: int = 0,
     capacity: int = 2000,
     capacity_mb: float = 200.0,
@@ -196,17 +202,16 @@ def make(
     force: bool = False,
 ) -> Home:
     """Make a home from what the command line says."""
-    from edgecl.config import Config, HeadConfig, StoreConfig
+    from edgecl.config import Config, StoreConfig
     from edgecl.errors import UsageError
-    from edgecl.heads import HEADS
+    from edgecl.heads import HEADS, head_config
     from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
     from edgecl.home import check_place
     from edgecl.runtime.manifest import AVG, CATAVGMAX
     from edgecl.runtime.preprocess import check_levels
     from edgecl.runtime.sources import open_source
 
-    if head not in HEADS:
-        raise UsageError(f"head {head!r} is unknown; expected one of {', '.join(HEADS)}")
+    head_settings = head_config(head, seed=seed, profile=profile)
     if keys is not None and not HEADS[head].takes_keys:
         known = " and ".join(name for name, spec in HEADS.items() if spec.takes_keys)
         raise UsageError(f"--keys is for the heads {known}, not for {head}; leave it out")
@@ -218,7 +223,7 @@ def make(
     chosen = _taps(taps)
     config = Config(
         store=StoreConfig(capacity_samples=capacity, capacity_mb=capacity_mb),
-        head=HeadConfig(name=head, seed=seed),
+        head=head_settings,
     )
     with working(f"loading {backbone}"):
         from edgecl.adapters.bottleneck import RANK
@@ -231,7 +236,7 @@ def make(
             weights=weights,
             image_size=image_size,
             taps=chosen,
-            tap_pool=AVG if HEADS[head].second_moment == "counts" else CATAVGMAX,
+            tap_pool=AVG if HEADS[head].statistic.needs_keys else CATAVGMAX,
             features=features,
         )
         seen = replace(network.preprocessing, levels=levels)

@@ -15,8 +15,7 @@ from PIL import Image
 
 from edgecl.consolidation.plan import Plan
 from edgecl.heads import make_head_of
-from edgecl.heads.base import Labels, Memory
-from edgecl.heads.memory import RowMemory, Without
+from edgecl.heads.memory import Memory, RowMemory, Without
 from edgecl.home import Home
 from edgecl.learner import embed_pictures, kept_image
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -25,7 +24,7 @@ from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters
 from edgecl.store.store import Store
 from edgecl.store.table import Role
-from edgecl.types import Float64
+from edgecl.types import Float64, Labels
 
 SHARES = (0.3, 0.5, 0.7, 0.85)
 USUAL_SHARE = 0.7

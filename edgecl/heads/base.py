@@ -6,71 +6,60 @@ contract tests in tests/contracts run every check on every head of `HEADS`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.errors import ShapeError, UnknownClassError
-from edgecl.heads.profile import Profile
-from edgecl.heads.statistics import Moments
+from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError, UnknownClassError
+from edgecl.heads.memory import Memory, OnlyClasses
+from edgecl.heads.profile import PLAIN, Profile
+from edgecl.heads.statistics import Moments, Statistic
+from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import Scorer
-from edgecl.types import Float16, Float32, Float64
+from edgecl.types import Float16, Float32, Float64, Labels
 
-Labels = npt.NDArray[np.int64]
 State = dict[str, npt.NDArray[Any]]
+Replay = tuple[Float32 | Float16, Labels]
 
 
-class Memory(Protocol):
-    """What a head may ask of the store when it settles or unlearns a class."""
+class Head(ABC):
+    """An online classifier over features of a frozen map.
 
-    def moments(self, y: int) -> Moments:
-        """Return the statistics of all samples of class y that were learned."""
-        ...
+    A head in closed form says `classes`, `learn_many`, `restore` and `scorer`; what it learned is
+    then the statistics. One by gradient also says `state`, `rebuild` and that it does not unlearn
+    exactly.
 
-    def all_moments(self) -> Mapping[int, Moments]:
-        """Return the statistics of every class."""
-        ...
+    Args:
+        statistic: What the store keeps of every class for it.
+    """
 
-    def stored_rows(self) -> tuple[Float16, Labels]:
-        """Return the features and classes of the samples kept for replay, oldest first."""
-        ...
-
-
-class Head(Protocol):
-    """An online classifier over features of a frozen map."""
-
-    name: str
-    num_features: int
-    forget_mode: str
-    """What an unlearning is called in the receipt: `exact_head` or `exact_retrain`."""
-    batch_size: int
+    name: ClassVar[str]
+    unlearns_exactly: bool = True
+    """Whether an unlearning ends where never having learned does, and not where learning the kept
+    samples anew does."""
+    learned_parts: tuple[str, ...] = ()
+    """What depends on every class beside statistics and rows, for people who unlearn one."""
+    batch_size: int = 1
     """Samples of one update on a source that can wait."""
-    n_replay: int
+    n_replay: int = 0
     """Stored samples that one update wants beside them; a view counts as one."""
-    profile: Profile
+    profile: Profile = PLAIN
     """In how many views they are wanted; `PLAIN` for a head that takes no profile."""
 
+    def __init__(self, statistic: Statistic) -> None:
+        self.statistic = statistic
+        self.num_features = statistic.num_features
+
     @property
+    @abstractmethod
     def classes(self) -> tuple[int, ...]:
         """Uids of the classes, in the order in which they came."""
-        ...
 
-    def learn_one(self, x: Float32, y: int) -> None:
-        """Learn one feature (D,) of class y; changes the head.
-
-        Raises:
-            ShapeError: x is not (D,) or not finite.
-        """
-        ...
-
-    def learn_many(
-        self,
-        x: Float32 | Float16,
-        y: Labels,
-        replay: tuple[Float32 | Float16, Labels] | None = None,
-    ) -> None:
+    @abstractmethod
+    def learn_many(self, x: Float32 | Float16, y: Labels, replay: Replay | None = None) -> None:
         """Learn features (N, D) of classes (N,), with stored samples beside them; changes the head.
 
         Stored features are (M, D), or (M, V, D) when the profile asks for V views. float16 features
@@ -79,7 +68,32 @@ class Head(Protocol):
         Raises:
             ShapeError: Another shape, or not finite.
         """
-        ...
+
+    @abstractmethod
+    def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
+        """Take over what a store kept: statistics by class, and the state of the last commit."""
+
+    @abstractmethod
+    def scorer(self, names: Mapping[int, str]) -> Scorer:
+        """Return the head as arrays that only predict, its classes called by `names`."""
+
+    @property
+    def forget_mode(self) -> str:
+        """What an unlearning is called in the receipt."""
+        return "exact_head" if self.unlearns_exactly else "exact_retrain"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether an unlearning gives the very bits of never having learned."""
+        return self.unlearns_exactly
+
+    def learn_one(self, x: Float32, y: int) -> None:
+        """Learn one feature (D,) of class y; changes the head.
+
+        Raises:
+            ShapeError: x is not (D,) or not finite.
+        """
+        self.learn_many(x[None], np.array([y]))
 
     def predict_many(self, x: Float32) -> Float64:
         """Return scores (N, K) of features (N, D), columns as `classes`.
@@ -88,84 +102,87 @@ class Head(Protocol):
             NothingLearnedError: There is no class.
             ShapeError: x is not (N, D).
         """
-        ...
+        self.check_learned(x)
+        return self.scorer({uid: str(uid) for uid in self.classes}).scores(x)
 
-    def settle(self, memory: Memory | None = None) -> None:
+    def settle(self, memory: Memory | None = None) -> None:  # noqa: B027
         """Make the head fit to be deployed; how it goes on learning does not change.
 
         A closed form is brought to the state that its statistics define; a head by gradient may
         tune the copy that it serves on what `memory` holds.
         """
-        ...
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether an unlearning gives the very bits of never having learned."""
-        ...
 
     def rebuild(self, memory: Memory) -> None:
-        """Learn what a store holds, from nothing; `forget` ends in the same head."""
-        ...
+        """Learn what a store holds, from nothing."""
+        self.restore(memory.all_moments(), None)
 
     def forget(self, y: int, memory: Memory) -> None:
-        """Unlearn class y, which `memory` still holds.
+        """Unlearn class y, which `memory` still holds: what `rebuild` makes of the other classes.
 
         Raises:
             UnknownClassError: The head never learned it; nothing was changed.
         """
-        ...
+        self.check_known(y)
+        self.rebuild(OnlyClasses(memory, tuple(uid for uid in self.classes if uid != y)))
 
-    def state(self) -> State:
-        """Return all that the head learned, as arrays; `load_state` brings it back bit by bit."""
-        ...
-
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
-        ...
-
-    def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
-        """Take over what a store kept: statistics by class, and the state of the last commit."""
-        ...
-
-    def saved_state(self) -> State | None:
+    def state(self) -> State | None:
         """Return what must be committed with every step, or None when the statistics suffice."""
-        ...
+        return None
 
-    def scorer(self, names: Mapping[int, str]) -> Scorer:
-        """Return the head as arrays that only predict, its classes called by `names`."""
-        ...
+    def check_learned(self, x: Float32) -> None:
+        """Check that there is a class, and that x is (N, D) and finite.
+
+        Raises:
+            NothingLearnedError: There is no class.
+            ShapeError: x is something else.
+        """
+        if not self.classes:
+            raise NothingLearnedError("the head knows no class; learn a sample first")
+        _check_rows(x, self.num_features)
+
+    def check_known(self, y: int) -> None:
+        """Check that the head learned class y.
+
+        Raises:
+            UnknownClassError: It did not.
+        """
+        if y not in self.classes:
+            raise UnknownClassError(
+                f"class uid {y} was never learned by this head; nothing was changed"
+            )
+
+    def check_state(self, n_kept: int, n_classes: int) -> None:
+        """Check that a kept state is of as many classes as the store has.
+
+        Raises:
+            IntegrityError: It is not.
+        """
+        if n_kept != n_classes:
+            raise IntegrityError(
+                f"the store has {n_classes} classes and a head of {n_kept}; restore the home from "
+                "a backup"
+            )
+
+    def checked(self, x: Float32 | Float16, y: Labels) -> tuple[Float16, Labels]:
+        """Return x (N, D), quantised, and y (N,) when they fit each other.
+
+        Raises:
+            ShapeError: They do not.
+        """
+        y = np.asarray(y, dtype=np.int64)
+        if y.ndim != 1 or len(y) != len(x):
+            raise ShapeError(
+                f"{len(x)} features have classes of shape {y.shape}; expected one each"
+            )
+        _check_rows(x, self.num_features)
+        return quantise(x), y
 
 
-def checked_rows(x: Float32 | Float16, num_features: int) -> Float32 | Float16:
-    """Return x when it is (N, D) and finite.
-
-    Raises:
-        ShapeError: It is not.
-    """
+def _check_rows(x: Float32 | Float16, num_features: int) -> None:
     if x.ndim != 2 or x.shape[1] != num_features:
         raise ShapeError(f"features are {x.shape}; this head expects (N, {num_features})")
     if not np.isfinite(x).all():
         raise ShapeError("a feature is not finite; check the engine with `edgecl doctor`")
-    return x
-
-
-def checked_pair(
-    x: Float32 | Float16, y: Labels, num_features: int
-) -> tuple[Float32 | Float16, Labels]:
-    """Return x (N, D) and y (N,) when they fit.
-
-    Raises:
-        ShapeError: They do not.
-    """
-    y = np.asarray(y, dtype=np.int64)
-    if y.ndim != 1 or len(y) != len(x):
-        raise ShapeError(f"{len(x)} features have classes of shape {y.shape}; expected one each")
-    return checked_rows(x, num_features), y
-
-
-def unknown_class(y: int) -> UnknownClassError:
-    """Return the error for a class uid that a head does not hold."""
-    return UnknownClassError(f"class uid {y} was never learned by this head; nothing was changed")
 
 
 # When a class was forgotten the rest is learned anew from the stored samples: five passes, fewer

@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.heads.ridge import scale_of
+from edgecl.heads.linear import scale_of
 from edgecl.runtime.codebook import PROJECTED_GRID, PROJECTION_BITS, Codebook
 from edgecl.runtime.grid import GRID, quantise
 from edgecl.runtime.whitening import DIRECTION_BITS, ROOT_GRID, WHITENED_GRID, Whitening, roots

@@ -26,29 +26,21 @@ stored samples:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from edgecl.adapters.anchors import consistency_loss
-from edgecl.errors import IntegrityError, MissingPackageError, NothingLearnedError
-from edgecl.heads.base import (
-    Labels,
-    Memory,
-    State,
-    checked_pair,
-    checked_rows,
-    relearn_batches,
-    unknown_class,
-)
+from edgecl.errors import MissingPackageError
+from edgecl.heads.base import Head, Replay, State, relearn_batches
+from edgecl.heads.linear import scale_of
+from edgecl.heads.memory import Memory
 from edgecl.heads.profile import BALANCED, Profile, profile_of
-from edgecl.heads.ridge import scale_of
 from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay
-from edgecl.heads.statistics import DIAGONAL, Moments, diagonal_arrays, diagonal_moments
+from edgecl.heads.statistics import Diagonal, Moments
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer
-from edgecl.types import Float16, Float32, Float64
+from edgecl.types import Float16, Float32, Float64, Labels
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +54,7 @@ EPSILON = 1e-6
 VIEWS_AFTER = 200
 
 
-class UerHead:
+class UerHead(Head):
     """Linear head trained by UER.
 
     Args:
@@ -74,18 +66,19 @@ class UerHead:
     """
 
     name = "uer"
-    forget_mode = "exact_retrain"
+    unlearns_exactly = False
+    learned_parts = ("slow rows", "rows tuned to be served")
     batch_size = 10
 
     def __init__(
         self, num_features: int, *, seed: int = 0, profile: Profile | str = BALANCED
     ) -> None:
-        self.num_features = num_features
+        super().__init__(Diagonal(num_features))
         self.profile = profile_of(profile) if isinstance(profile, str) else profile
         self.n_replay = self.profile.n_replay
         self._seed = seed
         self._moments: dict[int, Moments] = {}
-        self._sum = Moments.empty(num_features, DIAGONAL)
+        self._sum = self.statistic.empty()
         # (K, D) each: the rows that learn, their average, and what `settle` made of it, with no
         # rows while something was learned since.
         self._rows = self._slow = self._settled = self._no_rows()
@@ -97,32 +90,21 @@ class UerHead:
         """Uids of the classes, in the order in which they came."""
         return tuple(self._moments)
 
-    def learn_one(self, x: Float32, y: int) -> None:
-        """Learn one feature (D,) of class y without replay; changes the head."""
-        self.learn_many(x[None], np.array([y]))
-
-    def learn_many(
-        self,
-        x: Float32 | Float16,
-        y: Labels,
-        replay: tuple[Float32 | Float16, Labels] | None = None,
-    ) -> None:
+    def learn_many(self, x: Float32 | Float16, y: Labels, replay: Replay | None = None) -> None:
         """Learn features (N, D) of classes (N,) with stored samples beside them.
 
         A stored sample of a class that the head does not hold is left out. Stored features may be
         (M, V, D): V views of each sample, the weak one first.
         """
-        x, y = checked_pair(x, y, self.num_features)
-        rows = quantise(x)
+        rows, y = self.checked(x, y)
         self._count(rows, y)
         self._mean, self._scale = self._standard()
         self._step(rows, y, replay)
 
     def predict_many(self, x: Float32) -> Float64:
         """Return dot-product logits (N, K) of features (N, D)."""
-        if not self._moments:
-            raise NothingLearnedError("the head knows no class; learn a sample first")
-        z = self._standardised(checked_rows(x, self.num_features))
+        self.check_learned(x)
+        z = self._standardised(x)
         scores: Float64 = z.astype(np.float64) @ self._served().T.astype(np.float64)
         return scores
 
@@ -150,37 +132,21 @@ class UerHead:
             rng=np.random.default_rng([self._seed, 2]),
         )
 
-    def forget(self, y: int, memory: Memory) -> None:
-        """Unlearn class y: start anew and learn the stored samples of the other classes.
-
-        Gradient steps cannot be taken back, so what the class did to the other rows goes with
-        them. The result is a function of the surviving samples, their order and the seed.
-        """
-        if y not in self._moments:
-            raise unknown_class(y)
-        x, labels = memory.stored_rows()
-        kept = labels != y
-        survivors = {c: m for c, m in self._moments.items() if c != y}
-        self._relearn(survivors, x[kept], labels[kept])
-
-    @property
-    def is_exact(self) -> bool:
-        """Return False: which samples were kept may have depended on the forgotten class."""
-        return False
-
     def rebuild(self, memory: Memory) -> None:
-        """Learn what a store holds, from nothing."""
-        x, labels = memory.stored_rows()
-        self._relearn(dict(memory.all_moments()), x, labels)
+        """Learn what a store holds, from nothing.
 
-    def _relearn(self, moments: dict[int, Moments], x: Float16, labels: Labels) -> None:
+        Gradient steps cannot be taken back: an unlearning starts anew and learns the stored samples
+        of the other classes, so what the class did to the other rows goes with them. The result is
+        a function of the surviving samples, their order and the seed.
+        """
+        x, labels = memory.stored_rows()
         self._moments = {}
         self._rows = self._slow = self._settled = self._no_rows()
         self._n_updates = 0
-        for uid, part in moments.items():
+        for uid, part in memory.all_moments().items():
             self._add_class(uid)
             self._moments[uid] = part
-        self._sum = self._total()
+        self._sum = self.statistic.total(self._moments)
         self._mean, self._scale = self._standard()
         rng = np.random.default_rng([self._seed, 1])
         for batch, beside in relearn_batches(
@@ -188,35 +154,20 @@ class UerHead:
         ):
             self._step(x[batch], labels[batch], (x[beside], labels[beside]))
 
-    def state(self) -> State:
-        """Return rows and statistics."""
-        return diagonal_arrays(self._moments, self.num_features) | self.saved_state()
-
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
-        self.restore(diagonal_moments(state), dict(state))
-
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Take over the statistics and the rows of the last commit."""
         self._moments = dict(moments)
-        self._sum = self._total()
+        self._sum = self.statistic.total(self._moments)
         rows = self._no_rows() if state is None else state["rows"]
-        if len(rows) != len(self._moments):
-            raise IntegrityError(
-                f"the store has {len(self._moments)} classes and a head of {len(rows)}; restore "
-                "the home from a backup"
-            )
+        self.check_state(len(rows), len(self._moments))
         self._rows = np.array(rows, dtype=np.float32)
-        # A home of an earlier edgecl kept no slow rows: they start where the rows are.
-        state = {"slow": rows, "settled": self._no_rows(), "n_updates": np.array([0])} | (
-            state or {}
-        )
+        state = state or {"slow": rows, "settled": rows, "n_updates": np.array([0])}
         self._slow = np.array(state["slow"], dtype=np.float32)
         self._settled = np.array(state["settled"], dtype=np.float32)
         self._n_updates = int(state["n_updates"][0])
         self._mean, self._scale = self._standard()
 
-    def saved_state(self) -> State:
+    def state(self) -> State:
         """Return the rows; the statistics are in the store."""
         return {
             "rows": self._rows.copy(),
@@ -240,12 +191,7 @@ class UerHead:
 
     def _served(self) -> Float32:
         """Return the rows (K, D) that predict."""
-        if len(self._settled):
-            return self._settled
-        is_young = np.array(
-            [m.n < self.profile.n_young for m in self._moments.values()], dtype=bool
-        )
-        return np.where(is_young[:, None], self._rows, self._slow)
+        return self._settled if len(self._settled) else self._slow
 
     def _places(self, y: Labels) -> Labels:
         place = {uid: i for i, uid in enumerate(self._moments)}
@@ -253,7 +199,7 @@ class UerHead:
 
     def _count(self, rows: Float16, y: Labels) -> None:
         for uid in dict.fromkeys(y.tolist()):
-            part = Moments.of(rows[y == uid], DIAGONAL)
+            part = self.statistic.of(rows[y == uid])
             if uid not in self._moments:
                 self._add_class(uid)
                 self._moments[uid] = part
@@ -268,13 +214,7 @@ class UerHead:
         row = rng.uniform(-bound, bound, (1, self.num_features)).astype(np.float32)
         self._rows = np.concatenate([self._rows, row])
         self._slow = np.concatenate([self._slow, row])
-        self._moments[uid] = Moments.empty(self.num_features, DIAGONAL)
-
-    def _total(self) -> Moments:
-        total = Moments.empty(self.num_features, DIAGONAL)
-        for part in self._moments.values():
-            total = total.plus(part)
-        return total
+        self._moments[uid] = self.statistic.empty()
 
     def _standard(self) -> tuple[Float32, Float32]:
         """Return centre and scale (D,) of all learned samples; scaled features have norm ~ 1."""
@@ -287,9 +227,7 @@ class UerHead:
         z: Float32 = (rows.astype(np.float32) - self._mean) / self._scale
         return z
 
-    def _step(
-        self, rows: Float16, y: Labels, replay: tuple[Float32 | Float16, Labels] | None
-    ) -> None:
+    def _step(self, rows: Float16, y: Labels, replay: Replay | None) -> None:
         try:
             import torch
         except ImportError as error:

@@ -24,20 +24,17 @@ gradient, and a later class was never pushed down at the keys of the earlier one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgecl.errors import IntegrityError, NothingLearnedError
-from edgecl.heads.base import Labels, Memory, State, checked_pair, checked_rows, unknown_class
+from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.codebook import default_codebook
-from edgecl.heads.profile import PLAIN
-from edgecl.heads.statistics import Moments
+from edgecl.heads.memory import Memory
+from edgecl.heads.statistics import KeyCounts, Moments
 from edgecl.runtime.codebook import Addresses, Codebook
-from edgecl.runtime.grid import quantise
-from edgecl.runtime.scoring import KeyValueScorer, softmax
-from edgecl.types import Float16, Float32, Float64
+from edgecl.runtime.key_value import KeyValueScorer
+from edgecl.runtime.scoring import softmax
+from edgecl.types import Float16, Float32, Labels
 
 COUNTS_PRIOR = 0.5
 LEARNING_RATE = 0.3
@@ -46,7 +43,7 @@ MOST_GRADIENT = 1.0
 RELEARN_PASSES = 1
 
 
-class KeyValueHead:
+class KeyValueHead(Head):
     """Key-value head.
 
     Args:
@@ -58,8 +55,6 @@ class KeyValueHead:
 
     name = "key-value"
     batch_size = 10
-    n_replay = 0
-    profile = PLAIN
 
     def __init__(
         self,
@@ -69,11 +64,13 @@ class KeyValueHead:
         values: str = "counts",
         codebook: Codebook | None = None,
     ) -> None:
-        self.num_features = num_features
         self.codebook = codebook or default_codebook(num_features)
+        super().__init__(KeyCounts(num_features, self.codebook))
         self._seed = seed
         self._is_sgd = values == "sgd"
-        self.forget_mode = "exact_retrain" if self._is_sgd else "exact_head"
+        if self._is_sgd:
+            self.unlearns_exactly = False
+            self.learned_parts = ("trained values of all keys",)
         self._moments: dict[int, Moments] = {}
         self._size = self.codebook.n_codebooks * self.codebook.n_keys
         self._table = np.zeros((0, self._size))  # counts (K, C * J)
@@ -84,19 +81,9 @@ class KeyValueHead:
         """Uids of the classes, in the order in which they came."""
         return tuple(self._moments)
 
-    def learn_one(self, x: Float32, y: int) -> None:
-        """Learn one feature (D,) of class y; changes the head."""
-        self.learn_many(x[None], np.array([y]))
-
-    def learn_many(
-        self,
-        x: Float32 | Float16,
-        y: Labels,
-        replay: tuple[Float32 | Float16, Labels] | None = None,
-    ) -> None:
+    def learn_many(self, x: Float32 | Float16, y: Labels, replay: Replay | None = None) -> None:
         """Learn features (N, D) of classes (N,); replay is not needed."""
-        x, y = checked_pair(x, y, self.num_features)
-        rows = quantise(x)
+        rows, y = self.checked(x, y)
         flat = self._flat(rows)
         for uid in dict.fromkeys(y.tolist()):
             of = y == uid
@@ -106,58 +93,11 @@ class KeyValueHead:
         if self._is_sgd:
             self._step(flat, y)
 
-    def predict_many(self, x: Float32) -> Float64:
-        """Return scores (N, K) of features (N, D)."""
-        if not self._moments:
-            raise NothingLearnedError("the head knows no class; learn a sample first")
-        checked_rows(x, self.num_features)
-        return self._scorer(tuple(map(str, self.classes))).scores(x)
-
-    def settle(self, memory: Memory | None = None) -> None:
-        """Do nothing: counts are always up to date, and `sgd` learns by gradient."""
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether an unlearning gives the very bits of never having learned."""
-        return not self._is_sgd
-
     def rebuild(self, memory: Memory) -> None:
         """Learn what a store holds, from nothing."""
         self._take(memory.all_moments())
         if self._is_sgd:
             self._relearn(*memory.stored_rows())
-
-    def forget(self, y: int, memory: Memory) -> None:
-        """Unlearn class y: drop its counts; with `sgd` learn the stored rest anew."""
-        if y not in self._moments:
-            raise unknown_class(y)
-        self._take({uid: part for uid, part in self._moments.items() if uid != y})
-        if self._is_sgd:
-            x, labels = memory.stored_rows()
-            self._relearn(x[labels != y], labels[labels != y])
-
-    def state(self) -> State:
-        """Return counts and values."""
-        moments = list(self._moments.values())
-        return {
-            "classes": np.array(self.classes, dtype=np.int64),
-            "n": np.array([m.n for m in moments], dtype=np.int64),
-            "totals": np.array([m.total for m in moments]).reshape(-1, self.num_features),
-            "counts": self._table.copy(),
-            "values": self._values.copy(),
-        }
-
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
-        self._take(
-            {
-                int(uid): Moments(int(n), np.array(total), np.array(counts))
-                for uid, n, total, counts in zip(
-                    state["classes"], state["n"], state["totals"], state["counts"], strict=True
-                )
-            }
-        )
-        self._values = np.array(state["values"])
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Take over the statistics of a store, and with `sgd` the values of the last commit."""
@@ -166,50 +106,24 @@ class KeyValueHead:
             return
         places = np.zeros(0, np.int64) if state is None else state["places"]
         values = np.zeros((1, 0)) if state is None else state["values"]
-        if values.shape == (len(self._moments), len(places)):  # of a store before that column
-            values = np.concatenate([values, np.zeros((1, len(places)))])
-        if values.shape != (len(self._moments) + 1, len(places)):
-            raise IntegrityError(
-                f"the store has {len(self._moments)} classes and values of {len(values) - 1}; "
-                "restore the home from a backup"
-            )
+        self.check_state(len(values) - 1, len(self._moments))
         self._values[:, places] = values
 
-    def saved_state(self) -> State | None:
+    def state(self) -> State | None:
         """Return None for counts, which are the store's statistics; else the values, sparse."""
         if not self._is_sgd:
             return None
         places = np.flatnonzero(self._values.any(axis=0))
         return {"places": places, "values": self._values[:, places]}
 
-    def merged_with(self, other: KeyValueHead) -> KeyValueHead:
-        """Return a head that learned what both learned, by adding counts.
-
-        Args:
-            other: A head of counts with the same keys.
-
-        Raises:
-            IntegrityError: Other keys, or values that cannot be added.
-        """
-        if self._is_sgd or other._is_sgd or self.codebook.digest != other.codebook.digest:
-            raise IntegrityError("only heads of counts with the same keys can be merged")
-        out = KeyValueHead(self.num_features, seed=self._seed, codebook=self.codebook)
-        for head in (self, other):
-            for uid, part in head._moments.items():
-                out._add(uid, part)
-        return out
-
     def scorer(self, names: Mapping[int, str]) -> KeyValueScorer:
         """Return the head as keys and tables."""
-        return self._scorer(tuple(names[uid] for uid in self.classes))
-
-    def _scorer(self, labels: tuple[str, ...]) -> KeyValueScorer:
         return KeyValueScorer(
             codebook=self.codebook,
             counts=self._table,
             values=self._values[:-1] if self._is_sgd else None,
             prior=COUNTS_PRIOR,
-            labels=labels,
+            labels=tuple(names[uid] for uid in self.classes),
         )
 
     def _flat(self, rows: Float16) -> Addresses:

@@ -17,7 +17,6 @@ import numpy as np
 from edgecl.errors import RequestError
 from edgecl.heads import HEADS
 from edgecl.heads.codebook import N_FOR_KEYS, N_FOR_MEANS, make_codebook, make_whitening
-from edgecl.heads.statistics import COUNTS
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.grid import quantise
@@ -69,7 +68,7 @@ def keys_of(
         raise too_few(n_different, f" that can be used and differ, of {len(items)},")
     stages = manifest.stages or (manifest.num_features,)
     made_of = tuple(sorted({picture_hash(item.frame) for item in used}))
-    if HEADS[head].second_moment != COUNTS:
+    if not HEADS[head].statistic.needs_keys:
         return make_whitening(rows, stages, N_FOR_MEANS), made_of
     return make_codebook(rows, whitening=make_whitening(rows, stages, N_FOR_KEYS)), made_of
 

@@ -1,15 +1,31 @@
-"""Rows in memory, or a store's memory without some of its rows, as what a head learns from."""
+"""What a head learns from: a store's memory, that without some of its rows, or rows at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.heads.base import Labels, Memory
-from edgecl.heads.statistics import Kind, Moments
-from edgecl.types import Float16
+from edgecl.heads.statistics import Moments, Statistic
+from edgecl.types import Float16, Labels
+
+
+class Memory(Protocol):
+    """What a head may ask of the store when it settles or unlearns a class."""
+
+    def moments(self, y: int) -> Moments:
+        """Return the statistics of all samples of class y that were learned."""
+        ...
+
+    def all_moments(self) -> Mapping[int, Moments]:
+        """Return the statistics of every class."""
+        ...
+
+    def stored_rows(self) -> tuple[Float16, Labels]:
+        """Return the features and classes of the samples kept for replay, oldest first."""
+        ...
 
 
 class RowMemory:
@@ -18,20 +34,20 @@ class RowMemory:
     Args:
         x: Quantised features, oldest first.
         y: Their classes.
-        kind: Which statistic is kept.
+        statistic: What is kept of every class.
         keeps: Keep a statistic once it was made; a Gram matrix of wide features is tens of MB.
     """
 
-    def __init__(self, x: Float16, y: Labels, kind: Kind, *, keeps: bool = False) -> None:
+    def __init__(self, x: Float16, y: Labels, statistic: Statistic, *, keeps: bool = False) -> None:
         self.x, self.y = x, y
-        self._kind = kind
+        self._statistic = statistic
         self._made: dict[int, Moments] | None = {} if keeps else None
 
     def moments(self, y: int) -> Moments:
         """Return the statistics of class y."""
         if self._made is not None and y in self._made:
             return self._made[y]
-        made = Moments.of(self.x[self.y == y], self._kind)
+        made = self._statistic.of(self.x[self.y == y])
         if self._made is not None:
             self._made[y] = made
         return made
@@ -51,16 +67,20 @@ class Without:
     Args:
         whole: All of it.
         kept: Which of its stored rows stay (N,), in their order.
-        kind: Which statistic is kept.
+        statistic: What is kept of every class.
         classes: Uids of its classes, oldest first.
     """
 
     def __init__(
-        self, whole: Memory, kept: npt.NDArray[np.bool_], kind: Kind, classes: tuple[int, ...]
+        self,
+        whole: Memory,
+        kept: npt.NDArray[np.bool_],
+        statistic: Statistic,
+        classes: tuple[int, ...],
     ) -> None:
         x, y = whole.stored_rows()
         self._whole, self._classes = whole, classes
-        self._but = RowMemory(x[~kept], y[~kept], kind)
+        self._but = RowMemory(x[~kept], y[~kept], statistic)
         self._rows = x[kept], y[kept]
 
     def moments(self, y: int) -> Moments:
@@ -75,6 +95,29 @@ class Without:
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return the rows that stay."""
         return self._rows
+
+
+class OnlyClasses:
+    """A memory of some of its classes.
+
+    Args:
+        whole: All of it.
+        classes: Uids of those, oldest first.
+    """
+
+    def __init__(self, whole: Memory, classes: tuple[int, ...]) -> None:
+        self._whole, self._classes = whole, classes
+        self.moments = whole.moments
+
+    def all_moments(self) -> Mapping[int, Moments]:
+        """Return the statistics of these classes; each is made when it is asked for."""
+        return Lazy(self._classes, self._whole.moments)
+
+    def stored_rows(self) -> tuple[Float16, Labels]:
+        """Return the rows of these classes."""
+        x, y = self._whole.stored_rows()
+        kept = np.isin(y, self._classes)
+        return x[kept], y[kept]
 
 
 class Lazy(Mapping[int, Moments]):

@@ -1,8 +1,7 @@
 """How much a head by gradient does for stability: one word for a device, one value a part.
 
 Heads in closed form have nothing to steady and carry `PLAIN`. What each profile holds was measured
-(docs/decisions/0008). Views and young rows lost there: they are in no named profile, only in one
-that a program makes itself.
+(docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ class Profile:
         n_replay: Stored features beside the new ones in one update; a view counts as one.
         slow_decay: Most that an update keeps of the slow rows, which are served; 0 serves the rows
             that learn.
-        n_young: A class of fewer learned samples is served from the row that learns, since its slow
-            row lags; 0 serves all from the slow rows.
         focal_gamma: Exponent of the weight on samples that are not yet learned; 0 weighs all alike.
         n_settle_steps: Class-balanced steps on the served copy before it is deployed.
         n_views: Views of a stored sample in one update; 1 is the feature alone.
@@ -30,7 +27,6 @@ class Profile:
 
     n_replay: int = 32
     slow_decay: float = 0.0
-    n_young: int = 0
     focal_gamma: float = 0.0
     n_settle_steps: int = 0
     n_views: int = 1
@@ -41,7 +37,7 @@ PLAIN = Profile()
 LIGHT = Profile(n_replay=16, slow_decay=0.95, focal_gamma=1.0, n_settle_steps=30)
 BALANCED = Profile(n_replay=32, slow_decay=0.95, focal_gamma=1.0, n_settle_steps=100)
 CAREFUL = Profile(n_replay=64, slow_decay=0.95, focal_gamma=1.0, n_settle_steps=100)
-PROFILES = {"light": LIGHT, "balanced": BALANCED, "careful": CAREFUL}
+PROFILES = {"balanced": BALANCED, "light": LIGHT, "careful": CAREFUL}
 
 
 def profile_of(name: str) -> Profile:

@@ -23,34 +23,22 @@ behind the projector (running ones) vote at prediction, plain SGD
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.errors import IntegrityError, MissingPackageError, NothingLearnedError, UsageError
-from edgecl.heads.base import (
-    Labels,
-    Memory,
-    State,
-    checked_pair,
-    checked_rows,
-    relearn_batches,
-    unknown_class,
-)
+from edgecl.errors import MissingPackageError, UsageError
+from edgecl.heads.base import Head, Replay, State, relearn_batches
+from edgecl.heads.linear import scale_of
+from edgecl.heads.memory import Memory
 from edgecl.heads.prd import PROJECTOR, SCALE, cosine, prd_loss, project, projected
-from edgecl.heads.profile import PLAIN
-from edgecl.heads.ridge import scale_of
-from edgecl.heads.statistics import DIAGONAL, Kind, Moments, diagonal_arrays, diagonal_moments
+from edgecl.heads.statistics import Diagonal, MappedSums, Moments
 from edgecl.runtime.grid import quantise
-from edgecl.runtime.scoring import ProjectedScorer
+from edgecl.runtime.projected import ProjectedScorer
 from edgecl.runtime.whitening import WHITENED_GRID, Whitening
-from edgecl.types import Float16, Float32, Float64
+from edgecl.types import Float16, Float32, Float64, Labels
 
-if TYPE_CHECKING:
-    pass
-
-RELATIONS = ("none", "samples", "classes")
 # Of the softmax that makes cosines probabilities: least log loss on two data sets.
 TEMPERATURE = 0.1
 RANK = 16
@@ -64,7 +52,7 @@ _ADAPTER = ("down", "down_bias", "up")
 _LAYERS = tuple(f"{kind}{i}" for i in range(len(PROJECTOR)) for kind in ("weight", "bias"))
 
 
-class PrototypeHead:
+class PrototypeHead(Head):
     """Cosine to class prototypes.
 
     Args:
@@ -74,11 +62,10 @@ class PrototypeHead:
         codebook: Frozen map whose values are averaged instead of the features, if any.
 
     Raises:
-        UsageError: Another relation, or PRD behind a map.
+        UsageError: PRD behind a map.
     """
 
     name = "prototype"
-    profile = PLAIN
 
     def __init__(
         self,
@@ -88,24 +75,21 @@ class PrototypeHead:
         relation: str = "none",
         codebook: Whitening | None = None,
     ) -> None:
-        if relation not in RELATIONS:
-            raise UsageError(
-                f"relation {relation!r} is unknown; expected one of {', '.join(RELATIONS)}"
-            )
         if relation != "none" and codebook is not None:
             raise UsageError(
                 f"relation {relation!r} learns a projection of plain features and this home has a "
                 'map of --keys before them; set head.relation = "none", or make a home without keys'
             )
-        self.num_features = num_features
+        super().__init__(
+            Diagonal(num_features) if codebook is None else MappedSums(num_features, codebook)
+        )
         self.relation = relation
         self._map = codebook
-        self._kind: Kind = codebook or DIAGONAL
-        self._width = num_features if codebook is None else codebook.width
-        is_plain = relation == "none"
-        self.forget_mode = "exact_head" if is_plain else "exact_retrain"
-        self.batch_size = 1 if is_plain else 10
-        self.n_replay = 0 if is_plain else 32
+        self._width = self.statistic.width
+        if relation != "none":
+            self.unlearns_exactly = False
+            self.learned_parts = ("projection, projector, offsets and their teacher",)
+            self.batch_size, self.n_replay = 10, 32
         self._seed = seed
         self._moments: dict[int, Moments]
         self._sum: Moments
@@ -120,84 +104,54 @@ class PrototypeHead:
         """Uids of the classes, in the order in which they came."""
         return tuple(self._moments)
 
-    def learn_one(self, x: Float32, y: int) -> None:
-        """Learn one feature (D,) of class y without replay; changes the head."""
-        self.learn_many(x[None], np.array([y]))
-
-    def learn_many(
-        self,
-        x: Float32 | Float16,
-        y: Labels,
-        replay: tuple[Float32 | Float16, Labels] | None = None,
-    ) -> None:
+    def learn_many(self, x: Float32 | Float16, y: Labels, replay: Replay | None = None) -> None:
         """Learn features (N, D) of classes (N,); only PRD looks at the stored samples.
 
         A stored sample of a class that the head does not hold is left out.
         """
-        x, y = checked_pair(x, y, self.num_features)
-        if not len(x):
+        rows, y = self.checked(x, y)
+        if not len(rows):
             return
-        rows = quantise(x)
         new = [uid for uid in dict.fromkeys(y.tolist()) if uid not in self._moments]
         self._meet(new)
         for uid in dict.fromkeys(y.tolist()):
-            part = Moments.of(rows[y == uid], self._kind)
+            part = self.statistic.of(rows[y == uid])
             self._moments[uid] = self._moments[uid].plus(part)
             self._sum = self._sum.plus(part)
         if self.relation != "none":
             self._step(rows, y, replay)
 
-    def predict_many(self, x: Float32) -> Float64:
-        """Return cosines (N, K) of features (N, D) with the prototypes."""
-        if not self._moments:
-            raise NothingLearnedError("the head knows no class; learn a sample first")
-        checked_rows(x, self.num_features)
-        return self.scorer({uid: str(uid) for uid in self._moments}).scores(x)
-
-    def settle(self, memory: Memory | None = None) -> None:
-        """Do nothing: class means are always up to date, and PRD learns by gradient."""
-
     @property
     def is_exact(self) -> bool:
         """Whether an unlearning gives the very bits of never having learned; never with PRD."""
-        return self.relation == "none" and self._sum.is_exact
+        return self.unlearns_exactly and self._sum.is_exact
 
     def rebuild(self, memory: Memory) -> None:
-        """Learn what a store holds, from nothing."""
-        self._relearn(dict(memory.all_moments()), memory)
-
-    def forget(self, y: int, memory: Memory) -> None:
-        """Unlearn class y: drop its statistics; PRD learns the stored samples of the rest anew."""
-        if y not in self._moments:
-            raise unknown_class(y)
-        self._relearn({c: m for c, m in self._moments.items() if c != y}, memory)
-
-    def state(self) -> State:
-        """Return statistics, and with PRD projection, projector, offsets and teacher."""
-        statistics = diagonal_arrays(self._moments, self.num_features, self._kind)
-        return statistics | (self.saved_state() or {})
-
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
-        self.restore(diagonal_moments(state), dict(state))
+        """Learn what a store holds, from nothing: statistics, and with PRD the stored samples."""
+        self._start(dict(memory.all_moments()))
+        if self.unlearns_exactly:
+            return
+        x, labels = memory.stored_rows()
+        kept = np.isin(labels, self.classes)
+        x, labels = x[kept], labels[kept]
+        rng = np.random.default_rng([self._seed, 2])
+        for batch, beside in relearn_batches(
+            len(labels), batch_size=self.batch_size, n_replay=self.n_replay, rng=rng
+        ):
+            self._step(x[batch], labels[batch], (x[beside], labels[beside]))
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Take over the statistics, and with PRD what was learned until the last commit."""
         self._start(dict(moments))
-        if self.relation == "none" or (state is None and not self._moments):
+        if self.unlearns_exactly or (state is None and not self._moments):
             return
-        n = 0 if state is None else len(state.get("offsets", ()))
-        if state is None or n != len(self._moments):
-            raise IntegrityError(
-                f"the store has {len(self._moments)} classes and a head of {n}; restore the home "
-                "from a backup"
-            )
+        state = state or {}
+        self.check_state(len(state.get("offsets", ())), len(self._moments))
         self._weights = {key: np.array(state[key]) for key in (*_ADAPTER, *_LAYERS, "offsets")}
         self._teacher = {key: np.array(state[f"teacher_{key}"]) for key in (*_ADAPTER, "offsets")}
-        # Those of older stores begin at nothing, which says nothing.
-        self._centres = np.array(state.get("centres", self._centres))
+        self._centres = np.array(state["centres"])
 
-    def saved_state(self) -> State | None:
+    def state(self) -> State | None:
         """Return what the statistics do not hold: nothing for class means."""
         if self.relation == "none":
             return None
@@ -226,10 +180,8 @@ class PrototypeHead:
     def _start(self, moments: dict[int, Moments]) -> None:
         """Know these statistics and nothing else; the projection starts as the identity."""
         d = self._width
-        self._sum = Moments.empty(self.num_features, self._kind)
         # Exact sums, so their order does not matter while `is_exact`.
-        for part in moments.values():
-            self._sum = self._sum.plus(part)
+        self._sum = self.statistic.total(moments)
         rank = 0 if self.relation == "none" else RANK
         rng = np.random.default_rng([self._seed, 0])
         self._weights = {
@@ -259,7 +211,7 @@ class PrototypeHead:
             nowhere = np.zeros((len(new), self._centres.shape[1]), np.float32)
             self._centres = np.concatenate([self._centres, nowhere])
         for uid in new:
-            self._moments[uid] = Moments.empty(self.num_features, self._kind)
+            self._moments[uid] = self.statistic.empty()
 
     def _means(self, mean: Float64, scale: Float64) -> Float64:
         """Return the class means (K, D), or (K, M) behind a map, centred and scaled."""
@@ -267,20 +219,6 @@ class PrototypeHead:
         means = np.array([m.total / max(1, m.n) for m in self._moments.values()]).reshape(-1, d)
         scaled: Float64 = (means - mean) / (scale * np.sqrt(d))
         return scaled
-
-    def _relearn(self, moments: dict[int, Moments], memory: Memory) -> None:
-        if self.relation == "none":
-            self._start(moments)
-            return
-        x, labels = memory.stored_rows()
-        kept = np.isin(labels, list(moments))
-        x, labels = x[kept], labels[kept]
-        self._start(moments)
-        rng = np.random.default_rng([self._seed, 2])
-        for batch, beside in relearn_batches(
-            len(labels), batch_size=self.batch_size, n_replay=self.n_replay, rng=rng
-        ):
-            self._step(x[batch], labels[batch], (x[beside], labels[beside]))
 
     def _standard(self) -> tuple[Float64, Float64]:
         """Return centre and scale (D,) of all learned samples; those of a map are its own."""
@@ -290,9 +228,7 @@ class PrototypeHead:
         mean = self._sum.total / n
         return mean, scale_of(self._sum.second / n - mean * mean)
 
-    def _step(
-        self, rows: Float16, y: Labels, replay: tuple[Float32 | Float16, Labels] | None
-    ) -> None:
+    def _step(self, rows: Float16, y: Labels, replay: Replay | None) -> None:
         try:
             import torch
         except ImportError as error:

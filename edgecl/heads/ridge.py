@@ -19,32 +19,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import blas, lapack
 
-from edgecl.errors import NothingLearnedError
-from edgecl.heads.base import (
-    Labels,
-    Memory,
-    State,
-    checked_pair,
-    checked_rows,
-    unknown_class,
-)
-from edgecl.heads.profile import PLAIN
-from edgecl.heads.statistics import FULL, Moments
-from edgecl.runtime.grid import quantise
+from edgecl.heads.base import Head, Replay, State
+from edgecl.heads.linear import LAMBDA_PER_FEATURE, scale_of
+from edgecl.heads.memory import Memory
+from edgecl.heads.statistics import Gram, Moments
 from edgecl.runtime.scoring import LinearScorer
-from edgecl.types import Float16, Float32, Float64
+from edgecl.types import Float16, Float32, Float64, Labels
 
-# Penalty per feature, on features of unit variance: measured on two data sets, with 100 to 12,000
-# samples (docs/decisions/0002). It acts like a prior variance of 5 / D for every weight.
-LAMBDA_PER_FEATURE = 0.2
-# A feature whose variance is below a thousandth of the mean one is scaled as if it had that much.
-_VARIANCE_FLOOR = 1e-3
 _BLOCK = 64
 # Rows are cheapest to add many at a time; 512 rows of lite0 are 2 MB.
 _MOST_PENDING = 512
@@ -55,25 +40,21 @@ _EARLY = 256
 _MOST_UPDATES = 16_384
 
 
-class RidgeHead:
+class RidgeHead(Head):
     """Exact ridge head.
 
     Args:
         num_features: Width D of the features.
-        seed: Taken for the head protocol; nothing here is random.
+        seed: Nothing here is random.
     """
 
     name = "ridge"
-    forget_mode = "exact_head"
-    batch_size = 1
-    n_replay = 0
-    profile = PLAIN
 
     def __init__(self, num_features: int, *, seed: int = 0) -> None:
         del seed
-        self.num_features = num_features
+        super().__init__(Gram(num_features))
         self._sums: dict[int, tuple[int, Float64]] = {}
-        self._moments = Moments.empty(num_features, FULL)
+        self._moments = self.statistic.empty()
         self._pending: list[Float16] = []
         self._n_next_solve = 1
         self._is_settled = True
@@ -102,27 +83,16 @@ class RidgeHead:
         """Samples learned and not forgotten."""
         return self._moments.n + len(self._pending)
 
-    def learn_one(self, x: Float32, y: int) -> None:
-        """Learn one feature (D,) of class y; changes the head."""
-        self.learn_many(x[None], np.array([y]))
-
-    def learn_many(
-        self,
-        x: Float32 | Float16,
-        y: Labels,
-        replay: tuple[Float32 | Float16, Labels] | None = None,
-    ) -> None:
+    def learn_many(self, x: Float32 | Float16, y: Labels, replay: Replay | None = None) -> None:
         """Learn features (N, D) of classes (N,), one after the other; replay is not needed."""
-        x, y = checked_pair(x, y, self.num_features)
-        rows = quantise(x)
+        rows, y = self.checked(x, y)
         for row, uid in zip(rows, y.tolist(), strict=True):
             self._learn(row, uid)
 
     def predict_many(self, x: Float32) -> Float64:
         """Return scores (N, K) of features (N, D): estimated probabilities, not clipped."""
-        if not self._sums:
-            raise NothingLearnedError("the head knows no class; learn a sample first")
-        z = (checked_rows(x, self.num_features) - self._mean) * self._inverse_scale
+        self.check_learned(x)
+        z = (x - self._mean) * self._inverse_scale
         scores: Float64 = z @ self._weights
         scores += self._bias
         return scores  # (N, K)
@@ -138,50 +108,20 @@ class RidgeHead:
         """Whether an unlearning gives the very bits of never having learned."""
         return self._moments.is_exact
 
-    def rebuild(self, memory: Memory) -> None:
-        """Learn what a store holds, from nothing."""
-        self.restore(memory.all_moments(), None)
-
     def forget(self, y: int, memory: Memory) -> None:
         """Unlearn class y: subtract its exact statistics, which `memory` still holds, and solve."""
-        if y not in self._sums:
-            raise unknown_class(y)
+        self.check_known(y)
         self._fold()
         if len(self._sums) == 1:
-            self._moments = Moments.empty(self.num_features, FULL)
+            self._moments = self.statistic.empty()
         elif self._moments.is_exact:
             self._moments = self._moments.minus(memory.moments(y))
         else:  # too many rows for exact sums: add up what remains, in the order of the classes
             kept = [memory.moments(c) for c in self._sums if c != y]
-            self._moments = Moments.empty(self.num_features, FULL)
+            self._moments = self.statistic.empty()
             for part in kept:
                 self._moments = self._moments.plus(part)
         del self._sums[y]
-        self._solve()
-
-    def state(self) -> State:
-        """Return the statistics, exact and complete."""
-        self._fold()
-        total, second = self._moments.pack(FULL)
-        return {
-            "classes": np.array(self.classes, dtype=np.int64),
-            "counts": np.array([n for n, _ in self._sums.values()], dtype=np.int64),
-            "sums": np.array([s for _, s in self._sums.values()]).reshape(-1, self.num_features),
-            "total": np.frombuffer(total, "<f8"),
-            "second": np.frombuffer(second, "<f8"),
-        }
-
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over what `state` returned, and solve."""
-        counts = [int(n) for n in state["counts"]]
-        self._moments = Moments.unpack(
-            sum(counts), state["total"].tobytes(), state["second"].tobytes(), FULL
-        )
-        self._pending.clear()
-        self._sums = {
-            int(c): (n, np.array(s, dtype=np.float64))
-            for c, n, s in zip(state["classes"], counts, state["sums"], strict=True)
-        }
         self._solve()
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
@@ -189,15 +129,11 @@ class RidgeHead:
         del state
         self._pending.clear()
         self._sums = {}
-        self._moments = Moments.empty(self.num_features, FULL)
+        self._moments = self.statistic.empty()
         for uid, part in moments.items():
             self._moments = self._moments.plus(part)
             self._sums[uid] = (part.n, part.total.copy())
         self._solve()
-
-    def saved_state(self) -> State | None:
-        """Return None: the statistics of the store are the state."""
-        return None
 
     def scorer(self, names: Mapping[int, str]) -> LinearScorer:
         """Return the head as weights on plain features."""
@@ -264,7 +200,7 @@ class RidgeHead:
     def _fold(self) -> None:
         """Take the rows since the last solve into the Gram matrix."""
         if self._pending:
-            self._moments = self._moments.plus(Moments.of(np.array(self._pending), FULL))
+            self._moments = self._moments.plus(self.statistic.of(np.array(self._pending)))
             self._pending.clear()
 
     def _solve(self) -> None:
@@ -312,13 +248,3 @@ def _scale(moments: Moments) -> Float64:
     mean = moments.total / moments.n
     diagonal = np.diagonal(moments.second) if moments.second.ndim == 2 else moments.second
     return scale_of(diagonal / moments.n - mean * mean)
-
-
-def scale_of(variance: Float64) -> Float64:
-    """Return standard deviations (D,) with a floor; ones while there is no variance at all."""
-    variance = np.maximum(variance, 0.0)
-    average = variance.mean()
-    if average < 1e-12:
-        return np.ones_like(variance)
-    out: Float64 = np.sqrt(variance + _VARIANCE_FLOOR * average)
-    return out

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecl.heads.base import Labels
 from edgecl.runtime.scoring import softmax
-from edgecl.types import Float32
+from edgecl.types import Float32, Labels
 
 if TYPE_CHECKING:
     import torch

@@ -6,18 +6,22 @@ diagonal entry stays below 2^29: some two million rows of lite0, whose largest f
 square of 100 to 300. An exact sum does not depend on order, batching, threads or BLAS, and
 subtracting a class gives the very bits that never adding it gives: the exactly forgettable head
 rests on this and on nothing else.
+
+What is summed beside the features is a `Statistic`: the store keeps one for every class, and each
+knows how it is made, packed and told about. `STATISTICS` is the whole list.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from edgecl.errors import IntegrityError
+from edgecl.heads.codebook import N_FOR_KEYS, make_codebook, make_whitening
 from edgecl.runtime.codebook import Codebook, Keys
 from edgecl.runtime.grid import GRID
 from edgecl.runtime.whitening import Whitening
@@ -25,16 +29,13 @@ from edgecl.types import Float16, Float64
 
 _FEWEST_ROWS = 64
 _EXACT_LIMIT = 2.0**53 * GRID * GRID
-FULL, DIAGONAL, COUNTS = "full", "diagonal", "counts"
-
-Kind = str | Keys
-"""What is kept: a second part that is `full`, `diagonal` or counts of the keys of a codebook; or no
-second part, and the sum of mapped features instead of that of features."""
+# Rows of which the keys or the map of a shadow head are made.
+_SHADOW_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Count, sum and second moment of the features of some samples.
+    """Count, sum and second part of the statistic of some samples.
 
     Args:
         n: Samples.
@@ -45,31 +46,6 @@ class Moments:
     n: int
     total: Float64
     second: Float64
-
-    @classmethod
-    def empty(cls, num_features: int, kind: Kind) -> Moments:
-        """Return the statistics of no sample."""
-        if isinstance(kind, Whitening):
-            return cls(0, np.zeros(kind.width), np.zeros(0))
-        shape: tuple[int, ...] = (num_features,)
-        if isinstance(kind, Codebook):
-            shape = (kind.n_codebooks * kind.n_keys,)
-        elif kind == FULL:
-            shape = (num_features, num_features)
-        return cls(0, np.zeros(num_features), np.zeros(shape))
-
-    @classmethod
-    def of(cls, rows: Float16, kind: Kind) -> Moments:
-        """Return the statistics of quantised rows (N, D)."""
-        if isinstance(kind, Whitening):
-            return cls(len(rows), kind.map(rows).sum(axis=0), np.zeros(0))
-        x = rows.astype(np.float64)
-        second: Float64
-        if isinstance(kind, Codebook):
-            second = kind.counts(rows)
-        else:
-            second = x.T @ x if kind == FULL else np.einsum("nd,nd->d", x, x)
-        return cls(len(x), x.sum(axis=0), second)
 
     @property
     def is_exact(self) -> bool:
@@ -86,98 +62,238 @@ class Moments:
         """Return the statistics without the samples of `other`, which must be part of these."""
         return Moments(self.n - other.n, self.total - other.total, self.second - other.second)
 
-    def pack(self, kind: Kind) -> tuple[bytes, bytes]:
-        """Return `total` and `second` as bytes.
 
-        Of a Gram matrix the upper triangle, row by row; of counts those that are not zero, as
-        places and numbers.
-        """
-        second = self.second
-        if isinstance(kind, Codebook):
-            places = np.flatnonzero(second)
-            numbers = second[places].astype("<u4")
-            data = places.astype("<u4").tobytes() + numbers.tobytes()
-            return self.total.astype("<f8").tobytes(), data
-        if second.ndim == 2:
-            second = np.concatenate([second[i, i:] for i in range(len(second))])
-        return self.total.astype("<f8").tobytes(), second.astype("<f8").tobytes()
+class Statistic(ABC):
+    """What is kept of the samples of a class.
 
-    @classmethod
-    def unpack(cls, n: int, total: bytes, second: bytes, kind: Kind) -> Moments:
+    Args:
+        num_features: Width D of the features.
+        keys: What the samples are seen through, if anything; frozen with the store.
+    """
+
+    name: ClassVar[str]
+    """What the store calls it."""
+    label: ClassVar[str]
+    """What people call it."""
+    needs_keys: ClassVar[bool] = False
+    """Whether a home must have keys before its first class."""
+
+    def __init__(self, num_features: int, keys: Keys | None = None) -> None:
+        self.num_features = num_features
+        self.keys = keys
+
+    @abstractmethod
+    def of(self, rows: Float16) -> Moments:
+        """Return the statistics of quantised rows (N, D)."""
+
+    @property
+    def width(self) -> int:
+        """Values of the sum: D, or M behind a map."""
+        return self.num_features
+
+    def empty(self) -> Moments:
+        """Return the statistics of no sample."""
+        return self.of(np.zeros((0, self.num_features), np.float16))
+
+    def total(self, parts: Mapping[int, Moments]) -> Moments:
+        """Return the statistics of all classes together."""
+        out = self.empty()
+        for part in parts.values():
+            out = out.plus(part)
+        return out
+
+    @property
+    def n_packed(self) -> int:
+        """Numbers of 8 bytes in what `pack` returns second, where it has a fixed length."""
+        return self.num_features
+
+    @property
+    def fold_limit(self) -> int:
+        """From how many rows on a class's statistics are smaller than its float16 rows."""
+        d = self.num_features
+        return max(_FEWEST_ROWS, -(-(self.n_packed + d) * 8 // (2 * d)))
+
+    def pack(self, moments: Moments) -> tuple[bytes, bytes]:
+        """Return `total` and `second` as bytes."""
+        return moments.total.astype("<f8").tobytes(), moments.second.astype("<f8").tobytes()
+
+    def unpack(self, n: int, total: bytes, second: bytes) -> Moments:
         """Read what `pack` wrote.
 
         Raises:
             IntegrityError: The bytes do not fit each other.
         """
-        a = np.frombuffer(total, "<f8").astype(np.float64)
-        if isinstance(kind, Codebook):
-            counts = _counts(second, kind.n_codebooks * kind.n_keys)
-            if len(a) != kind.num_features or counts.sum() != n * kind.n_codebooks:
-                raise IntegrityError(
-                    f"counts of a class are damaged: they do not add up to {n} samples; restore "
-                    "the home from a backup"
-                )
-            return cls(n, a, counts)
-        b = np.frombuffer(second, "<f8").astype(np.float64)
-        d = len(a)
-        expected = d * (d + 1) // 2 if kind == FULL else d
-        if isinstance(kind, Whitening):
-            expected = 0 if d == kind.width else -1
-        if len(b) != expected:
+        a, b = (np.frombuffer(data, "<f8").astype(np.float64) for data in (total, second))
+        if len(a) != self.width or len(b) != self.n_packed:
             raise IntegrityError(
-                f"statistics of a class are damaged: {len(b)} values for {d} features; restore the "
-                "home from a backup"
+                f"statistics of a class are damaged: {len(b)} values for {len(a)} features; "
+                "restore the home from a backup"
             )
-        if kind == FULL:
-            gram, start = np.zeros((d, d)), 0
-            for i in range(d):
-                row = b[start : start + d - i]
-                gram[i, i:] = row
-                gram[i:, i] = row
-                start += d - i
-            b = gram
-        return cls(n, a, b)
+        return Moments(n, a, b)
+
+    def shadow(self, rows: Float16) -> Statistic:
+        """Return the like for the width of rows (N, W), which may make keys for it.
+
+        For heads that an audit teaches beside the home's: no row of an unlearned class among them.
+        """
+        return type(self)(rows.shape[1])
 
 
-def diagonal_arrays(
-    moments: Mapping[int, Moments], num_features: int, kind: Kind = DIAGONAL
-) -> dict[str, npt.NDArray[Any]]:
-    """Return statistics by class, of another kind than `full`, as arrays for `diagonal_moments`."""
-    parts, empty = list(moments.values()), Moments.empty(num_features, kind)
-    return {
-        "classes": np.array(list(moments), dtype=np.int64),
-        "counts": np.array([m.n for m in parts], dtype=np.int64),
-        "totals": np.array([m.total for m in parts]).reshape(len(parts), *empty.total.shape),
-        "seconds": np.array([m.second for m in parts]).reshape(len(parts), *empty.second.shape),
-    }
+class Gram(Statistic):
+    """Sums of products of all features, (D, D); packed is the upper triangle, row by row."""
+
+    name, label = "full", "Gram matrix"
+
+    def of(self, rows: Float16) -> Moments:
+        """Return the statistics of quantised rows (N, D)."""
+        x = rows.astype(np.float64)
+        return Moments(len(x), x.sum(axis=0), x.T @ x)
+
+    def empty(self) -> Moments:
+        """Return the statistics of no sample, in memory that is not touched yet."""
+        d = self.num_features
+        return Moments(0, np.zeros(d), np.zeros((d, d)))
+
+    @property
+    def n_packed(self) -> int:
+        """Numbers of the triangle."""
+        return self.num_features * (self.num_features + 1) // 2
+
+    def pack(self, moments: Moments) -> tuple[bytes, bytes]:
+        """Return `total` and the triangle as bytes."""
+        triangle = np.concatenate([row[i:] for i, row in enumerate(moments.second)])
+        return moments.total.astype("<f8").tobytes(), triangle.astype("<f8").tobytes()
+
+    def unpack(self, n: int, total: bytes, second: bytes) -> Moments:
+        """Read what `pack` wrote."""
+        packed = super().unpack(n, total, second)
+        d = self.num_features
+        gram, start = np.zeros((d, d)), 0
+        for i in range(d):
+            gram[i, i:] = gram[i:, i] = packed.second[start : start + d - i]
+            start += d - i
+        return Moments(n, packed.total, gram)
 
 
-def diagonal_moments(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[int, Moments]:
-    """Read what `diagonal_arrays` returned."""
-    columns = (arrays[name] for name in ("classes", "counts", "totals", "seconds"))
-    return {
-        int(c): Moments(int(n), np.array(total), np.array(second))
-        for c, n, total, second in zip(*columns, strict=True)
-    }
+class Diagonal(Statistic):
+    """Sums of squares of every feature, (D,)."""
+
+    name, label = "diagonal", "mean and variance"
+
+    def of(self, rows: Float16) -> Moments:
+        """Return the statistics of quantised rows (N, D)."""
+        x = rows.astype(np.float64)
+        return Moments(len(x), x.sum(axis=0), np.einsum("nd,nd->d", x, x))
 
 
-def _counts(data: bytes, size: int) -> Float64:
-    values = np.frombuffer(data, "<u4") if len(data) % 8 == 0 else np.empty(0, "<u4")
-    places, numbers = np.split(values, 2)
-    if len(data) % 8 or (places >= size).any():
-        raise IntegrityError(
-            f"counts of a class are damaged: {len(data)} bytes for {size} keys; restore the home "
-            "from a backup"
-        )
-    counts = np.zeros(size)
-    counts[places] = numbers
-    return counts
+class MappedSums(Statistic):
+    """Sums of features behind a whitening map, (M,), and nothing else."""
 
+    name, label = "diagonal", "sum of mapped features"
+    keys: Whitening
 
-def fold_limit(num_features: int, kind: Kind) -> int:
-    """Return from how many rows on a class's statistics are smaller than its float16 rows."""
-    if isinstance(kind, Codebook | Whitening):
+    def __init__(self, num_features: int, keys: Whitening) -> None:
+        super().__init__(num_features, keys)
+
+    def of(self, rows: Float16) -> Moments:
+        """Return the statistics of quantised rows (N, D)."""
+        return Moments(len(rows), self.keys.map(rows).sum(axis=0), np.zeros(0))
+
+    @property
+    def width(self) -> int:
+        """Width M behind the map."""
+        return self.keys.width
+
+    @property
+    def n_packed(self) -> int:
+        """Return 0."""
+        return 0
+
+    @property
+    def fold_limit(self) -> int:
+        """Few rows: what is kept is small."""
         return _FEWEST_ROWS
-    d = num_features
-    values = d * (d + 1) // 2 if kind == FULL else d
-    return max(_FEWEST_ROWS, -(-(values + d) * 8 // (2 * d)))
+
+    def shadow(self, rows: Float16) -> Statistic:
+        """Return one behind a small map."""
+        width = rows.shape[1]
+        return MappedSums(width, make_whitening(rows[:_SHADOW_ROWS], (width,), N_FOR_KEYS))
+
+
+class KeyCounts(Statistic):
+    """How often each key of a codebook is nearest, (C * J,).
+
+    Packed are those that are not zero, as places and numbers.
+    """
+
+    name, label = "counts", "key counts"
+    needs_keys = True
+    keys: Codebook
+
+    def __init__(self, num_features: int, keys: Codebook) -> None:
+        super().__init__(num_features, keys)
+
+    def of(self, rows: Float16) -> Moments:
+        """Return the statistics of quantised rows (N, D)."""
+        return Moments(len(rows), rows.astype(np.float64).sum(axis=0), self.keys.counts(rows))
+
+    @property
+    def fold_limit(self) -> int:
+        """Few rows: what is kept is sparse."""
+        return _FEWEST_ROWS
+
+    def pack(self, moments: Moments) -> tuple[bytes, bytes]:
+        """Return `total` and the counts as bytes."""
+        places = np.flatnonzero(moments.second)
+        numbers = moments.second[places].astype("<u4")
+        data = places.astype("<u4").tobytes() + numbers.tobytes()
+        return moments.total.astype("<f8").tobytes(), data
+
+    def unpack(self, n: int, total: bytes, second: bytes) -> Moments:
+        """Read what `pack` wrote."""
+        a = np.frombuffer(total, "<f8").astype(np.float64)
+        size = self.keys.n_codebooks * self.keys.n_keys
+        values = np.frombuffer(second, "<u4") if len(second) % 8 == 0 else np.empty(0, "<u4")
+        places, numbers = np.split(values, 2)
+        what = f"{len(second)} bytes for {size} keys"
+        if len(second) % 8 == 0 and (places < size).all():
+            counts = np.zeros(size)
+            counts[places] = numbers
+            if len(a) == self.num_features and counts.sum() == n * self.keys.n_codebooks:
+                return Moments(n, a, counts)
+            what = f"they do not add up to {n} samples"
+        raise IntegrityError(
+            f"counts of a class are damaged: {what}; restore the home from a backup"
+        )
+
+    def shadow(self, rows: Float16) -> Statistic:
+        """Return one with few keys."""
+        small = make_codebook(rows[:_SHADOW_ROWS], n_codebooks=16, n_keys=64, epochs=2)
+        return KeyCounts(rows.shape[1], small)
+
+
+STATISTICS: dict[str, type[Statistic]] = {kind.name: kind for kind in (Gram, Diagonal, KeyCounts)}
+
+
+def statistic_of(name: str, num_features: int, keys: Keys | None = None) -> Statistic:
+    """Return what a store keeps for every class.
+
+    Args:
+        name: One of `STATISTICS`.
+        num_features: Width D of the features.
+        keys: Keys or map of the store, if it has some.
+
+    Raises:
+        IntegrityError: No such statistic, or it needs keys and there are none.
+    """
+    if isinstance(keys, Whitening):
+        return MappedSums(num_features, keys)
+    if name not in STATISTICS:
+        raise IntegrityError(
+            f"the store keeps {name!r} of every class; expected one of {', '.join(STATISTICS)}; "
+            "restore the home from a backup"
+        )
+    kind = STATISTICS[name]
+    if kind.needs_keys and keys is None:
+        raise IntegrityError("the store counts keys and has none; restore the home from a backup")
+    return kind(num_features, keys)

@@ -22,8 +22,9 @@ from safetensors.numpy import save as save_arrays
 
 from edgecl.errors import IntegrityError
 from edgecl.runtime.adapters import Adapter, mean_of
+from edgecl.runtime.bank import BankScorer
 from edgecl.runtime.mixture import MixedScorer, Opinion
-from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer, load_scorer
+from edgecl.runtime.scoring import LinearScorer, Scorer, load_scorer
 from edgecl.store.store import Store
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -162,7 +162,7 @@ def take_back(store: Store, uid: int, class_uid: int, source: str, x: Float16) -
     query = "SELECT 1 FROM class_stats WHERE class_uid = ? AND source_uid = ?"
     if execute(query, of).fetchone() is None:
         raise unknown_sample(uid)
-    store.take_off_statistics(*of, Moments.of(x[None], store.statistic))
+    store.take_off_statistics(*of, store.statistic.of(x[None]))
     execute("UPDATE classes SET n_seen = n_seen - 1 WHERE uid = ?", (class_uid,))
     is_left = "SELECT 1 FROM replay WHERE class_uid = ?1 UNION ALL SELECT 1 FROM class_stats WHERE "
     if execute(f"{is_left} class_uid = ?1", (class_uid,)).fetchone() is None:
@@ -316,7 +316,7 @@ def _folded_sample(store: Store, uid: int) -> tuple[int, int, Moments] | None:
     if not is_folded:
         return None
     x = store.features_of([store.unseal(class_uid, "feature", uid, x)])
-    return class_uid, source_uid, Moments.of(x, store.statistic)
+    return class_uid, source_uid, store.statistic.of(x)
 
 
 def _empty_texts(store: Store, class_uid: int, name: str) -> None:

@@ -14,9 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from edgecl.errors import IntegrityError, StoreError
-from edgecl.heads.statistics import COUNTS, Kind, Moments, fold_limit
+from edgecl.heads.statistics import Moments, Statistic, statistic_of
 from edgecl.runtime.codebook import Keys, load_keys
-from edgecl.runtime.whitening import Whitening
 from edgecl.store.classes import Classes
 from edgecl.types import Float16
 
@@ -46,19 +45,13 @@ class Statistics(Classes):
         }
 
     @property
-    def statistic(self) -> Kind:
+    def statistic(self) -> Statistic:
         """What is kept for every class.
 
         Raises:
             IntegrityError: Keys are counted, and there are none.
         """
-        if self.second_moment != COUNTS and not isinstance(self.codebook, Whitening):
-            return self.second_moment
-        if self.codebook is None:
-            raise IntegrityError(
-                f"the store {self.path} counts keys and has none; restore the home from a backup"
-            )
-        return self.codebook
+        return statistic_of(self.second_moment, self.num_features, self.codebook)
 
     def set_second_moment(self, kind: str) -> None:
         """Change the statistic that is kept, without keys; only while no class is there."""
@@ -75,7 +68,7 @@ class Statistics(Classes):
         rows = self._unfolded(y)
         if not len(rows):
             return folded
-        fresh = Moments.of(rows, self.statistic)
+        fresh = self.statistic.of(rows)
         return fresh if folded.n == 0 else folded.plus(fresh)
 
     def all_moments(self) -> Mapping[int, Moments]:
@@ -134,7 +127,7 @@ class Statistics(Classes):
                 (class_uid, source_uid),
             )
             return
-        total, second = moments.pack(self.statistic)
+        total, second = self.statistic.pack(moments)
         self.connection.execute(
             "INSERT INTO class_stats VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "n = excluded.n, total = excluded.total, second = excluded.second",
@@ -149,7 +142,7 @@ class Statistics(Classes):
 
     def _folded(self, y: int, source_uid: int | None = None) -> Moments:
         """Return the folded statistics of a class, of one source or of all."""
-        found = Moments.empty(self.num_features, self.statistic)
+        found = self.statistic.empty()
         for source, n, total, second in self.connection.execute(
             "SELECT source_uid, n, total, second FROM class_stats "
             "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
@@ -157,7 +150,7 @@ class Statistics(Classes):
         ):
             total = self.unseal(y, "total", source, total)
             second = self.unseal(y, "second", source, second)
-            moments = Moments.unpack(n, total, second, self.statistic)
+            moments = self.statistic.unpack(n, total, second)
             found = found.plus(moments) if found.n else moments
         return found
 
@@ -173,13 +166,13 @@ class Statistics(Classes):
         """Count a new feature, and fold those of its class and source once that is smaller."""
         shard = (class_uid, source_uid)
         self._n_unfolded[shard] = self._n_unfolded.get(shard, 0) + 1
-        if self._n_unfolded[shard] >= fold_limit(self.num_features, self.statistic):
+        if self._n_unfolded[shard] >= self.statistic.fold_limit:
             self._fold(*shard)
 
     def _fold(self, class_uid: int, source_uid: int) -> None:
         """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
         shard = (class_uid, source_uid)
-        fresh = Moments.of(self._unfolded(class_uid, source_uid), self.statistic)
+        fresh = self.statistic.of(self._unfolded(class_uid, source_uid))
         folded = self._folded(class_uid, source_uid)
         self._write_folded(class_uid, source_uid, folded.plus(fresh) if folded.n else fresh)
         self.connection.execute(

@@ -75,7 +75,7 @@ def check(home: Home, learner: Learner, evidence: Evidence) -> list[str]:
         learner.head.scorer(store.names),
         store.names,
         empty if evidence.forgotten is None else evidence.forgotten,
-        kind=store.statistic,
+        statistic=store.statistic,
         before=evidence.before,
     )
     faults += done.faults

@@ -201,7 +201,7 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         aliases=max(0, len(target.names) - 1),
         rows=count(store, target.kind, target.uid),
         statistics_bytes=statistics_bytes(store, target.learned),
-        head=_head_parts(store, head) if set(target.learned) & set(head.classes) else (),
+        head=_head_parts(head) if set(target.learned) & set(head.classes) else (),
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",
@@ -238,10 +238,7 @@ def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _head_parts(store: Store, head: Head) -> tuple[str, ...]:
+def _head_parts(head: Head) -> tuple[str, ...]:
     """Name the parts of a head that depend on every class that it learned."""
-    kinds = {"full": "Gram matrix", "diagonal": "mean and variance", "counts": "key counts"}
-    parts = [f"{kinds[store.second_moment]} of the class", "row of the class", "all other rows"]
-    if head.saved_state() is not None:
-        parts.append("trained weights, slow weights and optimiser moments")
-    return tuple(parts)
+    label = head.statistic.label
+    return (f"{label} of the class", "row of the class", "all other rows", *head.learned_parts)

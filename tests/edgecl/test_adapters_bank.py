@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edgecl.adapters.bank import ClassGaussian, align, bank_scorer, class_gaussians
 from edgecl.errors import ShapeError
-from edgecl.runtime.scoring import BankScorer, load_scorer, softmax
+from edgecl.runtime.bank import BankScorer
+from edgecl.runtime.scoring import load_scorer, softmax
 
 
 def half(rows: list[list[float]]) -> np.ndarray:

@@ -15,11 +15,12 @@ from edgecl.errors import IntegrityError, RequestError, UsageError
 from edgecl.heads import make_head
 from edgecl.heads.codebook import default_codebook, learned_keys, make_codebook, moved
 from edgecl.heads.key_value import KeyValueHead
-from edgecl.heads.statistics import Moments
+from edgecl.heads.statistics import KeyCounts
 from edgecl.learner import Learner
 from edgecl.runtime.codebook import PROJECTED_GRID, Codebook
 from edgecl.runtime.grid import quantise
-from edgecl.runtime.scoring import KeyValueScorer, load_scorer
+from edgecl.runtime.key_value import KeyValueScorer
+from edgecl.runtime.scoring import load_scorer
 from edgecl.store.erasure import erase
 from edgecl.store.store import Store
 from edgecl.types import Kind
@@ -100,29 +101,19 @@ def test_addresses_depend_neither_on_the_batch_nor_on_the_order(seed: int, n: in
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
-def test_counts_know_no_order_and_can_be_added(seed: int) -> None:
+def test_counts_know_no_order(seed: int) -> None:
     x, y = build.features(40, D, 3, seed=seed)
     order = np.random.default_rng(seed).permutation(40)
     one, other = make_head("key-value", D), make_head("key-value", D)
     one.learn_many(x, y)
     for i in order:
         other.learn_one(x[i], int(y[i]))
-    left, right = KeyValueHead(D), KeyValueHead(D)
-    left.learn_many(x[:20], y[:20])
-    right.learn_many(x[20:], y[20:])
-    both = left.merged_with(right)
     probe, _ = build.features(20, D, 3, seed=seed + 1)
 
     def by_uid(head: object) -> np.ndarray:
         return head.predict_many(probe)[:, np.argsort(head.classes)]  # type: ignore[attr-defined]
 
     assert np.array_equal(by_uid(one), by_uid(other))
-    assert np.array_equal(by_uid(one), by_uid(both))
-
-
-def test_only_counts_with_the_same_keys_are_merged() -> None:
-    with pytest.raises(IntegrityError, match="same keys"):
-        KeyValueHead(D).merged_with(KeyValueHead(D, codebook=default_codebook(D, seed=1)))
 
 
 def test_a_forgotten_class_leaves_the_bits_of_never_seen_through_a_folding_store(
@@ -203,13 +194,14 @@ def test_keys_are_hashed_kept_and_checked(tmp_path: Path) -> None:
 def test_damaged_counts_are_found(tmp_path: Path) -> None:
     book = default_codebook(D)
     x, _ = build.features(10, D, 3)
-    moments = Moments.of(quantise(x), book)
-    total, second = moments.pack(book)
-    back = Moments.unpack(10, total, second, book)
+    statistic = KeyCounts(D, book)
+    moments = statistic.of(quantise(x))
+    total, second = statistic.pack(moments)
+    back = statistic.unpack(10, total, second)
     assert np.array_equal(back.second, moments.second)
     for damaged in (second[:-4], second[:-8], b"\xff" * len(second)):
         with pytest.raises(IntegrityError, match="damaged"):
-            Moments.unpack(10, total, damaged, book)
+            statistic.unpack(10, total, damaged)
 
 
 def test_a_kept_scorer_is_small_and_scores_the_same() -> None:
@@ -251,23 +243,19 @@ def test_a_new_class_of_sgd_starts_as_the_one_that_was_not_seen() -> None:
     first, unseen = head._values.copy()
     assert (first[first != 0] > 0).all()
     assert (unseen[first != 0] < 0).all()
-    head._add(2, Moments.of(quantise(x[:1]), head.codebook))
+    head._add(2, head.statistic.of(quantise(x[:1])))
     assert np.array_equal(head._values, [first, unseen, unseen])
 
 
-def test_values_of_a_store_without_the_column_are_read() -> None:
+def test_values_that_do_not_fit_the_classes_are_refused() -> None:
     head = KeyValueHead(D, values="sgd")
     x, y = build.features(60, D, 3)
     head.learn_many(x, y)
-    state = head.saved_state()
+    state = head.state()
     assert state is not None
-    old = KeyValueHead(D, values="sgd")
     moments = dict(zip(head.classes, head._moments.values(), strict=True))
-    old.restore(moments, state | {"values": state["values"][:-1]})
-    assert np.array_equal(old.predict_many(x), head.predict_many(x))
-    assert not old._values[-1].any()
-    with pytest.raises(IntegrityError, match="3 classes and values of 1"):
-        old.restore(moments, state | {"values": state["values"][:2]})
+    with pytest.raises(IntegrityError, match="3 classes and a head of 1"):
+        KeyValueHead(D, values="sgd").restore(moments, state | {"values": state["values"][:2]})
 
 
 def test_sgd_learns_forgets_and_goes_on_from_a_store(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from sklearn.linear_model import Ridge
 
 import build
 from build import ListMemory
-from edgecl.heads.ridge import LAMBDA_PER_FEATURE, RidgeHead, scale_of
-from edgecl.heads.statistics import DIAGONAL, FULL, Moments, fold_limit
+from edgecl.heads.linear import LAMBDA_PER_FEATURE, scale_of
+from edgecl.heads.ridge import RidgeHead
+from edgecl.heads.statistics import Diagonal, Gram
 from edgecl.runtime.grid import GRID, quantise
 
 D = 12
@@ -80,7 +81,7 @@ def test_order_and_batching_do_not_change_a_single_bit(seed: int, split: int) ->
 @pytest.mark.parametrize("n", [9, 100, 1100])
 def test_forgetting_gives_the_bits_of_never_having_learned(n: int) -> None:
     x, y = build.features(n, D, 3)
-    head, memory = RidgeHead(D), ListMemory(FULL)
+    head, memory = RidgeHead(D), ListMemory(Gram.name)
     head.learn_many(x, y)
     memory.add(x, y)
     head.forget(2, memory)
@@ -94,7 +95,7 @@ def test_forgetting_gives_the_bits_of_never_having_learned(n: int) -> None:
 
 def test_forgetting_then_learning_again_equals_having_learned_at_once() -> None:
     x, y = build.features(90, D, 3)
-    head, memory = RidgeHead(D), ListMemory(FULL)
+    head, memory = RidgeHead(D), ListMemory(Gram.name)
     head.learn_many(x, y)
     memory.add(x, y)
     head.forget(2, memory)
@@ -110,7 +111,7 @@ def test_forgetting_then_learning_again_equals_having_learned_at_once() -> None:
 def test_inexact_sums_are_added_up_anew_instead_of_subtracted() -> None:
     x, y = build.features(60, D, 3)
     x = x * 9000  # beyond what float64 adds without rounding
-    head, memory = RidgeHead(D), ListMemory(FULL)
+    head, memory = RidgeHead(D), ListMemory(Gram.name)
     head.learn_many(x, y)
     memory.add(x, y)
     head.settle()
@@ -134,11 +135,12 @@ def test_quantised_values_lie_on_the_grid_and_near_the_input(values: list[float]
     assert np.array_equal(quantise(q.astype(np.float32)), q)
 
 
-@pytest.mark.parametrize("kind", [FULL, DIAGONAL])
+@pytest.mark.parametrize("kind", [Gram, Diagonal])
 def test_moments_survive_packing_and_add_exactly(kind: str) -> None:
     x = quantise(build.features(50, D)[0])
-    whole, a, b = Moments.of(x, kind), Moments.of(x[:20], kind), Moments.of(x[20:], kind)
-    again = Moments.unpack(whole.n, *whole.pack(kind), kind)
+    of = kind(D)
+    whole, a, b = of.of(x), of.of(x[:20]), of.of(x[20:])
+    again = of.unpack(whole.n, *of.pack(whole))
     for got in (again, a.plus(b)):
         assert got.n == 50
         assert np.array_equal(got.total, whole.total)
@@ -150,6 +152,7 @@ def test_moments_survive_packing_and_add_exactly(kind: str) -> None:
 
 def test_folded_statistics_are_never_larger_than_the_rows_they_replace() -> None:
     for d in (64, 1280, 2224):
-        n = fold_limit(d, FULL)
-        packed = sum(len(part) for part in Moments.empty(d, FULL).pack(FULL))
+        gram = Gram(d)
+        n = gram.fold_limit
+        packed = sum(len(part) for part in gram.pack(gram.empty()))
         assert packed <= n * d * 2 < packed + 2 * d

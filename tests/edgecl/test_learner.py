@@ -23,7 +23,7 @@ every_head = pytest.mark.parametrize("name", list(HEADS))
 
 
 def new(path: Path, name: str, **options: int) -> Learner:
-    store = build.store(path, D, second_moment=HEADS[name].second_moment, **options)
+    store = build.store(path, D, second_moment=HEADS[name].statistic.name, **options)
     return Learner(store, make_head(name, D), seed=1)
 
 
@@ -58,7 +58,8 @@ def test_a_failure_in_the_middle_of_a_step_takes_store_and_head_back(
     learner = new(tmp_path / "s.db", name, capacity_samples=15)
     teach(learner, 30)
     x, _ = build.features(30, D, 3)
-    before, dump = learner.head.state(), "\n".join(learner.store.connection.iterdump())
+    learner.head.settle()  # as it comes back from the store
+    before, dump = build.learned(learner.head), "\n".join(learner.store.connection.iterdump())
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left")
@@ -70,7 +71,7 @@ def test_a_failure_in_the_middle_of_a_step_takes_store_and_head_back(
                 learner.learn_many(
                     [build.frame("new", 99)], x[:1], position=("k", Position(99, b"", False))
                 )
-        after = learner.head.state()
+        after = build.learned(learner.head)
         assert all(np.array_equal(before[k], after[k]) for k in before)
         assert "\n".join(learner.store.connection.iterdump()) == dump
     learner.store.close()

@@ -19,7 +19,7 @@ from edgecl.errors import (
     StoreError,
     UnknownClassError,
 )
-from edgecl.heads.statistics import FULL, Moments, fold_limit
+from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
 from edgecl.store import schema
 from edgecl.store.erasure import erase
@@ -140,7 +140,7 @@ def test_capacity_holds_and_statistics_count_every_sample(
         rows = quantise(x)
         for uid, name in store.names.items():
             mine = np.array([f"class-{c}" == name for c in labels])
-            expected = Moments.of(rows[mine], FULL)
+            expected = Gram(D).of(rows[mine])
             assert store.moments(uid).n == mine.sum()
             assert np.array_equal(store.moments(uid).second, expected.second)
         # Balanced: no class keeps more than one above a class that had more to give.
@@ -199,7 +199,7 @@ def test_a_small_class_displaces_a_sample_of_the_largest_one() -> None:
 
 
 def test_statistics_fold_once_they_are_smaller_and_stay_exact(tmp_path: Path) -> None:
-    limit = fold_limit(D, FULL)
+    limit = Gram(D).fold_limit
     n = 2 * limit + 7
     x, _ = build.features(n, D, 1)
     with build.store(tmp_path / "s.db", capacity_samples=5) as store:
@@ -209,7 +209,7 @@ def test_statistics_fold_once_they_are_smaller_and_stay_exact(tmp_path: Path) ->
         (n_rows,) = store.connection.execute("SELECT count(*) FROM features").fetchone()
         assert n_rows <= 7 + 5
         uid = store.class_uid("one")
-        expected = Moments.of(quantise(x), FULL)
+        expected = Gram(D).of(quantise(x))
         assert store.moments(uid).n == n
         assert np.array_equal(store.moments(uid).second, expected.second)
         (orphans,) = store.connection.execute(
@@ -515,7 +515,7 @@ def named_counts(store: Store) -> dict[str, int]:
 
 @plain_and_sealed
 def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path, sealed: bool) -> None:
-    n = fold_limit(D, FULL) + 5
+    n = Gram(D).fold_limit + 5
     x, _ = build.features(n, D, 1)
     with build.store(tmp_path / "a.db", capacity_samples=200, sealed=sealed) as store:
         with store.transaction():
@@ -527,9 +527,9 @@ def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path, sealed: 
                 erased = erase(store, Kind.SAMPLE, uids[gone])
             assert erased["samples"] == erased["features"] == erased["pictures"] == 1
         left = np.array([row for i, row in enumerate(quantise(x)) if i not in (0, n - 1, 20)])
-        expected = Moments.of(left, FULL)
+        expected = Gram(D).of(left)
         ours = store.moments(store.class_uid("cup"))
-        assert (ours.n, *ours.pack(FULL)) == (n - 3, *expected.pack(FULL))
+        assert (ours.n, *Gram(D).pack(ours)) == (n - 3, *Gram(D).pack(expected))
         with store.transaction(), pytest.raises(RequestError, match="forget its source"):
             erase(store, Kind.SAMPLE, uids[0])
         for i in range(n):

@@ -20,7 +20,7 @@ from edgecl import snapshots
 from edgecl.errors import StoreError
 from edgecl.evaluation.continual import forgetting, summary
 from edgecl.heads import HEADS, make_head
-from edgecl.heads.statistics import FULL, Moments
+from edgecl.heads.statistics import Gram
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_store
 from edgecl.runtime.grid import quantise
@@ -41,7 +41,7 @@ LABELS = ("purple bracket", "brass washer", "steel gasket")
 def learner_on(
     path: Path, name: str = "ridge", *, most: int = 20, sealed: bool = False, **options: Any
 ) -> Learner:
-    store = build.store(path, D, second_moment=HEADS[name].second_moment, sealed=sealed, **options)
+    store = build.store(path, D, second_moment=HEADS[name].statistic.name, sealed=sealed, **options)
     return Learner(store, make_head(name, D), seed=1, probes=most)
 
 
@@ -93,8 +93,8 @@ def test_every_tenth_of_a_class_is_held_out_and_never_learned(tmp_path: Path) ->
     assert sum(store.n_seen().values()) == store.step == len(rest)
     for uid, name in store.names.items():
         mine = [i for i in rest if frames[i].label == name]
-        wanted = Moments.of(quantise(x[mine]), FULL)
-        assert store.moments(uid).pack(FULL) == wanted.pack(FULL)
+        wanted = Gram(D).of(quantise(x[mine]))
+        assert Gram(D).pack(store.moments(uid)) == Gram(D).pack(wanted)
     kept = store.rows(Role.HELD_OUT)
     assert kept.uids.tolist() == [reports[i].uid for i in held]
     assert np.array_equal(kept.x, quantise(x[held]).astype(np.float32))

@@ -20,12 +20,12 @@ from edgecl.config import Config
 from edgecl.doctor import examine_home
 from edgecl.errors import IntegrityError, KeyDestroyedError, StoreError
 from edgecl.heads import make_head
-from edgecl.heads.statistics import COUNTS, DIAGONAL, FULL, fold_limit
+from edgecl.heads.statistics import Diagonal, Gram, KeyCounts
 from edgecl.home import Home, make_home
 from edgecl.learner import Learner, open_learner, open_store
 from edgecl.runtime.grid import quantise
 from edgecl.snapshots import rollback, take
-from edgecl.store.erasure import erase
+from edgecl.store.erasure import erase, traces
 from edgecl.store.progress import Position
 from edgecl.store.store import Store, create_store
 from edgecl.store.vault import SLOT, Vault
@@ -241,7 +241,7 @@ def traces(store: Store) -> list[bytes]:
     found += [row.tobytes() for row in store.stored_rows()[0]]
     for uid in store.names:
         for source in store.sources():
-            found += store._folded(uid, source).pack(store.statistic)
+            found += store.statistic.pack(store._folded(uid, source))
     return [trace for trace in found if len(set(trace)) > 8]
 
 
@@ -249,7 +249,7 @@ def traces(store: Store) -> list[bytes]:
 def test_no_file_holds_a_picture_a_feature_or_a_statistic(tmp_path: Path, sealed: bool) -> None:
     with build.store(tmp_path / "s.db", sealed=sealed) as store:
         teach(store, "ridge", 270)
-        assert min(store.n_seen().values()) > fold_limit(D, FULL)
+        assert min(store.n_seen().values()) > Gram(D).fold_limit
         needles = traces(store)
         assert len(needles) > 540
         content = b"".join(p.read_bytes() for p in tmp_path.iterdir())
@@ -258,7 +258,12 @@ def test_no_file_holds_a_picture_a_feature_or_a_statistic(tmp_path: Path, sealed
 
 @pytest.mark.parametrize(
     ("name", "second_moment"),
-    [("ridge", FULL), ("prototype", DIAGONAL), ("uer", DIAGONAL), ("key-value", COUNTS)],
+    [
+        ("ridge", Gram.name),
+        ("prototype", Diagonal.name),
+        ("uer", Diagonal.name),
+        ("key-value", KeyCounts.name),
+    ],
 )
 def test_a_sealed_store_learns_the_same_head_to_the_bit(
     tmp_path: Path, name: str, second_moment: str
@@ -306,9 +311,9 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         store.destroy_key(gone)
         store.destroy_key(gone)
         assert store.lost_classes() == ()
-        expected = {uid: store.moments(uid).pack(FULL) for uid in store.names}
+        expected = {uid: Gram(D).pack(store.moments(uid)) for uid in store.names}
         sample = store.stored_samples()[0][0]
-        picture, sealed = store.picture_forms(sample)
+        ((_, (picture, sealed)),) = traces(store, Kind.SAMPLE, sample, 9)
         assert picture == store.picture(sample)
         content = b"".join(p.read_bytes() for p in tmp_path.glob("s.db*"))
         assert sealed[20:60] in content  # a larger blob may lie on several pages
@@ -326,9 +331,10 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         for read in readers:
             with pytest.raises(KeyDestroyedError, match="old copy"):
                 read()
-        assert {uid: m.pack(FULL) for uid, m in old.all_moments().items()} == expected
+        assert {uid: Gram(D).pack(m) for uid, m in old.all_moments().items()} == expected
         assert set(old.stored_rows()[1].tolist()) == set(expected)
-        assert len(old.picture_forms(first)) == 1
+        ((_, forms),) = traces(old, Kind.SAMPLE, first, 9)
+        assert len(forms) == 1
         with old.transaction():
             assert erase(old, Kind.CLASS, gone)["class_stats"] == 1
         assert old.lost_classes() == ()
@@ -454,7 +460,7 @@ def sealed_home(made_home: Path, tmp_path: Path) -> Home:
             database,
             feature_map=manifest.feature_map,
             num_features=manifest.num_features,
-            second_moment=FULL,
+            second_moment=Gram.name,
             sealed=True,
         )
 

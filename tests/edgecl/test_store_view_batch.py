@@ -17,7 +17,7 @@ import build
 from edgecl.errors import StoreError
 from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
-from edgecl.heads.statistics import DIAGONAL
+from edgecl.heads.statistics import Diagonal
 from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
 from edgecl.store.erasure import erase
@@ -116,7 +116,7 @@ def test_the_store_serves_what_the_plain_schedule_says(
     tmp_path_factory: pytest.TempPathFactory, new: list[int], n: int, rest: int
 ) -> None:
     path = tmp_path_factory.mktemp("view") / "s.db"
-    with build.store(path, D, second_moment=DIAGONAL) as store:
+    with build.store(path, D, second_moment=Diagonal.name) as store:
         fill(store, 10)
     due = {uid: uid for uid in range(1, 11)}
     for advance in new:
@@ -131,7 +131,7 @@ def test_the_store_serves_what_the_plain_schedule_says(
 
 
 def test_views_come_with_the_feature_and_without_them_the_feature_itself(tmp_path: Path) -> None:
-    with build.store(tmp_path / "s.db", D, second_moment=DIAGONAL) as store:
+    with build.store(tmp_path / "s.db", D, second_moment=Diagonal.name) as store:
         fill(store, 3)
         with store.transaction():
             drawn = store.draw_due(3, rest=5, n_views=4)
@@ -149,7 +149,9 @@ def test_views_come_with_the_feature_and_without_them_the_feature_itself(tmp_pat
 
 
 def test_an_evicted_sample_and_a_deleted_class_take_their_views_along(tmp_path: Path) -> None:
-    with build.store(tmp_path / "s.db", D, second_moment=DIAGONAL, capacity_samples=5) as store:
+    with build.store(
+        tmp_path / "s.db", D, second_moment=Diagonal.name, capacity_samples=5
+    ) as store:
         fill(store, 30)
         kept = {u for (u,) in store.connection.execute("SELECT uid FROM replay WHERE is_stored")}
         viewed = {u for (u,) in store.connection.execute("SELECT uid FROM views")}
@@ -172,7 +174,7 @@ def test_what_is_due_is_found_by_an_index(tmp_path: Path) -> None:
 
 
 def test_views_are_drawn_anew_from_the_stored_picture(tmp_path: Path) -> None:
-    with build.store(tmp_path / "s.db", D, second_moment=DIAGONAL) as store:
+    with build.store(tmp_path / "s.db", D, second_moment=Diagonal.name) as store:
         fill(store, 3)
         drawn = list(views_of(store, [1, 3], n_views=3, seed=7))
         again = list(views_of(store, [1, 3], n_views=3, seed=7))
@@ -205,7 +207,7 @@ def learn(path: Path, start: int, stop: int) -> tuple[np.ndarray, list[object]]:
 
 def test_a_stream_with_views_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     for name in ("a.db", "b.db"):
-        build.store(tmp_path / name, D, second_moment=DIAGONAL).close()
+        build.store(tmp_path / name, D, second_moment=Diagonal.name).close()
     whole = learn(tmp_path / "a.db", 0, 120)
     learn(tmp_path / "b.db", 0, 60)
     resumed = learn(tmp_path / "b.db", 60, 120)

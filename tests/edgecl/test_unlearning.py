@@ -109,7 +109,7 @@ def test_after_the_last_class_the_home_is_as_after_init(
             assert rows[0] == rows[1], table
         assert ours.step == theirs.step == 0
         heads = [open_learner(d, s).head for d, s in ((home, ours), (fresh, theirs))]
-        states = [head.state() for head in heads]
+        states = [build.learned(head) for head in heads]
         assert all(np.array_equal(states[0][k], states[1][k]) for k in states[0])
 
 
@@ -158,7 +158,7 @@ def test_a_failure_before_the_commit_leaves_class_and_head(
     with open_store(home) as store:
         before = learned(store)
         learner = open_learner(home, store)
-        state = learner.head.state()
+        state = build.learned(learner.head)
 
         def fail(*_: object) -> None:
             raise OSError("pulled plug")
@@ -167,7 +167,7 @@ def test_a_failure_before_the_commit_leaves_class_and_head(
         with pytest.raises(OSError, match="pulled plug"):
             unlearning.forget(home, learner, ForgetRequest(LABELS[1]))
         assert learned(store) == before
-        after = learner.head.state()
+        after = build.learned(learner.head)
         assert all(np.array_equal(state[k], after[k]) for k in state)
 
 

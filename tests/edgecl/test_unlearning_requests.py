@@ -222,7 +222,7 @@ def test_a_class_learned_again_is_as_if_learned_for_the_first_time(
     teach(home, labels=LABELS[1:2])
     teach(twin, labels=(LABELS[0], LABELS[2]))
     teach(twin, labels=LABELS[1:2])
-    if HEADS[name].second_moment == "full":
+    if HEADS[name].statistic.name == "full":
         ours, theirs = weights(home), weights(twin)
         assert same(ours, theirs, 1e-9)
     assert sorted(names(home)) == sorted(names(twin)) == sorted(LABELS)
@@ -277,9 +277,6 @@ def test_a_class_that_the_head_does_not_know_is_store_only(home: Home) -> None:
             """The head, without that class."""
 
             classes = known
-
-            def saved_state(self) -> None:
-                return None
 
             forget_mode = learner.head.forget_mode
 

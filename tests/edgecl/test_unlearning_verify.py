@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 import build
 from edgecl.config import HeadConfig
 from edgecl.heads import HEADS, make_head, make_head_of
-from edgecl.heads.base import Head, Memory
+from edgecl.heads.base import Head
+from edgecl.heads.memory import Memory
 from edgecl.heads.ridge import RidgeHead
-from edgecl.heads.statistics import FULL, Moments
+from edgecl.heads.statistics import Gram
 from edgecl.learner import Learner
 from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.grid import quantise
@@ -78,7 +79,7 @@ class Case:
 def case(name: str, *, n: int = 120, n_classes: int = 4, gone: int = 2) -> Case:
     """Let a head learn clusters and unlearn one."""
     config = HeadConfig(name)
-    memory = build.ListMemory(HEADS[name].second_moment)
+    memory = build.ListMemory(HEADS[name].statistic.name)
     x, y = build.features(n, D, n_classes)
     memory.add(x, y)
     codebook = memory.kind if isinstance(memory.kind, Codebook) else None
@@ -207,7 +208,7 @@ def test_membership_survives_a_dropped_row_and_not_an_exact_unlearning(
     x, y = digits
     rows = x[y == 3]
     found = shadow_attack(
-        lambda: make_head("ridge", 256), FULL, (x[y != 3], y[y != 3]), rows, ShadowSettings()
+        lambda: make_head("ridge", 256), Gram(256), (x[y != 3], y[y != 3]), rows, ShadowSettings()
     )
     assert found["row_drop"]["auc"] > 0.9
     assert found["row_drop"]["tpr_1_fpr"] > 0.3
@@ -223,14 +224,14 @@ def test_membership_is_found_in_a_head_that_drops_only_the_column(
 ) -> None:
     x, y = (part[:600] for part in digits)
     monkeypatch.setattr(RidgeHead, "forget", forget_the_column_only)
-    kept = RowMemory(x[y != 3], y[y != 3], FULL)
-    full = RowMemory(x, y, FULL)
+    kept = RowMemory(x[y != 3], y[y != 3], Gram(x.shape[1]))
+    full = RowMemory(x, y, Gram(x.shape[1]))
     names = {uid: str(uid) for uid in kept.all_moments()}
     head = make_head("ridge", 256)
     head.rebuild(full)
     head.forget(3, full)
     served = head.scorer(names)
-    found = audit(HeadConfig("ridge"), kept, served, names, x[y == 3], kind=FULL)
+    found = audit(HeadConfig("ridge"), kept, served, names, x[y == 3], statistic=Gram(x.shape[1]))
     assert found.metrics["membership"]["forget"]["auc"] > 0.9
     assert any("membership AUC" in fault for fault in found.faults)
     assert any("weights' distance" in fault for fault in found.faults)
@@ -346,7 +347,7 @@ class Evicted:
 def test_one_class_left_and_none_left(name: str) -> None:
     ours = case(name, n_classes=2)
     assert ours.audit().faults == ()
-    memory = build.ListMemory(HEADS[name].second_moment)
+    memory = build.ListMemory(HEADS[name].statistic.name)
     nothing = ours.audit(memory=memory, names={})
     assert nothing.faults == ()
     assert nothing.metrics["missing"] == {"all": "no class is left: the home is as new"}
@@ -378,7 +379,7 @@ def test_the_store_is_a_memory(tmp_path: Path) -> None:
             head.scorer(store.names),
             store.names,
             rows[labels == uid],
-            kind=store.statistic,
+            statistic=store.statistic,
             before=before,
             shadows=FEW,
         )
@@ -402,8 +403,8 @@ def test_weights_of_another_shape_are_infinitely_far() -> None:
 
 def test_memory_of_rows_counts_what_it_holds() -> None:
     x, y = build.features(20, D, 3)
-    memory = RowMemory(quantise(x), y, FULL)
-    expected = Moments.of(quantise(x[y == 2]), FULL)
+    memory = RowMemory(quantise(x), y, Gram(x.shape[1]))
+    expected = Gram(x.shape[1]).of(quantise(x[y == 2]))
     assert np.array_equal(memory.moments(2).second, expected.second)
     assert list(memory.all_moments()) == list(dict.fromkeys(y.tolist()))
 

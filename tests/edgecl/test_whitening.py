@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 import build
 from edgecl.config import HeadConfig
 from edgecl.errors import IntegrityError, ShapeError, UsageError
-from edgecl.heads import HEADS, make_head_of
+from edgecl.heads import HEADS, make_head, make_head_of
 from edgecl.heads.codebook import make_codebook, make_whitening
 from edgecl.heads.keys import picture_hash
-from edgecl.heads.statistics import Moments, fold_limit
+from edgecl.heads.memory import RowMemory
+from edgecl.heads.statistics import MappedSums
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.codebook import Codebook, Keys, load_keys
@@ -80,7 +81,7 @@ def test_mapped_values_are_whole_and_know_neither_batch_nor_order(seed: int, n: 
     assert np.array_equal(whitening.map(x[order]), whole[order])
     one = np.concatenate([whitening.map(x[i : i + 1]) for i in range(n)])
     assert np.array_equal(one, whole)
-    total = Moments.of(x[order], whitening)
+    total = MappedSums(D, whitening).of(x[order])
     assert np.array_equal(total.total, whole.sum(axis=0))
     assert total.is_exact
 
@@ -118,16 +119,17 @@ def test_a_forgotten_class_leaves_the_bits_of_never_seen(head: str, tmp_path: Pa
     keys, config = made(head), HeadConfig(head)
     scorers = []
     for classes in ((1, 2, 3), (1, 3)):
-        options = {"second_moment": HEADS[head].second_moment, "codebook": keys}
+        options = {"second_moment": HEADS[head].statistic.name, "codebook": keys}
         with build.store(tmp_path / f"{len(classes)}.db", D, capacity_samples=20, **options) as s:
-            assert s.statistic.digest == keys.digest  # type: ignore[union-attr]
+            assert s.statistic.keys is not None
+            assert s.statistic.keys.digest == keys.digest
             learner = Learner(s, make_head_of(config, D, codebook=s.codebook))
             assert learner.head.is_exact
             x, y = build.features(600, D, 3)
             for c in classes:
                 rows = x[y == c]
                 learner.learn_many([build.frame(f"part-{c}", i) for i in range(len(rows))], rows)
-            assert len(rows) > fold_limit(D, s.statistic)
+            assert len(rows) > s.statistic.fold_limit
             if 2 in classes:
                 uid = s.class_uid("part-2")
                 with s.transaction():
@@ -151,7 +153,8 @@ def test_a_head_behind_a_map_knows_no_order_and_round_trips(head: str) -> None:
     heads[0].learn_many(x, y)
     for i in order:
         heads[1].learn_one(x[i], int(y[i]))
-    heads[2].load_state(heads[0].state())
+    memory = RowMemory(quantise(x), y, heads[0].statistic)
+    heads[2].restore(memory.all_moments(), heads[0].state())
     scores = [h.predict_many(x)[:, np.argsort(h.classes)] for h in heads]
     assert np.array_equal(scores[0], scores[1])
     assert np.array_equal(scores[0], scores[2])
@@ -161,13 +164,14 @@ def test_a_head_behind_a_map_knows_no_order_and_round_trips(head: str) -> None:
 
 def test_statistics_of_a_mapped_class_are_small_and_checked(tmp_path: Path) -> None:
     whitening = made("prototype")
-    moments = Moments.of(quantise(unlabelled(30)), whitening)
-    total, second = moments.pack(whitening)
+    statistic = MappedSums(D, whitening)
+    moments = statistic.of(quantise(unlabelled(30)))
+    total, second = statistic.pack(moments)
     assert len(total) + len(second) == 8 * 6
-    assert np.array_equal(Moments.unpack(30, total, second, whitening).total, moments.total)
+    assert np.array_equal(statistic.unpack(30, total, second).total, moments.total)
     for parts in ((total[:-8], second), (total, total)):
         with pytest.raises(IntegrityError, match="damaged"):
-            Moments.unpack(30, *parts, whitening)
+            statistic.unpack(30, *parts)
 
 
 def test_a_map_is_kept_and_checked_and_goes_when_another_head_is_taken(tmp_path: Path) -> None:
@@ -178,7 +182,7 @@ def test_a_map_is_kept_and_checked_and_goes_when_another_head_is_taken(tmp_path:
         assert store.codebook.digest == digest
         with store.transaction():
             store.set_second_moment("full")
-        assert (store.codebook, store.statistic) == (None, "full")
+        assert (store.codebook, store.statistic.name) == (None, "full")
     with Store(path) as store:
         assert store.codebook is None
     with build.store(tmp_path / "t.db", D, second_moment="diagonal", codebook=whitening) as store:
@@ -189,7 +193,7 @@ def test_a_map_is_kept_and_checked_and_goes_when_another_head_is_taken(tmp_path:
 
 def test_relations_are_not_learned_behind_a_map() -> None:
     with pytest.raises(UsageError, match="map of --keys"):
-        make_head_of(HeadConfig("prototype", relation="samples"), D, codebook=made("prototype"))
+        make_head("prototype", D, relation="samples", codebook=made("prototype"))
 
 
 def test_a_manifest_names_stages_and_pictures_and_older_ones_are_read(tmp_path: Path) -> None:

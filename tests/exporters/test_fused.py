@@ -11,9 +11,11 @@ from PIL import Image
 import build
 from edgecl.errors import RequestError
 from edgecl.exporters.fused import fuse
+from edgecl.runtime.bank import BankScorer
 from edgecl.runtime.engines.onnx import open_session
 from edgecl.runtime.preprocess import Preprocessing
-from edgecl.runtime.scoring import BankScorer, LinearScorer, ProjectedScorer
+from edgecl.runtime.projected import ProjectedScorer
+from edgecl.runtime.scoring import LinearScorer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

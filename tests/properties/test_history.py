@@ -26,7 +26,7 @@ import build
 from edgecl import snapshots
 from edgecl.errors import RequestError
 from edgecl.heads import make_head_of
-from edgecl.heads.statistics import FULL, Moments
+from edgecl.heads.statistics import Gram
 from edgecl.learner import load_scorer, open_learner, open_store
 from edgecl.runtime.grid import quantise
 from edgecl.store.probes import history, latency_of_classes
@@ -201,9 +201,9 @@ class History(RuleBasedStateMachine):
         seen = Counter(s.label for s in self.known)
         assert {store.names[uid]: n for uid, n in store.n_seen().items()} == dict(seen)
         for uid, name in store.names.items():
-            wanted = Moments.of(np.array([s.x for s in self.known if s.label == name]), FULL)
+            wanted = Gram(D).of(np.array([s.x for s in self.known if s.label == name]))
             found = store.moments(uid)
-            assert (found.n, *found.pack(FULL)) == (wanted.n, *wanted.pack(FULL))
+            assert (found.n, *Gram(D).pack(found)) == (wanted.n, *Gram(D).pack(wanted))
         assert store.n_stored_samples <= CAPACITY
 
     @invariant()

@@ -85,7 +85,7 @@ def test_a_bundle_predicts_bit_for_bit_as_its_home(head: str, home: Home, tmp_pa
 
 def test_a_projection_is_part_of_the_bundle(home: Home, tmp_path: Path) -> None:
     build.change_head(home, "prototype")
-    config = replace(home.config, head=replace(home.config.head, relation="samples"))
+    config = replace(home.config, head=replace(home.config.head, options={"relation": "samples"}))
     home.save_config(config)
     teach(home)
     assert_predicts_as(home, export(home, tmp_path / "bundle"))

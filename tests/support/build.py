@@ -16,15 +16,17 @@ from PIL import Image
 
 from edgecl.config import Config, EvaluationConfig, HeadConfig, StoreConfig
 from edgecl.heads import HEADS
+from edgecl.heads.base import Head
 from edgecl.heads.codebook import default_codebook
-from edgecl.heads.statistics import COUNTS, Kind, Moments
+from edgecl.heads.statistics import KeyCounts, Moments, statistic_of
 from edgecl.home import Home, make_home
 from edgecl.learner import open_store
+from edgecl.runtime.bank import BankScorer
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.preprocess import Preprocessing, picture_of
-from edgecl.runtime.scoring import BankScorer, LinearScorer, Scorer
+from edgecl.runtime.scoring import LinearScorer, Scorer
 from edgecl.store.adapters import add_adapter
 from edgecl.store.store import Store, create_store
 from edgecl.store.vault import Vault
@@ -135,7 +137,7 @@ def store(
         num_features=num_features,
         second_moment=second_moment,
         codebook=default_codebook(num_features)
-        if codebook is None and second_moment == COUNTS
+        if codebook is None and second_moment == KeyCounts.name
         else codebook,
         sealed=sealed,
     )
@@ -200,7 +202,7 @@ def tiny_home(
         opset=18,
         parity={"max_abs": 0.0},
     )
-    moment = HEADS[head].second_moment
+    statistic = HEADS[head].statistic
 
     def fill(engine_folder: Path, database: Path) -> None:
         manifest.save(engine_folder)
@@ -208,8 +210,8 @@ def tiny_home(
             database,
             feature_map=manifest.feature_map,
             num_features=num_features,
-            second_moment=moment,
-            codebook=default_codebook(num_features) if moment == COUNTS else None,
+            second_moment=statistic.name,
+            codebook=default_codebook(num_features) if statistic.needs_keys else None,
             sealed=sealed,
         )
 
@@ -221,25 +223,41 @@ def tiny_home(
 
 def change_head(home: Home, name: str, *, sealed: bool = False) -> None:
     """Let a home that learned nothing learn with another head; its config is saved."""
-    spec = HEADS[name]
+    statistic = HEADS[name].statistic
     home.database.unlink()
     width = home.manifest.num_features
     create_store(
         home.database,
         feature_map=home.manifest.feature_map,
         num_features=width,
-        second_moment=spec.second_moment,
-        codebook=default_codebook(width) if spec.second_moment == COUNTS else None,
+        second_moment=statistic.name,
+        codebook=default_codebook(width) if statistic.needs_keys else None,
         sealed=sealed,
     )
     home.save_config(replace(home.config, head=replace(home.config.head, name=name)))
+
+
+def learned(head: Head) -> dict[str, np.ndarray]:
+    """Return all that a head learned, as arrays: what it serves, and what it commits."""
+    scorer = head.scorer({uid: str(uid) for uid in head.classes})
+    arrays = {f"served {name}": array for name, array in scorer.arrays().items()}
+    return arrays | (head.state() or {}) | {"classes": np.array(head.classes)}
+
+
+def assert_learned_same(a: Head, b: Head) -> None:
+    """Check that two heads learned the same, bit by bit."""
+    ours, theirs = learned(a), learned(b)
+    assert ours.keys() == theirs.keys()
+    for part, value in theirs.items():
+        assert np.array_equal(ours[part], value), part
 
 
 class ListMemory:
     """What a head may ask of the store, held in a list."""
 
     def __init__(self, kind: str, num_features: int = 12) -> None:
-        self.kind: Kind = default_codebook(num_features) if kind == COUNTS else kind
+        keys = default_codebook(num_features) if kind == KeyCounts.name else None
+        self.statistic = statistic_of(kind, num_features, keys)
         self.x: list[np.ndarray] = []
         self.y: list[int] = []
 
@@ -256,7 +274,7 @@ class ListMemory:
     def moments(self, y: int) -> Moments:
         """Return the statistics of class y."""
         rows = np.array([x for x, label in zip(self.x, self.y, strict=True) if label == y])
-        return Moments.of(rows, self.kind)
+        return self.statistic.of(rows)
 
     def all_moments(self) -> dict[int, Moments]:
         """Return the statistics of every class."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
-from edgecl.heads.ridge import LAMBDA_PER_FEATURE
+from edgecl.heads.linear import ridge
 from edgecl.runtime.adapters import Adapter
 from edgecl.types import Float32, Labels
 from edgecl.unlearning.approximate.steps import Vector
@@ -160,7 +160,7 @@ def batches(rows: Labels) -> list[Labels]:
 def probe(z: torch.Tensor, target: Labels, forget: int) -> tuple[float, float]:
     """Return a ridge probe's accuracy on a class and on the others, each half fitted on the other.
 
-    Penalty and scaling are those of the ridge head; solved over the rows, which are fewer.
+    Penalty and scaling are those of the ridge head.
     """
     x = z.double().numpy()
     one_hot = np.eye(int(target.max()) + 1)[target]
@@ -176,10 +176,8 @@ def probe(z: torch.Tensor, target: Labels, forget: int) -> tuple[float, float]:
         centre, spread = x[fit].mean(axis=0), x[fit].std(axis=0) + 1e-3
         a, b = (x[fit] - centre) / spread, (x[judged] - centre) / spread
         mean = one_hot[fit].mean(axis=0)
-        gram = a @ a.T
-        gram[np.diag_indices_from(gram)] += LAMBDA_PER_FEATURE * x.shape[1]
-        weights = np.linalg.solve(gram, one_hot[fit] - mean)
-        right[judged] = (b @ a.T @ weights + mean).argmax(axis=1) == target[judged]
+        weights = ridge(a, one_hot[fit] - mean)
+        right[judged] = (b @ weights + mean).argmax(axis=1) == target[judged]
     is_forgotten = target == forget
     return float(right[is_forgotten].mean()), float(right[~is_forgotten].mean())
 

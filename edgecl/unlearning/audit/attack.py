@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from edgecl.heads.base import Head, Labels
+from edgecl.heads.base import Head
 from edgecl.heads.memory import RowMemory
-from edgecl.heads.statistics import Kind, Moments
+from edgecl.heads.statistics import Moments, Statistic
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import Scorer
-from edgecl.types import Float16, Float32, Float64
+from edgecl.types import Float16, Float32, Float64, Labels
 from edgecl.unlearning.audit.measures import (
     forget_quality,
     klom,
@@ -45,9 +45,9 @@ MOST_RELEARN_STEPS = 400
 class _WithClass:
     """A memory with one class more."""
 
-    def __init__(self, kept: RowMemory, uid: int, x: Float16, kind: Kind) -> None:
+    def __init__(self, kept: RowMemory, uid: int, x: Float16, statistic: Statistic) -> None:
         self._kept, self._uid, self._x = kept, uid, x
-        self._added = Moments.of(x, kind)
+        self._added = statistic.of(x)
 
     def moments(self, y: int) -> Moments:
         return self._added if y == self._uid else self._kept.moments(y)
@@ -88,7 +88,7 @@ class ShadowSettings:
 
 def shadow_attack(
     make: Callable[[], Head],
-    kind: Kind,
+    statistic: Statistic,
     kept: tuple[Float16, Labels],
     forgotten: Float16,
     settings: ShadowSettings,
@@ -104,7 +104,7 @@ def shadow_attack(
 
     Args:
         make: Makes an empty head of the width of the rows.
-        kind: Statistic that the head's memory holds.
+        statistic: What the head's memory holds.
         kept: Rows (M, D) and classes (M,) of the other classes, of at least one.
         forgotten: Rows (N, D) of the class, at least 4.
         settings: How much is done.
@@ -130,7 +130,7 @@ def shadow_attack(
     is_in = np.zeros((settings.n_pairs, 2, n_targets), bool)
     for pair in range(settings.n_pairs):
         half = _half_of_each(kept_y, rng)
-        memory = RowMemory(kept_x[half], kept_y[half], kind, keeps=True)
+        memory = RowMemory(kept_x[half], kept_y[half], statistic, keeps=True)
         fresh = make()
         fresh.rebuild(memory)
         fresh.settle(memory)
@@ -143,7 +143,7 @@ def shadow_attack(
         order = rng.permutation(len(x))
         for side, members in enumerate((order[: len(x) // 2], order[len(x) // 2 :])):
             is_in[pair, side] = np.isin(np.arange(n_targets), members)
-            full = _WithClass(memory, uid, x[members], kind)
+            full = _WithClass(memory, uid, x[members], statistic)
             head = make()
             head.rebuild(full)
             head.settle(full)

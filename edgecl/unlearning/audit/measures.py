@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgecl.types import Float64
+from edgecl.types import Float64, Labels
 
 Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 _SLACK = 1e-5
 _BINS = 20
@@ -68,7 +67,7 @@ def _kl(p: Float64, q: Float64) -> Float64:
     return divergence
 
 
-def margins(logits: Float64, y: Ints) -> Float64:
+def margins(logits: Float64, y: Labels) -> Float64:
     """Return z_y - log sum exp of the other logits, the logit of the probability of y.
 
     Args:

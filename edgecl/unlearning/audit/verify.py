@@ -18,14 +18,12 @@ import numpy as np
 
 from edgecl.config import HeadConfig
 from edgecl.errors import ShapeError
-from edgecl.heads import HEADS, make_head_of
-from edgecl.heads.base import Head, Labels, Memory
-from edgecl.heads.codebook import N_FOR_KEYS, make_codebook, make_whitening
-from edgecl.heads.statistics import COUNTS, Kind
-from edgecl.runtime.codebook import Keys
+from edgecl.heads import make_head_of
+from edgecl.heads.base import Head
+from edgecl.heads.memory import Memory
+from edgecl.heads.statistics import Statistic
 from edgecl.runtime.scoring import Scorer, softmax
-from edgecl.runtime.whitening import Whitening
-from edgecl.types import Float16, Float64
+from edgecl.types import Float16, Float64, Labels
 from edgecl.unlearning.audit.attack import (
     MOST_RELEARN_STEPS,
     ShadowSettings,
@@ -94,7 +92,7 @@ def audit(
     names: Mapping[int, str],
     forgotten: Float16,
     *,
-    kind: Kind,
+    statistic: Statistic,
     before: Scorer | None = None,
     shadows: ShadowSettings | None = None,
 ) -> Audit:
@@ -107,7 +105,7 @@ def audit(
         names: Names of the classes that remain, by uid, oldest first.
         forgotten: Features (N, D) of the class under the map that is served; (0, D) when all its
             pictures had been dropped already, and what needs them is then missing.
-        kind: The memory's statistic (`Store.statistic`).
+        statistic: The memory's (`Store.statistic`).
         before: What predicted before under the same map, for the attack that puts the old row
             back.
         shadows: Size of the membership attack; None is the default for the head.
@@ -129,10 +127,9 @@ def audit(
         missing["all"] = "no class is left: the home is as new"
         return Audit(metrics, ())
     x, y = memory.stored_rows()
-    codebook = None if isinstance(kind, str) else kind
 
     def built(of: HeadConfig, source: Memory) -> Head:
-        head = make_head_of(of, d, codebook=codebook)
+        head = make_head_of(of, d, codebook=statistic.keys)
         head.rebuild(source)
         head.settle(source)
         return head
@@ -145,7 +142,7 @@ def audit(
             f"{len(retrained.labels)} or others"
         )
         return Audit(metrics, (fault,))
-    is_gradient = retrained_head.forget_mode != "exact_head"
+    is_gradient = not retrained_head.unlearns_exactly
     gap = weights_gap(served, retrained)
     metrics["weights_gap"] = gap if np.isfinite(gap) else None
     if not np.isfinite(gap):
@@ -169,7 +166,7 @@ def audit(
         missing["membership"] = f"needs {_FEWEST_ROWS} rows of the class and of the others"
     else:
         size = shadows or (_GRADIENT if is_gradient else ShadowSettings())
-        metrics["membership"] = _membership(config, kind, x, y, forgotten, size)
+        metrics["membership"] = _membership(config, statistic, x, y, forgotten, size)
     metrics["seconds"] = round(time.perf_counter() - begin, 3)
     return Audit(metrics, tuple(_faults(metrics, is_gradient=is_gradient)))
 
@@ -294,20 +291,19 @@ def _attack(metrics: dict[str, Any], ours: _View, theirs: _View, before: Scorer 
 
 
 def _membership(
-    config: HeadConfig, of: Kind, x: Float16, y: Labels, forgotten: Float16, size: ShadowSettings
+    config: HeadConfig,
+    of: Statistic,
+    x: Float16,
+    y: Labels,
+    forgotten: Float16,
+    size: ShadowSettings,
 ) -> dict[str, Any]:
     projection = shadow_projection(x.shape[1])
     kept, rows = projected(x, projection), projected(forgotten, projection)
     width = kept.shape[1]
-    kind: Kind = HEADS[config.name].second_moment
-    codebook: Keys | None = None
-    if isinstance(of, Whitening):
-        kind = codebook = make_whitening(kept[:512], (width,), N_FOR_KEYS)
-    elif kind == COUNTS:
-        # Small keys of the projected features; no row of the class made them.
-        kind = codebook = make_codebook(kept[:512], n_codebooks=16, n_keys=64, epochs=2)
+    shadow = of.shadow(kept)
     found = shadow_attack(
-        lambda: make_head_of(config, width, codebook=codebook), kind, (kept, y), rows, size
+        lambda: make_head_of(config, width, codebook=shadow.keys), shadow, (kept, y), rows, size
     )
     return found | {
         "num_features": width,
