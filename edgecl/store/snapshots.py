@@ -34,7 +34,6 @@ class Snapshot:
         adapters: Uids of its adapters.
         samples: Samples that were learned by then.
         digest: SHA-256 of its file, hex.
-        reviewed: Uids of the classes as which frames were learned since that wait in it.
     """
 
     uid: int
@@ -44,7 +43,6 @@ class Snapshot:
     adapters: tuple[int, ...]
     samples: int
     digest: str
-    reviewed: tuple[int, ...]
 
 
 def snapshots_of(store: Store) -> list[Snapshot]:
@@ -53,32 +51,33 @@ def snapshots_of(store: Store) -> list[Snapshot]:
         "SELECT uid, created, size_bytes, classes, adapters, body, digest FROM snapshots "
         "ORDER BY uid"
     )
-    found = []
-    for uid, created, size, classes, adapters, text, digest in rows:
-        body = json.loads(text)
-        found.append(
-            Snapshot(
-                uid,
-                created,
-                size,
-                tuple(json.loads(classes)),
-                tuple(json.loads(adapters)),
-                int(body["samples"]),
-                digest,
-                tuple(body.get(REVIEWED, ())),
-            )
+    return [
+        Snapshot(
+            uid,
+            created,
+            size,
+            tuple(json.loads(classes)),
+            tuple(json.loads(adapters)),
+            int(json.loads(body)["samples"]),
+            digest,
         )
-    return found
+        for uid, created, size, classes, adapters, body, digest in rows
+    ]
 
 
 def snapshots_with(
     store: Store, classes: Collection[int], adapters: Collection[int]
 ) -> tuple[int, ...]:
-    """Return the uids of the snapshots that hold one of some classes or adapters."""
+    """Return the uids of the snapshots that hold one of some classes or adapters.
+
+    One in which a frame still waits that was learned as one of the classes holds it, too.
+    """
+    rows = store.connection.execute("SELECT uid, classes, adapters, body FROM snapshots")
     return tuple(
-        s.uid
-        for s in snapshots_of(store)
-        if {*s.classes, *s.reviewed} & set(classes) or set(s.adapters) & set(adapters)
+        int(uid)
+        for uid, held, used, body in rows
+        if {*json.loads(held), *json.loads(body).get(REVIEWED, ())} & set(classes)
+        or set(json.loads(used)) & set(adapters)
     )
 
 

@@ -235,7 +235,7 @@ def test_keys_live_from_creation_to_destruction(
 # The sealed store
 
 
-def traces(store: Store) -> list[bytes]:
+def plain_traces(store: Store) -> list[bytes]:
     """Return what a file that is not sealed holds of every class."""
     found = [store.picture(uid) for uid, _ in store.stored_samples()]
     found += [row.tobytes() for row in store.stored_rows()[0]]
@@ -250,7 +250,7 @@ def test_no_file_holds_a_picture_a_feature_or_a_statistic(tmp_path: Path, sealed
     with build.store(tmp_path / "s.db", sealed=sealed) as store:
         teach(store, "ridge", 270)
         assert min(store.n_seen().values()) > Gram(D).fold_limit
-        needles = traces(store)
+        needles = plain_traces(store)
         assert len(needles) > 540
         content = b"".join(p.read_bytes() for p in tmp_path.iterdir())
         assert {needle in content for needle in needles} == {not sealed}
