@@ -41,7 +41,6 @@ from PIL import Image
 
 from edgecl.backbones import load_backbone
 from edgecl.config import Config, LiveConfig, StoreConfig
-from edgecl.evaluation.progressive import learn_stream
 from edgecl.exporters.onnx import init_home
 from edgecl.home import Home
 from edgecl.learner import Learner, open_learner, open_store
@@ -51,6 +50,7 @@ from edgecl.runtime.sources.live import LiveSource, Shot
 from edgecl.runtime.sources.synthetic import parse_pattern
 from edgecl.store.progress import Position
 from edgecl.stream.progress import Progress
+from edgecl.stream.run import learn_stream
 from edgecl.types import Frame
 
 N_LONG = 10_000

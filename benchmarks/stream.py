@@ -26,13 +26,14 @@ from PIL import Image
 
 from edgecl.backbones import load_backbone
 from edgecl.config import Config, EvaluationConfig, StoreConfig
-from edgecl.evaluation.progressive import learn_stream, source_key
 from edgecl.exporters.onnx import init_home
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
 from edgecl.store.progress import Position
+from edgecl.stream.position import source_key
+from edgecl.stream.run import learn_stream
 from edgecl.types import Frame
 
 N_PICTURES = 6000

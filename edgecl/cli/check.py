@@ -19,9 +19,8 @@ def check_labels(source: Source) -> None:
         SourceError: Nothing has.
     """
     from edgecl.errors import SourceError
-    from edgecl.runtime.sources.base import ListSource
 
-    if isinstance(source, ListSource) and not source.class_names:
+    if source.class_names is not None and not source.class_names:
         raise SourceError(
             f"none of the {len(source)} frames of {source.name} has a label: {source.no_label}"
         )
@@ -29,7 +28,7 @@ def check_labels(source: Source) -> None:
 
 def tell_notes(source: Source) -> None:
     """Say what a source passes over and what in it may not be meant."""
-    for note in getattr(source, "notes", ()):
+    for note in source.notes:
         say(note)
 
 
@@ -49,7 +48,7 @@ def check_names(store: Store, source: Source, label: str | None, *, is_new: bool
     from edgecl.types import alike, clean_label
 
     names: list[str] = []
-    for given in (label,) if label is not None else getattr(source, "class_names", ()):
+    for given in (label,) if label is not None else source.class_names or ():
         with suppress(UsageError):  # skipped and named when its turn comes
             names.append(clean_label(given))
     names = [name for name in dict.fromkeys(names) if not store.has_class(name)]

@@ -164,8 +164,9 @@ def _write_digits(folder: Path) -> None:
 
 
 def _learn(home: Home, learner: Learner, engine: OnnxEngine, folder: Path, label: str) -> float:
-    from edgecl.evaluation.progressive import learn_stream, source_key, start_position
     from edgecl.runtime.sources import open_source
+    from edgecl.stream.position import source_key, start_position
+    from edgecl.stream.run import learn_stream
 
     source = open_source(str(folder), label=label)
     key = source_key(home, str(folder), label, None)
@@ -178,7 +179,7 @@ def _accuracy(
     home: Home, learner: Learner, engine: OnnxEngine, place: Path, names: tuple[str, ...]
 ) -> Any:
     from edgecl.evaluation.metrics import evaluate
-    from edgecl.evaluation.progressive import evaluate_stream
+    from edgecl.evaluation.score import evaluate_stream
     from edgecl.runtime.predictor import Predictor
     from edgecl.runtime.sources import open_source
 

@@ -119,9 +119,10 @@ def _learn(
     from edgecl.cli.check import check_names
     from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
     from edgecl.cli.make import open_or_make
-    from edgecl.evaluation.progressive import learn_stream, start_position
     from edgecl.learner import open_learner, position_key
     from edgecl.runtime.sources.datasets import open_dataset
+    from edgecl.stream.position import start_position
+    from edgecl.stream.run import learn_stream
     from edgecl.unlearning.request import writing
 
     device = open_or_make(home, head="ridge")

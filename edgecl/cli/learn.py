@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,14 +28,13 @@ from edgecl.cli.options import (
 from edgecl.cli.output import StreamBar, print_json, print_values, say
 
 if TYPE_CHECKING:
-    from edgecl.consolidation.run import Consolidated
     from edgecl.home import Home
     from edgecl.learner import Learner
     from edgecl.runtime.sources import Source
     from edgecl.store.progress import Position
     from edgecl.store.store import Store
     from edgecl.stream.progress import Progress
-    from edgecl.stream.run import Live
+    from edgecl.stream.run import StreamOptions
 
 
 def train_stream(
@@ -99,11 +99,14 @@ def train_stream(
     json: JsonOption = False,
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
+    from edgecl.cli.consolidate import consolidator
     from edgecl.cli.make import open_or_make
     from edgecl.errors import SourceError
-    from edgecl.evaluation.progressive import learn_stream, source_key, start_position
     from edgecl.learner import open_learner
     from edgecl.runtime.sources import open_source
+    from edgecl.stream.commands import Consolidate
+    from edgecl.stream.position import source_key, start_position
+    from edgecl.stream.run import learn_stream
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
@@ -137,12 +140,10 @@ def train_stream(
             "threads": threads,
             "allow_fallback": allow_fallback,
         }
-        consolidations: list[Consolidated] = []
-        renew = None
+        consolidate = None
         if consolidate_every is not None:
-            renew = _renewal(
-                device, learner, consolidate_every, weights, engine_options, consolidations
-            )
+            train = consolidator(device, learner, weights, engine_options)
+            consolidate = Consolidate(consolidate_every, lambda: train(lambda what: None))
         engine = device.engine(**engine_options)
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
@@ -151,10 +152,14 @@ def train_stream(
                 say(f"{frames.name} is live: nothing to go on from, it begins with what comes now")
         else:
             tell_start(store.position(key), resume=resume)
-        live = _live(
-            device, learner, frames, stack, labels=labels, events=events, vote=vote, unknown=unknown
-        )
-        if frames.is_live and live.teacher is None and name is None:
+        options = replace(
+            _options(
+                device, learner, frames, stack, labels=labels, events=events, vote=vote,
+                unknown=unknown,
+            ),
+            consolidate=consolidate,
+        )  # fmt: skip
+        if frames.is_live and options.labeller is None and name is None:
             say(
                 "frames that come without a label are predicted only; "
                 "--label NAME, --labels or keys in a terminal name them"
@@ -168,17 +173,16 @@ def train_stream(
             start=start,
             limit=limit,
             should_stop=lambda: bool(flag),
-            renew=renew,
             open_adapted=lambda: device.engine(takes_adapters=True, **engine_options),
-            live=live,
+            options=options,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
         progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
     result = result_of(progress, frames)
-    if consolidate_every is not None:
-        result["consolidations"] = [c.accepted for c in consolidations]
+    if consolidate is not None:
+        result["consolidations"] = consolidate.accepted
     if json:
         print_json(result)
     else:
@@ -220,8 +224,6 @@ def followed(
 
 def result_of(progress: Progress, source: Source) -> dict[str, Any]:
     """Return what `train-stream` prints at the end; files that were passed over were seen, too."""
-    from edgecl.runtime.sources.base import passed_over
-
     return {
         "seen": progress.seen + progress.passed_over,
         "learned": progress.learned,
@@ -233,7 +235,7 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "started_at": progress.start,
         "interrupted": progress.is_interrupted,
         "held_out": progress.held_out,
-        "passed_over": passed_over(source),
+        "passed_over": dict(source.passed_over),
         "unlabelled": progress.unlabelled,
         "unknown": progress.unknown,
         "duplicates": progress.duplicates,
@@ -251,7 +253,7 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
     }
 
 
-def _live(
+def _options(
     device: Home,
     learner: Learner,
     source: Source,
@@ -261,13 +263,13 @@ def _live(
     events: str | None,
     vote: int | None,
     unknown: bool,
-) -> Live:
+) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
     from edgecl.runtime.sinks import open_sink
     from edgecl.runtime.sources.labels import open_feed
     from edgecl.stream.keys import Keyboard, has_keyboard
-    from edgecl.stream.run import Live
-    from edgecl.stream.teacher import Teacher
+    from edgecl.stream.labeller import Labeller
+    from edgecl.stream.run import StreamOptions
 
     feed = open_feed(labels, source)
     if feed is not None:
@@ -279,49 +281,19 @@ def _live(
     keyboard = None
     if source.is_live and labels != "-" and has_keyboard():
         keyboard = stack.enter_context(Keyboard(sys.stdin.fileno()))
-    teacher = None
+    labeller = None
     if feed is not None or keyboard is not None:
-        teacher = Teacher(
+        labeller = Labeller(
             lambda: learner.labels,
             read_keys=None if keyboard is None else keyboard.read,
             feed=feed,
         )
-    return Live(
-        teacher=teacher,
+    return StreamOptions(
+        labeller=labeller,
         emit=None if sink is None else sink.emit,
         vote=device.config.live.vote if vote is None else vote,
         finds_unknown=unknown,
     )
-
-
-def _renewal(
-    device: Home,
-    learner: Learner,
-    every: int,
-    weights: str | None,
-    engine_options: dict[str, Any],
-    done: list[Consolidated],
-) -> Callable[[str | None], bool]:
-    """Return what `learn_stream` calls before new classes; it collects the outcomes in `done`."""
-    from edgecl.cli.consolidate import consolidator
-    from edgecl.consolidation.plan import is_due
-    from edgecl.errors import RequestError
-
-    run = consolidator(device, learner, weights, engine_options)
-
-    def renew(name: str | None) -> bool:
-        if not is_due(learner.store, every, name):
-            return False
-        try:
-            done.append(run(lambda what: None))
-        except RequestError as error:  # the stream goes on; the next new class asks again
-            say(f"not consolidated: {error}")
-            with learner.store.transaction(changes_head=False):
-                learner.store.note_attempt(max(learner.store.names))
-            return False
-        return done[-1].accepted
-
-    return renew
 
 
 def tell_start(kept: Position | None, *, resume: bool) -> None:

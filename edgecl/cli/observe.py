@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +71,6 @@ class Observer:
         self._publish = publish
         self._metrics = Metrics()
         self._told_at = self._measured_at = -1e9
-        self._n_commits = 0
         self._n_lines = self._n_hidden = 0
         self._store: Store | None = None
         self._last: Progress | None = None
@@ -91,9 +89,8 @@ class Observer:
     def update(self, progress: Progress) -> None:
         """Tell where the run stands; called after every commit."""
         before, self._last = self._last, progress
-        self._n_commits += progress.learned > (before.learned if before else 0)
-        for text in progress.news:
-            self.say(text)
+        for event in progress.events:
+            self._line(event.level, event.name, **event.fields())
         for name in ("reconnects", "stalls"):
             n = getattr(progress, name)
             if n > (getattr(before, name) if before else 0):
@@ -109,8 +106,7 @@ class Observer:
 
     def say(self, text: str) -> None:
         """Log what would be told to a person."""
-        level, event, fields = _event(text)
-        self._line(level, event, **fields)
+        self._line("info", "message", text=text)
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell how the run ended, and publish the last metrics."""
@@ -121,11 +117,12 @@ class Observer:
         self._measure()
 
     def _progress(self, event: str) -> None:
-        fields = {} if self._last is None else asdict(self._last)
-        fields = {k: v for k, v in fields.items() if k not in ("news", "status") and v is not None}
+        fields = {} if self._last is None else asdict(replace(self._last, events=()))
+        fields = {
+            k: v for k, v in fields.items() if k not in ("events", "status") and v is not None
+        }
         if self._last is not None:
             fields["prequential_accuracy"] = self._last.prequential_accuracy
-            fields["commits"] = self._n_commits
         if self._n_hidden:
             fields["lines_hidden"] = self._n_hidden
         self._n_lines = self._n_hidden = 0
@@ -252,16 +249,6 @@ class _LogFile:
             return os.path.samestat(self._path.stat(), os.fstat(self._file))
         except FileNotFoundError:
             return False
-
-
-def _event(text: str) -> tuple[str, str, dict[str, Any]]:
-    """Return level, event and fields of what the run tells a person."""
-    if text.startswith("skipped "):
-        frame, _, reason = text.removeprefix("skipped ").partition(": ")
-        return "warning", "skipped", {"frame": frame, "reason": reason}
-    if found := re.match(r"unlearned as another process asked \(receipt (r\d+)\)", text):
-        return "info", "unlearned", {"receipt": found[1]}
-    return "info", "message", {"text": text}
 
 
 def _notify(state: str) -> None:

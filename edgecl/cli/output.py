@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgecl.stream.progress import Progress
     from edgecl.types import Skipped
 
-_MOST_NEWS = 20
+_MOST_EVENTS = 20
 # Control, format, surrogate, line and paragraph separator.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _PLAIN_EVERY_S = 10.0
@@ -65,10 +65,10 @@ def said_to(listener: Callable[[str], None]) -> Iterator[None]:
 
 def say_skipped(skipped: Sequence[Skipped]) -> None:
     """Name the pictures that could not be used; of very many the first ones."""
-    for item in skipped[:_MOST_NEWS]:
+    for item in skipped[:_MOST_EVENTS]:
         say(f"skipped {item.id}: {item.reason}")
-    if len(skipped) > _MOST_NEWS:
-        say(f"{len(skipped) - _MOST_NEWS} more skipped")
+    if len(skipped) > _MOST_EVENTS:
+        say(f"{len(skipped) - _MOST_EVENTS} more skipped")
 
 
 def is_shown_live() -> bool:
@@ -162,7 +162,7 @@ class StreamBar:
         self._console = Console(stderr=True)
         self._total = total
         self._begin = done
-        self._n_news = 0
+        self._n_events = 0
         self._last_line = time.monotonic()
         self._bar = Bar(
             TextColumn("learning"),
@@ -192,7 +192,7 @@ class StreamBar:
         tb: TracebackType | None,
     ) -> None:
         self._live.stop()
-        hidden = self._n_news - _MOST_NEWS
+        hidden = self._n_events - _MOST_EVENTS
         if hidden > 0:
             say(f"{hidden} more messages not shown")
 
@@ -200,10 +200,11 @@ class StreamBar:
         """Show where the run stands, what is new, and what the keys do."""
         from rich.markup import escape
 
-        for text in progress.news:
-            self._n_news += 1
-            if self._n_news <= _MOST_NEWS:
-                self._console.print(escape(printable(text)), soft_wrap=True, highlight=False)
+        for event in progress.events:
+            self._n_events += 1
+            if self._n_events <= _MOST_EVENTS:
+                text = escape(printable(event.text()))
+                self._console.print(text, soft_wrap=True, highlight=False)
         done = self._begin + progress.seen
         rate = progress.samples_per_second
         # Nothing was learned, so nothing was wrong.

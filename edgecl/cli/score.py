@@ -56,9 +56,8 @@ def predict(
     from edgecl.errors import DecodeError, RequestError, SourceError
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
-    from edgecl.runtime.sources.base import close_source
     from edgecl.runtime.sources.folder import PictureSource
-    from edgecl.runtime.sources.live import LiveBase
+    from edgecl.stream.events import FrameSkipped
     from edgecl.stream.progress import Progress
     from edgecl.types import Skipped
 
@@ -84,8 +83,7 @@ def predict(
             sources.append(PictureSource(Path(path), max_bytes=max_bytes))  # named when it is read
     for source in sources:
         tell_notes(source)
-        if isinstance(source, LiveBase):
-            source.on_news = say
+        source.on_news = say
     novelty = None
     if unknown and device is not None:
         from edgecl.novelty import as_json, open_predictor_and_novelty
@@ -102,7 +100,7 @@ def predict(
 
     def close_all() -> None:
         for source in sources:
-            close_source(source)
+            source.close()
 
     n_done, n_skipped, first, is_over = 0, 0, None, False
     groups = embed(
@@ -121,10 +119,10 @@ def predict(
             usable = [item for item in group if isinstance(item, Embedded)]
             first = first or next(iter(skipped), None)
             n_skipped += len(skipped)
-            news = tuple(f"skipped {item.id}: {item.reason}" for item in skipped)
+            events = tuple(FrameSkipped(item.id, item.reason) for item in skipped)
             if observer.is_for_people:
-                for text in news:
-                    say(text)
+                for event in events:
+                    say(event.text())
             observer.update(
                 Progress(
                     seen=n_done + len(usable) + n_skipped,
@@ -132,7 +130,7 @@ def predict(
                     unlabelled=n_done + len(usable),
                     n_classes=len(predictor.scorer.labels),
                     seconds=time.monotonic() - begin,
-                    news=news,
+                    events=events,
                     **_live_counts(sources),
                 )
             )
@@ -168,9 +166,8 @@ def evaluate(
 ) -> None:
     """Measure accuracy on a labelled source, a live one until Ctrl-C; nothing is learned."""
     from edgecl.errors import SourceError
-    from edgecl.evaluation.progressive import evaluate_stream
+    from edgecl.evaluation.score import evaluate_stream
     from edgecl.runtime.sources import open_source
-    from edgecl.runtime.sources.live import LiveBase
 
     device, config = _device(home, bundle)
     frames = open_source(
@@ -178,8 +175,7 @@ def evaluate(
     )
     check_labels(frames)
     tell_notes(frames)
-    if isinstance(frames, LiveBase):
-        frames.on_news = say
+    frames.on_news = say
     predictor = _predictor(device, bundle, config, provider, threads, allow_fallback)
     aliases: dict[str, str] = {}
     if device is not None:
@@ -221,11 +217,8 @@ def evaluate(
 
 def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:
     """Return what became of the frames of live sources, all together."""
-    from edgecl.runtime.sources.live import LiveBase
-
     names = "dropped repeated broken oversize not_pictures reconnects stalls".split()
-    counts = [source.counts for source in sources if isinstance(source, LiveBase)]
-    return {name: sum(getattr(c, name) for c in counts) for name in names}
+    return {name: sum(getattr(source.counts, name) for source in sources) for name in names}
 
 
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:

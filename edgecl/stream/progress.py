@@ -1,13 +1,26 @@
-"""Where the run of a stream stands."""
+"""Where the run of a stream stands, and the counting of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgecl.stream.events import Event
+
+_TELL_EVERY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands after one commit; numbers are of this run and never fall.
+    """Where a run stands after one commit.
+
+    Counts are of this run and never fall: what is taken back counts as `undone` and stays in
+    `learned`. Of a source with positions a frame counts when none before it waits to be learned,
+    so that `start + seen` is where a run that resumes goes on. Only states can fall: `n_classes`,
+    the latencies, `status`.
 
     Args:
         start: Position of the source at which the run began.
@@ -17,7 +30,7 @@ class Progress:
         seconds: Time since the run began.
         n_classes: Classes that the head knows.
         skipped: Frames that could not be used, in this run.
-        news: What to tell since the last commit: frames skipped, classes learned again.
+        events: What happened since the last time: frames skipped, classes learned again.
         is_interrupted: Whether the run was asked to stop before the end.
         held_out: Labelled frames that were kept to be tested on, and not learned.
         unlabelled: Frames that nobody had named when they came; they were predicted only.
@@ -25,6 +38,7 @@ class Progress:
         duplicates: Labelled frames that were left out as near-duplicates.
         stale: Labelled frames that were left out as too old.
         undone: Samples that were taken back after they were learned.
+        commits: Commits that learned something.
         dropped: Frames of a live source that a newer one replaced before they were taken.
         reconnects: How often its connection was made anew.
         stalls: How often nothing came for too long.
@@ -47,7 +61,7 @@ class Progress:
     seconds: float = 0.0
     n_classes: int = 0
     skipped: int = 0
-    news: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
     is_interrupted: bool = False
     held_out: int = 0
     unlabelled: int = 0
@@ -55,6 +69,7 @@ class Progress:
     duplicates: int = 0
     stale: int = 0
     undone: int = 0
+    commits: int = 0
     dropped: int = 0
     reconnects: int = 0
     stalls: int = 0
@@ -77,3 +92,47 @@ class Progress:
     def samples_per_second(self) -> float:
         """Frames taken a second."""
         return self.seen / self.seconds if self.seconds else 0.0
+
+
+class Tally:
+    """Counts what happens in a run.
+
+    Args:
+        start: Position of the source at which it begins.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._begin = self._told_at = time.monotonic()
+        self._now = Progress(start=start)
+        self._ahead: Counter[str] = Counter()
+
+    def add(self, *, is_settled: bool = True, **counts: int) -> None:
+        """Count what happened, now or with the next `settle`."""
+        if is_settled:
+            self._count(counts)
+        else:
+            self._ahead.update(counts)
+
+    def settle(self) -> None:
+        """Count also what waited for a commit."""
+        self._count(self._ahead)
+        self._ahead.clear()
+
+    def _count(self, counts: Mapping[str, int]) -> None:
+        if any(counts.values()):
+            values = {name: getattr(self._now, name) + n for name, n in counts.items()}
+            self._now = replace(self._now, **values)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether nothing was told for a while."""
+        return time.monotonic() - self._told_at > _TELL_EVERY_S
+
+    def tell(self, **states: Any) -> Progress:
+        """Return where the run stands.
+
+        Args:
+            states: Fields of `Progress` that are not counted here.
+        """
+        self._told_at = time.monotonic()
+        return replace(self._now, seconds=self._told_at - self._begin, **states)

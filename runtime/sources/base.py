@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
 from edgecl.errors import UsageError
 from edgecl.types import Frame, Skipped
+
+from .connection import Counts
+from .messages import LabelFeed
 
 # By which a file is taken for a picture unread; any other is by its first bytes (formats.py).
 PICTURE_SUFFIXES = frozenset(
@@ -21,44 +26,56 @@ PICTURE_SUFFIXES = frozenset(
 Item = tuple[str, Callable[[], Frame | Skipped]]
 
 
-class Source(Protocol):
-    """A sequence of frames that can be read again from any position, or one that is live.
+class Source(ABC):
+    """A sequence of frames, and what it says of itself; whoever reads one asks for nothing else.
 
-    A live source (camera, network) makes frames whether anybody takes them or not: the newest
-    waits, older ones are dropped and counted. It has no positions: `frames` begins with what comes
-    next, and `ids` is empty.
+    A finite one can be read again from any position, and every position yields one item. A stream
+    (standard input) can be, if the same comes again, and ends nobody knows where. A live one
+    (camera, network) makes frames whether anybody takes them or not: the newest waits, older ones
+    are dropped and counted. It has no positions: `frames` begins with what comes next, and `ids`
+    is empty.
     """
 
+    kind: Literal["finite", "stream", "live"] = "finite"
     name: str
     """As the user named it, without secrets."""
-    is_live: bool
+    no_label = "it has no label; name its class with --label"
+    """Why a frame without a label has none, and what to do."""
+    class_names: Sequence[str] | None = None
+    """Classes of its frames; None where only the frames say them."""
+    passed_over: Mapping[str, int] = MappingProxyType({})
+    """How many files it passed over, by kind; see layouts.py."""
+    notes: Sequence[str] = ()
+    """What a person should know before it is learned: what was passed over, what is odd."""
+    feed: LabelFeed | None = None
+    """Labels and commands that come with the frames."""
+    counts = Counts()
+    """What became of the frames so far, where some may be lost."""
+    on_news: Callable[[str], None] | None = None
+    """Told one line, without secrets, from any thread, when its peer comes or goes."""
 
+    @property
+    def is_live(self) -> bool:
+        """Whether its frames come once, and when they like."""
+        return self.kind == "live"
+
+    @abstractmethod
     def __len__(self) -> int:
         """Frames in all, or 0 when that is not known."""
-        ...
 
+    @abstractmethod
     def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
         """Yield what stands at `start` and after it, in order; every position yields one item."""
-        ...
 
+    @abstractmethod
     def ids(self, stop: int) -> Iterator[str]:
         """Yield the ids of the first `stop` positions; a stream may have to be read for it."""
-        ...
+
+    def close(self) -> None:  # noqa: B027  (most have nothing to close)
+        """End its threads, if it has some; `frames` ends."""
 
 
-def close_source(source: Source) -> None:
-    """End the threads of a source that has some; its `frames` ends."""
-    close = getattr(source, "close", None)
-    if close is not None:
-        close()
-
-
-def passed_over(source: Source) -> dict[str, int]:
-    """Return how many files a source passed over, by kind; see layouts.py."""
-    return dict(getattr(source, "passed_over", {}))
-
-
-class ListSource:
+class ListSource(Source):
     """A source whose items are known beforehand.
 
     Args:
@@ -67,10 +84,6 @@ class ListSource:
         shuffle_seed: Seed of the order, None keeps it.
         labels: The class of every item, None where it has none or cannot be one.
     """
-
-    is_live = False
-    no_label = "it has no label; name its class with --label"
-    """Why an item without a label has none, and what to do."""
 
     def __init__(
         self,
@@ -82,9 +95,7 @@ class ListSource:
     ) -> None:
         self.name = name
         self.class_names = tuple(dict.fromkeys(label for label in labels if label is not None))
-        self.passed_over: Mapping[str, int] = {}
         self.notes: list[str] = []
-        """What a person should know before it is learned: what was passed over, what is odd."""
         self._items = items
         self._order = order(len(items), shuffle_seed)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgecl.errors import UsageError
 
-from .labels import moment_of
+from .messages import moment_of
 from .table import label_of
 
 MAX_ID_LENGTH = 1_000

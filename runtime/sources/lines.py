@@ -14,12 +14,12 @@ from pathlib import Path
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
-from .base import local, read_frame
+from .base import Source, local, read_frame
 from .inline import SPARE_BYTES, inline_picture, largest_message, loads
 from .table import label_of, path_of
 
 
-class LinesSource:
+class LinesSource(Source):
     """Frames named by or in lines of standard input; a line is read when its turn comes.
 
     Raises:
@@ -27,8 +27,8 @@ class LinesSource:
         SourceError: Standard input is closed.
     """
 
+    kind = "stream"
     name = "-"
-    is_live = False
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ from edgecl.errors import EdgeclError, SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
 from ..redact import redacted
+from .base import Source
 from .connection import Connection, Counters, Counts, Lost, Refused, Shot
 
 __all__ = [
@@ -45,19 +46,17 @@ _ROW_STEP = 8
 _JOIN_S = 1.0
 
 
-class LiveBase:
+class LiveBase(Source):
     """What sources whose frames come once have in common: counters and news, no positions.
 
     Args:
         name: The source as the user named it, without secrets.
     """
 
-    is_live = True
+    kind = "live"
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.on_news: Callable[[str], None] | None = None
-        """Told one line, without secrets, from any thread, when the peer comes or goes."""
         self.counters = Counters(self._tell)
 
     def __len__(self) -> int:
@@ -68,7 +67,7 @@ class LiveBase:
         return iter(())
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> Counts:  # type: ignore[override]
         """What became of the frames so far, over all connections."""
         return self.counters.read()
 

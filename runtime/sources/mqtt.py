@@ -1,7 +1,7 @@
 """Frames from an MQTT topic: `mqtt://[user:password@]host[:port]/topic`, or `mqtts` with TLS.
 
 A message is a picture file, its base64 or `data:` URL, or a JSON object that holds one of these
-(`inline.py`). JSON without a picture is a label or a command (`labels.py`) and is handed on. The
+(`inline.py`). JSON without a picture is a label or a command (`messages.py`) and is handed on. The
 topic may hold `+` and `#`.
 """
 
@@ -21,8 +21,9 @@ from ..broker import Connection as BrokerConnection
 from ..broker import Refused as BrokerRefused
 from .inline import InlinePicture, inline_picture, largest_message, loads
 from .jpeg import is_picture
-from .labels import Command, MessageQueue, message_of
+from .labels import MessageQueue
 from .live import Counters, LiveSource, Lost, Refused, Shot
+from .messages import Command, message_of
 
 _N_REMEMBERED = 1_024
 _N_WAITING = 4
@@ -60,12 +61,11 @@ class MqttSource(LiveSource):
     ) -> None:
         check_paho()
         broker = parse_broker(spec)
-        self.labels = MessageQueue()
-        """Labels and commands of the topic, a `LabelFeed`."""
+        self.feed = feed = MessageQueue()
         seen = _Seen()
         super().__init__(
             spec,
-            lambda counters: _Subscription(broker, counters, self.labels, seen, max_bytes),
+            lambda counters: _Subscription(broker, counters, feed, seen, max_bytes),
             label=label,
             # A topic may be silent for days; whether the broker lives, MQTT's own pings tell.
             stall_s=None,
@@ -108,13 +108,13 @@ class _Subscription:
         self,
         broker: Broker,
         counters: Counters,
-        labels: MessageQueue,
+        feed: MessageQueue,
         seen: _Seen,
         max_bytes: int,
     ) -> None:
         self._broker = broker
         self._counters = counters
-        self._labels = labels
+        self._feed = feed
         self._seen = seen
         self._max_bytes = max_bytes
         self._shots: queue.Queue[Shot] = queue.Queue(_N_WAITING)
@@ -154,7 +154,7 @@ class _Subscription:
             shot, key = self._shot(payload, value)
         except (UsageError, UnicodeError) as error:
             self._counters.add("broken")
-            return self._labels.tell(f"a message on {topic}: {error}")
+            return self._feed.tell(f"a message on {topic}: {error}")
         if shot is None:
             return self._counters.add("oversize")
         if not self._seen.add(key):
@@ -190,7 +190,7 @@ class _Subscription:
             raise UsageError("it is neither a picture, a label nor a command")
         # It comes again with every connection; what was undone once must not be undone again.
         if not (is_retained and isinstance(message, Command)):
-            self._labels.offer(message)
+            self._feed.offer(message)
 
     def _offer(self, shot: Shot) -> None:
         while True:

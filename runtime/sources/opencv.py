@@ -26,6 +26,7 @@ from edgecl.types import Frame, Pixels, Skipped
 
 from ..address import shut, split_url
 from ..redact import redacted
+from .base import Source
 from .live import LiveSource, Lost, Shot
 from .rtsp import connect, describe
 
@@ -104,7 +105,7 @@ def open_rtsp(url: str, /, *, label: str | None, max_bytes: int) -> LiveSource:
     return LiveSource(url, lambda _: _Rtsp(address), label=label)
 
 
-class VideoSource:
+class VideoSource(Source):
     """The frames of a video file, every one once, in order.
 
     Args:
@@ -116,8 +117,6 @@ class VideoSource:
         MissingPackageError: OpenCV is not installed.
     """
 
-    is_live = False
-
     def __init__(self, path: Path, *, label: str | None = None) -> None:
         self.name = str(path)
         self._path = path
@@ -126,6 +125,7 @@ class VideoSource:
         capture = self._open()
         # Some files do not say, and then OpenCV answers with a negative number.
         self._n = max(0, int(capture.get(import_cv2().CAP_PROP_FRAME_COUNT)))
+        self.kind = "finite" if self._n else "stream"
         is_film = capture.grab()
         capture.release()
         if not is_film:

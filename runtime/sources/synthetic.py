@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from edgecl.errors import UsageError
 from edgecl.types import Frame, Pixels, Skipped
 
+from .base import Source
 from .live import STALL_S, LiveSource, Shot
 
 PREFIX = "synthetic:"
@@ -139,10 +140,8 @@ def open_synthetic(
     )
 
 
-class PatternSource:
+class PatternSource(Source):
     """The pattern frame by frame, the same in every run."""
-
-    is_live = False
 
     def __init__(self, name: str, pattern: Pattern, *, label: str | None = None) -> None:
         self.name = name

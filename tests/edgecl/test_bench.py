@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import build
-from edgecl.evaluation.bench import Rapl, Stage, Tegrastats, bench_home, measure, metered
+from edgecl.evaluation.bench import Stage, bench_home, measure
+from edgecl.evaluation.energy import Rapl, Tegrastats, metered
 from edgecl.home import Home
 from edgecl.runtime import Predictor
 

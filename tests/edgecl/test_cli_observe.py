@@ -23,12 +23,13 @@ from edgecl.cli.output import say
 from edgecl.errors import MissingPackageError, RequestError, SourceError, UsageError
 from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
+from edgecl.stream.events import FrameSkipped, Said, Unlearned
 from edgecl.stream.progress import Progress
 from peers import free_port
 
 STATE = Progress(
     seen=20, learned=12, n_correct=9, seconds=4.0, n_classes=3, skipped=2, dropped=5, duplicates=4,
-    reconnects=1, stalls=1,
+    reconnects=1, stalls=1, commits=2,
 )  # fmt: skip
 
 
@@ -64,10 +65,10 @@ def test_a_log_is_one_object_a_line(tmp_path: Path) -> None:
             Progress(
                 seen=3,
                 learned=2,
-                news=(
-                    "skipped a/1.jpg: it has no label",
-                    "unlearned as another process asked (receipt r7); its frames are skipped",
-                    "class 'x' is learned again",
+                events=(
+                    FrameSkipped("a/1.jpg", "it has no label"),
+                    Unlearned("r7", is_barred=True),
+                    Said("skipped a/2.jpg: not an event of that kind"),
                 ),
             )
         )
@@ -107,10 +108,10 @@ def test_of_very_many_messages_only_the_number_is_told(
     with observing(str(tmp_path / "log"), None, command="x") as observer:
         observer.update(Progress(seen=1))
         for i in range(1000):
-            observer.update(Progress(seen=i, news=(f"skipped {i}: broken",)))
+            observer.update(Progress(seen=i, events=(FrameSkipped(str(i), "broken"),)))
         now[0] += 11
         observer.update(Progress(seen=1000))
-        observer.update(Progress(seen=1001, news=("skipped last: broken",)))
+        observer.update(Progress(seen=1001, events=(FrameSkipped("last", "broken"),)))
     found = lines((tmp_path / "log").read_text())
     assert len(found) < 120
     (progress,) = [line for line in found if line.get("lines_hidden")]
@@ -122,7 +123,8 @@ def test_a_log_has_no_password(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with observing(str(log), None, command="x") as observer:
         observer.say("rtsp://admin:hunter2@10.0.0.9/live?token=abc: lost; connecting again in 1 s")
-        observer.say("skipped http://me:hunter2@h/1.jpg: not there")
+        skipped = FrameSkipped("http://me:hunter2@h/1.jpg", "not there")
+        observer.update(Progress(events=(skipped,)))
     assert "hunter2" not in log.read_text()
     assert "abc" not in log.read_text()
     assert "10.0.0.9" in log.read_text()
@@ -139,9 +141,9 @@ def test_on_stderr_all_that_is_said_becomes_a_line(capsys: pytest.CaptureFixture
     *logged, last = err.splitlines()
     assert last == "and again for people"
     found = lines("\n".join(logged))
-    assert [line["event"] for line in found] == ["start", "message", "skipped", "end"]
+    assert [line["event"] for line in found] == ["start", "message", "message", "end"]
     assert found[1]["text"] == "going on at frame 3"
-    assert (found[2]["frame"], found[2]["reason"]) == ("caf\udce9.jpg", "100 % broken")
+    assert found[2]["text"] == "skipped caf\udce9.jpg: 100 % broken"
 
 
 def test_an_error_is_the_last_line(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from hypothesis import strategies as st
 import build
 from edgecl.config import Config, LiveConfig, load_config
 from edgecl.errors import ConfigError, RequestError
-from edgecl.evaluation.progressive import learn_stream
 from edgecl.heads import HEADS
 from edgecl.home import Home
 from edgecl.learner import (
@@ -38,16 +38,19 @@ from edgecl.learner import (
 )
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
-from edgecl.runtime.sources import open_source
-from edgecl.runtime.sources.labels import Command, LabelWindow
+from edgecl.runtime.sources import Source, open_source
 from edgecl.runtime.sources.live import LiveSource
+from edgecl.runtime.sources.messages import Command, LabelWindow
 from edgecl.store.progress import Position
-from edgecl.stream.ages import Ages
+from edgecl.stream.commands import Consolidate, Stop, Undo
 from edgecl.stream.duplicates import Duplicates
+from edgecl.stream.events import NotConsolidated, Undone
+from edgecl.stream.freshness import Freshness
 from edgecl.stream.keys import Keyboard
-from edgecl.stream.ring import Ring
-from edgecl.stream.run import Live, Progress
-from edgecl.stream.teacher import UNDO_N, Quit, Teacher, Undo
+from edgecl.stream.labeller import UNDO_N, Labeller
+from edgecl.stream.progress import Progress
+from edgecl.stream.recent import RecentFrames
+from edgecl.stream.run import StreamOptions, learn_stream
 from edgecl.stream.votes import Votes
 from edgecl.types import Frame, Prediction, Skipped
 
@@ -73,14 +76,14 @@ def picture(part: str, i: int) -> np.ndarray:
     return np.asarray(build.part_picture(part, i, 32))
 
 
-class FakeLive:
+class FakeLive(Source):
     """A live source that shows what it is told to, one frame every `interval` seconds.
 
     Without clock its frames do not say when they were taken: then none is too old.
     """
 
     name = "fake"
-    is_live = True
+    kind = "live"
 
     def __init__(
         self,
@@ -150,16 +153,16 @@ def run(
     source: Any,
     *,
     engine: Any = None,
-    live: Live | None = None,
-    teach: Callable[[Learner], Live] | None = None,
+    live: StreamOptions | None = None,
+    teach: Callable[[Learner], StreamOptions] | None = None,
     **options: Any,
 ) -> list[Progress]:
     with home.lock(), open_store(home) as store:
         learner = open_learner(home, store)
-        made = teach(learner) if teach is not None else live or Live()
+        made = teach(learner) if teach is not None else live or StreamOptions()
         start = Position(0, b"", False)
         steps = learn_stream(
-            home, learner, engine or FakeEngine(), source, key="k", start=start, live=made,
+            home, learner, engine or FakeEngine(), source, key="k", start=start, options=made,
             **options,
         )  # fmt: skip
         with closing(steps):
@@ -216,7 +219,7 @@ def test_unlabelled_live_frames_are_predicted_only(device: Home) -> None:
     run(device, FakeLive(shots("washer", "bracket")))
     events: list[dict[str, Any]] = []
     source = FakeLive(shots("bracket", "washer", n=10, labels=False))
-    last = run(device, source, live=Live(emit=events.append, vote=3))[-1]
+    last = run(device, source, live=StreamOptions(emit=events.append, vote=3))[-1]
     assert (last.seen, last.learned, last.unlabelled, last.skipped) == (20, 0, 20, 0)
     assert [e["label"] for e in events] == ["bracket", "washer"]
     assert all(e["event"] == "class" and e["of"] == 3 and e["votes"] >= 2 for e in events)
@@ -227,7 +230,7 @@ def test_unlabelled_live_frames_are_predicted_only(device: Home) -> None:
 def test_before_anything_is_learned_nothing_is_told(device: Home) -> None:
     events: list[dict[str, Any]] = []
     source = FakeLive(shots("washer", labels=False))
-    last = run(device, source, live=Live(emit=events.append, finds_unknown=True))[-1]
+    last = run(device, source, live=StreamOptions(emit=events.append, finds_unknown=True))[-1]
     assert (last.unlabelled, last.n_classes, events) == (8, 0, [])
 
 
@@ -256,9 +259,9 @@ def test_a_frame_whose_label_comes_late_waits_for_review_no_more(device: Home) -
     source = FakeLive(shots("gasket", n=6, labels=False), interval=0.01)
     feed, waited = FakeFeed(), list[int]()
 
-    def teach(learner: Learner) -> Live:
-        teacher = Teacher(lambda: learner.labels, feed=feed)
-        return Live(teacher=teacher, finds_unknown=True)
+    def teach(learner: Learner) -> StreamOptions:
+        labeller = Labeller(lambda: learner.labels, feed=feed)
+        return StreamOptions(labeller=labeller, finds_unknown=True)
 
     def stop() -> bool:
         if len(source.made) == 6 and not waited:
@@ -276,8 +279,8 @@ def test_a_window_names_frames_that_came_before_it_and_those_to_come(device: Hom
     source = FakeLive(shots("washer", n=20, labels=False), interval=0.01)
     feed, sent = FakeFeed(), list[int]()
 
-    def teach(learner: Learner) -> Live:
-        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+    def teach(learner: Learner) -> StreamOptions:
+        return StreamOptions(labeller=Labeller(lambda: learner.labels, feed=feed))
 
     def stop() -> bool:
         if len(source.made) == 10 and not sent:
@@ -298,8 +301,8 @@ def test_a_frame_whose_label_comes_later_is_not_too_old(device: Home) -> None:
     source = FakeLive(shots("washer", n=16, labels=False), interval=0.01, has_clock=True)
     feed = FakeFeed()
 
-    def teach(learner: Learner) -> Live:
-        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+    def teach(learner: Learner) -> StreamOptions:
+        return StreamOptions(labeller=Labeller(lambda: learner.labels, feed=feed))
 
     def stop() -> bool:
         if len(source.made) == 14:
@@ -308,14 +311,14 @@ def test_a_frame_whose_label_comes_later_is_not_too_old(device: Home) -> None:
 
     last = run(device, source, teach=teach, should_stop=stop)[-1]
     assert (last.learned, last.stale) == (4, 0)
-    assert last.p99_ms is None  # what the teacher took is not the machine's latency
+    assert last.p99_ms is None  # what the labeller took is not the machine's latency
 
 
 def test_a_person_at_the_keys_is_shown_what_is_seen(device: Home) -> None:
     run(device, FakeLive(shots("washer", "bracket", n=20)))
 
-    def teach(learner: Learner) -> Live:
-        return Live(teacher=Teacher(lambda: learner.labels, read_keys=lambda: ""))
+    def teach(learner: Learner) -> StreamOptions:
+        return StreamOptions(labeller=Labeller(lambda: learner.labels, read_keys=lambda: ""))
 
     last = run(device, FakeLive(shots("bracket", n=6, labels=False)), teach=teach)[-1]
     assert re.fullmatch(r"watching  sees bracket \d+%  1 washer  2 bracket  n new .*", last.status)
@@ -327,16 +330,16 @@ def test_a_command_pauses_and_an_undo_takes_back(device: Home) -> None:
 
     def stop() -> bool:
         n = len(source.made)
-        if n == 12 and not sent:
+        if n >= 12 and not sent:
             sent.append(n)
             feed.waiting = [Command("undo", 3), Command("pause")]
-        elif n == 24 and sent:
-            sent.pop()
+        elif len(sent) == 1 and n >= sent[0] + 10:
+            sent.append(n)
             feed.waiting = [Command("resume")]
         return False
 
-    def teach(learner: Learner) -> Live:
-        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+    def teach(learner: Learner) -> StreamOptions:
+        return StreamOptions(labeller=Labeller(lambda: learner.labels, feed=feed))
 
     steps = run(device, source, teach=teach, should_stop=stop)
     last = steps[-1]
@@ -345,7 +348,7 @@ def test_a_command_pauses_and_an_undo_takes_back(device: Home) -> None:
     ((probes,),) = rows(device, "SELECT count(*) FROM held_out")
     left = sum(seen(device).values()) + probes
     assert left == last.learned + last.held_out - last.undone == 30 - last.unlabelled - 3
-    assert any("took back the last" in text for s in steps for text in s.news)
+    assert Undone(3, ("washer",)) in [event for s in steps for event in s.events]
 
 
 def test_pictures_of_the_ring_are_kept_as_they_would_be_learned(device: Home) -> None:
@@ -357,8 +360,8 @@ def test_pictures_of_the_ring_are_kept_as_they_would_be_learned(device: Home) ->
             feed.waiting = [LabelWindow("ring", 0.0, 2000.0)]
         return False
 
-    def teach(learner: Learner) -> Live:
-        return Live(teacher=Teacher(lambda: learner.labels, feed=feed))
+    def teach(learner: Learner) -> StreamOptions:
+        return StreamOptions(labeller=Labeller(lambda: learner.labels, feed=feed))
 
     run(device, source, teach=teach, should_stop=stop)
     assert sum(seen(device).values()) >= 4
@@ -382,7 +385,7 @@ def test_a_stream_answers_as_the_home_does_with_its_adapter(adapted: Home) -> No
     build.adapt_home(adapted, 1)
     events: list[dict[str, Any]] = []
     source = FakeLive(shots(*build.PARTS[:3], n=4, labels=False))
-    run(adapted, source, engine=adapted.engine(), live=Live(emit=events.append, vote=1))
+    run(adapted, source, engine=adapted.engine(), live=StreamOptions(emit=events.append, vote=1))
     predictor = open_predictor(adapted)
     assert predictor.scorer.n_maps == 2
     wanted = []
@@ -403,33 +406,48 @@ def test_an_adapter_that_comes_in_a_stream_changes_answers_and_no_feature(
     order = [part for part in build.PARTS for _ in range(6)]
     before = rows(adapted, "SELECT count(*) FROM replay")[0][0]
     events: list[dict[str, Any]] = []
-    asked: list[str | None] = []
+    learned_before: list[str] = []
     with adapted.lock(), open_store(adapted) as store:
         learner = open_learner(adapted, store)
 
-        def renew(name: str | None) -> bool:
-            asked.append(name)
-            if len(asked) > 1:
-                return False
+        def train() -> Any:
             with store.transaction(changes_head=False):
                 build.add_adapters(adapted, store, 1)
-            return True
+                store.note_attempt(max(store.names))
+            learned_before.extend(store.names.values())
+            return SimpleNamespace(accepted=True)
 
+        consolidate = Consolidate(4, train)
         source = FakeLive(((part, i, part) for i, part in enumerate(order)), interval=0.01)
         steps = learn_stream(
             adapted, learner, adapted.engine(), source, key="k", start=Position(0, b"", False),
-            renew=renew, live=Live(emit=events.append if is_watched else None, vote=1),
+            options=StreamOptions(
+                emit=events.append if is_watched else None, vote=1,
+                consolidate=consolidate,
+            ),
         )  # fmt: skip
         with closing(steps):
             last = list(steps)[-1]
         x = store.stored_rows()[0]
     assert last.seen == 24
     assert last.learned + last.held_out + last.duplicates + last.stale == 24
-    assert asked[-1] is None
-    assert build.PARTS[3] in asked
+    assert consolidate.accepted == [True]
+    assert learned_before[3:] == [build.PARTS[0]]
     assert bool(events) is is_watched
     assert rows(adapted, "SELECT count(*) FROM replay")[0][0] == before + last.learned
     assert x.shape[1] == adapted.manifest.num_features
+
+
+def test_a_consolidation_that_cannot_be_is_told_and_the_stream_goes_on(device: Home) -> None:
+    def train() -> Any:
+        raise RequestError("nothing to train on")
+
+    consolidate = Consolidate(2, train)
+    steps = run(device, FakeLive(shots(*build.PARTS)), live=StreamOptions(consolidate=consolidate))
+    told = [event for step in steps for event in step.events]
+    assert told == [NotConsolidated("nothing to train on")] * 2  # before the third, at the end
+    assert steps[-1].learned + steps[-1].held_out == 32
+    assert consolidate.accepted == []
 
 
 # A server that comes and goes
@@ -464,7 +482,7 @@ def test_over_twenty_connections_no_picture_is_learned_twice(device: Home) -> No
     Flaky.n_sent = Flaky.n_connections = 0
     learned: Counter[bytes] = Counter()
 
-    def watched(learner: Learner) -> Live:
+    def watched(learner: Learner) -> StreamOptions:
         learn_many = learner.learn_many
 
         def noted(frames: list[Frame], x: Any, **options: Any) -> Any:
@@ -472,7 +490,7 @@ def test_over_twenty_connections_no_picture_is_learned_twice(device: Home) -> No
             return learn_many(frames, x, **options)
 
         learner.learn_many = noted  # type: ignore[assignment,method-assign]
-        return Live()
+        return StreamOptions()
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -506,8 +524,8 @@ def test_a_watched_folder_that_goes_is_told_to_who_learns_from_it(
         start = Position(0, b"", False)
         steps = learn_stream(device, learner, FakeEngine(), source, key="k", start=start)
         with closing(steps):
-            (line,) = next(step.news for step in steps if step.news)
-    assert "cannot be looked at" in line
+            (event,) = next(step.events for step in steps if step.events)
+    assert "cannot be looked at" in event.text()
 
 
 # Undo
@@ -641,15 +659,15 @@ class Typist:
         return text
 
 
-def make_teacher() -> tuple[Teacher, Typist, Callable[[str], Any]]:
+def make_labeller() -> tuple[Labeller, Typist, Callable[[str], Any]]:
     typist = Typist()
-    teacher = Teacher(lambda: ("bolt", "nut"), read_keys=typist)
+    labeller = Labeller(lambda: ("bolt", "nut"), read_keys=typist)
 
     def press(text: str) -> list[Any]:
         typist.text = text
-        return teacher.poll()
+        return labeller.poll()
 
-    return teacher, typist, press
+    return labeller, typist, press
 
 
 def frame(label: str | None = None, moment: float = 0.0) -> Frame:
@@ -658,75 +676,75 @@ def frame(label: str | None = None, moment: float = 0.0) -> Frame:
 
 
 def test_a_key_labels_until_it_is_pressed_again() -> None:
-    teacher, _, press = make_teacher()
-    assert teacher.label_of(frame()) is None
+    labeller, _, press = make_labeller()
+    assert labeller.label_of(frame()) is None
     assert press("2") == []
-    assert teacher.label_of(frame()) == "nut"
-    assert teacher.label_of(frame("bolt")) == "nut"
-    assert "[2 nut]" in teacher.status()
+    assert labeller.label_of(frame()) == "nut"
+    assert labeller.label_of(frame("bolt")) == "nut"
+    assert "[2 nut]" in labeller.status()
     press("2")
-    assert teacher.label_of(frame()) is None
+    assert labeller.label_of(frame()) is None
     press("1")
     press("0")
-    assert teacher.label_of(frame()) is None
+    assert labeller.label_of(frame()) is None
     press("1 ")
-    assert teacher.label_of(frame("nut")) is None
-    assert "PAUSED" in teacher.status()
+    assert labeller.label_of(frame("nut")) is None
+    assert "PAUSED" in labeller.status()
     press(" ")
-    assert teacher.label_of(frame()) == "bolt"
+    assert labeller.label_of(frame()) == "bolt"
 
 
 def test_a_new_class_is_typed() -> None:
-    teacher, _, press = make_teacher()
+    labeller, _, press = make_labeller()
     press("nwash")
-    assert "wash_" in teacher.status()
+    assert "wash_" in labeller.status()
     assert press("er qu1x\x7f\n") == []
-    assert teacher.label_of(frame()) == "washer qu1"
+    assert labeller.label_of(frame()) == "washer qu1"
     press("nlost\x1b")
-    assert teacher.label_of(frame()) == "washer qu1"
+    assert labeller.label_of(frame()) == "washer qu1"
     press("n  \n")
-    assert "empty" in " ".join(teacher.news())
+    assert "empty" in " ".join(event.text() for event in labeller.events())
     assert press("u") == [Undo(UNDO_N)]
-    assert press("q") == [Quit()]
+    assert press("q") == [Stop()]
     press("7")
-    assert "2 classes" in " ".join(teacher.news())
-    assert teacher.news() == []
+    assert "2 classes" in " ".join(event.text() for event in labeller.events())
+    assert labeller.events() == []
 
 
 @given(st.text())
-def test_no_key_breaks_the_teacher(text: str) -> None:
-    teacher, _, press = make_teacher()
+def test_no_key_breaks_the_labeller(text: str) -> None:
+    labeller, _, press = make_labeller()
     press(text)
-    label = teacher.label_of(frame())
+    label = labeller.label_of(frame())
     assert label is None or label.strip()
-    assert "\n" not in teacher.status()
+    assert "\n" not in labeller.status()
 
 
 def test_the_newest_window_that_holds_a_moment_counts() -> None:
     feed = FakeFeed(LabelWindow("cup", 5.0, None), LabelWindow("pen", 2.0, 3.0))
-    teacher = Teacher(lambda: (), feed=feed)
-    assert len(teacher.poll()) == 2
+    labeller = Labeller(lambda: (), feed=feed)
+    assert len(labeller.poll()) == 2
     now = time.time()
-    teacher = Teacher(lambda: (), feed=feed)
+    labeller = Labeller(lambda: (), feed=feed)
     feed.waiting = [LabelWindow("cup", now, None), LabelWindow("pen", now + 2, now + 3)]
-    teacher.poll()
-    found = [teacher.label_of(frame(moment=now + s)) for s in (-1, 0, 2, 3)]
+    labeller.poll()
+    found = [labeller.label_of(frame(moment=now + s)) for s in (-1, 0, 2, 3)]
     assert found == [None, "cup", "pen", "cup"]
     feed.waiting = [LabelWindow(None, now + 10, None)]
-    teacher.poll()
-    assert teacher.label_of(frame(moment=now + 9)) == "cup"
-    assert teacher.label_of(frame(moment=now + 11)) is None
-    assert teacher.label_of(frame("own", moment=now + 11)) == "own"
+    labeller.poll()
+    assert labeller.label_of(frame(moment=now + 9)) == "cup"
+    assert labeller.label_of(frame(moment=now + 11)) is None
+    assert labeller.label_of(frame("own", moment=now + 11)) == "own"
 
 
 def test_windows_are_bounded() -> None:
     feed = FakeFeed()
-    teacher = Teacher(lambda: (), feed=feed)
+    labeller = Labeller(lambda: (), feed=feed)
     now = time.time()
     for i in range(1500):
         feed.waiting.append(LabelWindow("a", now + i, now + i + 1))
-    teacher.poll()
-    assert len(teacher._windows) <= 1000
+    labeller.poll()
+    assert len(labeller._windows) <= 1000
 
 
 def test_a_vote_is_told_when_the_majority_changes() -> None:
@@ -785,7 +803,7 @@ def test_classes_whose_rows_are_at_hand_are_bounded_and_read_again_when_they_com
 def test_the_ring_never_holds_more_than_its_bounds(
     sizes: list[int], max_bytes: int, max_frames: int
 ) -> None:
-    ring = Ring(max_bytes, max_frames)
+    ring = RecentFrames(max_bytes, max_frames)
     x = np.zeros(1, np.float32)
     for i, size in enumerate(sizes):
         ring.add(Embedded(Frame(id=str(i), encoded=b"x" * size), x), float(i))
@@ -802,17 +820,17 @@ def test_the_ring_never_holds_more_than_its_bounds(
 
 
 def test_ages_are_told_in_frame_times() -> None:
-    ages = Ages()
-    assert ages.age(Frame(id="file", encoded=b"x"), 5.0) == 0
+    freshness = Freshness()
+    assert freshness.age(Frame(id="file", encoded=b"x"), 5.0) == 0
     live = [Frame(id=str(i), encoded=b"x", monotonic=1 + i / 10) for i in range(1, 6)]
     for one in live:
-        ages.came(one)
-    assert ages.age(live[-1], live[-1].monotonic + 0.15) == pytest.approx(1.5)
-    assert ages.quantile_ms(0.5) is None
+        freshness.came(one)
+    assert freshness.age(live[-1], live[-1].monotonic + 0.15) == pytest.approx(1.5)
+    assert freshness.quantile_ms(0.5) is None
     for one in live:
-        ages.committed(one, 1.5, one.monotonic + 0.1)
-    assert ages.quantile_ms(0.5) == pytest.approx(100, rel=0.05)
-    assert ages.oldest == 1.5
+        freshness.committed(one, 1.5, one.monotonic + 0.1)
+    assert freshness.quantile_ms(0.5) == pytest.approx(100, rel=0.05)
+    assert freshness.oldest == 1.5
 
 
 @pytest.mark.parametrize(

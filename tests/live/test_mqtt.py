@@ -26,7 +26,8 @@ import build
 from edgecl.runtime import sinks
 from edgecl.runtime.broker import Connection, parse_broker
 from edgecl.runtime.sinks import open_sink
-from edgecl.runtime.sources.labels import Command, LabelWindow, TopicLabels, open_labels
+from edgecl.runtime.sources.labels import TopicLabels, open_labels
+from edgecl.runtime.sources.messages import Command, LabelWindow
 from edgecl.runtime.sources.mqtt import MqttSource
 from edgecl.types import Frame, Skipped
 from peers import certificate
@@ -208,7 +209,7 @@ def test_what_cannot_be_used_is_counted_and_named_and_the_stream_goes_on(
     assert isinstance(taker.items[1], Skipped)
     assert taker.source.counts.broken == 4
     wait_for(lambda: taker.source.counts.oversize == 2)
-    news = taker.source.labels.news()
+    news = taker.source.feed.news()
     assert len(news) == 4
     assert all("cam/a" in line for line in news)
 
@@ -216,7 +217,7 @@ def test_what_cannot_be_used_is_counted_and_named_and_the_stream_goes_on(
 def test_labels_on_the_topic_of_the_pictures_are_handed_on(broker: Mosquitto, taker: Taker) -> None:
     broker.send("cam/labels", {"label": "cup", "from": 1, "to": 2}, {"command": "undo", "n": 3})
     found: list[Any] = []
-    wait_for(lambda: found.extend(taker.source.labels.poll()) or len(found) == 2)
+    wait_for(lambda: found.extend(taker.source.feed.poll()) or len(found) == 2)
     assert found == [LabelWindow("cup", 1, 2), Command("undo", 3)]
     taker.wait(1)
 

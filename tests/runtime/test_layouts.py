@@ -24,7 +24,6 @@ from edgecl.runtime.formats import is_readable, kind_of
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.runtime.sources import layouts, open_source
-from edgecl.runtime.sources.base import passed_over
 from edgecl.runtime.sources.datasets import open_dataset
 from edgecl.runtime.sources.layouts import CAMERA, PART, SPLIT, SYSTEM, kind_of_folder
 from edgecl.runtime.sources.watch import WatchSource
@@ -130,7 +129,7 @@ def test_folders_of_systems_are_passed_over_and_counted_at_any_depth(
     folder = put(tmp_path, "cup/1.png", "bolt/1.png", f"{name}/x/1.png", f"cup/{name}/2.jpg/t.png")
     source = open_source(str(folder))
     assert classes(source.frames()) == {"cup": 1, "bolt": 1}
-    assert sum(passed_over(source).values()) == 2
+    assert sum(source.passed_over.values()) == 2
     assert "2 hidden" in source.notes[0] or f"2 in {name}/" in source.notes[0]
     dataset = open_dataset(folder)
     assert dataset.classes == {"cup": 1, "bolt": 1}
@@ -230,7 +229,7 @@ def test_frigates_models_and_faces(tmp_path: Path) -> None:
     faces = put(tmp_path / "faces", "anna/1.webp", "bert/1.webp", "train/1.webp", "train/2.webp")
     source = open_source(str(faces))
     assert classes(source.frames()) == {"anna": 1, "bert": 1}
-    assert passed_over(source) == {"train/": 2}
+    assert source.passed_over == {"train/": 2}
     assert any("Frigate" in note for note in source.notes)
     dataset = open_dataset(faces)
     assert dataset.classes == {"anna": 1, "bert": 1}
@@ -243,7 +242,7 @@ def test_masks_labels_and_thumbnails_below_a_class_are_passed_over(tmp_path: Pat
     names = ("cup/images/1.png", "cup/masks/1.png", "bolt/1.png", "bolt/thumbs/1.png")
     source = open_source(str(put(tmp_path, *names)))
     assert [i.id for i in source.frames()] == ["bolt/1.png", "cup/images/1.png"]
-    assert passed_over(source) == {"masks/": 1, "thumbs/": 1}
+    assert source.passed_over == {"masks/": 1, "thumbs/": 1}
 
 
 def coco(folder: Path, where: str, files: list[str]) -> Path:
@@ -431,7 +430,7 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
     }  # fmt: skip
     if is_readable("HEIC"):
         del expected[".heic"]
-    assert passed_over(source) == expected
+    assert source.passed_over == expected
     first = "2 .heic, 2 no suffix" if ".heic" in expected else "2 no suffix"
     assert source.notes[0].startswith(f"passed over: {first}, 1 .db")
 
@@ -462,7 +461,7 @@ def test_an_unreadable_folder_is_named_counted_and_skipped(
     monkeypatch.setattr(os, "scandir", refuse)
     for source in (open_source(str(tmp_path)), open_dataset(tmp_path).source):
         assert classes(source.frames()) == {"cup": 1, "bolt": 1}
-        assert passed_over(source) == {"unreadable": 1}
+        assert source.passed_over == {"unreadable": 1}
     notes = open_source(str(tmp_path)).notes
     assert f"{inner}/ cannot be read (Permission denied)" in notes
     (tmp_path / "all" / inner).mkdir(parents=True)
@@ -493,7 +492,7 @@ def test_a_watched_folder_goes_by_the_same_table(tmp_path: Path) -> None:
         item = next(found)
         assert isinstance(item, Frame)
         assert item.label == "images"  # there is a class beside it now
-        assert passed_over(source) == {".txt": 1}
+        assert source.passed_over == {".txt": 1}
 
 
 # Nothing is lost
@@ -529,7 +528,7 @@ def outcomes(source: Any) -> Counter[str]:
         for item in group:
             is_usable = isinstance(item, Embedded) and item.frame.label is not None
             counts["learned" if is_usable else "skipped"] += 1
-    counts["passed over"] = sum(passed_over(source).values())
+    counts["passed over"] = sum(source.passed_over.values())
     return counts
 
 

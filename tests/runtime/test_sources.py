@@ -18,7 +18,6 @@ import pytest
 import build
 from edgecl.errors import SourceError, UsageError
 from edgecl.runtime.sources import Source, open_source
-from edgecl.runtime.sources.base import passed_over
 from edgecl.types import Frame, Skipped
 
 PICTURE = build.encode(build.part_picture("washer", 0, 8), "PNG")
@@ -82,7 +81,7 @@ def test_folder_passes_over_hidden_files_and_other_kinds(tmp_path: Path) -> None
     source = open_source(str(tmp_path))
     # One without a suffix is a picture by its content.
     assert labels(source.frames()) == [("a/1.png", "a"), ("a/png", "a")]
-    assert passed_over(source) == {"hidden": 2, ".txt": 1}
+    assert source.passed_over == {"hidden": 2, ".txt": 1}
 
 
 def test_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:

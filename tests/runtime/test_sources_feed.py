@@ -24,14 +24,13 @@ from edgecl.home import Home
 from edgecl.runtime.broker import parse_broker
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.inline import inline_picture, loads
-from edgecl.runtime.sources.labels import (
+from edgecl.runtime.sources.labels import open_feed, open_labels
+from edgecl.runtime.sources.messages import (
     Command,
     LabelFeed,
     LabelWindow,
     message_of,
     moment_of,
-    open_feed,
-    open_labels,
     parse_message,
 )
 from edgecl.runtime.sources.synthetic import MAX_CLASSES, parse_pattern
@@ -584,6 +583,18 @@ def test_labels_come_from_standard_input_and_bad_lines_are_named(
         assert feed.news() == []
 
 
+def test_of_very_many_bad_messages_the_number_is_told(
+    stdin_pipe: Callable[[bytes], None],
+) -> None:
+    with closing(open_labels("-")) as feed:
+        stdin_pipe(b"bad\n" * 300 + b'{"command": "pause"}\n')
+        assert collect(feed, 1) == [Command("pause")]
+        *lines, last = feed.news()
+        assert len(lines) < 100
+        assert last == f"{300 - len(lines)} more label messages could not be used"
+        assert feed.news() == []
+
+
 def test_a_label_feed_that_nobody_feeds_ends_at_once(
     stdin_pipe: Callable[[bytes], None],
 ) -> None:
@@ -652,7 +663,7 @@ def test_labels_of_the_source_and_of_the_option_come_in_one_feed(tmp_path: Path)
     pattern = open_source("synthetic:")
     assert open_feed(None, pattern) is None
     topic = open_source("mqtt://host/topic")
-    topic.labels.offer(Command("resume"))  # type: ignore[attr-defined]
+    topic.feed.offer(Command("resume"))  # type: ignore[attr-defined]
     feed = open_feed(str(path), topic)
     assert feed is not None
     with closing(feed):

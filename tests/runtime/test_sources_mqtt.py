@@ -165,7 +165,7 @@ def test_what_cannot_be_meant_is_counted_and_named(payload: bytes) -> None:
         source = opened(url)
         assert isinstance(next(source.frames()), Frame)
         assert source.counts.broken == 1
-        (line,) = source.labels.news()  # type: ignore[attr-defined]
+        (line,) = source.feed.news()  # type: ignore[attr-defined]
     assert line.startswith("a message on cam: ")
 
 

@@ -5,14 +5,11 @@ read. Text stays text, in the page's font. Colours are those of a light page; in
 written as the CSS variable of its role, so that the page decides.
 
 Only `Figure` objects are used, never pyplot: no backend is chosen, and settings are put back.
-
-This module is long because it holds every chart.
 """
 
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecl.evaluation.report.contents import Contents, Counts
+from edgecl.evaluation.report.figure import axes_in, few_ticks, fitting, is_wide
 from edgecl.evaluation.report.findings import short
+from edgecl.evaluation.report.matrix import confusion, matrix_height
 from edgecl.evaluation.report.measures import GAP_WINDOW, arrivals_of, gaps_of, last_accuracy
 from edgecl.evaluation.report.svg import COLOURS, NARROW, WIDE, drawing, svg_of
 from edgecl.types import Float64
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 CLASS_COLOURS = ("right", "wrong", "c3", "c4", "c5", "c6")
 _HIGHLIGHTS = 3
-_MOST_CELLS = {WIDE: 40, NARROW: 14}
 _MOST_BARS = 60
 _PNG_DPI = 144
 _INK, _MUTED = COLOURS["ink"][0], COLOURS["muted"][0]
@@ -76,7 +74,7 @@ def draw(contents: Contents, folder: Path) -> dict[str, Chart]:
         # On the page a table says the same, with pictures.
         charts["classes"] = Chart("", "", *_png(_classes, 70 + 26 * _n_bars(c), c))
         if c.confusion is not None and c.confusion.sum():
-            charts["confusion"] = _drawn("confusion", _confusion, lambda w: _matrix_height(c, w), c)
+            charts["confusion"] = _drawn("confusion", confusion, lambda w: matrix_height(c, w), c)
         if c.latencies:
             charts["latency"] = _drawn("latency", _latency, lambda w: 50 + 95 * len(c.latencies), c)
         charts["store"] = _drawn("store", _store, lambda w: 280 if w == WIDE else 500, c)
@@ -148,40 +146,17 @@ def _png(
     return out.getvalue(), alt
 
 
-def _axes(
-    figure: Figure,
-    left: float,
-    right: float,
-    top: float,
-    bottom: float,
-    *,
-    x: tuple[float, float] = (0, 1),
-    y: tuple[float, float] = (0, 1),
-) -> Axes:
-    """Add axes with margins in pixels, in a part of the figure from its top left."""
-    width, height = figure.get_size_inches() * 72
-    x0, x1 = x[0] * width + left, x[1] * width - right
-    y0, y1 = (1 - y[1]) * height + bottom, (1 - y[0]) * height - top
-    axes = figure.add_axes((x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height))
-    axes.tick_params(length=3, width=0.8)
-    return axes
-
-
-def _is_wide(figure: Figure) -> bool:
-    return bool(figure.get_size_inches()[0] * 72 > NARROW)
-
-
 def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
     """Accuracy over time; a chart that stands alone names its lines itself."""
     history = c.history
-    axes = _axes(figure, 52, 170 if is_alone else 14, 34, 46)
+    axes = axes_in(figure, 52, 170 if is_alone else 14, 34, 46)
     last = max(int(history.steps[-1]), 1)
     axes.set_xlim(0, last * 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axes.grid(axis="y")
     axes.set_xlabel("samples learned")
-    _few_ticks(axes, figure)
+    few_ticks(axes, figure)
     colours = class_colours(c)
     for i, column in enumerate(history.accuracy.T):
         role = colours.get(i)
@@ -250,18 +225,11 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def _few_ticks(axes: Axes, figure: Figure) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(8 if _is_wide(figure) else 4, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}".replace(",", "\u202f")))
-
-
 def _stability(figure: Figure, c: Contents, is_alone: bool) -> str:
     """What the coming of each class did to those before it."""
     del is_alone
     gaps = gaps_of(c)
-    axes = _axes(figure, 68, 14, 14, 46)
+    axes = axes_in(figure, 68, 14, 14, 46)
     grid = np.arange(0, GAP_WINDOW + 1)
     table = np.full((len(gaps), len(grid)), np.nan)
     for n, gap in enumerate(gaps):
@@ -297,10 +265,10 @@ def _classes(figure: Figure, c: Contents, is_alone: bool) -> str:
     order = np.arange(len(accuracy))
     if len(order) > _MOST_BARS:
         order = np.sort(np.argsort(accuracy, kind="stable")[:_MOST_BARS])
-    axes = _axes(figure, 220, 180, 30, 30)
+    axes = axes_in(figure, 220, 180, 30, 30)
     rows = [c.classes[i] for i in order]
     axes.barh(range(len(rows)), np.nan_to_num(accuracy[order]), color=_RIGHT, height=0.7)
-    axes.set_yticks(range(len(rows)), [_fitting(row.name, 200, 12) for row in rows])
+    axes.set_yticks(range(len(rows)), [fitting(row.name, 200, 12) for row in rows])
     axes.tick_params(axis="y", length=0, labelcolor=_INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)
@@ -314,92 +282,6 @@ def _classes(figure: Figure, c: Contents, is_alone: bool) -> str:
     return f"Accuracy, samples learned, kept and held out of {len(rows)} classes."
 
 
-def shown_cells(c: Contents, width: int) -> list[int]:
-    """Return the classes in the confusion matrix: all, or of many those with most mistakes."""
-    assert c.confusion is not None
-    tested = np.flatnonzero(c.confusion.sum(axis=1) + c.confusion.sum(axis=0))
-    wrong = c.confusion - np.diag(np.diagonal(c.confusion))
-    mistakes = (wrong.sum(axis=0) + wrong.sum(axis=1))[tested]
-    worst = tested[np.argsort(-mistakes, kind="stable")[: _MOST_CELLS[width]]]
-    return [int(i) for i in np.sort(worst)]
-
-
-def _matrix_side(n: int, width: int) -> float:
-    """Return the side of a matrix of n classes, pixels."""
-    most = 700 if width == WIDE else 250
-    return float(min(most, 46 * n))
-
-
-def _matrix_names(c: Contents, width: int) -> tuple[list[str], float, float]:
-    """Return the names at a matrix, their size and the room that the longest takes, pixels."""
-    shown = shown_cells(c, width)
-    side = _matrix_side(len(shown), width)
-    size = min(12.0, max(7.0, side / len(shown) * 0.62))
-    most = 170.0 if width == WIDE else 84.0
-    names = [_fitting(c.classes[i].name, most, size) for i in shown]
-    return names, size, max(_width_of(name, size) for name in names) + 10
-
-
-def _fitting(name: str, most: float, size: float) -> str:
-    """Return a name, shortened to a width in pixels at a font size."""
-    for length in range(24, 3, -1):
-        cut = short(name, length)
-        if _width_of(cut, size) <= most:
-            break
-    return cut
-
-
-def _width_of(text: str, size: float) -> float:
-    """Return about how wide a text is, pixels, in a wide font."""
-    return size * sum(1.1 if _is_broad(char) else 0.64 for char in text)
-
-
-def _is_broad(char: str) -> bool:
-    return char in "WMmw@%&" or unicodedata.east_asian_width(char) in "WF"
-
-
-def _matrix_height(c: Contents, width: int) -> int:
-    _, _, room = _matrix_names(c, width)
-    return round(_matrix_side(len(shown_cells(c, width)), width) + room) + 24
-
-
-def _confusion(figure: Figure, c: Contents, is_alone: bool) -> str:
-    """What probes of each class were taken for."""
-    from matplotlib.patches import Rectangle
-
-    assert c.confusion is not None
-    width = WIDE if _is_wide(figure) else NARROW
-    shown = shown_cells(c, width)
-    n, side = len(shown), _matrix_side(len(shown), width)
-    table = c.confusion[np.ix_(shown, shown)]
-    of = np.maximum(c.confusion[shown].sum(axis=1), 1)
-    names, size, room = _matrix_names(c, width)
-    axes = _axes(figure, room, width - room - side, room, 24)
-    for row, column in np.argwhere(table):
-        share = table[row, column] / of[row]
-        colour = _RIGHT if row == column else _WRONG
-        axes.add_patch(
-            Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, lw=0, alpha=0.1 + 0.5 * share)
-        )
-        if side / n > 17:
-            axes.text(column, row, str(table[row, column]), ha="center", va="center", size=size)
-    axes.set_xticks(range(n), names, rotation=90, size=size)
-    axes.set_yticks(range(n), names, size=size)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0, labelcolor=_INK)
-    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
-    axes.tick_params(which="minor", length=0)
-    axes.grid(which="minor", lw=0.5)
-    axes.spines[:].set_visible(False)
-    axes.set_xlim(-0.5, n - 0.5)
-    axes.set_ylim(n - 0.5, -0.5)
-    if is_alone:
-        axes.set_xlabel("rows: class; columns: what it is taken for", size=11)
-    right = int(np.diagonal(c.confusion).sum())
-    return f"Confusion matrix: {right} of {int(c.confusion.sum())} probes are right."
-
-
 def _latency(figure: Figure, c: Contents, is_alone: bool) -> str:
     """How long a step took, a row a stage."""
     del is_alone
@@ -409,7 +291,7 @@ def _latency(figure: Figure, c: Contents, is_alone: bool) -> str:
     said = []
     for row, (stage, (edges, counts)) in enumerate(c.latencies.items()):
         # Room for half a label of a time at either end.
-        axes = _axes(figure, 28, 28, 24, 26, y=(row / n, (row + 1) / n))
+        axes = axes_in(figure, 28, 28, 24, 26, y=(row / n, (row + 1) / n))
         axes.bar(edges, counts, width=edges * (2**0.25 - 1), align="edge", color=_RIGHT)
         axes.set_xscale("log")
         axes.set_xlim(lowest / 1.3, highest * 1.3)
@@ -441,18 +323,18 @@ def _time_ticks(axes: Axes, lowest: float, highest: float) -> None:
 def _store(figure: Figure, c: Contents, is_alone: bool) -> str:
     """When the kept pictures were learned, and what the store consists of."""
     del is_alone
-    is_wide = _is_wide(figure)
-    first, second = ((0.0, 0.5), (0.5, 1.0)) if is_wide else ((0.0, 1.0), (0.0, 1.0))
-    above, below = ((0.0, 1.0), (0.0, 1.0)) if is_wide else ((0.0, 0.5), (0.5, 1.0))
-    axes = _axes(figure, 52, 14, 30, 46, x=first, y=above)
+    wide = is_wide(figure)
+    first, second = ((0.0, 0.5), (0.5, 1.0)) if wide else ((0.0, 1.0), (0.0, 1.0))
+    above, below = ((0.0, 1.0), (0.0, 1.0)) if wide else ((0.0, 0.5), (0.5, 1.0))
+    axes = axes_in(figure, 52, 14, 30, 46, x=first, y=above)
     axes.set_title("kept pictures, by when they were learned", loc="left", size=12)
     last = max(int(c.kept_steps.max(initial=0)), 1)
     axes.hist(c.kept_steps, bins=min(20, last), range=(0, last), color=_RIGHT)
     axes.set_xlim(0, last * 1.02)
     axes.grid(axis="y")
     axes.set_xlabel("samples learned")
-    _few_ticks(axes, figure)
-    axes = _axes(figure, 110, 80, 30, 46, x=second, y=below)
+    few_ticks(axes, figure)
+    axes = axes_in(figure, 110, 80, 30, 46, x=second, y=below)
     axes.set_title("what the store holds", loc="left", size=12)
     parts = {part: n for part, n in c.bytes_by_part.items() if n}
     sizes = list(parts.values())

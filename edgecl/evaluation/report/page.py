@@ -13,9 +13,10 @@ from html import escape
 
 import numpy as np
 
-from edgecl.evaluation.report.charts import Chart, class_colours, shown_cells
+from edgecl.evaluation.report.charts import Chart, class_colours
 from edgecl.evaluation.report.contents import Contents
 from edgecl.evaluation.report.findings import short, warnings_of
+from edgecl.evaluation.report.matrix import shown_cells
 from edgecl.evaluation.report.measures import GAP_WINDOW, drops_of, gaps_of, last_accuracy
 from edgecl.evaluation.report.style import style_sheet
 from edgecl.evaluation.report.svg import NARROW, WIDE

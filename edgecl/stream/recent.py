@@ -10,7 +10,7 @@ from edgecl.runtime.pipeline import Embedded
 MOST_FRAMES = 10_000
 
 
-class Ring:
+class RecentFrames:
     """Bounded memory of unlabelled frames.
 
     Args:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from edgecl.learner import Learner
 from edgecl.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
+from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
 from edgecl.stream.votes import Votes
 from edgecl.types import Prediction
 
 
-class Seen:
+class View:
     """Predicts frames for whom it concerns, with what was learned by then.
 
     Args:
@@ -24,6 +27,7 @@ class Seen:
         vote: How many frames vote.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
         is_shown: Whether somebody looks at `sight`.
+        recent: Keeps frames without a label, since that may still come; None keeps none.
     """
 
     def __init__(
@@ -35,8 +39,10 @@ class Seen:
         *,
         finds_unknown: bool,
         is_shown: bool = False,
+        recent: RecentFrames | None = None,
     ) -> None:
-        self._learner, self._served = learner, served
+        self.served, self.recent = served, recent
+        self._learner = learner
         self._emit = emit
         self._is_shown = is_shown
         self.sight = ""
@@ -45,10 +51,22 @@ class Seen:
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
 
     def look(self, item: Embedded) -> bool:
-        """Predict a frame if anybody wants to know; returns whether it is unknown.
+        """Predict a frame if anybody wants to know, and keep it, if its label may still come.
 
-        A frame that somebody named is not.
+        Returns:
+            Whether it is unknown; a frame that somebody named is not.
         """
+        is_unknown = self._see(item)
+        frame = item.frame
+        if self.recent is not None and frame.label is None:
+            # Pixels would fill it in seconds.
+            small = frame if frame.pixels is None else self._learner.small(frame)
+            # Its age when it is learned is the labeller's, so nothing measures it.
+            small = replace(small, monotonic=0.0)
+            self.recent.add(replace(item, frame=small), frame.time or time.time())
+        return is_unknown
+
+    def _see(self, item: Embedded) -> bool:
         frame, x = item.frame, item.feature
         plain = x[: self._learner.head.num_features]
         is_unknown = False
@@ -57,7 +75,7 @@ class Seen:
         if (self._emit is None and not self._is_shown) or not self._learner.head.classes:
             self.sight = ""
             return is_unknown
-        found = self._served.predict(frame.id, x)
+        found = self.served.predict(frame.id, x)
         if is_unknown:
             found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
         self.sight = f"sees {found.label} {found.score:.0%}"
@@ -67,6 +85,7 @@ class Seen:
         return is_unknown
 
     def forget(self) -> None:
-        """Drop what was kept of the store: it lost some."""
+        """Drop what was kept of the store, and take its adapters anew: it lost some."""
         if self._unknowns is not None:
             self._unknowns.forget()
+        self.served.adapters_changed()  # a class that is gone may have taken some along

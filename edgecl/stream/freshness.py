@@ -14,7 +14,7 @@ STALE_AFTER = 2.0
 _PER_OCTAVE = 16
 
 
-class Ages:
+class Freshness:
     """Running frame time, and a histogram of latencies; frames that are not live do not count.
 
     The frame time is the median interval between the frames that were taken: that of the source

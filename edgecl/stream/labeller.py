@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from edgecl.errors import UsageError
-from edgecl.runtime.sources.labels import Command, LabelFeed, LabelWindow
+from edgecl.runtime.sources.messages import Command as Message
+from edgecl.runtime.sources.messages import LabelFeed, LabelWindow
+from edgecl.stream.commands import Command, NameRecent, Stop, Undo
+from edgecl.stream.events import Event, Said
 from edgecl.types import MAX_LABEL_LENGTH, Frame, clean_label
 
 UNDO_N = 10
@@ -23,26 +25,12 @@ _MOST_WINDOWS = 1000
 _ESCAPE, _DELETE = "\x1b", ("\x7f", "\b")
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
-    """Take back the newest n samples."""
-
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """End the stream."""
-
-
-Action = Undo | Quit | LabelWindow
-
 # Characters of a class name in the line of keys.
 _LONGEST_SHOWN = 20
 
 
-class Teacher:
-    """Turns keys and messages into labels and actions.
+class Labeller:
+    """Turns keys and messages into labels and commands.
 
     Args:
         classes: Gives the names of the classes in the order of the keys `1` to `9`.
@@ -65,21 +53,21 @@ class Teacher:
         self._label: str | None = None
         self._typed: str | None = None  # the name of a new class, as far as it is typed
         self._windows: list[LabelWindow] = []
-        self._news: list[str] = []
+        self._events: list[Event] = []
 
-    def poll(self) -> list[Action]:
+    def poll(self) -> list[Command]:
         """Take in what came since the last call; return what the stream has to do, in order.
 
         A window is returned too, since it may hold frames that came before it.
         """
-        actions: list[Action] = []
+        commands: list[Command] = []
         for key in self._read_keys() if self._read_keys is not None else "":
-            actions += self._typing(key) if self._typed is not None else self._press(key)
+            commands += self._typing(key) if self._typed is not None else self._press(key)
         if self._feed is not None:
             for message in self._feed.poll():
-                actions += self._hear(message)
-            self._news += self._feed.news()
-        return actions
+                commands += self._hear(message)
+            self._events += map(Said, self._feed.news())
+        return commands
 
     def label_of(self, frame: Frame) -> str | None:
         """Return what a frame that came now shows, or None if nobody says."""
@@ -93,9 +81,9 @@ class Teacher:
                 return frame.label if window.label is None else window.label
         return frame.label
 
-    def news(self) -> list[str]:
-        """Return lines to tell since the last call."""
-        told, self._news = self._news, []
+    def events(self) -> list[Event]:
+        """Return what is to be told since the last call."""
+        told, self._events = self._events, []
         return told
 
     @property
@@ -124,9 +112,9 @@ class Teacher:
             [state, *([sight] if sight else []), *names, "n new  space pause  u undo  q quit"]
         )
 
-    def _press(self, key: str) -> list[Action]:
+    def _press(self, key: str) -> list[Command]:
         if key == "q":
-            return [Quit()]
+            return [Stop()]
         if key == "u":
             return [Undo(UNDO_N)]
         if key == " ":
@@ -138,20 +126,22 @@ class Teacher:
         elif key in set("123456789"):
             names = self._classes()
             if int(key) > len(names):
-                self._news.append(f"key {key}: there are {len(names)} classes; n names a new one")
+                self._events.append(
+                    Said(f"key {key}: there are {len(names)} classes; n names a new one")
+                )
                 return []
             name = names[int(key) - 1]
             self._label = None if name == self._label else name
         return []
 
-    def _typing(self, key: str) -> list[Action]:
+    def _typing(self, key: str) -> list[Command]:
         assert self._typed is not None
         if key in "\r\n":
             typed, self._typed = self._typed, None
             try:
                 self._label = clean_label(typed)
             except UsageError as error:
-                self._news.append(f"not taken: {error}")
+                self._events.append(Said(f"not taken: {error}"))
         elif key == _ESCAPE:
             self._typed = None
         elif key in _DELETE:
@@ -160,12 +150,12 @@ class Teacher:
             self._typed += key
         return []
 
-    def _hear(self, message: LabelWindow | Command) -> list[Action]:
+    def _hear(self, message: LabelWindow | Message) -> list[Command]:
         if isinstance(message, LabelWindow):
             now = time.time()
             self._windows = [w for w in self._windows if w.end is None or now - w.end < _LATE_S]
             self._windows = [*self._windows[1 - _MOST_WINDOWS :], message]
-            return [message]
+            return [NameRecent(message)]
         if message.name == "undo":
             return [Undo(message.n)]
         self.is_paused = message.name == "pause"

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from edgecl.errors import UsageError
-from edgecl.evaluation.streams import (
+from streams import (
     Stream,
     blurry,
     class_incremental,
@@ -17,6 +15,8 @@ from edgecl.evaluation.streams import (
     rewriting,
     unseen_probability,
 )
+
+from edgecl.errors import UsageError
 
 Y = np.arange(600) % 10
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import build
-from edgecl.evaluation.progressive import Progress, learn_stream, source_key
 from edgecl.heads import HEADS
 from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
@@ -18,6 +18,16 @@ from edgecl.home import Home
 from edgecl.learner import open_learner, open_store
 from edgecl.runtime.sources import open_source
 from edgecl.store.progress import Position
+from edgecl.stream.events import Event, FrameSkipped
+from edgecl.stream.position import source_key
+from edgecl.stream.progress import Progress
+from edgecl.stream.run import learn_stream
+
+COUNTS = (
+    "seen", "learned", "n_correct", "seconds", "skipped", "held_out", "unlabelled", "unknown",
+    "duplicates", "stale", "undone", "commits", "dropped", "reconnects", "stalls", "repeated",
+    "broken", "oversize", "not_pictures", "passed_over",
+)  # fmt: skip
 
 
 class FakeEngine:
@@ -69,7 +79,7 @@ def test_a_slow_engine_ends_in_the_same_head(home: Home, tmp_path: Path, head: s
 def test_progress_adds_up_and_skips_are_told(home: Home, tmp_path: Path) -> None:
     folder = build.part_folder(tmp_path / "parts", 5)
     (folder / build.PARTS[0] / "broken.jpg").write_bytes(b"no picture")
-    news: list[str] = []
+    events: list[Event] = []
     with home.lock(), open_store(home) as store:
         learner = open_learner(home, store)
         for progress in learn_stream(
@@ -80,12 +90,15 @@ def test_progress_adds_up_and_skips_are_told(home: Home, tmp_path: Path) -> None
             key="k",
             start=Position(0, b"", False),
         ):
-            news += progress.news
+            events += progress.events
         position = store.position("k")
     assert (progress.seen, progress.learned, progress.skipped) == (21, 20, 1)
     assert progress.n_classes == 4
     assert 0 < progress.prequential_accuracy < 1
-    assert [n for n in news if "broken.jpg" in n] == news
+    (event,) = events
+    assert isinstance(event, FrameSkipped)
+    assert event.frame == f"{build.PARTS[0]}/broken.jpg"
+    assert event.text() == f"skipped {event.frame}: {event.reason}"
     assert position is not None
     assert (position.n, position.is_finished) == (21, True)
 
@@ -100,6 +113,50 @@ def test_stopped_at_once_nothing_is_learned_and_threads_end(home: Home, tmp_path
     assert last.learned % 16 == 0
     assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine"})
     assert learn(home, folder, "ridge", engine).learned == 32
+
+
+@pytest.mark.parametrize("n_broken", [0, 3])
+@pytest.mark.parametrize("stops_at", [1, 3, 5])
+def test_what_is_told_never_falls_and_a_stopped_run_says_where_the_next_begins(
+    home: Home, tmp_path: Path, stops_at: int, n_broken: int
+) -> None:
+    folder = build.part_folder(tmp_path / "parts", 8)
+    for i in range(n_broken):
+        (folder / build.PARTS[i] / "broken.jpg").write_bytes(b"no picture")
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        time.sleep(0.3)  # something is told between two commits
+        return len(asked) > stops_at
+
+    key, width = source_key(home, str(folder), None, None), home.manifest.num_features
+    start, steps = Position(0, b"", False), list[list[Progress]]()
+    for should_stop in (stop, lambda: False):
+        with home.lock(), open_store(home) as store:
+            steps.append(
+                list(
+                    learn_stream(
+                        home,
+                        open_learner(home, store),
+                        FakeEngine(width),
+                        open_source(str(folder)),
+                        key=key,
+                        start=start,
+                        should_stop=should_stop,
+                    )
+                )
+            )
+            start = store.position(key) or start
+        for before, after in pairwise(steps[-1]):
+            for name in COUNTS:
+                assert getattr(before, name) <= getattr(after, name), name
+        last = steps[-1][-1]
+        assert last.seen == last.learned + last.held_out + last.skipped
+        assert last.start + last.seen == start.n
+    assert steps[0][-1].is_interrupted
+    assert sum(run[-1].learned for run in steps) == 32
+    assert sum(run[-1].skipped for run in steps) == n_broken
 
 
 def test_the_key_of_a_path_is_the_same_from_everywhere_and_an_address_is_no_path(

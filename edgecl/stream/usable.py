@@ -1,0 +1,72 @@
+"""Which frames of a stream can be used, and what a person should know of those that can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from edgecl.heads.keys import picture_hash
+from edgecl.home import Home
+from edgecl.runtime.pipeline import Embedded
+from edgecl.runtime.sources.base import Source
+from edgecl.store.store import Store
+from edgecl.store.text import plain_text
+from edgecl.stream.events import Event, LooksAlike, MadeKeys, Relearned
+from edgecl.types import Frame, Skipped, alike
+from edgecl.unlearning.receipt import find_tombstone
+
+
+class Usable:
+    """Says why a frame cannot be used, also since its class or source was just unlearned.
+
+    Args:
+        home: The home.
+        store: Its open store.
+        source: Where the frames come from.
+    """
+
+    def __init__(self, home: Home, store: Store, source: Source) -> None:
+        self._home, self._store, self._source = home, store, source
+        # Of pictures that made the keys, which outlive an unlearning; and classes told about.
+        self._key_pictures = frozenset(home.manifest.keys)
+        self._told_of_keys: set[str] = set()
+        self._labels: set[str] = set()
+        self._sources: set[str] = set()
+
+    def bar(self, labels: Iterable[str], source: str) -> None:
+        """Use no more frames of a class by any of its names, or of a source; `""` is none."""
+        self._labels.update(labels)
+        self._sources.update({source} - {""})
+
+    def reason(self, item: Embedded | Skipped) -> str:
+        """Return why a frame cannot be used, or nothing."""
+        if isinstance(item, Skipped):
+            return item.reason
+        if item.frame.label is None and self._source.kind == "finite":
+            return self._source.no_label
+        if not np.isfinite(item.feature).all():
+            return "its feature is not finite"
+        if item.frame.label in self._labels:
+            return "its class was unlearned while this source was learned"
+        if self._sources and plain_text(item.frame.source) in self._sources:
+            return "its source was unlearned while it was learned"
+        return ""
+
+    def of_frame(self, frame: Frame) -> Iterator[Event]:
+        """Yield what is to be told of a frame that will be learned: that it made keys."""
+        label = frame.label or ""
+        if not self._key_pictures or label in self._told_of_keys:
+            return
+        if picture_hash(frame) in self._key_pictures:
+            self._told_of_keys.add(label)
+            yield MadeKeys(frame.id, label)
+
+    def of_class(self, label: str) -> Iterator[Event]:
+        """Yield what is to be told of a class that is about to be learned."""
+        if self._store.has_class(label):
+            return
+        if near := alike(label, self._store.aliases()):
+            yield LooksAlike(label, near)
+        if found := find_tombstone(self._home, self._store, "class", label):
+            yield Relearned(label, found[1])
