@@ -223,7 +223,7 @@ def traces(
         for row, class_uid, data in rows:
             forms: tuple[bytes, ...] = (data,) if store.is_sealed else ()
             with suppress(KeyDestroyedError):
-                forms = (store.unseal(class_uid, "picture", row, data), *forms)
+                forms = (store.unseal(class_uid, "pictures.data", row, data), *forms)
             yield f"picture of {called}sample {row}", forms
 
 
@@ -315,7 +315,7 @@ def _folded_sample(store: Store, uid: int) -> tuple[int, int, Moments] | None:
     class_uid, source_uid, is_folded, x = row
     if not is_folded:
         return None
-    x = store.features_of([store.unseal(class_uid, "feature", uid, x)])
+    x = store.opened([(uid, class_uid, x)])
     return class_uid, source_uid, store.statistic.of(x)
 
 

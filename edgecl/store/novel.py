@@ -140,11 +140,11 @@ def feature(store: Store, uid: int) -> Float16:
         RequestError: No entry has this uid.
     """
     row = store.connection.execute(
-        "SELECT class_uid, x FROM review JOIN features USING (uid) WHERE uid = ?", (uid,)
+        "SELECT uid, class_uid, x FROM review JOIN features USING (uid) WHERE uid = ?", (uid,)
     ).fetchone()
     if row is None:
         raise _no_entry(uid)
-    x: Float16 = store.features_of([store.unseal(row[0], "feature", uid, row[1])])[0]
+    x: Float16 = store.opened([row])[0]
     return x
 
 

@@ -96,7 +96,7 @@ class Reservoir(Statistics):
             f"UPDATE samples SET last_step = ?, n_replays = n_replays + 1 WHERE uid IN ({marks})",
             (self.step, *owner),
         )
-        x = self.features_of([self.unseal(owner[uid], "feature", uid, x) for uid, x in rows])
+        x = self.opened([(uid, owner[uid], x) for uid, x in rows])
         return x, np.array([owner[uid] for uid, _ in rows], dtype=np.int64)
 
     def draw_due(self, n: int, *, rest: int, n_views: int) -> tuple[Float16, Labels] | None:
@@ -121,12 +121,12 @@ class Reservoir(Statistics):
         marks = ",".join("?" * len(uids))
         owner = {uid: class_uid for uid, class_uid, _ in rows}
         views = {
-            (uid, view): self.unseal(owner[uid], f"view {view}", uid, x)
+            (uid, view): self.unseal(owner[uid], "views.x", f"{uid}, view {view}", x)
             for uid, view, x in self.connection.execute(
                 f"SELECT uid, view, x FROM views WHERE uid IN ({marks})", uids
             )
         }
-        own = {uid: self.unseal(c, "feature", uid, x) for uid, c, x in rows}
+        own = {uid: self.unseal(c, "features.x", uid, x) for uid, c, x in rows}
         blobs = [views.get((uid, v), own[uid]) for uid in uids for v in range(n_views)]
         self.connection.execute(
             "UPDATE samples SET last_step = ?, due_step = ?, n_replays = n_replays + 1 "
@@ -147,7 +147,7 @@ class Reservoir(Statistics):
         self.connection.executemany(
             "INSERT INTO views VALUES (?, ?, ?)",
             [
-                (uid, view, self.seal(class_uid, f"view {view}", uid, row.tobytes()))
+                (uid, view, self.seal(class_uid, "views.x", f"{uid}, view {view}", row.tobytes()))
                 for view, row in enumerate(x, 1)
             ],
         )

@@ -144,22 +144,22 @@ class Samples(Reservoir):
         ).fetchone()
         if row is None:
             raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
-        return self.unseal(row[0], "picture", uid, row[1])
+        return self.unseal(row[0], "pictures.data", uid, row[1])
 
     def rows(self, role: Role) -> Rows:
         """Return the kept samples of a role that can be read, oldest first."""
         lost = self.lost_classes()
         found = [
-            (uid, class_uid, self.unseal(class_uid, "feature", uid, x))
-            for uid, class_uid, x in self.connection.execute(
+            row
+            for row in self.connection.execute(
                 f"SELECT uid, class_uid, x FROM {role.value} JOIN features USING (uid) "
                 "WHERE is_stored ORDER BY uid"
             )
-            if class_uid not in lost
+            if row[1] not in lost
         ]
         return Rows(
             np.array([uid for uid, _, _ in found], dtype=np.int64),
-            self.features_of([x for _, _, x in found]),
+            self.opened(found),
             np.array([class_uid for _, class_uid, _ in found], dtype=np.int64),
         )
 
@@ -234,9 +234,9 @@ class Samples(Reservoir):
             ),
         )
         uid = int(cursor.lastrowid or 0)
-        sealed = self.seal(class_uid, "feature", uid, x.tobytes())
+        sealed = self.seal(class_uid, "features.x", uid, x.tobytes())
         execute("INSERT INTO features VALUES (?, ?)", (uid, sealed))
         if picture is not None:
-            sealed = self.seal(class_uid, "picture", uid, picture)
+            sealed = self.seal(class_uid, "pictures.data", uid, picture)
             execute("INSERT INTO pictures VALUES (?, ?)", (uid, sealed))
         return uid

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgecl.errors import IntegrityError
 from edgecl.store.database import Database
+from edgecl.store.tables import SEALED
 from edgecl.store.vault import Vault
 
 
@@ -37,21 +38,21 @@ class Sealed(Database):
         """Whether pictures, features and statistics are encrypted."""
         return self._vault is not None
 
-    def seal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
+    def seal(self, class_uid: int, column: str, row: int | str, data: bytes) -> bytes:
         """Return data as it is kept; every blob of a class's samples goes through here.
 
         Args:
             class_uid: The class whose key seals it.
-            what: Kind of the data; each column that holds some has its own.
+            column: Where it is kept, `table.column`; one that `tables.py` says is sealed.
             row: Uid of its row.
             data: The bytes.
         """
         if self._vault is None:
             return data
-        return self._vault.seal(class_uid, f"{what} of row {row}".encode(), data)
+        return self._vault.seal(class_uid, _bound_to(column, row), data)
 
-    def unseal(self, class_uid: int, what: str, row: int, data: bytes) -> bytes:
-        """Return data that `seal` gave for the same class, kind and row.
+    def unseal(self, class_uid: int, column: str, row: int | str, data: bytes) -> bytes:
+        """Return data that `seal` gave for the same class, column and row.
 
         Raises:
             KeyDestroyedError: The class was unlearned.
@@ -59,7 +60,7 @@ class Sealed(Database):
         """
         if self._vault is None:
             return data
-        return self._vault.open(class_uid, f"{what} of row {row}".encode(), data)
+        return self._vault.open(class_uid, _bound_to(column, row), data)
 
     def destroy_key(self, class_uid: int) -> None:
         """Make what is left anywhere of a class unreadable; after its deletion was committed.
@@ -119,3 +120,10 @@ class Sealed(Database):
         while uid in self._vault.destroyed:
             uid += 1
         return int(uid)
+
+
+def _bound_to(column: str, row: int | str) -> bytes:
+    """Return what sealed data are bound to, so that they cannot be moved."""
+    if column not in SEALED:
+        raise ValueError(f"{column} is not a sealed column of tables.py")
+    return f"{column} of row {row}".encode()

@@ -7,7 +7,7 @@ statistics, which happens once the folded form is smaller.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from safetensors import SafetensorError
@@ -81,7 +81,7 @@ class Statistics(Classes):
             "SELECT uid, x FROM features JOIN replay USING (uid) WHERE class_uid = ? ORDER BY uid",
             (class_uid,),
         ).fetchall()
-        return self.features_of([self.unseal(class_uid, "feature", uid, x) for uid, x in rows])
+        return self.opened([(uid, class_uid, x) for uid, x in rows])
 
     def newest_rows(self, name: str, n: int) -> Float16:
         """Return the features (M, D) of the newest samples of a class that are there, newest last.
@@ -96,9 +96,11 @@ class Statistics(Classes):
             "ORDER BY uid DESC LIMIT ?",
             (class_uid, n),
         ).fetchall()
-        return self.features_of(
-            [self.unseal(class_uid, "feature", uid, x) for uid, x in rows[::-1]]
-        )
+        return self.opened([(uid, class_uid, x) for uid, x in rows[::-1]])
+
+    def opened(self, rows: Iterable[tuple[int, int, bytes]]) -> Float16:
+        """Return features (N, D) of rows of uid, class uid and bytes as they are kept."""
+        return self.features_of([self.unseal(c, "features.x", uid, x) for uid, c, x in rows])
 
     def features_of(self, blobs: list[bytes]) -> Float16:
         """Return features (N, D) from their bytes.
@@ -135,8 +137,8 @@ class Statistics(Classes):
                 class_uid,
                 source_uid,
                 moments.n,
-                self.seal(class_uid, "total", source_uid, total),
-                self.seal(class_uid, "second", source_uid, second),
+                self.seal(class_uid, "class_stats.total", source_uid, total),
+                self.seal(class_uid, "class_stats.second", source_uid, second),
             ),
         )
 
@@ -148,8 +150,8 @@ class Statistics(Classes):
             "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
             (y, source_uid),
         ):
-            total = self.unseal(y, "total", source, total)
-            second = self.unseal(y, "second", source, second)
+            total = self.unseal(y, "class_stats.total", source, total)
+            second = self.unseal(y, "class_stats.second", source, second)
             moments = self.statistic.unpack(n, total, second)
             found = found.plus(moments) if found.n else moments
         return found
@@ -160,7 +162,7 @@ class Statistics(Classes):
             "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
             (y, source_uid),
         ).fetchall()
-        return self.features_of([self.unseal(y, "feature", uid, x) for uid, x in rows])
+        return self.opened([(uid, y, x) for uid, x in rows])
 
     def _count_unfolded(self, class_uid: int, source_uid: int) -> None:
         """Count a new feature, and fold those of its class and source once that is smaller."""

@@ -45,7 +45,6 @@ TABLES: tuple[Table, ...] = (
     Table(
         "aliases",
         """
-        -- Other names of a class.
         CREATE TABLE aliases (
             name TEXT PRIMARY KEY,
             class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE
@@ -151,7 +150,6 @@ TABLES: tuple[Table, ...] = (
     Table(
         "class_stats",
         """
-        -- Statistics by class and source, so that a source can be unlearned.
         CREATE TABLE class_stats (
             class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
             source_uid INTEGER NOT NULL REFERENCES sources(uid),
@@ -197,7 +195,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "positions",
         """
-        -- How far a source was learned; the key is a keyed hash, since a path may name a class.
+        -- How far a source was learned, by a keyed hash: a path may name a class.
         CREATE TABLE positions (
             key TEXT PRIMARY KEY,
             n INTEGER NOT NULL,
@@ -206,7 +204,7 @@ TABLES: tuple[Table, ...] = (
         ) WITHOUT ROWID;
         """,
         is_learned=True,
-        exempt={"key": "a keyed hash", "digest": "a keyed hash"},
+        exempt={"key": _HASH, "digest": _HASH},
     ),
     Table(
         "adapters",
@@ -392,6 +390,8 @@ TABLES: tuple[Table, ...] = (
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
 )
+
+SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)
 
 
 def schema_of(tables: tuple[Table, ...]) -> str:

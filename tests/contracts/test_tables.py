@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 import build
-from edgecl.store.table import Table
-from edgecl.store.tables import TABLES, schema_of
+from edgecl.heads import make_head
+from edgecl.learner import Learner
+from edgecl.runtime.grid import quantise
+from edgecl.store.table import Role, Table
+from edgecl.store.tables import SEALED, TABLES, schema_of
 
 BY_NAME = {table.name: table for table in TABLES}
 
@@ -127,3 +130,27 @@ def test_the_schema_is_what_the_tables_say(connection: sqlite3.Connection) -> No
     query = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
     assert connection.execute(query).fetchall() == other.execute(query).fetchall()
     other.close()
+
+
+def test_what_is_declared_sealed_is(tmp_path: Path) -> None:
+    d = 6
+    x, y = build.features(400, d, 3)
+    with build.store(tmp_path / "s.db", d, capacity_samples=30, sealed=True) as store:
+        learner = Learner(store, make_head("ridge", d), probes=3)
+        frames = [build.frame(f"part-{c}", i) for i, c in enumerate(y)]
+        learner.learn_many(frames, x)
+        with store.transaction():
+            kept = store.origins(Role.REPLAY)[0]
+            store.add_views(kept.uid, quantise(x[:2]))
+            row = quantise(x[:1])[0]
+            where = {"source": "gate", "frame": "f", "time": 0.0, "score": 1.0}
+            store.add_aside(Role.REVIEW, 1, row, b"a picture of a queue", **where)
+        plain = [store.picture(o.uid)[-40:] for role in Role for o in store.origins(role)]
+        plain += [row.tobytes() for role in Role for row in store.rows(role).x]
+        for column in sorted(SEALED):
+            table, _, name = column.partition(".")
+            blobs = [b for (b,) in store.connection.execute(f"SELECT {name} FROM {table}")]
+            assert blobs, column
+            assert not any(data in blob for blob in blobs for data in plain), column
+        with pytest.raises(ValueError, match="not a sealed column"):
+            store.seal(1, "samples.frame", 1, b"")
