@@ -93,7 +93,7 @@ def test_labelled_entries_are_learned_and_leave_the_queue(waiting: Home) -> None
         assert store.picture(done["uid"][0]) == build.frame("queue", 1).encoded
         row = store.connection.execute(
             "SELECT text, frame, time FROM replay JOIN sources ON sources.uid = source_uid "
-            "WHERE samples.uid = ?",
+            "WHERE replay.uid = ?",
             (done["uid"][0],),
         ).fetchone()
         assert row == ("camera:0", "f1", 1001.0)

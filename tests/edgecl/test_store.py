@@ -458,7 +458,7 @@ def test_new_frames_are_never_filed_under_a_source_that_was_emptied(tmp_path: Pa
 
 def packed(store: Store) -> dict[str, tuple[int, bytes, bytes]]:
     return {
-        name: (store.moments(uid).n, *store.moments(uid).pack("full"))
+        name: (store.moments(uid).n, *Gram(D).pack(store.moments(uid)))
         for uid, name in store.names.items()
     }
 
