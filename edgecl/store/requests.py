@@ -135,12 +135,6 @@ def ask_again(store: Store, lost: Iterable[Receipt]) -> None:
                 _insert(store, again)
 
 
-def is_open(store: Store, number: int) -> bool:
-    """Whether a request is on the list, as another process may have left it."""
-    with store.errors():
-        return request_of(store, number) is not None
-
-
 def advance(store: Store, request: Request, **changes: Any) -> None:
     """Note how far a request has come; inside the transaction of that phase.
 

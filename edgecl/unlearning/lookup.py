@@ -14,7 +14,7 @@ from edgecl.runtime.redact import redacted
 from edgecl.store.copies import Aside
 from edgecl.store.erasure import is_there
 from edgecl.store.receipts import receipt_for
-from edgecl.store.requests import Request, is_open
+from edgecl.store.requests import Request, request_of
 from edgecl.store.store import Store
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Receipt, check_reason
 from edgecl.unlearning.chain import Chain
@@ -96,9 +96,10 @@ def receipt_of(store: Store, number: int, target: Target) -> str | None:
 
     Of one that another had made superfluous, that one's; of one that was refused, the refusal.
     """
-    if is_open(store, number):
-        return None
-    return store.receipt_of_request(number) or receipt_for(store, target.kind, target.uid)
+    with store.errors():
+        if request_of(store, number) is not None:
+            return None
+        return store.receipt_of_request(number) or receipt_for(store, target.kind, target.uid)
 
 
 def _is_enough(receipt: Receipt, method: str) -> bool:
