@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from edgecl.types import Float64
@@ -29,7 +31,7 @@ def ridge(z: Float64, targets: Float64) -> Float64:
     Solved over the rows when they are fewer than the features.
     """
     n, d = z.shape
-    gram: Float64 = z.T @ z if n > d else z @ z.T
+    gram: Any = z.T @ z if n > d else z @ z.T
     gram[np.diag_indices_from(gram)] += LAMBDA_PER_FEATURE * d
     weights: Float64 = (
         np.linalg.solve(gram, z.T @ targets) if n > d else z.T @ np.linalg.solve(gram, targets)

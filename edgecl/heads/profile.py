@@ -6,7 +6,7 @@ Heads in closed form have nothing to steady and carry `PLAIN`. What each profile
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgecl.errors import UsageError
 
@@ -37,7 +37,9 @@ PLAIN = Profile()
 LIGHT = Profile(n_replay=16, slow_decay=0.95, focal_gamma=1.0, n_settle_steps=30)
 BALANCED = Profile(n_replay=32, slow_decay=0.95, focal_gamma=1.0, n_settle_steps=100)
 CAREFUL = Profile(n_replay=64, slow_decay=0.95, focal_gamma=1.0, n_settle_steps=100)
-PROFILES = {"balanced": BALANCED, "light": LIGHT, "careful": CAREFUL}
+# View-batch replay: half as many samples in two views each, that rest twice as long.
+RESTED = replace(BALANCED, n_views=2, view_weight=1.0)
+PROFILES = {"balanced": BALANCED, "light": LIGHT, "careful": CAREFUL, "rested": RESTED}
 
 
 def profile_of(name: str) -> Profile:

@@ -1,58 +1,39 @@
-"""View-batch replay: rest, equal exposure, and the released sampler's numbers."""
+"""View-batch replay: rest, equal exposure, and the profile that asks for it."""
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import build
-from edgecl.errors import StoreError
+from edgecl.cli.make import make
+from edgecl.errors import StoreError, UsageError
+from edgecl.heads import head_config
 from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
 from edgecl.heads.statistics import Diagonal
-from edgecl.learner import Learner
+from edgecl.home import Home
+from edgecl.learner import Learner, open_learner, open_store
 from edgecl.runtime.grid import quantise
 from edgecl.store.erasure import erase
 from edgecl.store.store import Store
-from edgecl.store.view_batch import due_rows, epoch_indices, rest_of, views_of
+from edgecl.store.view_batch import rest_of, views_of
 from edgecl.types import Kind
 
 D = 12
 VIEWS = Profile(n_replay=8, slow_decay=0.95, n_views=4, view_weight=1.0)
 
 
-def torch_permutation(seed: int, n: int) -> np.ndarray:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
-
-
-def test_the_released_sampler_of_epochs() -> None:
-    # Numeric check of the released code: 1,000 samples, four views, torch's generator.
-    epochs = [epoch_indices(1000, 4, e, torch_permutation) for e in range(4)]
-    assert epochs[0][:12].tolist() == [44] * 4 + [37] * 4 + [675] * 4
-    assert [len(e) for e in epochs] == [768] * 4
-    assert [len(set(e.tolist())) for e in epochs] == [192] * 4
-    assert set(Counter(np.concatenate(epochs).tolist()).values()) == {4}
-    assert len(set(np.concatenate(epochs).tolist())) == 768
-
-
-def test_the_released_sampler_with_two_views() -> None:
-    # Numeric check of the released code: 512 samples, two views.
-    epoch = epoch_indices(512, 2, 0, torch_permutation)
-    assert epoch[:6].tolist() == [172, 172, 137, 137, 235, 235]
-    assert (len(epoch), len(set(epoch.tolist()))) == (512, 256)
-
-
-@pytest.mark.parametrize(("n", "length"), [(200, 192), (256, 256), (40, 32), (7, 7), (0, 0)])
-def test_a_small_epoch_is_whole_batches_and_never_empty(n: int, length: int) -> None:
-    assert len(epoch_indices(n, 4, 0, torch_permutation, batch_size=32)) == length
+def due_rows(due: list[tuple[int, int]], now: int, n: int) -> list[int]:
+    """Return the uids of at most n samples whose rest is over, the longest overdue first."""
+    return [uid for step, uid in sorted(due) if step <= now][:n]
 
 
 def test_rest_is_the_interval_of_plain_replay_times_the_views() -> None:
@@ -214,3 +195,42 @@ def test_a_stream_with_views_goes_on_where_it_was_stopped(tmp_path: Path) -> Non
     assert np.array_equal(whole[0], resumed[0])
     assert whole[1] == resumed[1]
     assert len(whole[1]) == 3 * 20
+
+
+@pytest.mark.parametrize(("profile", "n_views"), [("balanced", 0), ("rested", 1)])
+def test_a_home_whose_profile_is_rested_replays_views(
+    tmp_path: Path, profile: str, n_views: int
+) -> None:
+    home = build.tiny_home(tmp_path / "home", "uer", D, capacity_samples=20)
+    home.save_config(replace(home.config, head=head_config("uer", profile=profile)))
+    assert f'profile = "{profile}"' in home.settings.read_text()
+    home = Home(home.path)
+    assert home.config.head == head_config("uer", profile=profile)
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        learner.embed_views = embed
+        x, y = build.features(60, D, 3)
+        for i in range(0, 60, 10):
+            frames = [build.frame(f"c{y[k]}", k) for k in range(i, i + 10)]
+            learner.learn_many(frames, x[i : i + 10])
+        (found,) = store.connection.execute("SELECT count(*) FROM views").fetchone()
+        assert found == n_views * store.n_stored_samples
+        with store.transaction():
+            drawn = store.draw_due(4, rest=1, n_views=1 + n_views)
+        assert drawn is not None
+        assert drawn[0].shape[1] == 1 + n_views
+
+
+@pytest.mark.parametrize(
+    ("head", "profile", "told"),
+    [
+        ("uer", "bold", "'bold' is unknown; expected one of balanced, light, careful, rested"),
+        ("ridge", "rested", "profile is an option of uer, not of ridge"),
+    ],
+)
+def test_init_refuses_a_profile_that_the_head_does_not_have(
+    tmp_path: Path, head: str, profile: str, told: str
+) -> None:
+    with pytest.raises(UsageError, match=told):
+        make(tmp_path / "home", head=head, profile=profile)
+    assert not (tmp_path / "home").exists()
