@@ -31,7 +31,8 @@ from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import decode
-from edgecl.store.store import Position, Store, create_store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 
 D, N_CLASSES = 2224, 10

@@ -49,7 +49,7 @@ from edgecl.runtime.sources import Source, open_source
 from edgecl.runtime.sources.live import LiveSource, Shot
 from edgecl.runtime.sources.synthetic import parse_pattern
 from edgecl.session import open_learner, open_store
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.progress import Progress
 from edgecl.stream.run import learn_stream
 from edgecl.types import Frame

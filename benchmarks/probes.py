@@ -34,7 +34,8 @@ from edgecl.exporters.onnx import init_home
 from edgecl.heads import HEADS, make_head
 from edgecl.learner import Learner
 from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.store.probes import STEPS_AFTER_NEW, STEPS_BETWEEN, held_out
+from edgecl.store.held_out import STEPS_AFTER_NEW, STEPS_BETWEEN
+from edgecl.store.probes import held_out
 from edgecl.store.store import Store, create_store
 from edgecl.types import Frame
 

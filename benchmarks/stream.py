@@ -31,7 +31,7 @@ from edgecl.home import Home
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
 from edgecl.session import open_learner, open_store
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.position import source_key
 from edgecl.stream.run import learn_stream
 from edgecl.types import Frame

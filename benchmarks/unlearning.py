@@ -49,8 +49,9 @@ from edgecl.heads import HEADS, make_head_of
 from edgecl.heads.codebook import default_codebook
 from edgecl.learner import Learner
 from edgecl.runtime.scoring import Scorer
+from edgecl.store.erasure import erase
 from edgecl.store.store import Store, create_store
-from edgecl.types import Frame
+from edgecl.types import Frame, Kind
 from edgecl.unlearning.audit.attack import ShadowSettings
 from edgecl.unlearning.audit.measures import h_mean, tug_of_war
 from edgecl.unlearning.audit.verify import Audit, audit
@@ -196,7 +197,7 @@ def unlearn(run: Run, name: str) -> tuple[float, float, float, np.ndarray]:
     with store.transaction():
         head.forget(uid, store)
         head_s = time.perf_counter() - begin
-        store.delete_class(uid)
+        erase(store, Kind.CLASS, uid)
         settle_begin = time.perf_counter()
         head.settle(store)
         head_s += time.perf_counter() - settle_begin

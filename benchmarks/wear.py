@@ -27,7 +27,8 @@ from PIL import Image
 
 from edgecl.heads import make_head
 from edgecl.learner import Learner
-from edgecl.store.store import Position, Store, create_store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store, create_store
 from edgecl.store.vault import Vault
 from edgecl.types import Frame
 

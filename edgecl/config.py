@@ -142,7 +142,7 @@ class ConsolidationConfig:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """Scores while the stream runs (edgecl/store/probes.py).
+    """Scores while the stream runs (edgecl/store/held_out.py).
 
     Args:
         probes: Labelled samples of each class that are held out and never learned, every tenth

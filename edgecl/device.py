@@ -34,7 +34,8 @@ from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source
 from edgecl.session import open_predictor, reading
-from edgecl.snapshots import Snapshot, rollback, take
+from edgecl.snapshots import rollback, take
+from edgecl.store.snapshots import Snapshot
 from edgecl.stream.position import source_key, start_position
 from edgecl.stream.progress import Progress
 from edgecl.stream.run import learn_stream

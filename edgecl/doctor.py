@@ -17,6 +17,7 @@ from edgecl.home import ADAPTED_FOLDER, ENGINE_FOLDER, Home, is_damaged, is_home
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.session import open_store
+from edgecl.store.requests import open_requests
 from edgecl.store.store import Store
 from edgecl.unlearning.chain import Chain
 
@@ -210,7 +211,7 @@ def _receipts(path: Path) -> str:
     with open_store(home, read_only=True) as store:
         chain = Chain(home, store)
         chain.check_ledger()
-        (n_open,) = store.connection.execute("SELECT count(*) FROM requests").fetchone()
+        n_open = len(open_requests(store))
     open_text = f", {n_open} not finished; run `edgecl forget pending`" if n_open else ""
     return f"{len(chain.receipts)} entries, the chain is whole and signed{open_text}"
 

@@ -29,9 +29,11 @@ from edgecl.store.adapters import (
     descending,
     drop_adapters,
 )
+from edgecl.store.erasure import delete_held_out, take_back
+from edgecl.store.held_out import Probes
 from edgecl.store.novel import take
-from edgecl.store.probes import Probes
-from edgecl.store.store import Position, Store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store
 from edgecl.store.view_batch import rest_of, views_of
 from edgecl.types import Float16, Float32, Float64, Frame, Labels, UpdateReport
 
@@ -44,7 +46,7 @@ class Lesson:
     """What must be known of a learned sample so that it can be taken back.
 
     Args:
-        uid: Its uid, among samples or among probes.
+        uid: Its uid.
         class_uid: Its class.
         source: Where it came from, as the store keeps it.
         x: Its quantised feature (D,), under the map that the store has.
@@ -120,7 +122,7 @@ class Learner:
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
-        Some are held out instead: see edgecl/store/probes.py.
+        Some are held out instead: see edgecl/store/held_out.py.
 
         Args:
             frames: Frames with labels, in the order of the stream.
@@ -177,8 +179,8 @@ class Learner:
             with store.transaction():
                 for lesson in lessons:
                     if not lesson.is_held_out:
-                        store.take_back(lesson.uid, lesson.class_uid, lesson.source, lesson.x)
-                store.delete_probes([item.uid for item in lessons if item.is_held_out])
+                        take_back(store, lesson.uid, lesson.class_uid, lesson.source, lesson.x)
+                delete_held_out(store, [item.uid for item in lessons if item.is_held_out])
                 gone = before - set(store.names)
                 if gone:  # what names a class that is not there cannot be served
                     adapters = adapter_rows(store)

@@ -119,8 +119,8 @@ class Session:
 
         Args:
             engine: An engine of the home, or one that was made of it.
-            uids: Numbers of the pictures (N,), those of held-out samples negative.
-            picture: Gives the encoded picture of a number.
+            uids: Uids of their samples (N,).
+            picture: Gives the encoded picture of a uid.
             say: Told about progress.
 
         Raises:
@@ -145,7 +145,7 @@ class Session:
                 for item in (item for group in groups for item in group):
                     if not isinstance(item, Embedded):
                         raise IntegrityError(
-                            f"the kept picture of {_called(item.id)} cannot be used "
+                            f"the kept picture of sample {item.id} cannot be used "
                             f"({item.reason}); restore the home from a backup"
                         )
                     features.append(item.feature)
@@ -156,7 +156,7 @@ class Session:
         """Decode a picture that the home keeps.
 
         Args:
-            uid: Its number, for the error.
+            uid: Uid of its sample, for the error.
             data: Its encoded bytes.
 
         Raises:
@@ -166,7 +166,7 @@ class Session:
             return decode(data, max_pixels=self.home.max_pixels)
         except DecodeError as error:
             raise IntegrityError(
-                f"the kept picture of {_called(uid)} cannot be used ({error}); restore the home "
+                f"the kept picture of sample {uid} cannot be used ({error}); restore the home "
                 "from a backup"
             ) from error
 
@@ -318,11 +318,6 @@ def check_learned(home: Home, store: Store) -> None:
             f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
             f"--home {home.path}` first"
         )
-
-
-def _called(uid: int | str) -> str:
-    """Return what a picture is called in an error; numbers of held-out samples are negative."""
-    return f"held-out sample {-int(uid)}" if int(uid) < 0 else f"sample {uid}"
 
 
 def _check_head(home: Home, store: Store) -> None:

@@ -19,8 +19,8 @@ from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.session import open_learner, open_store
-from edgecl.store.probes import probe_origins, probe_picture
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 from edgecl.types import Frame, Say
 
 
@@ -130,15 +130,16 @@ def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> 
 def _frames(store: Store) -> Iterator[Frame]:
     """Yield what a store keeps as pictures: samples, oldest first, then held-out ones."""
     known = _open_classes(store)
-    for uid, c, source, frame, time in store.kept_origins():
-        if c in known:
-            yield Frame(
-                id=frame, encoded=store.picture(uid), label=store.names[c], source=source, time=time
-            )
-    for uid, c, source, frame, time in probe_origins(store):
-        if c in known:
-            picture = probe_picture(store, uid)
-            yield Frame(id=frame, encoded=picture, label=store.names[c], source=source, time=time)
+    for role in (Role.REPLAY, Role.HELD_OUT):
+        for origin in store.origins(role):
+            if origin.class_uid in known:
+                yield Frame(
+                    id=origin.frame,
+                    encoded=store.picture(origin.uid),
+                    label=store.names[origin.class_uid],
+                    source=origin.source,
+                    time=origin.time,
+                )
 
 
 def _open_classes(store: Store) -> set[int]:

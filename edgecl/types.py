@@ -222,7 +222,7 @@ class UpdateReport:
         n_classes: Classes that the head knows after the update.
         is_stored: Whether the sample's picture was kept for replay.
         latency_ms: Time of predict, store and update, milliseconds.
-        is_held_out: Whether it became a probe (edgecl/store/probes.py) and was not learned.
+        is_held_out: Whether it became a probe (edgecl/store/held_out.py) and was not learned.
     """
 
     uid: int

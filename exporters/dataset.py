@@ -40,6 +40,7 @@ from edgecl.store.exports import (
     set_digest,
 )
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 
 from .bundle import public_id
 
@@ -168,13 +169,7 @@ def _write(
     """Write pictures and index; returns pictures by class name, and their bytes."""
     counts = {store.names[uid]: 0 for uid in folders}
     size_bytes = 0
-    sources = store.sources()
-    rows = {
-        uid: (source_uid, when)
-        for uid, source_uid, when in store.connection.execute(
-            "SELECT uid, source_uid, time FROM samples WHERE is_stored"
-        )
-    }
+    origins = {origin.uid: origin for origin in store.origins(Role.REPLAY)}
     with (part / EDGECL_INDEX).open("w", encoding="utf-8") as index:
         for uid, class_uid in samples:
             picture = store.picture(uid)
@@ -182,15 +177,15 @@ def _write(
             (part / path).parent.mkdir(exist_ok=True)
             (part / path).write_bytes(picture)
             flush(part / path)
-            source_uid, when = rows[uid]
+            origin = origins[uid]
             row: dict[str, Any] = {
                 "path": path.as_posix(),
                 "label": store.names[class_uid],
-                "source": sources.get(source_uid, ""),
-                "time": when,
+                "source": origin.source,
+                "time": origin.time,
                 "sample_uid": uid,
                 "class_uid": class_uid,
-                "source_uid": source_uid,
+                "source_uid": origin.source_uid,
             }
             index.write(index_line(row))
             counts[store.names[class_uid]] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,3 +245,33 @@ def test_siblings_import_each_other_relatively(part: str) -> None:
 def test_nothing_is_imported_with_a_star() -> None:
     faults = [i for i in IMPORTS if i.is_star]
     assert not faults, told(faults)
+
+
+# Statements and the connection that runs them. The doctor looks at the file as a file.
+SQL = re.compile(
+    r"\b(SELECT .+ FROM|INSERT (OR \w+ )?INTO|DELETE FROM|UPDATE \w+ SET|PRAGMA|VACUUM)\b"
+)
+MAY_RUN_SQL = {"edgecl.doctor"}
+
+
+def test_sql_and_the_connection_stay_below_the_store() -> None:
+    faults = []
+    for name, path in FILES.items():
+        if part_of(name) == "store" or name in MAY_RUN_SQL:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_connection = isinstance(node, ast.Attribute) and node.attr == "connection"
+            is_sql = (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and SQL.search(node.value)
+            )
+            if is_connection or is_sql:
+                faults.append(f"{name}:{node.lineno}")
+    assert not faults, "\n".join(faults)
+
+
+def test_sql_would_be_found() -> None:
+    for text in ("SELECT x FROM y", "INSERT INTO y", "DELETE FROM y", "UPDATE y SET", "PRAGMA z"):
+        assert SQL.search(f"{text} WHERE uid = ?")
+    assert not SQL.search("select what to update from the list")

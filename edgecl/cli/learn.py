@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from edgecl.home import Home
     from edgecl.learner import Learner
     from edgecl.runtime.sources import Source
-    from edgecl.store.store import Position, Store
+    from edgecl.store.progress import Position
+    from edgecl.store.store import Store
     from edgecl.stream.progress import Progress
     from edgecl.stream.run import StreamOptions
 

@@ -142,7 +142,7 @@ class Observer:
         self._measured_at = time.monotonic()
         if self._publish is None:
             return
-        if self._store is not None and not self._store.connection.in_transaction:
+        if self._store is not None and not self._store.is_writing:
             self._metrics.measure(self._store)
         self._publish(self._metrics)
 

@@ -68,7 +68,7 @@ def label(
     asked = clean_label(name)
     with writing(device) as session:
         store = session.store
-        reports = label_entries(device, open_learner(device, store), uids, asked)
+        reports = label_entries(open_learner(device, store), uids, asked)
         known = store.canonical(asked)
     learned = [report.uid for report in reports if not report.is_held_out]
     result = {

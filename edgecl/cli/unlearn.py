@@ -177,7 +177,8 @@ def snapshot(
 
     from edgecl.home import Home
     from edgecl.session import open_store
-    from edgecl.snapshots import snapshots_of, take
+    from edgecl.snapshots import take
+    from edgecl.store.snapshots import snapshots_of
     from edgecl.unlearning.request import writing
 
     device = Home(home)

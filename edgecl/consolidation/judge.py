@@ -20,7 +20,7 @@ from edgecl.runtime.preprocess import encode_png
 from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.session import Session
 from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters
-from edgecl.store.probes import probe_picture, probe_rows
+from edgecl.store.table import Role
 from edgecl.types import Float64, Labels
 
 SHARES = (0.3, 0.5, 0.7, 0.85)
@@ -144,21 +144,20 @@ def witnesses_of(session: Session, plan: Plan) -> Witnesses:
     head.settle(memory)
     frozen = head.scorer({c: str(c) for c in head.classes})
     place = {int(label): k for k, label in enumerate(frozen.labels)}
-    held = probe_rows(store)
+    held = store.rows(Role.HELD_OUT)
     own_rows = [k for k, (uid, c) in enumerate(kept) if uid in probe and c in place]
     held_rows = [k for k, c in enumerate(held.classes.tolist()) if c in place]
     columns = [place[c] for c in (*y[own_rows].tolist(), *held.classes[held_rows].tolist())]
     truth = np.array(columns, dtype=np.int64)
-    features = np.concatenate([x[own_rows].astype(np.float32), held.x[held_rows]])
+    features = np.concatenate(
+        [x[own_rows].astype(np.float32), held.x[held_rows].astype(np.float32)]
+    )
     scores = frozen.scores(features)
     temperature = USUAL_TEMPERATURE if stands_alone else temperature_of(scores, truth)
     accuracy = float((scores.argmax(axis=1) == truth).mean())
 
-    def picture(uid: int) -> bytes:
-        return store.picture(uid) if uid > 0 else probe_picture(store, -uid)
-
-    uids = [kept[k][0] for k in own_rows] + [-int(held.uids[k]) for k in held_rows]
-    return Witnesses(frozen, temperature, uids, truth, accuracy, picture)
+    uids = [kept[k][0] for k in own_rows] + [int(held.uids[k]) for k in held_rows]
+    return Witnesses(frozen, temperature, uids, truth, accuracy, store.picture)
 
 
 def temperature_of(scores: Float64, y: Labels) -> float:

@@ -27,8 +27,8 @@ from edgecl.store.adapters import (
     training_state,
     training_under_way,
 )
-from edgecl.store.probes import held_out_sources
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 from edgecl.types import Float32
 
 
@@ -126,7 +126,7 @@ class ResumableTraining:
             "pictures": hashlib.sha256(pictures).hexdigest(),
             # What only judged is part of it as well.
             "newest_sample": max(used),
-            "sources": sorted({*self._store.sources_of(used), *held_out_sources(self._store)}),
+            "sources": self._store.sources_of(used, Role.HELD_OUT),
         }
 
     def _pixels(self) -> Callable[[int, int], Float32]:

@@ -13,11 +13,10 @@ import platform
 import re
 import resource
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, cycle
@@ -38,7 +37,8 @@ from edgecl.runtime.preprocess import Preprocessing, decode
 from edgecl.runtime.scoring import Scorer
 from edgecl.session import Session, open_learner, open_store
 from edgecl.store.exports import disown
-from edgecl.store.store import Position, Store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store
 from edgecl.types import Float32, ForgetRequest, Frame
 from edgecl.unlearning.request import forget
 
@@ -188,11 +188,8 @@ def copied(home: Home) -> Iterator[Home]:
             else:
                 shutil.copy2(path, place / path.name)
         copy = Home(place)
-        with (
-            open_store(home, read_only=True) as store,
-            closing(sqlite3.connect(copy.database)) as target,
-        ):
-            store.connection.backup(target)
+        with open_store(home, read_only=True) as store:
+            store.copy_to(copy.database)
         yield copy
     finally:
         shutil.rmtree(place, ignore_errors=True)

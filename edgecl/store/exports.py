@@ -24,10 +24,12 @@ from typing import Any, Literal
 
 from edgecl.errors import EdgeclError
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, read_manifest
-from edgecl.runtime.files import aside_of, flush, overwrite, write_whole
+from edgecl.runtime.files import aside_of, flush
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
-from edgecl.store.store import Store, holds_name
+from edgecl.store.folders import erase_file, erase_folder, replace_text
+from edgecl.store.store import Store
+from edgecl.store.text import holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
 DATASET = "dataset"
@@ -289,10 +291,10 @@ def _revoke_bundle(export: Export, found: dict[str, Any], receipt_id: str) -> No
             "files": kept,
         }
         # First the mark, so that no loader takes a bundle that is half erased.
-        _replace_text(export.path / MANIFEST_NAME, manifest_text(mark))
+        replace_text(export.path / MANIFEST_NAME, manifest_text(mark))
     for path in export.path.iterdir():
         if holds_learned(path.name):
-            _erase_file(path, is_learned=True)
+            erase_file(path, is_learned=True)
 
 
 def _take_out(
@@ -319,13 +321,13 @@ def _take_out(
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(export.path)):
             continue
         if path.exists():
-            _erase_file(path, is_learned=True)
+            erase_file(path, is_learned=True)
         if path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    _replace_text(export.path / EDGECL_INDEX, "".join(kept))
+    replace_text(export.path / EDGECL_INDEX, "".join(kept))
     left = [entry for entry in found["classes"] if entry["uid"] not in classes]
     values = found | {"classes": left, "was": export.digest}
-    _replace_text(export.path / MANIFEST_NAME, manifest_text(values))
+    replace_text(export.path / MANIFEST_NAME, manifest_text(values))
 
 
 def _index_rows(export: Export) -> list[dict[str, Any]]:
@@ -338,31 +340,6 @@ def index_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _replace_text(path: Path, text: str) -> None:
-    """Put a text in a file's place in one step, and zeros over the old one."""
-    with path.open("r+b") as old:
-        write_whole(path, text.encode())
-        overwrite(old)
-
-
-def erase_folder(folder: Path, *, is_learned: bool = False) -> None:
-    """Overwrite and delete the files of a folder, then the folder; nothing if there is none.
-
-    Args:
-        folder: What goes.
-        is_learned: Whether all files hold what was learned; otherwise their names say so.
-    """
-    if not folder.is_dir() or folder.is_symlink():
-        return
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            erase_folder(path, is_learned=is_learned)
-        else:
-            _erase_file(path, is_learned=is_learned)
-    folder.rmdir()
-    flush(folder.parent)
-
-
 def _manifest_at(export: Export) -> dict[str, Any] | None:
     """Return the manifest in an export's folder if it is this export's, whole or revoked."""
     try:
@@ -370,12 +347,3 @@ def _manifest_at(export: Export) -> dict[str, Any] | None:
     except EdgeclError:
         return None
     return found if export.digest in (found["digest"], found.get("was")) else None
-
-
-def _erase_file(path: Path, *, is_learned: bool = False) -> None:
-    # An engine holds nothing that was learned; a link's target is not ours.
-    is_learned = is_learned or holds_learned(path.name) or path.name == MANIFEST_NAME
-    if is_learned and not path.is_symlink():
-        with path.open("r+b") as file:
-            overwrite(file)
-    path.unlink()

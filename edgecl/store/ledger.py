@@ -15,7 +15,8 @@ from typing import Any
 
 from edgecl.errors import IntegrityError
 from edgecl.runtime.files import flush, loads, open_own, read_own
-from edgecl.store.store import Store, dump_json
+from edgecl.store.store import Store
+from edgecl.store.text import dump_json
 
 Entry = dict[str, Any]
 _TAIL = 1 << 16

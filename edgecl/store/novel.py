@@ -3,8 +3,6 @@
 It keeps the most novel ones, each once: of frames that are nearly equal only the most novel stays.
 A frame belongs to the class that it looks most like, with whose key it is sealed and with which it
 goes when that class is unlearned: it may well show it.
-
-When the home gets another feature map the store empties the features, and only pictures count.
 """
 
 from __future__ import annotations
@@ -15,8 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgecl.errors import RequestError, ShapeError
-from edgecl.store.store import Store, dump_json, plain_text
+from edgecl.errors import RequestError
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.store.text import dump_json, plain_text
 from edgecl.types import Float16
 
 CAPACITY = 200
@@ -25,7 +25,6 @@ CAPACITY_BYTES = 50_000_000
 SAME = 0.98
 # Of a snapshot: its newest entry, and the classes as which some of its entries were learned since.
 NEWEST_ENTRY, REVIEWED = "newest_entry", "reviewed"
-_FEATURE, _PICTURE = "novel feature", "novel picture"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Entry:
     """One frame that waits for its name.
 
     Args:
-        uid: Its number in the queue.
+        uid: Its uid, among all samples.
         guess: Uid of the class that it looks most like.
         source: Where it came from.
         frame: Its name there.
@@ -83,43 +82,29 @@ def offer(
     Raises:
         ShapeError: x is not (D,) float16.
     """
-    if x.shape != (store.num_features,) or x.dtype != np.float16:
-        raise ShapeError(
-            f"feature is {x.shape} {x.dtype}; the queue keeps ({store.num_features},) float16"
-        )
     kept = entries(store)
     is_full = len(kept) >= capacity
     if len(picture) > capacity_bytes or (is_full and score <= kept[capacity - 1].score):
         return False
-    same = [entry for entry in kept if _is_same(feature(store, entry.uid), x)]
+    _, rows, _ = queued = store.rows(Role.REVIEW)
+    alike = {uid for uid, row in zip(queued.uids.tolist(), rows, strict=True) if _is_same(row, x)}
+    same = [entry for entry in kept if entry.uid in alike]
     if any(entry.score >= score for entry in same):
         return False
     drop(store, [entry.uid for entry in same])
+    uid = store.add_aside(
+        Role.REVIEW, guess, x, picture, source=source, frame=frame, time=time, score=score
+    )
     execute = store.connection.execute
-    cursor = execute(
-        "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
-        "VALUES (?, ?, ?, ?, ?, x'', x'')",
-        (guess, store.source_uid(source), plain_text(frame), time, score),
-    )
-    uid = int(cursor.lastrowid or 0)
-    # Sealing binds data to their row, so the row comes first.
-    execute(
-        "UPDATE novel SET x = ?, picture = ? WHERE uid = ?",
-        (
-            store.seal(guess, _FEATURE, uid, x.tobytes()),
-            store.seal(guess, _PICTURE, uid, picture),
-            uid,
-        ),
-    )
     # The least novel ones go until the rest fits, of equal ones the newest.
     execute(
-        "DELETE FROM novel WHERE uid IN (SELECT uid FROM (SELECT uid, row_number() OVER best AS n, "
-        "sum(length(picture)) OVER best AS size FROM novel "
+        "DELETE FROM samples WHERE uid IN (SELECT uid FROM ("
+        "SELECT uid, row_number() OVER best AS n, sum(size_bytes) OVER best AS size FROM review "
         "WINDOW best AS (ORDER BY score DESC, uid ROWS UNBOUNDED PRECEDING)) "
         "WHERE n > ? OR size > ?)",
         (capacity, capacity_bytes),
     )
-    return execute("SELECT 1 FROM novel WHERE uid = ?", (uid,)).fetchone() is not None
+    return execute("SELECT 1 FROM samples WHERE uid = ?", (uid,)).fetchone() is not None
 
 
 def entries(store: Store) -> list[Entry]:
@@ -128,11 +113,12 @@ def entries(store: Store) -> list[Entry]:
     Left out is what looks like a class that is being unlearned, or that nobody can read any more.
     """
     gone = {*store.blocked_classes(), *store.lost_classes()}
-    rows = store.connection.execute(
-        "SELECT novel.uid, guess, text, frame, time, score FROM novel "
-        "JOIN sources ON source_uid = sources.uid ORDER BY score DESC, novel.uid"
-    )
-    return [Entry(*row) for row in rows if row[1] not in gone]
+    found = [
+        Entry(o.uid, o.class_uid, o.source, o.frame, o.time, o.score or 0.0)
+        for o in store.origins(Role.REVIEW)
+        if o.class_uid not in gone
+    ]
+    return sorted(found, key=lambda entry: (-entry.score, entry.uid))
 
 
 def entry_of(store: Store, uid: int) -> Entry:
@@ -147,23 +133,19 @@ def entry_of(store: Store, uid: int) -> Entry:
     raise _no_entry(uid)
 
 
-def picture(store: Store, uid: int) -> bytes:
-    """Return the encoded picture of an entry.
+def feature(store: Store, uid: int) -> Float16:
+    """Return the quantised feature (D,) of an entry.
 
     Raises:
         RequestError: No entry has this uid.
     """
-    return _blob(store, uid, "picture", _PICTURE)
-
-
-def feature(store: Store, uid: int) -> Float16 | None:
-    """Return the quantised feature (D,) of an entry, or None if the home's map is another by now.
-
-    Raises:
-        RequestError: No entry has this uid.
-    """
-    data = _blob(store, uid, "x", _FEATURE)
-    return np.frombuffer(data, np.float16) if data else None
+    row = store.connection.execute(
+        "SELECT uid, class_uid, x FROM review JOIN features USING (uid) WHERE uid = ?", (uid,)
+    ).fetchone()
+    if row is None:
+        raise _no_entry(uid)
+    x: Float16 = store.opened([row])[0]
+    return x
 
 
 def drop(store: Store, uids: Sequence[int]) -> None:
@@ -173,7 +155,8 @@ def drop(store: Store, uids: Sequence[int]) -> None:
         RequestError: No entry has one of the uids.
     """
     for uid in uids:
-        if not store.connection.execute("DELETE FROM novel WHERE uid = ?", (uid,)).rowcount:
+        query = "DELETE FROM samples WHERE role = 'review' AND uid = ?"
+        if not store.connection.execute(query, (uid,)).rowcount:
             raise _no_entry(uid)
 
 
@@ -187,7 +170,7 @@ def entry_of_frame(store: Store, source: str, frame: str, time: float) -> int:
         time: Its wall clock, or 0 if it has none.
     """
     row = store.connection.execute(
-        "SELECT novel.uid FROM novel JOIN sources ON source_uid = sources.uid "
+        "SELECT r.uid FROM review r JOIN sources ON source_uid = sources.uid "
         "WHERE frame = ?1 AND text = ?2 AND (time = ?3 OR ?3 = 0)",
         (plain_text(frame), plain_text(source), time),
     ).fetchone()
@@ -213,7 +196,7 @@ def take(store: Store, uid: int, class_uid: int) -> None:
 
 def newest(store: Store) -> int:
     """Return the uid of the newest entry, 0 if there is none."""
-    (uid,) = store.connection.execute("SELECT coalesce(max(uid), 0) FROM novel").fetchone()
+    (uid,) = store.connection.execute("SELECT coalesce(max(uid), 0) FROM review").fetchone()
     return int(uid)
 
 
@@ -223,17 +206,6 @@ def _no_entry(uid: int) -> RequestError:
     )
 
 
-def _blob(store: Store, uid: int, column: str, what: str) -> bytes:
-    row = store.connection.execute(
-        f"SELECT guess, {column} FROM novel WHERE uid = ?", (uid,)
-    ).fetchone()
-    if row is None:
-        raise _no_entry(uid)
-    return store.unseal(row[0], what, uid, row[1])
-
-
-def _is_same(a: Float16 | None, b: Float16) -> bool:
-    if a is None:
-        return False
+def _is_same(a: Float16, b: Float16) -> bool:
     x, y = a.astype(np.float64), b.astype(np.float64)
     return float(x @ y) > SAME * float(np.linalg.norm(x) * np.linalg.norm(y))

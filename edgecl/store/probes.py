@@ -1,55 +1,19 @@
-"""Continual evaluation: a few labelled samples of each class that are never learned, and scores.
-
-Every tenth sample of a class that arrives is held out until the class has its probes. They are
-scored as the stream runs: after every step for 50 steps behind a new class (every fourth one where
-a step is one frame), else after every tenth.
-A step is one commit of the learner, and what it notes here commits with it: scores, counters, and
-which probe is next. A run that was killed and resumed holds out the same frames, and has the scores
-of one that was not, as far as its head predicts the same (the ridge head solves when it is opened).
-
-A score must cost a small part of a step, however many classes there are. So there is a budget for
-each frame that was learned: of many probes only the next few are predicted anew, in turn, and the
-others count with what was last said of them.
-
-Reference: De Lange et al. 2023, "Continual evaluation for lifelong learning", arXiv:2205.13452.
-"""
+"""Scores on the held-out samples over time, and how long things took; held_out.py writes them."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections import Counter
-from collections.abc import Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from edgecl.errors import IntegrityError, RequestError
-from edgecl.heads.base import Head
-from edgecl.store.store import PROBES, PROBES_RIGHT, Store, plain_text
-from edgecl.types import Float16, Float32, Float64, Frame, Labels
+from edgecl.store.store import Store
+from edgecl.types import Float64, Labels
 
-EVERY = 10
-"""One of so many labelled samples of a class is held out."""
-STEPS_AFTER_NEW = 50
-"""Steps behind a new class of which each is scored."""
-STEPS_BETWEEN = 10
-"""Steps from one score to the next otherwise."""
-LEAST_FRAMES = 4
-"""Frames from one score to the next: a step of a single frame is too short for one of its own."""
-MOST_EVALUATIONS = 2000
 FEW_PROBES = 5
 """Below so many probes an accuracy is a rough guess, and counts for no minimum and no maximum."""
-# A score may cost so many multiply-adds for each frame since the last: some four probes of 1,752
-# features. A value costs as much as 100 of them beside its products, to be converted and scaled.
-# Measured: docs/benchmarks.md, Continual evaluation.
-_BUDGET, _PER_VALUE = 750_000, 100
-# Squared distance over squared length; neighbours of 16-bit values are up to 1e-7 apart.
-_SAME_PICTURE = 1e-6
+BUCKETS_PER_OCTAVE = 4
+"""Of the histograms of latencies."""
 _RECENT, _WANTED = 10, 9
-_BUCKETS_PER_OCTAVE = 4
 
 
 class ClassLatency(NamedTuple):
@@ -94,20 +58,6 @@ class History(NamedTuple):
     classes: Labels
     accuracy: Float64
     n_probes: Labels
-
-
-class ProbeRows(NamedTuple):
-    """The probes, oldest first.
-
-    Args:
-        uids: Their uids (P,), which are not those of samples.
-        x: Features under the store's map (P, D).
-        classes: Uids of their classes (P,).
-    """
-
-    uids: Labels
-    x: Float32
-    classes: Labels
 
 
 class Histogram(NamedTuple):
@@ -159,7 +109,7 @@ def last_accuracy(store: Store) -> float | None:
 
 
 def latency_of_classes(store: Store) -> dict[int, ClassLatency]:
-    """Return by class uid how long each took to be right; older classes than schema 4 lack one."""
+    """Return by class uid how long each took to be right."""
     rows = store.connection.execute(
         "SELECT class_uid, step, n_frames, first_right, nine_of_ten, recent FROM class_latency "
         "ORDER BY class_uid"
@@ -179,351 +129,15 @@ def latency_histogram(store: Store, stage: str) -> Histogram:
         "SELECT bucket, n FROM latencies WHERE stage = ? ORDER BY bucket", (stage,)
     ).fetchall()
     return Histogram(
-        np.array([1e-6 * 2 ** (b / _BUCKETS_PER_OCTAVE) for b, _ in rows], dtype=np.float64),
+        np.array([1e-6 * 2 ** (b / BUCKETS_PER_OCTAVE) for b, _ in rows], dtype=np.float64),
         np.array([n for _, n in rows], dtype=np.int64),
     )
 
 
-def probe_rows(store: Store) -> ProbeRows:
-    """Return all probes that can be read."""
-    lost = store.lost_classes()
-    rows = [
-        (uid, class_uid, np.frombuffer(store.unseal(class_uid, "probe feature", uid, x), "<f2"))
-        for uid, class_uid, x in store.connection.execute(
-            "SELECT uid, class_uid, x FROM probes ORDER BY uid"
-        )
-        if class_uid not in lost
-    ]
-    if any(len(x) != store.num_features for _, _, x in rows):
-        raise IntegrityError(
-            f"the feature of a probe does not have {store.num_features} values; restore the home "
-            "from a backup"
-        )
-    return ProbeRows(
-        np.array([uid for uid, _, _ in rows], dtype=np.int64),
-        np.array([x for _, _, x in rows], np.float32).reshape(len(rows), store.num_features),
-        np.array([class_uid for _, class_uid, _ in rows], dtype=np.int64),
-    )
-
-
-def probe_origins(store: Store) -> list[tuple[int, int, str, str, float]]:
-    """Return uid, class uid, source, name there and time of all probes, oldest first."""
-    return store.connection.execute(
-        "SELECT p.uid, class_uid, text, frame, time FROM probes p "
-        "JOIN sources o ON o.uid = p.source_uid ORDER BY p.uid"
-    ).fetchall()
-
-
-def held_out_sources(store: Store) -> list[int]:
-    """Return the uids of the sources of all probes."""
-    rows = store.connection.execute("SELECT DISTINCT source_uid FROM probes ORDER BY 1")
-    return [int(uid) for (uid,) in rows]
-
-
-def probe_picture(store: Store, uid: int) -> bytes:
-    """Return the encoded picture of a probe.
-
-    Raises:
-        RequestError: No probe has this uid.
-    """
-    row = store.connection.execute(
-        "SELECT class_uid, picture FROM probes WHERE uid = ?", (uid,)
-    ).fetchone()
-    if row is None:
-        raise RequestError(f"probe {uid} is not in the store; see `probe_rows` for those that are")
-    return store.unseal(row[0], "probe picture", uid, row[1])
-
-
 def held_out(store: Store) -> dict[int, int]:
     """Return how many probes each class has."""
-    rows = store.connection.execute("SELECT class_uid, count(*) FROM probes GROUP BY class_uid")
+    rows = store.connection.execute("SELECT class_uid, count(*) FROM held_out GROUP BY class_uid")
     return dict.fromkeys(store.names, 0) | {int(c): int(n) for c, n in rows}
-
-
-class Probes:
-    """What the learner asks and tells about probes; all of it inside its transaction.
-
-    What is kept in memory (the features too: 4 D bytes a probe) is read anew when the store was.
-
-    Args:
-        store: Open store.
-        most: Probes of a class.
-    """
-
-    def __init__(self, store: Store, most: int) -> None:
-        self._store = store
-        self._most = most
-        self._seen = -1
-        self._pending: Counter[tuple[str, int]] = Counter()
-        # Probes: uids, classes, whether each was right when it was last predicted, squared lengths
-        # of their features (N,), and in the first N rows of `x` the features (M, D), M >= N.
-        self._n: int
-        self._uids: Labels
-        self._classes: Labels
-        self._right: npt.NDArray[np.bool_]
-        self._x: Float32
-        self._sizes: Float32
-        self._n_held: Counter[int]
-        # Uids of the classes with probes, which of them each probe is of, and how many each has.
-        self._groups: tuple[list[int], Labels, list[int]] | None
-        # Whether `right` is unknown, and whether it has to be written.
-        self._is_stale: bool
-        self._has_news: bool
-        # Steps that are left behind a new class, steps and frames since the last score, and the uid
-        # of the probe that was predicted last.
-        self._fast: int
-        self._steps: int
-        self._frames: int
-        self._last: int
-        self._n_evaluations: int
-        self._latency: dict[int, ClassLatency]
-        self._changed: set[int]
-
-    def choose(self, names: Sequence[str], x: Float16) -> list[bool]:
-        """Return which of the next labelled frames are held out; a function of what is committed.
-
-        A copy of a probe of its class is one of them, so that a source that is learned again does
-        not teach what is tested; it does not count as an arrival.
-
-        Args:
-            names: Classes of the frames, in their order.
-            x: Their quantised features (N, D).
-        """
-        self._refresh()
-        n_seen = self._store.n_seen()
-        arrived: dict[str, int] = {}
-        held: dict[str, int] = {}
-        taken: dict[str, list[Float16]] = {}
-        chosen = []
-        for name, row in zip(names, x, strict=True):
-            uid = self._store.class_uid(name) if self._store.has_class(name) else 0
-            if name not in arrived:
-                held[name] = self._n_held[uid]
-                arrived[name] = n_seen.get(uid, 0) + held[name]
-                taken[name] = []
-            if self._copied(uid, row) or any(_is_copy(row, other) for other in taken[name]):
-                chosen.append(True)
-                continue
-            arrived[name] += 1
-            is_held = arrived[name] % EVERY == 0 and held[name] < self._most
-            held[name] += is_held
-            if is_held:
-                taken[name].append(row)
-            chosen.append(is_held)
-        return chosen
-
-    def add(
-        self, class_uid: int, x: Float16, picture: bytes, frame: Frame, *, is_right: bool
-    ) -> int:
-        """Hold a frame out; returns the uid of its probe, which may be there already.
-
-        Args:
-            class_uid: Its class, which is there.
-            x: Its quantised feature (D,).
-            picture: Its picture as it is kept.
-            frame: Where it came from.
-            is_right: Whether it was predicted rightly: what counts until it is its turn.
-        """
-        self._refresh()
-        if copied := self._copied(class_uid, x):
-            return copied
-        store = self._store
-        (uid,) = store.connection.execute(
-            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'probes'"
-        ).fetchone()
-        store.connection.execute(
-            "INSERT INTO probes(uid, class_uid, source_uid, frame, time, step, x, picture) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                uid,
-                class_uid,
-                store.source_uid(frame.source),
-                plain_text(frame.id),
-                frame.time or time.time(),
-                store.step,
-                store.seal(class_uid, "probe feature", uid, x.tobytes()),
-                store.seal(class_uid, "probe picture", uid, picture),
-            ),
-        )
-        n = self._n
-        if n == len(self._x):
-            grown = np.empty((max(64, 2 * n), store.num_features), np.float32)
-            grown[:n] = self._x
-            self._x = grown
-        self._x[n] = x
-        self._n += 1
-        self._sizes = np.append(self._sizes, _size_of(x[None]))
-        self._uids = np.append(self._uids, uid)
-        self._classes = np.append(self._classes, class_uid)
-        self._right = np.append(self._right, is_right)
-        self._n_held[class_uid] += 1
-        self._groups, self._has_news = None, True
-        return int(uid)
-
-    def note_prediction(self, class_uid: int, *, is_right: bool, is_new: bool = False) -> None:
-        """Note what was predicted of a frame before it was learned, or held out.
-
-        Args:
-            class_uid: Its class.
-            is_right: Whether the prediction was that.
-            is_new: Whether the class came with it.
-        """
-        self._refresh()
-        if is_new:
-            self._latency[class_uid] = ClassLatency(self._store.step)
-            self._fast = STEPS_AFTER_NEW
-        latency = self._latency.get(class_uid)
-        if latency is not None and latency.nine_of_ten is None:
-            self._latency[class_uid] = latency.plus(is_right)
-            self._changed.add(class_uid)
-
-    def note_latency(self, stage: str, seconds: float) -> None:
-        """Count how long a stage took; it is written with the next score, or by `flush`."""
-        octaves = math.log2(max(seconds * 1e6, 1.0))
-        self._pending[stage, int(_BUCKETS_PER_OCTAVE * octaves)] += 1
-
-    def end_step(self, head: Head, n_frames: int) -> None:
-        """Score if it is time to, and write what was noted.
-
-        Args:
-            head: The head after the step.
-            n_frames: Labelled frames of the step.
-        """
-        self._refresh()
-        self._steps += 1
-        self._frames += n_frames
-        is_due = self._steps >= STEPS_BETWEEN or (self._fast and self._frames >= LEAST_FRAMES)
-        self._fast = max(0, self._fast - 1)
-        if is_due:
-            self._evaluate(head)
-            self._steps = self._frames = 0
-        execute = self._store.connection.execute
-        for uid in sorted(self._changed):
-            execute(
-                "INSERT INTO class_latency VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT(class_uid) DO UPDATE SET n_frames = excluded.n_frames, "
-                "first_right = excluded.first_right, nine_of_ten = excluded.nine_of_ten, "
-                "recent = excluded.recent",
-                (uid, *self._latency[uid]),
-            )
-        self._changed.clear()
-        counters = (self._fast, self._steps, self._frames, self._last)
-        self._store.set_meta(PROBES, " ".join(map(str, counters)))
-        if self._has_news and not self._is_stale:
-            bits = np.packbits(self._right).tobytes().hex()
-            self._store.set_meta(PROBES_RIGHT, f"{self._n} {bits}")
-            self._has_news = False
-        if is_due:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the latencies that were noted; inside a transaction."""
-        self._store.connection.executemany(
-            "INSERT INTO latencies VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-            [(stage, bucket, n) for (stage, bucket), n in self._pending.items()],
-        )
-        self._pending.clear()
-
-    def _copied(self, class_uid: int, x: Float16) -> int:
-        """Return the uid of the class's probe that a feature (D,) is a copy of, 0 if of none."""
-        size = _size_of(x[None])
-        # Lengths tell most apart, and cost little; those of copies differ by 0.002 at most.
-        near = (self._classes == class_uid) & (np.abs(self._sizes - size) <= 0.003 * size)
-        for i in np.flatnonzero(near):
-            if _is_copy(x, self._x[i]):
-                return int(self._uids[i])
-        return 0
-
-    def _evaluate(self, head: Head) -> None:
-        """Predict the next probes and write the scores of every class that has some."""
-        n = self._n
-        if not n or not head.classes:
-            return
-        cost = head.num_features * (len(head.classes) + _PER_VALUE)
-        most = n if self._is_stale else max(1, self._frames * _BUDGET // cost)
-        if most >= n:
-            turn, x = np.arange(n), self._x[:n]
-        else:
-            first = int(np.searchsorted(self._uids, self._last, side="right"))
-            turn = np.arange(first, first + most) % n
-            x = self._x[turn]
-        best = head.predict_many(x).argmax(axis=1)
-        self._right[turn] = np.array(head.classes)[best] == self._classes[turn]
-        self._last = int(self._uids[turn[-1]])
-        self._is_stale, self._has_news = False, True
-        if self._groups is None:
-            found, which, sizes = np.unique(self._classes, return_inverse=True, return_counts=True)
-            self._groups = found.tolist(), which, sizes.tolist()
-        classes, which, counts = self._groups
-        right = np.bincount(which, weights=self._right).astype(np.int64)
-        store = self._store
-        cursor = store.connection.execute(
-            "INSERT INTO evaluations(step, time) VALUES (?, ?)", (store.step, time.time())
-        )
-        scores = zip(repeat(cursor.lastrowid), classes, counts, right.tolist(), strict=False)
-        store.connection.executemany("INSERT INTO class_scores VALUES (?, ?, ?, ?)", scores)
-        self._n_evaluations += 1
-        if self._n_evaluations >= MOST_EVALUATIONS:
-            self._thin()
-
-    def _thin(self) -> None:
-        """Drop every second of the older half of the scores, but no class's lowest and highest.
-
-        Only where these are more than half of what would go, with hundreds of classes, they go.
-        """
-        execute = self._store.connection.execute
-        uids = [uid for (uid,) in execute("SELECT uid FROM evaluations ORDER BY uid")]
-        kept = _extremes(history(self._store))
-        places = range(1, len(uids) // 2, 2)
-        dropped = [uids[i] for i in places if i not in kept]
-        if 2 * len(dropped) < len(places):
-            dropped = [uids[i] for i in places]
-        self._store.connection.executemany(
-            "DELETE FROM evaluations WHERE uid = ?", [(uid,) for uid in dropped]
-        )
-        self._n_evaluations -= len(dropped)
-
-    def _refresh(self) -> None:
-        """Read what is kept in memory if the store read its own anew."""
-        store = self._store
-        if self._seen == store.loads:
-            return
-        self._seen = store.loads
-        rows = probe_rows(store)
-        self._uids, self._x, self._classes = rows
-        self._n = len(rows.uids)
-        self._sizes = _size_of(rows.x)
-        self._groups = None
-        self._n_held = Counter(rows.classes.tolist())
-        self._latency = latency_of_classes(store)
-        self._changed = set()
-        execute = store.connection.execute
-        (self._n_evaluations,) = execute("SELECT count(*) FROM evaluations").fetchone()
-        rows_of_meta = execute("SELECT key, value FROM meta WHERE key GLOB ?", (f"{PROBES}*",))
-        state = dict(rows_of_meta.fetchall())
-        counters = state.get(PROBES, "0 0 0 0").split()
-        self._fast, self._steps, self._frames, self._last = map(int, counters)
-        # Whether each was right when it was last predicted; unknown after an unlearning, and then
-        # all are predicted at once.
-        n, _, bits = state.get(PROBES_RIGHT, "0 ").partition(" ")
-        self._has_news, self._is_stale = False, int(n) != self._n
-        self._right = np.zeros(self._n, bool)
-        if not self._is_stale:
-            packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
-            self._right = np.unpackbits(packed, count=self._n).astype(bool)
-
-
-def _size_of(x: Float16 | Float32) -> Float32:
-    """Return squared lengths (N,) of features (N, D)."""
-    rows = x.astype(np.float32)
-    return np.asarray(np.einsum("nd,nd->n", rows, rows))
-
-
-def _is_copy(a: Float16, b: Float16 | Float32) -> bool:
-    """Whether two features are of one picture: alike but for how an engine rounds in a batch."""
-    x = a.astype(np.float32)
-    apart = x - b
-    return bool(apart @ apart <= _SAME_PICTURE * (x @ x))
 
 
 def newest_scored(past: History) -> Labels:
@@ -532,7 +146,7 @@ def newest_scored(past: History) -> Labels:
     return np.asarray(there.shape[1] - 1 - there[:, ::-1].argmax(axis=1), np.int64)
 
 
-def _extremes(past: History) -> set[int]:
+def extremes(past: History) -> set[int]:
     """Return places of evaluations that hold each class's lowest and highest score that counts.
 
     The newest class is the one in training, whose lows do not count.

@@ -15,7 +15,8 @@ from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources.base import Source
 from edgecl.store.novel import entry_of_frame
-from edgecl.store.store import Position, plain_text
+from edgecl.store.progress import Position
+from edgecl.store.text import plain_text
 from edgecl.stream.duplicates import Duplicates
 from edgecl.stream.events import Event
 from edgecl.stream.freshness import STALE_AFTER, Freshness

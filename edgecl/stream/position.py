@@ -9,7 +9,7 @@ from edgecl.home import Home
 from edgecl.learner import Learner, chain, position_key
 from edgecl.runtime.sources import is_address
 from edgecl.runtime.sources.base import Source
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 
 
 def start_position(

@@ -22,7 +22,7 @@ from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.sources.base import Source
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.commands import Command, Consolidate, FinishRequests
 from edgecl.stream.labeller import Labeller
 from edgecl.stream.progress import Progress

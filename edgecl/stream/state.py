@@ -11,7 +11,7 @@ from edgecl.home import Home
 from edgecl.learner import Learner, Lesson
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources.base import Source
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.events import Event, FrameSkipped, Said
 from edgecl.stream.pending import Pending
 from edgecl.stream.progress import Progress, Tally

@@ -10,7 +10,8 @@ from edgecl.heads.keys import picture_hash
 from edgecl.home import Home
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources.base import Source
-from edgecl.store.store import Store, plain_text
+from edgecl.store.store import Store
+from edgecl.store.text import plain_text
 from edgecl.stream.events import Event, LooksAlike, MadeKeys, Relearned
 from edgecl.types import Frame, Skipped, alike
 from edgecl.unlearning.receipt import find_tombstone

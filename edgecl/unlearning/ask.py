@@ -11,10 +11,10 @@ from edgecl.errors import HomeLockedError, RequestError
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
 from edgecl.store.exports import finish_exports
+from edgecl.store.requests import record
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Mode, Receipt, Say
 from edgecl.unlearning.chain import Chain
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.lookup import find, look_up, receipt_of
 from edgecl.unlearning.plan import Plan, Target, make_plan
 from edgecl.unlearning.receipt import Refused, Verified

@@ -19,9 +19,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
 from edgecl.store import ledger
-from edgecl.store.store import Store, dump_json
+from edgecl.store.receipts import (
+    add_receipt,
+    add_tombstones,
+    n_given,
+    newest_digest,
+    receipt_rows,
+)
+from edgecl.store.store import Store
+from edgecl.store.text import dump_json
 from edgecl.types import Kind, Receipt
-from edgecl.unlearning.receipt import E, Entry, add_tombstones
+from edgecl.unlearning.receipt import E, Entry
 
 _START = "0" * 64
 # Receipts that one request commits before the ledger is brought up (EXPORT and VERIFIED).
@@ -46,11 +54,9 @@ class Chain:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self._public = self._key.public_key()
         # Read first: another process may add a receipt meanwhile, and none goes.
-        row = store.connection.execute(
-            "SELECT seq FROM sqlite_sequence WHERE name = 'receipts'"
-        ).fetchone()
+        n_ever = n_given(store)
         self._receipts = self._checked(_rows(store), [], "the chain")
-        if row is not None and row[0] > len(self._receipts):
+        if n_ever > len(self._receipts):
             raise IntegrityError(
                 f"receipt r{len(self._receipts) + 1} is missing from the end of the chain"
             )
@@ -88,15 +94,10 @@ class Chain:
 
     def append(self, entry: Entry) -> str:
         """Add an entry, inside a transaction; `settle` after it. Returns the receipt's id."""
-        execute = self.store.connection.execute
-        row = execute("SELECT digest FROM receipts ORDER BY number DESC LIMIT 1").fetchone()
-        previous, body = row[0] if row else _START, dump_json(entry.as_json())
+        previous, body = newest_digest(self.store) or _START, dump_json(entry.as_json())
         digest = _digest(previous, body)
-        number = execute(
-            "INSERT INTO receipts(body, previous, digest, signature) VALUES (?, ?, ?, ?)",
-            (body, previous, digest, self._key.sign(digest.encode()).hex()),
-        ).lastrowid
-        return f"r{number}"
+        signature = self._key.sign(digest.encode()).hex()
+        return f"r{add_receipt(self.store, body, previous, digest, signature)}"
 
     def settle(self) -> None:
         """Take in what was committed since the opening, and bring the ledger up to it.
@@ -117,16 +118,19 @@ class Chain:
         """
         lost, self.lost = self.lost, []
         for receipt in lost:
-            entry, body = _entry(receipt), receipt.body
-            self.store.connection.execute(
-                "INSERT INTO receipts(number, body, previous, digest, signature) "
-                "VALUES (:number, :body, :previous, :digest, :signature)",
-                entry | {"body": dump_json(body)},
+            number, body = _entry(receipt)["number"], receipt.body
+            add_receipt(
+                self.store,
+                dump_json(body),
+                receipt.previous,
+                receipt.digest,
+                receipt.signature,
+                number=number,
             )
-            tombstones = tuple(tuple(tombstone) for tombstone in body.get("tombstones", ()))
+            tombstones = [(Kind(kind), uid, tag) for kind, uid, tag in body.get("tombstones", ())]
             add_tombstones(self.store, tombstones, receipt.receipt_id)
             for kind, uid, _ in tombstones:
-                self.store.keep_clear(Kind(kind).table, uid)
+                self.store.keep_clear(kind.table, uid)
             self.store.keep_clear("requests", body.get("request", 0))
         return lost
 
@@ -187,12 +191,7 @@ class Chain:
 
 def _rows(store: Store, *, after: int = 0) -> Iterator[Receipt]:
     """Go through the rows of the chain, unchecked but that their text is as it was written."""
-    rows = store.connection.execute(
-        "SELECT number, body, previous, digest, signature FROM receipts WHERE number > ? "
-        "ORDER BY number",
-        (after,),
-    )
-    for number, text, *rest in rows.fetchall():
+    for number, text, *rest in receipt_rows(store, after=after):
         try:
             body = json.loads(text)
         except ValueError:

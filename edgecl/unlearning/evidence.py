@@ -11,8 +11,9 @@ import numpy as np
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.scoring import Scorer
-from edgecl.store.schema import TABLES
+from edgecl.store.erasure import is_held, traces
 from edgecl.store.store import Store
+from edgecl.store.tables import TABLES, schema_of
 from edgecl.types import Float16
 from edgecl.unlearning.approximate.report import WeightsReport
 from edgecl.unlearning.audit.verify import Audit, audit
@@ -31,6 +32,7 @@ class Evidence:
 
     Args:
         needles: Byte strings that only the target had, by what they are.
+        is_of_class: Whether the target is a class.
         forgotten: Features (N, D) of a class's rows, or None.
         before: What the exact head predicted with before.
         weights: What that did to each adapter, by uid.
@@ -39,6 +41,7 @@ class Evidence:
     """
 
     needles: dict[str, bytes] = field(default_factory=dict)
+    is_of_class: bool = False
     forgotten: Float16 | None = None
     before: Scorer | None = None
     weights: dict[int, WeightsReport] = field(default_factory=dict)
@@ -49,7 +52,7 @@ class Evidence:
 def gather(learner: Learner, target: Target) -> Evidence:
     """Read what the check needs, before it is deleted."""
     store = learner.store
-    found = Evidence(_needles(store, target))
+    found = Evidence(_needles(store, target), is_of_class=target.kind == "class")
     readable = set(store.names) - set(store.lost_classes())
     if target.kind == "class" and target.uid in readable:
         found.forgotten = store.class_rows(target.uid)
@@ -76,7 +79,8 @@ def check(home: Home, learner: Learner, evidence: Evidence) -> list[str]:
         before=evidence.before,
     )
     faults += done.faults
-    kept = _kept_copies(store, evidence.needles)
+    of_class = evidence.is_of_class
+    kept = {w for w, n in evidence.needles.items() if is_held(store, n, of_class=of_class)}
     but_not = ("engine", "edgecl.toml")
     found = find_bytes(home.path, evidence.needles, but_not=but_not)
     for what, files in found.items():
@@ -96,21 +100,9 @@ def _needles(store: Store, target: Target) -> dict[str, bytes]:
         for form in ("NFC", "NFD"):
             encoded = unicodedata.normalize(form, name).encode("utf-8", "surrogateescape")
             # A word of the schema is in every database file.
-            if len(encoded) >= _MIN_NAME_BYTES and encoded not in TABLES.encode():
+            if len(encoded) >= _MIN_NAME_BYTES and encoded not in schema_of(TABLES).encode():
                 needles[f"{target.kind} name ({form}, {len(encoded)} bytes)"] = encoded
-    column = {"class": "class_uid", "sample": "uid", "source": "source_uid"}[target.kind]
-    rows = store.connection.execute(
-        f"SELECT uid FROM pictures JOIN samples s USING (uid) WHERE s.{column} = ? "
-        "ORDER BY uid LIMIT ?",
-        (target.uid, _MOST_SLICES),
-    ).fetchall()
-    pictures = [(f"picture of sample {uid}", store.picture_forms(uid)) for (uid,) in rows]
-    if target.kind != "sample":
-        pictures += [
-            (f"{what} of row {uid}", forms)
-            for what, uid, forms in store.pictures_aside(target.kind, target.uid, _MOST_SLICES)
-        ]
-    for what, forms in pictures:
+    for what, forms in traces(store, target.kind, target.uid, _MOST_SLICES):
         for sealed, data in enumerate(forms):
             # Headers and tables are alike in all pictures, and in a small file reach beyond its
             # middle; what is farther back is not, unless the picture is flat.
@@ -118,22 +110,3 @@ def _needles(store: Store, target: Target) -> dict[str, bytes]:
             if len(set(piece)) >= _PICTURE_SLICE // 2:
                 needles[f"{what}{', sealed' if sealed else ''}"] = piece
     return needles
-
-
-def _kept_copies(store: Store, needles: dict[str, bytes]) -> set[str]:
-    """Return the needles that another sample, class or source legitimately holds."""
-    kept = set()
-    for what, needle in needles.items():
-        row = store.connection.execute(
-            "SELECT EXISTS(SELECT 1 FROM pictures WHERE instr(data, ?1)) OR "
-            "EXISTS(SELECT 1 FROM probes WHERE instr(picture, ?1)) OR "
-            "EXISTS(SELECT 1 FROM novel WHERE instr(picture, ?1)) OR "
-            "EXISTS(SELECT 1 FROM classes WHERE instr(CAST(name AS BLOB), ?1)) OR "
-            "EXISTS(SELECT 1 FROM aliases WHERE instr(CAST(name AS BLOB), ?1)) OR "
-            "EXISTS(SELECT 1 FROM sources WHERE instr(CAST(text AS BLOB), ?1)) OR "
-            "EXISTS(SELECT 1 FROM exports WHERE instr(CAST(path AS BLOB), ?1))",
-            (needle,),
-        ).fetchone()
-        if row[0]:
-            kept.add(what)
-    return kept

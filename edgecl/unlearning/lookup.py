@@ -11,13 +11,15 @@ from dataclasses import replace
 
 from edgecl.errors import RequestError, UnknownClassError
 from edgecl.runtime.redact import redacted
+from edgecl.store.copies import Aside
+from edgecl.store.erasure import is_there
+from edgecl.store.receipts import receipt_for
+from edgecl.store.requests import Request, request_of
 from edgecl.store.store import Store
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Receipt, check_reason
 from edgecl.unlearning.chain import Chain
-from edgecl.unlearning.copies import Aside
-from edgecl.unlearning.journal import Request, request_of
 from edgecl.unlearning.plan import Target, resolve, target_of
-from edgecl.unlearning.receipt import Forgotten, Refused, find_tombstone, receipt_for
+from edgecl.unlearning.receipt import Forgotten, Refused, find_tombstone
 
 
 def find(chain: Chain, request: ForgetRequest) -> Target | Receipt:
@@ -81,8 +83,7 @@ def look_up_again(chain: Chain, request: Request) -> Target | Receipt:
         RequestError: There is no sample of this uid any more.
     """
     store, kind, uid = chain.store, request.kind, request.uid
-    row = store.connection.execute(f"SELECT 1 FROM {kind.table} WHERE uid = ?", (uid,)).fetchone()
-    receipt_id = receipt_for(store, kind, uid) if row is None else None
+    receipt_id = None if is_there(store, kind, uid) else receipt_for(store, kind, uid)
     if receipt_id is not None:
         receipt = chain.find(receipt_id)
         if _is_enough(receipt, request.adapter_method):

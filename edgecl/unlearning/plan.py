@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecl.errors import RequestError
 from edgecl.heads.base import Head
 from edgecl.store.adapters import adapter_rows, descending
+from edgecl.store.copies import Aside
+from edgecl.store.erasure import (
+    classes_lost,
+    classes_of_source,
+    count,
+    newest_sample,
+    sample_of,
+    statistics_bytes,
+)
 from edgecl.store.exports import holding, naming
-from edgecl.store.novel import REVIEWED
-from edgecl.store.store import Store, plain_text, unknown_sample
+from edgecl.store.snapshots import snapshots_with
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.store.text import plain_text
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Mode
-from edgecl.unlearning.copies import Aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Target:
         newest: Uid of its newest sample that is still in the store, 0 if there is none.
         snapshots: Uids of the snapshots that hold or name it, or cannot be read; those that hold
             one of its classes are not counted.
+        role: Of a sample, what it is there for; one that was not learned is in no head.
         datasets: Uids of the exported datasets that name a class in a source.
     """
 
@@ -39,6 +49,12 @@ class Target:
     newest: int
     snapshots: tuple[int, ...] = ()
     datasets: tuple[int, ...] = ()
+    role: Role = Role.REPLAY
+
+    @property
+    def learned(self) -> tuple[int, ...]:
+        """Uids of the classes as which it was learned."""
+        return self.classes if self.role is Role.REPLAY else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +119,7 @@ def resolve(store: Store, request: ForgetRequest, aside: Aside | None = None) ->
             uid = next((uid for uid, name in aside.names if name == request.name), None)
         return _class_target(store, store.class_uid(request.name) if uid is None else uid, aside)
     wanted = plain_text(request.name)
-    found = list(store.sources().items())
+    found: list[tuple[int, str | None]] = list(store.sources().items())
     found += [pair for copy in aside.copies for pair in copy.sources]
     for uid, text in found:
         if text == wanted:
@@ -137,27 +153,20 @@ def _class_target(store: Store, uid: int, aside: Aside) -> Target:
         uid,
         tuple(names),
         tuple(sorted(uids)),
-        _newest(store, Kind.CLASS, uid),
+        newest_sample(store, Kind.CLASS, uid),
         snapshots=tuple(copy.uid for copy in aside.copies if copy.may_name(names)),
         datasets=naming(aside.manifests, names),
     )
 
 
 def _sample_target(store: Store, uid: int) -> Target:
-    row = store.connection.execute("SELECT class_uid FROM samples WHERE uid = ?", (uid,)).fetchone()
-    if row is None:
-        raise unknown_sample(uid)
-    return Target(Kind.SAMPLE, uid, (str(uid),), (row[0],), uid)
+    class_uid, role = sample_of(store, uid)
+    return Target(Kind.SAMPLE, uid, (str(uid),), (class_uid,), uid, role=role)
 
 
 def _source_target(store: Store, uid: int, aside: Aside) -> Target:
-    rows = store.connection.execute(
-        "SELECT class_uid FROM samples WHERE source_uid = ? UNION "
-        "SELECT class_uid FROM class_stats WHERE source_uid = ?",
-        (uid, uid),
-    ).fetchall()
-    classes = {c for (c,) in rows}
-    texts = {text for copy in aside.copies for u, text in copy.sources if u == uid}
+    classes = classes_of_source(store, uid)
+    texts = {text for copy in aside.copies for u, text in copy.sources if u == uid and text}
     text = store.sources().get(uid, next(iter(texts), ""))
     held: list[int] = []
     for copy in aside.copies:
@@ -165,18 +174,10 @@ def _source_target(store: Store, uid: int, aside: Aside) -> Target:
         if uids or not copy.is_readable:
             held.append(copy.uid)
             classes |= {c for source, c in copy.learned if source in uids}
-    newest = _newest(store, Kind.SOURCE, uid)
+    newest = newest_sample(store, Kind.SOURCE, uid)
     # One whose text was emptied, or that went with its classes, has no name any more.
     names = (text,) if text else ()
     return Target(Kind.SOURCE, uid, names, tuple(sorted(classes)), newest, tuple(held))
-
-
-def _newest(store: Store, kind: Kind, uid: int) -> int:
-    """Return the uid of the newest sample of a class or source, 0 if there is none."""
-    (newest,) = store.connection.execute(
-        f"SELECT coalesce(max(uid), 0) FROM samples WHERE {kind.column} = ?", (uid,)
-    ).fetchone()
-    return int(newest)
 
 
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
@@ -186,100 +187,55 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
     is_whole = any(row.uid in saw and row.epoch is None for row in adapter_rows(store))
     if is_whole and method in APPROXIMATE:
         mode = Mode.of_method(method)
-    elif saw or set(target.classes) & set(head.classes):
+    elif saw or set(target.learned) & set(head.classes):
         mode = Mode(head.forget_mode)
     else:
         mode = Mode.STORE_ONLY
-    counts = store.count_rows(f"s.{target.kind.column} = ?", target.uid)
-    marks = ",".join("?" * len(target.classes))
-    (n_bytes,) = store.connection.execute(
-        "SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats "
-        f"WHERE class_uid IN ({marks})",
-        target.classes,
-    ).fetchone()
-    n_stats = 0
-    if target.kind is not Kind.SAMPLE:
-        (n_stats,) = store.connection.execute(
-            f"SELECT count(*) FROM class_stats WHERE {target.kind.key} = ?", (target.uid,)
-        ).fetchone()
-    lost = classes_lost(store, target)
-    counts |= store.count_aside(lost, target.uid if target.kind is Kind.SOURCE else None)
+    lost = classes_lost(store, target.kind, target.uid)
     gone = (*saw, *later)
-    exports = {export.uid for export in holding(store, target.classes, gone)} | {*target.datasets}
+    exports = {export.uid for export in holding(store, target.learned, gone)} | {*target.datasets}
     return Plan(
         kind=target.kind,
         uid=target.uid,
         mode=mode,
         aliases=max(0, len(target.names) - 1),
-        rows=counts | {"class_stats": n_stats},
-        statistics_bytes=n_bytes,
-        head=_head_parts(head) if set(target.classes) & set(head.classes) else (),
+        rows=count(store, target.kind, target.uid),
+        statistics_bytes=statistics_bytes(store, target.learned),
+        head=_head_parts(head) if set(target.learned) & set(head.classes) else (),
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",
         exports=tuple(sorted(exports)),
-        snapshots=_snapshots(store, target, gone),
+        snapshots=tuple(sorted({*target.snapshots, *snapshots_with(store, target.classes, gone)})),
         key=store.is_sealed and bool(lost),
         is_last=set(store.names) <= lost,
     )
-
-
-def classes_lost(store: Store, target: Target) -> set[int]:
-    """Return the classes of the store of which a target is all that there is."""
-    if target.kind is Kind.CLASS:
-        return {target.uid}
-    is_sample, column = target.kind is Kind.SAMPLE, target.kind.column
-    others = (
-        f"EXISTS(SELECT 1 FROM samples WHERE class_uid = ?1 AND {column} != ?2) OR "
-        # A sample that is not folded is in no statistics; of one that is, they may be all.
-        "coalesce((SELECT sum(n) FROM class_stats WHERE class_uid = ?1"
-        + (
-            ") > (SELECT is_folded FROM samples WHERE uid = ?2), 0)"
-            if is_sample
-            else " AND source_uid != ?2) > 0, 0)"
-        )
-    )
-    return {
-        uid
-        for uid in target.classes
-        if uid in store.names
-        and not store.connection.execute(f"SELECT {others}", (uid, target.uid)).fetchone()[0]
-    }
 
 
 def adapters_that_saw(store: Store, target: Target) -> tuple[int, ...]:
     """Return the adapters in whose training a target's pictures may have been, oldest first.
 
     Of a class that is known exactly. A sample was seen if its class was and it is not newer than
-    the training; a source, if the training took pictures from it. With the last class all go, since
-    the home will be as new: also one that was only changed in place, or that never saw the class.
+    the training, or may have judged it; a source, if the training took pictures from it. With the
+    last class all go, since the home will be as new: also one that was only changed in place, or
+    that never saw the class.
     """
     if target.kind is Kind.CLASS and set(store.names) == {target.uid}:
         return tuple(adapter.uid for adapter in adapter_rows(store))
+    if target.role is Role.REVIEW:
+        return ()
     found = []
     for adapter in adapter_rows(store):
         if not set(adapter.saw) & set(target.classes):
             continue
         body = adapter.body
-        if target.kind is Kind.SAMPLE and target.uid > body.get("newest_sample", target.uid):
+        newest = body.get("newest_sample", target.uid)
+        if target.kind is Kind.SAMPLE and target.role is Role.REPLAY and target.uid > newest:
             continue
         if target.kind is Kind.SOURCE and target.uid not in body.get("sources", [target.uid]):
             continue
         found.append(adapter.uid)
     return tuple(found)
-
-
-def _snapshots(store: Store, target: Target, adapters: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the snapshots that hold a target, one of its classes, or one of some adapters."""
-    return tuple(
-        int(uid)
-        for uid, held, used, body in store.connection.execute(
-            "SELECT uid, classes, adapters, body FROM snapshots ORDER BY uid"
-        )
-        if uid in target.snapshots
-        or {*json.loads(held), *json.loads(body).get(REVIEWED, ())} & set(target.classes)
-        or set(json.loads(used)) & set(adapters)
-    )
 
 
 def _head_parts(head: Head) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 from edgecl.home import Home
+from edgecl.store.receipts import Tombstone, tombstone_with
 from edgecl.store.store import Store
 from edgecl.types import Kind, Mode
 
 E = TypeVar("E", bound="Entry")
-Tombstone = tuple[str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,37 +195,9 @@ class RolledBack(Entry):
     time: float
 
 
-def add_tombstones(store: Store, tombstones: tuple[Tombstone, ...], receipt_id: str) -> None:
-    """Remember that something was unlearned, by keyed hashes of its names; in a transaction."""
-    for kind, uid, tag in tombstones:
-        store.connection.execute(
-            "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (kind, uid, tag, receipt_id)
-        )
-
-
-def move_tombstones(store: Store, kind: Kind, uid: int, receipt_id: str) -> None:
-    """Put what was unlearned once more under its new receipt; in a transaction."""
-    store.connection.execute(
-        "UPDATE tombstones SET receipt_id = ? WHERE kind = ? AND target = ?",
-        (receipt_id, kind, uid),
-    )
-
-
 def find_tombstone(home: Home, store: Store, kind: str, name: str) -> tuple[int, str] | None:
     """Return uid and receipt of the last unlearning of what had this name, or None."""
-    row = store.connection.execute(
-        "SELECT target, receipt_id FROM tombstones WHERE tag = ? ORDER BY target DESC LIMIT 1",
-        (tombstone_tag(home, kind, name),),
-    ).fetchone()
-    return None if row is None else (int(row[0]), str(row[1]))
-
-
-def receipt_for(store: Store, kind: str, uid: int) -> str | None:
-    """Return the receipt under which what has this uid was unlearned, or None."""
-    row = store.connection.execute(
-        "SELECT receipt_id FROM tombstones WHERE kind = ? AND target = ?", (kind, uid)
-    ).fetchone()
-    return None if row is None else str(row[0])
+    return tombstone_with(store, tombstone_tag(home, kind, name))
 
 
 def tombstone_tag(home: Home, kind: str, name: str) -> str:

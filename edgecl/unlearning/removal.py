@@ -11,11 +11,12 @@ import edgecl
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.store.adapters import TaskAdapter, drop_adapters, end_training, replace_adapter
-from edgecl.types import Kind, Say
+from edgecl.store.erasure import erase
+from edgecl.store.requests import PENDING, Request
+from edgecl.types import Kind, Mode, Say
 from edgecl.unlearning.approximate.report import UnlearnedAdapter
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.evidence import Evidence, check
-from edgecl.unlearning.journal import PENDING, Request
 from edgecl.unlearning.plan import Plan, Target
 from edgecl.unlearning.receipt import Erased, Forgotten, tombstone_tag
 
@@ -31,12 +32,7 @@ def take_out(
     if target.kind is Kind.CLASS and target.uid in head.classes:
         head.forget(target.uid, store)
     evidence.head_seconds = time.perf_counter() - begin
-    delete = {
-        Kind.CLASS: store.delete_class,
-        Kind.SAMPLE: store.delete_sample,
-        Kind.SOURCE: store.delete_source,
-    }
-    rows_erased = delete[target.kind](target.uid)
+    rows_erased = erase(store, target.kind, target.uid)
     begin = time.perf_counter()
     if not plan.mode.is_exact:
         note = {"class": target.uid, "method": plan.adapter_method}
@@ -45,7 +41,7 @@ def take_out(
         end_training(store)  # what was broken off saw it, and cannot go on without
     elif plan.adapters:
         drop_adapters(store, [*plan.adapters, *plan.adapters_later])
-    if target.kind is not Kind.CLASS:
+    if target.kind is not Kind.CLASS and plan.mode is not Mode.STORE_ONLY:
         head.rebuild(store)
     head.settle(store)
     evidence.head_seconds += time.perf_counter() - begin

@@ -33,13 +33,8 @@ from edgecl.store.exports import (
     note_erased,
     revoke,
 )
-from edgecl.store.store import Store
-from edgecl.types import ForgetRequest, Mode, Receipt, Say
-from edgecl.unlearning.approximate.changed import changed_adapters
-from edgecl.unlearning.chain import Chain
-from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots, scrub
-from edgecl.unlearning.evidence import Evidence, gather
-from edgecl.unlearning.journal import (
+from edgecl.store.receipts import add_tombstones, move_tombstones
+from edgecl.store.requests import (
     PENDING,
     STORE,
     Request,
@@ -50,14 +45,20 @@ from edgecl.unlearning.journal import (
     request_of,
     withdraw,
 )
+from edgecl.store.scrub import scrub
+from edgecl.store.snapshots import drop_snapshots
+from edgecl.store.store import Store
+from edgecl.types import ForgetRequest, Mode, Receipt, Say
+from edgecl.unlearning.approximate.changed import changed_adapters
+from edgecl.unlearning.chain import Chain
+from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshots
+from edgecl.unlearning.evidence import Evidence, gather
 from edgecl.unlearning.lookup import find, look_up_again
 from edgecl.unlearning.plan import Plan, Target, make_plan
 from edgecl.unlearning.receipt import (
     Erased,
     Refused,
     Verified,
-    add_tombstones,
-    move_tombstones,
 )
 from edgecl.unlearning.removal import Changed, check_all, entry_of, fingerprint, take_out
 
@@ -234,7 +235,7 @@ def _unlearn(
     try:
         with store.transaction():
             rows_erased = take_out(learner, target, plan, changed, evidence)
-            store.drop_snapshots(plan.snapshots)
+            drop_snapshots(store, plan.snapshots)
             if store.names:
                 save_scorer(store, learner.head)
                 learner.save_state()

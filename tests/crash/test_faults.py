@@ -131,9 +131,9 @@ def test_a_full_disk_stops_a_command_with_one_line_and_later_it_goes_on(
 def test_a_store_at_its_page_limit_takes_nothing_and_loses_nothing(
     new_home: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecl.store import store as module
+    from edgecl.store import database
 
-    connect = module._connect
+    connect = database.connect
 
     def tight(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection = connect(*arguments, **options)
@@ -141,7 +141,7 @@ def test_a_store_at_its_page_limit_takes_nothing_and_loses_nothing(
         return connection
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_connect", tight)
+        patch.setattr(database, "connect", tight)
         with pytest.raises(StoreError, match=r"is full.*free some disk space") as error:
             workloads.learn(new_home)
     assert error.value.exit_code == 3
@@ -217,11 +217,11 @@ def test_a_log_on_a_read_only_file_system_is_told(
 def test_a_store_without_the_right_to_write_says_so(
     home: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecl.store import store as module
+    from edgecl.store import database
 
-    connect = module._connect
+    connect = database.connect
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_connect", lambda path, **_: connect(path, read_only=True))
+        patch.setattr(database, "connect", lambda path, **_: connect(path, read_only=True))
         with pytest.raises(StoreError, match=r"readonly.*make the home writable"):
             workloads.forget(home)
     assert workloads.state(home) == workloads.state(taught)
@@ -270,7 +270,7 @@ def test_what_was_asked_for_twice_is_finished_once(home: Path, edgecl: Command) 
 def test_a_foreign_writer_is_waited_for_and_then_told(
     home: Path, taught: Path, edgecl: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 30)
+    monkeypatch.setattr("edgecl.store.database._BUSY_TIMEOUT_MS", 30)
     foreign = sqlite3.connect(home / "device.db", isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
     status, line = edgecl("forget", "class", workloads.FORGOTTEN, "--home", home)

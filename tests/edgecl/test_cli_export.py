@@ -18,7 +18,9 @@ from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import read_manifest
 from edgecl.runtime.preprocess import picture_of
 from edgecl.session import open_learner, open_store
+from edgecl.store.erasure import erase
 from edgecl.store.exports import exports_of, holding, mark_stale, revoke
+from edgecl.types import Kind
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def unlearn(home: Path, name: str) -> list[str]:
         stale = holding(store, [uid], [])
         with store.transaction():
             learner.head.forget(uid, store)
-            store.delete_class(uid)
+            erase(store, Kind.CLASS, uid)
             mark_stale(store, [e.uid for e in stale], "r1")
         return [revoke(e, "r1") for e in stale]
 
@@ -216,6 +218,7 @@ def test_after_the_last_class_nothing_can_be_written_anew(device: Path, tmp_path
 KILLED = """
 import os, sys
 import edgecl.exporters.bundle as bundle
+import edgecl.store.folders as folders
 
 def die(*_):
     os._exit(137)
@@ -226,9 +229,8 @@ if where == "written":
 elif where == "started":
     bundle.flush = die
 else:
-    put_in_place = bundle.put_in_place
     def in_place(part, place):
-        put_in_place(part, place)
+        folders.put_in_place(part, place)
         die()
     bundle.put_in_place = in_place
 from edgecl.cli import main

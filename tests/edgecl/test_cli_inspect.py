@@ -14,7 +14,9 @@ import edgecl
 from edgecl.backbones import load_backbone_of
 from edgecl.home import Home
 from edgecl.runtime.engines.base import EngineOptions
+from edgecl.runtime.grid import quantise
 from edgecl.session import open_learner
+from edgecl.store.table import Role
 from edgecl.unlearning.request import writing
 
 
@@ -89,10 +91,8 @@ def test_status_says_how_well_classes_are_known_and_what_waits(tmp_path: Path) -
             frames = [build.frame(f"part-{c}", i + k) for k, c in enumerate(y[i : i + 10])]
             learner.learn_many(frames, x[i : i + 10])
         with store.transaction(changes_head=False):
-            store.connection.execute(
-                "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
-                "VALUES (1, ?, 'f', 0, 1, x'', x'')",
-                (store.source_uid("gate"),),
+            store.add_aside(
+                Role.REVIEW, 1, quantise(x[0]), b"p", source="gate", frame="f", time=0.0, score=1.0
             )
     values = build.last_json(build.run_edgecl("status", "--home", home.path, "--json"))
     held = [c["held_out"] for c in values["classes"].values()]

@@ -134,7 +134,7 @@ def test_a_person_teaches_at_the_keys_and_the_terminal_is_restored(
     assert result["undone"] > 0
     assert result["unlabelled"] > 0
     assert sum(seen(home).values()) == result["learned"] - (
-        result["undone"] - (result["held_out"] - query(home, "SELECT count(*) FROM probes")[0][0])
+        result["undone"] - (result["held_out"] - query(home, "SELECT count(*) FROM held_out")[0][0])
     )
 
 
@@ -207,7 +207,7 @@ def test_unknown_frames_go_to_the_review_queue(home: Home) -> None:
     )  # fmt: skip
     result = build.last_json(done)
     assert 0 < result["unknown"] <= result["unlabelled"]
-    assert query(home, "SELECT count(*) FROM novel")[0][0] > 0
+    assert query(home, "SELECT count(*) FROM review")[0][0] > 0
     labels = [json.loads(line)["label"] for line in done.stdout.splitlines()[:-1]]
     assert "unknown" in labels
 

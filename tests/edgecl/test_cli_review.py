@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from edgecl.learner import Learner
 from edgecl.review import label_entries
 from edgecl.runtime.grid import quantise
 from edgecl.session import open_learner, open_store
-from edgecl.store.novel import entries, feature, offer, picture
+from edgecl.store.novel import entries, offer
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.request import forget, writing
 
@@ -95,8 +94,8 @@ def test_labelled_entries_are_learned_and_leave_the_queue(waiting: Home) -> None
         assert (x.argmax(axis=1).tolist(), x.max()) == ([1, 0], 2)
         assert store.picture(done["uid"][0]) == build.frame("queue", 1).encoded
         row = store.connection.execute(
-            "SELECT text, frame, time FROM samples JOIN sources ON sources.uid = source_uid "
-            "WHERE samples.uid = ?",
+            "SELECT text, frame, time FROM replay JOIN sources ON sources.uid = source_uid "
+            "WHERE replay.uid = ?",
             (done["uid"][0],),
         ).fetchone()
         assert row == ("camera:0", "f1", 1001.0)
@@ -114,9 +113,9 @@ def test_a_snapshot_in_which_a_labelled_frame_still_waits_goes_with_it(
         learner = open_learner(waiting, store)
         first, second, _ = (entry.uid for entry in entries(store))
         snapshots.take(waiting, store)
-        (report,) = label_entries(waiting, learner, [first], "gasket")
+        (report,) = label_entries(learner, [first], "gasket")
         kept = snapshots.take(waiting, store)  # nothing of it waits here any more
-        label_entries(waiting, learner, [second], "part-1")
+        label_entries(learner, [second], "part-1")
         snapshots.rollback(waiting, learner, kept.uid)
         if kind == "class":
             learner.learn_many([build.frame("disc", 0)], np.ones((1, 12), np.float32))
@@ -148,11 +147,11 @@ def test_learning_and_leaving_the_queue_is_one_step(
         uid = entries(store)[0].uid
         monkeypatch.setattr(Learner, "save_state", fail)
         with pytest.raises(OSError, match="cut off"):
-            label_entries(waiting, learner, [uid], "gasket")
+            label_entries(learner, [uid], "gasket")
         assert entries(store)[0].uid == uid
         assert not store.has_class("gasket")
         monkeypatch.undo()
-        label_entries(waiting, learner, [uid], "gasket")
+        label_entries(learner, [uid], "gasket")
         assert uid not in [entry.uid for entry in entries(store)]
 
 
@@ -169,32 +168,6 @@ def test_a_drop_that_says_nothing_or_too_much_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="their uids, or --all"):
         run("review", "drop", *arguments, "--home", waiting.path)
-
-
-def test_an_entry_of_another_map_is_embedded_again(
-    taught_home: Path, copy_of: Callable[[Path], Path]
-) -> None:
-    home = Home(copy_of(taught_home))
-    data = build.encode(build.part_picture("washer", 77))
-    with writing(home) as session:
-        store = session.store
-        kept = store.class_rows(store.class_uid("washer"))[0]
-        with store.transaction(changes_head=False):
-            uid = store.class_uid("washer")
-            offer(
-                store, picture=data, x=kept, guess=uid, score=1.0, source="s", frame="f", time=1.0
-            )
-            # As after a consolidation.
-            store.connection.execute("UPDATE novel SET x = x''")
-        entry = entries(store)[0].uid
-        assert feature(store, entry) is None
-        assert picture(store, entry) == data
-        label_entries(home, open_learner(home, store), [entry], "washer")
-        x = store.class_rows(store.class_uid("washer"))[-1].astype(np.float64)
-        others = store.class_rows(store.class_uid("washer"))[:-1].astype(np.float64)
-        assert np.linalg.norm(x) > 0
-        cosines = others @ x / np.linalg.norm(others, axis=1) / np.linalg.norm(x)
-        assert cosines.max() > 0.9
 
 
 def test_predict_says_unknown(taught_home: Path, tmp_path: Path) -> None:

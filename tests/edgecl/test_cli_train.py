@@ -45,14 +45,13 @@ def frames(home: Home) -> list[str]:
     """Return the frames that were taken, learned or held out, in their order."""
     rows = query(
         home.path,
-        "SELECT frame, step, 0 AS is_probe FROM samples "
-        "UNION ALL SELECT frame, step, 1 FROM probes ORDER BY step, is_probe",
+        "SELECT frame, step FROM samples ORDER BY step, role = 'held_out'",
     )
-    return [name for name, _, _ in rows]
+    return [name for name, _ in rows]
 
 
 def n_held_out(home: Home) -> int:
-    ((n,),) = query(home.path, "SELECT count(*) FROM probes")
+    ((n,),) = query(home.path, "SELECT count(*) FROM held_out")
     return int(n)
 
 

@@ -33,9 +33,9 @@ from edgecl.learner import Learner
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.adapters import adapter_rows, task_adapters
+from edgecl.store.requests import record
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Frame
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import resolve
 from edgecl.unlearning.request import finish_requests, forget
 
@@ -641,7 +641,7 @@ def test_samples_that_were_held_out_judge_as_well(
         taught(device, store, build.PARTS[:2], 30)
         _, done = run(device, store, backbone)
         n_kept = len(probe_of(store.stored_samples()))
-        (n_held,) = store.connection.execute("SELECT count(*) FROM probes").fetchone()
+        (n_held,) = store.connection.execute("SELECT count(*) FROM held_out").fetchone()
         assert n_held > 2
         assert done.verdict.n == n_kept + n_held
 
@@ -667,9 +667,11 @@ def test_a_class_without_a_kept_picture_is_known_to_the_exact_head_alone(
         taught(device, store, build.PARTS[:3])
         with store.transaction():
             uid = store.class_uid(build.PARTS[2])
-            store.connection.execute("UPDATE samples SET is_stored = 0 WHERE class_uid = ?", (uid,))
             store.connection.execute(
-                "DELETE FROM pictures WHERE uid IN (SELECT uid FROM samples WHERE class_uid = ?)",
+                "UPDATE samples SET is_stored = 0 WHERE role = 'replay' AND class_uid = ?", (uid,)
+            )
+            store.connection.execute(
+                "DELETE FROM pictures WHERE uid IN (SELECT uid FROM replay WHERE class_uid = ?)",
                 (uid,),
             )
     with open_store(device) as store:

@@ -38,8 +38,8 @@ from edgecl.evaluation.report.page import render
 from edgecl.evaluation.report.svg import COLOURS
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
+from edgecl.store.requests import record
 from edgecl.types import ForgetRequest, clean_label
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import resolve
 from edgecl.unlearning.request import forget
 

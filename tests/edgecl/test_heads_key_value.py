@@ -21,7 +21,9 @@ from edgecl.runtime.codebook import PROJECTED_GRID, Codebook
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.key_value import KeyValueScorer
 from edgecl.runtime.scoring import load_scorer
+from edgecl.store.erasure import erase
 from edgecl.store.store import Store
+from edgecl.types import Kind
 
 D = 12
 
@@ -132,7 +134,7 @@ def test_a_forgotten_class_leaves_the_bits_of_never_seen_through_a_folding_store
                 uid = store.class_uid("part-2")
                 with store.transaction():
                     learner.head.forget(uid, store)
-                    store.delete_class(uid)
+                    erase(store, Kind.CLASS, uid)
             scorers.append(learner.head.scorer(store.names))
             again = Learner(store, make_head("key-value", D))
             build.assert_same(again.head.scorer(store.names), scorers[-1])
@@ -182,7 +184,7 @@ def test_keys_are_hashed_kept_and_checked(tmp_path: Path) -> None:
         assert store.codebook.digest != default_codebook(D, seed=1).digest
         with store.transaction():
             uid = store.add_class("part")
-            store.delete_class(uid)
+            erase(store, Kind.CLASS, uid)
         assert store.connection.execute("SELECT count(*) FROM fixed").fetchone() == (1,)
         store.connection.execute("UPDATE fixed SET digest = ?", ("0" * 64,))
     with pytest.raises(IntegrityError, match="keys were changed"):
@@ -270,7 +272,7 @@ def test_sgd_learns_forgets_and_goes_on_from_a_store(tmp_path: Path) -> None:
         uid = store.class_uid("part-2")
         with store.transaction():
             learner.head.forget(uid, store)
-            store.delete_class(uid)
+            erase(store, Kind.CLASS, uid)
             learner.save_state()
         assert learner.head.forget_mode == "exact_retrain"
         kept = y != 2

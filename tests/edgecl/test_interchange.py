@@ -350,7 +350,7 @@ def test_erasing_goes_on_after_it_was_cut_off(
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("edgecl.store.exports._replace_text", killed)
+        patch.setattr("edgecl.store.exports.replace_text", killed)
         with pytest.raises(KeyboardInterrupt):
             forgotten(home, ForgetRequest("cup"))
     with writing(home):

@@ -15,7 +15,8 @@ from edgecl.heads import HEADS, make_head
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.session import Session, open_learner, open_store
-from edgecl.store.store import Position, Store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store
 from edgecl.types import Frame
 
 D = 12

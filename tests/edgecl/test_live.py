@@ -35,7 +35,7 @@ from edgecl.runtime.sources import Source, open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.runtime.sources.messages import Command, LabelWindow
 from edgecl.session import Session, open_learner, open_predictor, open_store
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.commands import Consolidate, Stop, Undo
 from edgecl.stream.duplicates import Duplicates
 from edgecl.stream.events import NotConsolidated, Undone
@@ -259,14 +259,14 @@ def test_a_frame_whose_label_comes_late_waits_for_review_no_more(device: Home) -
 
     def stop() -> bool:
         if len(source.made) == 6 and not waited:
-            waited.extend(n for (n,) in rows(device, "SELECT count(*) FROM novel"))
+            waited.extend(n for (n,) in rows(device, "SELECT count(*) FROM review"))
             feed.waiting = [LabelWindow("gasket", 1000.0, 1010.0)]
         return False
 
     last = run(device, source, teach=teach, should_stop=stop)[-1]
     assert waited[0] >= 1
     assert last.learned + last.held_out == 6
-    assert rows(device, "SELECT count(*) FROM novel") == [(0,)]
+    assert rows(device, "SELECT count(*) FROM review") == [(0,)]
 
 
 def test_a_window_names_frames_that_came_before_it_and_those_to_come(device: Home) -> None:
@@ -283,9 +283,7 @@ def test_a_window_names_frames_that_came_before_it_and_those_to_come(device: Hom
         return False
 
     last = run(device, source, teach=teach, should_stop=stop)[-1]
-    names = dict(
-        rows(device, "SELECT frame, name FROM samples JOIN classes c ON class_uid = c.uid")
-    )
+    names = dict(rows(device, "SELECT frame, name FROM replay JOIN classes c ON class_uid = c.uid"))
     ring = {f for f, name in names.items() if name == "ring"}
     assert ring == {"2", "3", "4", "5"}
     assert set(names) - ring == {"15", "16", "17", "18", "19"}
@@ -341,7 +339,7 @@ def test_a_command_pauses_and_an_undo_takes_back(device: Home) -> None:
     last = steps[-1]
     assert last.undone == 3
     assert last.unlabelled >= 8
-    ((probes,),) = rows(device, "SELECT count(*) FROM probes")
+    ((probes,),) = rows(device, "SELECT count(*) FROM held_out")
     left = sum(seen(device).values()) + probes
     assert left == last.learned + last.held_out - last.undone == 30 - last.unlabelled - 3
     assert Undone(3, ("washer",)) in [event for s in steps for event in s.events]
@@ -400,7 +398,7 @@ def test_an_adapter_that_comes_in_a_stream_changes_answers_and_no_feature(
     adapted: Home, is_watched: bool
 ) -> None:
     order = [part for part in build.PARTS for _ in range(6)]
-    before = rows(adapted, "SELECT count(*) FROM samples")[0][0]
+    before = rows(adapted, "SELECT count(*) FROM replay")[0][0]
     events: list[dict[str, Any]] = []
     learned_before: list[str] = []
     with adapted.lock(), open_store(adapted) as store:
@@ -430,7 +428,7 @@ def test_an_adapter_that_comes_in_a_stream_changes_answers_and_no_feature(
     assert consolidate.accepted == [True]
     assert learned_before[3:] == [build.PARTS[0]]
     assert bool(events) is is_watched
-    assert rows(adapted, "SELECT count(*) FROM samples")[0][0] == before + last.learned
+    assert rows(adapted, "SELECT count(*) FROM replay")[0][0] == before + last.learned
     assert x.shape[1] == adapted.manifest.num_features
 
 
@@ -566,7 +564,7 @@ def test_an_exact_head_ends_as_if_it_had_never_learned_what_was_undone(
             assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
     build.assert_same(*scorers)
     assert seen(homes[0]) == seen(homes[1])
-    probes = "SELECT count(*) FROM probes"
+    probes = "SELECT count(*) FROM held_out"
     assert rows(homes[0], probes) == rows(homes[1], probes)
 
 

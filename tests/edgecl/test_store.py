@@ -22,8 +22,12 @@ from edgecl.errors import (
 from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
 from edgecl.store import schema
+from edgecl.store.erasure import erase
+from edgecl.store.progress import Position
 from edgecl.store.sampling import class_to_evict
-from edgecl.store.store import Position, Store, describe
+from edgecl.store.store import Store, describe
+from edgecl.store.table import Role
+from edgecl.types import Kind
 
 D = 12
 
@@ -163,7 +167,7 @@ def test_a_store_bounded_by_bytes_is_a_reservoir_too(tmp_path: Path) -> None:
         with store.transaction():
             for i in range(400):
                 add(store, "one", np.zeros(D, np.float32), i, picture=bytes(100))
-        steps = [s for (s,) in store.connection.execute("SELECT step FROM samples WHERE is_stored")]
+        steps = [s for (s,) in store.connection.execute("SELECT step FROM replay WHERE is_stored")]
     assert len(steps) == 10
     # Uniform over 1..400: mean 200, standard deviation of ten 37. The newest ten have 395.
     assert abs(np.mean(steps) - 200) < 4 * 37
@@ -284,12 +288,10 @@ def test_an_older_schema_is_migrated_in_a_transaction(
 ) -> None:
     path = tmp_path / "s.db"
     build.store(path).close()
-    # Nothing was released before this schema: an older home gets one clear line.
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    connection.close()
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr("edgecl.store.database.SCHEMA_VERSION", 2)
     for read_only in (False, True):
-        with pytest.raises(IntegrityError, match=r"schema 4, .*learn anew in another home"):
+        with pytest.raises(IntegrityError, match=r"schema 1, .*learn anew in another home"):
             Store(path, read_only=read_only)
 
     def step(connection: sqlite3.Connection) -> None:
@@ -299,16 +301,34 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         step(connection)
         raise ValueError("half way")
 
-    monkeypatch.setitem(schema.MIGRATIONS, 4, broken)
-    with pytest.raises(StoreError, match=r"schema 4 .*forget pending"):
+    monkeypatch.setitem(schema.MIGRATIONS, 1, broken)
+    with pytest.raises(StoreError, match=r"schema 1 .*forget pending"):
         Store(path, read_only=True)
     with pytest.raises(ValueError, match="half way"):
         Store(path)
-    monkeypatch.setitem(schema.MIGRATIONS, 4, step)
+    monkeypatch.setitem(schema.MIGRATIONS, 1, step)
     with Store(path) as store:
         assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
-        version = store.connection.execute("PRAGMA user_version").fetchone()
-        assert version == (schema.SCHEMA_VERSION,)
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("version", [1, 4, 5])
+def test_a_store_from_before_the_first_schema_gets_one_clear_line(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "s.db"
+    build.store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA application_id = 0")
+        connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    before = path.read_bytes()
+    for read_only in (False, True):
+        with pytest.raises(
+            IntegrityError, match=rf"\({version}\) from before .*edgecl init --home"
+        ):
+            Store(path, read_only=read_only)
+    assert path.read_bytes() == before
 
 
 def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
@@ -322,7 +342,7 @@ def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
 def test_a_locked_store_says_so_and_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.database._BUSY_TIMEOUT_MS", 20)
     with build.store(tmp_path / "s.db") as store:
         other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -388,7 +408,7 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
                     rng=np.random.default_rng(0),
                 )
         with store.transaction():
-            erased = store.delete_class(store.class_uid("washer"))
+            erased = erase(store, Kind.CLASS, store.class_uid("washer"))
         assert erased == {
             "samples": 2,
             "features": 2,
@@ -396,6 +416,7 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
             "views": 0,
             "class_stats": 0,
             "classes": 1,
+            "aliases": 0,
             "probes": 0,
             "novel": 0,
             "class_scores": 0,
@@ -406,9 +427,38 @@ def test_deleting_a_class_takes_its_rows_and_its_name_in_other_texts(
         assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
+def test_new_frames_are_never_filed_under_a_source_that_was_emptied(tmp_path: Path) -> None:
+    x, _ = build.features(6, D, 1)
+    with build.store(tmp_path / "s.db") as store:
+        with store.transaction():
+            for i, source in enumerate(("washers.csv", "old washers.csv")):
+                add(store, "bolt", x[i], i, source=source)
+            add(store, "washer", x[2], 2, source="monday")
+            add(store, "nut", x[3], 3, source="monday")
+            store.connection.execute("UPDATE samples SET frame = 'washer.png'")
+        emptied = [uid for uid, text in store.sources().items() if "washer" in text]
+        with store.transaction():
+            erase(store, Kind.CLASS, store.class_uid("washer"))
+        texts = dict(store.connection.execute("SELECT uid, text FROM sources"))
+        assert [texts[uid] for uid in emptied] == [None, None]
+        assert not set(emptied) & set(store.sources())
+        assert {origin.frame for origin in store.origins(Role.REPLAY)} == {""}
+        with store.transaction():
+            uid, _ = add(store, "bolt", x[4], 4, source="")
+        assert not set(store.sources_of([uid])) & set(emptied)
+        # To forget what came from nowhere must not take what came from the emptied ones.
+        (named,) = [uid for uid, text in store.sources().items() if not text]
+        with store.transaction():
+            assert erase(store, Kind.SOURCE, named)["samples"] == 1
+        assert describe(store)["sources"] == {"": 2, "monday": 1}
+    with Store(tmp_path / "s.db") as store, store.transaction():
+        uid, _ = add(store, "bolt", x[5], 5, source="")
+        assert not set(store.sources_of([uid])) & set(emptied)
+
+
 def packed(store: Store) -> dict[str, tuple[int, bytes, bytes]]:
     return {
-        name: (store.moments(uid).n, *store.moments(uid).pack("full"))
+        name: (store.moments(uid).n, *Gram(D).pack(store.moments(uid)))
         for uid, name in store.names.items()
     }
 
@@ -442,13 +492,13 @@ def test_a_deleted_source_leaves_what_the_others_taught(
         assert n_stats > 1
         uid = {text: uid for uid, text in store.sources().items()}
         with store.transaction():
-            erased = store.delete_source(uid["monday"])
+            erased = erase(store, Kind.SOURCE, uid["monday"])
         assert erased["samples"]
         assert erased["class_stats"]
         assert packed(store) == packed(without)
         assert store.n_seen() == {store.class_uid(n): c for n, c in named_counts(without).items()}
         with store.transaction():
-            assert store.delete_source(uid["alone"])["classes"] == 1
+            assert erase(store, Kind.SOURCE, uid["alone"])["classes"] == 1
         assert packed(store) == packed(last)
         assert "alone" not in "\n".join(store.connection.iterdump())
         assert list(store.sources().values()) == ["tuesday"]
@@ -474,18 +524,18 @@ def test_a_deleted_sample_leaves_its_class_s_statistics(tmp_path: Path, sealed: 
         assert folded == 1
         for gone in (0, n - 1, 20):
             with store.transaction():
-                erased = store.delete_sample(uids[gone])
+                erased = erase(store, Kind.SAMPLE, uids[gone])
             assert erased["samples"] == erased["features"] == erased["pictures"] == 1
         left = np.array([row for i, row in enumerate(quantise(x)) if i not in (0, n - 1, 20)])
         expected = Gram(D).of(left)
         ours = store.moments(store.class_uid("cup"))
         assert (ours.n, *Gram(D).pack(ours)) == (n - 3, *Gram(D).pack(expected))
         with store.transaction(), pytest.raises(RequestError, match="forget its source"):
-            store.delete_sample(uids[0])
+            erase(store, Kind.SAMPLE, uids[0])
         for i in range(n):
             if i not in (0, n - 1, 20):
                 with store.transaction():
-                    store.delete_sample(uids[i])
+                    erase(store, Kind.SAMPLE, uids[i])
         assert not store.names
         assert store.sources() == {}
 
@@ -509,7 +559,7 @@ def test_a_renamed_class_answers_to_both_names(tmp_path: Path) -> None:
         with pytest.raises(UnknownClassError), store.transaction():
             store.rename_class("nobody", "somebody")
         with store.transaction():
-            store.delete_class(uid)
+            erase(store, Kind.CLASS, uid)
         assert "bracket" not in "\n".join(store.connection.iterdump())
 
 
@@ -524,7 +574,7 @@ def test_frames_without_a_source_share_one_also_after_reopening(tmp_path: Path) 
 
 
 def test_a_journal_that_stays_another_is_refused() -> None:
-    from edgecl.store.store import _use_log
+    from edgecl.store.database import _use_log
 
     class Stubborn:
         """A connection on a file system where WAL cannot be used."""

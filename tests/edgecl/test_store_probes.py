@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 import build
 from edgecl import snapshots
-from edgecl.errors import RequestError
+from edgecl.errors import StoreError
 from edgecl.evaluation.continual import forgetting, summary
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.statistics import Gram
@@ -24,15 +25,17 @@ from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
 from edgecl.session import open_learner, open_store
-from edgecl.store import probes
+from edgecl.store import held_out, probes
+from edgecl.store.erasure import erase
 from edgecl.store.store import Store
-from edgecl.types import ForgetRequest, Frame, UpdateReport
+from edgecl.store.table import Role
+from edgecl.types import ForgetRequest, Frame, Kind, UpdateReport
 from edgecl.unlearning.evidence import check, gather
 from edgecl.unlearning.plan import make_plan, resolve, target_of
 from edgecl.unlearning.request import Unlearned, forget, writing
 
 D = 12
-TABLES = ("probes", "evaluations", "class_scores", "class_latency", "novel")
+TABLES = ("held_out", "evaluations", "class_scores", "class_latency", "review")
 LABELS = ("purple bracket", "brass washer", "steel gasket")
 
 
@@ -93,13 +96,13 @@ def test_every_tenth_of_a_class_is_held_out_and_never_learned(tmp_path: Path) ->
         mine = [i for i in rest if frames[i].label == name]
         wanted = Gram(D).of(quantise(x[mine]))
         assert Gram(D).pack(store.moments(uid)) == Gram(D).pack(wanted)
-    kept = probes.probe_rows(store)
+    kept = store.rows(Role.HELD_OUT)
     assert kept.uids.tolist() == [reports[i].uid for i in held]
     assert np.array_equal(kept.x, quantise(x[held]).astype(np.float32))
     assert [store.names[c] for c in kept.classes.tolist()] == [frames[i].label for i in held]
-    assert probes.probe_picture(store, reports[held[0]].uid) == frames[held[0]].encoded
-    with pytest.raises(RequestError, match="probe 999"):
-        probes.probe_picture(store, 999)
+    assert store.picture(reports[held[0]].uid) == frames[held[0]].encoded
+    with pytest.raises(StoreError, match="sample 999"):
+        store.picture(999)
     never = learner_on(tmp_path / "never.db", most=0)
     never.learn_many([frames[i] for i in rest], x[rest])
     learner.settle()
@@ -186,7 +189,7 @@ def test_scores_are_those_of_the_head(tmp_path: Path) -> None:
     learner = learner_on(tmp_path / "s.db")
     teach(learner, 100)
     store = learner.store
-    history, kept = probes.history(store), probes.probe_rows(store)
+    history, kept = probes.history(store), store.rows(Role.HELD_OUT)
     best = learner.predict_many(kept.x).argmax(axis=1)
     right = np.array(learner.head.classes)[best] == kept.classes
     for c, accuracy in zip(history.classes.tolist(), history.accuracy[-1], strict=True):
@@ -197,7 +200,7 @@ def test_scores_are_those_of_the_head(tmp_path: Path) -> None:
 def test_many_probes_take_turns_and_each_gets_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "_BUDGET", D * (4 + probes._PER_VALUE))  # one probe a frame
+    monkeypatch.setattr(held_out, "_BUDGET", D * (4 + held_out._PER_VALUE))  # one probe a frame
     learner = learner_on(tmp_path / "s.db")
     teach(learner)
     asked: list[int] = []
@@ -208,7 +211,7 @@ def test_many_probes_take_turns_and_each_gets_its_own(
         return predict(x)
 
     monkeypatch.setattr(learner.head, "predict_many", noted)
-    n = len(probes.probe_rows(learner.store).uids)
+    n = len(learner.store.rows(Role.HELD_OUT).uids)
     assert n == 29
     frames, x = stream()
     learner.learn_many([build.frame("new", 1)], x[:1])  # scores come often from here on
@@ -217,7 +220,7 @@ def test_many_probes_take_turns_and_each_gets_its_own(
         learner.learn_many([build.frame("new", k) for k in (i, i + 1)], x[i : i + 2])
     assert max(asked) <= 5 < n  # at most as many probes as frames since the last score
     # Each probe had a turn since the head last changed much: its score is up to date.
-    kept = probes.probe_rows(learner.store)
+    kept = learner.store.rows(Role.HELD_OUT)
     best = predict(kept.x).argmax(axis=1)
     assert len(frames) == 300
     right = np.array(learner.head.classes)[best] == kept.classes
@@ -229,7 +232,7 @@ def test_many_probes_take_turns_and_each_gets_its_own(
 
 
 def test_old_scores_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "MOST_EVALUATIONS", 20)
+    monkeypatch.setattr(held_out, "MOST_EVALUATIONS", 20)
     learner = learner_on(tmp_path / "s.db")
     frames, x = stream()
     first = last = 0
@@ -257,7 +260,7 @@ def test_what_is_dropped_changes_no_minimum_and_no_forgetting(
     """Classes that come one after the other and lie close; the head of the middle is spoilt."""
     found = []
     for most in (2000, 40):
-        monkeypatch.setattr(probes, "MOST_EVALUATIONS", most)
+        monkeypatch.setattr(held_out, "MOST_EVALUATIONS", most)
         learner = learner_on(tmp_path / f"{most}.db")
         rng = np.random.default_rng(0)
         for n, label in enumerate(("a", "b", "c", "a", "b", "c", "c", "c")):
@@ -286,7 +289,7 @@ def test_a_source_that_is_learned_again_teaches_no_probe(tmp_path: Path, step: i
         for i in range(0, 150, step):
             reports = learner.learn_many(frames[i : i + step], noisy[i : i + step])
             seen += sum(not report.is_held_out for report in reports)
-    rows_of = probes.probe_rows(learner.store)
+    rows_of = learner.store.rows(Role.HELD_OUT)
     kept, classes = learner.store.stored_rows()
     assert len(rows_of.uids) == 15
     assert len(kept) == seen
@@ -374,8 +377,9 @@ def test_pictures_of_probes_are_small_whatever_the_store_keeps(tmp_path: Path) -
     out = io.BytesIO()
     Image.new("RGB", (300, 200)).save(out, "PNG")
     x, _ = build.features(10, D, 1)
-    learner.learn_many([Frame(str(i), encoded=out.getvalue(), label="cup") for i in range(10)], x)
-    assert Image.open(io.BytesIO(probes.probe_picture(store, 1))).size == (36, 24)
+    frames = [Frame(str(i), encoded=out.getvalue(), label="cup") for i in range(10)]
+    held = learner.learn_many(frames, x)[-1]
+    assert Image.open(io.BytesIO(store.picture(held.uid))).size == (36, 24)
     uid, _ = store.stored_samples()[0]
     assert store.picture(uid) == out.getvalue()
     store.close()
@@ -406,28 +410,22 @@ def taught(
 
 def add_novel(store: Store, guess: str, *, source: str, frame: str = "f") -> int:
     """Put a frame into the review queue, as edgecl/store/novel.py does."""
-    class_uid = store.class_uid(guess)
     with store.transaction(changes_head=False):
-        source_uid = store.source_uid(source)
-        cursor = store.connection.execute(
-            "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
-            "VALUES (?, ?, ?, 0, 1, x'', x'')",
-            (class_uid, source_uid, frame),
+        return store.add_aside(
+            Role.REVIEW,
+            store.class_uid(guess),
+            np.zeros(store.num_features, np.float16),
+            novel_picture(1 + len(store.rows(Role.REVIEW).uids)),
+            source=source,
+            frame=frame,
+            time=0.0,
+            score=1.0,
         )
-        uid = int(cursor.lastrowid or 0)
-        store.connection.execute(
-            "UPDATE novel SET x = ?, picture = ? WHERE uid = ?",
-            (
-                store.seal(class_uid, "novel feature", uid, b"feature"),
-                store.seal(class_uid, "novel picture", uid, novel_picture(uid)),
-                uid,
-            ),
-        )
-    return uid
 
 
-def novel_picture(uid: int) -> bytes:
-    return np.random.default_rng(uid).integers(0, 255, 400, np.uint8).tobytes()
+def novel_picture(n: int) -> bytes:
+    """The picture of the n-th frame in the queue."""
+    return np.random.default_rng(n).integers(0, 255, 400, np.uint8).tobytes()
 
 
 def unlearn(home: Home, name: str, kind: str = "class") -> Unlearned:
@@ -439,9 +437,7 @@ def unlearn(home: Home, name: str, kind: str = "class") -> Unlearned:
         plan = make_plan(store, learner.head, resolve(store, request), "retrain")
         done = forget(home, learner, request, verify=True)
         assert done.verified, done.faults
-        erased = dict(done.receipt.body["rows_erased"])
-        erased.pop("classes")
-        assert plan.rows == {"class_stats": 0} | erased
+        assert plan.rows == done.receipt.body["rows_erased"]
         assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
     return done
 
@@ -465,12 +461,13 @@ def test_a_class_takes_its_probes_scores_and_frames_to_review_along(
         add_novel(store, LABELS[1], source="a third gate")
         other = add_novel(store, LABELS[0], source="a third gate", frame=f"{LABELS[1]}.png")
         store.connection.execute(
-            "UPDATE probes SET frame = ? WHERE class_uid != ?", (f"{LABELS[1]}/x", uid)
+            "UPDATE samples SET frame = ? WHERE role = 'held_out' AND class_uid != ?",
+            (f"{LABELS[1]}/x", uid),
         )
         n_probes = probes.held_out(store)[uid]
         pictures = [
-            probes.probe_picture(store, int(p))
-            for p, c in zip(*probes.probe_rows(store)[::2], strict=True)
+            store.picture(int(p))
+            for p, c in zip(*store.rows(Role.HELD_OUT)[::2], strict=True)
             if c == uid
         ]
         n_scores = len([r for r in rows(store, "class_scores") if r[1] == uid])
@@ -486,8 +483,10 @@ def test_a_class_takes_its_probes_scores_and_frames_to_review_along(
     with open_store(home, read_only=True) as store:
         assert uid not in probes.history(store).classes
         assert uid not in probes.latency_of_classes(store)
-        assert [r[:2] for r in rows(store, "novel")] == [(other, store.class_uid(LABELS[0]))]
-        assert {frame for _, _, _, frame, *_ in rows(store, "probes")} == {""}
+        assert [(r[0], r[2]) for r in rows(store, "review")] == [
+            (other, store.class_uid(LABELS[0]))
+        ]
+        assert {frame for _, _, _, _, frame, *_ in rows(store, "held_out")} == {None}
     taught(home)  # goes on, and all probes that are left are scored at once
     with open_store(home, read_only=True) as store:
         assert set(probes.history(store).classes) == set(store.names)
@@ -506,7 +505,7 @@ def test_forgetting_equals_never_having_learned_with_probes(tmp_path: Path) -> N
             kept.append(
                 (
                     learner.head.scorer(store.names),
-                    probes.probe_rows(store).x,
+                    store.rows(Role.HELD_OUT).x,
                     list(store.n_seen().values()),
                     list(probes.held_out(store).values()),
                 )
@@ -526,7 +525,8 @@ def test_a_source_takes_its_probes_and_frames_to_review_along(tmp_path: Path, se
         add_novel(store, LABELS[0], source="a third gate")
         of = dict(
             store.connection.execute(
-                "SELECT text, count(*) FROM probes JOIN sources s ON s.uid = source_uid GROUP BY 1"
+                "SELECT text, count(*) FROM held_out "
+                "JOIN sources s ON s.uid = source_uid GROUP BY 1"
             )
         )
     done = unlearn(home, "north gate", "source")
@@ -558,18 +558,65 @@ def test_a_class_of_which_only_probes_are_left_goes_with_them(tmp_path: Path) ->
     with open_store(home, read_only=True) as store:
         assert "cup" not in store.names.values()
         assert "south gate" in store.sources().values()
-        assert len(rows(store, "probes")) == len(probes.probe_rows(store).uids)
+        assert len(rows(store, "held_out")) == len(store.rows(Role.HELD_OUT).uids)
     assert done.receipt.body["rows_erased"]["probes"] == 1
 
 
-def test_a_sample_is_none_of_the_probes(tmp_path: Path) -> None:
-    home = home_with(tmp_path / "home")
+def without_scores(store: Store, role: Role) -> list[tuple[Any, ...]]:
+    """Samples of a role, but what a head said of them: it is asked anew after an unlearning."""
+    return [row[:-1] for row in rows(store, role.value)]
+
+
+@plain_and_sealed
+@pytest.mark.parametrize("role", list(Role))
+def test_a_sample_of_any_role_is_unlearned_alone(tmp_path: Path, role: Role, sealed: bool) -> None:
+    home = home_with(tmp_path / "home", sealed=sealed)
     taught(home)
+    with writing(home) as session:
+        store = session.store
+        add_novel(store, LABELS[0], source="a third gate")
+        learner = open_learner(home, store)
+        learner.settle()
+        head = learner.head.scorer(store.names)
+        uid = store.origins(role)[0].uid
+        picture = store.picture(uid)
+        before = {r: without_scores(store, r) for r in Role}
+        scores, seen = rows(store, "class_scores"), sum(store.n_seen().values())
+    done = unlearn(home, str(uid), "sample")
+    assert done.mode == ("exact_head" if role is Role.REPLAY else "store_only")
+    assert picture[-60:-20] not in content(home.path)
     with open_store(home, read_only=True) as store:
-        before = rows(store, "probes"), rows(store, "class_scores")
-    unlearn(home, "1", "sample")
-    with open_store(home, read_only=True) as store:
-        assert (rows(store, "probes"), rows(store, "class_scores")) == before
+        for other in Role:
+            kept = [row for row in before[other] if row[0] != uid]
+            assert without_scores(store, other) == kept
+            assert len(kept) == len(before[other]) - (other is role)
+        assert rows(store, "class_scores") == scores
+        assert sum(store.n_seen().values()) == seen - (role is Role.REPLAY)
+        if role is not Role.REPLAY:
+            build.assert_same(open_learner(home, store).head.scorer(store.names), head)
+    with writing(home) as session:
+        store = session.store
+        request = ForgetRequest(str(uid), kind="sample")
+        again = forget(home, open_learner(home, store), request)
+        assert again.mode == "already_forgotten"
+        with store.transaction(changes_head=False):
+            uids = [add_novel_row(store), add_novel_row(store)]
+        assert min(uids) > uid  # no uid is given twice, whatever the role
+
+
+def add_novel_row(store: Store) -> int:
+    x = np.zeros(store.num_features, np.float16)
+    return store.add_aside(Role.REVIEW, 1, x, b"picture", source="", frame="", time=0.0, score=1.0)
+
+
+def test_what_is_not_learned_cannot_be_folded(tmp_path: Path) -> None:
+    learner = learner_on(tmp_path / "s.db")
+    teach(learner)
+    for change in ("is_folded = 1", "is_stored = 0", "role = 'other'", "role = NULL"):
+        with pytest.raises(sqlite3.IntegrityError):
+            learner.store.connection.execute(
+                f"UPDATE samples SET {change} WHERE uid = (SELECT max(uid) FROM held_out)"
+            )
 
 
 def test_the_last_class_leaves_nothing(tmp_path: Path) -> None:
@@ -582,26 +629,27 @@ def test_the_last_class_leaves_nothing(tmp_path: Path) -> None:
         assert "probes" not in str(rows(store, "meta"))
 
 
-@pytest.mark.parametrize("table", ["probe", "novel"])
+@pytest.mark.parametrize("role", list(Role))
 @plain_and_sealed
-def test_a_copy_of_a_probe_that_is_left_is_found(tmp_path: Path, table: str, sealed: bool) -> None:
+def test_a_copy_of_a_picture_that_is_left_is_found(
+    tmp_path: Path, role: Role, sealed: bool
+) -> None:
     home = home_with(tmp_path / "home", sealed=sealed)
     taught(home)
     with writing(home) as session:
         store = session.store
-        row = add_novel(store, LABELS[0], source="a third gate")
-        picture = novel_picture(row) if table == "novel" else probes.probe_picture(store, 1)
-        (owner,) = store.connection.execute("SELECT class_uid FROM probes WHERE uid = 1").fetchone()
-        uid = owner if table == "probe" else store.class_uid(LABELS[0])
+        add_novel(store, LABELS[0], source="a third gate")
+        copied = store.origins(role)[0]
+        uid, picture = copied.class_uid, store.picture(copied.uid)
         learner = open_learner(home, store)
         target = target_of(store, "class", uid)
         evidence = gather(learner, target)
         (home.path / "left.bin").write_bytes(picture)
         with store.transaction():
             learner.head.forget(uid, store)
-            store.delete_class(uid)
+            erase(store, Kind.CLASS, uid)
         faults = check(home, learner, evidence)
-        assert any(f"{table} picture" in fault and "left.bin" in fault for fault in faults)
+        assert any(f"sample {copied.uid}" in fault and "left.bin" in fault for fault in faults)
 
 
 def test_a_picture_that_a_probe_still_shows_is_no_trace(tmp_path: Path) -> None:
@@ -617,7 +665,7 @@ def test_a_picture_that_a_probe_still_shows_is_no_trace(tmp_path: Path) -> None:
             x[:40],
         )  # fmt: skip
         with store.transaction():
-            store.connection.execute("DELETE FROM pictures")
+            store.connection.execute("DELETE FROM pictures WHERE uid IN (SELECT uid FROM replay)")
     unlearn(home, "cup")
 
 
@@ -645,7 +693,7 @@ def test_a_rollback_brings_back_the_probes(tmp_path: Path, sealed: bool) -> None
         assert found == before
         frames, x = stream()
         learner.learn_many(frames[150:170], x[150:170])
-        assert probes.history(store).n_probes[-1].sum() == len(probes.probe_rows(store).uids)
+        assert probes.history(store).n_probes[-1].sum() == len(store.rows(Role.HELD_OUT).uids)
     unlearn(home, LABELS[0])
     assert not list(home.snapshots.iterdir())
 

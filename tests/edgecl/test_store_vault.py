@@ -26,9 +26,11 @@ from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
 from edgecl.session import open_learner, open_store
 from edgecl.snapshots import rollback, take
-from edgecl.store.store import Position, Store, create_store
+from edgecl.store.erasure import erase, traces
+from edgecl.store.progress import Position
+from edgecl.store.store import Store, create_store
 from edgecl.store.vault import SLOT, Vault
-from edgecl.types import ForgetRequest
+from edgecl.types import ForgetRequest, Kind
 from edgecl.unlearning.request import forget, writing
 
 D = 12
@@ -234,7 +236,7 @@ def test_keys_live_from_creation_to_destruction(
 # The sealed store
 
 
-def traces(store: Store) -> list[bytes]:
+def plain_traces(store: Store) -> list[bytes]:
     """Return what a file that is not sealed holds of every class."""
     found = [store.picture(uid) for uid, _ in store.stored_samples()]
     found += [row.tobytes() for row in store.stored_rows()[0]]
@@ -249,7 +251,7 @@ def test_no_file_holds_a_picture_a_feature_or_a_statistic(tmp_path: Path, sealed
     with build.store(tmp_path / "s.db", sealed=sealed) as store:
         teach(store, "ridge", 270)
         assert min(store.n_seen().values()) > Gram(D).fold_limit
-        needles = traces(store)
+        needles = plain_traces(store)
         assert len(needles) > 540
         content = b"".join(p.read_bytes() for p in tmp_path.iterdir())
         assert {needle in content for needle in needles} == {not sealed}
@@ -306,13 +308,13 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
         for file in tmp_path.glob("s.db*"):  # with its log
             shutil.copy2(file, tmp_path / "old")
         with store.transaction():
-            store.delete_class(gone)
+            erase(store, Kind.CLASS, gone)
         store.destroy_key(gone)
         store.destroy_key(gone)
         assert store.lost_classes() == ()
         expected = {uid: Gram(D).pack(store.moments(uid)) for uid in store.names}
         sample = store.stored_samples()[0][0]
-        picture, sealed = store.picture_forms(sample)
+        ((_, (picture, sealed)),) = traces(store, Kind.SAMPLE, sample, 9)
         assert picture == store.picture(sample)
         content = b"".join(p.read_bytes() for p in tmp_path.glob("s.db*"))
         assert sealed[20:60] in content  # a larger blob may lie on several pages
@@ -321,7 +323,7 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
     with Store(tmp_path / "old" / "s.db", vault=build.vault(tmp_path / "s.db")) as old:
         assert old.lost_classes() == (gone,)
         (first,) = old.connection.execute(
-            "SELECT min(uid) FROM samples WHERE is_stored AND class_uid = ?", (gone,)
+            "SELECT min(uid) FROM replay WHERE is_stored AND class_uid = ?", (gone,)
         ).fetchone()
         readers: list[Callable[[], object]] = [
             lambda: old.moments(gone),
@@ -332,9 +334,10 @@ def test_an_old_copy_is_unreadable_once_the_key_is_destroyed(tmp_path: Path) -> 
                 read()
         assert {uid: Gram(D).pack(m) for uid, m in old.all_moments().items()} == expected
         assert set(old.stored_rows()[1].tolist()) == set(expected)
-        assert len(old.picture_forms(first)) == 1
+        ((_, forms),) = traces(old, Kind.SAMPLE, first, 9)
+        assert len(forms) == 1
         with old.transaction():
-            assert old.delete_class(gone)["class_stats"] == 1
+            assert erase(old, Kind.CLASS, gone)["class_stats"] == 1
         assert old.lost_classes() == ()
         assert len(old.stored_rows()[0])
 
@@ -349,7 +352,7 @@ def test_a_new_class_of_an_old_copy_takes_no_uid_that_was_unlearned(tmp_path: Pa
             with store.transaction():
                 uid = store.add_class(name)
             with store.transaction():
-                store.delete_class(uid)
+                erase(store, Kind.CLASS, uid)
             if name != "d":
                 store.destroy_key(uid)
     with Store(tmp_path / "old.db", vault=build.vault(tmp_path / "s.db")) as old:
@@ -489,7 +492,7 @@ def test_the_doctor_examines_the_keys(sealed_home: Home) -> None:
 
     with open_store(sealed_home) as store, store.transaction():
         gone = store.class_uid(LABELS[1])
-        store.delete_class(gone)
+        erase(store, Kind.CLASS, gone)
         store.connection.execute(
             "INSERT INTO tombstones(kind, target, tag, receipt_id) VALUES ('class', ?, 't', 'r1')",
             (gone,),

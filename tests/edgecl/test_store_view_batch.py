@@ -23,8 +23,10 @@ from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
 from edgecl.session import open_learner, open_store
+from edgecl.store.erasure import erase
 from edgecl.store.store import Store
 from edgecl.store.view_batch import rest_of, views_of
+from edgecl.types import Kind
 
 D = 12
 VIEWS = Profile(n_replay=8, slow_decay=0.95, n_views=4, view_weight=1.0)
@@ -102,9 +104,9 @@ def test_the_store_serves_what_the_plain_schedule_says(
     for advance in new:
         with Store(path) as store, store.transaction():  # reopened every time
             expected = due_rows([(d, u) for u, d in due.items()], store.step, n)
-            before = dict(store.connection.execute("SELECT uid, n_replays FROM samples"))
+            before = dict(store.connection.execute("SELECT uid, n_replays FROM replay"))
             store.draw_due(n, rest=rest, n_views=4)
-            after = dict(store.connection.execute("SELECT uid, n_replays FROM samples"))
+            after = dict(store.connection.execute("SELECT uid, n_replays FROM replay"))
             assert [u for u in after if after[u] != before[u]] == sorted(expected)
             due |= dict.fromkeys(expected, store.step + rest)
             store.step += advance
@@ -133,11 +135,11 @@ def test_an_evicted_sample_and_a_deleted_class_take_their_views_along(tmp_path: 
         tmp_path / "s.db", D, second_moment=Diagonal.name, capacity_samples=5
     ) as store:
         fill(store, 30)
-        kept = {u for (u,) in store.connection.execute("SELECT uid FROM samples WHERE is_stored")}
+        kept = {u for (u,) in store.connection.execute("SELECT uid FROM replay WHERE is_stored")}
         viewed = {u for (u,) in store.connection.execute("SELECT uid FROM views")}
         assert viewed == kept
         with store.transaction():
-            erased = store.delete_class(store.class_uid("c1"))
+            erased = erase(store, Kind.CLASS, store.class_uid("c1"))
         assert erased["views"] == 3 * erased["pictures"] > 0
         (n,) = store.connection.execute("SELECT count(*) FROM views").fetchone()
         assert n == 3 * sum(store.n_stored().values())
@@ -146,7 +148,7 @@ def test_an_evicted_sample_and_a_deleted_class_take_their_views_along(tmp_path: 
 def test_what_is_due_is_found_by_an_index(tmp_path: Path) -> None:
     with build.store(tmp_path / "s.db", D) as store:
         plan = store.connection.execute(
-            "EXPLAIN QUERY PLAN SELECT uid FROM samples WHERE is_stored AND due_step <= 5 "
+            "EXPLAIN QUERY PLAN SELECT uid FROM replay WHERE is_stored AND due_step <= 5 "
             "ORDER BY due_step, uid LIMIT 8"
         ).fetchall()
     assert "samples_by_due" in plan[0][3]

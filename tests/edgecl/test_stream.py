@@ -17,7 +17,7 @@ from edgecl.heads.profile import Profile
 from edgecl.home import Home
 from edgecl.runtime.sources import open_source
 from edgecl.session import open_learner, open_store
-from edgecl.store.store import Position
+from edgecl.store.progress import Position
 from edgecl.stream.events import Event, FrameSkipped
 from edgecl.stream.position import source_key
 from edgecl.stream.progress import Progress
@@ -193,7 +193,7 @@ def test_views_of_kept_pictures_are_embedded_by_the_engine_of_the_stream(
         )
         count = store.connection.execute
         assert count("SELECT count(*) FROM views").fetchone()[0] == 2 * 32
-        assert count("SELECT min(n_replays) FROM samples WHERE uid <= 10").fetchone()[0] > 0
+        assert count("SELECT min(n_replays) FROM replay WHERE uid <= 10").fetchone()[0] > 0
         (same,) = count(
             "SELECT count(*) FROM views v JOIN features f USING (uid) WHERE v.x = f.x"
         ).fetchone()

@@ -15,9 +15,9 @@ from edgecl.cli.app import app
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
+from edgecl.store.requests import record
 from edgecl.transfer import check_transfer, learn_kept
 from edgecl.types import ForgetRequest
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import resolve
 
 
@@ -54,7 +54,7 @@ def test_kept_pictures_are_learned_and_what_stays_behind_is_told(pair: tuple[Hom
         assert tuple(store.names.values()) == names
         assert store.aliases()[build.PARTS[0]] == "renamed"
         assert "a feed" in store.sources().values()
-        held = store.connection.execute("SELECT count(*) FROM probes").fetchone()[0]
+        held = store.connection.execute("SELECT count(*) FROM held_out").fetchone()[0]
         assert sum(store.n_seen().values()) + held == done.learned
 
 
@@ -68,7 +68,7 @@ def test_a_class_that_is_being_unlearned_is_not_taken_over(pair: tuple[Home, Hom
     assert "washer" not in done.behind
     with open_store(new, read_only=True) as store:
         assert "washer" not in store.names.values()
-        sources = store.connection.execute("SELECT DISTINCT source_uid FROM probes").fetchall()
+        sources = store.connection.execute("SELECT DISTINCT source_uid FROM held_out").fetchall()
         assert [store.sources()[uid] for (uid,) in sources] in ([], ["a feed"])
 
 

@@ -49,11 +49,11 @@ def test_every_trace_of_a_forgotten_class_is_gone_from_every_file(home: Home, na
     with open_store(home) as store:
         uid = store.class_uid(LABELS[1])
         for (data,) in store.connection.execute(
-            "SELECT data FROM pictures JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            "SELECT data FROM pictures JOIN replay USING (uid) WHERE class_uid = ?", (uid,)
         ):
             needles.append(data[60:100])
         for (x,) in store.connection.execute(
-            "SELECT x FROM features JOIN samples USING (uid) WHERE class_uid = ?", (uid,)
+            "SELECT x FROM features JOIN replay USING (uid) WHERE class_uid = ?", (uid,)
         ):
             needles.append(x[:64])
     content = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
@@ -198,8 +198,8 @@ def test_a_reader_in_the_way_makes_the_erasure_pending_not_done(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teach(home)
-    monkeypatch.setattr(erase, "_PATIENCE_S", 0.05)
-    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.scrub._PATIENCE_S", 0.05)
+    monkeypatch.setattr("edgecl.store.database._BUSY_TIMEOUT_MS", 20)
     reader = sqlite3.connect(home.database, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM pictures").fetchone()
@@ -239,7 +239,7 @@ def test_a_log_that_cannot_be_used_is_refused(home: Home, monkeypatch: pytest.Mo
     foreign.execute("PRAGMA journal_mode = PERSIST")
     foreign.execute("BEGIN")
     foreign.execute("SELECT * FROM classes").fetchall()
-    monkeypatch.setattr("edgecl.store.store._BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("edgecl.store.database._BUSY_TIMEOUT_MS", 20)
     with pytest.raises(EdgeclError, match=r"locked|journal_mode"):
         open_store(home)
     foreign.close()

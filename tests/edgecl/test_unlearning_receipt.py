@@ -29,6 +29,7 @@ from edgecl.runtime.scoring import LinearScorer
 from edgecl.session import Session, open_learner, open_store
 from edgecl.store.adapters import adapter_rows, add_adapter
 from edgecl.store.exports import exports_of
+from edgecl.store.requests import record
 from edgecl.types import ForgetRequest
 from edgecl.unlearning import ask as asking
 from edgecl.unlearning import chain as chain_module
@@ -36,7 +37,6 @@ from edgecl.unlearning import evidence
 from edgecl.unlearning.audit.verify import Audit
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.erase import find_bytes, remove_unlisted_snapshots
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import Plan, make_plan, resolve
 from edgecl.unlearning.receipt import Erased, Forgotten, Refused, RolledBack, Verified
 from edgecl.unlearning.request import Unlearned, forget, writing

@@ -23,14 +23,12 @@ from edgecl.errors import (
 )
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import Learner
 from edgecl.runtime.predictor import predictions
 from edgecl.session import Session, open_learner, open_predictor, open_store
-from edgecl.store.store import Store
+from edgecl.store.requests import record
 from edgecl.types import ForgetRequest, Prediction
 from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.chain import Chain
-from edgecl.unlearning.journal import record
 from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.request import Unlearned, finish_requests, writing
 
@@ -191,7 +189,7 @@ def test_a_class_whose_samples_were_all_evicted_is_forgotten_from_its_statistics
     with open_store(home) as store:
         with store.transaction():
             store.connection.execute(
-                "UPDATE samples SET is_stored = 0 WHERE class_uid = ?",
+                "UPDATE samples SET is_stored = 0 WHERE role = 'replay' AND class_uid = ?",
                 (store.class_uid(LABELS[0]),),
             )
             store.connection.execute(
@@ -369,34 +367,21 @@ def test_another_process_may_ask_while_one_learns(home: Home) -> None:
 
 
 def test_a_request_that_cannot_be_carried_out_is_taken_back(home: Home) -> None:
-    teach(home, source=lambda i: "monday")
+    uid = teach(home)[0]
     with writing(home) as session:
         store = session.store
-        # Statistics from before sources were kept apart.
-        uid = store.class_uid(LABELS[0])
-        with store.transaction():
-            store.connection.execute("INSERT INTO class_stats VALUES (?, 0, 1, x'', x'')", (uid,))
-        learner = open_learner_of_rows(home, store)
-        request = ForgetRequest("monday", kind="source")
-        with pytest.raises(RequestError, match="of several sources"):
-            unlearning.forget(home, learner, request)
-        assert not store.has_requests()
-        # Asked for by another process it must not keep this one from working.
+        learner = open_learner(home, store)
+        request = ForgetRequest(str(uid), kind="sample")
+        # Asked for by another process; since then the sample has become one of its statistics.
         record(store, resolve(store, request), request, verify=False)
+        store.connection.execute("DELETE FROM samples WHERE uid = ?", (uid,))
+        with pytest.raises(RequestError, match="cannot be told apart"):
+            unlearning.forget(home, learner, request)
+        # It must not keep this one from working.
         assert finish_requests(home, store, learner) == []
         assert not store.has_requests()
         entry = Chain(home, store).receipts[-1]
-        assert (entry.body["kind"], entry.body["why"]) == ("refused", "source cannot be told apart")
-
-
-def open_learner_of_rows(home: Home, store: Store) -> Learner:
-    """A learner that does not look at statistics that cannot be read."""
-    stats = store.connection.execute("SELECT * FROM class_stats WHERE source_uid = 0").fetchall()
-    store.connection.execute("DELETE FROM class_stats WHERE source_uid = 0")
-    learner = open_learner(home, store)
-    store.connection.executemany("INSERT INTO class_stats VALUES (?, ?, ?, ?, ?)", stats)
-    learner.reload = lambda: None  # type: ignore[method-assign]
-    return learner
+        assert (entry.body["kind"], entry.body["why"]) == ("refused", "sample cannot be told apart")
 
 
 # Older copies of the store

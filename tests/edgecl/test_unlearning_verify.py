@@ -22,6 +22,8 @@ from edgecl.learner import Learner
 from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer, Scorer
+from edgecl.store.erasure import erase
+from edgecl.types import Kind
 from edgecl.unlearning.audit.attack import (
     MOST_RELEARN_STEPS,
     RowMemory,
@@ -370,7 +372,7 @@ def test_the_store_is_a_memory(tmp_path: Path) -> None:
         rows, labels = store.stored_rows()
         with store.transaction():
             head.forget(uid, store)
-            store.delete_class(uid)
+            erase(store, Kind.CLASS, uid)
         found = audit(
             HeadConfig("ridge"),
             store,

@@ -27,8 +27,9 @@ from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.scoring import load_scorer
 from edgecl.runtime.whitening import ROOT_GRID, WHITENED_GRID, Whitening, roots
+from edgecl.store.erasure import erase
 from edgecl.store.store import Store
-from edgecl.types import Frame
+from edgecl.types import Frame, Kind
 
 D, STAGES = 12, (3, 4, 5)
 mapped_heads = pytest.mark.parametrize("head", ["key-value", "prototype"])
@@ -133,7 +134,7 @@ def test_a_forgotten_class_leaves_the_bits_of_never_seen(head: str, tmp_path: Pa
                 uid = s.class_uid("part-2")
                 with s.transaction():
                     learner.head.forget(uid, s)
-                    s.delete_class(uid)
+                    erase(s, Kind.CLASS, uid)
             scorers.append(learner.head.scorer(s.names))
             again = Learner(s, make_head_of(config, D, codebook=s.codebook))
             build.assert_same(again.head.scorer(s.names), scorers[-1])

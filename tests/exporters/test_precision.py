@@ -25,7 +25,9 @@ from edgecl.runtime import Predictor
 from edgecl.runtime.bundle import open_bundle, read_manifest
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.session import Session, open_learner, open_predictor, open_store
+from edgecl.store.erasure import erase
 from edgecl.store.exports import exports_of, holding, mark_stale, revoke
+from edgecl.types import Kind
 
 INT8 = Options("int8", fused=True)
 
@@ -46,7 +48,7 @@ def unlearn(home: Path, name: str) -> list[str]:
         stale = holding(store, [uid], [])
         with store.transaction():
             learner.head.forget(uid, store)
-            store.delete_class(uid)
+            erase(store, Kind.CLASS, uid)
             mark_stale(store, [e.uid for e in stale], "r1")
         return [revoke(e, "r1") for e in stale]
 

@@ -1,10 +1,10 @@
 """Random histories of a home: learn, evict, predict, forget, relearn, snapshot, roll back, reopen.
 
 After every step: statistics are those of the samples that remain, bit for bit; the head is the one
-that these statistics define; probes and frames to review are those that remain; no row is orphaned;
-the chain of receipts is whole; nothing that was unlearned is named. `EDGECL_HISTORIES` says how
-many histories are tried (60 if it is not set; the 10,000 that docs/benchmarks.md reports were run
-with it).
+that these statistics define; probes and frames to review are those that remain; no row is orphaned,
+and no sample that was unlearned is there again; the chain of receipts is whole; nothing that was
+unlearned is named. `EDGECL_HISTORIES` says how many histories are tried (60 if it is not set; the
+10,000 that docs/benchmarks.md reports were run with it).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from edgecl.heads import make_head_of
 from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
 from edgecl.session import Session, open_learner, open_store
-from edgecl.store.probes import history, latency_of_classes, probe_rows
+from edgecl.store.probes import history, latency_of_classes
+from edgecl.store.table import Role
+from edgecl.store.tables import TABLES
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import forget, writing
@@ -64,6 +66,7 @@ class History(RuleBasedStateMachine):
         self.held: list[Sample] = []
         self.waiting: list[Sample] = []
         self.kept: dict[int, tuple[list[Sample], list[Sample], list[Sample]]] = {}
+        self.unlearned: set[int] = set()
         self.n = 0
         self.open()
 
@@ -99,14 +102,19 @@ class History(RuleBasedStateMachine):
     def wait(self, data: st.DataObject, source: str) -> None:
         """Put a frame that looks like a class into the review queue."""
         name = data.draw(st.sampled_from(sorted({s.label for s in self.known})))
-        execute = self.store.connection.execute
+        x = quantise(np.random.default_rng(self.n).uniform(0, 3, D).astype(np.float32))
         with self.store.transaction(changes_head=False):
-            cursor = execute(
-                "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
-                "VALUES (?, ?, ?, 0, 0, x'00', x'00')",
-                (self.store.class_uid(name), self.store.source_uid(source), "a frame"),
+            uid = self.store.add_aside(
+                Role.REVIEW,
+                self.store.class_uid(name),
+                x,
+                b"picture",
+                source=source,
+                frame="a frame",
+                time=0.0,
+                score=1.0,
             )
-        self.waiting.append(Sample(int(cursor.lastrowid or 0), name, source, np.zeros(D)))
+        self.waiting.append(Sample(uid, name, source, x))
 
     @rule()
     def reopen(self) -> None:
@@ -135,19 +143,26 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.known)
     @rule(data=st.data())
     def forget_sample(self, data: st.DataObject) -> None:
-        """Unlearn a sample, if it can still be told apart."""
-        sample = data.draw(st.sampled_from(self.known))
+        """Unlearn a sample of any role, if it can still be told apart."""
+        sample = data.draw(st.sampled_from(self.known + self.held + self.waiting))
+        rest = [s for s in self.known if s != sample]
         try:
-            self.forget("sample", str(sample.uid), [s for s in self.known if s != sample])
+            self.forget("sample", str(sample.uid), rest)
         except RequestError as error:
             assert "forget its source or its class" in str(error)  # noqa: PT017
+            assert sample in self.known
+        else:
+            self.unlearned.add(sample.uid)
+            self.held, self.waiting = (
+                [s for s in rows if s != sample] for rows in (self.held, self.waiting)
+            )
 
     def forget(self, kind: str, name: str, rest: list[Sample]) -> None:
         """Unlearn, and take the snapshots that go with it off the list."""
         request = ForgetRequest(name, kind=kind)
         done = forget(self.home, self.learner, request)
-        # Of a source there may be nothing but probes and frames to review.
-        assert done.mode == "exact_head" or (kind == "source" and done.mode == "store_only")
+        # Of a source there may be nothing but probes and frames to review, and a sample may be one.
+        assert done.mode == ("store_only" if len(rest) == len(self.known) else "exact_head")
         gone = {s.label for s in self.known} - {s.label for s in rest}
         touched = {s.label for s in self.known if s not in rest} | gone
         purged = done.receipt.body["snapshots_purged"]
@@ -211,16 +226,19 @@ class History(RuleBasedStateMachine):
         """Foreign keys, sizes and receipts fit."""
         execute = self.store.connection.execute
         assert execute("PRAGMA foreign_key_check").fetchall() == []
-        for table in ("features", "pictures"):
-            (n,) = execute(
-                f"SELECT count(*) FROM {table} WHERE uid NOT IN (SELECT uid FROM samples)"
-            ).fetchone()
-            assert n == 0
-        assert execute(
-            "SELECT count(*) FROM sources WHERE uid NOT IN (SELECT source_uid FROM samples UNION "
-            "SELECT source_uid FROM class_stats UNION SELECT source_uid FROM probes UNION "
-            "SELECT source_uid FROM novel)"
-        ).fetchone() == (0,)
+        used = []
+        for table in TABLES:
+            if table.part_of:
+                assert execute(
+                    f"SELECT count(*) FROM {table.name} "
+                    f"WHERE uid NOT IN (SELECT uid FROM {table.part_of})"
+                ).fetchone() == (0,)
+            if table.source:
+                used.append(f"SELECT {table.source} FROM {table.name}")
+        unused = f"SELECT count(*) FROM sources WHERE uid NOT IN ({' UNION '.join(used)})"
+        assert execute(unused).fetchone() == (0,)
+        for uid in self.unlearned:
+            assert execute("SELECT 1 FROM samples WHERE uid = ?", (uid,)).fetchone() is None
         assert not self.store.has_requests()
         assert Chain(self.home, self.store).lost == []
         with open_store(self.home, read_only=True) as reader:
@@ -230,21 +248,13 @@ class History(RuleBasedStateMachine):
     def what_stands_beside_is_of_what_is_known(self) -> None:
         """Probes, frames to review, scores and latencies, and every text that may name a class."""
         execute, names = self.store.connection.execute, self.store.names
-        for table, owner, wanted in (
-            ("probes", "class_uid", self.held),
-            ("novel", "guess", self.waiting),
-        ):
-            found = execute(
-                f"SELECT t.uid, {owner}, text FROM {table} t JOIN sources s ON s.uid = source_uid"
+        for role, wanted in ((Role.HELD_OUT, self.held), (Role.REVIEW, self.waiting)):
+            found = {(o.uid, names[o.class_uid], o.source) for o in self.store.origins(role)}
+            assert found == {(s.uid, s.label, s.source) for s in wanted}
+            rows, xs = self.store.rows(role), {s.uid: s.x for s in wanted}
+            assert all(
+                np.array_equal(x, xs[u]) for u, x in zip(rows.uids.tolist(), rows.x, strict=True)
             )
-            assert {(uid, names[c], source) for uid, c, source in found} == {
-                (s.uid, s.label, s.source) for s in wanted
-            }
-        rows = probe_rows(self.store)
-        xs = {s.uid: s.x for s in self.held}
-        assert all(
-            np.array_equal(x, xs[u]) for u, x in zip(rows.uids.tolist(), rows.x, strict=True)
-        )
         past = history(self.store)
         assert set(past.classes.tolist()) <= set(names)
         assert set(latency_of_classes(self.store)) <= set(names)
@@ -255,13 +265,10 @@ class History(RuleBasedStateMachine):
         ).fetchone()
         assert empty == 0
         gone = set(NAMES) - set(names.values())
-        for query in (
-            "SELECT text FROM sources",
-            *(f"SELECT frame FROM {table}" for table in ("samples", "probes", "novel")),
-            "SELECT name FROM classes",
-            "SELECT name FROM aliases",
-        ):
-            assert not [text for (text,) in execute(query) if any(n in text for n in gone)]
+        for table in TABLES:
+            for column in (*table.names, *table.texts):
+                said = execute(f"SELECT {column} FROM {table.name} WHERE {column} IS NOT NULL")
+                assert not [text for (text,) in said if any(name in text for name in gone)]
 
 
 HISTORIES = int(os.environ.get("EDGECL_HISTORIES", "60"))

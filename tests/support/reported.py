@@ -11,6 +11,7 @@ import build
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 from edgecl.types import Frame
 
 D = 12
@@ -51,14 +52,9 @@ def reported_home(
 def add_novel(store: Store, n: int) -> None:
     """Put frames into the review queue, as if they looked like the first class."""
     guess = next(iter(store.names))
+    x = np.zeros(store.num_features, np.float16)
     for i in range(n):
-        uid = store.connection.execute(
-            "INSERT INTO novel(guess, source_uid, frame, time, score, x, picture) "
-            "VALUES (?, 1, '', ?, ?, x'', x'')",
-            (guess, START, 1.0 + i),
-        ).lastrowid
         picture = build.encode(build.part_picture("washer", i, 24))
-        store.connection.execute(
-            "UPDATE novel SET picture = ? WHERE uid = ?",
-            (store.seal(guess, "novel picture", uid or 0, picture), uid),
+        store.add_aside(
+            Role.REVIEW, guess, x, picture, source="", frame="", time=START, score=1.0 + i
         )

@@ -31,8 +31,10 @@ from edgecl.session import Session, open_learner, open_store
 from edgecl.store import novel
 from edgecl.store.adapters import task_adapters
 from edgecl.store.exports import exports_of, finish_exports
-from edgecl.store.probes import probe_picture, probe_rows
-from edgecl.store.store import Position, create_store
+from edgecl.store.progress import Position
+from edgecl.store.store import Store, create_store
+from edgecl.store.table import Role
+from edgecl.store.tables import TABLES
 from edgecl.types import ForgetRequest, Frame
 from edgecl.unlearning import evidence
 from edgecl.unlearning import request as unlearning
@@ -64,7 +66,7 @@ _CLOCK = {
     "latencies": {"bucket", "n"},
 }
 # Encrypted in a sealed store, with keys and nonces of chance.
-_SEALED = {"features", "pictures", "views", "class_stats", "probes", "novel"}
+_SEALED = {table.name for table in TABLES if table.sealed}
 _CLOCK_IN_BODY = {"time", "requested", "of", "request", "bytes_before", "bytes_after"}
 # What a check lost with the process that had it in memory.
 _CLOCK_IN_BODY |= {
@@ -212,17 +214,23 @@ def review(path: Path) -> None:
     for step in ((1, 4), (2, 3)):
         with writing(home) as session:
             store = session.store
-            waiting = {entry.uid for entry in novel.entries(store)}
-            if waiting.issuperset(step):
-                label_entries(home, open_learner(home, store), step, LABELS[step[0]])
+            waiting = _waiting(store)
+            if waiting.keys() >= set(step):
+                uids = [waiting[n] for n in step]
+                label_entries(open_learner(home, store), uids, LABELS[step[0]])
             else:
-                assert waiting.isdisjoint(step)
+                assert waiting.keys().isdisjoint(step)
     with writing(home) as session:
         store = session.store
-        if 6 in {entry.uid for entry in novel.entries(store)}:
+        if 6 in (waiting := _waiting(store)):
             with store.transaction(changes_head=False):
-                novel.drop(store, [6])
+                novel.drop(store, [waiting[6]])
         open_learner(home, store).settle()
+
+
+def _waiting(store: Store) -> dict[int, int]:
+    """Return the uids of what waits, by its number from 1 on, in the order of `offer_frames`."""
+    return {int(e.frame.split()[1]) + 1: e.uid for e in novel.entries(store)}
 
 
 def versions(path: Path) -> None:
@@ -361,9 +369,9 @@ def state(path: Path) -> dict[str, Any]:
         x, y = store.stored_rows()
         found["rows"] = (x.tobytes(), y.tobytes())
         found["latencies"] = sorted({row["stage"] for row in found["latencies"]})
-        held = probe_rows(store)
+        held = store.rows(Role.HELD_OUT)
         found["held out"] = (held.x.tobytes(), held.classes.tobytes())
-        found["probe pictures"] = [probe_picture(store, uid) for uid in held.uids.tolist()]
+        found["probe pictures"] = [store.picture(uid) for uid in held.uids.tolist()]
         found["kept pictures"] = [store.picture(uid) for uid, _ in store.stored_samples()]
         heads = {"kept": Session(home, store).exact_scorer()}
     with open_store(home) as store:

@@ -31,17 +31,11 @@ from edgecl.runtime.preprocess import decode
 from edgecl.session import Session, check_learned
 from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
-from edgecl.store.novel import picture as novel_picture
-from edgecl.store.probes import (
-    ProbeRows,
-    history,
-    latency_histogram,
-    latency_of_classes,
-    probe_picture,
-    probe_rows,
-    stages_of,
-)
-from edgecl.store.store import Store
+from edgecl.store.probes import history, latency_histogram, latency_of_classes, stages_of
+from edgecl.store.requests import open_requests
+from edgecl.store.samples import Rows
+from edgecl.store.store import Store, bytes_by_part
+from edgecl.store.table import Role
 from edgecl.types import Float64
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.receipt import Forgotten, Verified
@@ -87,7 +81,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         scorer = Session(home, store).exact_scorer()
         by_name = {store.names[uid]: places[uid] for uid in uids}
         answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
-        guesses = answers[scorer.scores(probes.x).argmax(axis=1)]
+        guesses = answers[scorer.scores(probes.x.astype(np.float32)).argmax(axis=1)]
         confusion = np.zeros((len(uids), len(uids)), np.int64)
         np.add.at(confusion, (probes.classes, guesses), 1)
     past = _history(store, uids)
@@ -113,7 +107,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         capacity_samples=store.capacity_samples,
         capacity_bytes=store.capacity_bytes,
         picture_bytes=store.stored_bytes,
-        bytes_by_part=_bytes_by_part(store),
+        bytes_by_part=bytes_by_part(store),
         sources=_sources(store),
         receipts=_receipts(home, store, past),
         exports=tuple(
@@ -123,7 +117,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         ),
         n_novel=n_novel,
         novel=novel,
-        n_pending=_one(store, "SELECT count(*) FROM requests"),
+        n_pending=len(open_requests(store)),
         is_sealed=store.is_sealed,
     )
 
@@ -141,21 +135,16 @@ def thumbnail(data: bytes, *, max_pixels: int) -> bytes | None:
     return out.getvalue()
 
 
-def _one(store: Store, query: str) -> int:
-    (value,) = store.connection.execute(query).fetchone()
-    return int(value)
-
-
-def _probes(store: Store, places: dict[int, int]) -> ProbeRows:
+def _probes(store: Store, places: dict[int, int]) -> Rows:
     """Return the probes of the classes that are shown; `classes` are their places."""
-    rows = probe_rows(store)
+    rows = store.rows(Role.HELD_OUT)
     shown = np.array([uid in places for uid in rows.classes.tolist()], dtype=bool)
     at = [places[uid] for uid in rows.classes[shown].tolist()]
-    return ProbeRows(rows.uids[shown], rows.x[shown], np.array(at, dtype=np.int64))
+    return Rows(rows.uids[shown], rows.x[shown], np.array(at, dtype=np.int64))
 
 
 def _classes(
-    store: Store, uids: Sequence[int], probes: ProbeRows, max_pixels: int
+    store: Store, uids: Sequence[int], probes: Rows, max_pixels: int
 ) -> tuple[ClassRow, ...]:
     n_seen, n_stored = store.n_seen(), store.n_stored()
     latency = latency_of_classes(store)
@@ -168,7 +157,7 @@ def _classes(
             if uid in kept:
                 data = store.picture(kept[uid])
             else:
-                data = probe_picture(store, int(probes.uids[probes.classes == place][0]))
+                data = store.picture(int(probes.uids[probes.classes == place][0]))
             picture = thumbnail(data, max_pixels=max_pixels)
         row = ClassRow(
             store.names[uid], n_seen[uid], n_stored[uid], int(held[place]), picture=picture
@@ -207,7 +196,7 @@ def _scores(store: Store) -> dict[str, float]:
 
 
 def _confused(
-    store: Store, confusion: Counts, guesses: Counts, probes: ProbeRows, max_pixels: int
+    store: Store, confusion: Counts, guesses: Counts, probes: Rows, max_pixels: int
 ) -> tuple[Confused, ...]:
     """Return the pairs with most mistakes, and what they look like."""
     wrong = confusion - np.diag(np.diagonal(confusion))
@@ -217,7 +206,7 @@ def _confused(
         if wrong[true, guess] == 0:
             break
         these = probes.uids[(probes.classes == true) & (guesses == guess)].tolist()
-        made = (thumbnail(probe_picture(store, uid), max_pixels=max_pixels) for uid in these)
+        made = (thumbnail(store.picture(uid), max_pixels=max_pixels) for uid in these)
         pictures = tuple(itertools.islice((t for t in made if t is not None), _PICTURES_EACH))
         found.append(
             Confused(
@@ -228,7 +217,7 @@ def _confused(
 
 
 def _similar(
-    store: Store, places: dict[int, int], probes: ProbeRows
+    store: Store, places: dict[int, int], probes: Rows
 ) -> tuple[tuple[int, int, float], ...]:
     """Return pairs of classes whose mean features point the same way, the nearest first.
 
@@ -257,33 +246,14 @@ def _latencies(store: Store) -> dict[str, tuple[Float64, Counts]]:
 
 
 def _ages(store: Store, places: dict[int, int]) -> tuple[Counts, Float64]:
-    rows = store.connection.execute(
-        "SELECT class_uid, step, time FROM samples WHERE is_stored ORDER BY uid"
-    ).fetchall()
-    steps = [step for c, step, _ in rows if c in places]
-    return np.array(steps, dtype=np.int64), np.array([t for c, _, t in rows if c in places])
-
-
-def _bytes_by_part(store: Store) -> dict[str, int]:
-    sums = {
-        "kept pictures": "SELECT coalesce(sum(length(data)), 0) FROM pictures",
-        "features": "SELECT (SELECT coalesce(sum(length(x)), 0) FROM features) + "
-        "(SELECT coalesce(sum(length(x)), 0) FROM views)",
-        "statistics": "SELECT coalesce(sum(length(total) + length(second)), 0) FROM class_stats",
-        "head": "SELECT coalesce(sum(length(data)), 0) FROM head",
-        "adapters": "SELECT coalesce(sum(length(data)), 0) FROM adapters",
-        "probes": "SELECT coalesce(sum(length(x) + length(picture)), 0) FROM probes",
-        "review queue": "SELECT coalesce(sum(length(x) + length(picture)), 0) FROM novel",
-    }
-    return {part: _one(store, query) for part, query in sums.items()}
+    kept = [origin for origin in store.origins(Role.REPLAY) if origin.class_uid in places]
+    steps = np.array([origin.step for origin in kept], dtype=np.int64)
+    return steps, np.array([origin.time for origin in kept])
 
 
 def _sources(store: Store) -> tuple[tuple[str, int], ...]:
-    rows = store.connection.execute(
-        "SELECT text, count(*) AS n FROM sources JOIN samples ON source_uid = sources.uid "
-        "GROUP BY sources.uid ORDER BY n DESC, sources.uid"
-    )
-    return tuple((str(text), int(n)) for text, n in rows)
+    by_number = sorted(store.n_by_source().items(), key=lambda item: -item[1])
+    return tuple(by_number)
 
 
 def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, ...]:
@@ -311,7 +281,7 @@ def _novel(store: Store, max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
     """Return how many frames wait for a name, and thumbnails of the most novel."""
     waiting = entries(store)
     made = (
-        thumbnail(novel_picture(store, entry.uid), max_pixels=max_pixels)
+        thumbnail(store.picture(entry.uid), max_pixels=max_pixels)
         for entry in waiting[:_MOST_NOVEL]
     )
     return len(waiting), tuple(small for small in made if small is not None)

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.store.exports import Export, names_in, reachable
-from edgecl.store.store import Store, holds_name
+from edgecl.store.snapshots import snapshots_of
+from edgecl.store.store import Store
+from edgecl.store.tables import TABLES
+from edgecl.store.text import holds_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Copy:
     Args:
         uid: Its number.
         names: Uid and name of its classes, aliases too.
-        sources: Texts of its sources by uid.
+        sources: Texts of its sources by uid; None for one that was emptied.
         learned: Pairs of source and class, by uid, of which it holds samples or statistics.
         texts: Where its samples came from: sources and frames.
         is_readable: False for a file that is missing or damaged: it may hold anything.
@@ -33,7 +36,7 @@ class Copy:
 
     uid: int
     names: tuple[tuple[int, str], ...] = ()
-    sources: tuple[tuple[int, str], ...] = ()
+    sources: tuple[tuple[int, str | None], ...] = ()
     learned: tuple[tuple[int, int], ...] = ()
     texts: tuple[str, ...] = ()
     is_readable: bool = True
@@ -47,8 +50,8 @@ class Copy:
 
 def copies_of(store: Store) -> list[Copy]:
     """Read every snapshot that is on the list, the newest first."""
-    uids = store.connection.execute("SELECT uid FROM snapshots ORDER BY uid DESC").fetchall()
-    return [_read(store.path.with_name("snapshots") / f"s{uid}.db", uid) for (uid,) in uids]
+    folder = store.path.with_name("snapshots")
+    return [_read(folder / f"s{s.uid}.db", s.uid) for s in reversed(snapshots_of(store))]
 
 
 class Aside:
@@ -79,28 +82,22 @@ def _read(path: Path, uid: int) -> Copy:
     try:
         address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(address, uri=True)) as connection:
-
-            def rows(query: str) -> tuple[tuple[int, str], ...]:
-                return tuple(connection.execute(query).fetchall())
-
-            sources = rows("SELECT uid, text FROM sources")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            named = ("samples", "probes", "novel") if version >= 4 else ("samples",)
-            frames = connection.execute(
-                " UNION ".join(f"SELECT frame FROM {table}" for table in named)
+            sources = connection.execute("SELECT uid, text FROM sources").fetchall()
+            names = connection.execute(
+                "SELECT uid, name FROM classes UNION SELECT class_uid, name FROM aliases"
             ).fetchall()
+            said = [f"SELECT {text} FROM {t.name}" for t in TABLES for text in t.texts]
+            texts = connection.execute(" UNION ".join(said)).fetchall()
             learned = connection.execute(
-                "SELECT source_uid, class_uid FROM samples UNION "
+                "SELECT source_uid, class_uid FROM replay UNION "
                 "SELECT source_uid, class_uid FROM class_stats"
             ).fetchall()
             return Copy(
                 uid=uid,
-                names=rows(
-                    "SELECT uid, name FROM classes UNION SELECT class_uid, name FROM aliases"
-                ),
-                sources=sources,
+                names=tuple(names),
+                sources=tuple(sources),
                 learned=tuple(learned),
-                texts=tuple(text for _, text in sources) + tuple(text for (text,) in frames),
+                texts=tuple(text for (text,) in texts if text is not None),
             )
     except sqlite3.Error:
         return Copy(uid, is_readable=False)

@@ -7,11 +7,13 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from edgecl.store.store import Store, dump_json
+from edgecl.store.adapters import adapter_rows
+from edgecl.store.erasure import is_there
+from edgecl.store.store import Store
+from edgecl.store.text import dump_json
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Receipt
-from edgecl.unlearning.plan import Target
 
 PENDING, STORE = "PENDING", "STORE"
 
@@ -52,6 +54,15 @@ class Request:
         return self.adapter_method in APPROXIMATE
 
 
+class _Target(Protocol):
+    """What is asked for: edgecl/unlearning/plan.py knows more of it."""
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def uid(self) -> int: ...
+
+
 _COLUMNS = "number, kind, target, phase, created, body"
 
 
@@ -71,7 +82,7 @@ def request_of(store: Store, number: int) -> Request | None:
 
 def record(
     store: Store,
-    target: Target,
+    target: _Target,
     request: ForgetRequest,
     *,
     verify: bool,
@@ -115,10 +126,8 @@ def ask_again(store: Store, lost: Iterable[Receipt]) -> None:
     for receipt in lost:
         body = receipt.body
         for kind, uid in {(Kind(kind), uid) for kind, uid, _ in body.get("tombstones", ())}:
-            query = f"SELECT 1 FROM {kind.table} WHERE uid = ?1"
-            if kind is Kind.CLASS:  # perhaps only an adapter that saw it is left
-                query += " UNION SELECT 1 FROM adapter_classes WHERE class_uid = ?1"
-            if store.connection.execute(query, (uid,)).fetchone() is not None:
+            # Of a class perhaps only an adapter that saw it is left.
+            if is_there(store, kind, uid) or (kind is Kind.CLASS and _saw(store, uid)):
                 again = Request(
                     0, kind, uid, PENDING, time.time(), body["reason"], "drop", verify=False,
                     again=receipt.receipt_id,
@@ -146,6 +155,10 @@ def withdraw(store: Store, number: int, *, phase: str | None = None) -> None:
     store.connection.execute(
         "DELETE FROM requests WHERE number = ? AND phase = coalesce(?, phase)", (number, phase)
     )
+
+
+def _saw(store: Store, class_uid: int) -> bool:
+    return any(class_uid in row.saw for row in adapter_rows(store))
 
 
 def _insert(store: Store, request: Request) -> int:

@@ -1,0 +1,221 @@
+"""Statistics by class and source: folded sums, and features that are not yet part of them.
+
+A sample's feature counts in two ways, as replay and as statistics. Its row lives as long as one of
+the two needs it: an evicted sample keeps its feature until that was folded into its class's
+statistics, which happens once the folded form is smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+
+from edgecl.errors import IntegrityError, StoreError
+from edgecl.heads.statistics import Moments, Statistic, statistic_of
+from edgecl.runtime.codebook import Keys, load_keys
+from edgecl.store.classes import Classes
+from edgecl.types import Float16
+
+CODEBOOK = "codebook"
+
+
+class Statistics(Classes):
+    """The sums of every class, and what they are taken of."""
+
+    def prepare(self) -> None:
+        """Read what the sums are taken of."""
+        meta = self.meta()
+        self.feature_map = meta["feature_map"]
+        self.num_features = int(meta["num_features"])
+        self.second_moment = meta["second_moment"]
+        self.codebook = self._read_codebook()
+
+    def reload_classes(self) -> None:
+        """Read also how many features of each class and source are not folded."""
+        super().reload_classes()
+        self._n_unfolded: dict[tuple[int, int], int] = {
+            (class_uid, source_uid): n
+            for class_uid, source_uid, n in self.connection.execute(
+                "SELECT class_uid, source_uid, count(*) FROM replay WHERE NOT is_folded "
+                "GROUP BY class_uid, source_uid"
+            )
+        }
+
+    @property
+    def statistic(self) -> Statistic:
+        """What is kept for every class.
+
+        Raises:
+            IntegrityError: Keys are counted, and there are none.
+        """
+        return statistic_of(self.second_moment, self.num_features, self.codebook)
+
+    def set_second_moment(self, kind: str) -> None:
+        """Change the statistic that is kept, without keys; only while no class is there."""
+        if self._names:
+            raise StoreError("the statistics of a store that holds classes cannot be changed")
+        self.connection.execute("DELETE FROM fixed WHERE name = ?", (CODEBOOK,))
+        self.codebook = None
+        self.set_meta("second_moment", kind)
+        self.second_moment = kind
+
+    def moments(self, y: int) -> Moments:
+        """Return the statistics of all samples of class y that were learned."""
+        folded = self._folded(y)
+        rows = self._unfolded(y)
+        if not len(rows):
+            return folded
+        fresh = self.statistic.of(rows)
+        return fresh if folded.n == 0 else folded.plus(fresh)
+
+    def all_moments(self) -> Mapping[int, Moments]:
+        """Return the statistics of every class; each is read when it is asked for."""
+        return _LazyMoments(self)
+
+    def class_rows(self, class_uid: int) -> Float16:
+        """Return the features (N, D) of a class that are still there, kept or not yet folded."""
+        rows = self.connection.execute(
+            "SELECT uid, x FROM features JOIN replay USING (uid) WHERE class_uid = ? ORDER BY uid",
+            (class_uid,),
+        ).fetchall()
+        return self.opened([(uid, class_uid, x) for uid, x in rows])
+
+    def newest_rows(self, name: str, n: int) -> Float16:
+        """Return the features (M, D) of the newest samples of a class that are there, newest last.
+
+        Args:
+            name: Name or alias of the class; of an unknown one there are none.
+            n: Most of them.
+        """
+        class_uid = self._uids.get(name, 0)
+        rows = self.connection.execute(
+            "SELECT uid, x FROM features JOIN replay USING (uid) WHERE class_uid = ? "
+            "ORDER BY uid DESC LIMIT ?",
+            (class_uid, n),
+        ).fetchall()
+        return self.opened([(uid, class_uid, x) for uid, x in rows[::-1]])
+
+    def opened(self, rows: Iterable[tuple[int, int, bytes]]) -> Float16:
+        """Return features (N, D) of rows of uid, class uid and bytes as they are kept."""
+        return self.features_of([self.unseal(c, "features.x", uid, x) for uid, c, x in rows])
+
+    def features_of(self, blobs: list[bytes]) -> Float16:
+        """Return features (N, D) from their bytes.
+
+        Raises:
+            IntegrityError: One is of another width.
+        """
+        data = np.frombuffer(b"".join(blobs), np.float16)
+        if data.size != len(blobs) * self.num_features:
+            raise IntegrityError(
+                f"a stored feature does not have {self.num_features} values; restore the home "
+                "from a backup"
+            )
+        return data.reshape(len(blobs), self.num_features)
+
+    def take_off_statistics(self, class_uid: int, source_uid: int, moments: Moments) -> None:
+        """Take samples off the folded statistics of a class and source, where there are some."""
+        folded = self._folded(class_uid, source_uid)
+        if folded.n:
+            self._write_folded(class_uid, source_uid, folded.minus(moments))
+
+    def _write_folded(self, class_uid: int, source_uid: int, moments: Moments) -> None:
+        if not moments.n:
+            self.connection.execute(
+                "DELETE FROM class_stats WHERE class_uid = ? AND source_uid = ?",
+                (class_uid, source_uid),
+            )
+            return
+        total, second = self.statistic.pack(moments)
+        self.connection.execute(
+            "INSERT INTO class_stats VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "n = excluded.n, total = excluded.total, second = excluded.second",
+            (
+                class_uid,
+                source_uid,
+                moments.n,
+                self.seal(class_uid, "class_stats.total", source_uid, total),
+                self.seal(class_uid, "class_stats.second", source_uid, second),
+            ),
+        )
+
+    def _folded(self, y: int, source_uid: int | None = None) -> Moments:
+        """Return the folded statistics of a class, of one source or of all."""
+        found = self.statistic.empty()
+        for source, n, total, second in self.connection.execute(
+            "SELECT source_uid, n, total, second FROM class_stats "
+            "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
+            (y, source_uid),
+        ):
+            total = self.unseal(y, "class_stats.total", source, total)
+            second = self.unseal(y, "class_stats.second", source, second)
+            moments = self.statistic.unpack(n, total, second)
+            found = found.plus(moments) if found.n else moments
+        return found
+
+    def _unfolded(self, y: int, source_uid: int | None = None) -> Float16:
+        rows = self.connection.execute(
+            "SELECT s.uid, f.x FROM replay s JOIN features f USING (uid) WHERE s.class_uid = ? "
+            "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
+            (y, source_uid),
+        ).fetchall()
+        return self.opened([(uid, y, x) for uid, x in rows])
+
+    def _count_unfolded(self, class_uid: int, source_uid: int) -> None:
+        """Count a new feature, and fold those of its class and source once that is smaller."""
+        shard = (class_uid, source_uid)
+        self._n_unfolded[shard] = self._n_unfolded.get(shard, 0) + 1
+        if self._n_unfolded[shard] >= self.statistic.fold_limit:
+            self._fold(*shard)
+
+    def _fold(self, class_uid: int, source_uid: int) -> None:
+        """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
+        shard = (class_uid, source_uid)
+        fresh = self.statistic.of(self._unfolded(class_uid, source_uid))
+        folded = self._folded(class_uid, source_uid)
+        self._write_folded(class_uid, source_uid, folded.plus(fresh) if folded.n else fresh)
+        self.connection.execute(
+            "DELETE FROM samples "
+            "WHERE role = 'replay' AND class_uid = ? AND source_uid = ? AND NOT is_stored",
+            shard,
+        )
+        self.connection.execute(
+            "UPDATE samples SET is_folded = 1 "
+            "WHERE role = 'replay' AND class_uid = ? AND source_uid = ? AND NOT is_folded",
+            shard,
+        )
+        self._n_unfolded[shard] = 0
+
+    def _read_codebook(self) -> Keys | None:
+        row = self.connection.execute(
+            "SELECT digest, data FROM fixed WHERE name = ?", (CODEBOOK,)
+        ).fetchone()
+        if row is None:
+            return None
+        try:
+            codebook = load_keys(load_arrays(row[1]))
+        except SafetensorError as error:
+            raise IntegrityError(
+                f"the keys are damaged ({error}); restore the home from a backup"
+            ) from error
+        if codebook.digest != row[0]:
+            raise IntegrityError("the keys were changed; restore the home from a backup")
+        return codebook
+
+
+class _LazyMoments(Mapping[int, Moments]):
+    def __init__(self, store: Statistics) -> None:
+        self._store = store
+
+    def __getitem__(self, uid: int) -> Moments:
+        return self._store.moments(uid)
+
+    def __iter__(self) -> Iterator[int]:
+        lost = self._store.lost_classes()
+        return (uid for uid in self._store.names if uid not in lost)
+
+    def __len__(self) -> int:
+        return len(self._store.names) - len(self._store.lost_classes())
