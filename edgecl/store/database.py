@@ -126,6 +126,9 @@ class Database(ABC):
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state of the store, whatever another process commits meanwhile."""
+        if self.connection.in_transaction:  # that is one state already
+            yield
+            return
         with sqlite_errors(self.path):
             self.connection.execute("BEGIN")
             try:
