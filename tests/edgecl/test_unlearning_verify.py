@@ -19,7 +19,6 @@ from edgecl.heads.memory import Memory
 from edgecl.heads.ridge import RidgeHead
 from edgecl.heads.statistics import Gram
 from edgecl.learner import Learner
-from edgecl.runtime.codebook import Codebook
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer, Scorer
 from edgecl.store.erasure import erase
@@ -69,7 +68,7 @@ class Case:
             "served": self.served,
             "names": self.names,
             "forgotten": self.forgotten,
-            "kind": self.memory.kind,
+            "statistic": self.memory.statistic,
             "before": self.before,
             "shadows": FEW,
         }
@@ -82,7 +81,7 @@ def case(name: str, *, n: int = 120, n_classes: int = 4, gone: int = 2) -> Case:
     memory = build.ListMemory(HEADS[name].statistic.name)
     x, y = build.features(n, D, n_classes)
     memory.add(x, y)
-    codebook = memory.kind if isinstance(memory.kind, Codebook) else None
+    codebook = memory.statistic.keys
     head = make_head_of(config, D, codebook=codebook)
     head.rebuild(memory)
     head.settle(memory)
