@@ -119,12 +119,15 @@ def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> 
         with store.transaction(changes_head=False):
             _take_aliases(source, store)
         learner.settle()
-        kept = source.n_stored()
-        seen = source.n_seen()
-        behind = {source.names[c]: seen[c] - kept[c] for c in _open_classes(source)}
         classes = tuple(store.names.values())
-    lost = {name: n for name, n in behind.items() if n > 0}
-    return Transferred(n_learned, classes, lost, tuple(skipped))
+        return Transferred(n_learned, classes, _left_behind(source), tuple(skipped))
+
+
+def _left_behind(store: Store) -> dict[str, int]:
+    """Return how many samples of each class only the statistics know."""
+    kept, seen = store.n_stored(), store.n_seen()
+    behind = {store.names[c]: seen[c] - kept[c] for c in sorted(_open_classes(store))}
+    return {name: n for name, n in behind.items() if n > 0}
 
 
 def _frames(store: Store) -> Iterator[Frame]:

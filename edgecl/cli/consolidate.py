@@ -69,24 +69,7 @@ def consolidate(
             done = run(tell)
         if before is not None and not done.resumed:
             say("a training that was broken off was another one; this one began anew")
-    verdict = done.verdict
-    result = {
-        "adapter": done.adapter,
-        "classes": list(done.classes),
-        "samples": done.samples,
-        "seconds": done.seconds,
-        "accuracy_before": verdict.accuracy[0],
-        "accuracy_after": verdict.accuracy[1],
-        "accepted": done.accepted,
-        "probe": verdict.n,
-        "error_before": verdict.error[0],
-        "error_after": verdict.error[1],
-        "standard_error": verdict.standard_error,
-        "share": done.share,
-        "epochs": done.epochs,
-        "resumed": done.resumed,
-        "parts": done.parts,
-    }
+    result = done.as_json()
     if json:
         print_json(result)
     else:

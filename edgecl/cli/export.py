@@ -82,7 +82,6 @@ def onnx(
     from edgecl.exporters.bundle import export_bundle
     from edgecl.exporters.precision import Options
     from edgecl.home import Home
-    from edgecl.session import Session
     from edgecl.unlearning.request import writing
 
     if calibration is not None:
@@ -91,8 +90,7 @@ def onnx(
     device = Home(home)
     with writing(device) as session:
         store = session.store
-        with store.snapshot():
-            scorer, adapters = Session(device, store).served()
+        scorer, adapters = session.served()
         with working("exporting") as tell:
             done = export_bundle(
                 device, store, scorer, adapters, output, options,
@@ -145,7 +143,6 @@ def tensorrt(
     from edgecl.exporters.tensorrt import Settings, compile_model, timing_cache_of, trtexec_line
     from edgecl.home import Home
     from edgecl.runtime.engines.tensorrt import EngineKey
-    from edgecl.session import Session
     from edgecl.unlearning.request import writing
 
     settings = Settings(
@@ -155,8 +152,7 @@ def tensorrt(
     device = Home(home)
     with writing(device) as session:
         store = session.store
-        with store.snapshot():
-            scorer, adapters = Session(device, store).served()
+        scorer, adapters = session.served()
         with working("building the engine") as tell:  # minutes on a Jetson
             done = export_bundle(
                 device, store, scorer, adapters, output, options,
@@ -166,12 +162,8 @@ def tensorrt(
                 ),
             )  # fmt: skip
     built = done.export.body["tensorrt"]
-    line = trtexec_line(
-        EngineKey(**built["key"]),
-        settings,
-        done.manifest.engine,
-        image_size=done.manifest.preprocessing.image_size,
-    )
+    side = done.manifest.preprocessing.image_size
+    key = EngineKey(**built["key"])
     result = _as_json(done) | {
         "precision": precision,
         "library": built["key"]["version"],
@@ -179,7 +171,7 @@ def tensorrt(
         "parity": built["parity"],
         "classes": len(done.export.classes),
         "adapters": list(done.export.adapters),
-        "trtexec": line,
+        "trtexec": trtexec_line(key, settings, done.manifest.engine, image_size=side),
         **done.report,
     }
     if json:
@@ -221,59 +213,26 @@ def dataset(
 
 
 def _rebuild_stale(home: Path, json: bool) -> None:
-    from edgecl.errors import ParityError, RequestError, SourceError
-    from edgecl.exporters.bundle import export_bundle
-    from edgecl.exporters.precision import Options
-    from edgecl.exporters.tensorrt import build_again, timing_cache_of
+    from edgecl.errors import RequestError
+    from edgecl.exporters.rebuild import rebuild_stale
     from edgecl.home import Home
-    from edgecl.session import Session
-    from edgecl.store.exports import DATASET, STALE, exports_of, finish_exports, is_reachable
     from edgecl.unlearning.request import writing
 
-    device = Home(home)
-    with writing(device) as session:
-        store = session.store
-        finish_exports(store)
-        # A dataset is stale only while it is out of reach.
-        stale = [e for e in exports_of(store) if e.status == STALE and e.kind != DATASET]
-        if stale:
-            with store.snapshot():
-                scorer, adapters = Session(device, store).served()
-        rebuilt: list[Exported] = []
-        unreachable: list[dict[str, Any]] = []
-        for export in stale:
-            why = "it is not there any more"
-            if is_reachable(export):
-                try:
-                    options = Options.from_json(export.body)
-                    build = build_again(export, timing_cache_of(device))
-                    rebuilt.append(
-                        export_bundle(
-                            device, store, scorer, adapters, export.path, options, build=build
-                        )
-                    )
-                    continue
-                # One folder must not keep the others.
-                except (RequestError, ParityError, SourceError, OSError) as error:
-                    why = str(error)
-            unreachable.append({"export": export.uid, "path": str(export.path), "why": why})
+    with writing(Home(home)) as session:
+        rebuilt, unreachable = rebuild_stale(session)
     for entry in unreachable:
         say(
             f"export {entry['export']} at {entry['path']} could not be written anew: "
             f"{entry['why']}; whoever has a copy can go on using it"
         )
-    if stale and not rebuilt:
+    if unreachable and not rebuilt:
         raise RequestError(
-            f"none of {len(stale)} stale exports could be written anew, see above; write a new one "
-            "with `edgecl export onnx --output DIR`"
+            f"none of {len(unreachable)} stale exports could be written anew, see above; write a "
+            "new one with `edgecl export onnx --output DIR`"
         )
-    result = {
-        "rebuilt": [_as_json(done) for done in rebuilt],
-        "unreachable": unreachable,
-    }
     if json:
-        print_json(result)
-    elif stale:
+        print_json({"rebuilt": [_as_json(done) for done in rebuilt], "unreachable": unreachable})
+    elif rebuilt or unreachable:
         rows = [(e.export.uid, str(e.export.path), "written anew") for e in rebuilt]
         rows += [(e["export"], e["path"], "unreachable") for e in unreachable]
         print_table("stale exports", ("export", "path", "state"), rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table
 
@@ -43,9 +45,13 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     if json:
         print_json(values)
         return
+    _print_status(values)
+
+
+def _print_status(values: dict[str, Any]) -> None:
     print(
-        f"{device.path}: {manifest.backbone} at {manifest.preprocessing.image_size} px, "
-        f"{manifest.num_features} features, {n_adapters} adapters, head {device.config.head.name}"
+        f"{values['home']}: {values['backbone']} at {values['image_size']} px, "
+        f"{values['num_features']} features, {values['adapters']} adapters, head {values['head']}"
     )
     print(
         f"{values['samples']} samples learned, {values['stored']} of at most "
@@ -54,13 +60,13 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         f"{values['receipts']} receipts, {values['exports']} exports"
         + (f" ({values['exports_stale']} stale)" if values["exports_stale"] else "")
     )
-    if scores["evaluations"]:
+    if values["evaluations"]:
         print(
-            f"on {scores['probes']} samples held out, scored {scores['evaluations']} times: "
-            f"accuracy {_percent(scores['accuracy'])}, "
-            f"min-ACC {_percent(scores['min_accuracy'])}, "
-            f"WC-ACC {_percent(scores['worst_case_accuracy'])}, "
-            f"forgetting {_percent(scores['forgetting'])}"
+            f"on {values['probes']} samples held out, scored {values['evaluations']} times: "
+            f"accuracy {_percent(values['accuracy'])}, "
+            f"min-ACC {_percent(values['min_accuracy'])}, "
+            f"WC-ACC {_percent(values['worst_case_accuracy'])}, "
+            f"forgetting {_percent(values['forgetting'])}"
         )
     if values["review"]:
         print(f"to review: {values['review']} frames that look like nothing known")

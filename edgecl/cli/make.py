@@ -111,13 +111,24 @@ def init(
         encrypt=encrypt,
     )
     made = set_up(home, setup, force=force, tell=say_step, tell_skipped=say_skipped)
+    result = _told(made)
+    if old is not None:
+        result |= _take_over(old, made)
+    if json:
+        print_json(result)
+    else:
+        print(made.path)
+
+
+def _told(made: Home) -> dict[str, Any]:
+    """Say what was made; returns what `--json` prints of it."""
     manifest = made.manifest
     parity = manifest.parity["max_abs"]
     say(
         f"made {made.path}: {manifest.backbone}, weights from {manifest.weights_source}, "
         f"{manifest.num_features} features, parity with torch {parity:.1g}"
     )
-    result = {
+    return {
         "backbone": manifest.backbone,
         "num_features": manifest.num_features,
         "image_size": manifest.preprocessing.image_size,
@@ -129,14 +140,8 @@ def init(
         "weights": manifest.weights_source,
         "parity": manifest.parity,
         "adapter_rank": made.adapter_rank,
-        "encrypted": encrypt,
+        "encrypted": made.class_keys.exists(),
     }
-    if old is not None:
-        result |= _take_over(old, made)
-    if json:
-        print_json(result)
-    else:
-        print(made.path)
 
 
 def _take_over(old: Home, made: Home) -> dict[str, Any]:

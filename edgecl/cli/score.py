@@ -27,6 +27,7 @@ from edgecl.cli.output import print_json, print_table, printable, say, say_skipp
 
 if TYPE_CHECKING:
     from edgecl.config import Config
+    from edgecl.evaluation.metrics import Evaluation
     from edgecl.home import Home
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.predictor import Predictor
@@ -199,6 +200,10 @@ def evaluate(
     unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))
     if unknown:
         say(f"never learned, so counted as wrong: {', '.join(unknown)}")
+    _print_scores(scores, json=json)
+
+
+def _print_scores(scores: Evaluation, *, json: bool) -> None:
     if json:
         print_json(
             {

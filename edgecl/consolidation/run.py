@@ -17,17 +17,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from edgecl.adapters.training import Progress, Training
+from edgecl.adapters.training import Progress, Trained, Training
 from edgecl.backbones import Backbone
 from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirror, witnesses_of
 from edgecl.consolidation.plan import check_backbone, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
+from edgecl.runtime.scoring import Scorer
 from edgecl.session import Session
-from edgecl.store.adapters import add_adapter, end_training, task_adapters
+from edgecl.store.adapters import TaskAdapter, add_adapter, end_training, task_adapters
+from edgecl.store.store import Store
 from edgecl.types import Say
 
 
@@ -58,6 +61,27 @@ class Consolidated:
     verdict: Verdict
     seconds: float
     parts: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `edgecl consolidate --json` prints."""
+        verdict = self.verdict
+        return {
+            "adapter": self.adapter,
+            "classes": list(self.classes),
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "accuracy_before": verdict.accuracy[0],
+            "accuracy_after": verdict.accuracy[1],
+            "accepted": self.accepted,
+            "probe": verdict.n,
+            "error_before": verdict.error[0],
+            "error_after": verdict.error[1],
+            "standard_error": verdict.standard_error,
+            "share": self.share,
+            "epochs": self.epochs,
+            "resumed": self.resumed,
+            "parts": self.parts,
+        }
 
 
 def consolidate(
@@ -92,35 +116,13 @@ def consolidate(
     run = ResumableTraining(session, plan, bank, training, mirrors=mirrors)
     trained = run.train(backbone, tell)
     seconds = {**asdict(trained.seconds), "training": time.perf_counter() - begin}
-    if not all(
-        np.isfinite(a).all() for a in (*trained.adapter.values(), trained.weights, trained.bias)
-    ):
-        with store.transaction(changes_head=False):
-            end_training(store)
-        raise RequestError(
-            "the training came to an adapter whose values are not finite; nothing was taken; try "
-            "other [consolidation] settings"
-        )
+    _check_finite(store, trained)
     say("judging", 0, 1)
     head = head_of_training(session, plan, bank, trained)
     candidate = run.candidate(trained, head)
     chosen, verdict = judge(session, plan, witnesses, bank, candidate)
     seconds["judging"] = time.perf_counter() - begin - seconds["training"]
-    adapter = None
-    with store.transaction(changes_head=False):
-        end_training(store)
-        if verdict.accepted:
-            body = chosen.body | {"verdict": asdict(verdict)}
-            adapter = add_adapter(
-                store,
-                chosen.adapter,
-                head[0],
-                chosen.classes,
-                saw=run.saw,
-                task=chosen.task,
-                body=body,
-            )
-        store.note_attempt(max(store.names))
+    adapter = _end(store, chosen, head[0], verdict)
     say("judging", 1, 1)
     return Consolidated(
         accepted=verdict.accepted,
@@ -134,3 +136,33 @@ def consolidate(
         seconds=time.perf_counter() - begin,
         parts={name: round(value, 3) for name, value in seconds.items()},
     )
+
+
+def _check_finite(store: Store, trained: Trained) -> None:
+    arrays = (*trained.adapter.values(), trained.weights, trained.bias)
+    if not all(np.isfinite(a).all() for a in arrays):
+        with store.transaction(changes_head=False):
+            end_training(store)
+        raise RequestError(
+            "the training came to an adapter whose values are not finite; nothing was taken; try "
+            "other [consolidation] settings"
+        )
+
+
+def _end(store: Store, chosen: TaskAdapter, head: Scorer, verdict: Verdict) -> int | None:
+    """Take the adapter with its head, or not; returns its uid. The training is over either way."""
+    adapter = None
+    with store.transaction(changes_head=False):
+        end_training(store)
+        if verdict.accepted:
+            adapter = add_adapter(
+                store,
+                chosen.adapter,
+                head,
+                chosen.classes,
+                saw=chosen.saw,
+                task=chosen.task,
+                body=chosen.body | {"verdict": asdict(verdict)},
+            )
+        store.note_attempt(max(store.names))
+    return adapter

@@ -1,0 +1,51 @@
+"""Bundles that an unlearning made stale, written anew in their places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgecl.errors import ParityError, RequestError, SourceError
+from edgecl.session import Session
+from edgecl.store.exports import DATASET, STALE, exports_of, finish_exports, is_reachable
+
+from .bundle import Exported, export_bundle
+from .precision import Options
+from .tensorrt import build_again, timing_cache_of
+
+
+def rebuild_stale(session: Session) -> tuple[list[Exported], list[dict[str, Any]]]:
+    """Write every stale bundle anew, each as it was made.
+
+    Args:
+        session: The home, whose lock the caller holds.
+
+    Returns:
+        What was written; and of each that could not be, `export` (its number), `path` and `why`.
+
+    Raises:
+        NothingLearnedError: The home knows no class any more, and some are stale.
+    """
+    home, store = session.home, session.store
+    finish_exports(store)
+    rebuilt: list[Exported] = []
+    unreachable: list[dict[str, Any]] = []
+    # A dataset is stale only while it is out of reach.
+    stale = [e for e in exports_of(store) if e.status == STALE and e.kind != DATASET]
+    if not stale:
+        return rebuilt, unreachable
+    scorer, adapters = session.served()
+    for export in stale:
+        why = "it is not there any more"
+        if is_reachable(export):
+            try:
+                options = Options.from_json(export.body)
+                build = build_again(export, timing_cache_of(home))
+                rebuilt.append(
+                    export_bundle(home, store, scorer, adapters, export.path, options, build=build)
+                )
+                continue
+            # One folder must not keep the others.
+            except (RequestError, ParityError, SourceError, OSError) as error:
+                why = str(error)
+        unreachable.append({"export": export.uid, "path": str(export.path), "why": why})
+    return rebuilt, unreachable
