@@ -244,11 +244,7 @@ class Learner:
         store, head = self.store, self.head
         names = [store.canonical(_label(frame)) for frame in frames]
 
-        predicted: list[str | None] = [None] * len(frames)
-        if head.classes:
-            best = head.predict_many(x).argmax(axis=1)
-            predicted = [store.names[head.classes[i]] for i in best]
-
+        predicted = self._predicted(x)
         features = quantise(x)
         is_held = [False] * len(frames)
         if self.probes is not None:
@@ -268,21 +264,9 @@ class Learner:
             if self.probes is not None:
                 self.probes.note_prediction(class_uid, is_right=guess == name, is_new=is_new)
             if self.probes is not None and held:
-                picture = self._encoded(frame, self._probe_side)
-                uid = self.probes.add(class_uid, row, picture, frame, is_right=guess == name)
-                written.append((uid, False))
-                continue
-            written.append(
-                store.add_sample(
-                    class_uid,
-                    row,
-                    lambda frame=frame: self._encoded(frame, self.shrink_to),  # type: ignore[misc]
-                    source=frame.source,
-                    frame=frame.id,
-                    time=frame.time or time.time(),
-                    rng=rng,
-                )
-            )
+                small = self._encoded(frame, self._probe_side)
+                uid = self.probes.add(class_uid, row, small, frame, is_right=guess == name)
+            written.append((uid, False) if held else self._write(frame, row, class_uid, rng))
         self._add_views([uid for uid, is_stored in written if is_stored])
 
         if n_new:
@@ -296,6 +280,28 @@ class Learner:
                 written, predicted, names, is_held, strict=True
             )
         ]
+
+    def _predicted(self, x: Float32) -> list[str | None]:
+        """Return the class that the head takes each feature (N, D) for; None while it has none."""
+        head = self.head
+        if not head.classes:
+            return [None] * len(x)
+        best = head.predict_many(x).argmax(axis=1)
+        return [self.store.names[head.classes[i]] for i in best]
+
+    def _write(
+        self, frame: Frame, row: Float16, class_uid: int, rng: np.random.Generator
+    ) -> tuple[int, bool]:
+        """Store a sample; returns its uid and whether its picture is kept for replay."""
+        return self.store.add_sample(
+            class_uid,
+            row,
+            lambda: self.encoded(frame),
+            source=frame.source,
+            frame=frame.id,
+            time=frame.time or time.time(),
+            rng=rng,
+        )
 
     def _draw(self, n_new: int, rng: np.random.Generator) -> Replay | None:
         """Draw what the head's profile wants beside so many new samples."""

@@ -119,8 +119,9 @@ def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> 
         with store.transaction(changes_head=False):
             _take_aliases(source, store)
         learner.settle()
-        classes = tuple(store.names.values())
-        return Transferred(n_learned, classes, _left_behind(source), tuple(skipped))
+        return Transferred(
+            n_learned, tuple(store.names.values()), _left_behind(source), tuple(skipped)
+        )
 
 
 def _left_behind(store: Store) -> dict[str, int]:

@@ -12,8 +12,8 @@ import io
 import logging
 import shutil
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,6 +191,25 @@ def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> N
     batch = {0: torch.export.Dim("batch", min=1, max=1024)}
     shapes = {} if network is None else network.shapes
     adapter = [torch.zeros(shape) for shape in shapes.values()]
+    with _silence():
+        torch.onnx.export(
+            backbone.model if network is None else network,
+            (example,) if network is None else (example, adapter),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=["pixels", *shapes],
+            output_names=["features"],
+            dynamic_shapes={"pixels": batch}
+            if network is None
+            else {"pixels": batch, "adapter": [None] * len(adapter)},
+        )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what torch's exporter prints, warns and logs from people: none of it is about them."""
     loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -202,19 +221,7 @@ def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> N
             redirect_stderr(io.StringIO()),
         ):
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                backbone.model if network is None else network,
-                (example,) if network is None else (example, adapter),
-                str(path),
-                dynamo=True,
-                external_data=False,
-                opset_version=OPSET,
-                input_names=["pixels", *shapes],
-                output_names=["features"],
-                dynamic_shapes={"pixels": batch}
-                if network is None
-                else {"pixels": batch, "adapter": [None] * len(adapter)},
-            )
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
