@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgecl.errors import IntegrityError, StoreError
-from edgecl.store.schema import SCHEMA_VERSION, check_version, migrate
+from edgecl.store.schema import SCHEMA_VERSION, check_objects, check_version, migrate
 
 _BUSY_TIMEOUT_MS = 5000
 _Self = TypeVar("_Self", bound="Database")
@@ -54,6 +54,7 @@ class Database(ABC):
                         f"the store {path} has schema {version} and must be brought to "
                         f"{SCHEMA_VERSION} first; run `edgecl forget pending` once"
                     )
+                check_objects(self.connection)
                 self.prepare()
                 self.load()
             except KeyError as error:
@@ -106,22 +107,37 @@ class Database(ABC):
             changes_head: Whether a kept head becomes out of date unless it is saved inside.
 
         Raises:
-            StoreError: SQLite refused (disk full, locked, read-only); nothing was changed.
+            StoreError: SQLite refused (disk full, locked, read-only), or another process learned
+                into the store meanwhile; nothing was changed.
         """
         with sqlite_errors(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             self._head_version = self.version + changes_head
             try:
+                if changes_head:
+                    self._check_alone()
                 yield
-                self.version = self._head_version
-                self.set_meta("step", self.step)
-                self.set_meta("version", self.version)
+                if changes_head:
+                    self.version = self._head_version
+                    self.set_meta("step", self.step)
+                    self.set_meta("version", self.version)
                 self.connection.execute("COMMIT")
             except BaseException:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 self.load()
                 raise
+
+    def _check_alone(self) -> None:
+        """Check that what is in memory is what the file holds: one process writes at a time."""
+        (version,) = self.connection.execute(
+            "SELECT value FROM meta WHERE key = 'version'"
+        ).fetchone()
+        if int(version) != self.version:
+            raise StoreError(
+                f"another process learned into {self.path} while this one had it open; was the "
+                "file `lock` of the home deleted? end one of them and start the command again"
+            )
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

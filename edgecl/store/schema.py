@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from functools import cache
 
 from edgecl.errors import IntegrityError
 from edgecl.store.tables import TABLES, schema_of
@@ -52,6 +54,40 @@ def check_version(connection: sqlite3.Connection) -> int:
             "use the edgecl that made it, or learn anew in another home (`edgecl init --home DIR`)"
         )
     return int(version)
+
+
+def check_objects(connection: sqlite3.Connection) -> None:
+    """Check that the file holds edgecl's tables, indices and views as they were made, and no more.
+
+    A trigger or a table of somebody else's could keep what is unlearned.
+
+    Raises:
+        IntegrityError: Something is there that edgecl did not make, or is missing or changed.
+    """
+    found, known = _objects(connection), _known()
+    wrong = [f"the {kind} {name} is none of edgecl's" for kind, name, _ in sorted(found - known)]
+    wrong += [f"the {kind} {name} is missing or was changed" for kind, name, _ in known - found]
+    if wrong:
+        raise IntegrityError(
+            f"the store is not as edgecl made it: {wrong[0]}"
+            + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+            + "; drop what you added with sqlite3, or restore the home from a backup"
+        )
+
+
+def _objects(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    # What SQLite makes itself (sequences, statistics of the planner) says nothing of edgecl.
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    )
+    return {(kind, name, sql or "") for kind, name, sql in rows}
+
+
+@cache
+def _known() -> frozenset[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(schema_of(TABLES))
+        return frozenset(_objects(connection))
 
 
 def migrate(connection: sqlite3.Connection) -> None:

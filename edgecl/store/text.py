@@ -5,14 +5,25 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from urllib.parse import unquote
 
 # One or two letters stand in every path.
 _MIN_NAME_IN_TEXT = 3
 
 
 def holds_name(text: str, name: str) -> bool:
-    """Whether a text says a class's name; very short names stand in every path and do not count."""
-    return len(name) >= _MIN_NAME_IN_TEXT and name in unicodedata.normalize("NFC", text)
+    """Whether a text says a class's name, in letters of any case or as an address escapes it.
+
+    Very short names stand in every path and do not count.
+    """
+    found = _folded(name)
+    return len(name) >= _MIN_NAME_IN_TEXT and (
+        found in _folded(text) or found in _folded(unquote(text))
+    )
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 def plain_text(name: str) -> str:

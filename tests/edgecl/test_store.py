@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -307,9 +308,48 @@ def test_an_older_schema_is_migrated_in_a_transaction(
     with pytest.raises(ValueError, match="half way"):
         Store(path)
     monkeypatch.setitem(schema.MIGRATIONS, 1, step)
+    known = schema._known() | {("table", "added", "CREATE TABLE added(x)")}
+    monkeypatch.setattr(schema, "_known", lambda: known)
     with Store(path) as store:
         assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
         assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE keepsake(x)",
+        "CREATE TRIGGER keep AFTER DELETE ON samples BEGIN SELECT 1; END",
+        "CREATE VIEW all_names AS SELECT name FROM classes",
+        "CREATE INDEX mine ON samples(time)",
+        "ALTER TABLE classes ADD COLUMN note TEXT",
+        "DROP VIEW review",
+    ],
+)
+def test_a_store_with_something_foreign_in_it_is_refused(tmp_path: Path, sql: str) -> None:
+    path = tmp_path / "s.db"
+    build.store(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(sql)
+    for read_only in (False, True):
+        with pytest.raises(
+            IntegrityError, match="not as edgecl made it"
+        ):
+            Store(path, read_only=read_only)
+
+
+def test_of_two_that_learn_into_one_store_the_second_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with build.store(path) as first, Store(path) as second:
+        with first.transaction():
+            first.add_class("cup")
+        with pytest.raises(StoreError, match="another process learned"), second.transaction():
+            second.add_class("plate")
+        assert list(Store(path).names.values()) == ["cup"]
+        with second.transaction(changes_head=False):  # as one that leaves a request does
+            second.note_attempt(1)
+        with first.transaction():
+            first.add_class("plate")
 
 
 @pytest.mark.parametrize("version", [1, 4, 5])
