@@ -1,4 +1,4 @@
-"""Resources that tests share: one real home, exported once a session."""
+"""Resources that tests share: one real home, made once a session."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 import build
-from edgecl.backbones import Backbone, load_backbone
+from edgecl.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from edgecl.config import Config, HeadConfig
 from edgecl.exporters.onnx import init_home
+from edgecl.exporters.shipped import shipped
 from edgecl.home import Home
 
 # In the background of a shell Ctrl-C is ignored, and so by all that the tests start and interrupt.
@@ -35,10 +36,12 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def made_home(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
-    """A home that learned nothing; never write to it."""
+def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that learned nothing, of the default engine as it ships; never write to it."""
     path = tmp_path_factory.mktemp("session") / "home"
-    init_home(path, backbone, Config(head=HeadConfig("ridge")))
+    engine = shipped(DEFAULT_BACKBONE, image_size=64)
+    assert engine is not None
+    init_home(path, engine, Config(head=HeadConfig("ridge")))
     return path
 
 

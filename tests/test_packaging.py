@@ -78,6 +78,12 @@ def test_the_folder_map_names_the_two_folders_outside_the_package() -> None:
     }
 
 
+def test_the_default_engine_is_shipped() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["edgecl"]
+    found = {p.relative_to(ROOT / "edgecl") for t in patterns for p in (ROOT / "edgecl").glob(t)}
+    assert {p.relative_to(ROOT / "edgecl") for p in (ROOT / "edgecl/data").iterdir()} <= found
+
+
 def test_types_and_licence_are_shipped() -> None:
     assert (ROOT / "edgecl" / "py.typed").is_file()
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["edgecl"]

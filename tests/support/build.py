@@ -268,11 +268,14 @@ class ListMemory:
 
 
 def run_edgecl(
-    *arguments: object, env: dict[str, str] | None = None, stdin: str | None = None
+    *arguments: object,
+    env: dict[str, str] | None = None,
+    stdin: str | None = None,
+    code: str = "from edgecl.cli import main; main()",
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", "from edgecl.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         input=stdin,
