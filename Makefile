@@ -1,6 +1,8 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both install what they need.
+# Two commands on a fresh machine: `make demo` and `make test`. Both install what they need, the
+# first without torch, into an environment of its own.
 PYTHON ?= python3
 VENV ?= .venv
+DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
 # Which tests: without those that take many seconds each or need a peer from Debian
 # (`make test-live`); `make test MARK=` runs all, as CI does.
@@ -17,8 +19,13 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --no-cache-dir --quiet -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(VENV)/installed
-	$(BIN)/edgecl demo
+$(DEMO_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install --no-cache-dir --no-compile --quiet -e '.[cpu,demo]'
+	@touch $@
+
+demo: $(DEMO_VENV)/installed
+	$(DEMO_VENV)/bin/edgecl demo
 
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .
@@ -50,4 +57,4 @@ jetson:
 	$(BIN)/edgecl doctor
 
 clean:
-	rm -rf $(VENV) .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	rm -rf $(VENV) $(DEMO_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
