@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-import tomllib
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from edgecl.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DEFAULT_HOME = "edgecl-home"
 
