@@ -1,30 +1,47 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both install what they need.
+# Two commands on a fresh machine: `make demo` and `make test`. Both install what they need, the
+# first without torch, into an environment of its own.
 PYTHON ?= python3
 VENV ?= .venv
+DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
 # Which tests: without those that take many seconds each or need a peer from Debian
 # (`make test-live`); `make test MARK=` runs all, as CI does.
 MARK ?= not slow and not live
 # Processes that run tests, each with one thread; a file's tests stay together.
 JOBS ?= 2
-EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,dev,tensorrt-rtx
+EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,test,dev,tensorrt-rtx
+# What a device has; `make test-device PYTHON=python3.10` runs the tests that need no more.
+DEVICE_EXTRAS ?= cpu,mqtt,metrics,demo,test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-live types format jetson clean
+.PHONY: demo test test-device test-live types format jetson clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --no-cache-dir --quiet -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(VENV)/installed
-	$(BIN)/edgecl demo
+$(DEMO_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install --no-cache-dir --no-compile --quiet -e '.[cpu,demo]'
+	@touch $@
+
+demo: $(DEMO_VENV)/installed
+	$(DEMO_VENV)/bin/edgecl demo
 
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory types
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(MARK)"
+
+# Without torch, on the interpreter named by PYTHON: which tests need none is seen by their imports.
+test-device: DEVICE_VENV = .venv-device-$(notdir $(PYTHON))
+test-device:
+	$(PYTHON) -m venv $(DEVICE_VENV)
+	$(DEVICE_VENV)/bin/pip install --no-cache-dir --quiet -e '.[$(DEVICE_EXTRAS)]'
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(DEVICE_VENV)/bin/pytest --device -n $(JOBS) \
+		--dist loadfile -m "not slow and not live and not gpu" -rs
 
 # Broker, RTSP server, GStreamer and browser on loopback; what Debian packages they need says .ci/run.
 test-live: $(VENV)/installed
@@ -41,7 +58,7 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# On a Jetson with JetPack 7 (docs/jetson.md). TensorRT and OpenCV are the system's, so a venv that
+# On a Jetson with JetPack 6 or 7 (docs/jetson.md). TensorRT and OpenCV are the system's, so a venv that
 # sees them; neither torch nor an OpenCV wheel is installed.
 jetson:
 	$(PYTHON) -m venv --system-site-packages $(VENV)
@@ -50,4 +67,4 @@ jetson:
 	$(BIN)/edgecl doctor
 
 clean:
-	rm -rf $(VENV) .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	rm -rf $(VENV) $(DEMO_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache

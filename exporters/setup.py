@@ -1,14 +1,16 @@
-"""A new home from a few settings: these are checked, the backbone is loaded and exported."""
+"""A new home from a few settings: they are checked, and the backbone is taken or exported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
+from edgecl.backbones import Backbone, load_backbone
 from edgecl.config import Config, StoreConfig
-from edgecl.errors import UsageError
+from edgecl.errors import MissingPackageError, UsageError
 from edgecl.heads import HEADS, head_config, spec_of
 from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
 from edgecl.home import Home, check_place, is_damaged, is_home
@@ -17,6 +19,8 @@ from edgecl.runtime.preprocess import check_levels
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.base import Source
 from edgecl.types import Skipped
+
+from .shipped import Shipped, shipped
 
 Tell = Callable[[str], None]
 
@@ -81,33 +85,20 @@ def set_up(
         MissingPackageError: The extra `torch` is not installed.
     """
     keys = _checked_keys(setup)
-    check_place(path, force=force)  # before the time that torch takes
+    check_place(path, force=force)  # before the time that an export takes
     check_levels(setup.levels)
     config = Config(
         store=StoreConfig(capacity_samples=setup.capacity, capacity_mb=setup.capacity_mb),
         head=head_config(setup.head, seed=setup.seed, profile=setup.profile),
     )
-    tell(f"loading {setup.backbone}")
     from edgecl.adapters.bottleneck import RANK
-    from edgecl.backbones import load_backbone
 
     from .onnx import init_home
 
-    # Keys weigh all features alike, and maxima cost them half a point (docs/decisions/0003).
-    network = load_backbone(
-        setup.backbone,
-        weights=setup.weights,
-        image_size=setup.image_size,
-        taps=setup.taps,
-        tap_pool=AVG if HEADS[setup.head].statistic.needs_keys else CATAVGMAX,
-        features=setup.features,
-    )
-    seen = replace(network.preprocessing, levels=setup.levels)
-    tell("exporting it to ONNX and comparing both (about 15 s)")
     max_pixels = int(config.picture.max_megapixels * 1e6)
     return init_home(
         path,
-        replace(network, preprocessing=seen),
+        _backbone(setup, tell),
         config,
         adapter_rank=RANK if setup.adapters else 0,
         encrypt=setup.encrypt,
@@ -116,6 +107,32 @@ def set_up(
         if keys is None
         else partial(keys_of, keys.frames(), max_pixels=max_pixels, tell_skipped=tell_skipped),
     )
+
+
+def _backbone(setup: Setup, tell: Tell) -> Backbone | Shipped:
+    """Return the engine that ships with edgecl where it is what is asked for, or a network."""
+    # Keys weigh all features alike, and maxima cost them half a point (docs/decisions/0003).
+    tap_pool = AVG if HEADS[setup.head].statistic.needs_keys else CATAVGMAX
+    if setup.weights is None and setup.features is None and not setup.adapters:
+        found = shipped(
+            setup.backbone, image_size=setup.image_size, taps=setup.taps, tap_pool=tap_pool
+        )
+        if found is not None:
+            tell(f"taking {setup.backbone} as it ships with edgecl")
+            seen = replace(found.manifest.preprocessing, levels=setup.levels)
+            return replace(found, manifest=replace(found.manifest, preprocessing=seen))
+    tell(f"loading {setup.backbone}")
+    network = load_backbone(
+        setup.backbone,
+        weights=setup.weights,
+        image_size=setup.image_size,
+        taps=setup.taps,
+        tap_pool=tap_pool,
+        features=setup.features,
+    )
+    tell("exporting it to ONNX and comparing both (about 15 s)")
+    seen = replace(network.preprocessing, levels=setup.levels)
+    return replace(network, preprocessing=seen)
 
 
 def open_or_set_up(
@@ -145,6 +162,10 @@ def _checked_keys(setup: Setup) -> Source | None:
     """Check the head and open the pictures that make its keys."""
     head = setup.head
     spec_of(head)
+    if head == "uer" and find_spec("torch") is None:  # its home would need none, learning does
+        raise MissingPackageError(
+            "learning with uer needs torch; run `pip install 'edgecl[torch]'`, or take another head"
+        )
     if setup.keys is None:
         return None
     if not HEADS[head].takes_keys:

@@ -1,4 +1,4 @@
-"""Resources that tests share: one real home, exported once a session."""
+"""Resources that tests share: one real home, made once a session."""
 
 from __future__ import annotations
 
@@ -10,22 +10,92 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import ast
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import build
-from edgecl.backbones import Backbone, load_backbone
+from edgecl.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from edgecl.config import Config, HeadConfig
 from edgecl.exporters.onnx import init_home
+from edgecl.exporters.shipped import shipped
 from edgecl.home import Home
 
 # In the background of a shell Ctrl-C is ignored, and so by all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+SUPPORT = Path(__file__).parent / "support"
+left_out: dict[str, str] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        action="store_true",
+        help="leave out, and name, what needs a package that is not installed, torch above all",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--device` a file whose imports are not installed is left out."""
+    if not config.getoption("--device") or not collection_path.match("test_*.py"):
+        return None
+    if missing := missing_of(collection_path):
+        left_out[str(collection_path.relative_to(config.rootpath))] = missing
+        return True
+    return None
+
+
+def missing_of(path: Path) -> str:
+    """Return a package that a file of tests, or its support, imports and that is not installed."""
+    names: list[str] = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names += [part.name for part in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    for name in (n.partition(".")[0] for n in names):
+        support = SUPPORT / f"{name}.py"
+        if support.exists():
+            if found := missing_of(support):
+                return found
+        elif find_spec(name) is None:
+            return name
+    return ""
+
+
+def _skipping(item: pytest.Item) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:  # as MissingPackageError is one
+        if not item.config.getoption("--device"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """With `--device` a test is skipped whose fixture asks for a package that is not there."""
+    yield from _skipping(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """With `--device` a test is skipped that asks for a package that is not there."""
+    yield from _skipping(item)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what `--device` left out."""
+    for file, package in left_out.items():
+        terminalreporter.write_line(f"left out {file}: {package} is not installed")
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +105,12 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def made_home(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
-    """A home that learned nothing; never write to it."""
+def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that learned nothing, of the default engine as it ships; never write to it."""
     path = tmp_path_factory.mktemp("session") / "home"
-    init_home(path, backbone, Config(head=HeadConfig("ridge")))
+    engine = shipped(DEFAULT_BACKBONE, image_size=64)
+    assert engine is not None
+    init_home(path, engine, Config(head=HeadConfig("ridge")))
     return path
 
 

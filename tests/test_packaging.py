@@ -9,13 +9,13 @@ import pkgutil
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 import build
 import edgecl
+from edgecl.config import tomllib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -78,6 +78,12 @@ def test_the_folder_map_names_the_two_folders_outside_the_package() -> None:
     }
 
 
+def test_the_default_engine_is_shipped() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["edgecl"]
+    found = {p.relative_to(ROOT / "edgecl") for t in patterns for p in (ROOT / "edgecl").glob(t)}
+    assert {p.relative_to(ROOT / "edgecl") for p in (ROOT / "edgecl/data").iterdir()} <= found
+
+
 def test_types_and_licence_are_shipped() -> None:
     assert (ROOT / "edgecl" / "py.typed").is_file()
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["edgecl"]
@@ -107,7 +113,9 @@ def test_pins_are_lower_bounds() -> None:
         PROJECT["project"]["dependencies"],
         *PROJECT["project"]["optional-dependencies"].values(),
     ]
-    wrong = [r for group in groups for r in group if not re.search(r">=[\d.]+$", r)]
+    wrong = [
+        r for group in groups for r in group if not re.search(r">=[\d.]+$", r.partition(";")[0])
+    ]
     assert not wrong
 
 

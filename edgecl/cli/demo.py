@@ -67,7 +67,7 @@ def _story(place: Path) -> dict[str, Any]:
 
     tell("1. Real handwritten digits (scikit-learn has 1,797), as PNG files, one folder a class")
     _write_digits(place / "digits")
-    tell("2. A device home: the backbone is frozen and exported to ONNX, once")
+    tell("2. A device home: the default engine, as it ships, cut to the size")
     home = set_up(place / "home", Setup(image_size=_IMAGE_SIZE), tell=say_step)
     tell(
         f"   {home.manifest.backbone} at {_IMAGE_SIZE} px, {home.manifest.num_features} features, "

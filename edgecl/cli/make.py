@@ -84,7 +84,7 @@ def init(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a device home: freeze the backbone and export it to ONNX."""
+    """Make a device home: the default engine as it ships, or a backbone exported to ONNX."""
     from edgecl.exporters.setup import Setup, set_up
 
     old = None

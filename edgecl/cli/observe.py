@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,7 +180,7 @@ def observing(log_json: str | None, metrics: str | None, *, command: str) -> Ite
             yield observer
         finally:
             # What typer closes is not told of the error, so it is asked for.
-            error = sys.exception()
+            error = sys.exc_info()[1]
             # Metrics that cannot be written must not hide why the run ended.
             with suppress(RequestError) if error is not None else nullcontext():
                 observer.end(error if isinstance(error, Exception) else None)
@@ -200,7 +200,7 @@ def _json_log(place: str) -> Iterator[Callable[..., None]]:
         ) from error
 
     def write(level: str, event: str, **fields: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         values = {"time": now, "level": level, "event": event}
         values |= {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
         text = output.printable(json.dumps(values, ensure_ascii=False))

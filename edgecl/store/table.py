@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class Role(str, Enum):  # noqa: UP042 - StrEnum came with Python 3.11
+class Role(str, Enum):
     """What a sample is there for; each has a view of its name, through which it is read."""
 
     REPLAY = "replay"

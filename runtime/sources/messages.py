@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -152,7 +153,10 @@ def moment_of(value: Any, key: str) -> float | None:
     moment = math.nan
     if isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(value).timestamp()
+            # Before Python 3.11 it knows neither Z nor fractions of other lengths than 3 and 6.
+            text = re.sub(r"Z$", "+00:00", value)
+            text = re.sub(r"[.,](\d{1,9})", lambda f: f".{f[1]:0<6.6}", text)
+            moment = datetime.fromisoformat(text).timestamp()
         except (ValueError, OverflowError, OSError):
             pass
     elif isinstance(value, int | float) and not isinstance(value, bool):

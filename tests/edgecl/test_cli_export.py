@@ -218,7 +218,6 @@ def test_after_the_last_class_nothing_can_be_written_anew(device: Path, tmp_path
 KILLED = """
 import os, sys
 import edgecl.exporters.bundle as bundle
-import edgecl.store.folders as folders
 
 def die(*_):
     os._exit(137)
@@ -229,8 +228,9 @@ if where == "written":
 elif where == "started":
     bundle.flush = die
 else:
+    put_in_place = bundle.put_in_place
     def in_place(part, place):
-        folders.put_in_place(part, place)
+        put_in_place(part, place)
         die()
     bundle.put_in_place = in_place
 from edgecl.cli import main

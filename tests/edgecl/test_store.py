@@ -332,9 +332,7 @@ def test_a_store_with_something_foreign_in_it_is_refused(tmp_path: Path, sql: st
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(sql)
     for read_only in (False, True):
-        with pytest.raises(
-            IntegrityError, match="not as edgecl made it"
-        ):
+        with pytest.raises(IntegrityError, match="not as edgecl made it"):
             Store(path, read_only=read_only)
 
 

@@ -12,6 +12,7 @@ import pytest
 import build
 from edgecl.errors import IntegrityError
 from edgecl.runtime.bundle import manifest_text, open_bundle, read_manifest
+from edgecl.runtime.files import put_in_place
 from edgecl.store.exports import (
     FRESH,
     REPLACED,
@@ -28,7 +29,6 @@ from edgecl.store.exports import (
     revoke,
     set_digest,
 )
-from edgecl.store.folders import put_in_place
 from edgecl.store.store import Store
 
 NAME = "secret-part"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import build
-from edgecl.cli.make import make
 from edgecl.errors import StoreError, UsageError
+from edgecl.exporters.setup import Setup, set_up
 from edgecl.heads import head_config
 from edgecl.heads.cosine import UerHead
 from edgecl.heads.profile import Profile
@@ -233,5 +233,5 @@ def test_init_refuses_a_profile_that_the_head_does_not_have(
     tmp_path: Path, head: str, profile: str, told: str
 ) -> None:
     with pytest.raises(UsageError, match=told):
-        make(tmp_path / "home", head=head, profile=profile)
+        set_up(tmp_path / "home", Setup(head=head, profile=profile))
     assert not (tmp_path / "home").exists()

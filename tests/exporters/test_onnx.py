@@ -25,6 +25,14 @@ def small() -> Backbone:
     return load_backbone("test_efficientnet", weights="random", image_size=32)
 
 
+@pytest.fixture(scope="module")
+def made_home(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
+    """Here one that was exported with torch."""
+    path = tmp_path_factory.mktemp("exported") / "home"
+    init_home(path, backbone, Config())
+    return path
+
+
 def test_default_backbone_equals_torch(made_home: Path, backbone: Backbone) -> None:
     home = Home(made_home)
     assert home.manifest.parity["max_abs"] <= 1e-4

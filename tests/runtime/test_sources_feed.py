@@ -754,6 +754,19 @@ def test_times_in_smaller_units_are_refused_by_name(scale: float, unit: str, key
         moment_of(time.time() * scale, key)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:12Z", 12.0),
+        ("1970-01-01T00:00:12.5Z", 12.5),
+        ("1970-01-01T01:00:12.250000000+01:00", 12.25),
+        ("1970-01-01 00:00:12.125+00:00", 12.125),
+    ],
+)
+def test_times_as_text_are_read_alike_by_every_python(text: str, seconds: float) -> None:
+    assert moment_of(text, "time") == seconds
+
+
 def test_nothing_begins_days_ahead_but_a_window_may_end_then() -> None:
     soon = time.time() + 3600
     assert moment_of(soon, "from") == soon

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from edgecl.config import Config, EvaluationConfig, HeadConfig, StoreConfig
+from edgecl.errors import MissingPackageError
 from edgecl.heads import HEADS
 from edgecl.heads.base import Head
 from edgecl.heads.codebook import default_codebook
@@ -36,6 +38,7 @@ from edgecl.types import Frame
 PARTS = ("bolt-m4", "bracket", "washer", "gasket")
 FEATURE_MAP = "f" * 64
 DEVICE_KEY = bytes(range(32))
+COMMAND = "from edgecl.cli import main; main()"
 
 
 def part_picture(part: str, i: int, size: int = 48) -> Image.Image:
@@ -286,11 +289,14 @@ class ListMemory:
 
 
 def run_edgecl(
-    *arguments: object, env: dict[str, str] | None = None, stdin: str | None = None
+    *arguments: object,
+    env: dict[str, str] | None = None,
+    stdin: str | None = None,
+    code: str = COMMAND,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", "from edgecl.cli import main; main()", *map(str, arguments)],
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         input=stdin,
@@ -298,6 +304,9 @@ def run_edgecl(
         timeout=300,
         check=False,
     )
+    if code == COMMAND and "'edgecl[torch]'" in done.stderr and find_spec("torch") is None:
+        raise MissingPackageError(done.stderr.splitlines()[-1])  # skipped with `--device`
+    return done
 
 
 def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
