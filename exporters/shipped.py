@@ -11,16 +11,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
-import edgecl
 from edgecl.errors import IntegrityError
 from edgecl.runtime.files import flush
 from edgecl.runtime.manifest import AVG, CATAVGMAX, ENGINE_NAME, Manifest, checked_engine
 
 T = TypeVar("T")
-DATA = Path(edgecl.__file__).parent / "data"
+DATA = Path(str(files("edgecl") / "data"))
 # Fields of the messages of onnx.proto, by number; all of them hold bytes.
 _GRAPH, _TENSOR_NAME = 7, 8
 _NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12

@@ -205,7 +205,7 @@ def test_the_old_bundle_is_replaced_and_nothing_of_it_is_left(
     can_exchange: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not can_exchange:
-        monkeypatch.setattr("edgecl.store.folders._exchange", lambda *_: False)
+        monkeypatch.setattr("edgecl.runtime.files.exchange", lambda *_: False)
     old = export(store, tmp_path / "a", (1,))
     new = export(store, tmp_path / "a", (2,))
     assert statuses(store) == [REPLACED, FRESH]
