@@ -109,18 +109,7 @@ def export_dataset(
             adapters=(),
             body={"kind": DATASET, "replaces": None},
         )
-        text = manifest_text(
-            {
-                "bundle": BUNDLE_SCHEMA,
-                "kind": DATASET,
-                "version": uid,
-                "home": public_id(home),
-                "created": time.time(),
-                "edgecl": edgecl.__version__,
-                "classes": [{"uid": c, "name": store.names[c]} for c in sorted(folders)],
-                "files": {},
-            }
-        )
+        text = _manifest(home, uid, {c: store.names[c] for c in sorted(folders)})
         set_digest(store, uid, json.loads(text)["digest"])
         part = part_of(_row(store, uid))
         part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
@@ -133,6 +122,21 @@ def export_dataset(
     finally:
         finish_exports(store)
     return ExportedDataset(_row(store, uid), counts, size_bytes)
+
+
+def _manifest(home: Home, version: int, names: dict[int, str]) -> str:
+    return manifest_text(
+        {
+            "bundle": BUNDLE_SCHEMA,
+            "kind": DATASET,
+            "version": version,
+            "home": public_id(home),
+            "created": time.time(),
+            "edgecl": edgecl.__version__,
+            "classes": [{"uid": uid, "name": name} for uid, name in names.items()],
+            "files": {},
+        }
+    )
 
 
 def folder_names(names: dict[int, str]) -> dict[int, str]:

@@ -116,16 +116,9 @@ class Metrics:
             yield family
 
 
-@contextmanager
-def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
-    """Open a place for metrics; yields what publishes them, and closes the place at the end.
-
-    Raises:
-        UsageError: Neither a `.prom` file nor a port.
-        RequestError: The file or the port cannot be had.
-        MissingPackageError: prometheus-client is not installed.
-    """
-    from edgecl.errors import MissingPackageError, RequestError, UsageError
+def _server_of(place: str) -> re.Match[str] | None:
+    """Return host and port of a place, or None for a file."""
+    from edgecl.errors import UsageError
     from edgecl.runtime.redact import redacted
 
     server = _SERVER.fullmatch(place)
@@ -135,6 +128,21 @@ def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
             f"--metrics {hidden} is neither a .prom file nor a port; expected PATH.prom, :PORT or "
             "HOST:PORT"
         )
+    return server
+
+
+@contextmanager
+def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
+    """Open a place for metrics; yields what publishes them, and closes the place at the end.
+
+    Raises:
+        UsageError: Neither a `.prom` file nor a port.
+        RequestError: The file or the port cannot be had.
+        MissingPackageError: prometheus-client is not installed.
+    """
+    from edgecl.errors import MissingPackageError, RequestError
+
+    server = _server_of(place)
     try:
         from prometheus_client import CollectorRegistry
     except ImportError as error:

@@ -29,6 +29,7 @@ from PIL import Image
 from edgecl.errors import EdgeclError
 from edgecl.evaluation.energy import metered
 from edgecl.home import Home
+from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
@@ -195,6 +196,17 @@ def copied(home: Home) -> Iterator[Home]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _two_adapters(engine: OnnxEngine) -> list[Adapter]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            name: rng.normal(0, 0.01, shape).astype(np.float32)
+            for name, shape in engine.adapter_shapes.items()
+        }
+        for _ in range(2)
+    ]
+
+
 class _Bench:
     """The stages of a home or a bundle."""
 
@@ -209,9 +221,7 @@ class _Bench:
         self._files = [_photograph(i) for i in range(_N_PICTURES)]
         images = [decode(data) for data in self._files]
         self._tensors = np.stack([preprocessing.tensor(image) for image in images])
-        engine = engines[THREADS[0]]
-        self._engine = engine
-        is_alone = len(os.sched_getaffinity(0)) == 1
+        self._engine = engine = engines[THREADS[0]]
         self._x = engine.run(self._tensors)
         files, rows = cycle(self._files), cycle(range(_N_PICTURES))
         self._image = images[0]
@@ -225,21 +235,14 @@ class _Bench:
             Stage("preprocess", lambda: preprocessing.tensor(self._image), prepare=decode_next),
         ]
         for n, batch in _cases():
-            if n > 1 and is_alone:
+            if n > 1 and len(os.sched_getaffinity(0)) == 1:
                 self.missing[f"engine_b{batch}_t{n}"] = "this process may use one core only"
                 continue
             run = partial(engines[n].run, self._tensors[:batch])
             options = {"precision": precision, "batch": batch, "threads": n}
             self._stages.append(Stage(f"engine_b{batch}_t{n}", run, batch, options))
         if engine.adapter_shapes:
-            rng = np.random.default_rng(0)
-            adapters = cycle(
-                {
-                    name: rng.normal(0, 0.01, shape).astype(np.float32)
-                    for name, shape in engine.adapter_shapes.items()
-                }
-                for _ in range(2)
-            )
+            adapters = cycle(_two_adapters(engine))
             swap = Stage("adapter_swap", lambda: engine.with_adapters(next(adapters)))
             self._stages.append(swap)
         else:

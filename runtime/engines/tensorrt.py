@@ -256,6 +256,23 @@ def log_of(trt: Any) -> Any:
     return Log()
 
 
+def _opened(runtime: Any, plan: bytes, log: Any) -> tuple[Any, Any]:
+    """Return engine and execution context; the library raises nothing, but gives None."""
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise IntegrityError(
+            f"TensorRT refuses the engine ({log.errors[-1] if log.errors else 'no reason'}); "
+            f"{_BUILD_ANEW}"
+        )
+    context = engine.create_execution_context()
+    if context is None:
+        raise ProviderError(
+            "TensorRT cannot make an execution context "
+            f"({log.errors[-1] if log.errors else 'no reason'}); free some GPU memory"
+        )
+    return engine, context
+
+
 class TensorrtEngine:
     """A backbone in a TensorRT execution context. One thread at a time.
 
@@ -277,18 +294,7 @@ class TensorrtEngine:
         if compiled.key.version.endswith("+"):
             # A version-compatible engine brings its own small runtime.
             runtime.engine_host_code_allowed = True
-        engine = runtime.deserialize_cuda_engine(compiled.plan)
-        if engine is None:  # the library raises nothing
-            raise IntegrityError(
-                f"TensorRT refuses the engine ({log.errors[-1] if log.errors else 'no reason'}); "
-                f"{_BUILD_ANEW}"
-            )
-        context = engine.create_execution_context()
-        if context is None:
-            raise ProviderError(
-                "TensorRT cannot make an execution context "
-                f"({log.errors[-1] if log.errors else 'no reason'}); free some GPU memory"
-            )
+        engine, context = _opened(runtime, compiled.plan, log)
         self._keep = (log, runtime, engine)  # the library does not
         self._context = context
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]

@@ -94,13 +94,7 @@ def read_coco(path: Path, max_bytes: int, *, pictures: Path | None = None) -> Co
         raise SourceError(
             f"{path} is no COCO file; expected one object with images, annotations and categories"
         )
-    try:
-        names = {_id(c["id"]): str(c["name"]) for c in values["categories"]}
-        images = [(_id(i["id"]), _name(i["file_name"])) for i in values["images"]]
-    except (KeyError, TypeError) as error:
-        raise SourceError(
-            f"{path} cannot be read as COCO: an entry lacks {error}, or is no object"
-        ) from error
+    names, images = _coco_entries(path, values)
     labels, n_unfit = _labels(values["annotations"], names)
     places = _Places(path, pictures)
     found = CocoList([], Counter(), [])
@@ -134,6 +128,19 @@ def read_coco(path: Path, max_bytes: int, *, pictures: Path | None = None) -> Co
             f"{places.root}; --pictures DIR names another folder"
         )
     return found
+
+
+def _coco_entries(
+    path: Path, values: dict[str, Any]
+) -> tuple[dict[int | str, str], list[tuple[int | str, str]]]:
+    """Return the names of categories, and id and file of every picture."""
+    try:
+        names = {_id(c["id"]): str(c["name"]) for c in values["categories"]}
+        return names, [(_id(i["id"]), _name(i["file_name"])) for i in values["images"]]
+    except (KeyError, TypeError) as error:
+        raise SourceError(
+            f"{path} cannot be read as COCO: an entry lacks {error}, or is no object"
+        ) from error
 
 
 def _labels(
