@@ -15,14 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from copy import copy
-from dataclasses import replace
 from pathlib import Path
 
 from edgecl.adapters.training import Progress as Epoch
-from edgecl.adapters.training import Training
 from edgecl.consolidation.plan import plan_of
-from edgecl.consolidation.run import Consolidated, consolidate
+from edgecl.consolidation.run import Consolidated, chosen, consolidate, training_of
 from edgecl.evaluation.metrics import Evaluation
 from edgecl.evaluation.report import Report, write_report
 from edgecl.evaluation.score import evaluate_stream
@@ -183,16 +180,12 @@ class Device:
         """
         from edgecl.exporters.adapting import backbone_to_train
 
-        part = self.home.config.consolidation
-        part = replace(part, epochs=epochs or part.epochs, recipe=recipe or part.recipe)
-        home = copy(self.home)
-        home.config = replace(home.config, consolidation=part)
+        home = chosen(self.home, recipe=recipe, epochs=epochs)
         self._predictor = None
         with writing(home, self.options) as session:
             plan_of(session)  # what cannot be done is said before torch is loaded
             backbone = backbone_to_train(session, weights, tell=step)
-            seconds = 60 * minutes if minutes else 0.0
-            training = Training(epochs=part.epochs, views=part.views, seconds=seconds)
+            training = training_of(home, minutes=minutes)
             return consolidate(session, backbone, training=training, say=say, tell=tell)
 
     def forget(

@@ -36,7 +36,7 @@ from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreEr
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.runtime.files import open_own, put_in_place, read_own, wipe
+from edgecl.runtime.files import open_own, put_in_place, read_own, wipe, write_whole
 from edgecl.runtime.manifest import Manifest, checked_engine
 
 _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
@@ -331,9 +331,9 @@ def make_home(
         try:
             (part / ENGINE_FOLDER).mkdir()
             save_config(config, part / _CONFIG)
-            _write_secret(part / _KEY, secrets.token_bytes(_KEY_BYTES))
+            write_whole(part / _KEY, secrets.token_bytes(_KEY_BYTES), mode=0o600)
             if encrypt:
-                _write_secret(part / _CLASS_KEYS, b"")
+                write_whole(part / _CLASS_KEYS, b"", mode=0o600)
             fill(part / ENGINE_FOLDER, part / _DATABASE)
             if is_home(path):
                 with _locked(path):
@@ -346,12 +346,3 @@ def make_home(
                 wipe(part)
             raise
     return Home(path)
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read, and wait for the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)

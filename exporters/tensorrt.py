@@ -39,7 +39,7 @@ from edgecl.runtime.engines.tensorrt import (
     import_tensorrt,
     log_of,
 )
-from edgecl.runtime.files import flush
+from edgecl.runtime.files import write_whole
 from edgecl.store.exports import Export
 
 from .parity import LEAST_COSINE_FP16, Parity, parity_of
@@ -238,7 +238,7 @@ def build_engine(
             "smaller --max-batch"
         )
     if timing_cache is not None:
-        _replace(timing_cache, bytes(config.get_timing_cache().serialize()))
+        write_whole(timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 
@@ -378,10 +378,3 @@ def _progress(trt: Any, tell: Callable[[str], None] | None) -> Any:
 
 def _last(log: Any) -> str:
     return log.errors[-1] if log.errors else "it gives no reason"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    flush(part)
-    part.replace(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,15 +50,13 @@ def consolidate(
     What was broken off goes on after its last whole epoch.
     """
     from edgecl.consolidation.plan import plan_of
+    from edgecl.consolidation.run import chosen
     from edgecl.home import Home
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.store.adapters import training_under_way
     from edgecl.unlearning.request import writing
 
-    device = Home(home)
-    part = device.config.consolidation
-    part = replace(part, epochs=epochs or part.epochs, recipe=recipe or part.recipe)
-    device.config = replace(device.config, consolidation=part)
+    device = chosen(Home(home), recipe=recipe, epochs=epochs)
     options = EngineOptions(provider, threads, allow_fallback)
     with writing(device, options) as session, _told_when_broken_off(session.store):
         plan_of(session)  # what cannot be done is said before torch is loaded
@@ -86,15 +83,11 @@ def consolidator(
     minutes: float | None = None,
 ) -> Callable[[Callable[[str], None]], Consolidated]:
     """Return a function that consolidates and tells the outcome; the backbone is loaded once."""
-    from edgecl.adapters.training import Training
-    from edgecl.consolidation.run import consolidate
+    from edgecl.consolidation.run import consolidate, training_of
     from edgecl.exporters.adapting import backbone_to_train
 
     backbone = backbone_to_train(session, weights, tell=say_step)
-    config = session.home.config.consolidation
-    training = Training(
-        epochs=config.epochs, views=config.views, seconds=60 * minutes if minutes else 0.0
-    )
+    training = training_of(session.home, minutes=minutes)
 
     def run(tell: Callable[[str], None]) -> Consolidated:
         done = consolidate(
@@ -102,7 +95,7 @@ def consolidator(
             backbone,
             training=training,
             say=lambda what, n, of: tell(f"{what} {n} of {of}" if of > 1 else what),
-            tell=lambda progress: _tell_epoch(progress, tell, config.epochs),
+            tell=lambda progress: _tell_epoch(progress, tell, training.epochs),
         )
         verdict = done.verdict
         before, after = verdict.accuracy

@@ -60,16 +60,14 @@ def label(
     """Learn entries as samples of a class."""
     from edgecl.home import Home
     from edgecl.review import label_entries
-    from edgecl.session import open_learner
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
     device = Home(home)
     asked = clean_label(name)
     with writing(device) as session:
-        store = session.store
-        reports = label_entries(open_learner(device, store), uids, asked)
-        known = store.canonical(asked)
+        reports = label_entries(session.learner, uids, asked)
+        known = session.store.canonical(asked)
     learned = [report.uid for report in reports if not report.is_held_out]
     result = {
         "learned": len(learned),

@@ -219,7 +219,6 @@ def rollback(
     from edgecl import snapshots
     from edgecl.errors import UsageError
     from edgecl.home import Home
-    from edgecl.session import open_learner
     from edgecl.unlearning.request import writing
 
     number = snapshot_id.removeprefix("s")
@@ -227,9 +226,7 @@ def rollback(
         raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
     device = Home(home)
     with writing(device) as session, working("rolling back"):
-        store = session.store
-        learner = open_learner(device, store)
-        done = snapshots.rollback(device, learner, int(number))
+        done = snapshots.rollback(device, session.learner, int(number))
     result = {
         "snapshot_id": f"s{done.uid}",
         "classes": len(done.classes),

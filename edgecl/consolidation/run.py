@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirr
 from edgecl.consolidation.plan import check_backbone, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
+from edgecl.home import Home
 from edgecl.runtime.scoring import Scorer
 from edgecl.session import Session
 from edgecl.store.adapters import TaskAdapter, add_adapter, end_training, task_adapters
@@ -84,6 +86,21 @@ class Consolidated:
         }
 
 
+def chosen(home: Home, *, recipe: str | None = None, epochs: int | None = None) -> Home:
+    """Return the home with other settings for one consolidation; None leaves its own."""
+    part = home.config.consolidation
+    part = replace(part, epochs=epochs or part.epochs, recipe=recipe or part.recipe)
+    home = copy(home)
+    home.config = replace(home.config, consolidation=part)
+    return home
+
+
+def training_of(home: Home, *, minutes: float | None = None) -> Training:
+    """Return how a home's settings say to train, in so many minutes at most."""
+    part = home.config.consolidation
+    return Training(epochs=part.epochs, views=part.views, seconds=60 * minutes if minutes else 0.0)
+
+
 def consolidate(
     session: Session,
     backbone: Backbone,
@@ -106,9 +123,9 @@ def consolidate(
         RequestError: See `plan_of`, or the training came to values that are not finite.
     """
     begin = time.perf_counter()
-    store, config = session.store, session.home.config.consolidation
+    store = session.store
     check_backbone(session.home, backbone)
-    training = training or Training(epochs=config.epochs, views=config.views)
+    training = training or training_of(session.home)
     plan = plan_of(session)
     bank = task_adapters(store)
     witnesses = witnesses_of(session, plan)
