@@ -104,8 +104,8 @@ def changes_of(store: Store) -> list[Change]:
     )
     return [
         Change(
-            uid, kind, state, opened, closed, bool(taught), (a, b), snapshot, json.loads(body), receipt,
-            () if state == OPEN else tuple(classes.get(uid, ())),
+            uid, kind, state, opened, closed, bool(taught), (a, b), snapshot, json.loads(body),
+            receipt, () if state == OPEN else tuple(classes.get(uid, ())),
         )
         for uid, kind, state, opened, closed, taught, a, b, snapshot, body, receipt in rows
     ]  # fmt: skip
@@ -122,7 +122,9 @@ def add_change(
     opened: float | None = None,
     classes: Sequence[OfClass] = (),
 ) -> int:
-    """Write a change as of now, inside a transaction; returns its uid. One that is not open is over.
+    """Write a change as of now, inside a transaction; returns its uid.
+
+    One that is not open is over.
 
     Args:
         store: The store.
@@ -212,16 +214,16 @@ def thin_changes(store: Store, most: int) -> None:
 
 def settings_known(store: Store) -> dict[str, Any] | None:
     """Return the settings that were noted last, None before the first time."""
-    row = store.connection.execute(
-        f"SELECT body FROM changes WHERE state = '{BASE}' ORDER BY uid DESC LIMIT 1"
-    ).fetchone()
+    row = store.connection.execute("SELECT body FROM changes WHERE uid = 0").fetchone()
     return None if row is None else dict(json.loads(row[0]))
 
 
 def note_settings(store: Store, settings: Mapping[str, Any]) -> None:
-    """Note the settings of now; inside a transaction."""
-    store.connection.execute(f"DELETE FROM changes WHERE state = '{BASE}'")
-    add_change(store, "settings", state=BASE, body=settings)
+    """Note the settings of now in a row that is no change; inside a transaction."""
+    store.connection.execute(
+        "INSERT OR REPLACE INTO changes VALUES (0, 'settings', ?, ?, NULL, 0, 0, 0, NULL, ?, NULL)",
+        (BASE, time.time(), dump_json(dict(settings))),
+    )
 
 
 def newest_sample(store: Store) -> int:
