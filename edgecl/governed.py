@@ -13,7 +13,7 @@ neither can undo has a snapshot.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -28,11 +28,9 @@ from edgecl.snapshots import rollback, take
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
 from edgecl.store.changes import (
     OPEN,
-    REFUSED,
     ROLLED_BACK,
     SERVING,
     Change,
-    OfClass,
     add_change,
     changes_of,
     close_change,
@@ -339,17 +337,3 @@ def _receipt(session: Session, change: Change, judgement: Judgement) -> Changed:
         worst=judgement.worst,
         snapshot=change.snapshot,
     )
-
-
-def record_consolidation(
-    session: Session, adapter: int | None, classes: Sequence[OfClass], opened: float
-) -> None:
-    """Write a consolidation, which was judged by itself, as a change."""
-    home, store = session.home, session.store
-    if not is_recorded(home):
-        return
-    state = SERVING if adapter is not None else REFUSED
-    body = {} if adapter is None else {"adapter": adapter}
-    with store.transaction(changes_head=False):
-        add_change(store, "consolidate", state=state, body=body, opened=opened, classes=classes)
-        thin_changes(store, home.config.governor.keep_changes)

@@ -7,7 +7,7 @@ lost by it is told.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +17,9 @@ from edgecl.governor.verdicts import paired
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.store.changes import (
+    REFUSED,
+    SERVING,
+    OfClass,
     Verdicts,
     add_change,
     note_settings,
@@ -101,3 +104,25 @@ def note_forgotten(
     seen = learner.store.n_seen()
     classes = paired(before, after, seen, seen)
     add_change(learner.store, "forget", receipt=receipt, opened=opened, classes=classes)
+
+
+def note_consolidated(
+    home: Home, store: Store, adapter: int | None, classes: Sequence[OfClass], opened: float
+) -> None:
+    """Write a consolidation, which is judged by itself; to drop its adapter is its way back.
+
+    Inside a transaction.
+
+    Args:
+        home: The home.
+        store: Its store.
+        adapter: The adapter that was taken, None if it was refused.
+        classes: How the pictures that judged it were answered before and after.
+        opened: When it began, seconds since the epoch.
+    """
+    if not is_recorded(home):
+        return
+    state = REFUSED if adapter is None else SERVING
+    body = {} if adapter is None else {"adapter": adapter}
+    add_change(store, "consolidate", state=state, body=body, opened=opened, classes=classes)
+    thin_changes(store, home.config.governor.keep_changes)

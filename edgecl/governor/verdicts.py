@@ -13,6 +13,7 @@ import numpy as np
 
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
+from edgecl.session import left_out_of
 from edgecl.store.changes import OfClass, Verdicts
 from edgecl.store.table import Role
 
@@ -29,7 +30,21 @@ def held_out_verdicts(learner: Learner) -> Verdicts:
     return Verdicts(held.uids, held.classes, known[best] == held.classes)
 
 
-WITNESSES: tuple[Callable[[Learner], Verdicts], ...] = (held_out_verdicts,)
+def kept_verdicts(learner: Learner) -> Verdicts:
+    """Return how a learner's head would answer each kept sample, had it not learned that one.
+
+    Nobody where the head has no closed form of it.
+    """
+    if not learner.head.classes:
+        return NOBODY
+    found = left_out_of(learner, learner.store.blocked_classes())
+    return NOBODY if found is None else Verdicts(found.uids, found.classes, found.verdicts)
+
+
+WITNESSES: tuple[Callable[[Learner], Verdicts], ...] = (
+    held_out_verdicts,
+    kept_verdicts,
+)
 """Every kind of witness, asked in turn."""
 
 
