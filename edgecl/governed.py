@@ -52,7 +52,7 @@ from edgecl.unlearning.receipt import Changed
 TAUGHT = ("learn", "import", "label")
 """Kinds that only add samples, which an exact head can subtract."""
 _MANY_ROWS = 1000
-_STAYS = ("export", "settings", "forget")
+_STAYS = ("export", "settings", "forget", "drift")
 Tell = Callable[[str], None]
 
 

@@ -29,7 +29,7 @@ LAYERS = (
     ("governor",),
     ("consolidation",),
     ("unlearning",),
-    ("novelty",),
+    ("novelty", "drift"),
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer"),
     ("governed",),

@@ -58,6 +58,12 @@ def in_words(change: Change, judgement: Judgement, names: Mapping[int, str], way
             for key, value in change.body["now"].items()
         ]
         lines.append("set " + ", ".join(pairs))
+    if change.kind == "drift":
+        moved = "again like" if change.body["is_over"] else "moved away from"
+        lines.append(
+            f"frames {moved} what was learned: {change.body['ratio']:.1f} of the threshold, most "
+            f"in block {change.body['block']} of the feature"
+        )
     if "export" in change.body:
         lines.append(f"export {change.body['export']} ({change.body['of']})")
     elif "of" in change.body:

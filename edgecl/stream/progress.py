@@ -20,7 +20,7 @@ class Progress:
     Counts are of this run and never fall: what is taken back counts as `undone` and stays in
     `learned`. Of a source with positions a frame counts when none before it waits to be learned,
     so that `start + seen` is where a run that resumes goes on. Only states can fall: `n_classes`,
-    the latencies, `status`.
+    the latencies, `status`, `drift`.
 
     Args:
         start: Position of the source at which the run began.
@@ -52,6 +52,8 @@ class Progress:
         oldest: Age of the oldest live frame that was learned, in frame times.
         passed_over: Files of the source that are no pictures it can read, beside the frames.
         status: What the keys do and what is being learned, for a person; empty without keys.
+        drift: How far live frames have moved from what was learned, over the threshold; 0 until
+            that is known.
     """
 
     start: int = 0
@@ -82,6 +84,7 @@ class Progress:
     oldest: float = 0.0
     passed_over: int = 0
     status: str = ""
+    drift: float = 0.0
 
     @property
     def prequential_accuracy(self) -> float:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from edgecl.governor.record import is_recorded
 from edgecl.home import Home
 from edgecl.learner import Learner, Lesson
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources.base import Source
 from edgecl.store.progress import Position
 from edgecl.stream.events import Event, FrameSkipped, Said
+from edgecl.stream.moved import Movement
 from edgecl.stream.pending import Pending
 from edgecl.stream.progress import Progress, Tally
 from edgecl.stream.recent import RecentFrames
@@ -84,6 +87,9 @@ class Stream:
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
         )
         self._status = status
+        self.movement = Movement(
+            learner, home.manifest.stages, self.events, is_recorded=is_recorded(home)
+        )
 
     def is_new(self, item: Embedded | Skipped) -> bool:
         """Whether a frame is the first of its class that can be learned."""
@@ -105,6 +111,9 @@ class Stream:
         self.pending.freshness.came(item.frame)
         if self.source.kind == "finite":
             return self.pending.take(name, item)
+        if self.source.is_live:
+            plain = item.feature[: self.learner.head.num_features]
+            self.movement.look(plain, item.frame.time or time.time())
         is_unlabelled = item.frame.label is None
         is_unknown = self.view.look(item)
         counts = {"unlabelled": int(is_unlabelled), "unknown": int(is_unknown)}
@@ -119,6 +128,7 @@ class Stream:
         """Read anew what was kept of the store: it lost some."""
         self.pending.duplicates.forget()
         self.view.forget()
+        self.movement.forget()
 
     @property
     def has_to_tell(self) -> bool:
@@ -141,6 +151,7 @@ class Stream:
             # One by one: the source's thread may add some meanwhile.
             events=tuple(self.events.popleft() for _ in range(len(self.events))),
             is_interrupted=is_interrupted,
+            drift=self.movement.ratio,
         )
 
 
