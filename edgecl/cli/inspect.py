@@ -11,6 +11,7 @@ from edgecl.cli.output import print_json, print_table
 def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Say what a home has learned."""
     from edgecl.evaluation.continual import summary
+    from edgecl.governor.words import said_of_changes
     from edgecl.home import Home
     from edgecl.session import open_store
     from edgecl.store.adapters import adapter_rows
@@ -26,6 +27,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
             sum(row.epoch is None for row in adapter_rows(store)),
         )
         exports = [export.status for export in exports_of(store)]
+        values |= said_of_changes(device, store)
     manifest = device.manifest
     for name, score in scores["classes"].items():
         values["classes"][name] |= score
@@ -68,13 +70,22 @@ def _print_status(values: dict[str, Any]) -> None:
             f"WC-ACC {_percent(values['worst_case_accuracy'])}, "
             f"forgetting {_percent(values['forgetting'])}"
         )
+    for line in values["warnings"]:
+        print(f"warning: {line}")
     if values["review"]:
         print(f"to review: {values['review']} frames that look like nothing known")
     rows = [
-        (name, c["seen"], c["stored"], c["held_out"], _percent(c["accuracy"]))
+        (name, c["seen"], c["stored"], c["held_out"], _with_interval(c["accuracy"], c["interval"]))
         for name, c in values["classes"].items()
     ]
     print_table("classes", ("class", "learned", "kept", "held out", "accuracy"), rows)
+
+
+def _with_interval(share: float | None, interval: list[float] | None) -> str:
+    if share is None or interval is None:
+        return "-"
+    low, high = (f"{100 * edge:.0f}" for edge in interval)
+    return f"{share:.0%} ({low}-{high})"
 
 
 def _percent(share: float | None) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import UsageError
+from edgecl.paired import wilson
 from edgecl.store.probes import (
     FEW_PROBES,
     held_out,
@@ -25,7 +26,9 @@ from edgecl.store.probes import (
     latency_of_classes,
     newest_scored,
 )
+from edgecl.store.samples import Origin
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 from edgecl.types import Float64
 
 NAN = float("nan")
@@ -73,14 +76,18 @@ def summary(store: Store) -> dict[str, Any]:
     Returns:
         `evaluations` and `probes` (how many), `accuracy` (mean over classes at the last
         evaluation), `min_accuracy`, `worst_case_accuracy`, `forgetting`, and by name in `classes`:
-        `held_out`, `accuracy`, and in frames of the class `first_right` and `nine_of_ten`.
+        `held_out`, `accuracy` and its 95 % `interval` (Wilson), in frames of the class
+        `first_right` and `nine_of_ten`, and when its newest kept sample was taken, `last_taught`.
     """
     past, held, latency = history(store), held_out(store), latency_of_classes(store)
     a = past.accuracy
     last: dict[int, float] = {}
+    counts: dict[int, int] = {}
+    taught = {o.class_uid: o.time for o in sorted(store.origins(Role.REPLAY), key=_time)}
     values = dict.fromkeys(("accuracy", "min_accuracy", "worst_case_accuracy", "forgetting"), NAN)
     if a.size:
         last = dict(zip(past.classes.tolist(), a[-1].tolist(), strict=True))
+        counts = dict(zip(past.classes.tolist(), past.n_probes[-1].tolist(), strict=True))
         current = newest_scored(past)
         counted = np.where(past.n_probes >= FEW_PROBES, a, NAN)
         values = {
@@ -97,12 +104,23 @@ def summary(store: Store) -> dict[str, Any]:
             name: {
                 "held_out": held[uid],
                 "accuracy": _known(last.get(uid, NAN)),
+                "interval": _interval(last.get(uid, NAN), counts.get(uid, 0)),
+                "last_taught": taught.get(uid),
                 "first_right": latency[uid].first_right if uid in latency else None,
                 "nine_of_ten": latency[uid].nine_of_ten if uid in latency else None,
             }
             for uid, name in store.names.items()
         },
     }
+
+
+def _time(origin: Origin) -> float:
+    return origin.time
+
+
+def _interval(accuracy: float, n: int) -> list[float] | None:
+    """Return the 95 % interval of a share of n pictures, None where there is none."""
+    return None if math.isnan(accuracy) or not n else list(wilson(round(accuracy * n), n))
 
 
 def _known(value: float) -> float | None:

@@ -119,6 +119,33 @@ class ExportRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """One change of the home, without a name.
+
+    Args:
+        change: What it is called, for example c12.
+        kind: What was done.
+        state: What became of it.
+        time: When it began, seconds since the epoch.
+        learned: Samples that it taught.
+        n: Pictures that were answered before and after it.
+        lost: Of them, right before and wrong after.
+        won: Wrong before and right after.
+        verdict: What that proves.
+    """
+
+    change: str
+    kind: str
+    state: str
+    time: float
+    learned: int
+    n: int
+    lost: int
+    won: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """All that a report shows.
 
@@ -154,6 +181,8 @@ class Contents:
         novel: Thumbnails of the most novel.
         n_pending: Requests to unlearn that are not done.
         is_sealed: Whether the home is encrypted.
+        changes: What was done to the home, the newest first.
+        warnings: What of it a person should know.
     """
 
     home: Path
@@ -183,6 +212,8 @@ class Contents:
     novel: tuple[bytes, ...]
     n_pending: int
     is_sealed: bool
+    changes: tuple[ChangeRow, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:

@@ -27,6 +27,7 @@ def warnings_of(contents: Contents) -> list[str]:
     """Return what is wrong or will be, in plain words; empty when nothing is."""
     return [
         *_requests(contents),
+        *contents.warnings,
         *_exports(contents),
         *_forgotten(contents),
         *_never_right(contents),

@@ -18,6 +18,7 @@ import edgecl
 from edgecl.errors import DecodeError, NothingLearnedError
 from edgecl.evaluation.continual import summary
 from edgecl.evaluation.report.contents import (
+    ChangeRow,
     ClassRow,
     Confused,
     Contents,
@@ -26,9 +27,12 @@ from edgecl.evaluation.report.contents import (
     History,
     ReceiptRow,
 )
+from edgecl.governor.judge import judged
+from edgecl.governor.words import said_of_changes
 from edgecl.home import Home
 from edgecl.runtime.preprocess import decode
 from edgecl.session import Session, check_learned
+from edgecl.store.changes import changes_of
 from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
 from edgecl.store.probes import history, latency_histogram, latency_of_classes, stages_of
@@ -47,6 +51,7 @@ _MOST_CLASS_PICTURES = 200
 _MOST_CONFUSED = 8
 _PICTURES_EACH = 3
 _MOST_NOVEL = 12
+_MOST_CHANGES = 30
 # The means of two or three classes lie on a line or in a plane: their angles say nothing.
 _FEWEST_MEANS = 4
 
@@ -119,6 +124,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         novel=novel,
         n_pending=len(open_requests(store)),
         is_sealed=store.is_sealed,
+        changes=_changes(home, store, places),
+        warnings=tuple(said_of_changes(home, store)["warnings"]),
     )
 
 
@@ -274,6 +281,21 @@ def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, .
                 step,
             )
         )
+    return tuple(rows)
+
+
+def _changes(home: Home, store: Store, places: dict[int, int]) -> tuple[ChangeRow, ...]:
+    rows = []
+    for change in changes_of(store)[: -_MOST_CHANGES - 1 : -1]:
+        shown = tuple(part for part in change.classes if part.uid in places)
+        found = judged(shown, home.config.governor)
+        learned = sum(part.learned for part in shown)
+        rows.append(
+            ChangeRow(
+                change.name, change.kind, change.state, change.opened, learned,
+                found.pairs.n, found.pairs.lost, found.pairs.won, found.verdict,
+            )
+        )  # fmt: skip
     return tuple(rows)
 
 

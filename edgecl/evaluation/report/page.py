@@ -20,6 +20,7 @@ from edgecl.evaluation.report.matrix import shown_cells
 from edgecl.evaluation.report.measures import GAP_WINDOW, drops_of, gaps_of, last_accuracy
 from edgecl.evaluation.report.style import style_sheet
 from edgecl.evaluation.report.svg import NARROW, WIDE
+from edgecl.paired import wilson
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _NO_PROBES = (
@@ -46,6 +47,7 @@ def render(contents: Contents, charts: dict[str, Chart]) -> str:
         _section("What is taken for what", _confusion(c, charts)),
         _section("How long a step takes", _latency(c, charts)),
         _section("The store", _store(c, charts)),
+        _section("Changes", _changes(c)),
         _section("Unlearned", _receipts(c)),
         _section("Exports", _exports(c)),
         _section("Waiting for a name", _novel(c)) if c.n_novel else "",
@@ -166,7 +168,8 @@ def _classes(c: Contents) -> str:
         score = "no probe"
         if np.isfinite(accuracy[i]):
             bar = f'<span class="bar"><b style="width: {100 * accuracy[i]:.0f}%"></b></span>'
-            score = f"{bar}{accuracy[i]:.0%}"
+            low, high = wilson(round(float(accuracy[i]) * row.held_out), row.held_out)
+            score = f"{bar}{accuracy[i]:.0%} ({100 * low:.0f}-{100 * high:.0f})"
         cells = [
             _cell(_image(row.picture, "") if row.picture else "", "picture"),
             _cell(_name(row.name), "name"),
@@ -180,7 +183,8 @@ def _classes(c: Contents) -> str:
         ]
         rows.append("<tr>" + "".join(cells) + "</tr>")
     note = (
-        '<p class="quiet">Accuracy is that of the head which is served now, on the probes. '
+        '<p class="quiet">Accuracy is that of the head which is served now, on the probes, with '
+        "the interval that holds the truth 19 times of 20. "
         "“Was better by” is in points. “First right” and “9 of 10 right” count the frames of the "
         "class until then.</p>"
     )
@@ -247,6 +251,29 @@ def _store(c: Contents, charts: dict[str, Chart]) -> str:
     body = text + ".</p>" + (_figure(charts["store"]) if "store" in charts else "")
     rows = [(_name(name or "(unnamed)"), _number(n)) for name, n in c.sources]
     return body + _table(("source", "samples still there"), rows[:20], numbers=(1,))
+
+
+def _changes(c: Contents) -> str:
+    if not c.changes:
+        return "<p>No change is on record.</p>"
+    rows = [
+        (
+            row.change,
+            escape(row.kind),
+            escape(row.state.replace("_", " ")),
+            _when(row.time),
+            _number(row.learned),
+            f"{_number(row.lost)} lost, {_number(row.won)} won of {_number(row.n)}",
+            escape(row.verdict),
+        )
+        for row in c.changes
+    ]
+    note = (
+        '<p class="quiet">The same pictures were answered before and after each change. '
+        "`edgecl changes c12` says what one did, `edgecl rollback c12` takes it back.</p>"
+    )
+    head = ("change", "kind", "state", "when", "learned", "answers", "verdict")
+    return _table(head, rows) + note
 
 
 def _receipts(c: Contents) -> str:
