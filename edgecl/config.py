@@ -104,11 +104,14 @@ class HeadConfig:
         name: Its name.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
         options: All other keys of the section, checked when the home is opened.
+        pretrained: Let the classes that the backbone's weights came with answer where nothing that
+            was taught comes near.
     """
 
     name: str = "ridge"
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -9,6 +9,7 @@
     snapshots/             copies of what was learned, for `edgecl rollback`
     engine/backbone.onnx   the frozen backbone
     engine/manifest.json   what it is, with hashes
+    engine/pretrained.safetensors   the classifier that its weights came with, if there is one
     engine/adapted/        the same two files of the engine that takes adapters, if one was made
     lock                   held by the one process that writes
 
@@ -38,6 +39,7 @@ from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.files import open_own, put_in_place, read_own, wipe, write_whole
 from edgecl.runtime.manifest import Manifest, checked_engine
+from edgecl.runtime.pretrained import Pretrained, load_pretrained
 
 _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "edgecl.toml",
@@ -176,6 +178,14 @@ class Home:
                 "delete that folder and run `edgecl consolidate`, which makes it anew"
             )
         return manifest
+
+    def pretrained(self) -> Pretrained | None:
+        """Return the classifier that the backbone's weights came with, or None.
+
+        Raises:
+            IntegrityError: It is missing or was changed.
+        """
+        return load_pretrained(self.path / ENGINE_FOLDER, self.manifest)
 
     def engine_bytes(self, *, has_adapters: bool) -> bytes:
         """Return the content of an engine file after its hash was checked.

@@ -131,7 +131,7 @@ def export_bundle(
         "adapters": [digest_of(adapter) for adapter in adapters],
         "adapter_uids": sources,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "engine": replace(manifest, keys=()).as_json(),  # of no use to who only predicts
+        "engine": replace(manifest, keys=(), pretrained="").as_json(),  # of no use to who predicts
         "report": content.report,
     }
     place.parent.mkdir(parents=True, exist_ok=True)

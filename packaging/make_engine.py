@@ -24,6 +24,7 @@ from edgecl.exporters.parity import Parity, compare
 from edgecl.exporters.shipped import DATA, shipped
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest
+from edgecl.runtime.pretrained import PRETRAINED_NAME, pretrained_bytes
 
 # Of those that 32 does not divide some layers are padded differently.
 SIZES = (64, 224, 90, 65)
@@ -63,6 +64,7 @@ def pack(exported: Path, data: Path = DATA) -> None:
     model = portable((exported / manifest.engine).read_bytes())
     data.mkdir(exist_ok=True)
     (data / manifest.engine).write_bytes(model)
+    (data / PRETRAINED_NAME).write_bytes(pretrained_bytes(exported, manifest))
     manifest = replace(manifest, engine_sha256=hashlib.sha256(model).hexdigest())
     manifest.save(data)
     found = [parity_at(size) for size in SIZES]

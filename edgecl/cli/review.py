@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table, print_values, say
+
+if TYPE_CHECKING:
+    from edgecl.runtime.pretrained import Guess
 
 review_app = typer.Typer(
     help="Name frames that look like nothing known.", no_args_is_help=True, rich_markup_mode=None
@@ -31,23 +34,47 @@ def list_entries(
     json: JsonOption = False,
 ) -> None:
     """Show what waits, the most novel first."""
+    import numpy as np
+
     from edgecl.home import Home
     from edgecl.review import write_pictures
+    from edgecl.runtime.pretrained import hint_json
     from edgecl.session import open_store
-    from edgecl.store.novel import entries
+    from edgecl.store.novel import entries, feature
 
-    with open_store(Home(home), read_only=True) as store, store.snapshot():
+    device = Home(home)
+    pretrained = device.pretrained()
+    with open_store(device, read_only=True) as store, store.snapshot():
         waiting = entries(store)
         names = store.names
+        hints: list[tuple[Guess, ...]] = [()] * len(waiting)
+        if pretrained is not None and waiting:
+            x = np.array([feature(store, entry.uid) for entry in waiting], np.float32)
+            hints = pretrained.guesses(x)
         if pictures is not None:
             n_written = write_pictures(store, pictures)
             say(f"{n_written} pictures are in {pictures}; what is unlearned stays there")
     if json:
-        found = [asdict(entry) | {"guess": names[entry.guess]} for entry in waiting]
+        found = [
+            asdict(entry) | {"guess": names[entry.guess]} | hint_json(hint)
+            for entry, hint in zip(waiting, hints, strict=True)
+        ]
         print_json({"entries": found})
         return
-    rows = [(e.uid, e.score, names[e.guess], e.source, e.frame, _clock(e.time)) for e in waiting]
-    print_table("waiting", ("uid", "novelty", "most like", "source", "frame", "taken"), rows)
+    rows = [
+        (
+            e.uid,
+            e.score,
+            names[e.guess],
+            hint[0][0] if hint else "",
+            e.source,
+            e.frame,
+            _clock(e.time),
+        )
+        for e, hint in zip(waiting, hints, strict=True)
+    ]
+    columns = ("uid", "novelty", "most like", "looks like", "source", "frame", "taken")
+    print_table("waiting", columns, rows)
 
 
 @review_app.command("label")

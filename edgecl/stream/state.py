@@ -82,6 +82,7 @@ class Stream:
             finds_unknown=finds_unknown,
             is_shown=status is not None,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
+            pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
         )
         self._status = status
 
