@@ -165,6 +165,37 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GovernorConfig:
+    """How changes are judged (edgecl/governor).
+
+    Args:
+        mode: `off` keeps no record; `record` judges and tells; `gate` also takes back what is
+            proved worse.
+        worst_drop: Tolerated loss of a class, as a share of its pictures.
+        mean_drop: Tolerated loss of all pictures together.
+        alpha: How unlikely a loss must be by chance to be proof.
+        min_probes: A class of fewer pictures is not judged by itself.
+        keep_changes: Most changes that are kept on record.
+    """
+
+    mode: str = "record"
+    worst_drop: float = 0.10
+    mean_drop: float = 0.02
+    alpha: float = 0.05
+    min_probes: int = 10
+    keep_changes: int = 200
+
+    def __post_init__(self) -> None:
+        _positive(
+            "governor", self, "worst_drop", "mean_drop", "alpha", "min_probes", "keep_changes"
+        )
+        _one_of("governor.mode", self.mode, ("off", "record", "gate"))
+        for name in ("worst_drop", "mean_drop", "alpha"):
+            if (value := getattr(self, name)) >= 1:
+                raise ConfigError(f"governor.{name} = {value} must be above 0 and below 1")
+
+
+@dataclass(frozen=True, slots=True)
 class LiveConfig:
     """Live sources.
 
@@ -197,6 +228,7 @@ class Config:
     head: HeadConfig = field(default_factory=HeadConfig)
     consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
 
 

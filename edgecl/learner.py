@@ -158,7 +158,7 @@ class Learner:
             self.note_latency("learn", (time.perf_counter() - begin) / len(frames))
         return reports
 
-    def undo(self, lessons: Sequence[Lesson]) -> None:
+    def undo(self, lessons: Sequence[Lesson], also: Callable[[], None] = lambda: None) -> None:
         """Take back samples that were just learned, in one transaction; changes the head.
 
         They leave the store, the statistics and the head, and a class of which nothing is left goes
@@ -170,6 +170,7 @@ class Learner:
 
         Args:
             lessons: Samples that are still there, all learned under the store's feature map.
+            also: Done in the same transaction.
 
         Raises:
             RequestError: One was never learned or is gone already; nothing was changed.
@@ -188,6 +189,7 @@ class Learner:
                     drop_adapters(store, descending(adapters, saw))
                 self.head.rebuild(store)
                 self.save_state()
+                also()
         except BaseException:
             self.reload()
             raise

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgecl.cli.bench import bench
+from edgecl.cli.changes import changes
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
@@ -42,6 +43,7 @@ app.command("receipt")(receipt)
 app.command("rename")(rename)
 app.command("snapshot")(snapshot)
 app.command("rollback")(rollback)
+app.command("changes")(changes)
 app.command("report")(report)
 app.command("status")(status)
 app.command("doctor")(doctor)

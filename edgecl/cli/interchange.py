@@ -120,8 +120,9 @@ def _learn(
 ) -> dict[str, Any]:
     """Learn a dataset; returns what `train-stream` prints."""
     from edgecl.cli.check import check_names
-    from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
+    from edgecl.cli.learn import change_of, followed, result_of, stop_flag, tell_start
     from edgecl.exporters.setup import Setup, open_or_set_up
+    from edgecl.governed import governed
     from edgecl.learner import position_key
     from edgecl.runtime.sources.datasets import open_dataset
     from edgecl.stream.position import start_position
@@ -149,7 +150,8 @@ def _learn(
             open_adapted=lambda: session.adapted_engine,
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
+        change = stack.enter_context(governed(session, "import", tell=say))
         progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
-    return result_of(progress, source)
+    return result_of(progress, source) | change_of(change)

@@ -28,6 +28,7 @@ from edgecl.cli.options import (
 from edgecl.cli.output import StreamBar, print_json, print_values, say, say_step
 
 if TYPE_CHECKING:
+    from edgecl.governed import Governed
     from edgecl.home import Home
     from edgecl.learner import Learner
     from edgecl.runtime.sources import Source
@@ -102,6 +103,7 @@ def train_stream(
     from edgecl.cli.consolidate import consolidator
     from edgecl.errors import SourceError
     from edgecl.exporters.setup import Setup, open_or_set_up
+    from edgecl.governed import governed
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
     from edgecl.session import open_learner
@@ -175,10 +177,11 @@ def train_stream(
             options=options,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
+        change = stack.enter_context(governed(session, "learn", learner=learner, tell=say))
         progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
-    result = result_of(progress, frames)
+    result = result_of(progress, frames) | change_of(change)
     if consolidate is not None:
         result["consolidations"] = consolidate.accepted
     if json:
@@ -248,6 +251,17 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "not_pictures": progress.not_pictures,
         "p50_ms": progress.p50_ms,
         "p99_ms": progress.p99_ms,
+    }
+
+
+def change_of(change: Governed) -> dict[str, Any]:
+    """Return what a command prints of the change that it made; nothing where none is recorded."""
+    if change.uid is None or change.judgement is None:
+        return {}
+    return {
+        "change": f"c{change.uid}",
+        "change_state": change.state,
+        "verdict": change.judgement.verdict,
     }
 
 

@@ -85,6 +85,7 @@ def label(
     json: JsonOption = False,
 ) -> None:
     """Learn entries as samples of a class."""
+    from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.review import label_entries
     from edgecl.types import clean_label
@@ -92,7 +93,7 @@ def label(
 
     device = Home(home)
     asked = clean_label(name)
-    with writing(device) as session:
+    with writing(device) as session, governed(session, "label", tell=say):
         reports = label_entries(session.learner, uids, asked)
         known = session.store.canonical(asked)
     learned = [report.uid for report in reports if not report.is_held_out]

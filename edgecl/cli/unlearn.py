@@ -211,27 +211,68 @@ def snapshot(
 
 
 def rollback(
-    snapshot_id: Annotated[str, typer.Argument(help="As `snapshot` printed it, for example s1.")],
+    snapshot_id: Annotated[
+        str,
+        typer.Argument(
+            help="A snapshot as `snapshot` printed it, for example s1, or a change as `changes` "
+            "does, for example c12."
+        ),
+    ],
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Bring back what was learned at a snapshot; what was learned since is deleted."""
+    """Bring back what was learned at a snapshot, or take back one change.
+
+    With a snapshot, what was learned since is deleted.
+    """
     from edgecl import snapshots
     from edgecl.errors import UsageError
+    from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.unlearning.request import writing
 
+    if snapshot_id.startswith("c"):
+        _roll_change_back(snapshot_id, home, json=json)
+        return
     number = snapshot_id.removeprefix("s")
     if not (number.isascii() and number.isdigit()):
         raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
     device = Home(home)
-    with writing(device) as session, working("rolling back"):
+    with (
+        writing(device) as session,
+        working("rolling back"),
+        governed(session, "rollback", tell=say),
+    ):
         done = snapshots.rollback(device, session.learner, int(number))
     result = {
         "snapshot_id": f"s{done.uid}",
         "classes": len(done.classes),
         "samples": done.samples,
         "adapters": list(done.adapters),
+    }
+    if json:
+        print_json(result)
+    else:
+        print_values("rolled back", result)
+
+
+def _roll_change_back(name: str, home: Path, *, json: bool) -> None:
+    from edgecl.cli.changes import number_of
+    from edgecl.governed import take_back
+    from edgecl.home import Home
+    from edgecl.unlearning.request import writing
+
+    number = number_of(name)
+    with writing(Home(home)) as session, working("taking back"):
+        done = take_back(session, number)
+        samples = sum(session.store.n_seen().values())
+        n_classes = len(session.store.names)
+    result = {
+        "change": done.name,
+        "state": done.state,
+        "receipt": done.receipt,
+        "classes": n_classes,
+        "samples": samples,
     }
     if json:
         print_json(result)

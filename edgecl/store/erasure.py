@@ -193,6 +193,11 @@ def drop_unused(store: Store) -> None:
     used = " UNION ".join(f"SELECT {t.source} FROM {t.name}" for t in TABLES if t.source)
     execute(f"DELETE FROM sources WHERE uid NOT IN ({used})")
     execute("DELETE FROM evaluations WHERE uid NOT IN (SELECT evaluation FROM class_scores)")
+    # A change that taught nothing but what is gone.
+    execute(
+        "DELETE FROM changes WHERE state != 'open' AND taught "
+        "AND uid NOT IN (SELECT change_uid FROM change_classes WHERE learned)"
+    )
     # What was last said of each held-out sample, a head said that learned what is gone.
     execute("UPDATE samples SET score = NULL WHERE role = 'held_out' AND score IS NOT NULL")
     execute("DELETE FROM head")

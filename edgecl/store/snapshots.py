@@ -165,4 +165,6 @@ def bring_back(store: Store) -> None:
     execute("DELETE FROM main.head WHERE version != ?", (int(version),))
     execute("UPDATE main.head SET version = ?", (store.version + 1,))
     store.set_meta("version", store.version)
+    # What was counted of a class goes with it; what changes did to others is history.
+    execute("DELETE FROM change_classes WHERE class_uid NOT IN (SELECT uid FROM classes)")
     store.load()

@@ -75,6 +75,11 @@ class Statistics(Classes):
         """Return the statistics of every class; each is read when it is asked for."""
         return _LazyMoments(self)
 
+    def classes_with_sums(self) -> frozenset[int]:
+        """Return the classes of which samples were folded into sums."""
+        rows = self.connection.execute("SELECT DISTINCT class_uid FROM class_stats")
+        return frozenset(int(uid) for (uid,) in rows)
+
     def class_rows(self, class_uid: int) -> Float16:
         """Return the features (N, D) of a class that are still there, kept or not yet folded."""
         rows = self.connection.execute(

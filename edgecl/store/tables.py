@@ -7,6 +7,7 @@ enough fails tests/contracts/test_tables.py.
 
 from __future__ import annotations
 
+from edgecl.store.change_tables import CHANGE_TABLES
 from edgecl.store.table import Role, Table
 
 _WORD = "one of a few words of edgecl's own"
@@ -389,6 +390,7 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
+    *CHANGE_TABLES,
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)
