@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table, print_values, say, working
 
@@ -53,7 +54,7 @@ def export(
         )
 
 
-@export_app.command("onnx")
+@export_app.command("onnx", cls=Command)
 def onnx(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
@@ -109,7 +110,7 @@ def onnx(
         print_values("exported", result)
 
 
-@export_app.command("tensorrt")
+@export_app.command("tensorrt", cls=Command)
 def tensorrt(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
@@ -180,7 +181,7 @@ def tensorrt(
         print_values("exported", result)
 
 
-@export_app.command("dataset")
+@export_app.command("dataset", cls=Command)
 def dataset(
     output: Annotated[Path, typer.Option(help="A new or empty folder.")],
     plain: Annotated[

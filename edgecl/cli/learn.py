@@ -19,6 +19,8 @@ from edgecl.cli.options import (
     HeaderOption,
     HomeOption,
     JsonOption,
+    LabelOption,
+    LimitOption,
     NewOption,
     ProviderOption,
     ThreadsOption,
@@ -49,14 +51,10 @@ def train_stream(
         ),
     ],
     home: HomeOption = DEFAULT,
-    label: Annotated[
-        str | None, typer.Option(help="Class of all frames, instead of what the source says.")
-    ] = None,
+    label: LabelOption = None,
     new: NewOption = False,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, max=2**62, help="Most frames to take.")
-    ] = None,
+    limit: LimitOption = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Visit them in random order.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that order.")] = 0,
     resume: Annotated[

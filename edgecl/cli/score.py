@@ -19,6 +19,8 @@ from edgecl.cli.options import (
     HeaderOption,
     HomeOption,
     JsonOption,
+    LabelOption,
+    LimitOption,
     ProviderOption,
     ThreadsOption,
     headers_of,
@@ -162,6 +164,8 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="Labelled source, as train-stream takes.")],
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
+    label: LabelOption = None,
+    limit: LimitOption = None,
     header_file: HeaderOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
@@ -173,10 +177,14 @@ def evaluate(
     from edgecl.evaluation.score import evaluate_stream
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
+    from edgecl.types import clean_label
 
     device, config = _device(home, bundle)
     frames = open_source(
-        source, max_bytes=config.picture.max_bytes, headers=headers_of(header_file)
+        source,
+        label=None if label is None else clean_label(label),
+        max_bytes=config.picture.max_bytes,
+        headers=headers_of(header_file),
     )
     check_labels(frames)
     tell_notes(frames)
@@ -189,13 +197,13 @@ def evaluate(
         with open_store(device, read_only=True) as store:
             aliases = store.aliases()
     scores = evaluate_stream(
-        predictor, frames, batch_size=config.engine.batch_size, aliases=aliases
+        predictor, frames, batch_size=config.engine.batch_size, aliases=aliases, limit=limit
     )
     say_skipped(scores.skipped)
     if scores.n == 0:
         raise SourceError(
             f"source {frames.name} holds no labelled picture that can be used "
-            f"({len(scores.skipped)} skipped); expected a sub-folder a class, or a table"
+            f"({len(scores.skipped)} skipped); expected a sub-folder a class, a table, or --label"
         )
     unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))
     if unknown:

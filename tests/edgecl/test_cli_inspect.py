@@ -175,7 +175,7 @@ def test_doctor_works_without_a_home(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["status", "verify"])
 def test_a_missing_home_is_status_3(command: str, tmp_path: Path) -> None:
     done = build.run_edgecl(command, "--home", tmp_path / "nowhere", "--json")
-    assert (done.returncode, done.stdout) == (3, "")
+    assert build.is_refused(done, 3)
     assert "edgecl init" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -206,7 +206,7 @@ def test_a_wrong_call_is_status_2(arguments: tuple[str, ...], tmp_path: Path) ->
 def test_init_refuses_to_replace_a_home_without_force(made_home: Path) -> None:
     key = (made_home / "device.key").read_bytes()
     done = build.run_edgecl("init", "--home", made_home)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert build.is_refused(done, 3)
     assert "--force" in done.stderr
     assert (made_home / "device.key").read_bytes() == key
 
