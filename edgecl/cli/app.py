@@ -11,13 +11,14 @@ from edgecl.cli.commands import Command, Group, quiet_and_verbose
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
-from edgecl.cli.inspect import doctor, status, verify
+from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
 from edgecl.cli.report import report
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
+from edgecl.cli.status import status
 from edgecl.cli.unlearn import forget_app, receipt, rename, rollback, snapshot, snapshots
 
 app = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,8 @@ import typer
 
 from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_table, print_values, say, working
+from edgecl.cli.outcome import counted, print_outcome, size_text
+from edgecl.cli.output import print_json, print_table, say, working
 
 if TYPE_CHECKING:
     from edgecl.exporters.bundle import Exported
@@ -107,7 +109,7 @@ def onnx(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        _print_bundle(done, result)
 
 
 @export_app.command("tensorrt", cls=Command)
@@ -178,7 +180,7 @@ def tensorrt(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        _print_bundle(done, result)
 
 
 @export_app.command("dataset", cls=Command)
@@ -210,7 +212,21 @@ def dataset(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        print_outcome(
+            f"{done.export.path}: {counted(result['pictures'], 'picture')} of "
+            f"{counted(len(done.classes), 'class')}, {size_text(done.size_bytes)}",
+            result,
+        )
+
+
+def _print_bundle(done: Exported, result: dict[str, Any]) -> None:
+    path = done.export.path
+    print_outcome(
+        f"{path}: a bundle of {counted(result['classes'], 'class')}, {result['precision']}, "
+        f"{size_text(done.size_bytes)}",
+        result,
+        then=f"edgecl predict PICTURE --bundle {shlex.quote(str(path))}",
+    )
 
 
 def _rebuild_stale(home: Path, json: bool) -> None:

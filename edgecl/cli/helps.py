@@ -40,7 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "predict": (
         "edgecl predict picture.jpg",
-        "edgecl predict *.jpg --top 3 --json",
+        "edgecl predict *.jpg --top 3",
         "edgecl predict camera:0 --unknown",
         "edgecl predict -b bundle/ picture.jpg    without a home",
     ),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.check import check_labels, check_names, tell_notes
+from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -27,7 +28,7 @@ from edgecl.cli.options import (
     WeightsOption,
     headers_of,
 )
-from edgecl.cli.output import StreamBar, print_json, print_values, say, say_step
+from edgecl.cli.output import StreamBar, is_quiet, print_json, say, say_step
 
 if TYPE_CHECKING:
     from edgecl.home import Home
@@ -143,6 +144,7 @@ def train_stream(
             consolidate = Consolidate(consolidate_every, lambda: train(lambda what: None))
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
+        before = store.n_seen()
         if frames.is_live:
             if resume:
                 say(f"{frames.name} is live: nothing to go on from, it begins with what comes now")
@@ -174,6 +176,7 @@ def train_stream(
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
         progress = followed(run, observer, store, stack, total=total, done=start.n)
+        taught = taught_since(store, before)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
     result = result_of(progress, frames)
@@ -182,7 +185,7 @@ def train_stream(
     if json:
         print_json(result)
     else:
-        print_values("learned", {k: v for k, v in result.items() if v is not None})
+        print_learned(result, taught)
     if progress.skipped and progress.skipped == progress.seen:
         raise SourceError(
             f"none of the {progress.seen} frames of {frames.name} could be learned; see above"
@@ -210,7 +213,7 @@ def followed(
     """
     stack.enter_context(observer.watching(store))
     observers: list[Callable[[Progress], None]] = [observer.update]
-    if observer.is_for_people:
+    if observer.is_for_people and not is_quiet():
         observers.append(stack.enter_context(StreamBar(total, done)).show)
     for progress in stack.enter_context(closing(run)):
         for observe in observers:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgecl.cli import complete
+from edgecl.cli.outcome import name_home
 from edgecl.cli.output import say
 from edgecl.config import DEFAULT_HOME
 
@@ -37,6 +39,8 @@ def home_above(name: str = DEFAULT_HOME) -> Path | None:
 def _searched(context: typer.Context, parameter: Any, value: Path) -> Path:
     """Take a home in a folder above if none is named and none is here; `init` makes one here."""
     source = context.get_parameter_source(parameter.name)
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    name_home(f"--home {shlex.quote(str(value))}" if is_typed else "")
     if source is None or source.name != "DEFAULT" or value.exists() or context.info_name == "init":
         return value
     found = home_above()

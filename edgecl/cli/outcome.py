@@ -7,6 +7,12 @@ from typing import Any
 from edgecl.cli.output import is_quiet, is_verbose, print_values, printable
 
 _PLURALS = {"class": "classes"}
+_named_home: list[str] = []
+
+
+def name_home(words: str) -> None:
+    """Have commands that come next name a home as this one did; empty: they find it by itself."""
+    _named_home[:] = [words] if words else []
 
 
 def print_outcome(sentence: str, values: dict[str, Any], *, then: str = "") -> None:
@@ -15,13 +21,20 @@ def print_outcome(sentence: str, values: dict[str, Any], *, then: str = "") -> N
     Args:
         sentence: In words, without a full stop.
         values: What `--json` prints of it; shown with `-v`, without what is None.
-        then: Commands that usually come next.
+        then: Commands that usually come next, with commas between.
     """
     print(printable(sentence), flush=True)
     if is_verbose():
         print_values("numbers", {name: v for name, v in values.items() if v is not None})
-    if then and not is_quiet():
-        print(f"Next: {printable(then)}", flush=True)
+    if then:
+        print_next(*then.split(", "))
+
+
+def print_next(*commands: str) -> None:
+    """Print the commands that usually come next; they name the home if this one did."""
+    if not is_quiet():
+        named = (" ".join([command, *_named_home]) for command in commands)
+        print(f"Next: {printable(', '.join(named))}", flush=True)
 
 
 def counted(n: int, what: str) -> str:

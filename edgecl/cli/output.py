@@ -223,7 +223,7 @@ class StreamBar:
         )
 
     def __enter__(self) -> StreamBar:
-        if self._console.is_terminal and not is_quiet():
+        if self._console.is_terminal:
             self._live.start()
         return self
 
@@ -244,7 +244,7 @@ class StreamBar:
 
         for event in progress.events:
             self._n_events += 1
-            if self._n_events <= _MOST_EVENTS and not is_quiet():
+            if self._n_events <= _MOST_EVENTS:
                 text = escape(printable(event.text()))
                 self._console.print(text, soft_wrap=True, highlight=False)
         done = self._begin + progress.seen
