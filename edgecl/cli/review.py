@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgecl.cli import complete
+from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_table, print_values, say
+from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from edgecl.runtime.pretrained import Guess
@@ -25,7 +28,7 @@ def _group() -> None:
     """Name frames that look like nothing known."""
 
 
-@review_app.command("list")
+@review_app.command("list", cls=Command)
 def list_entries(
     pictures: Annotated[
         Path | None, typer.Option(help="Write the pictures into this folder, by uid.")
@@ -77,10 +80,13 @@ def list_entries(
     print_table("waiting", columns, rows)
 
 
-@review_app.command("label")
+@review_app.command("label", cls=Command)
 def label(
     uids: Annotated[list[int], typer.Argument(help="Entries, as `review list` numbers them.")],
-    name: Annotated[str, typer.Argument(help="Their class; a new name adds one.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Their class; a new name adds one.", autocompletion=complete.classes),
+    ],
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
@@ -106,10 +112,15 @@ def label(
     if json:
         print_json(result)
     else:
-        print_values("learned", result)
+        held = f", {result['held_out']} kept to test on" if result["held_out"] else ""
+        print_outcome(
+            f"learned {counted(len(learned), 'picture')} of {known}{held}",
+            result,
+            then="edgecl review list",
+        )
 
 
-@review_app.command("drop")
+@review_app.command("drop", cls=Command)
 def drop_entries(
     uids: Annotated[list[int] | None, typer.Argument(help="Entries to delete.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete all entries.")] = False,

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
+from edgecl.cli import complete
+from edgecl.cli.commands import Command
+from edgecl.cli.options import DEFAULT, ClassArgument, HomeOption, JsonOption, WeightsOption
+from edgecl.cli.outcome import counted, print_outcome, size_text
 from edgecl.cli.output import print_json, print_table, print_values, say, working
 
 if TYPE_CHECKING:
     from edgecl.types import ForgetRequest
     from edgecl.unlearning.ask import HandedOver
+    from edgecl.unlearning.chain import Chain
     from edgecl.unlearning.request import Unlearned
 
 forget_app = typer.Typer(
@@ -45,15 +49,20 @@ MethodOption = Annotated[
 _KINDS = {
     "class": (
         "Remove a class from head, adapters, statistics, store, snapshots and exports for good.",
-        typer.Argument(..., help="The class's name, or an alias."),
+        typer.Argument(..., help="The class's name, or an alias.", autocompletion=complete.classes),
     ),
     "sample": (
         "Remove one sample that is still in the store.",
-        typer.Argument(..., help="The sample's uid, a number.", metavar="uid"),
+        typer.Argument(..., help="The sample's uid, a number.", metavar="UID"),
     ),
     "source": (
         "Remove all that came from one source, evicted samples too.",
-        typer.Argument(..., help="The source as it was learned; see `status`."),
+        typer.Argument(
+            ...,
+            help="The source as it was learned; see `status`.",
+            metavar="SOURCE",
+            autocompletion=complete.sources,
+        ),
     ),
 }
 
@@ -66,7 +75,7 @@ def _group() -> None:
 def _add_command(kind: str, text: str, argument: Any) -> None:
     """Add `edgecl forget KIND`."""
 
-    @forget_app.command(kind, help=text)
+    @forget_app.command(kind, help=text, cls=Command)
     def forget_it(
         name: str = argument,
         home: HomeOption = DEFAULT,
@@ -90,7 +99,7 @@ for _kind, _said in _KINDS.items():
     _add_command(_kind, *_said)
 
 
-@forget_app.command("pending")
+@forget_app.command("pending", cls=Command)
 def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Finish what was cut off, and unlearn again what an older copy of the store brought back."""
     from edgecl.home import Home
@@ -115,11 +124,17 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
 
 
 def receipt(
-    receipt_id: Annotated[str, typer.Argument(help="As `forget` printed it, for example r1.")],
+    receipt_id: Annotated[
+        str | None,
+        typer.Argument(
+            help="As `forget` printed it, for example r1; without one all are listed.",
+            autocompletion=complete.receipts,
+        ),
+    ] = None,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Show a receipt, after checking the chain that it is part of and its signature."""
+    """Show receipts, after checking their chain and signatures."""
     from edgecl.home import Home
     from edgecl.session import open_store
     from edgecl.unlearning.chain import Chain
@@ -127,6 +142,9 @@ def receipt(
     device = Home(home)
     with open_store(device, read_only=True) as store:
         chain = Chain(device, store)
+    if receipt_id is None:
+        _list_receipts(chain, json=json)
+        return
     found = chain.find(receipt_id)
     later = [r for r in chain.receipts if r.body.get("of") == found.receipt_id]
     values = {
@@ -144,8 +162,22 @@ def receipt(
     print_values(f"receipt {receipt_id}", values)
 
 
+def _list_receipts(chain: Chain, *, json: bool) -> None:
+    from edgecl.unlearning.receipt import Forgotten
+
+    if json:
+        ids = [receipt.receipt_id for receipt, _ in chain.of(Forgotten)]
+        print_json({"receipts": ids})
+        return
+    rows = [
+        (r.receipt_id, f"{e.what} {e.uid}", str(e.mode).replace("_", " "), _when(e.time))
+        for r, e in chain.of(Forgotten)
+    ]
+    print_table("receipts", ("receipt", "what", "how", "when"), rows)
+
+
 def rename(
-    old: Annotated[str, typer.Argument(help="The class's name, or an alias.")],
+    old: ClassArgument,
     new: Annotated[str, typer.Argument(help="Its new name.")],
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
@@ -164,39 +196,26 @@ def rename(
     if json:
         print_json(result)
     else:
-        print_values("renamed", result)
+        kept = ", ".join(names[1:])
+        print_outcome(f"{names[0]}: the class was renamed; also known as {kept}", result)
 
 
 def snapshot(
     home: HomeOption = DEFAULT,
-    show: Annotated[bool, typer.Option("--list", help="Only say which there are.")] = False,
+    show: Annotated[bool, typer.Option("--list", hidden=True, help="See `snapshots`.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Keep what is learned now, for `edgecl rollback`."""
-    from dataclasses import asdict
-
     from edgecl.home import Home
-    from edgecl.session import open_store
     from edgecl.snapshots import take
-    from edgecl.store.snapshots import snapshots_of
     from edgecl.unlearning.request import writing
 
-    device = Home(home)
     if show:
-        with open_store(device, read_only=True) as store:
-            known = snapshots_of(store)
-        if json:
-            print_json({"snapshots": [asdict(s) | {"snapshot_id": f"s{s.uid}"} for s in known]})
-            return
-        rows = [
-            (f"s{s.uid}", _when(s.created), len(s.classes), s.samples, f"{s.size_bytes / 1e6:.1f}")
-            for s in known
-        ]
-        print_table("snapshots", ("id", "taken", "classes", "samples", "MB"), rows)
+        snapshots(home, json)
         return
+    device = Home(home)
     with writing(device) as session, working("copying"):
-        store = session.store
-        taken = take(device, store)
+        taken = take(device, session.store)
     result = {
         "snapshot_id": f"s{taken.uid}",
         "classes": len(taken.classes),
@@ -206,16 +225,43 @@ def snapshot(
     }
     if json:
         print_json(result)
+        return
+    print_outcome(
+        f"kept {counted(taken.samples, 'sample')} of {counted(len(taken.classes), 'class')} as "
+        f"s{taken.uid} ({size_text(taken.size_bytes)})",
+        result,
+        then=f"edgecl rollback s{taken.uid}",
+    )
+
+
+def snapshots(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
+    """List the snapshots, for `edgecl rollback`."""
+    from dataclasses import asdict
+
+    from edgecl.home import Home
+    from edgecl.session import open_store
+    from edgecl.store.snapshots import snapshots_of
+
+    with open_store(Home(home), read_only=True) as store:
+        known = snapshots_of(store)
+    if json:
+        print_json({"snapshots": [asdict(s) | {"snapshot_id": f"s{s.uid}"} for s in known]})
+    elif not known:
+        print("no snapshots; `edgecl snapshot` takes one")
     else:
-        print_values("kept", result)
+        rows = [
+            (f"s{s.uid}", _when(s.created), len(s.classes), s.samples, size_text(s.size_bytes))
+            for s in known
+        ]
+        print_table("snapshots", ("id", "taken", "classes", "samples", "size"), rows)
 
 
 def rollback(
     snapshot_id: Annotated[
         str,
         typer.Argument(
-            help="A snapshot as `snapshot` printed it, for example s1, or a change as `changes` "
-            "does, for example c12."
+            help="As `snapshots` names it, for example s1, or a change as `changes` does: c12.",
+            autocompletion=complete.snapshots,
         ),
     ],
     home: HomeOption = DEFAULT,
@@ -253,7 +299,12 @@ def rollback(
     if json:
         print_json(result)
     else:
-        print_values("rolled back", result)
+        print_outcome(
+            f"back at s{done.uid}: {counted(done.samples, 'sample')} of "
+            f"{counted(len(done.classes), 'class')}",
+            result,
+            then="edgecl status",
+        )
 
 
 def _roll_change_back(name: str, home: Path, *, json: bool) -> None:

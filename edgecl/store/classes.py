@@ -126,6 +126,17 @@ class Classes(Sealed):
         )
         return dict(rows)
 
+    def times_by_source(self) -> dict[str, tuple[float, float]]:
+        """Return when the first and the last sample of each source came, seconds since the epoch.
+
+        Of the same sources, in the same order, as `n_by_source`.
+        """
+        rows = self.connection.execute(
+            "SELECT coalesce(text, '') AS said, min(time), max(time) FROM sources "
+            "JOIN replay ON source_uid = sources.uid GROUP BY said ORDER BY min(sources.uid)"
+        )
+        return {said: (first, last) for said, first, last in rows}
+
     def source_uid(self, text: str) -> int:
         """Return the uid of a source, which is new if its text is; inside a transaction."""
         text = plain_text(text)
