@@ -1,4 +1,4 @@
-"""`edgecl forget`, `edgecl receipt`, `edgecl rename`, `edgecl snapshot` and `edgecl rollback`."""
+"""`edgecl forget`, `edgecl rename`, `edgecl snapshot` and `edgecl rollback`."""
 
 from __future__ import annotations
 
@@ -112,36 +112,6 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
     else:
         print_values("finished", result)
     _check_faults(done)
-
-
-def receipt(
-    receipt_id: Annotated[str, typer.Argument(help="As `forget` printed it, for example r1.")],
-    home: HomeOption = DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """Show a receipt, after checking the chain that it is part of and its signature."""
-    from edgecl.home import Home
-    from edgecl.session import open_store
-    from edgecl.unlearning.chain import Chain
-
-    device = Home(home)
-    with open_store(device, read_only=True) as store:
-        chain = Chain(device, store)
-    found = chain.find(receipt_id)
-    later = [r for r in chain.receipts if r.body.get("of") == found.receipt_id]
-    values = {
-        "receipt_id": found.receipt_id,
-        **found.body,
-        "followed_by": {r.receipt_id: _outcome(r.body) for r in later},
-        "previous": found.previous,
-        "digest": found.digest,
-        "signature": found.signature,
-        "public_key": chain.public_key,
-    }
-    if json:
-        print_json(values)
-        return
-    print_values(f"receipt {receipt_id}", values)
 
 
 def rename(
@@ -378,12 +348,6 @@ def _retrain(home: Path, weights: str | None) -> bool:
     except EdgeclError as error:
         say(f"no adapter was trained anew: {error}")
         return False
-
-
-def _outcome(body: dict[str, Any]) -> str:
-    if body["kind"] == "erasure":
-        return "erasure pending" if body["busy"] else "erasure done"
-    return str(body.get("status", body["kind"]))
 
 
 def _when(seconds: float) -> str:
