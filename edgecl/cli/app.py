@@ -14,7 +14,7 @@ from edgecl.cli.inspect import doctor, status, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
-from edgecl.cli.receipts import receipt, receipts
+from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
@@ -39,8 +39,8 @@ app.command("bench")(bench)
 app.add_typer(export_app, name="export")
 app.add_typer(forget_app, name="forget")
 app.add_typer(review_app, name="review")
-app.command("receipts")(receipts)
-app.command("receipt")(receipt)
+app.command("receipts")(receipt)
+app.command("receipt", hidden=True)(receipt)
 app.command("rename")(rename)
 app.command("snapshot")(snapshot)
 app.command("rollback")(rollback)

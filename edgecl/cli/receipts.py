@@ -1,4 +1,4 @@
-"""`edgecl receipts` and `edgecl receipt`."""
+"""`edgecl receipts`, which `edgecl receipt` is, too."""
 
 from __future__ import annotations
 
@@ -15,18 +15,56 @@ if TYPE_CHECKING:
     from edgecl.unlearning.account import Account
 
 
-def receipts(
+def receipt(
+    receipt_id: Annotated[
+        str | None,
+        typer.Argument(help="As `forget` printed it, for example r1; without one all are listed."),
+    ] = None,
     of: Annotated[
         str | None,
-        typer.Option("--of", help="Only those of what had this name: a class, source or sample."),
+        typer.Option("--of", help="List those of what had this name: class, source or sample."),
     ] = None,
     log: Annotated[
-        bool, typer.Option("--log", help="Also what is no receipt: refusals and rollbacks.")
+        bool, typer.Option("--log", help="List what is no receipt, too: refusals and rollbacks.")
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write it: .html for people and printers, .txt, or .jsonl, which can be checked."
+        ),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", help="Check a .jsonl file, or receipts.jsonl; needs no home."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="The device's public key, 64 hex digits or a file with them."),
+    ] = None,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """List what was unlearned, one line a request, and the key that checks the signatures."""
+    """List what was unlearned, say in words what a receipt means, or check one from a file."""
+    from edgecl.errors import UsageError
+
+    if (check is None) != (key is None):
+        raise UsageError("--check FILE and --key KEY go together: what to check, and with what")
+    is_listed = of is not None or log
+    if check is not None and key is not None:
+        if receipt_id is not None or output is not None or is_listed:
+            raise UsageError("--check says what a file holds; leave the other options out")
+        _check(check, key, json=json)
+    elif receipt_id is None:
+        if output is not None:
+            raise UsageError("which receipt? `edgecl receipts` lists them")
+        _list(home, of, log=log, json=json)
+    elif is_listed:
+        raise UsageError("--of and --log are of the list; leave them or the number out")
+    else:
+        _show(receipt_id, output, home, json=json)
+
+
+def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
     from edgecl.home import Home
     from edgecl.session import open_store
     from edgecl.unlearning.account import accounts_of, log_of, moment
@@ -74,42 +112,6 @@ def receipts(
         say(f"{len(others)} more entries of the chain are refusals or rollbacks; --log shows them")
     if rows:
         say("next: `edgecl receipt ID` says in words what one means")
-
-
-def receipt(
-    receipt_id: Annotated[
-        str | None, typer.Argument(help="As `forget` printed it, for example r1.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write it: .html for people and printers, .txt, or .jsonl, which can be checked."
-        ),
-    ] = None,
-    check: Annotated[
-        Path | None,
-        typer.Option("--check", help="Check a .jsonl file, or receipts.jsonl; needs no home."),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", help="The device's public key, 64 hex digits or a file with them."),
-    ] = None,
-    home: HomeOption = DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """Say in words what a receipt means, after checking its chain; or check one from a file."""
-    from edgecl.errors import UsageError
-
-    if (check is None) != (key is None):
-        raise UsageError("--check FILE and --key KEY go together: what to check, and with what")
-    if check is not None and key is not None:
-        if receipt_id is not None or output is not None:
-            raise UsageError("--check says what a file holds; leave the number and --output out")
-        _check(check, key, json=json)
-        return
-    if receipt_id is None:
-        raise UsageError("which receipt? `edgecl receipts` lists them; or give --check FILE")
-    _show(receipt_id, output, home, json=json)
 
 
 def _show(receipt_id: str, output: Path | None, home: Path, *, json: bool) -> None:

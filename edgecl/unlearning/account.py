@@ -111,7 +111,7 @@ def account_with(receipts: Sequence[Receipt], receipt_id: str) -> Account | None
 
 
 def log_of(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
-    """Return the entries that are no receipts: refused requests and rollbacks, oldest first."""
+    """Return the entries that are no receipts: refused requests, rollbacks and others."""
     log = []
     for receipt in receipts:
         kind, body = receipt.body.get("kind"), receipt.body
@@ -119,9 +119,11 @@ def log_of(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
             what = f"a request was refused: {body['why']}"
         elif kind == RolledBack.kind:
             what = f"rolled back to snapshot s{body['snapshot']}"
+        elif kind == Forgotten.kind or "of" in body:
+            continue  # a receipt, or a part of one
         else:
-            continue
-        log.append({"entry": receipt.receipt_id, "time": body["time"], "what": what})
+            what = " ".join(str(body[key]) for key in ("kind", "how") if key in body)
+        log.append({"entry": receipt.receipt_id, "time": body.get("time", 0), "what": what})
     return log
 
 

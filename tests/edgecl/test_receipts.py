@@ -257,10 +257,11 @@ def test_a_request_from_asking_to_a_check_elsewhere(taught: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "which receipt"),
+        (("--output", "r1.html"), "which receipt"),
+        (("r1", "--log"), "of the list"),
         (("--check", GOLDEN), "go together"),
         (("--key", KEY), "go together"),
-        (("r1", "--check", GOLDEN, "--key", KEY), "leave the number"),
+        (("r1", "--check", GOLDEN, "--key", KEY), "leave the other"),
     ],
 )
 def test_a_wrong_call_says_what_is_missing(arguments: tuple[object, ...], says: str) -> None:
