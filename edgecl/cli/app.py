@@ -16,11 +16,12 @@ from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
+from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
 from edgecl.cli.status import status
-from edgecl.cli.unlearn import forget_app, receipt, rename, rollback, snapshot, snapshots
+from edgecl.cli.unlearn import forget_app, rename, rollback, snapshot, snapshots
 
 app = typer.Typer(
     name="edgecl",

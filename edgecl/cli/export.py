@@ -186,6 +186,13 @@ def tensorrt(
 @export_app.command("dataset", cls=Command)
 def dataset(
     output: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Only this class; can be given more than once."),
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Also the pictures that are kept to test on.")
+    ] = False,
     plain: Annotated[
         bool,
         typer.Option("--plain", help="Of an encrypted home: write its pictures unencrypted."),
@@ -201,7 +208,9 @@ def dataset(
     device = Home(home)
     with writing(device) as session:
         store = session.store
-        done = export_dataset(device, store, output, is_plain=plain)
+        done = export_dataset(
+            device, store, output, is_plain=plain, classes=classes or (), held_out=held_out
+        )
     result = {
         "path": str(done.export.path),
         "bytes": done.size_bytes,

@@ -1,4 +1,4 @@
-"""`edgecl forget`, `edgecl receipt`, `edgecl rename`, `edgecl snapshot` and `edgecl rollback`."""
+"""`edgecl forget`, `edgecl rename`, `edgecl snapshot` and `edgecl rollback`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from edgecl.cli.output import print_json, print_table, print_values, say, workin
 if TYPE_CHECKING:
     from edgecl.types import ForgetRequest
     from edgecl.unlearning.ask import HandedOver
-    from edgecl.unlearning.chain import Chain
     from edgecl.unlearning.request import Unlearned
 
 forget_app = typer.Typer(
@@ -121,59 +120,6 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
     else:
         print_values("finished", result)
     _check_faults(done)
-
-
-def receipt(
-    receipt_id: Annotated[
-        str | None,
-        typer.Argument(
-            help="As `forget` printed it, for example r1; without one all are listed.",
-            autocompletion=complete.receipts,
-        ),
-    ] = None,
-    home: HomeOption = DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """Show receipts, after checking their chain and signatures."""
-    from edgecl.home import Home
-    from edgecl.session import open_store
-    from edgecl.unlearning.chain import Chain
-
-    device = Home(home)
-    with open_store(device, read_only=True) as store:
-        chain = Chain(device, store)
-    if receipt_id is None:
-        _list_receipts(chain, json=json)
-        return
-    found = chain.find(receipt_id)
-    later = [r for r in chain.receipts if r.body.get("of") == found.receipt_id]
-    values = {
-        "receipt_id": found.receipt_id,
-        **found.body,
-        "followed_by": {r.receipt_id: _outcome(r.body) for r in later},
-        "previous": found.previous,
-        "digest": found.digest,
-        "signature": found.signature,
-        "public_key": chain.public_key,
-    }
-    if json:
-        print_json(values)
-        return
-    print_values(f"receipt {receipt_id}", values)
-
-
-def _list_receipts(chain: Chain, *, json: bool) -> None:
-    from edgecl.unlearning.receipt import Forgotten
-
-    if json:
-        ids = [receipt.receipt_id for receipt, _ in chain.of(Forgotten)]
-        print_json({"receipts": ids})
-        return
-    rows = [
-        (r.receipt_id, f"{e.what} {e.uid}", str(e.mode).replace("_", " "), _when(e.time))
-        for r, e in chain.of(Forgotten)
-    ]
-    print_table("receipts", ("receipt", "what", "how", "when"), rows)
 
 
 def rename(
@@ -470,12 +416,6 @@ def _retrain(home: Path, weights: str | None) -> bool:
     except EdgeclError as error:
         say(f"no adapter was trained anew: {error}")
         return False
-
-
-def _outcome(body: dict[str, Any]) -> str:
-    if body["kind"] == "erasure":
-        return "erasure pending" if body["busy"] else "erasure done"
-    return str(body.get("status", body["kind"]))
 
 
 def _when(seconds: float) -> str:

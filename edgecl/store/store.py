@@ -88,7 +88,10 @@ def describe(store: Store) -> dict[str, Any]:
     """Return what `edgecl status` says about a store, JSON values only."""
     seen, stored = store.n_seen(), store.n_stored()
     parts = bytes_by_part(store)
-    (n_receipts,) = store.connection.execute("SELECT count(*) FROM receipts").fetchone()
+    # Of requests; the erasure and the check of one, refusals and rollbacks are entries, too.
+    (n_receipts,) = store.connection.execute(
+        "SELECT count(*) FROM receipts WHERE json_extract(body, '$.kind') = 'forget'"
+    ).fetchone()
     (n_review,) = store.connection.execute("SELECT count(*) FROM review").fetchone()
     return {
         "classes": {

@@ -213,8 +213,10 @@ def test_a_long_chain_is_checked_once(home: Home, monkeypatch: pytest.MonkeyPatc
         chain.settle()
         assert len(chain.receipts) == 1000
     digests: list[str] = []
-    digest_of = chain_module._digest
-    monkeypatch.setattr(chain_module, "_digest", lambda a, b: digests.append(b) or digest_of(a, b))
+    digest_of = chain_module.digest_of
+    monkeypatch.setattr(
+        chain_module, "digest_of", lambda a, b: digests.append(b) or digest_of(a, b)
+    )
     done = asking.unlearn(home, ForgetRequest(LABELS[1]))
     assert isinstance(done, Unlearned)
     assert done.receipt.receipt_id == "r1001"

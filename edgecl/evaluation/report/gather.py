@@ -61,12 +61,14 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         time: Now, seconds since the epoch.
 
     Raises:
-        NothingLearnedError: The home knows no class.
+        NothingLearnedError: The home never knew a class.
         IntegrityError: The chain of receipts is broken.
     """
-    check_learned(home, store)
+    chain = Chain(home, store)
+    if not any(chain.of(Forgotten)):
+        check_learned(home, store)  # when all was unlearned, the receipts are what is asked for
     uids = shown_classes(store)
-    if not uids:
+    if store.names and not uids:
         raise NothingLearnedError(
             f"every class of {home.path} is being unlearned; run `edgecl forget pending`"
         )
@@ -101,7 +103,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         picture_bytes=store.stored_bytes,
         bytes_by_part=bytes_by_part(store),
         sources=_sources(store),
-        receipts=_receipts(home, store, past),
+        receipts=_receipts(chain, past),
         exports=tuple(
             ExportRow(e.uid, e.kind, str(e.path), e.created, len(e.classes), e.status == STALE)
             for e in exports_of(store)
@@ -240,8 +242,7 @@ def _sources(store: Store) -> tuple[tuple[str, int], ...]:
     return tuple(by_number)
 
 
-def _receipts(home: Home, store: Store, history: History) -> tuple[ReceiptRow, ...]:
-    chain = Chain(home, store)
+def _receipts(chain: Chain, history: History) -> tuple[ReceiptRow, ...]:
     checks = {check.of: check.status for _, check in chain.of(Verified)}
     rows = []
     for receipt, entry in chain.of(Forgotten):
