@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.output import print_json, print_table, print_values, say
 
 review_app = typer.Typer(
@@ -54,10 +54,12 @@ def list_entries(
 def label(
     uids: Annotated[list[int], typer.Argument(help="Entries, as `review list` numbers them.")],
     name: Annotated[str, typer.Argument(help="Their class; a new name adds one.")],
+    new: NewOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Learn entries as samples of a class."""
+    from edgecl.cli.check import check_new_name
     from edgecl.home import Home
     from edgecl.review import label_entries
     from edgecl.types import clean_label
@@ -66,6 +68,7 @@ def label(
     device = Home(home)
     asked = clean_label(name)
     with writing(device) as session:
+        check_new_name(session.store, asked, is_new=new)
         reports = label_entries(session.learner, uids, asked)
         known = session.store.canonical(asked)
     learned = [report.uid for report in reports if not report.is_held_out]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption, WeightsOption
 from edgecl.cli.output import print_json, print_table, print_values, say, working
 
 if TYPE_CHECKING:
@@ -147,18 +147,23 @@ def receipt(
 def rename(
     old: Annotated[str, typer.Argument(help="The class's name, or an alias.")],
     new: Annotated[str, typer.Argument(help="Its new name.")],
+    is_new: NewOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Give a class another name; the old one stays as an alias, for streams that still use it."""
+    from edgecl.cli.check import check_new_name
     from edgecl.home import Home
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
+    before, after = clean_label(old), clean_label(new)
     with writing(Home(home)) as session:
         store = session.store
+        own = store.names_of(store.class_uid(before))
+        check_new_name(store, after, is_new=is_new, of=own)
         with store.transaction():
-            uid = store.rename_class(clean_label(old), clean_label(new))
+            uid = store.rename_class(before, after)
         names = store.names_of(uid)
     result = {"class_uid": uid, "name": names[0], "aliases": list(names[1:])}
     if json:
