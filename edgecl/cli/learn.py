@@ -158,6 +158,7 @@ def train_stream(
                 unknown=unknown,
             ),
             consolidate=consolidate,
+            takes_alike=new,
         )  # fmt: skip
         if frames.is_live and options.labeller is None and name is None:
             say(

@@ -11,7 +11,7 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
-from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted, print_outcome
 from edgecl.cli.output import print_json, print_table, say
 
@@ -87,10 +87,12 @@ def label(
         str,
         typer.Argument(help="Their class; a new name adds one.", autocompletion=complete.classes),
     ],
+    new: NewOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Learn entries as samples of a class."""
+    from edgecl.cli.check import check_new_name
     from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.review import label_entries
@@ -100,6 +102,7 @@ def label(
     device = Home(home)
     asked = clean_label(name)
     with writing(device) as session, governed(session, "label", tell=say):
+        check_new_name(session.store, asked, is_new=new)
         reports = label_entries(session.learner, uids, asked)
         known = session.store.canonical(asked)
     learned = [report.uid for report in reports if not report.is_held_out]

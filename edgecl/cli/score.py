@@ -183,7 +183,7 @@ def evaluate(
     from edgecl.evaluation.score import evaluate_stream
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
-    from edgecl.types import clean_label
+    from edgecl.types import clean_label, meant
 
     device, config = _device(home, bundle)
     frames = open_source(
@@ -211,9 +211,13 @@ def evaluate(
             f"source {frames.name} holds no labelled picture that can be used "
             f"({len(scores.skipped)} skipped); expected a sub-folder a class, a table, or --label"
         )
-    unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))
+    known = set(predictor.scorer.labels)
+    unknown = sorted(set(scores.per_class) - known)
     if unknown:
-        say(f"never learned, so counted as wrong: {', '.join(unknown)}")
+        hints = [
+            f"{name} ({near.strip()})" if (near := meant(name, known)) else name for name in unknown
+        ]
+        say(f"never learned, so counted as wrong: {', '.join(hints)}")
     _print_scores(scores, json=json)
 
 

@@ -12,7 +12,14 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
-from edgecl.cli.options import DEFAULT, ClassArgument, HomeOption, JsonOption, WeightsOption
+from edgecl.cli.options import (
+    DEFAULT,
+    ClassArgument,
+    HomeOption,
+    JsonOption,
+    NewOption,
+    WeightsOption,
+)
 from edgecl.cli.outcome import counted, print_outcome, size_text
 from edgecl.cli.output import print_json, print_table, print_values, say, working
 
@@ -125,18 +132,23 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
 def rename(
     old: ClassArgument,
     new: Annotated[str, typer.Argument(help="Its new name.")],
+    is_new: NewOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Give a class another name; the old one stays as an alias, for streams that still use it."""
+    from edgecl.cli.check import check_new_name
     from edgecl.home import Home
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
+    before, after = clean_label(old), clean_label(new)
     with writing(Home(home)) as session:
         store = session.store
+        own = store.names_of(store.class_uid(before))
+        check_new_name(store, after, is_new=is_new, of=own)
         with store.transaction():
-            uid = store.rename_class(clean_label(old), clean_label(new))
+            uid = store.rename_class(before, after)
         names = store.names_of(uid)
     result = {"class_uid": uid, "name": names[0], "aliases": list(names[1:])}
     if json:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from edgecl.errors import RequestError, UnknownClassError
 from edgecl.store.seal import Sealed
 from edgecl.store.text import plain_text
+from edgecl.types import meant
 
 
 class Classes(Sealed):
@@ -48,7 +49,7 @@ class Classes(Sealed):
             names = list(self._names.values())
             known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise UnknownClassError(
-                f"class {name!r} is unknown; "
+                f"class {name!r} is unknown; {meant(name, self._uids)}"
                 + (f"known: {known}" if known else "nothing was learned yet")
             )
         return self._uids[name]

@@ -96,7 +96,7 @@ def test_an_unknown_class_is_status_3_and_nothing_is_changed(taught: Path) -> No
     before = dump(taught)
     done = build.run_edgecl("forget", "class", "Washer", "--home", taught, "--json")
     assert build.is_refused(done, 3)
-    assert "'Washer' is unknown; known: bolt-m4" in done.stderr
+    assert "'Washer' is unknown; did you mean 'washer'? known: bolt-m4" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert dump(taught) == before
 
