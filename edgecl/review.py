@@ -11,6 +11,7 @@ from PIL import Image
 
 from edgecl.errors import StoreError
 from edgecl.learner import Learner
+from edgecl.runtime.faults import in_words
 from edgecl.store.novel import entries, entry_of, feature
 from edgecl.store.store import Store
 from edgecl.types import Frame, UpdateReport
@@ -62,7 +63,5 @@ def write_pictures(store: Store, folder: Path) -> int:
                 kind = str(image.format).lower()
             (folder / f"{entry.uid}.{kind}").write_bytes(data)
     except OSError as error:
-        raise StoreError(
-            f"the pictures cannot be written to {folder} ({error.strerror}); name another folder"
-        ) from error
+        raise StoreError(f"the pictures cannot be written to {folder} {in_words(error)}") from error
     return len(waiting)

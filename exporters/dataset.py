@@ -26,6 +26,7 @@ import edgecl
 from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
+from edgecl.runtime.faults import telling
 from edgecl.runtime.files import flush, put_in_place
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
@@ -98,8 +99,9 @@ def export_dataset(
     if not samples:
         raise RequestError("no picture is kept, so there is nothing to write; learn some first")
     folders = folder_names({uid: store.names[uid] for uid in sorted({c for _, c in samples})})
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with store.transaction(changes_head=False):
+    with telling(f"{place.parent} cannot be made"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with telling(f"the dataset {place} cannot be written"), store.transaction(changes_head=False):
         uid = add_export(
             store,
             kind=DATASET,
@@ -114,11 +116,12 @@ def export_dataset(
         part = part_of(_row(store, uid))
         part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
     try:
-        counts, size_bytes = _write(store, samples, folders, part)
-        (part / MANIFEST_NAME).write_text(text, encoding="utf-8")
-        flush(part / MANIFEST_NAME)
-        flush(part)
-        put_in_place(part, place)
+        with telling(f"the dataset {place} cannot be written"):
+            counts, size_bytes = _write(store, samples, folders, part)
+            (part / MANIFEST_NAME).write_text(text, encoding="utf-8")
+            flush(part / MANIFEST_NAME)
+            flush(part)
+            put_in_place(part, place)
     finally:
         finish_exports(store)
     return ExportedDataset(_row(store, uid), counts, size_bytes)

@@ -27,6 +27,7 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.faults import in_words
 from edgecl.runtime.files import flush
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine
 from edgecl.store.store import create_store
@@ -70,8 +71,7 @@ def export_backbone(
         path.unlink(missing_ok=True)  # on a full disk half an engine takes what is left of it
         if isinstance(error, OSError) and not isinstance(error, EdgeclError):
             raise RequestError(
-                f"the engine cannot be written to {folder} ({error.strerror or error}); free some "
-                "disk space or make the folder writable, and try again"
+                f"the engine cannot be written to {folder} {in_words(error)}"
             ) from error
         raise
     manifest.save(folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     except EdgeclError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        print(_line(f"edgecl: {error}"), file=sys.stderr)
+        _tell(f"edgecl: {error}")
         sys.exit(error.exit_code)
     except typer.Abort:
         print("Aborted!", file=sys.stderr)
@@ -45,12 +46,14 @@ def main() -> None:
         if len(arguments) < len(sys.argv) - 1:
             raise
         # What no part of edgecl expected: a disk that fails, a package that misbehaves.
-        what = str(error).splitlines()[0] if str(error) else ""
-        print(
-            _line(f"edgecl: {type(error).__name__}: {what}; add --debug for more"), file=sys.stderr
-        )
+        _tell(f"edgecl: {_unexpected(error)}")
         sys.exit(3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # a log on a full disk must not change the status
+        print(_line(text), file=sys.stderr, flush=True)
 
 
 def _line(text: str) -> str:
@@ -59,6 +62,19 @@ def _line(text: str) -> str:
     from edgecl.runtime.redact import redacted
 
     return printable(redacted(text))
+
+
+def _unexpected(error: Exception) -> str:
+    from edgecl.runtime.faults import in_words, is_known
+
+    if isinstance(error, OSError) and is_known(error):
+        path = error.filename2 or error.filename
+        place = (
+            os.fsdecode(path) if isinstance(path, str | bytes) else "standard output, or a file,"
+        )
+        return f"{place} cannot be used {in_words(error)}"
+    what = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {what}; add --debug for more"
 
 
 def _is_damage(error: Exception) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
+from ..faults import in_words
 from .base import Item, ListSource, local, read_frame
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -126,7 +127,9 @@ def _read(table: Path, path: str, label: str | None, max_bytes: int) -> Frame | 
 def _text(table: Path) -> str:
     try:
         return table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SourceError(f"table {table} cannot be read {in_words(error)}") from error
+    except UnicodeDecodeError as error:
         raise SourceError(f"table {table} cannot be read as UTF-8 text ({error})") from error
 
 
