@@ -27,7 +27,7 @@ from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
 from edgecl.runtime.faults import telling
-from edgecl.runtime.files import flush, put_in_place
+from edgecl.runtime.files import flush, private, put_in_place, write_whole
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
 from edgecl.store.exports import (
@@ -114,12 +114,13 @@ def export_dataset(
         text = _manifest(home, uid, {c: store.names[c] for c in sorted(folders)})
         set_digest(store, uid, json.loads(text)["digest"])
         part = part_of(_row(store, uid))
-        part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
+        part.mkdir(
+            mode=0o700, exist_ok=True
+        )  # empty, if an earlier export was killed before it was noted
     try:
         with telling(f"the dataset {place} cannot be written"):
             counts, size_bytes = _write(store, samples, folders, part)
-            (part / MANIFEST_NAME).write_text(text, encoding="utf-8")
-            flush(part / MANIFEST_NAME)
+            write_whole(part / MANIFEST_NAME, text.encode(), mode=0o600)
             flush(part)
             put_in_place(part, place)
     finally:
@@ -177,13 +178,15 @@ def _write(
     counts = {store.names[uid]: 0 for uid in folders}
     size_bytes = 0
     origins = {origin.uid: origin for origin in store.origins(Role.REPLAY)}
-    with (part / EDGECL_INDEX).open("w", encoding="utf-8") as index:
+    with open(part / EDGECL_INDEX, "w", encoding="utf-8", opener=private) as index:
         for uid, class_uid in samples:
             picture = store.picture(uid)
             path = Path(folders[class_uid]) / f"{uid}.{_suffix(picture)}"
-            (part / path).parent.mkdir(exist_ok=True)
-            (part / path).write_bytes(picture)
-            flush(part / path)
+            (part / path).parent.mkdir(mode=0o700, exist_ok=True)
+            with open(part / path, "wb", opener=private) as file:
+                file.write(picture)
+                file.flush()
+                os.fsync(file.fileno())
             origin = origins[uid]
             row: dict[str, Any] = {
                 "path": path.as_posix(),

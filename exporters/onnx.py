@@ -32,7 +32,7 @@ from edgecl.runtime.files import flush
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine
 from edgecl.store.store import create_store
 
-from .graph import import_onnx, opset_of, versions
+from .graph import import_onnx, opset_of, versions, without_notes
 from .parity import compare
 from .shipped import Shipped
 
@@ -184,7 +184,7 @@ def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> N
 def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> None:
     import torch
 
-    import_onnx()
+    onnx = import_onnx()
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -210,6 +210,7 @@ def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> N
             if network is None
             else {"pixels": batch, "adapter": [None] * len(adapter)},
         )
+    onnx.save(without_notes(onnx.load(str(path))), str(path))
 
 
 @contextmanager

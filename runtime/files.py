@@ -96,6 +96,11 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         flush(path.parent)
 
 
+def private(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file that nobody else may read, whatever the process's mask: an opener of `open`."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 def flush(path: Path) -> None:
     """Have a file, or the names in a folder, written to the disk: a pulled plug keeps it."""
     descriptor = os.open(path, os.O_RDONLY)
