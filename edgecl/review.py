@@ -11,6 +11,8 @@ from PIL import Image
 
 from edgecl.errors import StoreError
 from edgecl.learner import Learner
+from edgecl.runtime.faults import in_words
+from edgecl.runtime.files import private
 from edgecl.store.novel import entries, entry_of, feature
 from edgecl.store.store import Store
 from edgecl.types import Frame, UpdateReport
@@ -54,15 +56,14 @@ def write_pictures(store: Store, folder: Path) -> int:
         StoreError: A file cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         waiting = entries(store)
         for entry in waiting:
             data = store.picture(entry.uid)
             with Image.open(io.BytesIO(data)) as image:
                 kind = str(image.format).lower()
-            (folder / f"{entry.uid}.{kind}").write_bytes(data)
+            with open(folder / f"{entry.uid}.{kind}", "wb", opener=private) as file:
+                file.write(data)
     except OSError as error:
-        raise StoreError(
-            f"the pictures cannot be written to {folder} ({error.strerror}); name another folder"
-        ) from error
+        raise StoreError(f"the pictures cannot be written to {folder} {in_words(error)}") from error
     return len(waiting)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -48,9 +49,8 @@ def main() -> None:
         if is_debugging:
             raise
         # What no part of edgecl expected: a disk that fails, a package that misbehaves.
-        what = str(error).splitlines()[0] if str(error) else ""
         status = 3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1
-        _end(arguments, f"{type(error).__name__}: {what}; add --debug for more", status)
+        _end(arguments, _unexpected(error), status)
     if status == 130:
         _end(arguments, "interrupted", 130, is_told=True)
     sys.exit(status if isinstance(status, int) else 0)
@@ -64,9 +64,10 @@ def _end(arguments: list[str], text: str, status: int, *, is_told: bool = False)
     from edgecl.cli.output import has_result, print_json
 
     if not is_told:
-        print(_line(f"edgecl: {text}"), file=sys.stderr)
+        _tell(f"edgecl: {text}")
     if not has_result() and any(map(_asks_for_json, arguments)):
-        print_json({"error": _line(text), "exit": status})
+        with suppress(OSError):
+            print_json({"error": _line(text), "exit": status})
     sys.exit(status)
 
 
@@ -75,12 +76,30 @@ def _asks_for_json(argument: str) -> bool:
     return argument == "--json" or re.fullmatch(r"-[qvuf]*j[a-z]*", argument) is not None
 
 
+def _tell(text: str) -> None:
+    with suppress(OSError):  # a log on a full disk must not change the status
+        print(_line(text), file=sys.stderr, flush=True)
+
+
 def _line(text: str) -> str:
     """Return an error without the secrets of addresses and what a terminal would obey."""
     from edgecl.cli.output import printable
     from edgecl.runtime.redact import redacted
 
     return printable(redacted(text))
+
+
+def _unexpected(error: Exception) -> str:
+    from edgecl.runtime.faults import in_words, is_known
+
+    if isinstance(error, OSError) and is_known(error):
+        path = error.filename2 or error.filename
+        place = (
+            os.fsdecode(path) if isinstance(path, str | bytes) else "standard output, or a file,"
+        )
+        return f"{place} cannot be used {in_words(error)}"
+    what = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {what}; add --debug for more"
 
 
 def _is_damage(error: Exception) -> bool:

@@ -10,7 +10,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -82,11 +82,15 @@ def _escaped(character: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr; or a log, inside of `said_to`."""
+    """Tell a person something, on stderr; or a log, inside of `said_to`.
+
+    A stderr that takes nothing, on a full disk or of a terminal that is gone, ends no run.
+    """
     if _listeners:
         _listeners[-1](text)
     elif not is_quiet():
-        print(printable(text), file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -246,7 +250,8 @@ class StreamBar:
             self._n_events += 1
             if self._n_events <= _MOST_EVENTS:
                 text = escape(printable(event.text()))
-                self._console.print(text, soft_wrap=True, highlight=False)
+                with suppress(OSError):
+                    self._console.print(text, soft_wrap=True, highlight=False)
         done = self._begin + progress.seen
         rate = progress.samples_per_second
         # Nothing was learned, so nothing was wrong.

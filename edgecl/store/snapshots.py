@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecl.errors import IntegrityError
+from edgecl.runtime.files import private
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.novel import NEWEST_ENTRY, REVIEWED, newest
 from edgecl.store.schema import SCHEMA_VERSION
@@ -87,6 +88,7 @@ def write_copy(store: Store, path: Path) -> None:
     Raises:
         StoreError: The disk is full.
     """
+    open(path, "wb", opener=private).close()
     with store.errors():
         store.connection.execute("VACUUM INTO ?", (str(path),))
 

@@ -15,6 +15,7 @@ from typing import Any
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
+from ..faults import in_words
 from .base import Item, ListSource, local, read_frame
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -158,7 +159,9 @@ def _text(table: Path) -> str:
         if len(data) > _MAX_TABLE_BYTES:
             raise SourceError(f"table {table} has more than {_MAX_TABLE_BYTES:,} bytes; split it")
         return data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SourceError(f"table {table} cannot be read {in_words(error)}") from error
+    except UnicodeDecodeError as error:
         raise SourceError(f"table {table} cannot be read as UTF-8 text ({error})") from error
 
 
