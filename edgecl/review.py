@@ -12,6 +12,7 @@ from PIL import Image
 from edgecl.errors import StoreError
 from edgecl.learner import Learner
 from edgecl.store.novel import entries, entry_of, feature
+from edgecl.store.runs import REVIEW, Start
 from edgecl.store.store import Store
 from edgecl.types import Frame, UpdateReport
 
@@ -42,6 +43,7 @@ def label_entries(learner: Learner, uids: Sequence[int], name: str) -> list[Upda
             )
         )
     x = np.array([feature(store, uid) for uid in uids], np.float32)
+    learner.begin(Start(REVIEW))
     reports = learner.learn_many(frames, x, reviewed=uids)
     learner.settle()
     return reports

@@ -16,6 +16,7 @@ from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.files import flush
+from edgecl.store.moves import note_moved_back
 from edgecl.store.snapshots import (
     Snapshot,
     add_snapshot,
@@ -101,6 +102,7 @@ def rollback(home: Home, learner: Learner, uid: int) -> Snapshot:
             check_fits(store, uid)
             with store.transaction():
                 bring_back(store)
+                note_moved_back(store, uid)
                 chain.append(RolledBack(uid, time.time()))
     finally:
         learner.reload()

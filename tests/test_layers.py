@@ -30,7 +30,7 @@ LAYERS = (
     ("unlearning",),
     ("novelty",),
     ("stream",),
-    ("snapshots", "evaluation", "doctor", "review", "transfer"),
+    ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("exporters",),
     ("device",),
     ("cli",),

@@ -33,6 +33,7 @@ from edgecl.store.exports import (
     note_erased,
     revoke,
 )
+from edgecl.store.moves import merged_into
 from edgecl.store.receipts import add_tombstones, move_tombstones
 from edgecl.store.requests import (
     PENDING,
@@ -227,7 +228,7 @@ def _unlearn(
         The receipt's id.
     """
     store = chain.store
-    before, known = fingerprint(learner), set(store.names)
+    before, known, merged = fingerprint(learner), set(store.names), merged_into(store)
     changed: Changed = ()
     if not plan.mode.is_exact:
         changed = changed_adapters(chain.home, store, target, plan, request.weights, say)
@@ -242,6 +243,7 @@ def _unlearn(
             else:
                 store.reset()
             gone = known - set(store.names)
+            gone |= {uid for uid, owner in merged.items() if owner in gone}
             entry = entry_of(
                 chain.home, learner, request, target, plan, evidence, rows_erased, gone, before
             )
