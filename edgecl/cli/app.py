@@ -14,6 +14,7 @@ from edgecl.cli.inspect import doctor, status, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
+from edgecl.cli.mend import merge_classes, relabel, samples_app, undo
 from edgecl.cli.report import report
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
@@ -38,6 +39,10 @@ app.command("bench")(bench)
 app.add_typer(export_app, name="export")
 app.add_typer(forget_app, name="forget")
 app.add_typer(review_app, name="review")
+app.add_typer(samples_app, name="samples")
+app.command("relabel")(relabel)
+app.command("merge-classes")(merge_classes)
+app.command("undo")(undo)
 app.command("receipt")(receipt)
 app.command("rename")(rename)
 app.command("snapshot")(snapshot)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from edgecl.cli.confirm import YesOption, confirm
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table, print_values, say
 
@@ -40,7 +41,7 @@ def list_entries(
         waiting = entries(store)
         names = store.names
         if pictures is not None:
-            n_written = write_pictures(store, pictures)
+            n_written = write_pictures(store, [entry.uid for entry in waiting], pictures)
             say(f"{n_written} pictures are in {pictures}; what is unlearned stays there")
     if json:
         found = [asdict(entry) | {"guess": names[entry.guess]} for entry in waiting]
@@ -85,6 +86,7 @@ def label(
 def drop_entries(
     uids: Annotated[list[int] | None, typer.Argument(help="Entries to delete.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete all entries.")] = False,
+    yes: YesOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
@@ -99,6 +101,8 @@ def drop_entries(
     with writing(Home(home)) as session, session.store.transaction(changes_head=False):
         store = session.store
         gone = [e.uid for e in entries(store)] if everything else list(dict.fromkeys(uids or ()))
+        if everything:
+            confirm([f"All {len(gone)} frames of the review queue will be deleted."], yes=yes)
         drop(store, gone)
     if json:
         print_json({"dropped": len(gone)})

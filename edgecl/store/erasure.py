@@ -279,6 +279,8 @@ def _each(store: Store, kind: Kind, uid: int, verb: str) -> dict[str, int]:
                 f"{verb} {table.name} AS o WHERE {only}({where})", values
             )
             row = cursor.fetchone()
+            if not table.is_counted:
+                continue
             numbers[name] = cursor.rowcount if row is None else int(row[0])
     return numbers
 

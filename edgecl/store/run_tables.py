@@ -35,6 +35,7 @@ RUN_TABLES: tuple[Table, ...] = (
         );
         """,
         is_learned=True,
+        is_counted=False,
         owner="class_uid",
         source="source_uid",
         sealed=("total", "second"),
@@ -50,6 +51,7 @@ RUN_TABLES: tuple[Table, ...] = (
         );
         """,
         is_learned=True,
+        is_counted=False,
         owner="class_uid",
     ),
     Table(
@@ -65,6 +67,7 @@ RUN_TABLES: tuple[Table, ...] = (
         ) WITHOUT ROWID;
         """,
         is_learned=True,
+        is_counted=False,
         owner="class_uid",
         names=("name",),
     ),

@@ -179,11 +179,16 @@ def content_of(store: Store, run: Run) -> Content:
             (run.first,),
         )
     )
-    moved, left = _movable(store, run)
-    gains = Counter(learned)
-    gains.update(Counter(to for _, _, to in moved))
-    if run.kind == MERGE:
-        gains.update(dict(execute("SELECT class_uid, sum(n) FROM run_stats GROUP BY class_uid")))
+    rows, left = _movable(store, run)
+    moved = Counter((source, to) for _, source, to in rows)
+    gains = learned + Counter(to for _, _, to in rows)
+    if run.kind == MERGE:  # of what was evicted the sums go back
+        moved = Counter((source, to) for uid, source, to in rows if not _is_folded(store, uid))
+        for to, source, n in execute(
+            "SELECT r.class_uid, f.uid, sum(n) FROM run_stats r JOIN former_names f USING "
+            "(class_uid) WHERE NOT is_alias GROUP BY 1, 2"
+        ).fetchall():
+            moved[source, to] += n
     seen = store.n_seen()
     texts = execute(
         "SELECT DISTINCT text FROM sources o WHERE text IS NOT NULL AND (EXISTS (SELECT 1 FROM "
@@ -196,7 +201,7 @@ def content_of(store: Store, run: Run) -> Content:
         held_out=aside.get(Role.HELD_OUT.value, 0),
         review=aside.get(Role.REVIEW.value, 0),
         named=sum(_is_there(store, uid) for uid, *_ in run.body.get("reviewed", ())),
-        moved=dict(Counter((source, to) for _, source, to in moved)),
+        moved=dict(moved),
         left=left,
         new=tuple(uid for uid, n in sorted(gains.items()) if n >= seen.get(uid, 0) > 0),
         sources=tuple(text for (text,) in texts),
@@ -340,6 +345,11 @@ def _is_gone(store: Store, class_uid: int) -> bool:
 def _is_there(store: Store, uid: int) -> bool:
     row = store.connection.execute("SELECT 1 FROM pictures WHERE uid = ?", (uid,)).fetchone()
     return row is not None
+
+
+def _is_folded(store: Store, uid: int) -> bool:
+    row = store.connection.execute("SELECT is_folded FROM samples WHERE uid = ?", (uid,)).fetchone()
+    return bool(row[0])
 
 
 def _displaced(store: Store, run: Run) -> int:

@@ -286,6 +286,8 @@ class History(RuleBasedStateMachine):
         purged = done.receipt.body["snapshots_purged"]
         everything = self.known + self.held + self.waiting + list(lost)
         self.lost |= gone
+        # What was relabelled may come from a file of that name; only a class's unlearning asks.
+        self.mended = self.mended - gone if kind == "class" else self.mended | gone
         self.known = rest
         left = {s.label for s in rest}
         self.held, self.waiting = (
