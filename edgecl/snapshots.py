@@ -17,6 +17,7 @@ from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.faults import telling
 from edgecl.runtime.files import flush
+from edgecl.store.moves import note_moved_back
 from edgecl.store.snapshots import (
     Snapshot,
     add_snapshot,
@@ -103,6 +104,7 @@ def rollback(home: Home, learner: Learner, uid: int) -> Snapshot:
             check_fits(store, uid)
             with store.transaction():
                 bring_back(store)
+                note_moved_back(store, uid)
                 chain.append(RolledBack(uid, time.time()))
     finally:
         learner.reload()

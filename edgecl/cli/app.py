@@ -16,6 +16,7 @@ from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
+from edgecl.cli.mend import merge_classes, relabel, samples_app, undo
 from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.review import review_app
@@ -45,6 +46,9 @@ for _name, _function in {
     "status": status,
     "report": report,
     "bench": bench,
+    "relabel": relabel,
+    "merge-classes": merge_classes,
+    "undo": undo,
     "rename": rename,
     "snapshot": snapshot,
     "snapshots": snapshots,
@@ -57,6 +61,7 @@ for _name, _function in {
 app.add_typer(export_app, name="export", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)
+app.add_typer(samples_app, name="samples", cls=Group)
 # Names as they were, and as people try them.
 for _name, _function in {"receipt": receipt, "learn": train_stream}.items():
     app.command(_name, cls=Command, hidden=True)(_function)

@@ -9,7 +9,8 @@ PANELS = {
     "Start": ("demo", "init", "doctor"),
     "Teach": ("train-stream", "import", "review", "consolidate"),
     "Look": ("predict", "evaluate", "status", "report", "bench"),
-    "Keep": ("rename", "snapshot", "snapshots", "rollback", "changes", "verify"),
+    "Mend": ("samples", "relabel", "merge-classes", "undo", "rename"),
+    "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
     "Unlearn": ("forget", "receipts"),
     "Ship": ("export",),
 }
@@ -84,6 +85,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl receipts                   all of them",
         "edgecl receipts r1                one, checked",
     ),
+    "samples": ("edgecl samples list               what is kept, the newest first",),
+    "samples list": (
+        "edgecl samples list --class washer",
+        "edgecl samples list --since 2d --pictures look/",
+    ),
+    "relabel": ("edgecl relabel 12 13 washer       two samples are washers",),
+    "merge-classes": ("edgecl merge-classes mug cup      what was a mug is a cup from now on",),
+    "undo": ("edgecl undo                       take the last run back",),
     "rename": ('edgecl rename washer "brass ring"',),
     "review": (
         "edgecl review list                what waits, the most novel first",

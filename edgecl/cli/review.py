@@ -11,6 +11,7 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
+from edgecl.cli.confirm import YesOption, confirm
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted, print_outcome
 from edgecl.cli.output import print_json, print_table, say
@@ -55,7 +56,7 @@ def list_entries(
             x = np.array([feature(store, entry.uid) for entry in waiting], np.float32)
             hints = pretrained.guesses(x)
         if pictures is not None:
-            n_written = write_pictures(store, pictures)
+            n_written = write_pictures(store, [entry.uid for entry in waiting], pictures)
             say(f"{n_written} pictures are in {pictures}; what is unlearned stays there")
     if json:
         found = [
@@ -127,6 +128,7 @@ def label(
 def drop_entries(
     uids: Annotated[list[int] | None, typer.Argument(help="Entries to delete.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete all entries.")] = False,
+    yes: YesOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
@@ -141,6 +143,8 @@ def drop_entries(
     with writing(Home(home)) as session, session.store.transaction(changes_head=False):
         store = session.store
         gone = [e.uid for e in entries(store)] if everything else list(dict.fromkeys(uids or ()))
+        if everything:
+            confirm([f"All {len(gone)} frames of the review queue will be deleted."], yes=yes)
         drop(store, gone)
     if json:
         print_json({"dropped": len(gone)})

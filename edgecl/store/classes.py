@@ -99,6 +99,10 @@ class Classes(Sealed):
             )
         before = self._names[uid]
         self.connection.execute("DELETE FROM aliases WHERE name = ?", (new,))
+        self.connection.execute(  # a class that had this name cannot come back under it
+            "DELETE FROM former_names WHERE uid IN (SELECT uid FROM former_names WHERE name = ?)",
+            (new,),
+        )
         if before != new:
             self.connection.execute("INSERT INTO aliases VALUES (?, ?)", (before, uid))
         self.connection.execute("UPDATE classes SET name = ? WHERE uid = ?", (new, uid))
