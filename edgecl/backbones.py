@@ -295,7 +295,7 @@ def _pretrained(model: Any, source: str) -> Pretrained | None:
 
     Of a file that somebody gives nobody knows what its classes are.
     """
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
     from torch import nn
 
     layer = model.get_classifier() if hasattr(model, "get_classifier") else None

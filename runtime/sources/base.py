@@ -155,7 +155,8 @@ def read_frame(
     ) as error:  # ValueError: a zero byte or half a character in the name
         if isinstance(error, OSError) and is_of_machine(error):
             raise SourceError(f"{path} cannot be read {in_words(error)}") from error
-        is_there = isinstance(error, OSError) and not is_lost(error)
-        why = in_words(error) if is_there else f"({getattr(error, 'strerror', None) or error})"
+        why = f"({getattr(error, 'strerror', None) or error})"
+        if isinstance(error, OSError) and not is_lost(error):
+            why = in_words(error)
         return Skipped(id, f"cannot be read {why}")
     return Frame(id=id, encoded=data, label=label, source=source, time=stat.st_mtime)
