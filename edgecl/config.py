@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.errors import ConfigError
+from edgecl.runtime.faults import in_words
 from edgecl.runtime.files import read_own, write_whole
 
 _MOST_BYTES = 2**20
@@ -104,11 +105,14 @@ class HeadConfig:
         name: Its name.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
         options: All other keys of the section, checked when the home is opened.
+        pretrained: Let the classes that the backbone's weights came with answer where nothing that
+            was taught comes near.
     """
 
     name: str = "ridge"
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -238,9 +242,7 @@ def load_config(path: Path) -> Config:
     try:
         raw = tomllib.loads(read_own(path, _MOST_BYTES).decode())
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}); give its owner the right to"
-        ) from error
+        raise ConfigError(f"{path} cannot be read {in_words(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
     sections = {f.name: f for f in fields(Config)}

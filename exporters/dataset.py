@@ -1,6 +1,6 @@
 """Kept pictures as a folder a class, with an index: what other tools read as ImageFolder.
 
-    CLASS/UID.jpg     the picture of a kept sample, byte for byte as the store keeps it
+    CLASS/UID.jpg     the picture of a sample, byte for byte as the store keeps it
     edgecl.jsonl      one object a picture: path, label, source, time, and the uids that a later
                       unlearning looks for
     manifest.json     which export of which home this is, and the uids and names of its classes
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ import edgecl
 from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
-from edgecl.runtime.files import flush, put_in_place
+from edgecl.runtime.faults import telling
+from edgecl.runtime.files import flush, private, put_in_place, write_whole
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
 from edgecl.store.exports import (
@@ -39,8 +41,10 @@ from edgecl.store.exports import (
     part_of,
     set_digest,
 )
+from edgecl.store.samples import Origin
 from edgecl.store.store import Store
 from edgecl.store.table import Role
+from edgecl.types import clean_label
 
 from .bundle import public_id
 
@@ -69,19 +73,26 @@ class ExportedDataset:
 
 
 def export_dataset(
-    home: Home, store: Store, output: Path, *, is_plain: bool = False
+    home: Home,
+    store: Store,
+    output: Path,
+    *,
+    is_plain: bool = False,
+    classes: Sequence[str] = (),
+    held_out: bool = False,
 ) -> ExportedDataset:
     """Write the kept pictures into a folder, whole or not at all, and note it in the registry.
-
-    Pictures that are held out to score with are not written.
 
     Args:
         home: The home, whose lock the caller holds.
         store: Its open store.
         output: A new or empty folder.
         is_plain: Whether pictures of a sealed store may be written unencrypted.
+        classes: Names or aliases of the only classes to write; empty for all.
+        held_out: Whether pictures that are held out to test on are written, too.
 
     Raises:
+        UnknownClassError: No class has one of the names.
         RequestError: The folder holds something, no picture is kept, or the store is sealed and
             that was not asked for.
     """
@@ -94,12 +105,26 @@ def export_dataset(
             "the store is sealed, and a dataset would hold its pictures unencrypted; add --plain "
             "if that is meant"
         )
-    samples = store.stored_samples()
-    if not samples:
-        raise RequestError("no picture is kept, so there is nothing to write; learn some first")
-    folders = folder_names({uid: store.names[uid] for uid in sorted({c for _, c in samples})})
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with store.transaction(changes_head=False):
+    wanted = {store.class_uid(clean_label(name)) for name in classes} or set(store.names)
+    wanted.difference_update(store.lost_classes())
+    origins = [
+        origin
+        for role in (Role.REPLAY, Role.HELD_OUT)[: 1 + held_out]
+        for origin in store.origins(role)
+        if origin.class_uid in wanted
+    ]
+    if not origins:
+        which = f" of {', '.join(classes)}" if classes else ""
+        raise RequestError(
+            f"no picture{which} is kept, so there is nothing to write"
+            + ("" if held_out else "; what is held out to test on is written with --held-out")
+        )
+    folders = folder_names(
+        {uid: store.names[uid] for uid in sorted({origin.class_uid for origin in origins})}
+    )
+    with telling(f"{place.parent} cannot be made"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with telling(f"the dataset {place} cannot be written"), store.transaction(changes_head=False):
         uid = add_export(
             store,
             kind=DATASET,
@@ -112,13 +137,16 @@ def export_dataset(
         text = _manifest(home, uid, {c: store.names[c] for c in sorted(folders)})
         set_digest(store, uid, json.loads(text)["digest"])
         part = part_of(_row(store, uid))
-        part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
+        part.mkdir(
+            mode=0o700, exist_ok=True
+        )  # empty, if an earlier export was killed before it was noted
     try:
-        counts, size_bytes = _write(store, samples, folders, part)
-        (part / MANIFEST_NAME).write_text(text, encoding="utf-8")
-        flush(part / MANIFEST_NAME)
-        flush(part)
-        put_in_place(part, place)
+        with telling(f"the dataset {place} cannot be written"):
+            counts, size_bytes = _write(store, origins, folders, part)
+            write_whole(part / MANIFEST_NAME, text.encode(), mode=0o600)
+            flush(part / MANIFEST_NAME)
+            flush(part)
+            put_in_place(part, place)
     finally:
         finish_exports(store)
     return ExportedDataset(_row(store, uid), counts, size_bytes)
@@ -168,20 +196,21 @@ def _escaped(character: str) -> str:
 
 
 def _write(
-    store: Store, samples: list[tuple[int, int]], folders: dict[int, str], part: Path
+    store: Store, origins: Sequence[Origin], folders: dict[int, str], part: Path
 ) -> tuple[dict[str, int], int]:
     """Write pictures and index; returns pictures by class name, and their bytes."""
     counts = {store.names[uid]: 0 for uid in folders}
     size_bytes = 0
-    origins = {origin.uid: origin for origin in store.origins(Role.REPLAY)}
-    with (part / EDGECL_INDEX).open("w", encoding="utf-8") as index:
-        for uid, class_uid in samples:
+    with open(part / EDGECL_INDEX, "w", encoding="utf-8", opener=private) as index:
+        for origin in origins:
+            uid, class_uid = origin.uid, origin.class_uid
             picture = store.picture(uid)
             path = Path(folders[class_uid]) / f"{uid}.{_suffix(picture)}"
-            (part / path).parent.mkdir(exist_ok=True)
-            (part / path).write_bytes(picture)
-            flush(part / path)
-            origin = origins[uid]
+            (part / path).parent.mkdir(mode=0o700, exist_ok=True)
+            with open(part / path, "wb", opener=private) as file:
+                file.write(picture)
+                file.flush()
+                os.fsync(file.fileno())
             row: dict[str, Any] = {
                 "path": path.as_posix(),
                 "label": store.names[class_uid],

@@ -31,7 +31,7 @@ LAYERS = (
     ("unlearning",),
     ("novelty", "drift"),
     ("stream",),
-    ("snapshots", "evaluation", "doctor", "review", "transfer"),
+    ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("governed",),
     ("exporters",),
     ("device",),

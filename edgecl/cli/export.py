@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_table, print_values, say, working
+from edgecl.cli.outcome import counted, print_outcome, size_text
+from edgecl.cli.output import print_json, print_table, say, working
 
 if TYPE_CHECKING:
     from edgecl.exporters.bundle import Exported
@@ -53,7 +56,7 @@ def export(
         )
 
 
-@export_app.command("onnx")
+@export_app.command("onnx", cls=Command)
 def onnx(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
@@ -106,10 +109,10 @@ def onnx(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        _print_bundle(done, result)
 
 
-@export_app.command("tensorrt")
+@export_app.command("tensorrt", cls=Command)
 def tensorrt(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
@@ -177,12 +180,19 @@ def tensorrt(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        _print_bundle(done, result)
 
 
-@export_app.command("dataset")
+@export_app.command("dataset", cls=Command)
 def dataset(
     output: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Only this class; can be given more than once."),
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Also the pictures that are kept to test on.")
+    ] = False,
     plain: Annotated[
         bool,
         typer.Option("--plain", help="Of an encrypted home: write its pictures unencrypted."),
@@ -198,7 +208,9 @@ def dataset(
     device = Home(home)
     with writing(device) as session:
         store = session.store
-        done = export_dataset(device, store, output, is_plain=plain)
+        done = export_dataset(
+            device, store, output, is_plain=plain, classes=classes or (), held_out=held_out
+        )
     result = {
         "path": str(done.export.path),
         "bytes": done.size_bytes,
@@ -209,7 +221,21 @@ def dataset(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        print_outcome(
+            f"{done.export.path}: {counted(sum(done.classes.values()), 'picture')} of "
+            f"{counted(len(done.classes), 'class')}, {size_text(done.size_bytes)}",
+            result,
+        )
+
+
+def _print_bundle(done: Exported, result: dict[str, Any]) -> None:
+    path = done.export.path
+    print_outcome(
+        f"{path}: a bundle of {counted(result['classes'], 'class')}, {result['precision']}, "
+        f"{size_text(done.size_bytes)}",
+        result,
+        then=f"edgecl predict PICTURE --bundle {shlex.quote(str(path))}",
+    )
 
 
 def _rebuild_stale(home: Path, json: bool) -> None:

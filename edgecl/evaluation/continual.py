@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import UsageError
-from edgecl.paired import wilson
 from edgecl.store.probes import (
     FEW_PROBES,
     held_out,
@@ -26,9 +25,7 @@ from edgecl.store.probes import (
     latency_of_classes,
     newest_scored,
 )
-from edgecl.store.samples import Origin
 from edgecl.store.store import Store
-from edgecl.store.table import Role
 from edgecl.types import Float64
 
 NAN = float("nan")
@@ -65,6 +62,20 @@ def worst_case_accuracy(a: Float64, current: npt.ArrayLike) -> Float64:
     return np.array([_mean(row) for row in worst])
 
 
+def pooled(a: Float64, n: npt.ArrayLike) -> Float64:
+    """Return accuracy (E,): of all tasks together, right answers divided by pictures asked.
+
+    Args:
+        a: Accuracies, shape (E, T); NaN where a task was not asked.
+        n: Pictures of each task, shape (E, T).
+    """
+    known = np.isfinite(a)
+    asked = np.where(known, np.asarray(n), 0)
+    total = asked.sum(axis=1)
+    right = (np.where(known, a, 0.0) * asked).sum(axis=1)
+    return np.asarray(np.divide(right, total, out=np.full(len(total), NAN), where=total > 0))
+
+
 def summary(store: Store) -> dict[str, Any]:
     """Return what the probes of a store say, JSON values; None where nothing was scored.
 
@@ -74,24 +85,21 @@ def summary(store: Store) -> dict[str, Any]:
     min-ACC, WC-ACC and forgetting no more than a class that is not there yet.
 
     Returns:
-        `evaluations` and `probes` (how many), `accuracy` (mean over classes at the last
-        evaluation), `min_accuracy`, `worst_case_accuracy`, `forgetting`, and by name in `classes`:
-        `held_out`, `accuracy` and its 95 % `interval` (Wilson), in frames of the class
-        `first_right` and `nine_of_ten`, and when its newest kept sample was taken, `last_taught`.
+        `evaluations` and `probes` (how many), `accuracy` (right probes divided by probes, at the
+        last evaluation), `min_accuracy`, `worst_case_accuracy`, `forgetting`, and by name in
+        `classes`: `held_out`, `accuracy`, and in frames of the class `first_right` and
+        `nine_of_ten`.
     """
     past, held, latency = history(store), held_out(store), latency_of_classes(store)
     a = past.accuracy
     last: dict[int, float] = {}
-    counts: dict[int, int] = {}
-    taught = {o.class_uid: o.time for o in sorted(store.origins(Role.REPLAY), key=_time)}
     values = dict.fromkeys(("accuracy", "min_accuracy", "worst_case_accuracy", "forgetting"), NAN)
     if a.size:
         last = dict(zip(past.classes.tolist(), a[-1].tolist(), strict=True))
-        counts = dict(zip(past.classes.tolist(), past.n_probes[-1].tolist(), strict=True))
         current = newest_scored(past)
         counted = np.where(past.n_probes >= FEW_PROBES, a, NAN)
         values = {
-            "accuracy": _mean(a[-1]),
+            "accuracy": float(pooled(a, past.n_probes)[-1]),
             "min_accuracy": float(minimum_accuracy(counted, current)[-1]),
             "worst_case_accuracy": float(worst_case_accuracy(counted, current)[-1]),
             "forgetting": forgetting(counted),
@@ -104,23 +112,12 @@ def summary(store: Store) -> dict[str, Any]:
             name: {
                 "held_out": held[uid],
                 "accuracy": _known(last.get(uid, NAN)),
-                "interval": _interval(last.get(uid, NAN), counts.get(uid, 0)),
-                "last_taught": taught.get(uid),
                 "first_right": latency[uid].first_right if uid in latency else None,
                 "nine_of_ten": latency[uid].nine_of_ten if uid in latency else None,
             }
             for uid, name in store.names.items()
         },
     }
-
-
-def _time(origin: Origin) -> float:
-    return origin.time
-
-
-def _interval(accuracy: float, n: int) -> list[float] | None:
-    """Return the 95 % interval of a share of n pictures, None where there is none."""
-    return None if math.isnan(accuracy) or not n else list(wilson(round(accuracy * n), n))
 
 
 def _known(value: float) -> float | None:

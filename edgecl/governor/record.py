@@ -80,7 +80,7 @@ def note_changed_settings(home: Home, store: Store) -> None:
 
 def settings_of(config: Config) -> dict[str, Any]:
     """Return all settings flat: numbers and words of edgecl's own by `section.key`."""
-    found = {}
+    found: dict[str, Any] = {}
     for section, values in asdict(config).items():
         values |= values.pop("options", {})
         found |= {f"{section}.{key}": value for key, value in values.items()}

@@ -23,6 +23,7 @@ from typing import Any
 from safetensors.numpy import save as save_arrays
 
 from edgecl.runtime.codebook import Keys
+from edgecl.runtime.files import private
 from edgecl.store.database import connect
 from edgecl.store.progress import Progress
 from edgecl.store.samples import Samples
@@ -56,6 +57,8 @@ def create_store(
     """
     from sqlite_utils import Database
 
+    if str(path) != ":memory:":  # its log takes over the rights
+        open(path, "wb", opener=private).close()
     connection = connect(path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -88,7 +91,10 @@ def describe(store: Store) -> dict[str, Any]:
     """Return what `edgecl status` says about a store, JSON values only."""
     seen, stored = store.n_seen(), store.n_stored()
     parts = bytes_by_part(store)
-    (n_receipts,) = store.connection.execute("SELECT count(*) FROM receipts").fetchone()
+    # Of requests; the erasure and the check of one, refusals and rollbacks are entries, too.
+    (n_receipts,) = store.connection.execute(
+        "SELECT count(*) FROM receipts WHERE json_extract(body, '$.kind') = 'forget'"
+    ).fetchone()
     (n_review,) = store.connection.execute("SELECT count(*) FROM review").fetchone()
     return {
         "classes": {

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
@@ -31,7 +31,8 @@ from edgecl.store.text import dump_json
 from edgecl.types import Kind, Receipt
 from edgecl.unlearning.receipt import E, Entry
 
-_START = "0" * 64
+START = "0" * 64
+"""What stands for the digest before the first entry."""
 # Receipts that one request commits before the ledger is brought up (EXPORT and VERIFIED).
 _MOST_BEHIND = 2
 
@@ -60,7 +61,7 @@ class Chain:
             raise IntegrityError(
                 f"receipt r{len(self._receipts) + 1} is missing from the end of the chain"
             )
-        known = [_receipt(entry) for entry in ledger.read_ledger(home.ledger)]
+        known = [of_line(entry) for entry in ledger.read_ledger(home.ledger)]
         self.lost = self._beyond(known)
         self._n_in_ledger = len(known)
 
@@ -94,8 +95,8 @@ class Chain:
 
     def append(self, entry: Entry) -> str:
         """Add an entry, inside a transaction; `settle` after it. Returns the receipt's id."""
-        previous, body = newest_digest(self.store) or _START, dump_json(entry.as_json())
-        digest = _digest(previous, body)
+        previous, body = newest_digest(self.store) or START, dump_json(entry.as_json())
+        digest = digest_of(previous, body)
         signature = self._key.sign(digest.encode()).hex()
         return f"r{add_receipt(self.store, body, previous, digest, signature)}"
 
@@ -109,7 +110,7 @@ class Chain:
         last = ledger.last_entry(self.home.ledger)
         missing = self._receipts[last["number"] if last else 0 :]
         if missing:
-            ledger.append_ledger(self.home.ledger, map(_entry, missing))
+            ledger.append_ledger(self.home.ledger, map(line_of, missing))
 
     def take_over(self) -> list[Receipt]:
         """Write the receipts that an older copy of the store lacks, with their tombstones.
@@ -118,7 +119,7 @@ class Chain:
         """
         lost, self.lost = self.lost, []
         for receipt in lost:
-            number, body = _entry(receipt)["number"], receipt.body
+            number, body = line_of(receipt)["number"], receipt.body
             add_receipt(
                 self.store,
                 dump_json(body),
@@ -166,26 +167,23 @@ class Chain:
         self, found: Iterable[Receipt], before: Sequence[Receipt], where: str
     ) -> list[Receipt]:
         """Return receipts when numbers, digests and signatures go on from those before."""
-        previous = before[-1].digest if before else _START
+        previous = before[-1].digest if before else START
         checked: list[Receipt] = []
         for number, receipt in enumerate(found, len(before) + 1):
             name = f"r{number}"
             if receipt.receipt_id != name:
                 raise IntegrityError(f"receipt {name} is missing from {where}")
-            digest = _digest(previous, dump_json(receipt.body))
-            if (receipt.previous, receipt.digest) != (previous, digest):
+            if receipt.previous != previous or not has_its_digest(receipt):
                 raise IntegrityError(
                     f"receipt {name} does not fit {where}: it, or the one before it, was changed"
                 )
-            try:
-                self._public.verify(bytes.fromhex(receipt.signature), digest.encode())
-            except (InvalidSignature, ValueError, TypeError):
+            if not is_signed_by(receipt, self._public):
                 raise IntegrityError(
                     f"the signature of receipt {name} in {where} is not that of this device: it "
                     "was changed, or the device key was"
-                ) from None
+                )
             checked.append(receipt)
-            previous = digest
+            previous = receipt.digest
         return checked
 
 
@@ -201,14 +199,14 @@ def _rows(store: Store, *, after: int = 0) -> Iterator[Receipt]:
         yield Receipt(f"r{number}", body, *rest)
 
 
-def _receipt(entry: ledger.Entry) -> Receipt:
-    """Return an entry of the ledger as a receipt."""
+def of_line(entry: ledger.Entry) -> Receipt:
+    """Return a line of the ledger as a receipt."""
     values = (entry[key] for key in ("body", "previous", "digest", "signature"))
     return Receipt(f"r{entry['number']}", *values)
 
 
-def _entry(receipt: Receipt) -> ledger.Entry:
-    """Return a receipt as an entry of the ledger."""
+def line_of(receipt: Receipt) -> ledger.Entry:
+    """Return a receipt as a line of the ledger."""
     return {
         "number": int(receipt.receipt_id[1:]),
         "body": receipt.body,
@@ -218,5 +216,20 @@ def _entry(receipt: Receipt) -> ledger.Entry:
     }
 
 
-def _digest(previous: str, body: str) -> str:
-    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
+def digest_of(previous: str, body: str) -> str:
+    """Return the digest of an entry: of the one before it, and of its body as `dump_json` says."""
+    return hashlib.sha256(f"{previous}\n{body}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def has_its_digest(receipt: Receipt) -> bool:
+    """Whether a receipt's digest is that of its body and of the digest before it."""
+    return receipt.digest == digest_of(receipt.previous, dump_json(receipt.body))
+
+
+def is_signed_by(receipt: Receipt, public: Ed25519PublicKey) -> bool:
+    """Whether a receipt's digest was signed with the key of this public one."""
+    try:
+        public.verify(bytes.fromhex(receipt.signature), receipt.digest.encode())
+    except (InvalidSignature, ValueError, TypeError, AttributeError):
+        return False
+    return True

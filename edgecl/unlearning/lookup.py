@@ -19,7 +19,7 @@ from edgecl.store.store import Store
 from edgecl.types import APPROXIMATE, ForgetRequest, Kind, Receipt, check_reason
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.plan import Target, resolve, target_of
-from edgecl.unlearning.receipt import Forgotten, Refused, find_tombstone
+from edgecl.unlearning.receipt import Forgotten, Refused, find_tombstone, tombstone_tag
 
 
 def find(chain: Chain, request: ForgetRequest) -> Target | Receipt:
@@ -100,6 +100,23 @@ def receipt_of(store: Store, number: int, target: Target) -> str | None:
         if request_of(store, number) is not None:
             return None
         return store.receipt_of_request(number) or receipt_for(store, target.kind, target.uid)
+
+
+def receipts_of_name(chain: Chain, name: str) -> set[str]:
+    """Return the receipts under which what had a name was unlearned, by its keyed hash.
+
+    Args:
+        chain: The chain of the home.
+        name: Of a class, a source, or the number of a sample.
+    """
+    tags = {
+        tombstone_tag(chain.home, kind, text) for kind in Kind for text in {name, redacted(name)}
+    }
+    return {
+        receipt.receipt_id
+        for receipt, entry in chain.of(Forgotten)
+        if tags & {tag for _, _, tag in entry.tombstones}
+    }
 
 
 def _is_enough(receipt: Receipt, method: str) -> bool:

@@ -227,6 +227,26 @@ class Changed(Entry):
     snapshot: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Mended(Entry):
+    """Samples were given to another class, or a run was taken back.
+
+    Args:
+        how: `relabel`, `merge` or `undo`.
+        time: Seconds since the epoch.
+        samples: Samples that were moved, or taken back, each class's by its uid.
+        to: Uid of the class that got them; None if they were taken back.
+        run: Kind of the run that was taken back.
+    """
+
+    kind: ClassVar[str] = "mended"
+    how: str
+    time: float
+    samples: dict[str, int]
+    to: int | None = None
+    run: str | None = None
+
+
 def find_tombstone(home: Home, store: Store, kind: str, name: str) -> tuple[int, str] | None:
     """Return uid and receipt of the last unlearning of what had this name, or None."""
     return tombstone_with(store, tombstone_tag(home, kind, name))

@@ -35,6 +35,7 @@ from edgecl.store.exports import (
     note_erased,
     revoke,
 )
+from edgecl.store.moves import merged_into
 from edgecl.store.receipts import add_tombstones, move_tombstones
 from edgecl.store.requests import (
     PENDING,
@@ -230,6 +231,7 @@ def _unlearn(
     """
     store = chain.store
     begin, before, known = time.time(), fingerprint(learner), set(store.names)
+    merged = merged_into(store)
     answers = held_out_verdicts(learner) if is_recorded(chain.home) else NOBODY
     changed: Changed = ()
     if not plan.mode.is_exact:
@@ -245,6 +247,7 @@ def _unlearn(
             else:
                 store.reset()
             gone = known - set(store.names)
+            gone |= {uid for uid, owner in merged.items() if owner in gone}
             entry = entry_of(
                 chain.home, learner, request, target, plan, evidence, rows_erased, gone, before
             )

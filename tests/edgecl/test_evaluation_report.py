@@ -322,6 +322,18 @@ def test_nothing_learned_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+def test_when_all_was_unlearned_the_page_shows_the_receipts(tmp_path: Path) -> None:
+    home = reported_home(tmp_path / "home", {"bolt-m4": 12, "bracket": 12})
+    with open_store(home) as store:
+        learner = open_learner(home, store)
+        for name in ("bolt-m4", "bracket"):
+            forget(home, learner, ForgetRequest(name))
+    page = write_report(home, tmp_path / "r.html").path.read_text()
+    assert "all that it learned was unlearned" in page
+    assert page.count("exact head") == 2
+    assert "bolt" not in page.replace(str(home.path), "")
+
+
 def test_without_matplotlib_the_error_names_the_extra_and_nothing_is_left(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,8 +85,7 @@ def test_a_change_is_recorded_with_what_it_did(home: Home) -> None:
         teach(session, 40, (2,), 2)
     second = changes(home)[-1]
     assert second.uid == done.uid
-    # 12 held out and 108 kept of each.
-    assert {c.uid: c.pairs.n for c in second.classes} == {1: 120, 2: 120, 3: 0}
+    assert {c.uid: c.pairs.n for c in second.classes} == {1: 120, 2: 120, 3: 0}  # 108 kept, 12 held
     assert done.judgement is not None
     assert done.judgement.verdict == "harmless"
     with writing(home) as session:

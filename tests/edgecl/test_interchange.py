@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import build
-from edgecl.errors import EdgeclError, RequestError, UsageError
+from edgecl.errors import EdgeclError, RequestError, UnknownClassError, UsageError
 from edgecl.exporters.dataset import export_dataset, folder_names
 from edgecl.home import Home
 from edgecl.runtime.bundle import open_bundle
@@ -22,6 +22,7 @@ from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.datasets import open_dataset
 from edgecl.session import open_learner, open_store
 from edgecl.store.exports import FRESH, STALE, exports_of, finish_exports
+from edgecl.store.table import Role
 from edgecl.types import ForgetRequest, clean_label
 from edgecl.unlearning.plan import make_plan, resolve
 from edgecl.unlearning.request import forget, writing
@@ -197,6 +198,36 @@ def test_a_sealed_home_writes_its_pictures_only_when_that_is_asked_for(tmp_path:
     assert len(index(exported(home, tmp_path / "data", is_plain=True))) == 9
 
 
+def test_all_that_is_held_of_some_classes_is_written_and_nothing_else(tmp_path: Path) -> None:
+    home = build.tiny_home(tmp_path / "home", probes=5)
+    x, y = build.features(40, n_classes=2)
+    with writing(home) as session:
+        learner = session.learner
+        for i, (row, label) in enumerate(zip(x, y, strict=True)):
+            learner.learn_one(build.frame(f"person {label}", i), row)
+        learner.settle()
+        session.store.rename_class("person 1", "Alice")
+        n_held_out = {o.class_uid: 0 for o in session.store.origins(Role.HELD_OUT)}
+        for origin in session.store.origins(Role.HELD_OUT):
+            n_held_out[origin.class_uid] += 1
+        (alice,) = (uid for uid, name in session.store.names.items() if name == "Alice")
+        n_kept = sum(c == alice for _, c in session.store.stored_samples())
+    kept = index(exported(home, tmp_path / "kept", classes=["Alice"]))
+    assert {row["label"] for row in kept} == {"Alice"}
+    assert len(kept) == n_kept
+    whole = exported(home, tmp_path / "all", classes=["person 1"], held_out=True)  # its alias
+    assert len(index(whole)) == n_kept + n_held_out[alice]
+    assert n_held_out[alice] > 0
+    assert [p.name for p in whole.iterdir() if p.is_dir()] == ["Alice"]
+    with pytest.raises(UnknownClassError, match="'Bob' is unknown; known: "):
+        exported(home, tmp_path / "bob", classes=["Alice", "Bob"])
+    assert not (tmp_path / "bob").exists()
+    # What was unlearned leaves them, also what was held out.
+    forgotten(home, ForgetRequest("Alice"))
+    assert index(whole) == index(tmp_path / "kept") == []
+    assert not list(whole.rglob("*.png")) + list(whole.rglob("*.jpg"))
+
+
 def test_a_home_without_pictures_has_nothing_to_write(tmp_path: Path) -> None:
     home = build.tiny_home(tmp_path / "home")
     with pytest.raises(RequestError, match="no picture is kept"):
@@ -210,7 +241,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("edgecl.exporters.dataset.put_in_place", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RequestError, match="No space"):
         exported(home, tmp_path / "out" / "data")
     assert list((tmp_path / "out").iterdir()) == []
     with open_store(home, read_only=True) as store:

@@ -213,8 +213,10 @@ def test_a_long_chain_is_checked_once(home: Home, monkeypatch: pytest.MonkeyPatc
         chain.settle()
         assert len(chain.receipts) == 1000
     digests: list[str] = []
-    digest_of = chain_module._digest
-    monkeypatch.setattr(chain_module, "_digest", lambda a, b: digests.append(b) or digest_of(a, b))
+    digest_of = chain_module.digest_of
+    monkeypatch.setattr(
+        chain_module, "digest_of", lambda a, b: digests.append(b) or digest_of(a, b)
+    )
     done = asking.unlearn(home, ForgetRequest(LABELS[1]))
     assert isinstance(done, Unlearned)
     assert done.receipt.receipt_id == "r1001"
@@ -364,7 +366,7 @@ def test_a_snapshot_that_cannot_be_erased_is_told(
         raise OSError(errno.EROFS, "read-only")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with open_store(home) as store, pytest.raises(StoreError, match=r"s9\.db .*make it writable"):
+    with open_store(home) as store, pytest.raises(StoreError, match=r"s9\.db .*mount it writable"):
         remove_unlisted_snapshots(home, store)
 
 

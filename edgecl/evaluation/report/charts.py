@@ -72,12 +72,14 @@ def draw(contents: Contents, folder: Path) -> dict[str, Chart]:
         if len(gaps_of(c)):
             charts["stability"] = _drawn("stability", _stability, lambda w: 300, c)
         # On the page a table says the same, with pictures.
-        charts["classes"] = Chart("", "", *_png(_classes, 70 + 26 * _n_bars(c), c))
+        if c.classes:
+            charts["classes"] = Chart("", "", *_png(_classes, 70 + 26 * _n_bars(c), c))
         if c.confusion is not None and c.confusion.sum():
             charts["confusion"] = _drawn("confusion", confusion, lambda w: matrix_height(c, w), c)
         if c.latencies:
             charts["latency"] = _drawn("latency", _latency, lambda w: 50 + 95 * len(c.latencies), c)
-        charts["store"] = _drawn("store", _store, lambda w: 280 if w == WIDE else 500, c)
+        if c.classes:
+            charts["store"] = _drawn("store", _store, lambda w: 280 if w == WIDE else 500, c)
     return charts
 
 

@@ -26,6 +26,7 @@ _LONGEST_NAME = 40
 def warnings_of(contents: Contents) -> list[str]:
     """Return what is wrong or will be, in plain words; empty when nothing is."""
     return [
+        *_emptied(contents),
         *_requests(contents),
         *contents.warnings,
         *_exports(contents),
@@ -36,6 +37,11 @@ def warnings_of(contents: Contents) -> list[str]:
         *_probes(contents),
         *_store(contents),
     ]
+
+
+def _emptied(c: Contents) -> Iterator[str]:
+    if not c.classes:
+        yield "This home knows no class: all that it learned was unlearned, see the receipts below."
 
 
 def short(name: str, length: int = _LONGEST_NAME) -> str:
@@ -127,6 +133,8 @@ def _alike(c: Contents) -> Iterator[str]:
 
 def _counts(c: Contents) -> Iterator[str]:
     learned = [row.learned for row in c.classes]
+    if not learned:
+        return
     most = c.classes[int(np.argmax(learned))]
     least = c.classes[int(np.argmin(learned))]
     if max(learned) > IMBALANCE * min(learned):

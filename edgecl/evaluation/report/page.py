@@ -43,7 +43,7 @@ def render(contents: Contents, charts: dict[str, Chart]) -> str:
         _warnings(c),
         _section("Accuracy over time", _accuracy(c, charts)),
         _section("When a class came", _stability(c, charts)),
-        _section("Classes", _classes(c)),
+        _section("Classes", _classes(c) if c.classes else ""),
         _section("What is taken for what", _confusion(c, charts)),
         _section("How long a step takes", _latency(c, charts)),
         _section("The store", _store(c, charts)),
