@@ -89,13 +89,14 @@ def relabel(
 ) -> None:
     """Give samples another class, as if they had been learned under it."""
     from edgecl.errors import UsageError
+    from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.mending import relabel as work
     from edgecl.types import alike, clean_label
     from edgecl.unlearning.request import writing
 
     device, asked = Home(home), clean_label(name)
-    with writing(device) as session:
+    with writing(device) as session, governed(session, "relabel", tell=say):
         store = session.store
         near = None if store.has_class(asked) else alike(asked, store.aliases())
         if near and not new:
@@ -116,6 +117,7 @@ def merge_classes(
     json: JsonOption = False,
 ) -> None:
     """Make all of class A samples of class B; A stays as another name of B."""
+    from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.mending import merge_classes as work
     from edgecl.types import clean_label
@@ -133,7 +135,8 @@ def merge_classes(
             ],
             yes=yes,
         )
-        done = work(device, session.learner, of, to)
+        with governed(session, "merge-classes", tell=say):
+            done = work(device, session.learner, of, to)
     _show(done, f"{_counted(done.samples)} are {known} now", json=json, to=known)
 
 
@@ -146,6 +149,7 @@ def undo(
     json: JsonOption = False,
 ) -> None:
     """Take back the last run: what it learned, named, relabelled or merged."""
+    from edgecl.governed import note_undone
     from edgecl.home import Home
     from edgecl.mending import plan_undo
     from edgecl.mending import undo as work
@@ -166,6 +170,7 @@ def undo(
         confirm([*in_words(plan), "It cannot be brought back, but learned again."], yes=yes)
         with working("undoing"):
             plan, done = work(device, session.learner)
+            note_undone(session, plan.run.uid, done.receipt_id)
     _show(done, "; ".join(in_words(plan, is_done=True)), json=json, **_as_json(plan))
 
 

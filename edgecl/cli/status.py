@@ -139,9 +139,7 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
 
 
-def _print_classes(
-    classes: dict[str, dict[str, Any]], intervals: dict[str, list[float]]
-) -> None:
+def _print_classes(classes: dict[str, dict[str, Any]], intervals: dict[str, list[float]]) -> None:
     rows = []
     for name, c in classes.items():
         right = "not tested"

@@ -41,7 +41,7 @@ def as_json(
         "way_back": way,
         "snapshot": None if change.snapshot is None else f"s{change.snapshot}",
         "receipt": change.receipt,
-        **{k: v for k, v in change.body.items() if k not in ("positions", "version")},
+        **{k: v for k, v in change.body.items() if k not in ("positions", "version", "run")},
     }
 
 
@@ -76,6 +76,7 @@ def in_words(change: Change, judgement: Judgement, names: Mapping[int, str], way
         back = {
             "subtract": "its samples are subtracted, what came later stays",
             "adapter": "its adapter is dropped",
+            "undo": "as `edgecl undo` does, while nothing else is learned",
             "snapshot": f"snapshot s{change.snapshot} comes back, what came later goes",
         }[way]
         lines.append(f"`edgecl rollback {change.name}` takes it back: {back}")
