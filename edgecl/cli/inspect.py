@@ -10,16 +10,17 @@ from edgecl.cli.output import print_json, print_table
 
 def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Say what a home has learned."""
+    from edgecl.evaluation.calibrated import calibration_summary
     from edgecl.evaluation.continual import summary
     from edgecl.home import Home
-    from edgecl.session import open_store
+    from edgecl.session import Session, open_store
     from edgecl.store.adapters import adapter_rows
     from edgecl.store.exports import FRESH, STALE, exports_of
     from edgecl.store.store import describe
 
     device = Home(home)
     with open_store(device, read_only=True) as store, store.snapshot():
-        values = describe(store)
+        values = describe(store) | {"calibration": calibration_summary(Session(device, store))}
         scores = summary(store)
         feature_map, n_adapters = (
             store.feature_map,
@@ -67,6 +68,14 @@ def _print_status(values: dict[str, Any]) -> None:
             f"min-ACC {_percent(values['min_accuracy'])}, "
             f"WC-ACC {_percent(values['worst_case_accuracy'])}, "
             f"forgetting {_percent(values['forgetting'])}"
+        )
+    known = values["calibration"]
+    if known is not None:
+        sets = known["sets"]
+        print(
+            f"on {known['samples']} samples {known['by']}: accuracy {_percent(known['accuracy'])}; "
+            f"sets for {sets['level']:.0%} held the truth in {_percent(sets['coverage'])} of "
+            f"{sets['n']} samples ({sets['measured_on']})"
         )
     if values["review"]:
         print(f"to review: {values['review']} frames that look like nothing known")

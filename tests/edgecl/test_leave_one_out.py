@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 import build
+from edgecl.calibration import left_out_of
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.base import Head
 from edgecl.heads.codebook import N_FOR_MEANS, default_codebook, make_whitening
@@ -20,7 +21,7 @@ from edgecl.heads.prototype import PrototypeHead
 from edgecl.heads.ridge import RidgeHead
 from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
-from edgecl.session import Session, left_out_of
+from edgecl.session import Session
 
 D = 12
 EXACT = ("ridge", "prototype", "key-value")
@@ -158,7 +159,7 @@ def learner_of(path: Path, name: str, x: np.ndarray, y: np.ndarray, **options: i
 
 
 def of(learner: Learner) -> LeaveOneOut:
-    found = left_out_of(learner, learner.store.blocked_classes())
+    found = left_out_of(learner.store, learner.head)
     assert found is not None
     return found
 
