@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
+from scipy.linalg import cho_factor, cho_solve
 from unknown import Data, digits_of, fashion_of, features_of
 
 from edgecl.backbones import load_backbone
@@ -29,14 +30,13 @@ from edgecl.exporters.onnx import init_home
 from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.heads.linear import LAMBDA_PER_FEATURE
 from edgecl.heads.ridge import RidgeHead
-from edgecl.heads.statistics import Moments
 from edgecl.home import Home
 from edgecl.runtime.calibration import Calibration
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.novelty import directions
 from edgecl.runtime.scoring import nearest_simplex, softmax
 
-N_LEFT_OUT, N_BINS, N_SEEDS = 200, 15, 5
+N_LEFT_OUT, N_HEADS, N_BINS, N_SEEDS = 200, 20, 15, 5
 PHOTOGRAPHS = (
     "astronaut", "coffee", "chelsea", "camera", "brick", "grass", "gravel", "coins",
     "immunohistochemistry", "rocket", "moon", "page",
@@ -86,32 +86,31 @@ def _really(data: Data) -> tuple[np.ndarray, np.ndarray]:
     head = _taught(x, y)
     whole = head.left_out(x, y).scores
     z = (x.astype(np.float64) - head._mean) * head._inverse_scale
-    design = np.column_stack([z, np.ones(len(z))])
-    penalty = np.full(design.shape[1], LAMBDA_PER_FEATURE * x.shape[1])
-    penalty[-1] = 0.0
     targets = np.equal.outer(y, np.array(head.classes)).astype(np.float64)
-    gram, sums = design.T @ design + np.diag(penalty), design.T @ targets
-    moments = head.statistic.of(x)
+    products = z @ z.T
+    parts = {c: head.statistic.of(x[y == c]) for c in head.classes}
     chosen = np.random.default_rng(0).permutation(len(x))[:N_LEFT_OUT]
-    held, free = [], []
-    for i in chosen:
-        row = design[i]
-        weights = np.linalg.solve(gram - np.outer(row, row), sums - np.outer(row, targets[i]))
-        held.append(np.abs(row @ weights - whole[i]).max())
-    for i in chosen[:: N_LEFT_OUT // 20]:  # a whole head each
-        scores = _without(head, x, y, moments, i)
-        free.append(np.abs(scores - whole[i]))
+    held = [np.abs(_refitted(products, targets, i, x.shape[1]) - whole[i]).max() for i in chosen]
+    free = []
+    for i in chosen[:: N_LEFT_OUT // N_HEADS]:
+        other, own = RidgeHead(x.shape[1]), int(y[i])
+        without = parts[own].minus(head.statistic.of(x[i : i + 1]))
+        other.restore(parts | {own: without}, None)
+        free.append(np.abs(other.predict_many(x[i : i + 1].astype(np.float32))[0] - whole[i]))
     return np.array(held), np.array(free)
 
 
-def _without(head: RidgeHead, x: np.ndarray, y: np.ndarray, moments: Moments, i: int) -> np.ndarray:
-    """Return the scores (K,) of row i by a head that never saw it."""
-    rest = np.arange(len(x)) != i
-    other = RidgeHead(x.shape[1])
-    parts = {c: other.statistic.of(x[rest & (y == c)]) for c in head.classes}
-    other.restore(parts, None)
-    scores: np.ndarray = other.predict_many(x[i : i + 1].astype(np.float32))[0]
-    return scores
+def _refitted(products: np.ndarray, targets: np.ndarray, i: int, width: int) -> np.ndarray:
+    """Return the scores (K,) of row i by a ridge with intercept on the others, solved over rows."""
+    rest = np.flatnonzero(np.arange(len(products)) != i)
+    kernel, mine, t = products[np.ix_(rest, rest)], products[i, rest], targets[rest]
+    means = kernel.mean(axis=0)
+    mine = mine - mine.mean() - means + means.mean()
+    kernel = kernel - means - means[:, None] + means.mean()
+    kernel[np.diag_indices_from(kernel)] += LAMBDA_PER_FEATURE * width
+    centre = t.mean(axis=0)
+    found: np.ndarray = mine @ cho_solve(cho_factor(kernel, overwrite_a=True), t - centre) + centre
+    return found
 
 
 def _seconds(data: Data) -> float:
@@ -181,9 +180,8 @@ def _planted(data: Data, seed: int) -> float:
     for i in wrong:
         taught[i] = rng.choice(classes[classes != y[i]])
     head = _taught(x, taught)
-    scores, leverage = (v := head.left_out(x, taught)).scores, v.leverage
-    columns = np.array(head.classes)
-    found = LeaveOneOut(np.arange(len(x)), taught, columns, scores, leverage)
+    out, columns = head.left_out(x, taught), np.array(head.classes)
+    found = LeaveOneOut(np.arange(len(x)), taught, columns, out.scores, out.leverage)
     first = np.argsort(-found.suspicion)[: len(y) // 10]
     return float(np.isin(wrong, first).mean())
 

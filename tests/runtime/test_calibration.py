@@ -41,10 +41,11 @@ def test_the_temperature_is_the_one_with_the_least_log_loss() -> None:
     assert found == pytest.approx(5.0, rel=0.1)
 
 
-def test_scores_that_are_always_right_or_never_end_at_a_bound() -> None:
-    scores = np.eye(3)[np.arange(30) % 3]
-    assert fitted_temperature(scores, np.arange(30) % 3) == pytest.approx(2.0**10)
-    assert fitted_temperature(scores, (np.arange(30) + 1) % 3) == pytest.approx(2.0**-6)
+def test_a_few_right_answers_are_not_taken_for_sure_and_wrong_ones_end_at_a_bound() -> None:
+    scores, targets = np.eye(3)[np.arange(30) % 3], np.arange(30) % 3
+    found = fitted_temperature(scores, targets)
+    assert softmax(found * scores)[0, 0] == pytest.approx(1 - 1 / 32 * 2 / 3)
+    assert fitted_temperature(scores, (targets + 1) % 3) == pytest.approx(2.0**-6)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
