@@ -96,12 +96,15 @@ class Predictor:
         made.calibration, made.novelty, made.max_pixels = calibration, None, max_pixels
         return made
 
-    def predict(self, picture: str | Path | Pixels, *, top: int = 5) -> Prediction:
+    def predict(
+        self, picture: str | Path | Pixels, *, top: int = 5, level: float | None = None
+    ) -> Prediction:
         """Predict one picture.
 
         Args:
             picture: Path of a picture file, or RGB pixels (H, W, 3) uint8.
             top: How many classes to name.
+            level: How often the set of labels shall hold the truth; None gives no set.
 
         Raises:
             DecodeError: The file is not a picture.
@@ -122,7 +125,7 @@ class Predictor:
             except DecodeError as error:
                 raise DecodeError(f"{name}: {error}") from error
         features = self.engine.run(self.preprocessing.tensor(image)[None])
-        return self.predict_features([name], features, top=top)[0]
+        return self.predict_features([name], features, top=top, level=level)[0]
 
     def predict_features(
         self, names: Sequence[str], features: Float32, *, top: int = 5, level: float | None = None
