@@ -27,10 +27,12 @@ from safetensors.numpy import load as load_arrays
 from edgecl.errors import IntegrityError, RequestError
 
 from .adapters import Adapter
+from .calibration import Calibration, calibration_from
 from .engines.tensorrt import Compiled
 from .files import loads, read_own
 from .manifest import MANIFEST_NAME, MOST_BYTES, MOST_ENGINE_BYTES, Manifest
-from .mixture import load_served
+from .mixture import load_served, plain_of
+from .novelty import Novelty, novelty_from
 from .scoring import Scorer
 
 BUNDLE_SCHEMA = 1
@@ -55,6 +57,8 @@ class Bundle:
         adapters: What the engine is fed with; empty for the plain backbone.
         scorer: What was learned.
         compiled: A TensorRT engine of the same model; None in a bundle of another kind.
+        calibration: How far the scores can be believed; None where nothing says it.
+        novelty: What tells the unknown; None where too little was kept.
     """
 
     values: dict[str, Any]
@@ -63,6 +67,8 @@ class Bundle:
     adapters: tuple[Adapter, ...]
     scorer: Scorer
     compiled: Compiled | None = None
+    calibration: Calibration | None = None
+    novelty: Novelty | None = None
 
 
 def adapter_name(i: int) -> str:
@@ -137,13 +143,17 @@ def open_bundle(folder: Path) -> Bundle:
         manifest = Manifest.from_json(values["engine"], folder / MANIFEST_NAME)
         adapters = range(1, len(values["adapters"]) + 1)
         labels = tuple(str(entry["name"]) for entry in values["classes"])
+        head = load_arrays(files[HEAD_NAME])
+        scorer = load_served(head, labels)
         return Bundle(
             values=values,
             manifest=manifest,
             model=files[manifest.engine],
             adapters=tuple(load_arrays(files[adapter_name(i)]) for i in adapters),
-            scorer=load_served(load_arrays(files[HEAD_NAME]), labels),
+            scorer=scorer,
             compiled=_compiled(values, manifest, files),
+            calibration=calibration_from(head, labels),
+            novelty=novelty_from(head, labels, plain_of(scorer)),
         )
     except (KeyError, TypeError, SafetensorError) as error:
         raise IntegrityError(

@@ -36,12 +36,13 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
 
 def _values(path: Path) -> dict[str, Any]:
     """Return what `--json` prints, read from one state of the store."""
+    from edgecl.evaluation.calibrated import calibration_summary
     from edgecl.evaluation.continual import summary
     from edgecl.evaluation.tested import shown_classes, tested_now
     from edgecl.governor.words import said_of_changes
     from edgecl.home import Home
     from edgecl.paired import wilson
-    from edgecl.session import open_store
+    from edgecl.session import Session, open_store
     from edgecl.store.adapters import adapter_rows
     from edgecl.store.exports import FRESH, STALE, exports_of
     from edgecl.store.requests import open_requests
@@ -49,7 +50,7 @@ def _values(path: Path) -> dict[str, Any]:
 
     device = Home(path)
     with open_store(device, read_only=True) as store, store.snapshot():
-        values = describe(store)
+        values = describe(store) | {"calibration": calibration_summary(Session(device, store))}
         scores = summary(store)
         uids = shown_classes(store)
         tested = tested_now(device, store, uids)
@@ -115,6 +116,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
             f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
             f"{counted(values['probes'], 'picture')} that were kept to test on are right"
         )
+    if (known := values["calibration"]) is not None:
+        yield _calibrated(known)
     parts = [
         f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept",
         f"{size_text(values['home_bytes'])} on disk",
@@ -137,6 +140,16 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"{counted(values['exports_stale'], 'export')} with something that was unlearned"
     if values["review"]:
         yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
+
+
+def _calibrated(known: dict[str, Any]) -> str:
+    """Say how good the head is on samples of which it is asked without having learned them."""
+    sets, n = known["sets"], counted(known["samples"], "kept picture")
+    how = "as if it had not learned it" if known["by"] == "left out" else "never learned"
+    return (
+        f"asked for each of {n}, {how}: {known['accuracy']:.0%} right; sets for "
+        f"{sets['level']:.0%} (--set) held the truth in {sets['coverage']:.0%} of {sets['n']:,}"
+    )
 
 
 def _print_classes(classes: dict[str, dict[str, Any]], intervals: dict[str, list[float]]) -> None:
