@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgecl.evaluation.continual import pooled
+from edgecl.store.probes import FEW_PROBES
 from edgecl.types import Float64
 
 Counts = npt.NDArray[np.int64]
@@ -57,13 +59,14 @@ class History:
     n_probes: Counts
 
     @property
-    def mean(self) -> Float64:
-        """Return the mean over the classes of each evaluation, shape (E,)."""
-        known = np.isfinite(self.accuracy)
-        total = np.where(known, self.accuracy, 0.0).sum(axis=1)
-        n = known.sum(axis=1)
-        mean: Float64 = np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
-        return mean
+    def by_class(self) -> Float64:
+        """Return the accuracy of each class, NaN while it has few test pictures, shape (E, K)."""
+        return np.where(self.n_probes >= FEW_PROBES, self.accuracy, np.nan)
+
+    @property
+    def together(self) -> Float64:
+        """Return the accuracy of all classes together at each evaluation, shape (E,)."""
+        return pooled(self.accuracy, self.n_probes)
 
 
 @dataclass(frozen=True, slots=True)
