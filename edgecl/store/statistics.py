@@ -64,7 +64,7 @@ class Statistics(Classes):
 
     def moments(self, y: int) -> Moments:
         """Return the statistics of all samples of class y that were learned."""
-        folded = self._folded(y)
+        folded = self.folded(y)
         rows = self._unfolded(y)
         if not len(rows):
             return folded
@@ -118,7 +118,7 @@ class Statistics(Classes):
 
     def take_off_statistics(self, class_uid: int, source_uid: int, moments: Moments) -> None:
         """Take samples off the folded statistics of a class and source, where there are some."""
-        folded = self._folded(class_uid, source_uid)
+        folded = self.folded(class_uid, source_uid)
         if folded.n:
             self._write_folded(class_uid, source_uid, folded.minus(moments))
 
@@ -142,7 +142,7 @@ class Statistics(Classes):
             ),
         )
 
-    def _folded(self, y: int, source_uid: int | None = None) -> Moments:
+    def folded(self, y: int, source_uid: int | None = None) -> Moments:
         """Return the folded statistics of a class, of one source or of all."""
         found = self.statistic.empty()
         for source, n, total, second in self.connection.execute(
@@ -175,7 +175,7 @@ class Statistics(Classes):
         """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
         shard = (class_uid, source_uid)
         fresh = self.statistic.of(self._unfolded(class_uid, source_uid))
-        folded = self._folded(class_uid, source_uid)
+        folded = self.folded(class_uid, source_uid)
         self._write_folded(class_uid, source_uid, folded.plus(fresh) if folded.n else fresh)
         self.connection.execute(
             "DELETE FROM samples "
