@@ -67,7 +67,7 @@ def receipt(
 def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
     from edgecl.home import Home
     from edgecl.session import open_store
-    from edgecl.unlearning.account import accounts_of, log_of, moment
+    from edgecl.unlearning.account import accounts_of, log_of, moment, subject_of
     from edgecl.unlearning.chain import Chain
     from edgecl.unlearning.lookup import receipts_of_name
 
@@ -92,7 +92,7 @@ def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
         (
             account.receipt_id,
             moment(account.entry.time),
-            f"{account.entry.what} {account.entry.uid}",
+            subject_of(account.entry),
             str(account.entry.mode).replace("_", " "),
             "erased" if account.is_erased else "erasure pending",
             account.checked,
@@ -191,7 +191,7 @@ def _write(output: Path, account: Account | None, receipt_id: str, public_key: s
 
 
 def _check(path: Path, key: str, *, json: bool) -> None:
-    from edgecl.unlearning.account import accounts_of, log_of, moment
+    from edgecl.unlearning.account import accounts_of, log_of, moment, subject_of
     from edgecl.unlearning.check import check_file
     from edgecl.unlearning.words import verdict_of
 
@@ -213,7 +213,7 @@ def _check(path: Path, key: str, *, json: bool) -> None:
     for account in accounts:
         entry = account.entry
         print(
-            f"{account.receipt_id}: {entry.what} {entry.uid}, asked for {moment(entry.requested)}, "
+            f"{account.receipt_id}: {subject_of(entry)}, asked for {moment(entry.requested)}, "
             f"unlearned {moment(entry.time)}. {verdict_of(account)[0]}"
         )
     for line in others:

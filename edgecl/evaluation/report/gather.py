@@ -42,6 +42,7 @@ from edgecl.store.samples import Rows
 from edgecl.store.store import Store, bytes_by_part
 from edgecl.store.table import Role
 from edgecl.types import Float64
+from edgecl.unlearning.account import subject_of
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.receipt import Forgotten, Verified
 
@@ -259,7 +260,7 @@ def _receipts(chain: Chain, history: History) -> tuple[ReceiptRow, ...]:
         rows.append(
             ReceiptRow(
                 receipt.receipt_id,
-                f"{entry.what} {entry.uid}",
+                subject_of(entry),
                 str(entry.mode),
                 entry.time,
                 checks.get(receipt.receipt_id, "not asked for").replace("_", " "),
