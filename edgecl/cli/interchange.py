@@ -33,7 +33,9 @@ def import_(
     path: Annotated[Path, typer.Argument(help="Folder, .json or .tm file of another tool.")],
     format: Annotated[
         str,
-        typer.Option(help="auto, imagefolder, frigate, jetson, teachable-machine, coco or edgecl."),
+        typer.Option(
+            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot or edgecl."
+        ),
     ] = "auto",
     pictures: Annotated[
         Path | None, typer.Option(help="Folder of a COCO list's pictures, if they lie elsewhere.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -230,18 +230,21 @@ def evaluate(
             f"{name} ({near.strip()})" if (near := meant(name, known)) else name for name in unknown
         ]
         say(f"never learned, so counted as wrong: {', '.join(hints)}")
-    _print_scores(scores, json=json)
+    _print_scores(scores, frames.passed_over, json=json)
 
 
-def _print_scores(scores: Evaluation, *, json: bool) -> None:
+def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: bool) -> None:
     if json:
+        seen = scores.n + len(scores.skipped) + sum(passed_over.values())
         print_json(
             {
+                "seen": seen,
                 "accuracy": scores.accuracy,
                 "n": scores.n,
                 "per_class": scores.per_class,
                 "confusion": scores.confusion,
                 "skipped": len(scores.skipped),
+                "passed_over": dict(passed_over),
             }
         )
         return

@@ -155,7 +155,9 @@ def test_evaluate_reports_numbers_that_fit_together(
     database = (taught_home / "device.db").read_bytes()
     done = build.run_edgecl("evaluate", folder, "--home", taught_home, "--json")
     result = build.last_json(done)
-    assert set(result) == {"accuracy", "n", "per_class", "confusion", "skipped"}
+    assert set(result) == {
+        "accuracy", "n", "per_class", "confusion", "skipped", "seen", "passed_over",
+    }  # fmt: skip
     assert (result["n"], result["skipped"]) == (9, 1)
     assert result["accuracy"] == pytest.approx(8 / 9)
     assert result["per_class"] == dict.fromkeys(build.PARTS, 1.0) | {"never-learned": 0.0}
