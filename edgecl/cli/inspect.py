@@ -27,8 +27,8 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         )
         exports = [export.status for export in exports_of(store)]
     manifest = device.manifest
-    for name, score in scores["classes"].items():
-        values["classes"][name] |= score
+    for name, known in values["classes"].items():
+        known |= scores["classes"].get(name, {})
     values |= {name: value for name, value in scores.items() if name != "classes"}
     values |= {
         "home": str(device.path),
@@ -68,6 +68,8 @@ def _print_status(values: dict[str, Any]) -> None:
             f"WC-ACC {_percent(values['worst_case_accuracy'])}, "
             f"forgetting {_percent(values['forgetting'])}"
         )
+    if values["pending"]:
+        print(f"to unlearn: {values['pending']} requests; `edgecl forget pending` carries them out")
     if values["review"]:
         print(f"to review: {values['review']} frames that look like nothing known")
     rows = [
