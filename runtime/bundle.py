@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from edgecl.errors import IntegrityError, RequestError
+from edgecl.errors import EdgeclError, IntegrityError, RequestError
 
 from .adapters import Adapter
 from .calibration import Calibration, calibration_from
@@ -141,24 +143,41 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         files = _checked_files(folder, values["files"])
         manifest = Manifest.from_json(values["engine"], folder / MANIFEST_NAME)
-        adapters = range(1, len(values["adapters"]) + 1)
+        n_adapters = len(values["adapters"])
+        adapters = tuple(_arrays(files, adapter_name(i)) for i in range(1, n_adapters + 1))
         labels = tuple(str(entry["name"]) for entry in values["classes"])
-        head = load_arrays(files[HEAD_NAME])
+        head = _arrays(files, HEAD_NAME)
         scorer = load_served(head, labels)
         return Bundle(
             values=values,
             manifest=manifest,
             model=files[manifest.engine],
-            adapters=tuple(load_arrays(files[adapter_name(i)]) for i in adapters),
+            adapters=adapters,
             scorer=scorer,
             compiled=_compiled(values, manifest, files),
             calibration=calibration_from(head, labels),
             novelty=novelty_from(head, labels, plain_of(scorer)),
         )
-    except (KeyError, TypeError, SafetensorError) as error:
-        raise IntegrityError(
-            f"the bundle {folder} is incomplete ({error!r}); {_EXPORT_ANEW}"
-        ) from error
+    except EdgeclError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise _incomplete(folder, error) from error
+    except SafetensorError as error:
+        raise _incomplete(folder, error) from error
+
+
+def _incomplete(folder: Path, error: Exception) -> IntegrityError:
+    what = f"{type(error).__name__}: {error}"[:200]
+    return IntegrityError(f"the bundle {folder} is incomplete ({what}); {_EXPORT_ANEW}")
+
+
+def _arrays(files: dict[str, bytes], name: str) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays; one with what is no number would make every answer none."""
+    arrays: dict[str, npt.NDArray[Any]] = load_arrays(files[name])
+    for key, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise IntegrityError(f"{key} in {name} holds what is no number; {_EXPORT_ANEW}")
+    return arrays
 
 
 def _compiled(

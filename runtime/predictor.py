@@ -177,6 +177,11 @@ def predictions(
         raise NothingLearnedError("nothing was learned yet; run `edgecl train-stream SOURCE` first")
     scores = scorer.scores(features)
     shares = scorer.probabilities(scores)
+    if not np.isfinite(shares).all():
+        raise IntegrityError(
+            "the engine or the head gives what is no number; check them with `edgecl doctor`, or "
+            "write the bundle anew with `edgecl export`"
+        )
     likely = shares if calibration is None else calibration.probabilities(scores)
     order = np.argsort(-scores, axis=1, kind="stable")
     found = [

@@ -65,9 +65,10 @@ def _values(path: Path) -> dict[str, Any]:
     right = dict(
         zip(names, zip(tested.right.tolist(), tested.n.tolist(), strict=True), strict=True)
     )
-    for name, score in scores.pop("classes").items():
+    scored = scores.pop("classes")
+    for name, known in values["classes"].items():
         n_right, n = right.get(name, (0, 0))
-        values["classes"][name] |= score | {
+        known |= scored.get(name, {}) | {
             "right": n_right,
             "accuracy": n_right / n if n else None,
         }
