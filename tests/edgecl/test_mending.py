@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,12 @@ def right_home(path: Path, head: str, labels: Sequence[str], x: np.ndarray, like
     return home
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(
+    max_examples=int(os.environ.get("EDGECL_MENDINGS", "6")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
 @given(data=st.data())
 @pytest.mark.parametrize("head", EXACT)
 def test_the_head_is_bit_for_bit_the_one_that_saw_the_right_labels(
@@ -377,9 +383,7 @@ def test_samples_are_listed_by_class_source_time_and_role(taught: Home, tmp_path
     assert set(found["samples"][0]) == {
         "uid", "role", "class", "source", "frame", "time", "has_picture",
     }  # fmt: skip
-    assert [s["uid"] for s in found["samples"]] == sorted(s["uid"] for s in found["samples"])[
-        ::-1
-    ]
+    assert [s["uid"] for s in found["samples"]] == sorted(s["uid"] for s in found["samples"])[::-1]
     for options, n in (
         (("--class", "nut"), 15), (("--class", "nut", "--role", "held-out"), 1),
         (("--source", "photos/of a"), 40), (("--source", "elsewhere"), 0),
