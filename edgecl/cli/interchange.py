@@ -120,7 +120,7 @@ def _learn(
 ) -> dict[str, Any]:
     """Learn a dataset; returns what `train-stream` prints."""
     from edgecl.cli.check import check_names
-    from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
+    from edgecl.cli.learn import followed, result_of, stop_flag, tell_same, tell_start
     from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.learner import position_key
     from edgecl.runtime.sources.datasets import open_dataset
@@ -152,4 +152,5 @@ def _learn(
         progress = followed(run, observer, store, stack, total=total, done=start.n)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
+    tell_same(progress)
     return result_of(progress, source)
