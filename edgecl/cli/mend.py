@@ -125,7 +125,7 @@ def merge_classes(
         n, known = store.n_seen()[store.class_uid(of)], store.canonical(to)
         store.class_uid(to)
         confirm(
-            [
+            lambda: [
                 f"All {n} samples of {of} will be samples of {known}, and {of} another name of it.",
                 "`edgecl undo` takes it back until something else is learned.",
             ],
@@ -161,7 +161,7 @@ def undo(
         return
     with writing(device) as session:
         plan = plan_undo(session.store)
-        confirm([*in_words(plan), "It cannot be brought back, but learned again."], yes=yes)
+        confirm(lambda: [*in_words(plan), "There is no redo; it can be learned again."], yes=yes)
         with working("undoing"):
             plan, done = work(device, session.learner)
     _show(done, "; ".join(in_words(plan, is_done=True)), json=json, **_as_json(plan))

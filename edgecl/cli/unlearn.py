@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.confirm import YesOption, confirm, forgetting, rolling_back
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
 from edgecl.cli.output import print_json, print_table, print_values, say, working
 
@@ -75,6 +76,7 @@ def _add_command(kind: str, text: str, argument: Any) -> None:
         dry_run: DryRunOption = False,
         adapter_method: MethodOption = "drop",
         weights: WeightsOption = None,
+        yes: YesOption = False,
         json: JsonOption = False,
     ) -> None:
         from edgecl.types import ForgetRequest, Kind
@@ -83,6 +85,7 @@ def _add_command(kind: str, text: str, argument: Any) -> None:
         if dry_run:
             _print_plan(home, asked, json=json)
         else:
+            confirm(lambda: forgetting(home, asked), yes=yes)
             _forget(home, asked, verify=verify, weights=weights, json=json)
 
 
@@ -212,6 +215,7 @@ def snapshot(
 
 def rollback(
     snapshot_id: Annotated[str, typer.Argument(help="As `snapshot` printed it, for example s1.")],
+    yes: YesOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
@@ -225,8 +229,10 @@ def rollback(
     if not (number.isascii() and number.isdigit()):
         raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
     device = Home(home)
-    with writing(device) as session, working("rolling back"):
-        done = snapshots.rollback(device, session.learner, int(number))
+    with writing(device) as session:
+        confirm(lambda: rolling_back(session.store, int(number)), yes=yes)
+        with working("rolling back"):
+            done = snapshots.rollback(device, session.learner, int(number))
     result = {
         "snapshot_id": f"s{done.uid}",
         "classes": len(done.classes),

@@ -110,7 +110,6 @@ class LiveSource(LiveBase):
         self._label = label
         self.stall_s = stall_s
         self.every_s = 0.0
-        """Seconds at least from one frame that is taken to the next."""
         self.first_wait_s = first_wait_s
         self.longest_wait_s = longest_wait_s
         self.refused_wait_s = REFUSED_WAIT_S
