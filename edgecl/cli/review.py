@@ -144,7 +144,10 @@ def drop_entries(
         store = session.store
         gone = [e.uid for e in entries(store)] if everything else list(dict.fromkeys(uids or ()))
         if everything:
-            confirm([f"All {len(gone)} frames of the review queue will be deleted."], yes=yes)
+            confirm(
+                lambda: [f"All {len(gone)} frames of the review queue will be deleted for good."],
+                yes=yes,
+            )
         drop(store, gone)
     if json:
         print_json({"dropped": len(gone)})

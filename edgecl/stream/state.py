@@ -130,6 +130,7 @@ class Stream:
     def forget(self) -> None:
         """Read anew what was kept of the store: it lost some."""
         self.pending.duplicates.forget()
+        self.pending.same.forget()
         self.view.forget()
         self.movement.forget()
 
@@ -150,6 +151,7 @@ class Stream:
             p99_ms=freshness.quantile_ms(0.99),
             oldest=freshness.oldest,
             passed_over=sum(self.source.passed_over.values()),
+            same_as=tuple((*pair, n) for pair, n in self.pending.same.found.items()),
             status="" if self._status is None else self._status(self.view.sight),
             # One by one: the source's thread may add some meanwhile.
             events=tuple(self.events.popleft() for _ in range(len(self.events))),
