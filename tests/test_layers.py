@@ -29,7 +29,7 @@ LAYERS = (
     ("governor",),
     ("consolidation",),
     ("unlearning",),
-    ("novelty",),
+    ("novelty", "mistakes"),
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("governed",),

@@ -8,6 +8,7 @@ from contextlib import closing
 from functools import cache
 
 from edgecl.errors import IntegrityError
+from edgecl.store.change_tables import CHANGE_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.tables import TABLES, schema_of
 
@@ -19,7 +20,7 @@ APPLICATION_ID = int.from_bytes(b"ecl1", "big")
 
 
 def _add_runs(connection: sqlite3.Connection) -> None:
-    for table in RUN_TABLES:
+    for table in (*RUN_TABLES, *CHANGE_TABLES):
         connection.execute(table.ddl)
 
 
