@@ -30,7 +30,7 @@ LAYERS = (
     ("governor",),
     ("consolidation",),
     ("unlearning",),
-    ("novelty", "drift"),
+    ("novelty", "drift", "mistakes"),
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("governed",),

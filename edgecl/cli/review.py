@@ -12,6 +12,7 @@ import typer
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm
+from edgecl.cli.mistakes import confirm_labels, mistakes
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted, print_outcome
 from edgecl.cli.output import print_json, print_table, say
@@ -79,6 +80,10 @@ def list_entries(
     ]
     columns = ("uid", "novelty", "most like", "looks like", "source", "frame", "taken")
     print_table("waiting", columns, rows)
+
+
+review_app.command("mistakes", cls=Command)(mistakes)
+review_app.command("confirm", cls=Command)(confirm_labels)
 
 
 @review_app.command("label", cls=Command)

@@ -89,6 +89,27 @@ class Confused:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """A kept sample that the others contradict; see `edgecl.mistakes`.
+
+    Args:
+        uid: Its uid.
+        label: What it was taught as.
+        guess: What the others say.
+        picture: A thumbnail (JPEG), None when it cannot be decoded.
+        twin: Uid of a sample of the class `guess` that shows nearly the same, or None.
+        twin_picture: Its thumbnail.
+    """
+
+    uid: int
+    label: str
+    guess: str
+    picture: bytes | None
+    twin: int | None = None
+    twin_picture: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiptRow:
     """One unlearning: what it was, never a name.
 
@@ -169,6 +190,8 @@ class Contents:
         confused: The pairs that are confused most.
         similar: Pairs of classes with the cosine between their mean features, both without the
             mean of all; the nearest first.
+        doubts: Kept samples that the others contradict, those that do most.
+        n_doubts: How many there are in all.
         latencies: Histograms of how long a step took, by stage: times in microseconds where a
             bucket begins, and counts.
         kept_steps: When each kept picture was learned, in samples, shape (N,).
@@ -201,6 +224,8 @@ class Contents:
     no_confusion: str
     confused: tuple[Confused, ...]
     similar: tuple[tuple[int, int, float], ...]
+    doubts: tuple[Doubt, ...]
+    n_doubts: int
     latencies: dict[str, tuple[Float64, Counts]]
     kept_steps: Counts
     kept_times: Float64
