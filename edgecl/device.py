@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from edgecl.adapters.training import Progress as Epoch
+from edgecl.answers import open_answers
 from edgecl.consolidation.plan import plan_of
 from edgecl.consolidation.run import Consolidated, chosen, consolidate, training_of
 from edgecl.evaluation.metrics import Evaluation
@@ -132,7 +134,9 @@ class Device:
         return progress
 
     def predict(self, picture: str | Path | Pixels, *, top: int = 3) -> Prediction:
-        """Predict a picture; engine and head are loaded once, and again after this object wrote.
+        """Predict a picture by the head; it is loaded once, and again after this object wrote.
+
+        `answer` says more.
 
         Args:
             picture: Path of a picture file, or RGB pixels (H, W, 3), uint8.
@@ -145,6 +149,35 @@ class Device:
         if self._predictor is None:
             self._predictor = open_predictor(self.home, self.options)
         return self._predictor.predict(picture, top=top)
+
+    def answer(
+        self,
+        picture: str | Path | Pixels,
+        *,
+        top: int = 3,
+        level: float | None = None,
+        unknown: bool = False,
+        hint: bool = False,
+        explain: bool = False,
+    ) -> dict[str, Any]:
+        """Return all that `edgecl predict --json` says of a picture; opened anew for every call.
+
+        Args:
+            picture: Path of a picture file, or RGB pixels (H, W, 3), uint8.
+            top: How many classes to name.
+            level: How often the set of labels shall hold the truth; None gives no set.
+            unknown: Say whether it looks like nothing that was learned.
+            hint: Say what it looks like to the classifier that the weights came with.
+            explain: Name the kept samples that are nearest.
+
+        Raises:
+            NothingLearnedError: The home knows no class.
+            DecodeError: It is no picture.
+            RequestError: Something is asked for that this home cannot say.
+        """
+        answers = open_answers(self.home, self.options, unknown=unknown, hint=hint, explain=explain)
+        name, x = answers.predictor.embed(picture)
+        return answers.of([name], x, top=top, level=level)[0]
 
     def evaluate(self, source: str) -> Evaluation:
         """Measure accuracy on a labelled source; nothing is learned.

@@ -113,6 +113,17 @@ class Predictor:
             ShapeError: The array is not (H, W, 3) uint8.
             NothingLearnedError: There is no class yet.
         """
+        name, x = self.embed(picture)
+        return self.predict_features([name], x, top=top, level=level)[0]
+
+    def embed(self, picture: str | Path | Pixels) -> tuple[str, Float32]:
+        """Return what a picture is called, and its features (1, M), of the engine.
+
+        Raises:
+            DecodeError: The file is not a picture.
+            SourceError: The file cannot be read.
+            ShapeError: The array is not (H, W, 3) uint8.
+        """
         if isinstance(picture, np.ndarray):
             name, image = "array", picture_of(Frame(id="array", pixels=picture))
         else:
@@ -125,8 +136,7 @@ class Predictor:
                 image = decode(data, max_pixels=self.max_pixels, levels=self.preprocessing.levels)
             except DecodeError as error:
                 raise DecodeError(f"{name}: {error}") from error
-        features = self.engine.run(self.preprocessing.tensor(image)[None])
-        return self.predict_features([name], features, top=top, level=level)[0]
+        return name, self.engine.run(self.preprocessing.tensor(image)[None])
 
     def predict_features(
         self, names: Sequence[str], features: Float32, *, top: int = 5, level: float | None = None

@@ -43,6 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl predict picture.jpg",
         "edgecl predict *.jpg --top 3",
         "edgecl predict camera:0 --unknown",
+        "edgecl predict picture.jpg --explain    which kept samples are nearest",
         "edgecl predict -b bundle/ picture.jpg    without a home",
     ),
     "evaluate": (
@@ -119,7 +120,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl rollback c12               takes one change back",
     ),
     "changes": (
-        "edgecl changes                    what was done, and what it did to the answers",
+        "edgecl changes                    what was done, and what it did",
         "edgecl changes c12                one of them, in words",
     ),
     "report": (

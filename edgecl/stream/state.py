@@ -73,6 +73,7 @@ class Stream:
             home, learner, source, key=key, start=start, usable=self.usable, events=self.events,
             tally=self.tally, is_reviewed=has_feed,
         )  # fmt: skip
+        finds_unknown = finds_unknown or home.config.head.pretrained
         is_looked_at = emit is not None or status is not None
         self.view = View(
             learner,
@@ -88,6 +89,7 @@ class Stream:
             is_shown=status is not None,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
+            takes_guess=home.config.head.pretrained,
         )
         self._status = status
         self.movement = Movement(
