@@ -15,8 +15,9 @@ import numpy as np
 
 from edgecl.runtime.manifest import CATAVGMAX, Manifest
 from edgecl.session import Session
+from edgecl.store.samples import Rows
 from edgecl.store.table import Role
-from edgecl.types import Float32
+from edgecl.types import Float16, Float32
 
 N_NEAREST = 3
 """Kept samples of each label that are named."""
@@ -104,3 +105,12 @@ def _blocks(manifest: Manifest) -> dict[str, slice]:
         name: slice(end - width, end)
         for name, end, width in zip(names, ends, manifest.stages, strict=True)
     }
+
+
+def nearest_of(kept: Rows, x: Float16 | Float32, class_uid: int) -> int | None:
+    """Return the uid of the kept sample of a class that is most like a feature (D,), or None."""
+    own = np.flatnonzero(kept.classes == class_uid)
+    if not len(own):
+        return None
+    similar = _cosines(kept.x[own].astype(np.float32), x.astype(np.float32))
+    return int(kept.uids[own[similar.argmax()]])

@@ -408,6 +408,7 @@ def quiet(**changes: object) -> Contents:
         "kept_times": np.arange(40) + START, "capacity_samples": 100, "capacity_bytes": 10**6,
         "picture_bytes": 10**4, "bytes_by_part": {}, "sources": (), "receipts": (), "exports": (),
         "n_novel": 0, "novel": (), "n_pending": 0, "is_sealed": False,
+        "doubts": (), "n_doubts": 0,
     }  # fmt: skip
     return Contents(**(values | changes))  # type: ignore[arg-type]
 

@@ -79,6 +79,7 @@ class Confused:
         n: How many.
         of: Probes of their class.
         pictures: Thumbnails (JPEG) of some.
+        nearest: A thumbnail of the kept sample of `guess` that is most like the first of them.
     """
 
     true: int
@@ -86,6 +87,7 @@ class Confused:
     n: int
     of: int
     pictures: tuple[bytes, ...]
+    nearest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

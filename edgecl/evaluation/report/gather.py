@@ -29,6 +29,7 @@ from edgecl.evaluation.report.contents import (
     ReceiptRow,
 )
 from edgecl.evaluation.tested import shown_classes, tested_now
+from edgecl.explain import nearest_of
 from edgecl.governor.judge import judged
 from edgecl.governor.words import said_of_changes
 from edgecl.home import Home
@@ -103,7 +104,9 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         scores=_scores(store),
         confusion=confusion,
         no_confusion=no_confusion,
-        confused=() if confusion is None else _confused(store, confusion, guesses, probes, limit),
+        confused=()
+        if confusion is None
+        else _confused(store, uids, confusion, guesses, probes, limit),
         similar=_similar(store, places, probes),
         doubts=doubts,
         n_doubts=n_doubts,
@@ -196,21 +199,34 @@ def _scores(store: Store) -> dict[str, float]:
 
 
 def _confused(
-    store: Store, confusion: Counts, guesses: Counts, probes: Rows, max_pixels: int
+    store: Store,
+    uids: Sequence[int],
+    confusion: Counts,
+    guesses: Counts,
+    probes: Rows,
+    max_pixels: int,
 ) -> tuple[Confused, ...]:
     """Return the pairs with most mistakes, and what they look like."""
     wrong = confusion - np.diag(np.diagonal(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSED]
+    kept = store.rows(Role.REPLAY)
     found = []
     for true, guess in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[true, guess] == 0:
             break
-        these = probes.uids[(probes.classes == true) & (guesses == guess)].tolist()
+        is_one = (probes.classes == true) & (guesses == guess)
+        these = probes.uids[is_one].tolist()
+        near = nearest_of(kept, probes.x[is_one][0], uids[int(guess)])
         made = (thumbnail(store.picture(uid), max_pixels=max_pixels) for uid in these)
         pictures = tuple(itertools.islice((t for t in made if t is not None), _PICTURES_EACH))
         found.append(
             Confused(
-                int(true), int(guess), int(wrong[true, guess]), int(confusion[true].sum()), pictures
+                int(true),
+                int(guess),
+                int(wrong[true, guess]),
+                int(confusion[true].sum()),
+                pictures,
+                None if near is None else thumbnail(store.picture(near), max_pixels=max_pixels),
             )
         )
     return tuple(found)

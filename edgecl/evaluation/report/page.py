@@ -11,6 +11,7 @@ import numpy as np
 
 from edgecl.evaluation.report.charts import Chart, class_colours
 from edgecl.evaluation.report.contents import Contents
+from edgecl.evaluation.report.doubts import doubtful
 from edgecl.evaluation.report.findings import short, warnings_of
 from edgecl.evaluation.report.html import cell as _cell
 from edgecl.evaluation.report.html import day as _day
@@ -60,7 +61,7 @@ def render(contents: Contents, charts: dict[str, Chart]) -> str:
         _section("When a class came", _arrivals(c)),
         _section("Classes", _classes(c)),
         _section("What is taken for what", _confusion(c, charts)),
-        _section("Perhaps taught wrong", _doubts(c)),
+        _section("Perhaps taught wrong", doubtful(c)),
         _section("How long a step takes", _latency(c, charts)),
         _section("The store", _store(c, charts)),
         _section("Changes", _changes(c)),
@@ -279,34 +280,13 @@ def _confusion(c: Contents, charts: dict[str, Chart]) -> str:
         true, guess = c.classes[pair.true], c.classes[pair.guess]
         pictures = "".join(_image(p, f"a test picture of {true.name}") for p in pair.pictures)
         looks = ""
-        if guess.picture:
-            looks = f" like {_image(guess.picture, f'a picture of {guess.name}')}"
+        if like := pair.nearest or guess.picture:
+            looks = f" like {_image(like, f'the kept picture of {guess.name} most like it')}"
         items.append(
             f"<li><p>{_name(true.name)} taken for {_name(guess.name)}: {pair.n} of {pair.of}"
             f"</p><p>{pictures}{looks}</p></li>"
         )
     return body + f'<ul class="pairs">{"".join(items)}</ul>'
-
-
-def _doubts(c: Contents) -> str:
-    if not c.doubts:
-        return ""
-    items = []
-    for doubt in c.doubts:
-        pictures = _image(doubt.picture, f"a picture of {doubt.label}") if doubt.picture else ""
-        why = f"the others say {_name(doubt.guess)}"
-        if doubt.twin is not None:
-            why = f"shows what {doubt.twin} does, taught as {_name(doubt.guess)}"
-            if doubt.twin_picture:
-                pictures += _image(doubt.twin_picture, f"a picture of {doubt.guess}")
-        items.append(
-            f"<li><p>{doubt.uid}, taught as {_name(doubt.label)}: {why}</p><p>{pictures}</p></li>"
-        )
-    return (
-        f"<p>{_number(c.n_doubts)} kept samples are contradicted by all the others together; those "
-        "most of all come first. <code>edgecl review mistakes</code> lists them; relabel, forget "
-        f'or confirm them by their number.</p><ul class="pairs">{"".join(items)}</ul>'
-    )
 
 
 def _latency(c: Contents, charts: dict[str, Chart]) -> str:
