@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgecl.directions import Directions, sign_directions, tail_of
 from edgecl.errors import MissingPackageError, RequestError, UsageError
 from edgecl.runtime.manifest import AVG, CATAVGMAX, Manifest
 from edgecl.runtime.preprocess import Preprocessing
+from edgecl.runtime.pretrained import Pretrained
 from edgecl.types import Float32
 from edgecl.weights import RANDOM, classifier_keys, load_weights
 
@@ -50,6 +55,7 @@ class Backbone:
         weights_sha256: Hash over all tensors, hex.
         weights_source: Where the weights came from.
         weights_licence: Their licence as the source states it, or `unknown`.
+        pretrained: The classifier that they came with, if its classes have names.
     """
 
     model: nn.Module
@@ -63,6 +69,7 @@ class Backbone:
     weights_sha256: str
     weights_source: str
     weights_licence: str
+    pretrained: Pretrained | None = None
 
     def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return features (N, D) of pictures (N, 3, S, S), without gradients."""
@@ -164,6 +171,7 @@ def load_backbone(
         weights_sha256=_hash_tensors(model.state_dict(), but_not=classifier_keys(model)),
         weights_source=source,
         weights_licence=licence,
+        pretrained=_pretrained(model, source),
     )
     if features is None:
         return backbone
@@ -182,8 +190,9 @@ def on_directions(backbone: Backbone, directions: Directions) -> Backbone:
     network = _features(wide.model, backbone.taps, backbone.tap_pool, tail)
     n = len(directions.offset)
     return replace(
-        backbone, model=network, num_features=n, stages=(n,), directions=directions.sha256
-    )
+        backbone, model=network, num_features=n, stages=(n,), directions=directions.sha256,
+        pretrained=None,
+    )  # fmt: skip
 
 
 def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backbone:
@@ -279,6 +288,37 @@ def _features(
             return features  # (N, D)
 
     return Features().eval()
+
+
+def _pretrained(model: Any, source: str) -> Pretrained | None:
+    """Return the classifier of published weights, if it is linear and timm names its classes.
+
+    Of a file that somebody gives nobody knows what its classes are.
+    """
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+    from torch import nn
+
+    layer = model.get_classifier() if hasattr(model, "get_classifier") else None
+    subset = infer_imagenet_subset(model)
+    is_published = source.startswith(("package ", "hub cache "))
+    if not is_published or not isinstance(layer, nn.Linear) or subset is None:
+        return None
+    names = _class_names(ImageNetInfo(subset), layer.out_features)
+    weights = np.ascontiguousarray(layer.weight.numpy().T.astype(np.float16))
+    bias = np.zeros(len(names)) if layer.bias is None else layer.bias.numpy()
+    return Pretrained(weights, bias.astype(np.float32), names, subset)
+
+
+def _class_names(info: Any, n: int) -> tuple[str, ...]:
+    """Return a short name of each class; two of one name get what they are in brackets."""
+    first = [str(info.index_to_description(i)).split(",")[0].strip() for i in range(n)]
+    twice = {name for name, times in Counter(first).items() if times > 1}
+
+    def told_apart(i: int) -> str:
+        what = str(info.index_to_description(i, detailed=True)).partition(": ")[2]
+        return f"{first[i]} ({re.split(r' of |;', what)[0].strip()})"
+
+    return tuple(told_apart(i) if name in twice else name for i, name in enumerate(first))
 
 
 def _hash_tensors(tensors: dict[str, torch.Tensor], *, but_not: set[str]) -> str:

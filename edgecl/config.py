@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.errors import ConfigError
+from edgecl.runtime.faults import in_words
 from edgecl.runtime.files import read_own, write_whole
 
 _MOST_BYTES = 2**20
@@ -104,11 +105,14 @@ class HeadConfig:
         name: Its name.
         seed: Seed of all random choices (which samples are kept, replayed, how rows start).
         options: All other keys of the section, checked when the home is opened.
+        pretrained: Let the classes that the backbone's weights came with answer where nothing that
+            was taught comes near.
     """
 
     name: str = "ridge"
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -162,6 +166,37 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GovernorConfig:
+    """How changes are judged (edgecl/governor).
+
+    Args:
+        mode: `off` keeps no record; `record` judges and tells; `gate` also takes back what is
+            proved worse.
+        worst_drop: Tolerated loss of a class, as a share of its pictures.
+        mean_drop: Tolerated loss of all pictures together.
+        alpha: How unlikely a loss must be by chance to be proof.
+        min_probes: A class of fewer pictures is not judged by itself.
+        keep_changes: Most changes that are kept on record.
+    """
+
+    mode: str = "record"
+    worst_drop: float = 0.10
+    mean_drop: float = 0.02
+    alpha: float = 0.05
+    min_probes: int = 10
+    keep_changes: int = 200
+
+    def __post_init__(self) -> None:
+        _positive(
+            "governor", self, "worst_drop", "mean_drop", "alpha", "min_probes", "keep_changes"
+        )
+        _one_of("governor.mode", self.mode, ("off", "record", "gate"))
+        for name in ("worst_drop", "mean_drop", "alpha"):
+            if (value := getattr(self, name)) >= 1:
+                raise ConfigError(f"governor.{name} = {value} must be above 0 and below 1")
+
+
+@dataclass(frozen=True, slots=True)
 class LiveConfig:
     """Live sources.
 
@@ -194,6 +229,7 @@ class Config:
     head: HeadConfig = field(default_factory=HeadConfig)
     consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
 
 
@@ -206,9 +242,7 @@ def load_config(path: Path) -> Config:
     try:
         raw = tomllib.loads(read_own(path, _MOST_BYTES).decode())
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}); give its owner the right to"
-        ) from error
+        raise ConfigError(f"{path} cannot be read {in_words(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
     sections = {f.name: f for f in fields(Config)}

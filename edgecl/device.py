@@ -26,12 +26,14 @@ from edgecl.evaluation.score import evaluate_stream
 from edgecl.exporters.bundle import Exported, export_bundle
 from edgecl.exporters.precision import Options
 from edgecl.exporters.setup import Setup, set_up
+from edgecl.governed import governed, take_back
 from edgecl.home import Home
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source
 from edgecl.session import open_predictor, reading
 from edgecl.snapshots import rollback, take
+from edgecl.store.changes import Change, changes_of
 from edgecl.store.snapshots import Snapshot
 from edgecl.stream.position import source_key, start_position
 from edgecl.stream.progress import Progress
@@ -117,7 +119,7 @@ class Device:
                 limit=limit,
                 open_adapted=lambda: session.adapted_engine,
             )
-            with closing(run):
+            with closing(run), governed(session, "learn"):
                 for progress in run:
                     tell(progress)
         return progress
@@ -227,8 +229,23 @@ class Device:
             RequestError: There is no such snapshot.
         """
         self._predictor = None
-        with writing(self.home, self.options) as session:
+        with writing(self.home, self.options) as session, governed(session, "rollback"):
             return rollback(self.home, session.learner, uid)
+
+    def changes(self) -> list[Change]:
+        """Return what was done to the home, oldest first; see `edgecl changes`."""
+        with reading(self.home, self.options) as session:
+            return changes_of(session.store)
+
+    def take_back(self, uid: int) -> Change:
+        """Take one change back, by its number.
+
+        Raises:
+            RequestError: There is no such change, or no way back.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session:
+            return take_back(session, uid)
 
     def export(
         self, output: str | Path, options: Options | None = None, *, say: Say = _silent

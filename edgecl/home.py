@@ -9,6 +9,7 @@
     snapshots/             copies of what was learned, for `edgecl rollback`
     engine/backbone.onnx   the frozen backbone
     engine/manifest.json   what it is, with hashes
+    engine/pretrained.safetensors   the classifier that its weights came with, if there is one
     engine/adapted/        the same two files of the engine that takes adapters, if one was made
     lock                   held by the one process that writes
 
@@ -36,8 +37,10 @@ from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreEr
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine
+from edgecl.runtime.faults import in_words, telling
 from edgecl.runtime.files import open_own, put_in_place, read_own, wipe, write_whole
 from edgecl.runtime.manifest import Manifest, checked_engine
+from edgecl.runtime.pretrained import Pretrained, load_pretrained
 
 _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "edgecl.toml",
@@ -177,6 +180,14 @@ class Home:
             )
         return manifest
 
+    def pretrained(self) -> Pretrained | None:
+        """Return the classifier that the backbone's weights came with, or None.
+
+        Raises:
+            IntegrityError: It is missing or was changed.
+        """
+        return load_pretrained(self.path / ENGINE_FOLDER, self.manifest)
+
     def engine_bytes(self, *, has_adapters: bool) -> bytes:
         """Return the content of an engine file after its hash was checked.
 
@@ -224,9 +235,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         descriptor = open_own(path / _LOCK, os.O_WRONLY | os.O_CREAT)
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror}); make it writable, or name another home"
-        ) from error
+        raise StoreError(f"the home {path} cannot be written {in_words(error)}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -323,11 +332,13 @@ def make_home(
     """
     path = Path(os.path.realpath(path))
     check_place(path, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in unfinished_homes(path):
-        wipe(left)
-    part = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
-    with _locked(part):  # so that nobody takes it for one that was left behind
+    with telling(f"the home {path} cannot be made"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in unfinished_homes(path):
+            wipe(left)
+        part = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+    # Locked, so that nobody takes it for one that was left behind.
+    with telling(f"the home {path} cannot be made"), _locked(part):
         try:
             (part / ENGINE_FOLDER).mkdir()
             save_config(config, part / _CONFIG)

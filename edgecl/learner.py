@@ -31,8 +31,9 @@ from edgecl.store.adapters import (
 )
 from edgecl.store.erasure import delete_held_out, take_back
 from edgecl.store.held_out import Probes
-from edgecl.store.novel import take
+from edgecl.store.novel import entry_of, take
 from edgecl.store.progress import Position
+from edgecl.store.runs import Start, begin_run, note_reviewed
 from edgecl.store.store import Store
 from edgecl.store.view_batch import rest_of, views_of
 from edgecl.types import Float16, Float32, Float64, Frame, Labels, UpdateReport
@@ -97,6 +98,7 @@ class Learner:
         self._seed = seed
         self.shrink_to = shrink_to
         self._max_pixels = max_pixels
+        self._start: Start | None = Start()
         self.reload()
 
     @property
@@ -107,6 +109,13 @@ class Learner:
     def predict_many(self, x: Float32) -> Float64:
         """Return the head's scores (N, K) of features (N, D), columns as `labels`."""
         return self.head.predict_many(x)
+
+    def begin(self, start: Start) -> None:
+        """Let what is learned from here on be a run, which `edgecl undo` takes back as a whole.
+
+        It begins with the first commit that learns; until then the run before it is the last one.
+        """
+        self._start = start
 
     def learn_one(self, frame: Frame, x: Float32) -> UpdateReport:
         """Learn one labelled frame with its feature (D,); one transaction."""
@@ -140,25 +149,29 @@ class Learner:
         reports: list[UpdateReport] = []
         try:
             with self.store.transaction():
-                for start in range(0, len(frames), self.head.batch_size):
-                    part = slice(start, start + self.head.batch_size)
+                if frames and self._start is not None:
+                    begin_run(self.store, self._start)
+                for first in range(0, len(frames), self.head.batch_size):
+                    part = slice(first, first + self.head.batch_size)
                     reports += self._learn_batch(frames[part], x[part])
                 if self.probes is not None and frames:
                     self.probes.end_step(self.head, len(frames))
                 if position is not None:
                     self.store.set_position(*position)
-                for entry, frame in zip(reviewed, frames, strict=False):
+                for entry, report, frame in zip(reviewed, reports, frames, strict=False):
                     if entry:
+                        note_reviewed(self.store, report.uid, entry_of(self.store, entry))
                         take(self.store, entry, self.store.class_uid(_label(frame)))
                 self.save_state()
         except BaseException:
             self.reload()
             raise
         if frames:
+            self._start = None
             self.note_latency("learn", (time.perf_counter() - begin) / len(frames))
         return reports
 
-    def undo(self, lessons: Sequence[Lesson]) -> None:
+    def undo(self, lessons: Sequence[Lesson], also: Callable[[], None] = lambda: None) -> None:
         """Take back samples that were just learned, in one transaction; changes the head.
 
         They leave the store, the statistics and the head, and a class of which nothing is left goes
@@ -170,6 +183,7 @@ class Learner:
 
         Args:
             lessons: Samples that are still there, all learned under the store's feature map.
+            also: Done in the same transaction.
 
         Raises:
             RequestError: One was never learned or is gone already; nothing was changed.
@@ -188,6 +202,7 @@ class Learner:
                     drop_adapters(store, descending(adapters, saw))
                 self.head.rebuild(store)
                 self.save_state()
+                also()
         except BaseException:
             self.reload()
             raise

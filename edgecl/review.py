@@ -11,7 +11,10 @@ from PIL import Image
 
 from edgecl.errors import StoreError
 from edgecl.learner import Learner
-from edgecl.store.novel import entries, entry_of, feature
+from edgecl.runtime.faults import in_words
+from edgecl.runtime.files import write_whole
+from edgecl.store.novel import entry_of, feature
+from edgecl.store.runs import REVIEW, Start
 from edgecl.store.store import Store
 from edgecl.types import Frame, UpdateReport
 
@@ -42,27 +45,32 @@ def label_entries(learner: Learner, uids: Sequence[int], name: str) -> list[Upda
             )
         )
     x = np.array([feature(store, uid) for uid in uids], np.float32)
+    learner.begin(Start(REVIEW))
     reports = learner.learn_many(frames, x, reviewed=uids)
     learner.settle()
     return reports
 
 
-def write_pictures(store: Store, folder: Path) -> int:
-    """Write the pictures of all entries into a folder, named by uid; returns how many.
+def write_pictures(store: Store, uids: Sequence[int], folder: Path) -> int:
+    """Write the pictures of samples into a folder, named by uid; returns how many.
+
+    A file of such a name is replaced; a link is replaced as well, and never followed.
+
+    Args:
+        store: The store.
+        uids: Samples whose pictures are kept.
+        folder: The folder, which is made if it is not there.
 
     Raises:
         StoreError: A file cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        waiting = entries(store)
-        for entry in waiting:
-            data = store.picture(entry.uid)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for uid in uids:
+            data = store.picture(uid)
             with Image.open(io.BytesIO(data)) as image:
                 kind = str(image.format).lower()
-            (folder / f"{entry.uid}.{kind}").write_bytes(data)
+            write_whole(folder / f"{uid}.{kind}", data, mode=0o600)
     except OSError as error:
-        raise StoreError(
-            f"the pictures cannot be written to {folder} ({error.strerror}); name another folder"
-        ) from error
-    return len(waiting)
+        raise StoreError(f"the pictures cannot be written to {folder} {in_words(error)}") from error
+    return len(uids)

@@ -6,10 +6,11 @@ which first finishes what was left undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ from edgecl.errors import (
     RequestError,
 )
 from edgecl.heads import HEADS, check_head, head_config, make_head_of, spec_of
+from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.adapters import Adapter
@@ -35,8 +37,9 @@ from edgecl.runtime.scoring import load_scorer as scorer_of
 from edgecl.store.adapters import mixed_with, task_adapters
 from edgecl.store.ledger import check_not_older
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 from edgecl.store.vault import Vault
-from edgecl.types import Float32, Frame, Say
+from edgecl.types import Float32, Frame, Labels, Say
 
 _EMBED_CHUNK = 512
 
@@ -54,6 +57,7 @@ class Session:
         self.home = home
         self.store = store
         self.options = options
+        self._left_out: tuple[object, LeaveOneOut | None] | None = None
 
     @cached_property
     def learner(self) -> Learner:
@@ -107,6 +111,41 @@ class Session:
         return Predictor.of(
             engine, self.home.manifest.preprocessing, scorer, max_pixels=self.home.max_pixels
         )
+
+    def leave_one_out(self) -> LeaveOneOut | None:
+        """Return what the exact head would say of each kept sample, had it not learned it.
+
+        Classes that are being unlearned are left out. Computed once for a state of the store
+        (2,000 rows of 1,752 features: under a second), and kept nowhere else.
+
+        Returns:
+            None if the head has no closed form of it, or learned nothing.
+        """
+        blocked = self.store.blocked_classes()
+        key = (self.store.version, self.store.loads, blocked)
+        if self._left_out is None or self._left_out[0] != key:
+            self._left_out = key, left_out_of(self.learner, blocked)
+        return self._left_out[1]
+
+    def leave_out(self, by: Literal["source", "day"]) -> dict[int, LeaveOneOut] | None:
+        """Return what it would say of the kept samples of each source, or day, had it seen none.
+
+        Only kept samples are left out: where a source has more that were learned
+        (`Store.n_by_source`), the others still count, and this is a bound from above.
+
+        Args:
+            by: What is left out together: samples of a source, or of a day (UTC).
+
+        Returns:
+            By uid of the source, or number of the day since 1970; None as `leave_one_out`.
+        """
+        origins = self.store.origins(Role.REPLAY)
+        found = {o.uid: o.source_uid if by == "source" else int(o.time // 86400) for o in origins}
+        whole = left_out_of(self.learner, self.store.blocked_classes(), found)
+        if whole is None:
+            return None
+        group = np.array([found[uid] for uid in whole.uids.tolist()], dtype=np.int64)
+        return {g: whole.only(group == g) for g in np.unique(group).tolist()}
 
     def embed(
         self,
@@ -191,6 +230,32 @@ class Session:
     def _masked(self, scorer: Scorer) -> Scorer:
         blocked = tuple(self.store.names[uid] for uid in self.store.blocked_classes())
         return MaskedScorer(scorer, blocked) if blocked else scorer
+
+
+def left_out_of(
+    learner: Learner, blocked: frozenset[int], groups: Mapping[int, int] | None = None
+) -> LeaveOneOut | None:
+    """Return what a learner's head says of the kept samples without themselves.
+
+    Args:
+        learner: The head and its store.
+        blocked: Classes that must not be named.
+        groups: What is left out together, by uid of the sample; None leaves out one at a time.
+
+    Returns:
+        None if the head has no closed form of it, or nothing is kept.
+    """
+    uids, x, classes = learner.store.rows(Role.REPLAY)
+    if not len(uids):
+        return None
+    numbers = None if groups is None else np.array([groups[u] for u in uids.tolist()], np.int64)
+    found = learner.head.left_out(x, classes, numbers)
+    if found is None:
+        return None
+    columns: Labels = np.array(learner.head.classes, dtype=np.int64)
+    is_open = ~np.isin(columns, list(blocked))
+    whole = LeaveOneOut(uids, classes, columns[is_open], found.scores[:, is_open], found.leverage)
+    return whole.only(~np.isin(classes, list(blocked)))
 
 
 @contextmanager

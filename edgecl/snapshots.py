@@ -15,7 +15,9 @@ from pathlib import Path
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner
+from edgecl.runtime.faults import telling
 from edgecl.runtime.files import flush
+from edgecl.store.moves import note_moved_back
 from edgecl.store.snapshots import (
     Snapshot,
     add_snapshot,
@@ -48,7 +50,8 @@ def take(home: Home, store: Store) -> Snapshot:
         raise RequestError("store.snapshots is 0 in edgecl.toml; set how many are to be kept")
     if not store.names:
         raise RequestError("there is nothing to keep: the home learned nothing yet")
-    home.snapshots.mkdir(exist_ok=True)
+    with telling(f"{home.snapshots} cannot be made"):
+        home.snapshots.mkdir(mode=0o700, exist_ok=True)
     remove_unlisted_snapshots(home, store)
     part = home.snapshots / ".part"
     try:
@@ -101,6 +104,7 @@ def rollback(home: Home, learner: Learner, uid: int) -> Snapshot:
             check_fits(store, uid)
             with store.transaction():
                 bring_back(store)
+                note_moved_back(store, uid)
                 chain.append(RolledBack(uid, time.time()))
     finally:
         learner.reload()

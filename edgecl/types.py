@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
@@ -38,6 +39,9 @@ _ALIKE = str.maketrans(
     "авекмнорстухіјѕԁԛԝһӏαβεικνορτυχηγωϲıℓǃ|",
     "abekmhopctyxijsdqwhlabeikvoptuxnywcilll",
 )
+
+# How much of a mistyped name has to be right, as difflib measures it.
+_CLOSE = 0.75
 
 
 def clean_label(label: object) -> str:
@@ -73,6 +77,13 @@ def alike(name: str, known: Iterable[str]) -> str | None:
     """Return the known class name that a new one is easily confused with, or None."""
     looks = looks_like(name)
     return next((other for other in known if other != name and looks_like(other) == looks), None)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the question whether a known name is meant by one that is not, or nothing."""
+    by_looks = {looks_like(other): other for other in known}
+    near = get_close_matches(looks_like(name), by_looks, n=1, cutoff=_CLOSE)
+    return f"did you mean {by_looks[near[0]]!r}? " if near else ""
 
 
 def _visible(text: str) -> str:

@@ -38,6 +38,7 @@ from edgecl.runtime.bundle import (
     read_manifest,
 )
 from edgecl.runtime.engines.tensorrt import Compiled
+from edgecl.runtime.faults import telling
 from edgecl.runtime.files import flush, put_in_place
 from edgecl.runtime.manifest import MANIFEST_NAME, Manifest
 from edgecl.runtime.scoring import Scorer
@@ -131,11 +132,12 @@ def export_bundle(
         "adapters": [digest_of(adapter) for adapter in adapters],
         "adapter_uids": sources,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "engine": replace(manifest, keys=()).as_json(),  # of no use to who only predicts
+        "engine": replace(manifest, keys=(), pretrained="").as_json(),  # of no use to who predicts
         "report": content.report,
     }
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with store.transaction(changes_head=False):
+    with telling(f"{place.parent} cannot be made"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with telling(f"the bundle {place} cannot be written"), store.transaction(changes_head=False):
         uid = add_export(
             store,
             kind=about["kind"],
@@ -152,16 +154,21 @@ def export_bundle(
         part = part_of(export)
         part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
     try:
-        for name, data in (files | {MANIFEST_NAME: text.encode()}).items():
-            (part / name).write_bytes(data)
-            flush(part / name)
-        flush(part)
-        open_bundle(part)
-        put_in_place(part, place)
+        with telling(f"the bundle {place} cannot be written"):
+            _write(files | {MANIFEST_NAME: text.encode()}, part)
+            open_bundle(part)
+            put_in_place(part, place)
     finally:
         finish_exports(store)
     size_bytes = sum(path.stat().st_size for path in place.iterdir())
     return Exported(_row(store, uid), manifest, size_bytes, content.report)
+
+
+def _write(files: dict[str, bytes], folder: Path) -> None:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        flush(folder / name)
+    flush(folder)
 
 
 def public_id(home: Home) -> str:

@@ -27,7 +27,8 @@ import edgecl
 from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
-from edgecl.runtime.files import flush, put_in_place
+from edgecl.runtime.faults import telling
+from edgecl.runtime.files import flush, private, put_in_place, write_whole
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
 from edgecl.store.exports import (
@@ -121,8 +122,9 @@ def export_dataset(
     folders = folder_names(
         {uid: store.names[uid] for uid in sorted({origin.class_uid for origin in origins})}
     )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with store.transaction(changes_head=False):
+    with telling(f"{place.parent} cannot be made"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with telling(f"the dataset {place} cannot be written"), store.transaction(changes_head=False):
         uid = add_export(
             store,
             kind=DATASET,
@@ -135,13 +137,16 @@ def export_dataset(
         text = _manifest(home, uid, {c: store.names[c] for c in sorted(folders)})
         set_digest(store, uid, json.loads(text)["digest"])
         part = part_of(_row(store, uid))
-        part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
+        part.mkdir(
+            mode=0o700, exist_ok=True
+        )  # empty, if an earlier export was killed before it was noted
     try:
-        counts, size_bytes = _write(store, origins, folders, part)
-        (part / MANIFEST_NAME).write_text(text, encoding="utf-8")
-        flush(part / MANIFEST_NAME)
-        flush(part)
-        put_in_place(part, place)
+        with telling(f"the dataset {place} cannot be written"):
+            counts, size_bytes = _write(store, origins, folders, part)
+            write_whole(part / MANIFEST_NAME, text.encode(), mode=0o600)
+            flush(part / MANIFEST_NAME)
+            flush(part)
+            put_in_place(part, place)
     finally:
         finish_exports(store)
     return ExportedDataset(_row(store, uid), counts, size_bytes)
@@ -196,14 +201,16 @@ def _write(
     """Write pictures and index; returns pictures by class name, and their bytes."""
     counts = {store.names[uid]: 0 for uid in folders}
     size_bytes = 0
-    with (part / EDGECL_INDEX).open("w", encoding="utf-8") as index:
+    with open(part / EDGECL_INDEX, "w", encoding="utf-8", opener=private) as index:
         for origin in origins:
             uid, class_uid = origin.uid, origin.class_uid
             picture = store.picture(uid)
             path = Path(folders[class_uid]) / f"{uid}.{_suffix(picture)}"
-            (part / path).parent.mkdir(exist_ok=True)
-            (part / path).write_bytes(picture)
-            flush(part / path)
+            (part / path).parent.mkdir(mode=0o700, exist_ok=True)
+            with open(part / path, "wb", opener=private) as file:
+                file.write(picture)
+                file.flush()
+                os.fsync(file.fileno())
             row: dict[str, Any] = {
                 "path": path.as_posix(),
                 "label": store.names[class_uid],

@@ -66,6 +66,25 @@ def checked(proto: Any) -> bytes:
     return bytes(proto.SerializeToString())
 
 
+def without_notes(proto: Any) -> Any:
+    """Take out of a model what torch's exporter notes beside nodes: stacks, with paths of files.
+
+    Args:
+        proto: An ONNX model, which is changed.
+
+    Returns:
+        The model, for a chain.
+    """
+    del proto.metadata_props[:]
+    graphs = [proto.graph, *proto.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+            graphs += [g for a in node.attribute for g in (a.g, *a.graphs) if g.node]
+    return proto
+
+
 def opset_of(proto: Any) -> int:
     """Return the opset of a graph's standard operators."""
     return next(int(o.version) for o in proto.opset_import if o.domain in ("", "ai.onnx"))

@@ -27,11 +27,13 @@ from edgecl.heads.codebook import default_codebook
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.engines.onnx import OnnxEngine
-from edgecl.runtime.files import flush
+from edgecl.runtime.faults import in_words
+from edgecl.runtime.files import flush, write_whole
 from edgecl.runtime.manifest import ENGINE_NAME, Manifest, checked_engine
+from edgecl.runtime.pretrained import PRETRAINED_NAME, Pretrained
 from edgecl.store.store import create_store
 
-from .graph import import_onnx, opset_of, versions
+from .graph import import_onnx, opset_of, versions, without_notes
 from .parity import compare
 from .shipped import Shipped
 
@@ -66,16 +68,24 @@ def export_backbone(
     network = adapt(backbone, rank=adapter_rank) if adapter_rank else None
     try:
         manifest = replace(_exported(backbone, network, path, adapter_rank), keys=keys)
+        if backbone.pretrained is not None and not adapter_rank:
+            manifest = add_pretrained(folder, manifest, backbone.pretrained)
     except BaseException as error:
         path.unlink(missing_ok=True)  # on a full disk half an engine takes what is left of it
         if isinstance(error, OSError) and not isinstance(error, EdgeclError):
             raise RequestError(
-                f"the engine cannot be written to {folder} ({error.strerror or error}); free some "
-                "disk space or make the folder writable, and try again"
+                f"the engine cannot be written to {folder} {in_words(error)}"
             ) from error
         raise
     manifest.save(folder)
     return manifest
+
+
+def add_pretrained(folder: Path, manifest: Manifest, pretrained: Pretrained) -> Manifest:
+    """Write the classifier of the weights beside an engine; the manifest with it is returned."""
+    data = pretrained.as_bytes()
+    write_whole(folder / PRETRAINED_NAME, data)
+    return replace(manifest, pretrained=hashlib.sha256(data).hexdigest())
 
 
 def _exported(
@@ -184,7 +194,7 @@ def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> N
 def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> None:
     import torch
 
-    import_onnx()
+    onnx = import_onnx()
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -210,6 +220,7 @@ def _export(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> N
             if network is None
             else {"pixels": batch, "adapter": [None] * len(adapter)},
         )
+    onnx.save(without_notes(onnx.load(str(path))), str(path))
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgecl.errors import IntegrityError
-from edgecl.runtime.files import flush
+from edgecl.runtime.files import flush, write_whole
 from edgecl.runtime.manifest import AVG, CATAVGMAX, ENGINE_NAME, Manifest, checked_engine
+from edgecl.runtime.pretrained import PRETRAINED_NAME, pretrained_bytes
 
 T = TypeVar("T")
 DATA = Path(str(files("edgecl") / "data"))
@@ -55,6 +56,8 @@ class Shipped:
         path = folder / ENGINE_NAME
         path.write_bytes(model)
         flush(path)  # before the manifest names it
+        if self.manifest.pretrained:
+            write_whole(folder / PRETRAINED_NAME, _unharmed(lambda: _classifier(self.manifest)))
         digest = hashlib.sha256(model).hexdigest()
         manifest = replace(self.manifest, engine_sha256=digest)
         manifest.save(folder)
@@ -112,6 +115,13 @@ def _unharmed(read: Callable[[], T]) -> T:
             f"the engine that ships with edgecl is damaged or missing in {DATA}; install edgecl "
             "anew (`pip install --force-reinstall --no-deps edgecl`)"
         ) from error
+
+
+def _classifier(manifest: Manifest) -> bytes:
+    try:
+        return pretrained_bytes(DATA, manifest)
+    except (OSError, ValueError) as error:
+        raise IntegrityError(str(error)) from error
 
 
 def _cut(graph: bytes, blocks: Sequence[int]) -> bytes:

@@ -2,9 +2,9 @@
 
 Run `python packaging/make_engine.py` in the repository root, with the extra `torch`, and only when
 the frozen map was changed on purpose: what runs is the hash in the manifest. The export is taken as
-torch makes it, but for three things: strided convolutions pad by `SAME_UPPER`, as TensorFlow does
-and timm's `Conv2dSame` copies, where torch writes the numbers for one size; notes of torch on each
-node, with paths of the machine, and the shapes between nodes, which are of one size, go.
+torch makes it, but for two things: strided convolutions pad by `SAME_UPPER`, as TensorFlow does
+and timm's `Conv2dSame` copies, where torch writes the numbers for one size; the shapes between
+nodes, which are of one size, go.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 import onnx
 
 from edgecl.backbones import load_backbone
-from edgecl.exporters.graph import checked
+from edgecl.exporters.graph import checked, without_notes
 from edgecl.exporters.onnx import export_backbone
 from edgecl.exporters.parity import Parity, compare
 from edgecl.exporters.shipped import DATA, shipped
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.manifest import Manifest
+from edgecl.runtime.pretrained import PRETRAINED_NAME, pretrained_bytes
 
 # Of those that 32 does not divide some layers are padded differently.
 SIZES = (64, 224, 90, 65)
@@ -31,14 +32,11 @@ SIZES = (64, 224, 90, 65)
 
 def portable(model: bytes) -> bytes:
     """Return an export as one that runs at every size."""
-    proto = onnx.load_from_string(model)
+    proto = without_notes(onnx.load_from_string(model))
     for node in proto.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
         if node.op_type == "Conv":
             _pad_same(node)
     del proto.graph.value_info[:]
-    del proto.metadata_props[:]
     return checked(proto)
 
 
@@ -63,6 +61,7 @@ def pack(exported: Path, data: Path = DATA) -> None:
     model = portable((exported / manifest.engine).read_bytes())
     data.mkdir(exist_ok=True)
     (data / manifest.engine).write_bytes(model)
+    (data / PRETRAINED_NAME).write_bytes(pretrained_bytes(exported, manifest))
     manifest = replace(manifest, engine_sha256=hashlib.sha256(model).hexdigest())
     manifest.save(data)
     found = [parity_at(size) for size in SIZES]

@@ -10,7 +10,9 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgecl.errors import IntegrityError
+from edgecl.errors import IntegrityError, RequestError, StoreError
+
+from .faults import in_words, is_lost, telling
 
 _CHUNK = 2**20
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -40,10 +42,16 @@ def read_own(path: Path, most: int) -> bytes:
 
     Raises:
         IntegrityError: It is a link or no plain file, or has more than `most` bytes.
-        OSError: It cannot be read.
+        OSError: It is not there.
+        RequestError: It is there and cannot be read: no right to, or a disk that fails.
     """
-    with open(open_own(path, os.O_RDONLY), "rb") as file:
-        data = file.read(most + 1)
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        if is_lost(error):
+            raise
+        raise RequestError(f"{path} cannot be read {in_words(error)}") from error
     if len(data) > most:
         raise IntegrityError(f"{path} has more than {most} bytes; it is none that edgecl wrote")
     return data
@@ -68,20 +76,29 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         path: The file.
         data: Its new content.
         mode: Rights of a new file, before the mask of the process.
+
+    Raises:
+        StoreError: It cannot be written; it is as it was.
     """
     part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # of a process that was killed, or a link of somebody else's
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
+    with telling(f"{path} cannot be written", StoreError):
+        part.unlink(missing_ok=True)  # of a process that was killed, or a link of somebody else's
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        flush(path.parent)
+
+
+def private(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file that nobody else may read, whatever the process's mask: an opener of `open`."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def flush(path: Path) -> None:

@@ -16,6 +16,10 @@ from pathlib import Path
 
 from PIL import features
 
+from edgecl.errors import SourceError
+
+from .faults import in_words, is_of_machine
+
 # As many bytes of a file as `kind_of` looks at.
 HEAD_BYTES = 64
 HEIC_HINT = "HEIC is read after `pip install 'edgecl[heif]'`"
@@ -66,7 +70,9 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
     try:
         # Not waiting: a named pipe has no writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and is_of_machine(error):
+            raise SourceError(f"{os.fsdecode(path)} cannot be read {in_words(error)}") from error
         return ""
     try:
         return kind_of(os.read(fd, HEAD_BYTES)) if stat.S_ISREG(os.fstat(fd).st_mode) else ""

@@ -19,6 +19,7 @@ from .scoring import Arrays, Scorer, check_features, softmax, word_of
 # Samples that the keys read in a codebook hold together: few rows are spread over many keys.
 ENOUGH = 8
 _CHUNK = 64
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class KeyValueScorer:
             means: Float64 = self.values[:, flat].mean(axis=2).T
             return means
         n = self.counts[:, : book.n_keys].sum(axis=1, dtype=np.float64)  # samples of a class (K,)
-        size = n * len(n) / n.sum()
+        # A class of which nothing is left (a head's `left_out`) has the prior and no more.
+        size = np.maximum(n * len(n) / n.sum(), _TINY)
         out = np.empty((len(x), len(self.labels)))
         for start in range(0, len(x), _CHUNK):
             keys, weights = book.near(rows[start : start + _CHUNK], taken, ENOUGH)

@@ -48,6 +48,8 @@ class Manifest:
             these hold of it outlives any unlearning. In the order of the hashes, so that they tell
             no order either; no names, which could be those of classes.
         directions: Hash of the fixed directions that the feature is projected on, hex, or nothing.
+        pretrained: SHA-256 of the file with the classifier that the weights came with, or nothing;
+            no part of the feature map.
     """
 
     backbone: str
@@ -68,6 +70,7 @@ class Manifest:
     stages: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
     directions: str = ""
+    pretrained: str = ""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -138,6 +141,7 @@ class Manifest:
                 stages=tuple(int(n) for n in values.get("stages", ())),
                 keys=tuple(str(digest) for digest in values.get("keys", ())),
                 directions=str(values.get("directions", "")),
+                pretrained=str(values.get("pretrained", "")),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise _unreadable(where, error) from error

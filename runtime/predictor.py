@@ -21,6 +21,7 @@ from .bundle import Bundle, open_bundle
 from .engines.base import Engine
 from .engines.onnx import OnnxEngine
 from .engines.tensorrt import TensorrtEngine, open_tensorrt
+from .faults import in_words
 from .preprocess import Preprocessing, decode, picture_of
 from .scoring import Scorer
 
@@ -106,7 +107,7 @@ class Predictor:
             try:
                 data = Path(picture).read_bytes()
             except OSError as error:
-                raise SourceError(f"{name} cannot be read ({error.strerror})") from error
+                raise SourceError(f"{name} cannot be read {in_words(error)}") from error
             try:
                 image = decode(data, max_pixels=self.max_pixels, levels=self.preprocessing.levels)
             except DecodeError as error:

@@ -7,7 +7,10 @@ when it runs.
 from __future__ import annotations
 
 import os
+import re
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 
 def main() -> None:
@@ -25,32 +28,57 @@ def main() -> None:
 
     # Where an error shows up, `--debug` is added at the end of the line; so it may stand anywhere.
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    is_debugging = len(arguments) < len(sys.argv) - 1
     try:
         # Not standalone: what is wrong with an argument is told with the argument, an address too.
         status = app(args=arguments, standalone_mode=False)
     except EdgeclError as error:
-        if len(arguments) < len(sys.argv) - 1:
+        if is_debugging:
             raise
-        print(_line(f"edgecl: {error}"), file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(arguments, str(error), error.exit_code)
     except typer.Abort:
         print("Aborted!", file=sys.stderr)
-        sys.exit(1)
+        _end(arguments, "aborted", 1, is_told=True)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "show"):  # click's, of wrong usage
             lines = str(getattr(error, "message", "")).split("\n")
             error.message = "\n".join(map(_line, lines))  # type: ignore[attr-defined]
             error.show()
-            sys.exit(getattr(error, "exit_code", 2))
-        if len(arguments) < len(sys.argv) - 1:
+            text = _line(error.format_message()).removesuffix(".")
+            _end(arguments, text, getattr(error, "exit_code", 2), is_told=True)
+        if is_debugging:
             raise
         # What no part of edgecl expected: a disk that fails, a package that misbehaves.
-        what = str(error).splitlines()[0] if str(error) else ""
-        print(
-            _line(f"edgecl: {type(error).__name__}: {what}; add --debug for more"), file=sys.stderr
-        )
-        sys.exit(3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1)
+        status = 3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1
+        _end(arguments, _unexpected(error), status)
+    if status == 130:
+        _end(arguments, "interrupted", 130, is_told=True)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end(arguments: list[str], text: str, status: int, *, is_told: bool = False) -> NoReturn:
+    """End with an error: a line on stderr and, with `--json`, an object on stdout.
+
+    A result that was printed stays the one object: the exit status says the rest.
+    """
+    from edgecl.cli.output import has_result, print_json
+
+    if not is_told:
+        _tell(f"edgecl: {text}")
+    if not has_result() and any(map(_asks_for_json, arguments)):
+        with suppress(OSError):
+            print_json({"error": _line(text), "exit": status})
+    sys.exit(status)
+
+
+def _asks_for_json(argument: str) -> bool:
+    """Whether this is `--json`, or `-j` alone or among other letters."""
+    return argument == "--json" or re.fullmatch(r"-[qvuf]*j[a-z]*", argument) is not None
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # a log on a full disk must not change the status
+        print(_line(text), file=sys.stderr, flush=True)
 
 
 def _line(text: str) -> str:
@@ -59,6 +87,19 @@ def _line(text: str) -> str:
     from edgecl.runtime.redact import redacted
 
     return printable(redacted(text))
+
+
+def _unexpected(error: Exception) -> str:
+    from edgecl.runtime.faults import in_words, is_known
+
+    if isinstance(error, OSError) and is_known(error):
+        path = error.filename2 or error.filename
+        place = (
+            os.fsdecode(path) if isinstance(path, str | bytes) else "standard output, or a file,"
+        )
+        return f"{place} cannot be used {in_words(error)}"
+    what = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {what}; add --debug for more"
 
 
 def _is_damage(error: Exception) -> bool:

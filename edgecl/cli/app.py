@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from edgecl.cli.bench import bench
+from edgecl.cli.changes import changes
+from edgecl.cli.commands import Command, Group, quiet_and_verbose
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
-from edgecl.cli.inspect import doctor, status, verify
+from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
+from edgecl.cli.mend import merge_classes, relabel, samples_app, undo
 from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
-from edgecl.cli.unlearn import forget_app, rename, rollback, snapshot
+from edgecl.cli.status import status
+from edgecl.cli.unlearn import forget_app, rename, rollback, snapshot, snapshots
 
 app = typer.Typer(
     name="edgecl",
+    cls=Group,
     help="Teach a camera new things on the device, and unlearn them for good.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("init")(init)
-app.command("train-stream")(train_stream)
-app.command("import")(import_)
-app.command("predict")(predict)
-app.command("evaluate")(evaluate)
-app.command("consolidate")(consolidate)
-app.command("bench")(bench)
-app.add_typer(export_app, name="export")
-app.add_typer(forget_app, name="forget")
-app.add_typer(review_app, name="review")
-app.command("receipts")(receipt)
-app.command("receipt", hidden=True)(receipt)
-app.command("rename")(rename)
-app.command("snapshot")(snapshot)
-app.command("rollback")(rollback)
-app.command("report")(report)
-app.command("status")(status)
-app.command("doctor")(doctor)
-app.command("verify")(verify)
-app.command("demo")(demo)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "init": init,
+    "doctor": doctor,
+    "train-stream": train_stream,
+    "import": import_,
+    "consolidate": consolidate,
+    "predict": predict,
+    "evaluate": evaluate,
+    "status": status,
+    "report": report,
+    "bench": bench,
+    "relabel": relabel,
+    "merge-classes": merge_classes,
+    "undo": undo,
+    "rename": rename,
+    "snapshot": snapshot,
+    "snapshots": snapshots,
+    "rollback": rollback,
+    "changes": changes,
+    "verify": verify,
+    "receipts": receipt,
+}
+for _name, _function in _COMMANDS.items():
+    app.command(_name, cls=Command)(_function)
+app.add_typer(export_app, name="export", cls=Group)
+app.add_typer(forget_app, name="forget", cls=Group)
+app.add_typer(review_app, name="review", cls=Group)
+app.add_typer(samples_app, name="samples", cls=Group)
+# Names as they were, and as people try them.
+_HIDDEN: dict[str, Callable[..., None]] = {"receipt": receipt, "learn": train_stream}
+for _name, _function in _HIDDEN.items():
+    app.command(_name, cls=Command, hidden=True)(_function)
+
+
+@app.command("help", cls=Command, hidden=True)
+def help_(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(help="A command.")] = None,
+) -> None:
+    """Show the help of a command, as --help does."""
+    app(args=[*(words or ()), "--help"], prog_name=context.find_root().info_name)
 
 
 def _version(value: bool) -> None:
@@ -65,6 +93,26 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            callback=quiet_and_verbose,
+            expose_value=False,
+            is_eager=True,
+            help="Only results and errors.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            callback=quiet_and_verbose,
+            expose_value=False,
+            is_eager=True,
+            help="All numbers.",
+        ),
+    ] = False,
 ) -> None:
     """Teach a camera new things on the device, and unlearn them for good."""
-    del version, debug  # both act before this runs
+    del version, debug, quiet, verbose  # all act before this runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -52,12 +53,33 @@ def check_names(store: Store, source: Source, label: str | None, *, is_new: bool
         with suppress(UsageError):  # skipped and named when its turn comes
             names.append(clean_label(given))
     names = [name for name in dict.fromkeys(names) if not store.has_class(name)]
-    known = store.aliases()
     for i, name in enumerate(names):
-        if not is_new and (near := alike(name, known)):
-            raise UsageError(
-                f"class {name!r} is new and looks like {near!r}, which is known; did you mean "
-                f"{near}? --new learns it as another class"
-            )
+        check_new_name(store, name, is_new=is_new)
         if near := alike(name, names[:i]):
             say(f"the classes {near!r} and {name!r} look alike; both are learned")
+
+
+def check_new_name(
+    store: Store, name: str, *, is_new: bool, of: Collection[str] = frozenset()
+) -> None:
+    """Check that a class name that is not known yet is not easily confused with a known one.
+
+    Args:
+        store: The open store.
+        name: The name, as `clean_label` returns it.
+        is_new: Whether such a name is meant.
+        of: Names of the class that shall have it, which it may look like.
+
+    Raises:
+        UsageError: It looks like a known one, and `is_new` is off.
+    """
+    from edgecl.errors import UsageError
+    from edgecl.types import alike
+
+    if is_new or store.has_class(name):
+        return
+    if near := alike(name, store.aliases().keys() - of):
+        raise UsageError(
+            f"class {name!r} is new and looks like {near!r}, which is known; did you mean {near}? "
+            "--new takes it as another class"
+        )

@@ -18,7 +18,8 @@ from edgecl.cli.options import (
     ThreadsOption,
     WeightsOption,
 )
-from edgecl.cli.output import is_shown_live, print_json, print_values, say, say_step, working
+from edgecl.cli.outcome import print_outcome
+from edgecl.cli.output import is_shown_live, print_json, say, say_step, working
 
 if TYPE_CHECKING:
     from edgecl.adapters.training import Progress
@@ -73,7 +74,9 @@ def consolidate(
         shown = result | {"classes": ", ".join(done.classes)}
         shown |= {f"{name}, s": value for name, value in done.parts.items()}
         del shown["parts"]
-        print_values("consolidated", shown)
+        taken = "an adapter was trained and answers from now on"
+        kept = "an adapter was trained and not taken; all answers are as before"
+        print_outcome(taken if done.accepted else kept, shown, then="edgecl status, edgecl report")
 
 
 def consolidator(

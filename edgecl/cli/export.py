@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_table, print_values, say, working
+from edgecl.cli.outcome import counted, print_outcome, size_text
+from edgecl.cli.output import print_json, print_table, say, working
 
 if TYPE_CHECKING:
     from edgecl.exporters.bundle import Exported
@@ -53,7 +56,7 @@ def export(
         )
 
 
-@export_app.command("onnx")
+@export_app.command("onnx", cls=Command)
 def onnx(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
@@ -106,10 +109,10 @@ def onnx(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        _print_bundle(done, result)
 
 
-@export_app.command("tensorrt")
+@export_app.command("tensorrt", cls=Command)
 def tensorrt(
     output: Annotated[
         Path, typer.Option(help="A new folder, or a bundle of this home, which is replaced.")
@@ -177,10 +180,10 @@ def tensorrt(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        _print_bundle(done, result)
 
 
-@export_app.command("dataset")
+@export_app.command("dataset", cls=Command)
 def dataset(
     output: Annotated[Path, typer.Option(help="A new or empty folder.")],
     classes: Annotated[
@@ -218,7 +221,21 @@ def dataset(
     if json:
         print_json(result)
     else:
-        print_values("exported", result)
+        print_outcome(
+            f"{done.export.path}: {counted(sum(done.classes.values()), 'picture')} of "
+            f"{counted(len(done.classes), 'class')}, {size_text(done.size_bytes)}",
+            result,
+        )
+
+
+def _print_bundle(done: Exported, result: dict[str, Any]) -> None:
+    path = done.export.path
+    print_outcome(
+        f"{path}: a bundle of {counted(result['classes'], 'class')}, {result['precision']}, "
+        f"{size_text(done.size_bytes)}",
+        result,
+        then=f"edgecl predict PICTURE --bundle {shlex.quote(str(path))}",
+    )
 
 
 def _rebuild_stale(home: Path, json: bool) -> None:

@@ -1,84 +1,9 @@
-"""`edgecl status`, `edgecl doctor` and `edgecl verify`."""
+"""`edgecl doctor` and `edgecl verify`."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table
-
-
-def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
-    """Say what a home has learned."""
-    from edgecl.evaluation.continual import summary
-    from edgecl.home import Home
-    from edgecl.session import open_store
-    from edgecl.store.adapters import adapter_rows
-    from edgecl.store.exports import FRESH, STALE, exports_of
-    from edgecl.store.store import describe
-
-    device = Home(home)
-    with open_store(device, read_only=True) as store, store.snapshot():
-        values = describe(store)
-        scores = summary(store)
-        feature_map, n_adapters = (
-            store.feature_map,
-            sum(row.epoch is None for row in adapter_rows(store)),
-        )
-        exports = [export.status for export in exports_of(store)]
-    manifest = device.manifest
-    for name, score in scores["classes"].items():
-        values["classes"][name] |= score
-    values |= {name: value for name, value in scores.items() if name != "classes"}
-    values |= {
-        "home": str(device.path),
-        "head": device.config.head.name,
-        "backbone": manifest.backbone,
-        "num_features": manifest.num_features,
-        "image_size": manifest.preprocessing.image_size,
-        "feature_map": feature_map,
-        "adapters": n_adapters,
-        "exports": exports.count(FRESH) + exports.count(STALE),
-        "exports_stale": exports.count(STALE),
-        "database_bytes": device.database.stat().st_size,
-    }
-    if json:
-        print_json(values)
-        return
-    _print_status(values)
-
-
-def _print_status(values: dict[str, Any]) -> None:
-    print(
-        f"{values['home']}: {values['backbone']} at {values['image_size']} px, "
-        f"{values['num_features']} features, {values['adapters']} adapters, head {values['head']}"
-    )
-    print(
-        f"{values['samples']} samples learned, {values['stored']} of at most "
-        f"{values['capacity_samples']} kept ({values['stored_bytes'] / 1e6:.1f} MB of pictures, "
-        f"{values['statistics_bytes'] / 1e6:.1f} MB of features and statistics), "
-        f"{values['receipts']} receipts, {values['exports']} exports"
-        + (f" ({values['exports_stale']} stale)" if values["exports_stale"] else "")
-    )
-    if values["evaluations"]:
-        print(
-            f"on {values['probes']} samples held out, scored {values['evaluations']} times: "
-            f"accuracy {_percent(values['accuracy'])}, "
-            f"min-ACC {_percent(values['min_accuracy'])}, "
-            f"WC-ACC {_percent(values['worst_case_accuracy'])}, "
-            f"forgetting {_percent(values['forgetting'])}"
-        )
-    if values["review"]:
-        print(f"to review: {values['review']} frames that look like nothing known")
-    rows = [
-        (name, c["seen"], c["stored"], c["held_out"], _percent(c["accuracy"]))
-        for name, c in values["classes"].items()
-    ]
-    print_table("classes", ("class", "learned", "kept", "held out", "accuracy"), rows)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
 
 
 def doctor(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -19,7 +20,8 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.output import print_json, print_values, say, say_step
+from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.output import print_json, say, say_step
 
 if TYPE_CHECKING:
     from edgecl.runtime.engines.base import EngineOptions
@@ -70,13 +72,14 @@ def import_(
         "left_out": list(dataset.notes),
         "passed_over": dict(dataset.source.passed_over),
     }
+    taught: dict[str, int] = {}
     if dry_run:
         result: dict[str, Any] = found | {"pictures": len(dataset.source)}
     else:
         from edgecl.runtime.engines.base import EngineOptions
 
         options = EngineOptions(provider, threads, allow_fallback)
-        result = found | _learn(
+        learned, taught = _learn(
             path,
             how,
             home,
@@ -87,11 +90,17 @@ def import_(
             resume=resume,
             is_new=new,
         )
+        result = found | learned
     if json:
         print_json(result)
+    elif dry_run:
+        print_outcome(
+            f"would learn {counted(len(dataset.source), 'picture')} of "
+            f"{counted(len(dataset.classes), 'class')}: {', '.join(dataset.classes)}",
+            result,
+        )
     else:
-        shown = {name: value for name, value in result.items() if value is not None}
-        print_values("found" if dry_run else "learned", shown)
+        print_learned(result, taught)
     n_frames = 0 if dry_run else result["seen"] - sum(result["passed_over"].values())
     if n_frames and result["skipped"] == n_frames:
         from edgecl.errors import SourceError
@@ -117,11 +126,12 @@ def _learn(
     limit: int | None,
     resume: bool,
     is_new: bool,
-) -> dict[str, Any]:
-    """Learn a dataset; returns what `train-stream` prints."""
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Learn a dataset; returns what `train-stream` prints, and the samples of what was taught."""
     from edgecl.cli.check import check_names
-    from edgecl.cli.learn import followed, result_of, stop_flag, tell_start
+    from edgecl.cli.learn import change_of, followed, result_of, stop_flag, tell_start
     from edgecl.exporters.setup import Setup, open_or_set_up
+    from edgecl.governed import governed
     from edgecl.learner import position_key
     from edgecl.runtime.sources.datasets import open_dataset
     from edgecl.stream.position import start_position
@@ -136,6 +146,7 @@ def _learn(
         check_names(store, source, None, is_new=is_new)
         key = position_key(device, "position", "import", read_as, os.path.realpath(path))
         start = start_position(device, learner, source, key, resume=resume)
+        before = store.n_seen()
         tell_start(store.position(key), resume=resume)
         run = learn_stream(
             device,
@@ -149,7 +160,9 @@ def _learn(
             open_adapted=lambda: session.adapted_engine,
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
+        change = stack.enter_context(governed(session, "import", tell=say))
         progress = followed(run, observer, store, stack, total=total, done=start.n)
+        taught = taught_since(store, before)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
-    return result_of(progress, source)
+    return result_of(progress, source) | change_of(change), taught

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.check import check_labels, check_names, tell_notes
+from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -19,15 +20,18 @@ from edgecl.cli.options import (
     HeaderOption,
     HomeOption,
     JsonOption,
+    LabelOption,
+    LimitOption,
     NewOption,
     ProviderOption,
     ThreadsOption,
     WeightsOption,
     headers_of,
 )
-from edgecl.cli.output import StreamBar, print_json, print_values, say, say_step
+from edgecl.cli.output import StreamBar, is_quiet, print_json, say, say_step
 
 if TYPE_CHECKING:
+    from edgecl.governed import Governed
     from edgecl.home import Home
     from edgecl.learner import Learner
     from edgecl.runtime.sources import Source
@@ -49,14 +53,10 @@ def train_stream(
         ),
     ],
     home: HomeOption = DEFAULT,
-    label: Annotated[
-        str | None, typer.Option(help="Class of all frames, instead of what the source says.")
-    ] = None,
+    label: LabelOption = None,
     new: NewOption = False,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, max=2**62, help="Most frames to take.")
-    ] = None,
+    limit: LimitOption = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Visit them in random order.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that order.")] = 0,
     resume: Annotated[
@@ -102,6 +102,7 @@ def train_stream(
     from edgecl.cli.consolidate import consolidator
     from edgecl.errors import SourceError
     from edgecl.exporters.setup import Setup, open_or_set_up
+    from edgecl.governed import governed
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
     from edgecl.session import open_learner
@@ -145,6 +146,7 @@ def train_stream(
             consolidate = Consolidate(consolidate_every, lambda: train(lambda what: None))
         key = source_key(device, source, name, shuffle_seed)
         start = start_position(device, learner, frames, key, resume=resume)
+        before = store.n_seen()
         if frames.is_live:
             if resume:
                 say(f"{frames.name} is live: nothing to go on from, it begins with what comes now")
@@ -156,6 +158,7 @@ def train_stream(
                 unknown=unknown,
             ),
             consolidate=consolidate,
+            takes_alike=new,
         )  # fmt: skip
         if frames.is_live and options.labeller is None and name is None:
             say(
@@ -175,16 +178,18 @@ def train_stream(
             options=options,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
+        change = stack.enter_context(governed(session, "learn", learner=learner, tell=say))
         progress = followed(run, observer, store, stack, total=total, done=start.n)
+        taught = taught_since(store, before)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
-    result = result_of(progress, frames)
+    result = result_of(progress, frames) | change_of(change)
     if consolidate is not None:
         result["consolidations"] = consolidate.accepted
     if json:
         print_json(result)
     else:
-        print_values("learned", {k: v for k, v in result.items() if v is not None})
+        print_learned(result, taught)
     if progress.skipped and progress.skipped == progress.seen:
         raise SourceError(
             f"none of the {progress.seen} frames of {frames.name} could be learned; see above"
@@ -212,7 +217,7 @@ def followed(
     """
     stack.enter_context(observer.watching(store))
     observers: list[Callable[[Progress], None]] = [observer.update]
-    if observer.is_for_people:
+    if observer.is_for_people and not is_quiet():
         observers.append(stack.enter_context(StreamBar(total, done)).show)
     for progress in stack.enter_context(closing(run)):
         for observe in observers:
@@ -248,6 +253,17 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "not_pictures": progress.not_pictures,
         "p50_ms": progress.p50_ms,
         "p99_ms": progress.p99_ms,
+    }
+
+
+def change_of(change: Governed) -> dict[str, Any]:
+    """Return what a command prints of the change that it made; nothing where none is recorded."""
+    if change.uid is None or change.judgement is None:
+        return {}
+    return {
+        "change": f"c{change.uid}",
+        "change_state": change.state,
+        "verdict": change.judgement.verdict,
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecl.cli.output import say
+from edgecl.runtime.faults import in_words
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -173,7 +174,7 @@ def publishing(place: str) -> Iterator[Callable[[Metrics], None]]:
                     raise
                 if not is_told:
                     is_told = True
-                    say(f"{error}; going on without")
+                    say(f"{error}. Going on without")
 
         yield write
         return
@@ -189,9 +190,7 @@ def _write_text(path: Path, registry: CollectorRegistry) -> None:
     try:
         write_to_textfile(str(path), registry)
     except OSError as error:
-        raise RequestError(
-            f"metrics cannot be written to {path} ({error.strerror}); name another file"
-        ) from error
+        raise RequestError(f"metrics cannot be written to {path} {in_words(error)}") from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import typer
 
 from edgecl.cli import output
 from edgecl.cli.metrics import Metrics, publishing
+from edgecl.runtime.faults import in_words
 
 if TYPE_CHECKING:
     from edgecl.store.store import Store
@@ -195,9 +196,7 @@ def _json_log(place: str) -> Iterator[Callable[..., None]]:
     try:
         log = None if place == _STDERR else _LogFile(Path(place))
     except OSError as error:
-        raise RequestError(
-            f"the log {place} cannot be written ({error.strerror}); name another file"
-        ) from error
+        raise RequestError(f"the log {place} cannot be written {in_words(error)}") from error
 
     def write(level: str, event: str, **fields: Any) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -235,8 +234,8 @@ class _LogFile:
         except OSError as error:
             if not self._is_full:
                 self._is_full = True
-                reason = f"{self._path} cannot be written ({error.strerror})"
-                print(f"the log {reason}; going on without", file=sys.stderr, flush=True)
+                reason = f"{self._path} cannot be written {in_words(error)}"
+                print(f"the log {reason}. Going on without", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         os.close(self._file)

@@ -2,17 +2,76 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from edgecl.cli import complete
+from edgecl.cli.outcome import name_home
 from edgecl.cli.output import say
 from edgecl.config import DEFAULT_HOME
 
+
+def home_above(name: str = DEFAULT_HOME) -> Path | None:
+    """Return the nearest home of this name in a folder above, as git finds a repository.
+
+    Not on another file system, and none of another user: what lies in /tmp must not be taken for
+    one's own. That is said.
+    """
+    here = Path.cwd()
+    device = here.stat().st_dev
+    for folder in here.parents:
+        if folder.stat().st_dev != device:
+            return None
+        found = folder / name
+        if not (found / "edgecl.toml").is_file():
+            continue
+        if found.stat().st_uid != os.geteuid():
+            say(f"the home {found} belongs to another user; --home {found} takes it")
+            return None
+        return Path(os.path.relpath(found))
+    return None
+
+
+def _searched(context: typer.Context, parameter: Any, value: Path) -> Path:
+    """Take a home in a folder above if none is named and none is here; `init` makes one here."""
+    source = context.get_parameter_source(parameter.name)
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    name_home(f"--home {shlex.quote(str(value))}" if is_typed else "")
+    if source is None or source.name != "DEFAULT" or value.exists() or context.info_name == "init":
+        return value
+    found = home_above()
+    if found is None:
+        return value
+    if not context.resilient_parsing:
+        say(f"home {found}")
+    return found
+
+
 HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="EDGECL_HOME", help="The device home.", show_default=False)
+    Path,
+    typer.Option(
+        "--home",
+        envvar="EDGECL_HOME",
+        callback=_searched,
+        help=f"The device home; else {DEFAULT_HOME} here or in a folder above.",
+        show_default=False,
+    ),
 ]
+ClassArgument = Annotated[
+    str, typer.Argument(help="The class's name, or an alias.", autocompletion=complete.classes)
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Class of all frames, instead of what the source says.",
+        autocompletion=complete.classes,
+    ),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, max=2**62, help="Most frames to take.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")
 ]

@@ -10,7 +10,8 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from enum import IntEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,41 @@ _MOST_EVENTS = 20
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _PLAIN_EVERY_S = 10.0
 _listeners: list[Callable[[str], None]] = []
+
+
+class Level(IntEnum):
+    """How much a person is told."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+class _Shown:
+    """What this process shows and has shown."""
+
+    level = Level.NORMAL
+    has_result = False
+
+
+def set_level(level: Level) -> None:
+    """Tell more or less from now on."""
+    _Shown.level = level
+
+
+def is_quiet() -> bool:
+    """Whether only results and errors are shown (`-q`)."""
+    return _Shown.level == Level.QUIET
+
+
+def is_verbose() -> bool:
+    """Whether all numbers are shown (`-v`)."""
+    return _Shown.level == Level.VERBOSE
+
+
+def has_result() -> bool:
+    """Whether a JSON object was printed."""
+    return _Shown.has_result
 
 
 def printable(text: str) -> str:
@@ -46,11 +82,15 @@ def _escaped(character: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr; or a log, inside of `said_to`."""
+    """Tell a person something, on stderr; or a log, inside of `said_to`.
+
+    A stderr that takes nothing, on a full disk or of a terminal that is gone, ends no run.
+    """
     if _listeners:
         _listeners[-1](text)
-    else:
-        print(printable(text), file=sys.stderr, flush=True)
+    elif not is_quiet():
+        with suppress(OSError):
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -80,7 +120,7 @@ def is_shown_live() -> bool:
     """Whether what `working` yields is seen: on a terminal that no log listens to."""
     from rich.console import Console
 
-    return not _listeners and Console(stderr=True).is_terminal
+    return not _listeners and not is_quiet() and Console(stderr=True).is_terminal
 
 
 @contextmanager
@@ -100,6 +140,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on one line of stdout."""
+    _Shown.has_result = True
     print(printable(json.dumps(value, ensure_ascii=False)), flush=True)
 
 
@@ -209,7 +250,8 @@ class StreamBar:
             self._n_events += 1
             if self._n_events <= _MOST_EVENTS:
                 text = escape(printable(event.text()))
-                self._console.print(text, soft_wrap=True, highlight=False)
+                with suppress(OSError):
+                    self._console.print(text, soft_wrap=True, highlight=False)
         done = self._begin + progress.seen
         rate = progress.samples_per_second
         # Nothing was learned, so nothing was wrong.

@@ -5,12 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_table, print_values, say
+from edgecl.cli import complete
+from edgecl.cli.commands import Command
+from edgecl.cli.confirm import YesOption, confirm
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
+from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from edgecl.runtime.pretrained import Guess
 
 review_app = typer.Typer(
     help="Name frames that look like nothing known.", no_args_is_help=True, rich_markup_mode=None
@@ -22,7 +29,7 @@ def _group() -> None:
     """Name frames that look like nothing known."""
 
 
-@review_app.command("list")
+@review_app.command("list", cls=Command)
 def list_entries(
     pictures: Annotated[
         Path | None, typer.Option(help="Write the pictures into this folder, by uid.")
@@ -31,33 +38,63 @@ def list_entries(
     json: JsonOption = False,
 ) -> None:
     """Show what waits, the most novel first."""
+    import numpy as np
+
     from edgecl.home import Home
     from edgecl.review import write_pictures
+    from edgecl.runtime.pretrained import hint_json
     from edgecl.session import open_store
-    from edgecl.store.novel import entries
+    from edgecl.store.novel import entries, feature
 
-    with open_store(Home(home), read_only=True) as store, store.snapshot():
+    device = Home(home)
+    pretrained = device.pretrained()
+    with open_store(device, read_only=True) as store, store.snapshot():
         waiting = entries(store)
         names = store.names
+        hints: list[tuple[Guess, ...]] = [()] * len(waiting)
+        if pretrained is not None and waiting:
+            x = np.array([feature(store, entry.uid) for entry in waiting], np.float32)
+            hints = pretrained.guesses(x)
         if pictures is not None:
-            n_written = write_pictures(store, pictures)
+            n_written = write_pictures(store, [entry.uid for entry in waiting], pictures)
             say(f"{n_written} pictures are in {pictures}; what is unlearned stays there")
     if json:
-        found = [asdict(entry) | {"guess": names[entry.guess]} for entry in waiting]
+        found = [
+            asdict(entry) | {"guess": names[entry.guess]} | hint_json(hint)
+            for entry, hint in zip(waiting, hints, strict=True)
+        ]
         print_json({"entries": found})
         return
-    rows = [(e.uid, e.score, names[e.guess], e.source, e.frame, _clock(e.time)) for e in waiting]
-    print_table("waiting", ("uid", "novelty", "most like", "source", "frame", "taken"), rows)
+    rows = [
+        (
+            e.uid,
+            e.score,
+            names[e.guess],
+            hint[0][0] if hint else "",
+            e.source,
+            e.frame,
+            _clock(e.time),
+        )
+        for e, hint in zip(waiting, hints, strict=True)
+    ]
+    columns = ("uid", "novelty", "most like", "looks like", "source", "frame", "taken")
+    print_table("waiting", columns, rows)
 
 
-@review_app.command("label")
+@review_app.command("label", cls=Command)
 def label(
     uids: Annotated[list[int], typer.Argument(help="Entries, as `review list` numbers them.")],
-    name: Annotated[str, typer.Argument(help="Their class; a new name adds one.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Their class; a new name adds one.", autocompletion=complete.classes),
+    ],
+    new: NewOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Learn entries as samples of a class."""
+    from edgecl.cli.check import check_new_name
+    from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.review import label_entries
     from edgecl.types import clean_label
@@ -65,7 +102,8 @@ def label(
 
     device = Home(home)
     asked = clean_label(name)
-    with writing(device) as session:
+    with writing(device) as session, governed(session, "label", tell=say):
+        check_new_name(session.store, asked, is_new=new)
         reports = label_entries(session.learner, uids, asked)
         known = session.store.canonical(asked)
     learned = [report.uid for report in reports if not report.is_held_out]
@@ -78,13 +116,19 @@ def label(
     if json:
         print_json(result)
     else:
-        print_values("learned", result)
+        held = f", {result['held_out']} kept to test on" if result["held_out"] else ""
+        print_outcome(
+            f"learned {counted(len(learned), 'picture')} of {known}{held}",
+            result,
+            then="edgecl review list",
+        )
 
 
-@review_app.command("drop")
+@review_app.command("drop", cls=Command)
 def drop_entries(
     uids: Annotated[list[int] | None, typer.Argument(help="Entries to delete.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete all entries.")] = False,
+    yes: YesOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
@@ -99,6 +143,8 @@ def drop_entries(
     with writing(Home(home)) as session, session.store.transaction(changes_head=False):
         store = session.store
         gone = [e.uid for e in entries(store)] if everything else list(dict.fromkeys(uids or ()))
+        if everything:
+            confirm([f"All {len(gone)} frames of the review queue will be deleted."], yes=yes)
         drop(store, gone)
     if json:
         print_json({"dropped": len(gone)})

@@ -19,6 +19,8 @@ from edgecl.cli.options import (
     HeaderOption,
     HomeOption,
     JsonOption,
+    LabelOption,
+    LimitOption,
     ProviderOption,
     ThreadsOption,
     headers_of,
@@ -40,7 +42,10 @@ def predict(
     paths: Annotated[list[str], typer.Argument(help="Pictures, or sources as train-stream takes.")],
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many classes to name (1; with --json 3)."),
+    ] = None,
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
     ] = False,
@@ -50,7 +55,9 @@ def predict(
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
-    json: JsonOption = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a picture, a line each.")
+    ] = False,
 ) -> None:
     """Predict pictures; nothing is learned."""
     import numpy as np
@@ -71,6 +78,7 @@ def predict(
         )
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     begin = time.monotonic()
+    top = top or (3 if json else 1)
     device, config = _device(home, bundle)
     headers = headers_of(header_file)
     max_bytes = config.picture.max_bytes
@@ -162,6 +170,8 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="Labelled source, as train-stream takes.")],
     home: HomeOption = DEFAULT,
     bundle: BundleOption = None,
+    label: LabelOption = None,
+    limit: LimitOption = None,
     header_file: HeaderOption = None,
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
@@ -173,10 +183,14 @@ def evaluate(
     from edgecl.evaluation.score import evaluate_stream
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
+    from edgecl.types import clean_label, meant
 
     device, config = _device(home, bundle)
     frames = open_source(
-        source, max_bytes=config.picture.max_bytes, headers=headers_of(header_file)
+        source,
+        label=None if label is None else clean_label(label),
+        max_bytes=config.picture.max_bytes,
+        headers=headers_of(header_file),
     )
     check_labels(frames)
     tell_notes(frames)
@@ -189,17 +203,21 @@ def evaluate(
         with open_store(device, read_only=True) as store:
             aliases = store.aliases()
     scores = evaluate_stream(
-        predictor, frames, batch_size=config.engine.batch_size, aliases=aliases
+        predictor, frames, batch_size=config.engine.batch_size, aliases=aliases, limit=limit
     )
     say_skipped(scores.skipped)
     if scores.n == 0:
         raise SourceError(
             f"source {frames.name} holds no labelled picture that can be used "
-            f"({len(scores.skipped)} skipped); expected a sub-folder a class, or a table"
+            f"({len(scores.skipped)} skipped); expected a sub-folder a class, a table, or --label"
         )
-    unknown = sorted(set(scores.per_class) - set(predictor.scorer.labels))
+    known = set(predictor.scorer.labels)
+    unknown = sorted(set(scores.per_class) - known)
     if unknown:
-        say(f"never learned, so counted as wrong: {', '.join(unknown)}")
+        hints = [
+            f"{name} ({near.strip()})" if (near := meant(name, known)) else name for name in unknown
+        ]
+        say(f"never learned, so counted as wrong: {', '.join(hints)}")
     _print_scores(scores, json=json)
 
 
@@ -215,13 +233,16 @@ def _print_scores(scores: Evaluation, *, json: bool) -> None:
             }
         )
         return
-    print(f"accuracy {scores.accuracy:.4f} on {scores.n} pictures, {len(scores.skipped)} skipped")
+    n_right = sum(row.get(label, 0) for label, row in scores.confusion.items())
+    skipped = f", {len(scores.skipped):,} skipped" if scores.skipped else ""
+    print(f"accuracy {scores.accuracy:.1%}: {n_right:,} of {scores.n:,} pictures right{skipped}")
     rows = []
     for label, share in scores.per_class.items():
         row = scores.confusion[label]
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
-        rows.append((label, sum(row.values()), share, ", ".join(wrong)))
-    print_table("by class", ("class", "n", "accuracy", "taken for"), rows)
+        n = sum(row.values())
+        rows.append((label, f"{row.get(label, 0)} of {n}", f"{share:.0%}", ", ".join(wrong)))
+    print_table("by class", ("class", "right", "share", "taken for"), rows)
 
 
 def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
+from edgecl.cli import complete
+from edgecl.cli.commands import Command
+from edgecl.cli.options import (
+    DEFAULT,
+    ClassArgument,
+    HomeOption,
+    JsonOption,
+    NewOption,
+    WeightsOption,
+)
+from edgecl.cli.outcome import counted, print_outcome, size_text
 from edgecl.cli.output import print_json, print_table, print_values, say, working
 
 if TYPE_CHECKING:
@@ -48,15 +58,20 @@ MethodOption = Annotated[
 _KINDS = {
     "class": (
         "Remove a class from head, adapters, statistics, store, snapshots and exports for good.",
-        typer.Argument(..., help="The class's name, or an alias."),
+        typer.Argument(..., help="The class's name, or an alias.", autocompletion=complete.classes),
     ),
     "sample": (
         "Remove one sample that is still in the store.",
-        typer.Argument(..., help="The sample's uid, a number.", metavar="uid"),
+        typer.Argument(..., help="The sample's uid, a number.", metavar="UID"),
     ),
     "source": (
         "Remove all that came from one source, evicted samples too.",
-        typer.Argument(..., help="The source as it was learned; see `status`."),
+        typer.Argument(
+            ...,
+            help="The source as it was learned; see `status`.",
+            metavar="SOURCE",
+            autocompletion=complete.sources,
+        ),
     ),
 }
 
@@ -110,7 +125,7 @@ def forget(
 def _add_command(kind: str, text: str, argument: Any) -> None:
     """Add `edgecl forget KIND`."""
 
-    @forget_app.command(kind, help=text)
+    @forget_app.command(kind, help=text, cls=Command)
     def forget_it(
         name: str = argument,
         home: HomeOption = DEFAULT,
@@ -134,7 +149,7 @@ for _kind, _said in _KINDS.items():
     _add_command(_kind, *_said)
 
 
-@forget_app.command("pending")
+@forget_app.command("pending", cls=Command)
 def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Finish what was cut off, and unlearn again what an older copy of the store brought back."""
     from edgecl.home import Home
@@ -159,58 +174,50 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
 
 
 def rename(
-    old: Annotated[str, typer.Argument(help="The class's name, or an alias.")],
+    old: ClassArgument,
     new: Annotated[str, typer.Argument(help="Its new name.")],
+    is_new: NewOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Give a class another name; the old one stays as an alias, for streams that still use it."""
+    from edgecl.cli.check import check_new_name
     from edgecl.home import Home
     from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
+    before, after = clean_label(old), clean_label(new)
     with writing(Home(home)) as session:
         store = session.store
+        own = store.names_of(store.class_uid(before))
+        check_new_name(store, after, is_new=is_new, of=own)
         with store.transaction():
-            uid = store.rename_class(clean_label(old), clean_label(new))
+            uid = store.rename_class(before, after)
         names = store.names_of(uid)
     result = {"class_uid": uid, "name": names[0], "aliases": list(names[1:])}
     if json:
         print_json(result)
     else:
-        print_values("renamed", result)
+        kept = ", ".join(names[1:])
+        print_outcome(f"{names[0]}: the class was renamed; also known as {kept}", result)
 
 
 def snapshot(
     home: HomeOption = DEFAULT,
-    show: Annotated[bool, typer.Option("--list", help="Only say which there are.")] = False,
+    show: Annotated[bool, typer.Option("--list", hidden=True, help="See `snapshots`.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Keep what is learned now, for `edgecl rollback`."""
-    from dataclasses import asdict
-
     from edgecl.home import Home
-    from edgecl.session import open_store
     from edgecl.snapshots import take
-    from edgecl.store.snapshots import snapshots_of
     from edgecl.unlearning.request import writing
 
-    device = Home(home)
     if show:
-        with open_store(device, read_only=True) as store:
-            known = snapshots_of(store)
-        if json:
-            print_json({"snapshots": [asdict(s) | {"snapshot_id": f"s{s.uid}"} for s in known]})
-            return
-        rows = [
-            (f"s{s.uid}", _when(s.created), len(s.classes), s.samples, f"{s.size_bytes / 1e6:.1f}")
-            for s in known
-        ]
-        print_table("snapshots", ("id", "taken", "classes", "samples", "MB"), rows)
+        snapshots(home, json)
         return
+    device = Home(home)
     with writing(device) as session, working("copying"):
-        store = session.store
-        taken = take(device, store)
+        taken = take(device, session.store)
     result = {
         "snapshot_id": f"s{taken.uid}",
         "classes": len(taken.classes),
@@ -220,32 +227,105 @@ def snapshot(
     }
     if json:
         print_json(result)
+        return
+    print_outcome(
+        f"kept {counted(taken.samples, 'sample')} of {counted(len(taken.classes), 'class')} as "
+        f"s{taken.uid} ({size_text(taken.size_bytes)})",
+        result,
+        then=f"edgecl rollback s{taken.uid}",
+    )
+
+
+def snapshots(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
+    """List the snapshots, for `edgecl rollback`."""
+    from dataclasses import asdict
+
+    from edgecl.home import Home
+    from edgecl.session import open_store
+    from edgecl.store.snapshots import snapshots_of
+
+    with open_store(Home(home), read_only=True) as store:
+        known = snapshots_of(store)
+    if json:
+        print_json({"snapshots": [asdict(s) | {"snapshot_id": f"s{s.uid}"} for s in known]})
+    elif not known:
+        print("no snapshots; `edgecl snapshot` takes one")
     else:
-        print_values("kept", result)
+        rows = [
+            (f"s{s.uid}", _when(s.created), len(s.classes), s.samples, size_text(s.size_bytes))
+            for s in known
+        ]
+        print_table("snapshots", ("id", "taken", "classes", "samples", "size"), rows)
 
 
 def rollback(
-    snapshot_id: Annotated[str, typer.Argument(help="As `snapshot` printed it, for example s1.")],
+    snapshot_id: Annotated[
+        str,
+        typer.Argument(
+            help="As `snapshots` names it, for example s1, or a change as `changes` does: c12.",
+            autocompletion=complete.snapshots,
+        ),
+    ],
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Bring back what was learned at a snapshot; what was learned since is deleted."""
+    """Bring back what was learned at a snapshot, or take back one change.
+
+    With a snapshot, what was learned since is deleted.
+    """
     from edgecl import snapshots
     from edgecl.errors import UsageError
+    from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.unlearning.request import writing
 
+    if snapshot_id.startswith("c"):
+        _roll_change_back(snapshot_id, home, json=json)
+        return
     number = snapshot_id.removeprefix("s")
     if not (number.isascii() and number.isdigit()):
         raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
     device = Home(home)
-    with writing(device) as session, working("rolling back"):
+    with (
+        writing(device) as session,
+        working("rolling back"),
+        governed(session, "rollback", tell=say),
+    ):
         done = snapshots.rollback(device, session.learner, int(number))
     result = {
         "snapshot_id": f"s{done.uid}",
         "classes": len(done.classes),
         "samples": done.samples,
         "adapters": list(done.adapters),
+    }
+    if json:
+        print_json(result)
+    else:
+        print_outcome(
+            f"back at s{done.uid}: {counted(done.samples, 'sample')} of "
+            f"{counted(len(done.classes), 'class')}",
+            result,
+            then="edgecl status",
+        )
+
+
+def _roll_change_back(name: str, home: Path, *, json: bool) -> None:
+    from edgecl.cli.changes import number_of
+    from edgecl.governed import take_back
+    from edgecl.home import Home
+    from edgecl.unlearning.request import writing
+
+    number = number_of(name)
+    with writing(Home(home)) as session, working("taking back"):
+        done = take_back(session, number)
+        samples = sum(session.store.n_seen().values())
+        n_classes = len(session.store.names)
+    result = {
+        "change": done.name,
+        "state": done.state,
+        "receipt": done.receipt,
+        "classes": n_classes,
+        "samples": samples,
     }
     if json:
         print_json(result)

@@ -1,25 +1,28 @@
 """Whether a new adapter is taken: calibrated shares on pictures that nothing compared has learned.
 
-Judged is the squared error of the shares (Brier 1950), not whether the best class is right: on 120
-pictures a change that truly gains a point is taken in 90 draws of 100 by the first and in 78 by the
-second (docs/decisions/0009).
+Judged is the squared error of the shares (Brier 1950), not whether the best class is right, by the
+test that judges every change of a home (edgecl/governor): it is taken unless it is proved worse, on
+all pictures together or on those of a class (docs/decisions/0020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from edgecl.config import GovernorConfig
 from edgecl.consolidation.plan import Plan
 from edgecl.heads import make_head_of
 from edgecl.heads.memory import Memory, RowMemory, Without
+from edgecl.paired import Pairs, holm, paired_errors
 from edgecl.runtime.preprocess import encode_png
 from edgecl.runtime.scoring import Scorer, softmax
 from edgecl.session import Session
 from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters
+from edgecl.store.changes import OfClass
 from edgecl.store.table import Role
 from edgecl.types import Float64, Labels
 
@@ -31,6 +34,7 @@ _TEMPERATURES = np.geomspace(0.2, 100, 55)
 _LEAST_SHARE = 1e-12
 # Of the accuracy on pictures as they are.
 _MIRRORED = 0.9
+_POLICY = GovernorConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,13 @@ class Verdict:
     """How what is served and what would be served did on the same pictures.
 
     Args:
-        accepted: Whether the new one is taken: it is not worse by more than one standard error.
+        accepted: Whether the new one is taken: it is not proved worse.
         n: Pictures that judged.
         accuracy: Share that was right, before and after.
         error: Mean squared error of the shares, before and after.
         standard_error: Of the difference of the errors, paired by picture.
+        p: That it would seem so much worse by chance.
+        worst_p: The same of the class that speaks most against it, corrected for many classes.
     """
 
     accepted: bool
@@ -50,6 +56,8 @@ class Verdict:
     accuracy: tuple[float, float]
     error: tuple[float, float]
     standard_error: float
+    p: float = 1.0
+    worst_p: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +87,14 @@ def judge(
     of: Witnesses,
     bank: Sequence[TaskAdapter],
     candidate: TaskAdapter,
-) -> tuple[TaskAdapter, Verdict]:
+) -> tuple[TaskAdapter, Verdict, tuple[OfClass, ...]]:
     """Choose how much a new adapter is heard, and compare what is served with and without it.
 
     An adapter of a session that stands alone is judged on its own classes, beside a head of
     nothing else, and heard the usual share: nothing of it may depend on another class.
 
     Returns:
-        The adapter with its share and temperature, and the verdict.
+        The adapter with its share and temperature, the verdict, and what it does to each class.
     """
     engine = session.adapted_engine
     stands_alone = plan.recipe.sees == "session"
@@ -110,7 +118,9 @@ def judge(
     else:
         served = mixed_with(of.frozen, with_share(0.0), names)[0].scores(x)
     share = best_share(by_share, of.y)
-    return with_share(share)[-1], judged(served, by_share[share], of.y)
+    policy, shares = session.home.config.governor, by_share[share]
+    verdict = judged(served, shares, of.y, policy)
+    return with_share(share)[-1], verdict, _by_class(names, served, shares, of.y)
 
 
 def keeps_its_class_in_a_mirror(session: Session, of: Witnesses) -> bool:
@@ -205,19 +215,38 @@ def best_share(by_share: dict[float, Float64], y: Labels) -> float:
     return best
 
 
-def judged(before: Float64, after: Float64, y: Labels) -> Verdict:
+def judged(before: Float64, after: Float64, y: Labels, policy: GovernorConfig = _POLICY) -> Verdict:
     """Compare what is served now and what would be, shares (N, K) of pictures of columns y."""
     errors = squared_errors(before, y), squared_errors(after, y)
     worse = errors[1] - errors[0]
-    standard_error = _standard_error(worse)
     right = [float((shares.argmax(axis=1) == y).mean()) for shares in (before, after)]
+    p = paired_errors(*errors)
+    columns, counts = np.unique(y, return_counts=True)
+    own = [y == column for column in columns[counts >= policy.min_probes]]
+    worst_p = min(holm([paired_errors(errors[0][k], errors[1][k]) for k in own]), default=1.0)
     return Verdict(
-        accepted=bool(float(worse.mean()) <= standard_error),  # False for what is no number
+        accepted=min(p, worst_p) > policy.alpha,
         n=len(y),
         accuracy=(right[0], right[1]),
         error=(float(errors[0].mean()), float(errors[1].mean())),
-        standard_error=standard_error,
+        standard_error=_standard_error(worse),
+        p=p,
+        worst_p=worst_p,
     )
+
+
+def _by_class(
+    labels: Mapping[int, str], before: Float64, after: Float64, y: Labels
+) -> tuple[OfClass, ...]:
+    """Return how the pictures of each class were answered before and after."""
+    was, now = (shares.argmax(axis=1) == y for shares in (before, after))
+    found = []
+    for column, uid in enumerate(labels):
+        own = y == column
+        pairs = Pairs(int(own.sum()), int((was & ~now & own).sum()), int((~was & now & own).sum()))
+        if pairs.n:
+            found.append(OfClass(uid, 0, pairs))
+    return tuple(found)
 
 
 def _standard_error(difference: Float64) -> float:

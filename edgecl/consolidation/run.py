@@ -15,7 +15,7 @@ published is the recipe `mos` with `consolidation.bank = "all"`. Measured: docs/
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -28,10 +28,12 @@ from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirr
 from edgecl.consolidation.plan import check_backbone, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
+from edgecl.governor.record import note_consolidated
 from edgecl.home import Home
 from edgecl.runtime.scoring import Scorer
 from edgecl.session import Session
 from edgecl.store.adapters import TaskAdapter, add_adapter, end_training, task_adapters
+from edgecl.store.changes import OfClass
 from edgecl.store.store import Store
 from edgecl.types import Say
 
@@ -122,7 +124,7 @@ def consolidate(
         IntegrityError: Another backbone than the engine's, or a kept picture cannot be decoded.
         RequestError: See `plan_of`, or the training came to values that are not finite.
     """
-    begin = time.perf_counter()
+    begin, opened = time.perf_counter(), time.time()
     store = session.store
     check_backbone(session.home, backbone)
     training = training or training_of(session.home)
@@ -137,9 +139,9 @@ def consolidate(
     say("judging", 0, 1)
     head = head_of_training(session, plan, bank, trained)
     candidate = run.candidate(trained, head)
-    chosen, verdict = judge(session, plan, witnesses, bank, candidate)
+    chosen, verdict, by_class = judge(session, plan, witnesses, bank, candidate)
     seconds["judging"] = time.perf_counter() - begin - seconds["training"]
-    adapter = _end(store, chosen, head[0], verdict)
+    adapter = _end(session, chosen, head[0], verdict, (by_class, opened))
     say("judging", 1, 1)
     return Consolidated(
         accepted=verdict.accepted,
@@ -166,9 +168,15 @@ def _check_finite(store: Store, trained: Trained) -> None:
         )
 
 
-def _end(store: Store, chosen: TaskAdapter, head: Scorer, verdict: Verdict) -> int | None:
+def _end(
+    session: Session,
+    chosen: TaskAdapter,
+    head: Scorer,
+    verdict: Verdict,
+    on_record: tuple[Sequence[OfClass], float],
+) -> int | None:
     """Take the adapter with its head, or not; returns its uid. The training is over either way."""
-    adapter = None
+    store, adapter = session.store, None
     with store.transaction(changes_head=False):
         end_training(store)
         if verdict.accepted:
@@ -182,4 +190,5 @@ def _end(store: Store, chosen: TaskAdapter, head: Scorer, verdict: Verdict) -> i
                 body=chosen.body | {"verdict": asdict(verdict)},
             )
         store.note_attempt(max(store.names))
+        note_consolidated(session.home, store, adapter, *on_record)
     return adapter

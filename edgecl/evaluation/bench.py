@@ -7,6 +7,7 @@ beside it (so commits go to the same disk) and deleted at the end; the home stay
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import platform
@@ -33,6 +34,8 @@ from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
+from edgecl.runtime.faults import telling
+from edgecl.runtime.files import wipe
 from edgecl.runtime.predictor import predictions
 from edgecl.runtime.preprocess import Preprocessing, decode
 from edgecl.runtime.scoring import Scorer
@@ -177,23 +180,30 @@ def copied(home: Home) -> Iterator[Home]:
     """
     prefix = home.copies
     parent = home.path.absolute().parent
-    for left in parent.glob(f"{prefix}*"):
-        shutil.rmtree(left)
-    place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    what = f"the copy of the home in {parent} cannot be written"
+    with telling(what):
+        for left in parent.glob(f"{glob.escape(prefix)}*"):
+            wipe(left)
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
-        for path in home.path.iterdir():
-            if path == home.snapshots or path.name.startswith(home.database.name):
-                continue
-            if path.is_dir():
-                shutil.copytree(path, place / path.name)
-            else:
-                shutil.copy2(path, place / path.name)
+        with telling(what):
+            _copy_parts(home, place)
         copy = Home(place)
         with open_store(home, read_only=True) as store:
             store.copy_to(copy.database)
         yield copy
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _copy_parts(home: Home, place: Path) -> None:
+    for path in home.path.iterdir():
+        if path == home.snapshots or path.name.startswith(home.database.name):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, place / path.name)
+        else:
+            shutil.copy2(path, place / path.name)
 
 
 def _two_adapters(engine: OnnxEngine) -> list[Adapter]:

@@ -62,6 +62,20 @@ def worst_case_accuracy(a: Float64, current: npt.ArrayLike) -> Float64:
     return np.array([_mean(row) for row in worst])
 
 
+def pooled(a: Float64, n: npt.ArrayLike) -> Float64:
+    """Return accuracy (E,): of all tasks together, right answers divided by pictures asked.
+
+    Args:
+        a: Accuracies, shape (E, T); NaN where a task was not asked.
+        n: Pictures of each task, shape (E, T).
+    """
+    known = np.isfinite(a)
+    asked = np.where(known, np.asarray(n), 0)
+    total = asked.sum(axis=1)
+    right = (np.where(known, a, 0.0) * asked).sum(axis=1)
+    return np.asarray(np.divide(right, total, out=np.full(len(total), NAN), where=total > 0))
+
+
 def summary(store: Store) -> dict[str, Any]:
     """Return what the probes of a store say, JSON values; None where nothing was scored.
 
@@ -71,9 +85,10 @@ def summary(store: Store) -> dict[str, Any]:
     min-ACC, WC-ACC and forgetting no more than a class that is not there yet.
 
     Returns:
-        `evaluations` and `probes` (how many), `accuracy` (mean over classes at the last
-        evaluation), `min_accuracy`, `worst_case_accuracy`, `forgetting`, and by name in `classes`:
-        `held_out`, `accuracy`, and in frames of the class `first_right` and `nine_of_ten`.
+        `evaluations` and `probes` (how many), `accuracy` (right probes divided by probes, at the
+        last evaluation), `min_accuracy`, `worst_case_accuracy`, `forgetting`, and by name in
+        `classes`: `held_out`, `accuracy`, and in frames of the class `first_right` and
+        `nine_of_ten`.
     """
     past, held, latency = history(store), held_out(store), latency_of_classes(store)
     a = past.accuracy
@@ -84,7 +99,7 @@ def summary(store: Store) -> dict[str, Any]:
         current = newest_scored(past)
         counted = np.where(past.n_probes >= FEW_PROBES, a, NAN)
         values = {
-            "accuracy": _mean(a[-1]),
+            "accuracy": float(pooled(a, past.n_probes)[-1]),
             "min_accuracy": float(minimum_accuracy(counted, current)[-1]),
             "worst_case_accuracy": float(worst_case_accuracy(counted, current)[-1]),
             "forgetting": forgetting(counted),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from itertools import islice
 from types import MappingProxyType
 
 import numpy as np
@@ -21,6 +22,7 @@ def evaluate_stream(
     *,
     batch_size: int = 8,
     aliases: Mapping[str, str] = MappingProxyType({}),
+    limit: int | None = None,
 ) -> Evaluation:
     """Score a source's labelled frames, of a live one until Ctrl-C; nothing is learned.
 
@@ -29,11 +31,12 @@ def evaluate_stream(
         source: Labelled frames.
         batch_size: Pictures in one call of the engine.
         aliases: Names of classes by the other names that labels may use.
+        limit: Most frames to take, skipped ones too; None takes all.
     """
     pairs: list[tuple[str, str]] = []
     skipped: list[Skipped] = []
     groups = embed(
-        source.frames(),
+        islice(source.frames(), limit),
         predictor.preprocessing,
         predictor.engine,
         batch_size=batch_size,

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError, UnknownClassError
+from edgecl.heads.leave_one_out import LeftOut
 from edgecl.heads.memory import Memory, OnlyClasses
 from edgecl.heads.profile import PLAIN, Profile
 from edgecl.heads.statistics import Moments, Statistic
@@ -125,11 +126,26 @@ class Head(ABC):
         self.check_known(y)
         self.rebuild(OnlyClasses(memory, tuple(uid for uid in self.classes if uid != y)))
 
+    def left_out(self, x: Float16, y: Labels, groups: Labels | None = None) -> LeftOut | None:
+        """Return what it would say of rows that it learned, had it not learned them.
+
+        Args:
+            x: Quantised rows (N, D) that it learned; others that it learned may be missing.
+            y: Uids of their classes (N,).
+            groups: Numbers (N,) of what is left out together, a source or a day; None leaves out
+                one row at a time.
+
+        Returns:
+            None where that has no closed form: learned by gradient.
+        """
+        del x, y, groups
+        return None
+
     def state(self) -> State | None:
         """Return what must be committed with every step, or None when the statistics suffice."""
         return None
 
-    def check_learned(self, x: Float32) -> None:
+    def check_learned(self, x: Float32 | Float16) -> None:
         """Check that there is a class, and that x is (N, D) and finite.
 
         Raises:

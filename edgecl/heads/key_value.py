@@ -29,6 +29,7 @@ import numpy as np
 
 from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.codebook import default_codebook
+from edgecl.heads.leave_one_out import LeftOut, members
 from edgecl.heads.memory import Memory
 from edgecl.heads.statistics import KeyCounts, Moments
 from edgecl.runtime.codebook import Addresses, Codebook
@@ -115,6 +116,22 @@ class KeyValueHead(Head):
             return None
         places = np.flatnonzero(self._values.any(axis=0))
         return {"places": places, "values": self._values[:, places]}
+
+    def left_out(self, x: Float16, y: Labels, groups: Labels | None = None) -> LeftOut | None:
+        """Return scores by counts without the rows' own; None with `sgd`. See `Head.left_out`."""
+        if self._is_sgd:
+            return None
+        self.check_learned(x)
+        place = {uid: k for k, uid in enumerate(self._moments)}
+        own, flat = np.array([place[uid] for uid in y.tolist()]), self._flat(x)
+        scores = np.zeros((len(x), len(place)))
+        scorer = self.scorer({uid: str(uid) for uid in place})  # reads the table that changes here
+        for rows in members(groups, len(x)):
+            if len(rows) < sum(part.n for part in self._moments.values()):
+                np.subtract.at(self._table, (own[rows, None], flat[rows]), 1)
+                scores[rows] = scorer.scores(x[rows].astype(np.float32))
+                np.add.at(self._table, (own[rows, None], flat[rows]), 1)
+        return LeftOut(scores, np.array([1 / self._moments[uid].n for uid in y.tolist()]))
 
     def scorer(self, names: Mapping[int, str]) -> KeyValueScorer:
         """Return the head as keys and tables."""

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from edgecl.errors import MissingPackageError, UsageError
 from edgecl.heads.base import Head, Replay, State, relearn_batches
+from edgecl.heads.leave_one_out import LeftOut, members
 from edgecl.heads.linear import scale_of
 from edgecl.heads.memory import Memory
 from edgecl.heads.prd import PROJECTOR, SCALE, cosine, prd_loss, project, projected
@@ -158,6 +159,30 @@ class PrototypeHead(Head):
         teacher = {f"teacher_{key}": value.copy() for key, value in self._teacher.items()}
         weights = {key: value.copy() for key, value in self._weights.items()}
         return weights | teacher | {"centres": self._centres.copy()}
+
+    def left_out(self, x: Float16, y: Labels, groups: Labels | None = None) -> LeftOut | None:
+        """Return cosines to class means without the rows; None with PRD. See `Head.left_out`.
+
+        Exact for the centre and scale of all learned rows; behind a map those are fixed.
+        """
+        if self.relation != "none":
+            return None
+        self.check_learned(x)
+        mean, scale = self._standard()
+        values = x.astype(np.float64) if self._map is None else self._map.map(x)
+        z = (values - mean) / scale
+        unit = z / np.maximum(norms_of(z), _TINY)
+        prototypes = self._means(mean, scale)
+        scores = unit @ (prototypes / (norms_of(prototypes) + _TINY)).T
+        place = {uid: k for k, uid in enumerate(self._moments)}
+        for rows in members(groups, len(x)):
+            for uid in np.unique(y[rows]).tolist():
+                own, whole = rows[y[rows] == uid], self._moments[uid]
+                without = (whole.total - values[own].sum(axis=0)) / max(1, whole.n - len(own))
+                prototype = (without - mean) / (scale * np.sqrt(self._width))
+                cosine_of = unit[rows] @ prototype / (np.linalg.norm(prototype) + _TINY)
+                scores[rows, place[uid]] = cosine_of if whole.n > len(own) else -1.0
+        return LeftOut(scores, np.array([1 / self._moments[uid].n for uid in y.tolist()]))
 
     def scorer(self, names: Mapping[int, str]) -> ProjectedScorer:
         """Return the head as arrays on plain features."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from edgecl.errors import RequestError, UnknownClassError
 from edgecl.store.seal import Sealed
 from edgecl.store.text import plain_text
+from edgecl.types import meant
 
 
 class Classes(Sealed):
@@ -48,7 +49,7 @@ class Classes(Sealed):
             names = list(self._names.values())
             known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise UnknownClassError(
-                f"class {name!r} is unknown; "
+                f"class {name!r} is unknown; {meant(name, self._uids)}"
                 + (f"known: {known}" if known else "nothing was learned yet")
             )
         return self._uids[name]
@@ -98,6 +99,10 @@ class Classes(Sealed):
             )
         before = self._names[uid]
         self.connection.execute("DELETE FROM aliases WHERE name = ?", (new,))
+        self.connection.execute(  # a class that had this name cannot come back under it
+            "DELETE FROM former_names WHERE uid IN (SELECT uid FROM former_names WHERE name = ?)",
+            (new,),
+        )
         if before != new:
             self.connection.execute("INSERT INTO aliases VALUES (?, ?)", (before, uid))
         self.connection.execute("UPDATE classes SET name = ? WHERE uid = ?", (new, uid))
@@ -125,6 +130,17 @@ class Classes(Sealed):
             "SELECT uid, text FROM sources WHERE text IS NOT NULL ORDER BY uid"
         )
         return dict(rows)
+
+    def times_by_source(self) -> dict[str, tuple[float, float]]:
+        """Return when the first and the last sample of each source came, seconds since the epoch.
+
+        Of the same sources, in the same order, as `n_by_source`.
+        """
+        rows = self.connection.execute(
+            "SELECT coalesce(text, '') AS said, min(time), max(time) FROM sources "
+            "JOIN replay ON source_uid = sources.uid GROUP BY said ORDER BY min(sources.uid)"
+        )
+        return {said: (first, last) for said, first, last in rows}
 
     def source_uid(self, text: str) -> int:
         """Return the uid of a source, which is new if its text is; inside a transaction."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgecl.errors import IntegrityError, StoreError
+from edgecl.runtime.files import private
 from edgecl.store.schema import SCHEMA_VERSION, check_objects, check_version, migrate
 
 _BUSY_TIMEOUT_MS = 5000
@@ -166,6 +167,7 @@ class Database(ABC):
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of the database into a new file, page by page."""
+        open(path, "wb", opener=private).close()
         with closing(sqlite3.connect(path)) as target:
             self.connection.backup(target)
 

@@ -129,13 +129,16 @@ def erase(store: Store, kind: Kind, uid: int) -> dict[str, int]:
             was added to its class's statistics, from which it cannot be told apart any more.
     """
     folded = _folded_sample(store, uid) if kind is Kind.SAMPLE else None
+    of_run = folded is not None and store.is_of_run(uid)
+    if kind is Kind.CLASS:  # also of a class that was emptied and that only snapshots hold
+        store.connection.execute("DELETE FROM former_names WHERE uid = ?", (uid,))
     if kind is Kind.CLASS and uid in store.names:
         for name in store.names_of(uid):
             _empty_texts(store, uid, name)
     learned = take_off_older(store, uid) if kind is Kind.AGE else _learned(store, kind, uid)
     numbers = _each(store, kind, uid, "DELETE FROM")
     if folded is not None:
-        store.take_off_statistics(*folded)
+        store.take_off_statistics(*folded, of_run=of_run)
     store.connection.executemany(
         "UPDATE classes SET n_seen = n_seen - ? WHERE uid = ?",
         [(n, class_uid) for class_uid, n in learned],
@@ -167,12 +170,22 @@ def take_back(store: Store, uid: int, class_uid: int, source: str, x: Float16) -
     query = "SELECT 1 FROM class_stats WHERE class_uid = ? AND source_uid = ?"
     if execute(query, of).fetchone() is None:
         raise unknown_sample(uid)
-    store.take_off_statistics(*of, store.statistic.of(x[None]))
+    # Who takes back one without a row has just learned it.
+    store.take_off_statistics(*of, store.statistic.of(x[None]), of_run=True)
     execute("UPDATE classes SET n_seen = n_seen - 1 WHERE uid = ?", (class_uid,))
-    is_left = "SELECT 1 FROM replay WHERE class_uid = ?1 UNION ALL SELECT 1 FROM class_stats WHERE "
-    if execute(f"{is_left} class_uid = ?1", (class_uid,)).fetchone() is None:
-        _each(store, Kind.CLASS, class_uid, "DELETE FROM")
+    drop_classes_of_nothing(store)
     drop_unused(store)
+
+
+def drop_classes_of_nothing(store: Store) -> None:
+    """Delete classes of which no learned sample is left; inside a transaction."""
+    rows = store.connection.execute(
+        "SELECT uid FROM classes c "
+        "WHERE NOT EXISTS (SELECT 1 FROM replay r WHERE r.class_uid = c.uid) "
+        "AND NOT EXISTS (SELECT 1 FROM class_stats o WHERE o.class_uid = c.uid)"
+    )
+    for (uid,) in rows.fetchall():
+        _each(store, Kind.CLASS, uid, "DELETE FROM")
 
 
 def delete_held_out(store: Store, uids: Sequence[int]) -> None:
@@ -192,15 +205,25 @@ def unknown_sample(uid: int) -> RequestError:
     )
 
 
-def drop_unused(store: Store) -> None:
-    """Drop what nothing needs any more: sources of nothing, empty scores, the kept head."""
+def drop_unused(store: Store, *, is_unlearned: bool = True) -> None:
+    """Drop what nothing needs any more: sources of nothing, empty scores, the kept head.
+
+    Args:
+        store: The store.
+        is_unlearned: Whether nothing that learned it may stay, also not for an undo.
+    """
     execute = store.connection.execute
     used = " UNION ".join(f"SELECT {t.source} FROM {t.name}" for t in TABLES if t.source)
     execute(f"DELETE FROM sources WHERE uid NOT IN ({used})")
     execute("DELETE FROM evaluations WHERE uid NOT IN (SELECT evaluation FROM class_scores)")
+    # A change that taught nothing but what is gone.
+    execute(
+        "DELETE FROM changes WHERE state != 'open' AND taught "
+        "AND uid NOT IN (SELECT change_uid FROM change_classes WHERE learned)"
+    )
     # What was last said of each held-out sample, a head said that learned what is gone.
     execute("UPDATE samples SET score = NULL WHERE role = 'held_out' AND score IS NOT NULL")
-    execute("DELETE FROM head")
+    execute("DELETE FROM head WHERE kind != 'before' OR ?", (is_unlearned,))
     store.reload_classes()
 
 
@@ -266,6 +289,8 @@ def _each(store: Store, kind: Kind, uid: int, verb: str) -> dict[str, int]:
                 f"{verb} {table.name} AS o WHERE {only}({where})", values
             )
             row = cursor.fetchone()
+            if not table.is_counted:
+                continue
             numbers[name] = cursor.rowcount if row is None else int(row[0])
     return numbers
 

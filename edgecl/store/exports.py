@@ -28,6 +28,7 @@ from edgecl.runtime.files import aside_of, flush
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
 from edgecl.store.folders import erase_file, erase_folder, replace_text
+from edgecl.store.moves import may_hold
 from edgecl.store.store import Store
 from edgecl.store.text import holds_name
 
@@ -113,12 +114,19 @@ def set_digest(store: Store, uid: int, digest: str) -> None:
 
 
 def holding(store: Store, classes: Collection[int], adapters: Collection[int]) -> list[Export]:
-    """Return the exports that hold one of these classes or adapters; of bundles no stale ones."""
+    """Return the exports that hold one of these classes or adapters; of bundles no stale ones.
+
+    One from before samples of one class were moved to another holds that one, too.
+    """
+    until = may_hold(store, classes, "export")
     return [
         export
         for export in exports_of(store)
         if (export.status in (WRITING, FRESH) or (export.kind, export.status) == (DATASET, STALE))
-        and (set(export.classes) & set(classes) or set(export.adapters) & set(adapters))
+        and (
+            any(export.uid <= until.get(c, -1) for c in export.classes)
+            or set(export.adapters) & set(adapters)
+        )
     ]
 
 
@@ -305,11 +313,13 @@ def _take_out(
 ) -> None:
     """Erase from a dataset what a receipt names; pictures first, so that it can be repeated."""
     classes = set(receipt.get("classes_gone", ()))
+    # What was moved to one of them since it was written.
+    moved = {uid for uid, to in export.body.get("moved", ()) if to in classes}
     kept = []
     for row in _index_rows(export):
         is_gone = (
             row["class_uid"] in classes
-            or row["sample_uid"] == receipt.get("sample_uid")
+            or row["sample_uid"] in (receipt.get("sample_uid"), *moved)
             or row["source_uid"] == receipt.get("source_uid")
             or row["time"] < receipt.get("before", float("-inf"))
         )

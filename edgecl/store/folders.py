@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from edgecl.runtime.bundle import holds_learned
@@ -12,7 +14,7 @@ from edgecl.runtime.manifest import MANIFEST_NAME
 def replace_text(path: Path, text: str) -> None:
     """Put a text in a file's place in one step, and zeros over the old one."""
     with path.open("r+b") as old:
-        write_whole(path, text.encode())
+        write_whole(path, text.encode(), mode=stat.S_IMODE(os.fstat(old.fileno()).st_mode))
         overwrite(old)
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgecl.errors import IntegrityError
+from edgecl.errors import IntegrityError, StoreError
+from edgecl.runtime.faults import telling
 from edgecl.runtime.files import flush, loads, open_own, read_own
 from edgecl.store.store import Store
 from edgecl.store.text import dump_json
@@ -36,9 +37,16 @@ def read_ledger(path: Path) -> list[Entry]:
 
 
 def append_ledger(path: Path, entries: Iterable[Entry]) -> None:
-    """Append entries and have them written to the disk."""
+    """Append entries and have them written to the disk.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     is_new = not path.exists()
-    with open(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
+    with (
+        telling(f"{path} cannot be written", StoreError),
+        open(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file,
+    ):
         file.truncate(_whole_bytes(path))
         for entry in entries:
             file.write(dump_json(entry).encode() + b"\n")

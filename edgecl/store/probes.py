@@ -100,12 +100,12 @@ def history(store: Store) -> History:
 
 
 def last_accuracy(store: Store) -> float | None:
-    """Return the mean over classes of their newest scores, None before the first."""
-    (mean,) = store.connection.execute(
-        "SELECT avg(1.0 * n_right / n) FROM class_scores "
+    """Return the share of all probes that was right at the last score, None before the first."""
+    (share,) = store.connection.execute(
+        "SELECT 1.0 * sum(n_right) / sum(n) FROM class_scores "
         "WHERE evaluation = (SELECT max(evaluation) FROM class_scores)"
     ).fetchone()
-    return mean if mean is None else float(mean)
+    return share if share is None else float(share)
 
 
 def latency_of_classes(store: Store) -> dict[int, ClassLatency]:

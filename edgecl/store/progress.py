@@ -92,7 +92,7 @@ class Progress(Database):
 
         A tombstone names a uid: one that was given again would look as if it was unlearned.
         """
-        for table in ("positions", "evaluations", "latencies"):
+        for table in ("positions", "evaluations", "latencies", "last_run"):
             self.connection.execute(f"DELETE FROM {table}")
         self.connection.execute("DELETE FROM meta WHERE key = ?", (PROBES,))
         self.step = 0

@@ -8,14 +8,23 @@ from contextlib import closing
 from functools import cache
 
 from edgecl.errors import IntegrityError
+from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.tables import TABLES, schema_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Of which a snapshot can be brought back: later versions only added tables.
+OLDEST_COPY = 1
 # Tells a store from other SQLite files, and from those that were made before its first version.
 APPLICATION_ID = int.from_bytes(b"ecl1", "big")
 
+
+def _add_runs(connection: sqlite3.Connection) -> None:
+    for table in RUN_TABLES:
+        connection.execute(table.ddl)
+
+
 # From version N to N + 1, run in one transaction each; the key is N.
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _add_runs}
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecl.errors import IntegrityError
+from edgecl.runtime.files import private
 from edgecl.store.adapters import adapter_rows
+from edgecl.store.moves import may_hold
 from edgecl.store.novel import NEWEST_ENTRY, REVIEWED, newest
-from edgecl.store.schema import SCHEMA_VERSION
+from edgecl.store.schema import OLDEST_COPY, SCHEMA_VERSION
 from edgecl.store.store import Store
 from edgecl.store.tables import TABLES
 from edgecl.store.text import dump_json
@@ -70,13 +72,16 @@ def snapshots_with(
 ) -> tuple[int, ...]:
     """Return the uids of the snapshots that hold one of some classes or adapters.
 
-    One in which a frame still waits that was learned as one of the classes holds it, too.
+    One in which a frame still waits that was learned as one of the classes holds it, too, and so
+    does one from before samples of one were moved to another.
     """
+    until = may_hold(store, classes, "snapshot")
     rows = store.connection.execute("SELECT uid, classes, adapters, body FROM snapshots")
     return tuple(
         int(uid)
         for uid, held, used, body in rows
-        if {*json.loads(held), *json.loads(body).get(REVIEWED, ())} & set(classes)
+        if any(uid <= until.get(c, -1) for c in json.loads(held))
+        or set(json.loads(body).get(REVIEWED, ())) & set(classes)
         or set(json.loads(used)) & set(adapters)
     )
 
@@ -87,6 +92,7 @@ def write_copy(store: Store, path: Path) -> None:
     Raises:
         StoreError: The disk is full.
     """
+    open(path, "wb", opener=private).close()
     with store.errors():
         store.connection.execute("VACUUM INTO ?", (str(path),))
 
@@ -132,7 +138,7 @@ def check_fits(store: Store, uid: int) -> None:
     """
     execute = store.connection.execute
     (version,) = execute("PRAGMA old.user_version").fetchone()
-    if version != SCHEMA_VERSION:
+    if not OLDEST_COPY <= version <= SCHEMA_VERSION:
         raise IntegrityError(
             f"snapshot s{uid} has schema {version}, the store {SCHEMA_VERSION}; it was taken by "
             "another edgecl and cannot be brought back by this one"
@@ -158,11 +164,14 @@ def bring_back(store: Store) -> None:
     learned = [table.name for table in TABLES if table.is_learned]
     for table in reversed(learned):
         execute(f"DELETE FROM main.{table}")
-    for table in learned:
+    there = {name for (name,) in execute("SELECT name FROM old.sqlite_master")}
+    for table in (table for table in learned if table in there):
         execute(f"INSERT INTO main.{table} SELECT * FROM old.{table}")
     # The kept head is that of the copy's version; it goes on as that of this one.
     (version,) = execute("SELECT value FROM old.meta WHERE key = 'version'").fetchone()
     execute("DELETE FROM main.head WHERE version != ?", (int(version),))
     execute("UPDATE main.head SET version = ?", (store.version + 1,))
     store.set_meta("version", store.version)
+    # What was counted of a class goes with it; what changes did to others is history.
+    execute("DELETE FROM change_classes WHERE class_uid NOT IN (SELECT uid FROM classes)")
     store.load()

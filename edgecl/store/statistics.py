@@ -44,6 +44,29 @@ class Statistics(Classes):
             )
         }
 
+        row = self.connection.execute("SELECT first_sample FROM last_run").fetchone()
+        self._run_begin = None if row is None else int(row[0])
+
+    def begin_run_at(self, newest_sample: int | None) -> None:
+        """Take samples with larger uids as those of a run; None while no run can be taken back."""
+        self._run_begin = newest_sample
+
+    def is_of_run(self, uid: int) -> bool:
+        """Whether a sample came with the last run, so that `run_stats` counts it if it is folded.
+
+        What a merge moved did, too: it is all of its source that is in `run_stats`.
+        """
+        if self._run_begin is None:
+            return False
+        if uid > self._run_begin:
+            return True
+        (is_moved,) = self.connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM last_run, json_each(body, '$.moved') m "
+            "WHERE kind = 'merge' AND json_extract(m.value, '$[0]') = ?)",
+            (uid,),
+        ).fetchone()
+        return bool(is_moved)
+
     @property
     def statistic(self) -> Statistic:
         """What is kept for every class.
@@ -74,6 +97,11 @@ class Statistics(Classes):
     def all_moments(self) -> Mapping[int, Moments]:
         """Return the statistics of every class; each is read when it is asked for."""
         return _LazyMoments(self)
+
+    def classes_with_sums(self) -> frozenset[int]:
+        """Return the classes of which samples were folded into sums."""
+        rows = self.connection.execute("SELECT DISTINCT class_uid FROM class_stats")
+        return frozenset(int(uid) for (uid,) in rows)
 
     def class_rows(self, class_uid: int) -> Float16:
         """Return the features (N, D) of a class that are still there, kept or not yet folded."""
@@ -116,51 +144,64 @@ class Statistics(Classes):
             )
         return data.reshape(len(blobs), self.num_features)
 
-    def take_off_statistics(self, class_uid: int, source_uid: int, moments: Moments) -> None:
-        """Take samples off the folded statistics of a class and source, where there are some."""
-        folded = self.folded(class_uid, source_uid)
-        if folded.n:
-            self._write_folded(class_uid, source_uid, folded.minus(moments))
+    def take_off_statistics(
+        self, class_uid: int, source_uid: int, moments: Moments, *, of_run: bool = False
+    ) -> None:
+        """Take samples off the folded statistics of a class and source, where there are some.
 
-    def _write_folded(self, class_uid: int, source_uid: int, moments: Moments) -> None:
+        Args:
+            class_uid: The class.
+            source_uid: The source.
+            moments: Statistics of the samples.
+            of_run: Whether they came with the last run.
+        """
+        for table in ("class_stats", "run_stats")[: 1 + of_run]:
+            folded = self.folded(class_uid, source_uid, table)
+            if folded.n:
+                self.write_folded(class_uid, source_uid, folded.minus(moments), table)
+
+    def write_folded(
+        self, class_uid: int, source_uid: int, moments: Moments, table: str = "class_stats"
+    ) -> None:
+        """Write the folded statistics of a class and source; of no sample, no row."""
         if not moments.n:
             self.connection.execute(
-                "DELETE FROM class_stats WHERE class_uid = ? AND source_uid = ?",
+                f"DELETE FROM {table} WHERE class_uid = ? AND source_uid = ?",
                 (class_uid, source_uid),
             )
             return
         total, second = self.statistic.pack(moments)
         self.connection.execute(
-            "INSERT INTO class_stats VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "n = excluded.n, total = excluded.total, second = excluded.second",
             (
                 class_uid,
                 source_uid,
                 moments.n,
-                self.seal(class_uid, "class_stats.total", source_uid, total),
-                self.seal(class_uid, "class_stats.second", source_uid, second),
+                self.seal(class_uid, f"{table}.total", source_uid, total),
+                self.seal(class_uid, f"{table}.second", source_uid, second),
             ),
         )
 
-    def folded(self, y: int, source_uid: int | None = None) -> Moments:
+    def folded(self, y: int, source_uid: int | None = None, table: str = "class_stats") -> Moments:
         """Return the folded statistics of a class, of one source or of all."""
         found = self.statistic.empty()
         for source, n, total, second in self.connection.execute(
-            "SELECT source_uid, n, total, second FROM class_stats "
+            f"SELECT source_uid, n, total, second FROM {table} "
             "WHERE class_uid = ? AND source_uid = coalesce(?, source_uid) ORDER BY source_uid",
             (y, source_uid),
         ):
-            total = self.unseal(y, "class_stats.total", source, total)
-            second = self.unseal(y, "class_stats.second", source, second)
+            total = self.unseal(y, f"{table}.total", source, total)
+            second = self.unseal(y, f"{table}.second", source, second)
             moments = self.statistic.unpack(n, total, second)
             found = found.plus(moments) if found.n else moments
         return found
 
-    def _unfolded(self, y: int, source_uid: int | None = None) -> Float16:
+    def _unfolded(self, y: int) -> Float16:
         rows = self.connection.execute(
-            "SELECT s.uid, f.x FROM replay s JOIN features f USING (uid) WHERE s.class_uid = ? "
-            "AND s.source_uid = coalesce(?, s.source_uid) AND NOT s.is_folded ORDER BY s.uid",
-            (y, source_uid),
+            "SELECT s.uid, f.x FROM replay s JOIN features f USING (uid) "
+            "WHERE s.class_uid = ? AND NOT s.is_folded ORDER BY s.uid",
+            (y,),
         ).fetchall()
         return self.opened([(uid, y, x) for uid, x in rows])
 
@@ -174,9 +215,18 @@ class Statistics(Classes):
     def _fold(self, class_uid: int, source_uid: int) -> None:
         """Add a class's rows of a source to its statistics, drop those that nothing else needs."""
         shard = (class_uid, source_uid)
-        fresh = self.statistic.of(self._unfolded(class_uid, source_uid))
-        folded = self.folded(class_uid, source_uid)
-        self._write_folded(class_uid, source_uid, folded.plus(fresh) if folded.n else fresh)
+        rows = self.connection.execute(
+            "SELECT s.uid, f.x FROM replay s JOIN features f USING (uid) WHERE s.class_uid = ? "
+            "AND s.source_uid = ? AND NOT s.is_folded ORDER BY s.uid",
+            shard,
+        ).fetchall()
+        x = self.opened([(uid, class_uid, data) for uid, data in rows])
+        fresh = self.statistic.of(x)
+        self._add_folded(*shard, fresh)
+        if self._run_begin is not None and rows[-1][0] > self._run_begin:
+            n_before = sum(uid <= self._run_begin for uid, _ in rows)
+            part = self.statistic.of(x[n_before:]) if n_before else fresh
+            self._add_folded(*shard, part, "run_stats")
         self.connection.execute(
             "DELETE FROM samples "
             "WHERE role = 'replay' AND class_uid = ? AND source_uid = ? AND NOT is_stored",
@@ -188,6 +238,13 @@ class Statistics(Classes):
             shard,
         )
         self._n_unfolded[shard] = 0
+
+    def _add_folded(
+        self, class_uid: int, source_uid: int, fresh: Moments, table: str = "class_stats"
+    ) -> None:
+        folded = self.folded(class_uid, source_uid, table)
+        sums = folded.plus(fresh) if folded.n else fresh
+        self.write_folded(class_uid, source_uid, sums, table)
 
     def _read_codebook(self) -> Keys | None:
         row = self.connection.execute(

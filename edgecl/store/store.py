@@ -23,6 +23,7 @@ from typing import Any
 from safetensors.numpy import save as save_arrays
 
 from edgecl.runtime.codebook import Keys
+from edgecl.runtime.files import private
 from edgecl.store.database import connect
 from edgecl.store.progress import Progress
 from edgecl.store.samples import Samples
@@ -56,6 +57,8 @@ def create_store(
     """
     from sqlite_utils import Database
 
+    if str(path) != ":memory:":  # its log takes over the rights
+        open(path, "wb", opener=private).close()
     connection = connect(path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -32,6 +32,7 @@ class Table:
         names: TEXT columns with names that a person chose; they stay as long as their row.
         texts: TEXT columns that may say the name of another class; emptied (NULL) with that class.
         sealed: BLOB columns that the key of the row's class seals.
+        is_counted: Whether receipts and plans say how many of its rows go.
         exempt: All other TEXT and BLOB columns, and columns of class or source uids with which no
             row goes, each with the reason why neither is needed.
     """
@@ -45,4 +46,5 @@ class Table:
     names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     sealed: tuple[str, ...] = ()
+    is_counted: bool = True
     exempt: Mapping[str, str] = field(default_factory=dict)

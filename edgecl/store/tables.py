@@ -1,12 +1,13 @@
 """Every table of the store, once: its columns, and what an unlearning and a rollback must know.
 
 The schema, what an unlearning deletes, counts and looks for, and what a rollback brings back are
-loops over `TABLES`: a table that is added here is known to all of them, and one that does not say
-enough fails tests/contracts/test_tables.py.
+loops over `TABLES`: one that does not say enough fails tests/contracts/test_tables.py.
 """
 
 from __future__ import annotations
 
+from edgecl.store.change_tables import CHANGE_TABLES
+from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.table import Role, Table
 
 _WORD = "one of a few words of edgecl's own"
@@ -389,6 +390,8 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
+    *CHANGE_TABLES,
+    *RUN_TABLES,
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)

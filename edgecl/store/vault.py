@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecl.errors import IntegrityError, KeyDestroyedError, StoreError
+from edgecl.runtime.faults import in_words, is_lost
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -187,8 +188,12 @@ class Vault:
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise IntegrityError(
-                f"the key file {self.path} cannot be read ({error.strerror}); {_RESTORE}"
+            if is_lost(error):
+                raise IntegrityError(
+                    f"the key file {self.path} cannot be read ({error.strerror}); {_RESTORE}"
+                ) from error
+            raise StoreError(
+                f"the key file {self.path} cannot be read {in_words(error)}"
             ) from error
         slots = [content[i : i + SLOT] for i in range(0, len(content) - SLOT + 1, SLOT)]
         if slots and not any(slots[-1]):
@@ -210,8 +215,8 @@ class Vault:
                 os.close(file)
         except OSError as error:
             raise StoreError(
-                f"the key file {self.path} cannot be written ({error.strerror}); make it writable "
-                "and free some disk space; nothing of this step was kept"
+                f"the key file {self.path} cannot be written {in_words(error)}; nothing of this "
+                "step was kept"
             ) from error
 
 

@@ -100,7 +100,13 @@ class Labeller:
         if self._read_keys is None:
             return ""
         if self._typed is not None:
-            return f"new class: {self._typed}_   (Enter takes it, Esc does not)"
+            return "   ".join(
+                [
+                    f"new class: {self._typed}_",
+                    *([sight] if sight else []),
+                    "(Enter takes it, Esc does not)",
+                ]
+            )
         names = [
             f"[{i} {_short(name)}]" if name == self._label else f"{i} {_short(name)}"
             for i, name in enumerate(self._classes()[:9], 1)

@@ -16,6 +16,7 @@ from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources.base import Source
 from edgecl.store.novel import entry_of_frame
 from edgecl.store.progress import Position
+from edgecl.store.runs import Start
 from edgecl.store.text import plain_text
 from edgecl.stream.duplicates import Duplicates
 from edgecl.stream.events import Event
@@ -69,6 +70,13 @@ class Pending:
         self._is_reviewed = is_reviewed
         self._since = 0.0
         self._taken = self._settled = self._committed = start
+        is_placed = not source.is_live
+        learner.begin(
+            Start(
+                key=key if is_placed else None,
+                position=learner.store.position(key) if is_placed else None,
+            )
+        )
         # Whole batches of the head in every commit: a resumed stream then has the same batches.
         size = learner.head.batch_size
         self._n_step = -(-home.config.store.commit_every // size) * size

@@ -41,6 +41,7 @@ class StreamOptions:
         vote: How many frames vote.
         finds_unknown: Answer frames that look like nothing learned with `unknown`, and put the
             most novel into the review queue.
+        takes_alike: Learn new classes whose names look like known ones.
         consolidate: Done before the first frame of a new class, all before being committed, and at
             the end; None trains no adapter.
     """
@@ -49,6 +50,7 @@ class StreamOptions:
     emit: Callable[[dict[str, Any]], None] | None = None
     vote: int = 5
     finds_unknown: bool = False
+    takes_alike: bool = False
     consolidate: Consolidate | None = None
 
 
@@ -108,6 +110,7 @@ def learn_stream(
         emit=options.emit,
         vote=options.vote,
         finds_unknown=options.finds_unknown,
+        takes_alike=options.takes_alike,
     )
     preprocessing = home.manifest.preprocessing
     learner.embed_views = lambda pictures: engine.run(

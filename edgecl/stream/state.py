@@ -40,6 +40,7 @@ class Stream:
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
+        takes_alike: Whether a new class may have a name that looks like a known one's.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Stream:
         emit: Callable[[dict[str, Any]], None] | None,
         vote: int,
         finds_unknown: bool,
+        takes_alike: bool,
     ) -> None:
         self.home, self.learner, self.source = home, learner, source
         self.is_stopped = False
@@ -63,7 +65,7 @@ class Stream:
         self.events: deque[Event] = deque()
         source.on_news = lambda line: self.events.append(Said(line))
         self.lessons: deque[Lesson] = deque(maxlen=_MOST_LESSONS)
-        self.usable = Usable(home, learner.store, source)
+        self.usable = Usable(home, learner.store, source, takes_alike=takes_alike)
         self.pending = Pending(
             home, learner, source, key=key, start=start, usable=self.usable, events=self.events,
             tally=self.tally, is_reviewed=has_feed,
@@ -82,6 +84,7 @@ class Stream:
             finds_unknown=finds_unknown,
             is_shown=status is not None,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
+            pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
         )
         self._status = status
 

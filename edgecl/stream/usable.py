@@ -24,10 +24,16 @@ class Usable:
         home: The home.
         store: Its open store.
         source: Where the frames come from.
+        takes_alike: Whether a new class may look like a known one. What a file names was checked
+            before it was read.
     """
 
-    def __init__(self, home: Home, store: Store, source: Source) -> None:
+    def __init__(
+        self, home: Home, store: Store, source: Source, *, takes_alike: bool = False
+    ) -> None:
         self._home, self._store, self._source = home, store, source
+        self._takes_alike = takes_alike or source.kind == "finite"
+        self._new: set[str] = set()
         # Of pictures that made the keys, which outlive an unlearning; and classes told about.
         self._key_pictures = frozenset(home.manifest.keys)
         self._told_of_keys: set[str] = set()
@@ -51,6 +57,18 @@ class Usable:
             return "its class was unlearned while this source was learned"
         if self._sources and plain_text(item.frame.source) in self._sources:
             return "its source was unlearned while it was learned"
+        return "" if self._takes_alike else self._alike(item.frame.label)
+
+    def _alike(self, label: str | None) -> str:
+        """Return why a new class is not learned: its name is easily confused with a known one."""
+        if label is None or self._store.has_class(label):
+            return ""
+        if near := alike(label, (*self._store.aliases(), *self._new)):
+            return (
+                f"class {label!r} is new and looks like {near!r}, which is known; did you mean "
+                f"{near}? --new takes it as another class"
+            )
+        self._new.add(label)
         return ""
 
     def of_frame(self, frame: Frame) -> Iterator[Event]:

@@ -10,6 +10,7 @@ from typing import Any
 from edgecl.learner import Learner
 from edgecl.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
+from edgecl.runtime.pretrained import Guess, Pretrained, hint_json
 from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
@@ -28,6 +29,7 @@ class View:
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
         is_shown: Whether somebody looks at `sight`.
         recent: Keeps frames without a label, since that may still come; None keeps none.
+        pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class View:
         finds_unknown: bool,
         is_shown: bool = False,
         recent: RecentFrames | None = None,
+        pretrained: Pretrained | None = None,
     ) -> None:
         self.served, self.recent = served, recent
+        self._pretrained = pretrained
         self._learner = learner
         self._emit = emit
         self._is_shown = is_shown
@@ -76,12 +80,15 @@ class View:
             self.sight = ""
             return is_unknown
         found = self.served.predict(frame.id, x)
+        hint: tuple[Guess, ...] = ()
         if is_unknown:
             found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
-        self.sight = f"sees {found.label} {found.score:.0%}"
+            hint = () if self._pretrained is None else self._pretrained.guesses(plain[None])[0]
+        looks = "".join(f", looks like {name}" for name, _ in hint)
+        self.sight = f"sees {found.label} {found.score:.0%}{looks}"
         vote = self._votes.add(found)
         if vote is not None and self._emit is not None:
-            self._emit(vote.as_event(frame))
+            self._emit(vote.as_event(frame) | hint_json(hint if vote.label == UNKNOWN else ()))
         return is_unknown
 
     def forget(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgecl.errors import StoreError
 from edgecl.home import Home, unfinished_homes
+from edgecl.runtime.faults import in_words
 from edgecl.runtime.files import flush, wipe
 from edgecl.store.snapshots import snapshots_of
 from edgecl.store.store import Store
@@ -81,8 +82,7 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
             wipe(path)
         except OSError as error:
             raise StoreError(
-                f"{path} cannot be erased ({error.strerror}); make it writable, then run "
-                "`edgecl forget pending`"
+                f"{path} cannot be erased {in_words(error)}; then run `edgecl forget pending`"
             ) from error
     flush(home.snapshots)
     return len(gone)

@@ -18,6 +18,7 @@ from edgecl.store.erasure import (
     statistics_bytes,
 )
 from edgecl.store.exports import holding, naming
+from edgecl.store.moves import merged_into
 from edgecl.store.retention import classes_older
 from edgecl.store.snapshots import snapshots_with
 from edgecl.store.store import Store
@@ -35,7 +36,8 @@ class Target:
         uid: Its uid.
         names: Its names, of a class with all aliases; they go into no receipt.
         classes: Uids of the classes that it is part of; of a class also those under which
-            snapshots and bundles from before a rollback know it.
+            snapshots and bundles from before a rollback know it, and those that were merged into
+            it.
         newest: Uid of its newest sample that is still in the store, 0 if there is none.
         snapshots: Uids of the snapshots that hold or name it, or cannot be read; those that hold
             one of its classes are not counted.
@@ -153,6 +155,7 @@ def _class_target(store: Store, uid: int, aside: Aside) -> Target:
     names = dict.fromkeys(store.names_of(uid) if uid in store.names else ())
     names |= dict.fromkeys(n for u, n in aside.names if u == uid and not store.has_class(n))
     uids = {uid} | {u for u, name in aside.names if name in names}
+    uids |= {u for u, owner in merged_into(store).items() if owner == uid}
     return Target(
         Kind.CLASS,
         uid,

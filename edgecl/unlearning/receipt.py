@@ -195,6 +195,58 @@ class RolledBack(Entry):
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Changed(Entry):
+    """A change was judged, or taken back (edgecl/governed.py).
+
+    Args:
+        change: Its number.
+        what: Its kind.
+        state: What became of it.
+        time: Seconds since the epoch.
+        n: Pictures that were answered before and after it.
+        lost: Of them, right before and wrong after.
+        won: Wrong before and right after.
+        p: That so many were lost by chance.
+        policy: Hash of the rules by which it was judged.
+        worst: Uid of the class that speaks most against it.
+        snapshot: Number of the snapshot that was taken before it.
+    """
+
+    kind: ClassVar[str] = "change"
+    change: int
+    what: str
+    state: str
+    time: float
+    n: int
+    lost: int
+    won: int
+    p: float
+    policy: str
+    worst: int | None = None
+    snapshot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mended(Entry):
+    """Samples were given to another class, or a run was taken back.
+
+    Args:
+        how: `relabel`, `merge` or `undo`.
+        time: Seconds since the epoch.
+        samples: Samples that were moved, or taken back, each class's by its uid.
+        to: Uid of the class that got them; None if they were taken back.
+        run: Kind of the run that was taken back.
+    """
+
+    kind: ClassVar[str] = "mended"
+    how: str
+    time: float
+    samples: dict[str, int]
+    to: int | None = None
+    run: str | None = None
+
+
 def find_tombstone(home: Home, store: Store, kind: str, name: str) -> tuple[int, str] | None:
     """Return uid and receipt of the last unlearning of what had this name, or None."""
     return tombstone_with(store, tombstone_tag(home, kind, name))

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecl.errors import EdgeclError, MissingPackageError, RequestError, StoreError
+from edgecl.governor.record import is_recorded, note_forgotten, noting
+from edgecl.governor.verdicts import NOBODY, held_out_verdicts
 from edgecl.home import Home
 from edgecl.learner import Learner, save_scorer
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
@@ -33,6 +35,7 @@ from edgecl.store.exports import (
     note_erased,
     revoke,
 )
+from edgecl.store.moves import merged_into
 from edgecl.store.receipts import add_tombstones, move_tombstones
 from edgecl.store.requests import (
     PENDING,
@@ -227,7 +230,9 @@ def _unlearn(
         The receipt's id.
     """
     store = chain.store
-    before, known = fingerprint(learner), set(store.names)
+    begin, before, known = time.time(), fingerprint(learner), set(store.names)
+    merged = merged_into(store)
+    answers = held_out_verdicts(learner) if is_recorded(chain.home) else NOBODY
     changed: Changed = ()
     if not plan.mode.is_exact:
         changed = changed_adapters(chain.home, store, target, plan, request.weights, say)
@@ -242,6 +247,7 @@ def _unlearn(
             else:
                 store.reset()
             gone = known - set(store.names)
+            gone |= {uid for uid, owner in merged.items() if owner in gone}
             entry = entry_of(
                 chain.home, learner, request, target, plan, evidence, rows_erased, gone, before
             )
@@ -252,6 +258,8 @@ def _unlearn(
                 move_tombstones(store, target.kind, target.uid, receipt_id)
             mark_stale(store, plan.exports, receipt_id)
             advance(store, request, phase=STORE, receipt=receipt_id)
+            if is_recorded(chain.home):
+                note_forgotten(learner, receipt_id, answers, held_out_verdicts(learner), begin)
     except BaseException:
         learner.reload()
         raise
@@ -319,7 +327,7 @@ def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
         StoreError: The store cannot be written.
         IntegrityError: The chain of receipts is broken.
     """
-    with writing_chain(home) as chain:
+    with writing_chain(home) as chain, noting(home, chain.store):
         yield Session(home, chain.store, options)
 
 

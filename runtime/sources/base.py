@@ -11,9 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from edgecl.errors import UsageError
+from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
+from ..faults import in_words, is_lost, is_of_machine
 from .connection import Counts
 from .messages import LabelFeed
 
@@ -152,5 +153,10 @@ def read_frame(
         OSError,
         ValueError,
     ) as error:  # ValueError: a zero byte or half a character in the name
-        return Skipped(id, f"cannot be read ({getattr(error, 'strerror', None) or error})")
+        if isinstance(error, OSError) and is_of_machine(error):
+            raise SourceError(f"{path} cannot be read {in_words(error)}") from error
+        why = f"({getattr(error, 'strerror', None) or error})"
+        if isinstance(error, OSError) and not is_lost(error):
+            why = in_words(error)
+        return Skipped(id, f"cannot be read {why}")
     return Frame(id=id, encoded=data, label=label, source=source, time=stat.st_mtime)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from edgecl.errors import SourceError, UsageError
 
+from ..faults import in_words, telling
 from ..redact import redacted
 from .base import Item, ListSource, read_frame
 from .layouts import (
@@ -127,7 +128,9 @@ def open_dataset(
 def _guess(path: Path) -> dict[str, str]:
     """Return the formats that a path may be of, and why."""
     if path.is_file():
-        if zipfile.is_zipfile(path):
+        with telling(f"dataset {path} cannot be read", SourceError), path.open("rb") as file:
+            is_zip = zipfile.is_zipfile(file)
+        if is_zip:
             return {"teachable-machine": "it is a zip"}
         if path.suffix.lower() == ".json":
             return {"coco": "it is a .json file"}
@@ -175,7 +178,7 @@ def _splits(path: Path) -> list[str]:
     try:
         names = [p.name for p in path.iterdir() if p.is_dir()]
     except OSError as error:
-        raise SourceError(f"dataset {path} cannot be read ({error.strerror})") from error
+        raise SourceError(f"dataset {path} cannot be read {in_words(error)}") from error
     splits = [name for name in names if kind_of_folder(name) == SPLIT]
     return sorted(splits, key=lambda name: (not name.lower().startswith("train"), name))
 

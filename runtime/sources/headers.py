@@ -10,6 +10,8 @@ from pathlib import Path
 
 from edgecl.errors import SourceError
 
+from ..faults import in_words
+
 _MAX_BYTES = 65_536
 _NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]{1,100}", re.ASCII)
 # What belongs to a request itself.
@@ -26,7 +28,7 @@ def read_headers(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise SourceError(f"header file {path} cannot be read ({error.strerror})") from error
+        raise SourceError(f"header file {path} cannot be read {in_words(error)}") from error
     if len(data) > _MAX_BYTES:
         raise SourceError(f"header file {path} has more than {_MAX_BYTES} bytes")
     headers = {}

@@ -17,6 +17,7 @@ import numpy as np
 from edgecl.errors import SourceError
 from edgecl.types import Frame, Pixels, Skipped
 
+from ..faults import in_words
 from .base import ListSource
 
 # 2 GB of pixels; the largest published pair (EMNIST by class) unpacks to 0.55 GB.
@@ -78,7 +79,11 @@ def read_idx(path: Path) -> Pixels:
             if size > _MAX_VALUES:
                 raise SourceError(f"{path} has the dimensions {shape}; more than can be read")
             data = file.read(size + 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
+        if error.errno is None:  # gzip's own
+            raise SourceError(f"{path} cannot be read ({error})") from error
+        raise SourceError(f"{path} cannot be read {in_words(error)}") from error
+    except (EOFError, zlib.error) as error:
         raise SourceError(f"{path} cannot be read ({error})") from error
     if len(data) != size:
         raise SourceError(f"{path} is damaged: its header announces {size} bytes, found another")

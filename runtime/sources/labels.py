@@ -19,6 +19,7 @@ from typing import Any
 from edgecl.errors import SourceError, UsageError
 
 from ..broker import SCHEMES, Broker, Connection, Refused, check_paho, parse_broker
+from ..faults import in_words
 from ..redact import redacted
 from .base import Source
 from .live import FIRST_WAIT_S, LONGEST_WAIT_S, REFUSED_WAIT_S
@@ -58,9 +59,9 @@ def open_labels(spec: str, *, source: str = "") -> LabelFeed:
         # Not waiting: a named pipe has no writer yet.
         fd = os.open(Path(spec), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = in_words(error) if isinstance(error, OSError) else f"({error})"
         raise SourceError(
-            f"labels {redacted(spec)!r} cannot be read ({why}); "
+            f"labels {redacted(spec)!r} cannot be read {why}; "
             "expected -, mqtt://host/topic or a file of JSON lines"
         ) from error
     if stat.S_ISDIR(os.fstat(fd).st_mode):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from edgecl.errors import SourceError
 
+from ..faults import in_words
 from ..formats import HEIC_HINT, RAW_SUFFIXES, is_readable, kind_of_file
 from .base import PICTURE_SUFFIXES
 
@@ -152,7 +153,7 @@ def look(folder: Path) -> Found:
         except OSError as error:
             where = "/".join(base)
             if not base:
-                raise SourceError(f"folder {folder} cannot be read ({error.strerror})") from error
+                raise SourceError(f"folder {folder} cannot be read {in_words(error)}") from error
             found.unreadable[f"{where}/"] = error.strerror or str(error)
             found.passed_over["unreadable"] += 1
             continue

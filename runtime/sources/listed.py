@@ -24,6 +24,7 @@ from typing import Any
 from edgecl.errors import SourceError
 from edgecl.types import Frame, Skipped
 
+from ..faults import in_words
 from .base import Item, local, read_frame
 from .layouts import look, some
 
@@ -255,7 +256,9 @@ def read_text(path: Path, limit: int) -> str:
         if len(data) > limit:
             raise SourceError(f"{path} is longer than the limit of {limit / 1e6:g} MB")
         return data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read {in_words(error)}") from error
+    except UnicodeDecodeError as error:
         raise SourceError(f"{path} cannot be read as UTF-8 text ({error})") from error
 
 

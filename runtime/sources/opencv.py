@@ -25,6 +25,7 @@ from edgecl.errors import MissingPackageError, SourceError
 from edgecl.types import Frame, Pixels, Skipped
 
 from ..address import shut, split_url
+from ..faults import telling
 from ..redact import redacted
 from .base import Source
 from .live import LiveSource, Lost, Shot
@@ -72,6 +73,11 @@ def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
     def open_it(_: Callable[[], bool]) -> Any:
         if not path.exists():
             raise SourceError(f"{_no_camera(path)}")
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise SourceError(
+                f"{path} may not be used by this user; add it to the device's group (`sudo usermod "
+                "-aG video USER`) and log in again"
+            )
         cv2 = import_cv2()
         capture = open_capture(str(path), cv2.CAP_V4L2, {})
         if not capture.isOpened():
@@ -161,6 +167,8 @@ class VideoSource(Source):
             capture.release()
 
     def _open(self) -> Any:
+        with telling(f"video {self.name} cannot be read", SourceError):  # which OpenCV never says
+            self._path.open("rb").close()
         capture = open_capture(str(self._path), import_cv2().CAP_FFMPEG, {})
         if not capture.isOpened():
             raise SourceError(self._refusal())

@@ -6,16 +6,22 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
+from ..faults import in_words
 from .base import Item, ListSource, local, read_frame
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+# A table of two million pictures; a row is a path and a class name, and no more is parsed of one.
+_MAX_TABLE_BYTES = 256_000_000
+_MAX_ROW_CHARACTERS = 65_536
 # What other tools call the two columns; told, not taken, since a table may have several of them.
 _PATH_NAMES = (
     "file filename file_name filepath file_path image image_path imagepath image_id img img_path "
@@ -33,10 +39,11 @@ class TableSource(ListSource):
     """Rows with `path` and `label`; a relative path starts at the table's folder.
 
     A row with more cells than columns, or a label that is no text and no number, is skipped and
-    named, since it would be learned as another class.
+    named, since it would be learned as another class; so is one that is too long to be a row.
 
     Raises:
-        SourceError: The table cannot be read, has no row or no column `path`.
+        SourceError: The table cannot be read, is too large, has no row, no column `path` or two
+            columns of a name that counts.
     """
 
     def __init__(
@@ -70,13 +77,14 @@ class TableSource(ListSource):
 
     def _rows(self, table: Path, suffix: str) -> list[_Row]:
         mark = "\t" if suffix == ".tsv" else ","
-        reader = csv.reader(io.StringIO(_text(table), newline=""), delimiter=mark)
-        try:
-            rows = [row for row in reader if row]
-        except csv.Error as error:
-            raise SourceError(f"table {table} cannot be read as CSV ({error})") from error
-        names = [name.strip() for name in rows[0]] if rows else []
+        rows = _cells(csv.reader(io.StringIO(_text(table), newline=""), delimiter=mark))
+        _, first = next(rows, (0, []))
+        if isinstance(first, str):
+            raise SourceError(f"table {table} cannot be read as CSV (row 1 {first})")
+        names = [name.strip() for name in first]
         columns = ", ".join(names) or "(none)"
+        if twice := next((name for name in ("path", "label") if names.count(name) > 1), None):
+            raise SourceError(f"table {table} has several columns called {twice}; keep one")
         if "path" not in names:
             raise SourceError(
                 f"table {table} has the columns {columns}; expected path,label{_hint(names, mark)}"
@@ -86,12 +94,33 @@ class TableSource(ListSource):
                 f"table {table} has the columns {columns} and none called label"
                 f"{_hint(names, mark)}; or name the class with --label"
             )
-        return [_row(i, row, names) for i, row in enumerate(rows[1:], start=2)]
+        return [_row(number, row, names) for number, row in rows]
 
 
-def _row(number: int, row: list[str], names: list[str]) -> _Row:
-    cells = dict(zip(names, row, strict=False))
+def _cells(reader: Any) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the rows that are not empty, by number, and for one that cannot be read the reason."""
+    for number in count(1):
+        begin = reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, f"cannot be read ({error})"
+            continue
+        if (size := sum(map(len, row))) > _MAX_ROW_CHARACTERS:
+            yield number, f"has {size} characters; at most {_MAX_ROW_CHARACTERS} are read"
+        elif (n := reader.line_num - begin) > 1 and "\n" in row[0]:
+            yield number, f"goes on for {n} lines; is a quote in it not closed?"
+        elif row:
+            yield number, row
+
+
+def _row(number: int, row: list[str] | str, names: list[str]) -> _Row:
     where = f"row {number}"
+    if isinstance(row, str):
+        return where, "", None, f"{where} {row}"
+    cells = dict(zip(names, row, strict=False))
     reason = ""
     if len(row) > len(names):
         reason = (
@@ -125,8 +154,14 @@ def _read(table: Path, path: str, label: str | None, max_bytes: int) -> Frame | 
 
 def _text(table: Path) -> str:
     try:
-        return table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with table.open("rb") as file:
+            data = file.read(_MAX_TABLE_BYTES + 1)
+        if len(data) > _MAX_TABLE_BYTES:
+            raise SourceError(f"table {table} has more than {_MAX_TABLE_BYTES:,} bytes; split it")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise SourceError(f"table {table} cannot be read {in_words(error)}") from error
+    except UnicodeDecodeError as error:
         raise SourceError(f"table {table} cannot be read as UTF-8 text ({error})") from error
 
 
@@ -137,6 +172,10 @@ def _json_rows(table: Path) -> list[_Row]:
             continue
         where, path, label, reason = f"line {i}", "", None, ""
         try:
+            if len(line) > _MAX_ROW_CHARACTERS:
+                raise UsageError(
+                    f"it has {len(line)} characters; at most {_MAX_ROW_CHARACTERS} are read"
+                )
             value: Any = json.loads(line)
             path = path_of(value)
             label = label_of(value)

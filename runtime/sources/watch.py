@@ -21,6 +21,7 @@ from pathlib import Path
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
+from ..faults import in_words
 from ..formats import is_readable, kind_of_file
 from .base import read_frame
 from .layouts import (
@@ -99,9 +100,7 @@ class WatchSource(LiveBase):
         try:
             found = _look(folder)
         except OSError as error:
-            raise SourceError(
-                f"{PREFIX}{folder} cannot be watched ({error.strerror}); name a folder"
-            ) from error
+            raise SourceError(f"{PREFIX}{folder} cannot be watched {in_words(error)}") from error
         self._device = found.device
         self._known = {name: _Known(sign, is_due=False) for name, sign in found.pictures.items()}
         self._odd: set[str] = set()

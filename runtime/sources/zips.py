@@ -27,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from edgecl.errors import SourceError
 from edgecl.types import Frame, Skipped
 
+from ..faults import in_words
 from ..formats import HEAD_BYTES, is_readable, kind_of
 from .base import ListSource
 from .layouts import SPLIT, SYSTEM, kind_of_folder, kind_of_other, may_be_picture, no_classes
@@ -231,7 +232,9 @@ def _open(path: Path) -> zipfile.ZipFile:
                 f"{path} is no zip that is read here; expected at most 65,535 entries, no ZIP64"
             )
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read {in_words(error)}") from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise SourceError(f"{path} cannot be read as a zip ({error})") from error
     total = sum(member.file_size for member in archive.infolist())
     if total > _MAX_UNPACKED_BYTES:

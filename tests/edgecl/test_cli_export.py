@@ -101,7 +101,7 @@ def test_a_changed_bundle_is_status_4_and_none_is_status_3(
     folder = build.part_folder(tmp_path / "unseen", 1)
     (tmp_path / "bundle" / "head.safetensors").unlink()
     done = build.run_edgecl(command, folder, "--bundle", tmp_path / "bundle", "--json")
-    assert (done.returncode, done.stdout) == (4, "")
+    assert build.is_refused(done, 4)
     assert "head.safetensors is missing" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     done = build.run_edgecl(command, folder, "--bundle", tmp_path / "nowhere")
@@ -113,7 +113,7 @@ def test_a_home_that_learned_nothing_cannot_be_exported(made_home: Path, tmp_pat
     shutil.copytree(made_home, tmp_path / "home")
     words = ("--output", tmp_path / "bundle", "--home", tmp_path / "home", "--json")
     done = build.run_edgecl("export", "onnx", *words)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert build.is_refused(done, 3)
     assert "edgecl train-stream" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
 
@@ -130,7 +130,7 @@ def test_a_home_that_learned_nothing_cannot_be_exported(made_home: Path, tmp_pat
 )
 def test_a_wrong_call_is_status_2(words: tuple[str, ...], tmp_path: Path) -> None:
     done = build.run_edgecl("export", *words, env={"EDGECL_HOME": str(tmp_path / "home")})
-    assert (done.returncode, done.stdout) == (2, "")
+    assert build.is_refused(done, 2)
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_a_stale_bundle_is_refused_until_it_is_written_anew(device: Path, tmp_pa
     picture = tmp_path / "a.jpg"
     picture.write_bytes(build.encode(build.part_picture("washer", 99)))
     done = build.run_edgecl("predict", picture, "--bundle", tmp_path / "one", "--json")
-    assert (done.returncode, done.stdout) == (4, "")
+    assert build.is_refused(done, 4)
     assert "receipt r1" in done.stderr
     assert "edgecl export --rebuild-stale" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -185,7 +185,7 @@ def test_a_stale_bundle_is_refused_until_it_is_written_anew(device: Path, tmp_pa
         ]  # fmt: skip
 
     done = build.run_edgecl("export", "--rebuild-stale", "--home", device, "--json")
-    assert (done.returncode, done.stdout) == (3, "")
+    assert build.is_refused(done, 3)
     assert "export 3 at " in done.stderr
     assert "none of 1 stale exports" in done.stderr
 
@@ -210,7 +210,7 @@ def test_after_the_last_class_nothing_can_be_written_anew(device: Path, tmp_path
     for name in build.PARTS:
         unlearn(device, name)
     done = build.run_edgecl("export", "--rebuild-stale", "--home", device, "--json")
-    assert (done.returncode, done.stdout) == (3, "")
+    assert build.is_refused(done, 3)
     assert "learned nothing" in done.stderr
     assert "stale" in read_manifest(tmp_path / "bundle")
 

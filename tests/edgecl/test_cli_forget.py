@@ -95,8 +95,8 @@ def test_forgetting_can_be_verified(taught: Path) -> None:
 def test_an_unknown_class_is_status_3_and_nothing_is_changed(taught: Path) -> None:
     before = dump(taught)
     done = build.run_edgecl("forget", "class", "Washer", "--home", taught, "--json")
-    assert (done.returncode, done.stdout) == (3, "")
-    assert "'Washer' is unknown; known: bolt-m4" in done.stderr
+    assert build.is_refused(done, 3)
+    assert "'Washer' is unknown; did you mean 'washer'? known: bolt-m4" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert dump(taught) == before
 

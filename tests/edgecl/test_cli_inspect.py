@@ -56,6 +56,7 @@ def test_status_says_what_was_learned(taught_home: Path) -> None:
     for counts in values["classes"].values():
         assert counts["first_right"] >= 2
         counts |= {"first_right": None, "nine_of_ten": None}
+        assert counts.pop("right") == 0
         assert counts == {
             "seen": 8, "stored": 8, "held_out": 0, "accuracy": None, "first_right": None,
             "nine_of_ten": None,
@@ -75,9 +76,9 @@ def test_status_says_what_was_learned(taught_home: Path) -> None:
 def test_status_for_a_person_names_every_class(taught_home: Path) -> None:
     done = build.run_edgecl("status", env={"EDGECL_HOME": str(taught_home)})
     assert (done.returncode, done.stderr) == (0, "")
-    for word in (*build.PARTS, "tf_efficientnet_lite0", "32 samples learned"):
+    for word in (*build.PARTS, "tf_efficientnet_lite0", "learned from 32 pictures"):
         assert word in done.stdout
-    assert "min-ACC" not in done.stdout
+    assert "not known, since no picture was kept to test on" in done.stdout
     assert "review" not in done.stdout
 
 
@@ -105,9 +106,17 @@ def test_status_says_how_well_classes_are_known_and_what_waits(tmp_path: Path) -
     assert 0 <= values["forgetting"] < 0.1
     assert all(0.8 < c["accuracy"] <= 1 for c in values["classes"].values())
     told = build.run_edgecl("status", "--home", home.path).stdout
-    for word in (f"on {sum(held)} samples held out", "min-ACC", "WC-ACC", "forgetting",
-                 "to review: 1"):  # fmt: skip
+    n_right = sum(c["right"] for c in values["classes"].values())
+    assert values["accuracy"] == n_right / sum(held) == values["right"] / sum(held)
+    assert [s["source"] for s in values["learned_from"]] == list(values["sources"])
+    assert values["last_learned"] == values["learned_from"][-1]["last"]
+    first = next(iter(values["classes"].values()))
+    for word in (f"accuracy {values['accuracy']:.0%}: {n_right} of {sum(held)} pictures",
+                 f"{first['right']} of {first['held_out']}", "learned from", "to review: 1",
+                 "Next: edgecl review list"):  # fmt: skip
         assert word in told
+    for word in ("min-ACC", "WC-ACC", "forgetting"):
+        assert word not in told
 
 
 def test_doctor_and_verify_find_a_sound_home_in_order(taught_home: Path) -> None:
@@ -175,7 +184,7 @@ def test_doctor_works_without_a_home(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["status", "verify"])
 def test_a_missing_home_is_status_3(command: str, tmp_path: Path) -> None:
     done = build.run_edgecl(command, "--home", tmp_path / "nowhere", "--json")
-    assert (done.returncode, done.stdout) == (3, "")
+    assert build.is_refused(done, 3)
     assert "edgecl init" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -206,7 +215,7 @@ def test_a_wrong_call_is_status_2(arguments: tuple[str, ...], tmp_path: Path) ->
 def test_init_refuses_to_replace_a_home_without_force(made_home: Path) -> None:
     key = (made_home / "device.key").read_bytes()
     done = build.run_edgecl("init", "--home", made_home)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert build.is_refused(done, 3)
     assert "--force" in done.stderr
     assert (made_home / "device.key").read_bytes() == key
 

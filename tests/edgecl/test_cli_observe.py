@@ -187,7 +187,8 @@ def test_a_log_on_a_full_disk_does_not_end_the_run(capsys: pytest.CaptureFixture
         observer.update(STATE)
     err = capsys.readouterr().err
     assert err == (
-        "the log /dev/full cannot be written (No space left on device); going on without\n"
+        "the log /dev/full cannot be written (No space left on device); free some disk "
+        "space there, then start the command again. Going on without\n"
     )
 
 

@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("edgecl.exporters.dataset.put_in_place", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RequestError, match="No space"):
         exported(home, tmp_path / "out" / "data")
     assert list((tmp_path / "out").iterdir()) == []
     with open_store(home, read_only=True) as store:

@@ -22,7 +22,7 @@ from edgecl.errors import (
 )
 from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
-from edgecl.store import schema
+from edgecl.store import run_tables, runs, schema
 from edgecl.store.erasure import erase
 from edgecl.store.progress import Position
 from edgecl.store.sampling import class_to_evict
@@ -289,10 +289,11 @@ def test_an_older_schema_is_migrated_in_a_transaction(
 ) -> None:
     path = tmp_path / "s.db"
     build.store(path).close()
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr("edgecl.store.database.SCHEMA_VERSION", 2)
+    now = schema.SCHEMA_VERSION
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", now + 1)
+    monkeypatch.setattr("edgecl.store.database.SCHEMA_VERSION", now + 1)
     for read_only in (False, True):
-        with pytest.raises(IntegrityError, match=r"schema 1, .*learn anew in another home"):
+        with pytest.raises(IntegrityError, match=rf"schema {now}, .*learn anew in another home"):
             Store(path, read_only=read_only)
 
     def step(connection: sqlite3.Connection) -> None:
@@ -302,17 +303,29 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         step(connection)
         raise ValueError("half way")
 
-    monkeypatch.setitem(schema.MIGRATIONS, 1, broken)
-    with pytest.raises(StoreError, match=r"schema 1 .*forget pending"):
+    monkeypatch.setitem(schema.MIGRATIONS, now, broken)
+    with pytest.raises(StoreError, match=rf"schema {now} .*forget pending"):
         Store(path, read_only=True)
     with pytest.raises(ValueError, match="half way"):
         Store(path)
-    monkeypatch.setitem(schema.MIGRATIONS, 1, step)
+    monkeypatch.setitem(schema.MIGRATIONS, now, step)
     known = schema._known() | {("table", "added", "CREATE TABLE added(x)")}
     monkeypatch.setattr(schema, "_known", lambda: known)
     with Store(path) as store:
         assert store.connection.execute("SELECT count(*) FROM added").fetchone() == (0,)
-        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (now + 1,)
+
+
+def test_a_store_of_the_first_version_gets_the_tables_of_runs(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with build.store(path) as store:
+        fill(store, 9)
+        for table in reversed(run_tables.RUN_TABLES):
+            store.connection.execute(f"DROP TABLE {table.name}")
+        store.connection.execute("PRAGMA user_version = 1")
+    with Store(path) as store:  # which checks that every table is as it would be made now
+        assert sum(store.n_seen().values()) == 9
+        assert runs.last_run(store) is None
 
 
 @pytest.mark.parametrize(

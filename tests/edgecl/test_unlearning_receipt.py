@@ -366,7 +366,7 @@ def test_a_snapshot_that_cannot_be_erased_is_told(
         raise OSError(errno.EROFS, "read-only")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with open_store(home) as store, pytest.raises(StoreError, match=r"s9\.db .*make it writable"):
+    with open_store(home) as store, pytest.raises(StoreError, match=r"s9\.db .*mount it writable"):
         remove_unlisted_snapshots(home, store)
 
 

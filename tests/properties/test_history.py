@@ -1,4 +1,5 @@
-"""Random histories of a home: learn, evict, predict, forget, relearn, snapshot, roll back, reopen.
+"""Random histories of a home: learn, evict, predict, forget, relearn, snapshot, roll back, reopen,
+relabel, merge and undo.
 
 After every step: statistics are those of the samples that remain, bit for bit; the head is the one
 that these statistics define; probes and frames to review are those that remain; no row is orphaned,
@@ -13,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,13 +25,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import build
-from edgecl import snapshots
+from edgecl import mending, snapshots
 from edgecl.errors import RequestError
 from edgecl.heads import make_head_of
 from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
 from edgecl.session import Session, open_learner, open_store
 from edgecl.store.probes import history, latency_of_classes
+from edgecl.store.runs import Start, last_run
 from edgecl.store.table import Role
 from edgecl.store.tables import TABLES
 from edgecl.types import ForgetRequest
@@ -53,6 +56,9 @@ class Sample:
     x: np.ndarray
 
 
+State = tuple[list[Sample], list[Sample], list[Sample]]
+
+
 class History(RuleBasedStateMachine):
     """A home beside a plain list of what it should know."""
 
@@ -65,8 +71,15 @@ class History(RuleBasedStateMachine):
         self.known: list[Sample] = []
         self.held: list[Sample] = []
         self.waiting: list[Sample] = []
-        self.kept: dict[int, tuple[list[Sample], list[Sample], list[Sample]]] = {}
+        self.kept: dict[int, tuple[State, State | None, set[str], dict[int, Sample]]] = {}
         self.unlearned: set[int] = set()
+        # How it was before the last run, less what was unlearned since; classes that went since;
+        # and which frame to review a sample was.
+        self.before: State | None = None
+        self.lost: set[str] = set()
+        # Names that a mending took, and no unlearning: files may still be called like them.
+        self.mended: set[str] = set()
+        self.was: dict[int, Sample] = {}
         self.n = 0
         self.open()
 
@@ -92,10 +105,113 @@ class History(RuleBasedStateMachine):
         x = rng.uniform(0, 3, (n, D)).astype(np.float32)
         frames = [replace(build.frame(name, self.n + i), source=source) for i in range(n)]
         self.n += n
+        self.mended.discard(name)
+        self.run_begins()
+        self.learner.begin(Start())
         reports = self.learner.learn_many(frames, x)
         for report, row in zip(reports, quantise(x), strict=True):
             sample = Sample(report.uid, name, source, row)
             (self.held if report.is_held_out else self.known).append(sample)
+
+    def state(self) -> State:
+        """Return copies of what is there."""
+        return list(self.known), list(self.held), list(self.waiting)
+
+    def run_begins(self) -> None:
+        """Note how it is."""
+        self.before, self.lost, self.was = self.state(), set(), {}
+
+    def rename(self, moved: dict[int, str]) -> None:
+        """Give samples other classes, learned and held out ones."""
+        for rows in (self.known, self.held, self.waiting):
+            rows[:] = [replace(s, label=moved.get(s.uid, s.label)) for s in rows]
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), name=st.sampled_from(NAMES))
+    def relabel(self, data: st.DataObject, name: str) -> None:
+        """Give samples of any role another class, those that still have a row."""
+        everything = self.known + self.held + self.waiting
+        chosen = data.draw(st.lists(st.sampled_from(everything), min_size=1, max_size=6))
+        query = "SELECT uid FROM samples"
+        there = {uid for (uid,) in self.store.connection.execute(query)}
+        uids = {s.uid for s in chosen}
+        before = self.state()
+        waiting = [s for s in self.waiting if s.uid in uids]
+        try:
+            done = mending.relabel(self.home, self.learner, [s.uid for s in chosen], name)
+        except RequestError as error:
+            assert not uids <= there or "already" in str(error)  # noqa: PT017
+            return
+        assert uids <= there
+        self.run_begins()
+        self.before = before
+        emptied = {s.label for s in self.known} - {name}
+        moved = {s.uid: name for s in self.known + self.held if s.uid in uids}
+        emptied -= {s.label for s in self.known if s.uid not in moved}
+        moved |= {
+            s.uid: name for s in self.held + self.waiting if s.label in emptied and s not in waiting
+        }
+        assert emptied == set(done.gone)
+        self.mended |= emptied
+        self.rename(moved)
+        self.waiting = [s for s in self.waiting if s not in waiting]
+        run = last_run(self.store)
+        assert run is not None
+        new = [uid for uid, *_ in run.body.get("reviewed", ())]
+        for uid, s in zip(new, {s.uid: s for s in chosen if s in waiting}.values(), strict=True):
+            self.known.append(replace(s, uid=uid, label=name))
+            self.was[uid] = s
+
+    @precondition(lambda self: len({s.label for s in self.known}) > 1)
+    @rule(data=st.data())
+    def merge(self, data: st.DataObject) -> None:
+        """Make one class of two."""
+        labels = sorted({s.label for s in self.known})
+        of = data.draw(st.sampled_from(labels))
+        to = data.draw(st.sampled_from([label for label in labels if label != of]))
+        self.run_begins()
+        self.mended.add(of)
+        mending.merge_classes(self.home, self.learner, of, to)
+        everything = self.known + self.held + self.waiting
+        self.rename({s.uid: to for s in everything if s.label == of})
+        # Its name is that of the other one now; here names are those of classes.
+        with self.store.transaction(changes_head=False):
+            self.store.connection.execute("DELETE FROM aliases")
+            self.store.reload_classes()
+
+    @rule()
+    def undo(self) -> None:
+        """Take back the last run."""
+        try:
+            mending.undo(self.home, self.learner)
+        except RequestError as error:
+            assert "nothing to undo" in str(error)  # noqa: PT017
+            learned = {s.uid for s in self.known} - {s.uid for s in (self.before or [[]])[0]}
+            assert self.before is None or not learned
+            return
+        assert self.before is not None
+        self.mended |= {s.label for s in self.known}
+        now = {s.uid: s.label for s in self.known + self.held + self.waiting}
+        known, held, waiting = (
+            [replace(s, label=now[s.uid]) if s.label in self.lost and s.uid in now else s
+             for s in rows if s.label not in self.lost or s.uid in now]
+            for rows in self.before
+        )  # fmt: skip
+        left = {s.label for s in known}
+        self.known = known
+        self.held = [s for s in held if s.label in left]
+        pictured = self.store.rows(Role.REVIEW)
+        there = {
+            x.tobytes(): uid for uid, x in zip(pictured.uids.tolist(), pictured.x, strict=True)
+        }
+        wanted = [s for s in waiting if s.label in left]
+        was = {s.uid for s in self.was.values()}
+        # What was named comes back under another uid, if its picture was still there.
+        assert all(s.x.tobytes() in there for s in wanted if s.uid not in was)
+        self.waiting = [
+            replace(s, uid=there[s.x.tobytes()]) for s in wanted if s.x.tobytes() in there
+        ]
+        self.before = None
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), source=st.sampled_from((*SOURCES, "east gate")))
@@ -103,6 +219,7 @@ class History(RuleBasedStateMachine):
         """Put a frame that looks like a class into the review queue."""
         name = data.draw(st.sampled_from(sorted({s.label for s in self.known})))
         x = quantise(np.random.default_rng(self.n).uniform(0, 3, D).astype(np.float32))
+        self.n += 1
         with self.store.transaction(changes_head=False):
             uid = self.store.add_aside(
                 Role.REVIEW,
@@ -135,10 +252,11 @@ class History(RuleBasedStateMachine):
         """Unlearn a source."""
         everything = self.known + self.held + self.waiting
         source = data.draw(st.sampled_from(sorted({s.source for s in everything})))
+        lost = [s for s in self.held + self.waiting if s.source == source]
         self.held, self.waiting = (
             [s for s in rows if s.source != source] for rows in (self.held, self.waiting)
         )
-        self.forget("source", source, [s for s in self.known if s.source != source])
+        self.forget("source", source, [s for s in self.known if s.source != source], lost)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
@@ -157,7 +275,7 @@ class History(RuleBasedStateMachine):
                 [s for s in rows if s != sample] for rows in (self.held, self.waiting)
             )
 
-    def forget(self, kind: str, name: str, rest: list[Sample]) -> None:
+    def forget(self, kind: str, name: str, rest: list[Sample], lost: Sequence[Sample] = ()) -> None:
         """Unlearn, and take the snapshots that go with it off the list."""
         request = ForgetRequest(name, kind=kind)
         done = forget(self.home, self.learner, request)
@@ -166,14 +284,29 @@ class History(RuleBasedStateMachine):
         gone = {s.label for s in self.known} - {s.label for s in rest}
         touched = {s.label for s in self.known if s not in rest} | gone
         purged = done.receipt.body["snapshots_purged"]
+        everything = self.known + self.held + self.waiting + list(lost)
+        self.lost |= gone
+        # What was relabelled may come from a file of that name; only a class's unlearning asks.
+        self.mended = self.mended - gone if kind == "class" else self.mended | gone
         self.known = rest
         left = {s.label for s in rest}
         self.held, self.waiting = (
             [s for s in rows if s.label in left] for rows in (self.held, self.waiting)
         )
+        rest = self.known + self.held + self.waiting
+        removed = {s.uid for s in everything} - {s.uid for s in rest}
+        removed |= {self.was[uid].uid for uid in removed & self.was.keys()}
+        if self.before is not None:
+            known, old_held, waiting = (
+                [s for s in rows if s.uid not in removed] for rows in self.before
+            )
+            self.before = known, old_held, waiting
         for uid in list(self.kept):
-            held = {s.label for s in self.kept[uid][0]}
+            state = self.kept[uid][0]
+            held = {s.label for s in state[0]}
             assert (uid in purged) or not (held & touched)
+            # Also not under the name of a class that a sample was of.
+            assert (uid in purged) or not removed & {s.uid for rows in state for s in rows}
             if uid in purged:
                 del self.kept[uid]
 
@@ -182,7 +315,8 @@ class History(RuleBasedStateMachine):
     def snapshot(self) -> None:
         """Keep what is known now."""
         uid = snapshots.take(self.home, self.store).uid
-        self.kept[uid] = list(self.known), list(self.held), list(self.waiting)
+        before = self.before and tuple(map(list, self.before))
+        self.kept[uid] = self.state(), before, set(self.lost), dict(self.was)
         for old in sorted(self.kept)[:-2]:
             del self.kept[old]
 
@@ -192,7 +326,10 @@ class History(RuleBasedStateMachine):
         """Bring back what was known."""
         uid = data.draw(st.sampled_from(sorted(self.kept)))
         snapshots.rollback(self.home, self.learner, uid)
-        self.known, self.held, self.waiting = map(list, self.kept[uid])
+        state, before, lost, was = self.kept[uid]
+        self.known, self.held, self.waiting = map(list, state)
+        self.before = before and tuple(map(list, before))
+        self.lost, self.was = set(lost), dict(was)
 
     @invariant()
     def statistics_are_those_of_what_is_known(self) -> None:
@@ -264,7 +401,7 @@ class History(RuleBasedStateMachine):
             "WHERE uid NOT IN (SELECT evaluation FROM class_scores)"
         ).fetchone()
         assert empty == 0
-        gone = set(NAMES) - set(names.values())
+        gone = set(NAMES) - set(names.values()) - self.mended
         for table in TABLES:
             for column in (*table.names, *table.texts):
                 said = execute(f"SELECT {column} FROM {table.name} WHERE {column} IS NOT NULL")

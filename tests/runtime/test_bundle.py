@@ -334,7 +334,7 @@ def test_a_failed_export_leaves_the_old_bundle_and_no_trace(
 
     with monkeypatch.context() as patch:
         patch.setattr("edgecl.exporters.bundle.open_bundle", full)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(RequestError, match="disk full"):
             export(home, bundle)
     assert {p.name: p.read_bytes() for p in bundle.iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "home"]

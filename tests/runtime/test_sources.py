@@ -200,6 +200,8 @@ def test_rows_without_path_or_with_a_missing_file_are_skipped_in_their_place(
         ("t.csv", "path\tlabel\na\tb\n", "divided by tabs, save it with commas"),
         ("t.tsv", "path,label\na,b\n", "divided by commas, save it with tabs"),
         ("t.csv", "filename, bolt, cup\na.png, 0, 1\n", "a column for every class is not read"),
+        ("t.csv", "path,label,label\na,b,c\n", "several columns called label"),
+        ("t.csv", "x" * 140_000, "cannot be read as CSV .row 1"),
         ("t.csv", "", r"columns \(none\)"),
         ("t.csv", "path,label\n", "no row"),
         ("t.jsonl", "\n\n", "no row"),
@@ -284,10 +286,36 @@ def test_a_byte_order_mark_on_stdin_is_no_part_of_the_first_line(
     assert labels(stdin_source(monkeypatch, [line]).frames()) == [(one, "a")]
 
 
-def test_csv_with_a_field_too_long_to_read_is_an_error_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("path,label\n" + "x" * 140_000 + ",a\n")
-    with pytest.raises(SourceError, match=r"t\.csv"):
-        open_source(str(tmp_path / "t.csv"))
+@pytest.mark.parametrize(
+    ("name", "text", "where", "reason"),
+    [
+        ("t.csv", "path,label\n\nLONG,a\n1.png,b\n", "row 3", "field larger than"),
+        ("t.tsv", "path\tlabel\nLONG\ta\n1.png\tb\n", "row 2", "field larger than"),
+        ("t.csv", "path,label\nx.png,a" + ",b" * 70_000 + "\n1.png,b\n", "row 2", "characters"),
+        ("t.jsonl", '{"path": "LONG"}\n{"path": "1.png", "label": "b"}\n', "line 1", "characters"),
+        ("t.csv", 'path,label\n1.png,b\n"2.png,a\n3.png,a\n', "row 3", "quote in it not closed"),
+    ],
+)
+def test_a_row_that_is_none_is_skipped_by_its_number_and_the_others_are_read(
+    tmp_path: Path, name: str, text: str, where: str, reason: str
+) -> None:
+    put(tmp_path, "1.png")
+    (tmp_path / name).write_text(text.replace("LONG", "x" * 140_000))
+    items = list(open_source(str(tmp_path / name)).frames())
+    ((id, why),) = skipped(items)
+    assert (id, reason in why) == (where, True)
+    assert len(why) < 200
+    assert labels(i for i in items if isinstance(i, Frame)) == [("1.png", "b")]
+
+
+def test_a_table_that_is_too_large_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecl.runtime.sources.table._MAX_TABLE_BYTES", 1000)
+    for name in ("t.csv", "t.jsonl"):
+        (tmp_path / name).write_text("path,label\n" + "1.png,a\n" * 200)
+        with pytest.raises(SourceError, match="more than 1,000 bytes; split it"):
+            open_source(str(tmp_path / name))
 
 
 def test_jsonl_skips_bad_lines_in_their_place(tmp_path: Path) -> None:

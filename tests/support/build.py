@@ -309,6 +309,16 @@ def run_edgecl(
     return done
 
 
+def is_refused(done: subprocess.CompletedProcess[str], status: int) -> bool:
+    """Whether a command ended with a status and printed no result; `--json` tells the error."""
+    if done.returncode != status:
+        return False
+    if "--json" not in done.args:
+        return done.stdout == ""
+    values = json.loads(done.stdout)
+    return set(values) == {"error", "exit"} and values["exit"] == status
+
+
 def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """Return the JSON object on the last line of stdout."""
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from edgecl.evaluation.report.charts import draw
 from edgecl.evaluation.report.gather import gather
 from edgecl.evaluation.report.page import render
 from edgecl.home import Home
+from edgecl.runtime.faults import in_words
 from edgecl.session import open_store
 
 CHARTS = ("accuracy", "stability", "classes", "confusion", "latency", "store")
@@ -79,8 +80,5 @@ def write_report(home: Home, output: Path, *, time: float | None = None) -> Repo
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        raise RequestError(
-            f"the report {output} cannot be written ({error.strerror or error}); name a file in a "
-            "folder that is there and can be written, with --output"
-        ) from error
+        raise RequestError(f"the report {output} cannot be written {in_words(error)}") from error
     return Report(output, tuple(output.with_name(names[name]) for name in charts))

@@ -26,9 +26,10 @@ from edgecl.evaluation.report.contents import (
     History,
     ReceiptRow,
 )
+from edgecl.evaluation.tested import shown_classes, tested_now
 from edgecl.home import Home
 from edgecl.runtime.preprocess import decode
-from edgecl.session import Session, check_learned
+from edgecl.session import check_learned
 from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
 from edgecl.store.probes import history, latency_histogram, latency_of_classes, stages_of
@@ -67,26 +68,17 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     chain = Chain(home, store)
     if not any(chain.of(Forgotten)):
         check_learned(home, store)  # when all was unlearned, the receipts are what is asked for
-    hidden = store.blocked_classes() | set(store.lost_classes())
-    uids = [uid for uid in store.names if uid not in hidden]
+    uids = shown_classes(store)
     if store.names and not uids:
         raise NothingLearnedError(
             f"every class of {home.path} is being unlearned; run `edgecl forget pending`"
         )
     places = {uid: place for place, uid in enumerate(uids)}
-    probes = _probes(store, places)
     limit = home.max_pixels
-    confusion, no_confusion, guesses = None, "", np.zeros(0, np.int64)
-    if not len(probes.uids):
-        no_confusion = "no picture was held out as a probe yet"
-    else:
-        # Of the exact head: held-out samples keep plain features.
-        scorer = Session(home, store).exact_scorer()
-        by_name = {store.names[uid]: places[uid] for uid in uids}
-        answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
-        guesses = answers[scorer.scores(probes.x.astype(np.float32)).argmax(axis=1)]
-        confusion = np.zeros((len(uids), len(uids)), np.int64)
-        np.add.at(confusion, (probes.classes, guesses), 1)
+    tested = tested_now(home, store, uids)
+    probes, guesses = tested.probes, tested.guesses
+    confusion = tested.confusion if len(guesses) else None
+    no_confusion = "" if len(guesses) else "no picture was held out to test on yet"
     past = _history(store, uids)
     kept_steps, kept_times = _ages(store, places)
     n_novel, novel = _novel(store, limit)
@@ -136,14 +128,6 @@ def thumbnail(data: bytes, *, max_pixels: int) -> bytes | None:
     out = io.BytesIO()
     ImageOps.fit(image, (THUMBNAIL, THUMBNAIL), method).save(out, "JPEG", quality=80)
     return out.getvalue()
-
-
-def _probes(store: Store, places: dict[int, int]) -> Rows:
-    """Return the probes of the classes that are shown; `classes` are their places."""
-    rows = store.rows(Role.HELD_OUT)
-    shown = np.array([uid in places for uid in rows.classes.tolist()], dtype=bool)
-    at = [places[uid] for uid in rows.classes[shown].tolist()]
-    return Rows(rows.uids[shown], rows.x[shown], np.array(at, dtype=np.int64))
 
 
 def _classes(

@@ -1,0 +1,136 @@
+"""What the help of every command shows beside its own text: where it belongs, and examples.
+
+Two tables, so that a command without an example is seen (tests/edgecl/test_cli_help.py).
+"""
+
+from __future__ import annotations
+
+PANELS = {
+    "Start": ("demo", "init", "doctor"),
+    "Teach": ("train-stream", "import", "review", "consolidate"),
+    "Look": ("predict", "evaluate", "status", "report", "bench"),
+    "Mend": ("samples", "relabel", "merge-classes", "undo", "rename"),
+    "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
+    "Unlearn": ("forget", "receipts"),
+    "Ship": ("export",),
+}
+"""Commands of the line by what they are for, in the order of the help."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": (
+        "edgecl train-stream parts/        learn a folder with a sub-folder a class",
+        "edgecl predict picture.jpg        what is it?",
+        "edgecl report                     does it still know what it knew?",
+        "edgecl forget class washer        unlearn a class for good, with a receipt",
+    ),
+    "init": (
+        "edgecl init                       a home in ./edgecl-home",
+        "edgecl init --encrypt -H sealed   with a key for every class",
+        "edgecl init --head key-value --keys photos/",
+    ),
+    "train-stream": (
+        "edgecl train-stream parts/        a folder with a sub-folder a class",
+        "edgecl train-stream cups/ -l cup    a folder of one class",
+        "edgecl train-stream camera:0      live: keys name what the camera sees",
+        "edgecl train-stream parts.csv -n 500 --shuffle",
+        "edgecl train-stream synthetic: -n 200    a test pattern, without a camera",
+    ),
+    "import": (
+        "edgecl import clips/gate    of Frigate, COCO, jetson-inference and others",
+        "edgecl import faces.zip --dry-run    say what would be learned",
+    ),
+    "predict": (
+        "edgecl predict picture.jpg",
+        "edgecl predict *.jpg --top 3",
+        "edgecl predict camera:0 --unknown",
+        "edgecl predict -b bundle/ picture.jpg    without a home",
+    ),
+    "evaluate": (
+        "edgecl evaluate parts-test/       a folder with a sub-folder a class",
+        "edgecl evaluate film.mp4 -l cup -n 200",
+    ),
+    "consolidate": (
+        "edgecl consolidate",
+        "edgecl consolidate --minutes 10   as much as fits",
+    ),
+    "bench": (
+        "edgecl bench",
+        "edgecl bench --seconds 5 -b bundle/",
+    ),
+    "export": (
+        "edgecl export onnx -o bundle/     what predicts on another device",
+        "edgecl export dataset -o pictures/",
+        "edgecl export --rebuild-stale     after something was unlearned",
+    ),
+    "export onnx": (
+        "edgecl export onnx -o bundle/",
+        "edgecl export onnx -o small/ --precision int8",
+        "edgecl export onnx -o bundle/ --fused    one file, picture to scores",
+    ),
+    "export tensorrt": ("edgecl export tensorrt -o bundle-gpu/ --precision fp16",),
+    "export dataset": ("edgecl export dataset -o pictures/",),
+    "forget": (
+        "edgecl forget class washer --dry-run    what would be removed",
+        "edgecl forget class washer",
+        "edgecl forget source camera:0",
+    ),
+    "forget class": (
+        "edgecl forget class washer --dry-run    what would be removed",
+        'edgecl forget class washer --reason "request 2026-17" --verify',
+    ),
+    "forget sample": ("edgecl forget sample 1204",),
+    "forget source": ("edgecl forget source camera:0    as `edgecl status` names it",),
+    "forget pending": ("edgecl forget pending",),
+    "receipts": (
+        "edgecl receipts                   all of them",
+        "edgecl receipts r1                one, checked",
+    ),
+    "samples": ("edgecl samples list               what is kept, the newest first",),
+    "samples list": (
+        "edgecl samples list --class washer",
+        "edgecl samples list --since 2d --pictures look/",
+    ),
+    "relabel": ("edgecl relabel 12 13 washer       two samples are washers",),
+    "merge-classes": ("edgecl merge-classes mug cup      what was a mug is a cup from now on",),
+    "undo": ("edgecl undo                       take the last run back",),
+    "rename": ('edgecl rename washer "brass ring"',),
+    "review": (
+        "edgecl review list                what waits, the most novel first",
+        "edgecl review label 12 13 washer",
+    ),
+    "review list": (
+        "edgecl review list",
+        "edgecl review list --pictures waiting/",
+    ),
+    "review label": ("edgecl review label 12 13 washer    two frames are washers",),
+    "review drop": (
+        "edgecl review drop 14",
+        "edgecl review drop --all",
+    ),
+    "snapshot": ("edgecl snapshot                   before you try something",),
+    "snapshots": ("edgecl snapshots",),
+    "rollback": (
+        "edgecl rollback s1                as `edgecl snapshots` names it",
+        "edgecl rollback c12               takes one change back",
+    ),
+    "changes": (
+        "edgecl changes                    what was done, and what it did to the answers",
+        "edgecl changes c12                one of them, in words",
+    ),
+    "report": (
+        "edgecl report                     edgecl-report.html, for the browser",
+        "edgecl report -o line-3.html",
+    ),
+    "status": (
+        "edgecl status",
+        "edgecl status --json",
+    ),
+    "doctor": ("edgecl doctor",),
+    "verify": ("edgecl verify",),
+    "demo": (
+        "edgecl demo",
+        "edgecl demo --keep demo/          keep the home and the pictures",
+    ),
+    "help": ("edgecl help forget class",),
+}
+"""Lines by command, in the order of the command line."""

@@ -1,0 +1,180 @@
+"""`edgecl status`: what a home knows, how well, from where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.outcome import counted, print_next, size_text
+from edgecl.cli.output import is_verbose, print_json, print_table, print_values, printable
+
+_FEW = 10
+_MOST_SOURCES = 10
+_LAST_S = 253_402_300_799  # the end of the year 9999: what a source says may be later
+
+
+def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
+    """Say what a home has learned, how well, from where, and what to do next."""
+    values = _values(home)
+    if json:
+        print_json(values)
+        return
+    for line in _lines(values):
+        print(printable(line))
+    if values["classes"]:
+        _print_classes(values["classes"])
+        _print_sources(values["learned_from"])
+    if is_verbose():
+        shown = {k: v for k, v in values.items() if k not in ("classes", "learned_from")}
+        print_values("numbers", {k: "-" if v is None else v for k, v in shown.items()})
+    print()
+    print_next(*_next(values))
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """Return what `--json` prints, read from one state of the store."""
+    from edgecl.evaluation.continual import summary
+    from edgecl.evaluation.tested import shown_classes, tested_now
+    from edgecl.home import Home
+    from edgecl.session import open_store
+    from edgecl.store.adapters import adapter_rows
+    from edgecl.store.exports import FRESH, STALE, exports_of
+    from edgecl.store.requests import open_requests
+    from edgecl.store.store import describe
+
+    device = Home(path)
+    with open_store(device, read_only=True) as store, store.snapshot():
+        values = describe(store)
+        scores = summary(store)
+        uids = shown_classes(store)
+        tested = tested_now(device, store, uids)
+        names = [store.names[uid] for uid in uids]
+        times = store.times_by_source()
+        adapters = sum(row.epoch is None for row in adapter_rows(store))
+        exports = [export.status for export in exports_of(store)]
+        pending = len(open_requests(store))
+        feature_map = store.feature_map
+    right = dict(
+        zip(names, zip(tested.right.tolist(), tested.n.tolist(), strict=True), strict=True)
+    )
+    for name, score in scores.pop("classes").items():
+        n_right, n = right.get(name, (0, 0))
+        values["classes"][name] |= score | {
+            "right": n_right,
+            "accuracy": n_right / n if n else None,
+        }
+    manifest = device.manifest
+    last = max((last for _, last in times.values()), default=None)
+    return values | scores | {
+        "accuracy": tested.accuracy,
+        "right": int(tested.right.sum()),
+        "learned_from": [
+            {"source": name, "samples": values["sources"][name], "first": _iso(a), "last": _iso(b)}
+            for name, (a, b) in times.items()
+        ],
+        "last_learned": None if last is None else _iso(last),
+        "pending": pending,
+        "home": str(device.path),
+        "head": device.config.head.name,
+        "backbone": manifest.backbone,
+        "num_features": manifest.num_features,
+        "image_size": manifest.preprocessing.image_size,
+        "feature_map": feature_map,
+        "adapters": adapters,
+        "exports": exports.count(FRESH) + exports.count(STALE),
+        "exports_stale": exports.count(STALE),
+        "database_bytes": device.database.stat().st_size,
+        "home_bytes": sum(f.stat().st_size for f in device.path.rglob("*") if f.is_file()),
+    }  # fmt: skip
+
+
+def _lines(values: dict[str, Any]) -> Iterator[str]:
+    """Say in sentences what a person asks first."""
+    home = values["home"]
+    if not values["classes"]:
+        yield f"{home} has learned nothing yet ({size_text(values['home_bytes'])})"
+        return
+    last = values["last_learned"]
+    yield (
+        f"{home} knows {counted(len(values['classes']), 'class')}, learned from "
+        f"{counted(values['samples'], 'picture')}" + (f", the last on {_day(last)}" if last else "")
+    )
+    if values["accuracy"] is None:
+        yield "accuracy: not known, since no picture was kept to test on yet"
+    else:
+        yield (
+            f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
+            f"{counted(values['probes'], 'picture')} that were kept to test on are right"
+        )
+    parts = [
+        f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept",
+        f"{size_text(values['home_bytes'])} on disk",
+        f"backbone {values['backbone']} at {values['image_size']} px",
+    ]
+    parts += [
+        counted(values[name], what)
+        for name, what in (
+            ("adapters", "adapter"),
+            ("exports", "export"),
+            ("receipts", "receipt"),
+        )
+        if values[name]
+    ]
+    yield ", ".join(parts) + (", encrypted" if values["encrypted"] else "")
+    if values["pending"]:
+        yield f"{counted(values['pending'], 'request')} to unlearn not finished"
+    if values["exports_stale"]:
+        yield f"{counted(values['exports_stale'], 'export')} with something that was unlearned"
+    if values["review"]:
+        yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
+
+
+def _print_classes(classes: dict[str, dict[str, Any]]) -> None:
+    rows = []
+    for name, c in classes.items():
+        right = f"{c['right']} of {c['held_out']}" if c["held_out"] else "not tested"
+        note = f"few: fewer than {_FEW} learned" if c["seen"] < _FEW else ""
+        rows.append((name, c["seen"], c["stored"], right, note))
+    columns = ("class", "learned", "kept", "right", "")
+    print()
+    print_table("classes", columns if any(row[-1] for row in rows) else columns[:-1], rows)
+
+
+def _print_sources(sources: list[dict[str, Any]]) -> None:
+    newest = sorted(sources, key=lambda s: str(s["last"]), reverse=True)
+    rows = [
+        (s["source"] or "(unnamed)", s["samples"], _day(s["first"]), _day(s["last"]))
+        for s in newest[:_MOST_SOURCES]
+    ]
+    print()
+    print_table("learned from", ("source", "pictures", "first", "last"), rows)
+    if len(sources) > _MOST_SOURCES:
+        print(f"and {len(sources) - _MOST_SOURCES} more; --json names all")
+
+
+def _next(values: dict[str, Any]) -> list[str]:
+    """Return the commands that help most now."""
+    if values["pending"]:
+        return ["edgecl forget pending"]
+    if not values["classes"]:
+        return ["edgecl train-stream FOLDER"]
+    found = []
+    if values["exports_stale"]:
+        found.append("edgecl export --rebuild-stale")
+    if values["review"]:
+        found.append("edgecl review list")
+    return [*found, "edgecl predict PICTURE", "edgecl report"][:3]
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(min(max(seconds, 0), _LAST_S), timezone.utc).isoformat(
+        timespec="seconds"
+    )
+
+
+def _day(iso: str) -> str:
+    """Return a time as a person reads it, by the clock of this machine."""
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")

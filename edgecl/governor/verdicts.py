@@ -1,0 +1,82 @@
+"""Witnesses: pictures whose answers are compared before and after a change.
+
+A witness is a sample that the head did not learn from, or whose answer is what the head would give
+had it not: held-out samples, and kept ones by leave-one-out. Both kinds share one space of uids,
+so that a change is judged on those that were witnesses before and after it, whichever kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgecl.learner import Learner
+from edgecl.paired import Pairs
+from edgecl.session import left_out_of
+from edgecl.store.changes import OfClass, Verdicts
+from edgecl.store.table import Role
+
+NOBODY = Verdicts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))
+
+
+def held_out_verdicts(learner: Learner) -> Verdicts:
+    """Return how a learner's head answers the held-out samples; they were never learned."""
+    head, held = learner.head, learner.store.rows(Role.HELD_OUT)
+    if not head.classes or not len(held.uids):
+        return NOBODY
+    known = np.array(head.classes)
+    best = head.predict_many(held.x.astype(np.float32)).argmax(axis=1)
+    return Verdicts(held.uids, held.classes, known[best] == held.classes)
+
+
+def kept_verdicts(learner: Learner) -> Verdicts:
+    """Return how a learner's head would answer each kept sample, had it not learned that one.
+
+    Nobody where the head has no closed form of it.
+    """
+    if not learner.head.classes:
+        return NOBODY
+    found = left_out_of(learner, learner.store.blocked_classes())
+    return NOBODY if found is None else Verdicts(found.uids, found.classes, found.verdicts)
+
+
+WITNESSES: tuple[Callable[[Learner], Verdicts], ...] = (
+    held_out_verdicts,
+    kept_verdicts,
+)
+"""Every kind of witness, asked in turn."""
+
+
+def verdicts_of(learner: Learner) -> Verdicts:
+    """Return the answers of all witnesses."""
+    found = [kind(learner) for kind in WITNESSES]
+    uids, classes, right = (np.concatenate(part) for part in zip(*found, strict=True))
+    return Verdicts(uids, classes, right)
+
+
+def paired(
+    before: Verdicts, after: Verdicts, had: Mapping[int, int], has: Mapping[int, int]
+) -> tuple[OfClass, ...]:
+    """Return what a change did to each class that is there.
+
+    A witness that is new, gone, or of another class by now is no pair.
+
+    Args:
+        before: Answers before it.
+        after: And after.
+        had: Samples that each class had learned before.
+        has: And after.
+    """
+    _, i, j = np.intersect1d(before.uids, after.uids, assume_unique=True, return_indices=True)
+    stays = before.classes[i] == after.classes[j]
+    i, j = i[stays], j[stays]
+    found = []
+    for uid in has:
+        own = before.classes[i] == uid
+        was, now = before.right[i][own], after.right[j][own]
+        pairs = Pairs(int(own.sum()), int((was & ~now).sum()), int((~was & now).sum()))
+        learned = has[uid] - had.get(uid, 0)
+        if learned or pairs.n:
+            found.append(OfClass(uid, learned, pairs))
+    return tuple(found)

@@ -1,0 +1,85 @@
+"""What a home keeps of single samples, for a person to look through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.store.text import plain_text
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One sample that has a row.
+
+    Args:
+        uid: Its uid.
+        role: What it is there for.
+        label: Its class; of one that waits for review the one that it looks most like.
+        source: Where it came from; '' if nobody said, or the text was emptied.
+        frame: Its name there.
+        time: Wall clock when it was taken, seconds since the epoch.
+        has_picture: Whether its picture is kept.
+    """
+
+    uid: int
+    role: Role
+    label: str
+    source: str
+    frame: str
+    time: float
+    has_picture: bool
+
+
+def list_samples(
+    store: Store,
+    *,
+    label: str | None = None,
+    source: str | None = None,
+    since: float | None = None,
+    role: Role | None = None,
+    limit: int | None = None,
+) -> tuple[list[Listed], int]:
+    """Return samples, the newest first, and how many there are in all.
+
+    Args:
+        store: The store.
+        label: Only of the class with this name or alias.
+        source: Only from this source.
+        since: Only what was taken at this time or later, seconds since the epoch.
+        role: Only of this role.
+        limit: Most samples to return.
+
+    Raises:
+        UnknownClassError: There is no such class.
+    """
+    hidden = {*store.blocked_classes(), *store.lost_classes()}
+    shown = set(store.names) - hidden
+    if label is not None:
+        shown &= {store.class_uid(label)}
+    where = "class_uid IN (SELECT value FROM json_each(?))"
+    values: list[str | float] = [str(sorted(shown))]
+    if source is not None:
+        where += " AND source_uid IN (SELECT uid FROM sources WHERE text = ?)"
+        values.append(plain_text(source))
+    if since is not None:
+        where += " AND time >= ?"
+        values.append(since)
+    if role is not None:
+        where += " AND role = ?"
+        values.append(role.value)
+    (n,) = store.connection.execute(
+        f"SELECT count(*) FROM samples WHERE {where}", values
+    ).fetchone()
+    rows = store.connection.execute(
+        "SELECT s.uid, role, class_uid, coalesce(text, ''), coalesce(frame, ''), time, is_stored "
+        f"FROM samples s JOIN sources o ON o.uid = source_uid WHERE {where} "
+        "ORDER BY s.uid DESC LIMIT ?",
+        (*values, -1 if limit is None else limit),
+    )
+    found = [
+        Listed(uid, Role(role), store.names[c], text, frame, time, bool(is_stored))
+        for uid, role, c, text, frame, time, is_stored in rows
+    ]
+    return found, int(n)
