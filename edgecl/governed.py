@@ -6,8 +6,8 @@
 
 Before it the answers of all witnesses are noted (edgecl/governor/verdicts.py), behind it they are
 asked again and compared. What a killed process left open is closed by the next change. The way
-back is cheap: samples are subtracted from an exact head, an adapter is dropped, and only what
-neither can undo has a snapshot.
+back is cheap: samples are subtracted from an exact head, an adapter is dropped, the last run is
+undone, and only what none of these can do has a snapshot.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edgecl.governor.record import is_recorded, policy_hash
 from edgecl.governor.verdicts import NOBODY, paired, verdicts_of
 from edgecl.heads import make_head_of
 from edgecl.learner import Learner, Lesson
+from edgecl.mending import undo
 from edgecl.session import Session
 from edgecl.snapshots import rollback, take
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
@@ -44,6 +45,7 @@ from edgecl.store.changes import (
     set_state,
     thin_changes,
 )
+from edgecl.store.runs import last_run
 from edgecl.store.snapshots import snapshots_of
 from edgecl.store.store import Store
 from edgecl.unlearning.chain import Chain
@@ -51,8 +53,9 @@ from edgecl.unlearning.receipt import Changed
 
 TAUGHT = ("learn", "import", "label")
 """Kinds that only add samples, which an exact head can subtract."""
-_MANY_ROWS = 1000
-_STAYS = ("export", "settings", "forget")
+RUNS = (*TAUGHT, "relabel", "merge-classes")
+"""Kinds that are a run, which can be undone while it is the last one (edgecl/mending.py)."""
+_STAYS = ("export", "settings", "forget", "drift")
 Tell = Callable[[str], None]
 
 
@@ -139,7 +142,7 @@ def take_back(session: Session, uid: int) -> Change:
 
 
 def way_back(session: Session, change: Change) -> str:
-    """Return how a change would be taken back: `subtract`, `adapter`, `snapshot`, or '' for not."""
+    """Return how a change would be taken back: `subtract`, `adapter`, `undo`, `snapshot` or ''."""
     store, config = session.store, session.home.config.head
     if change.state != SERVING:
         return ""
@@ -150,24 +153,28 @@ def way_back(session: Session, change: Change) -> str:
         # An empty head: to ask is no reason to read what was learned.
         if make_head_of(config, store.num_features, codebook=store.codebook).unlearns_exactly:
             return "subtract"
+    run = last_run(store)
+    if run is not None and run.uid == change.body.get("run"):
+        return "undo"
     kept = any(s.uid == change.snapshot for s in snapshots_of(store))
     return "snapshot" if kept else ""
 
 
 def _open(session: Session, learner: Learner, kind: str) -> int:
     home, store = session.home, session.store
-    head = learner.head
-    # Where sums are a matrix a class, the rows of what is learned stay until they are thousands.
-    is_kept = head.statistic.fold_limit >= _MANY_ROWS
-    is_subtracted = kind in TAUGHT and head.unlearns_exactly and is_kept
     snapshot = None
     # A rollback is a person's word, and one more snapshot could push out the one that it wants.
-    is_gated = home.config.governor.mode == "gate" and kind != "rollback"
-    if is_gated and not is_subtracted and store.names and home.config.store.snapshots:
+    is_gated = home.config.governor.mode == "gate" and kind not in (*RUNS, "rollback")
+    if is_gated and store.names and home.config.store.snapshots:
         snapshot = take(home, store).uid
     before = verdicts_of(learner) if store.names else NOBODY
     with store.transaction(changes_head=False):
-        body = {"version": store.version, "positions": positions(store)}
+        run = last_run(store)
+        body = {
+            "version": store.version,
+            "positions": positions(store),
+            "run": 0 if run is None else run.uid,
+        }
         uid = add_change(store, kind, state=OPEN, body=body, snapshot=snapshot)
         note_before(store, uid, before)
     return uid
@@ -191,6 +198,9 @@ def _close(
     was, now = change.body["positions"], positions(store)
     body = {k: v for k, v in change.body.items() if k not in ("version", "positions")}
     body["positions"] = {k: was.get(k) for k in {*was, *now} if was.get(k) != now.get(k)}
+    run, run_before = last_run(store), body.pop("run")
+    if run is not None and run.uid != run_before and change.kind in RUNS:
+        body["run"] = run.uid
     change = replace(
         change,
         state=SERVING,
@@ -269,15 +279,19 @@ def _take_back(
             note()
     elif way == "subtract":
         _subtract(learner, change, note)
+    elif way == "undo":
+        undo(session.home, learner)
+        with store.transaction(changes_head=False):
+            note()
     elif way == "snapshot" and change.snapshot is not None:
         rollback(session.home, learner, change.snapshot)
         with store.transaction(changes_head=False):
             note()
     else:
         raise RequestError(
-            f"change {change.name} ({change.kind}) cannot be taken back: samples of it are part of "
-            "sums and cannot be told apart any more, and no snapshot was taken before it; roll "
-            "back to one (`edgecl snapshot --list`) or forget what it taught"
+            f"change {change.name} ({change.kind}) cannot be taken back any more: it is not the "
+            "last run, its samples cannot be told apart from others in the sums, and no snapshot "
+            "was taken before it; roll back to one (`edgecl snapshot --list`), or forget"
         )
     chain.settle()
     return chain.receipts[-1].receipt_id
@@ -337,3 +351,13 @@ def _receipt(session: Session, change: Change, judgement: Judgement) -> Changed:
         worst=judgement.worst,
         snapshot=change.snapshot,
     )
+
+
+def note_undone(session: Session, run: int, receipt: str) -> None:
+    """Note that `edgecl undo` took back the change that was a run; it has a receipt already."""
+    store = session.store
+    undone = [c.uid for c in changes_of(store) if c.body.get("run") == run and c.state == SERVING]
+    if is_recorded(session.home):
+        with store.transaction(changes_head=False):
+            set_state(store, undone, ROLLED_BACK, receipt)
+            add_change(store, "rollback", body={"of": undone[0]} if undone else {})

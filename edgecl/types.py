@@ -205,21 +205,38 @@ class Prediction:
         label: The best class.
         score: Estimated probability of `label`, 0 to 1.
         top: The best classes with their scores, best first.
+        probabilities: How often such an answer is right, for each of `top`: calibrated by samples
+            that the head did not learn; the scores where nothing calibrates them.
+        labels: Labels that hold the truth as often as was asked, best first; may be empty. None
+            where nobody asked.
     """
 
     path: str
     label: str
     score: float
     top: tuple[tuple[str, float], ...]
+    probabilities: tuple[float, ...] = ()
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def probability(self) -> float:
+        """How often such an answer is right, 0 to 1."""
+        return self.probabilities[0] if self.probabilities else self.score
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `edgecl predict --json` prints."""
-        return {
+        shares = self.probabilities or tuple(score for _, score in self.top)
+        values = {
             "path": self.path,
             "label": self.label,
             "score": self.score,
-            "top": [{"label": label, "score": score} for label, score in self.top],
+            "probability": self.probability,
+            "top": [
+                {"label": label, "score": score, "probability": share}
+                for (label, score), share in zip(self.top, shares, strict=True)
+            ],
         }
+        return values if self.labels is None else values | {"set": list(self.labels)}
 
 
 @dataclass(frozen=True, slots=True)

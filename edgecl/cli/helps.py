@@ -102,6 +102,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl review list",
         "edgecl review list --pictures waiting/",
     ),
+    "review mistakes": (
+        "edgecl review mistakes            what the other samples contradict",
+        "edgecl review mistakes --class washer --pictures look/",
+    ),
+    "review confirm": ("edgecl review confirm 12 13       they are what they were taught as",),
     "review label": ("edgecl review label 12 13 washer    two frames are washers",),
     "review drop": (
         "edgecl review drop 14",

@@ -7,6 +7,7 @@ was unlearned here.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,11 +55,13 @@ class Metrics:
         self.progress: Progress | None = None
         self._gauges: dict[str, tuple[str, float]] = {}
         self._latencies: dict[str, tuple[list[tuple[str, float]], float]] = {}
+        self._changes: Counter[str] = Counter()
 
     def measure(self, store: Store) -> None:
         """Read what the store says."""
         import numpy as np
 
+        from edgecl.store.changes import changes_of
         from edgecl.store.probes import last_accuracy, latency_histogram, stages_of
 
         gauges = {
@@ -82,6 +85,7 @@ class Metrics:
             sum_s = float(np.sum(found.seconds * found.n) * 2 ** (1 / 8))
             latencies[stage] = ([*below, ("+Inf", total)], sum_s)
         self._gauges, self._latencies = gauges, latencies
+        self._changes = Counter(change.state for change in changes_of(store))
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics."""
@@ -102,10 +106,21 @@ class Metrics:
                 value=progress.prequential_accuracy,
             )
             yield GaugeMetricFamily(
+                "edgecl_drift_ratio",
+                "How far live frames have moved from what was learned, over the threshold.",
+                value=progress.drift,
+            )
+            yield GaugeMetricFamily(
                 "edgecl_run_seconds", "Time since the run began.", value=progress.seconds
             )
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(f"edgecl_{name}", text, value=value)
+        changes = CounterMetricFamily(
+            "edgecl_changes", "Changes that are on record.", labels=["state"]
+        )
+        for state, n in self._changes.items():
+            changes.add_metric([state], n)
+        yield changes
         if self._latencies:
             family = HistogramMetricFamily(
                 "edgecl_step_seconds",

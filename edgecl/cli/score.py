@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +49,16 @@ def predict(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
     ] = False,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            "--set",
+            min=0.5,
+            max=0.99,
+            metavar="SHARE",
+            help="Also give a set of labels that holds the truth with this share, like 0.9.",
+        ),
+    ] = None,
     header_file: HeaderOption = None,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
@@ -71,11 +81,6 @@ def predict(
     from edgecl.stream.progress import Progress
     from edgecl.types import Skipped
 
-    if unknown and bundle is not None:
-        raise RequestError(
-            "a bundle holds no kept samples to compare with, so it cannot say what is unknown; "
-            "predict with --home instead"
-        )
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     begin = time.monotonic()
     top = top or (3 if json else 1)
@@ -98,13 +103,20 @@ def predict(
     novelty = None
     options = EngineOptions(provider, threads, allow_fallback)
     if unknown and device is not None:
-        from edgecl.novelty import as_json, open_novelty
+        from edgecl.novelty import open_novelty
         from edgecl.session import reading
 
         with reading(device, options) as session:  # both of one state of the store
-            predictor, novelty = session.predictor(), open_novelty(session.store)
+            predictor = session.predictor()
+            novelty = open_novelty(session.store, session.learner.head)
     else:
         predictor = _predictor(device, bundle, config, options)
+        novelty = predictor.novelty if unknown else None
+        if unknown and novelty is None:
+            raise RequestError(
+                "this bundle does not say what is unknown: it is of an older edgecl, or of a home "
+                "that kept fewer than 10 samples of 2 classes; export it anew, or use --home"
+            )
 
     def frames() -> Iterator[Frame | Skipped]:
         for source in sources:
@@ -150,13 +162,13 @@ def predict(
                 continue
             x = np.array([item.feature for item in usable])
             names = [_path(item.frame) for item in usable]
-            found = predictor.predict_features(names, x, top=top)
+            found = predictor.predict_features(names, x, top=top, level=level)
             scores = novelty.scores(x).tolist() if novelty is not None else [0.0] * len(found)
             for prediction, score in zip(found, scores, strict=True):
                 n_done += 1
                 line = prediction.as_json()
                 if novelty is not None:
-                    line = as_json(prediction, score, novelty.threshold)
+                    line |= novelty.verdict(score)
                 _print_prediction(line, json=json)
         is_over = True
     if is_over and not n_done:
@@ -218,18 +230,21 @@ def evaluate(
             f"{name} ({near.strip()})" if (near := meant(name, known)) else name for name in unknown
         ]
         say(f"never learned, so counted as wrong: {', '.join(hints)}")
-    _print_scores(scores, json=json)
+    _print_scores(scores, frames.passed_over, json=json)
 
 
-def _print_scores(scores: Evaluation, *, json: bool) -> None:
+def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: bool) -> None:
     if json:
+        seen = scores.n + len(scores.skipped) + sum(passed_over.values())
         print_json(
             {
+                "seen": seen,
                 "accuracy": scores.accuracy,
                 "n": scores.n,
                 "per_class": scores.per_class,
                 "confusion": scores.confusion,
                 "skipped": len(scores.skipped),
+                "passed_over": dict(passed_over),
             }
         )
         return
@@ -292,6 +307,8 @@ def _print_prediction(line: dict[str, Any], *, json: bool) -> None:
         return
     ranked = ", ".join(f"{entry['label']} {entry['score']:.2f}" for entry in line["top"])
     what = f"unknown, most like {ranked}" if line.get("unknown") else ranked
+    if "set" in line:
+        what += f"; one of {', '.join(line['set']) or 'none of the labels'}"
     print(printable(f"{line['path']}: {what}"), flush=True)
 
 

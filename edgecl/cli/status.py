@@ -25,7 +25,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     for line in _lines(values):
         print(printable(line))
     if values["classes"]:
-        _print_classes(values["classes"])
+        _print_classes(values["classes"], values["intervals"])
         _print_sources(values["learned_from"])
     if is_verbose():
         shown = {k: v for k, v in values.items() if k not in ("classes", "learned_from")}
@@ -36,10 +36,13 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
 
 def _values(path: Path) -> dict[str, Any]:
     """Return what `--json` prints, read from one state of the store."""
+    from edgecl.evaluation.calibrated import calibration_summary
     from edgecl.evaluation.continual import summary
     from edgecl.evaluation.tested import shown_classes, tested_now
+    from edgecl.governor.words import said_of_changes
     from edgecl.home import Home
-    from edgecl.session import open_store
+    from edgecl.paired import wilson
+    from edgecl.session import Session, open_store
     from edgecl.store.adapters import adapter_rows
     from edgecl.store.exports import FRESH, STALE, exports_of
     from edgecl.store.requests import open_requests
@@ -47,7 +50,7 @@ def _values(path: Path) -> dict[str, Any]:
 
     device = Home(path)
     with open_store(device, read_only=True) as store, store.snapshot():
-        values = describe(store)
+        values = describe(store) | {"calibration": calibration_summary(Session(device, store))}
         scores = summary(store)
         uids = shown_classes(store)
         tested = tested_now(device, store, uids)
@@ -57,19 +60,24 @@ def _values(path: Path) -> dict[str, Any]:
         exports = [export.status for export in exports_of(store)]
         pending = len(open_requests(store))
         feature_map = store.feature_map
+        changes = said_of_changes(device, store)
+        taught = {store.names[uid]: last for uid, last in store.last_taught().items()}
     right = dict(
         zip(names, zip(tested.right.tolist(), tested.n.tolist(), strict=True), strict=True)
     )
-    for name, score in scores.pop("classes").items():
+    scored = scores.pop("classes")
+    for name, known in values["classes"].items():
         n_right, n = right.get(name, (0, 0))
-        values["classes"][name] |= score | {
+        known |= scored.get(name, {}) | {
             "right": n_right,
             "accuracy": n_right / n if n else None,
         }
     manifest = device.manifest
     last = max((last for _, last in times.values()), default=None)
-    return values | scores | {
+    return values | scores | changes | {
         "accuracy": tested.accuracy,
+        "intervals": {name: list(wilson(*pair)) for name, pair in right.items() if pair[1]},
+        "last_taught": {name: _iso(taught[name]) for name in names if name in taught},
         "right": int(tested.right.sum()),
         "learned_from": [
             {"source": name, "samples": values["sources"][name], "first": _iso(a), "last": _iso(b)}
@@ -109,6 +117,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
             f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
             f"{counted(values['probes'], 'picture')} that were kept to test on are right"
         )
+    if (known := values["calibration"]) is not None:
+        yield _calibrated(known)
     parts = [
         f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept",
         f"{size_text(values['home_bytes'])} on disk",
@@ -124,6 +134,7 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         if values[name]
     ]
     yield ", ".join(parts) + (", encrypted" if values["encrypted"] else "")
+    yield from (f"warning: {line}" for line in values["warnings"])
     if values["pending"]:
         yield f"{counted(values['pending'], 'request')} to unlearn not finished"
     if values["exports_stale"]:
@@ -132,10 +143,23 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
 
 
-def _print_classes(classes: dict[str, dict[str, Any]]) -> None:
+def _calibrated(known: dict[str, Any]) -> str:
+    """Say how good the head is on samples of which it is asked without having learned them."""
+    sets, n = known["sets"], counted(known["samples"], "kept picture")
+    how = "as if it had not learned it" if known["by"] == "left out" else "never learned"
+    return (
+        f"asked for each of {n}, {how}: {known['accuracy']:.0%} right; sets for "
+        f"{sets['level']:.0%} (--set) held the truth in {sets['coverage']:.0%} of {sets['n']:,}"
+    )
+
+
+def _print_classes(classes: dict[str, dict[str, Any]], intervals: dict[str, list[float]]) -> None:
     rows = []
     for name, c in classes.items():
-        right = f"{c['right']} of {c['held_out']}" if c["held_out"] else "not tested"
+        right = "not tested"
+        if name in intervals:
+            low, high = (f"{100 * edge:.0f}" for edge in intervals[name])
+            right = f"{c['right']} of {c['held_out']} ({low} to {high} %)"
         note = f"few: fewer than {_FEW} learned" if c["seen"] < _FEW else ""
         rows.append((name, c["seen"], c["stored"], right, note))
     columns = ("class", "learned", "kept", "right", "")

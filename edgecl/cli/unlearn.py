@@ -12,6 +12,7 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
+from edgecl.cli.confirm import YesOption, confirm, forgetting, rolling_back
 from edgecl.cli.options import (
     DEFAULT,
     ClassArgument,
@@ -134,6 +135,7 @@ def _add_command(kind: str, text: str, argument: Any) -> None:
         dry_run: DryRunOption = False,
         adapter_method: MethodOption = "drop",
         weights: WeightsOption = None,
+        yes: YesOption = False,
         json: JsonOption = False,
     ) -> None:
         from edgecl.types import ForgetRequest, Kind
@@ -142,6 +144,7 @@ def _add_command(kind: str, text: str, argument: Any) -> None:
         if dry_run:
             _print_plan(home, asked, json=json)
         else:
+            confirm(lambda: forgetting(home, asked), yes=yes)
             _forget(home, asked, verify=verify, weights=weights, json=json)
 
 
@@ -266,6 +269,7 @@ def rollback(
             autocompletion=complete.snapshots,
         ),
     ],
+    yes: YesOption = False,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
@@ -286,12 +290,10 @@ def rollback(
     if not (number.isascii() and number.isdigit()):
         raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
     device = Home(home)
-    with (
-        writing(device) as session,
-        working("rolling back"),
-        governed(session, "rollback", tell=say),
-    ):
-        done = snapshots.rollback(device, session.learner, int(number))
+    with writing(device) as session:
+        confirm(lambda: rolling_back(session.store, int(number)), yes=yes)
+        with working("rolling back"), governed(session, "rollback", tell=say):
+            done = snapshots.rollback(device, session.learner, int(number))
     result = {
         "snapshot_id": f"s{done.uid}",
         "classes": len(done.classes),

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edgecl.governor.judge import Judgement
+from edgecl.governor.judge import Judgement, judged
+from edgecl.home import Home
 from edgecl.paired import Pairs
-from edgecl.store.changes import Change
+from edgecl.store.changes import SERVING, Change, changes_of
+from edgecl.store.store import Store
 
 _JUDGED = ("learn", "import", "label", "relabel", "merge-classes", "merge", "rollback",
            "consolidate", "forget")  # fmt: skip
@@ -39,7 +41,7 @@ def as_json(
         "way_back": way,
         "snapshot": None if change.snapshot is None else f"s{change.snapshot}",
         "receipt": change.receipt,
-        **{k: v for k, v in change.body.items() if k not in ("positions", "version")},
+        **{k: v for k, v in change.body.items() if k not in ("positions", "version", "run")},
     }
 
 
@@ -58,6 +60,12 @@ def in_words(change: Change, judgement: Judgement, names: Mapping[int, str], way
             for key, value in change.body["now"].items()
         ]
         lines.append("set " + ", ".join(pairs))
+    if change.kind == "drift":
+        moved = "again like" if change.body["is_over"] else "moved away from"
+        lines.append(
+            f"frames {moved} what was learned: {change.body['ratio']:.1f} of the threshold, most "
+            f"in block {change.body['block']} of the feature"
+        )
     if "export" in change.body:
         lines.append(f"export {change.body['export']} ({change.body['of']})")
     elif "of" in change.body:
@@ -68,6 +76,7 @@ def in_words(change: Change, judgement: Judgement, names: Mapping[int, str], way
         back = {
             "subtract": "its samples are subtracted, what came later stays",
             "adapter": "its adapter is dropped",
+            "undo": "as `edgecl undo` does, while nothing else is learned",
             "snapshot": f"snapshot s{change.snapshot} comes back, what came later goes",
         }[way]
         lines.append(f"`edgecl rollback {change.name}` takes it back: {back}")
@@ -100,3 +109,31 @@ def _share(pairs: Pairs) -> str:
     if not pairs.lost and not pairs.won:
         return "nothing changed sides"
     return f"{abs(points):.1f} points {'worse' if points > 0 else 'better'}"
+
+
+def said_of_changes(home: Home, store: Store) -> dict[str, Any]:
+    """Return what `edgecl status` says of the changes of a home: how many, the newest, warnings."""
+    known = changes_of(store)
+    policy = home.config.governor
+    harmful = [
+        c
+        for c in known
+        if c.state == SERVING and c.kind in _JUDGED and judged(c.classes, policy).is_worse
+    ]
+    warnings = [
+        f"{c.kind} {c.name} is proved worse than before it; see `edgecl changes {c.name}`"
+        for c in harmful[-3:]
+    ]
+    drifts = [c for c in known if c.kind == "drift"]
+    if drifts and not drifts[-1].body["is_over"]:
+        ratio = drifts[-1].body["ratio"]
+        warnings.append(
+            f"frames of the last live stream had moved away from what was learned, {ratio:.1f} "
+            f"times the threshold ({drifts[-1].name})"
+        )
+    newest = known[-1] if known else None
+    return {
+        "changes": len(known),
+        "last_change": None if newest is None else newest.name,
+        "warnings": warnings,
+    }

@@ -136,6 +136,8 @@ def erase(store: Store, kind: Kind, uid: int) -> dict[str, int]:
         for name in store.names_of(uid):
             _empty_texts(store, uid, name)
     learned = take_off_older(store, uid) if kind is Kind.AGE else _learned(store, kind, uid)
+    if kind is Kind.AGE and learned:
+        drop_run(store)  # what its sums lost is not known apart
     numbers = _each(store, kind, uid, "DELETE FROM")
     if folded is not None:
         store.take_off_statistics(*folded, of_run=of_run)
@@ -175,6 +177,14 @@ def take_back(store: Store, uid: int, class_uid: int, source: str, x: Float16) -
     execute("UPDATE classes SET n_seen = n_seen - 1 WHERE uid = ?", (class_uid,))
     drop_classes_of_nothing(store)
     drop_unused(store)
+
+
+def drop_run(store: Store) -> None:
+    """Forget how it was before the last run; inside a transaction."""
+    for table in ("last_run", "run_stats", "former_names"):
+        store.connection.execute(f"DELETE FROM {table}")
+    store.connection.execute("DELETE FROM head WHERE kind = 'before'")
+    store.begin_run_at(None)
 
 
 def drop_classes_of_nothing(store: Store) -> None:

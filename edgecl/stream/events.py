@@ -69,6 +69,22 @@ class LooksAlike(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SamePicture(Event):
+    """A picture that one class has is learned as another; told once for two classes."""
+
+    level = "warning"
+    frame: str
+    label: str
+    other: str
+
+    def text(self) -> str:
+        """Return one line for a person."""
+        return (
+            f"{self.frame}, learned as {self.label}, looks exactly like a picture of {self.other}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Relearned(Event):
     """A class that was unlearned is learned again."""
 
@@ -146,6 +162,36 @@ class NotConsolidated(Event):
     def text(self) -> str:
         """Return one line for a person."""
         return f"not consolidated: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted(Event):
+    """Frames have moved away from what was learned, or are again as they were.
+
+    Args:
+        ratio: How far, over the threshold.
+        cause: What has moved.
+        is_over: Whether they are as they were.
+    """
+
+    level = "warning"
+    name = "drift"
+    ratio: float
+    cause: str
+    is_over: bool
+
+    def text(self) -> str:
+        """Return one line for a person."""
+        if self.is_over:
+            return f"frames are again like what was learned ({self.ratio:.1f} of the threshold)"
+        return (
+            f"warning: frames have moved away from what was learned, {self.ratio:.1f} times the "
+            f"threshold; most: {self.cause}"
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """Return how far, and what."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

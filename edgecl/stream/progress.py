@@ -20,7 +20,7 @@ class Progress:
     Counts are of this run and never fall: what is taken back counts as `undone` and stays in
     `learned`. Of a source with positions a frame counts when none before it waits to be learned,
     so that `start + seen` is where a run that resumes goes on. Only states can fall: `n_classes`,
-    the latencies, `status`.
+    the latencies, `status`, `drift`.
 
     Args:
         start: Position of the source at which the run began.
@@ -51,7 +51,10 @@ class Progress:
         p99_ms: The same time's 99th percentile.
         oldest: Age of the oldest live frame that was learned, in frame times.
         passed_over: Files of the source that are no pictures it can read, beside the frames.
+        same_as: Classes, another class that has the same picture, and how many pictures are so.
         status: What the keys do and what is being learned, for a person; empty without keys.
+        drift: How far live frames have moved from what was learned, over the threshold; 0 until
+            that is known.
     """
 
     start: int = 0
@@ -81,7 +84,9 @@ class Progress:
     p99_ms: float | None = None
     oldest: float = 0.0
     passed_over: int = 0
+    same_as: tuple[tuple[str, str, int], ...] = ()
     status: str = ""
+    drift: float = 0.0
 
     @property
     def prequential_accuracy(self) -> float:

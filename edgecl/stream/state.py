@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from edgecl.governor.record import is_recorded
 from edgecl.home import Home
 from edgecl.learner import Learner, Lesson
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources.base import Source
 from edgecl.store.progress import Position
 from edgecl.stream.events import Event, FrameSkipped, Said
+from edgecl.stream.moved import Movement
 from edgecl.stream.pending import Pending
 from edgecl.stream.progress import Progress, Tally
 from edgecl.stream.recent import RecentFrames
@@ -87,6 +90,9 @@ class Stream:
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
         )
         self._status = status
+        self.movement = Movement(
+            learner, home.manifest.stages, self.events, is_recorded=is_recorded(home)
+        )
 
     def is_new(self, item: Embedded | Skipped) -> bool:
         """Whether a frame is the first of its class that can be learned."""
@@ -108,6 +114,9 @@ class Stream:
         self.pending.freshness.came(item.frame)
         if self.source.kind == "finite":
             return self.pending.take(name, item)
+        if self.source.is_live:
+            plain = item.feature[: self.learner.head.num_features]
+            self.movement.look(plain, item.frame.time or time.time())
         is_unlabelled = item.frame.label is None
         is_unknown = self.view.look(item)
         counts = {"unlabelled": int(is_unlabelled), "unknown": int(is_unknown)}
@@ -121,7 +130,9 @@ class Stream:
     def forget(self) -> None:
         """Read anew what was kept of the store: it lost some."""
         self.pending.duplicates.forget()
+        self.pending.same.forget()
         self.view.forget()
+        self.movement.forget()
 
     @property
     def has_to_tell(self) -> bool:
@@ -140,10 +151,12 @@ class Stream:
             p99_ms=freshness.quantile_ms(0.99),
             oldest=freshness.oldest,
             passed_over=sum(self.source.passed_over.values()),
+            same_as=tuple((*pair, n) for pair, n in self.pending.same.found.items()),
             status="" if self._status is None else self._status(self.view.sight),
             # One by one: the source's thread may add some meanwhile.
             events=tuple(self.events.popleft() for _ in range(len(self.events))),
             is_interrupted=is_interrupted,
+            drift=self.movement.ratio,
         )
 
 

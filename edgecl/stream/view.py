@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgecl.learner import Learner
-from edgecl.novelty import UNKNOWN
+from edgecl.runtime.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.pretrained import Guess, Pretrained, hint_json
 from edgecl.stream.recent import RecentFrames

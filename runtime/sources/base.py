@@ -40,6 +40,8 @@ class Source(ABC):
     kind: Literal["finite", "stream", "live"] = "finite"
     name: str
     """As the user named it, without secrets."""
+    is_film = False
+    """Whether its frames follow each other in time, so that many show the same."""
     no_label = "it has no label; name its class with --label"
     """Why a frame without a label has none, and what to do."""
     class_names: Sequence[str] | None = None
@@ -59,6 +61,16 @@ class Source(ABC):
     def is_live(self) -> bool:
         """Whether its frames come once, and when they like."""
         return self.kind == "live"
+
+    def take_every(self, seconds: float) -> None:
+        """Give a frame only every so many seconds; asked for before the first frame.
+
+        Raises:
+            UsageError: Its frames do not follow each other in time.
+        """
+        raise UsageError(
+            f"--every {seconds:g}s is for films and cameras; every picture of {self.name} is taken"
+        )
 
     @abstractmethod
     def __len__(self) -> int:

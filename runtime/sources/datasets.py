@@ -6,6 +6,7 @@
                        `test/` (or as layouts.py knows them), `labels.txt`
     teachable-machine  a project file of Teachable Machine (zips.py)
     coco               COCO JSON with one category a picture (listed.py)
+    one-hot            Roboflow's `_classes.csv`, a column a class (listed.py)
     edgecl             what `edgecl export dataset` wrote (listed.py)
 
 Layouts are those of Frigate 0.17 (its web interface lists `.webp`, `.png`, `.jpg` and `.jpeg` in
@@ -17,27 +18,30 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from edgecl.errors import SourceError, UsageError
+from edgecl.types import clean_label
 
 from ..faults import in_words, telling
 from ..redact import redacted
 from .base import Item, ListSource, read_frame
-from .layouts import (
-    SPLIT,
-    kind_of_folder,
-    look,
-    no_classes,
-    some,
-    told,
-    unnamed_tries,
-    warnings_of,
-)
-from .listed import EDGECL_INDEX, choose_list, coco_lists, read_coco, read_index, read_text
+from .layouts import SPLIT, kind_of_folder, no_classes, some, unnamed_tries, warnings_of
+from .listed import (
+    EDGECL_INDEX,
+    ONE_HOT,
+    choose_list,
+    coco_lists,
+    read_coco,
+    read_index,
+    read_one_hot,
+    read_text,
+)  # fmt: skip
+from .look import look, no_label, rest_of, told
 from .zips import ZipSource
 
 _MAX_LABELS_BYTES = 1_000_000
@@ -110,9 +114,11 @@ def open_dataset(
         )
     found = _guess(path) if format == "auto" else {format: "--format says so"}
     if not found:
+        hint = "expected a sub-folder a class, or name one with --format"
+        if path.is_dir() and (there := look(path)).pictures:
+            hint = f"of its {len(there.pictures)} pictures {no_label(str(path), there)}"
         raise SourceError(
-            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); "
-            "expected a sub-folder a class, or name one with --format"
+            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); {hint}"
         )
     if len(found) > 1:
         guesses = " and ".join(f"{name} ({why})" for name, why in found.items())
@@ -134,6 +140,8 @@ def _guess(path: Path) -> dict[str, str]:
             return {"teachable-machine": "it is a zip"}
         if path.suffix.lower() == ".json":
             return {"coco": "it is a .json file"}
+        if path.name == ONE_HOT:
+            return {"one-hot": f"it is a {ONE_HOT}"}
         return {}
     if (path / EDGECL_INDEX).is_file():
         return {"edgecl": f"it has {EDGECL_INDEX}"}
@@ -149,6 +157,8 @@ def _guess(path: Path) -> dict[str, str]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list"
     elif lists := [found for name in _splits(path) for found in coco_lists(path / name)]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list of one split"
+    if one_hot := _one_hot_folder(path):
+        found["one-hot"] = f"{(one_hot / ONE_HOT).relative_to(path)} has a column a class"
     if not found and _has_class_folders(path):
         _check_folders(path)
         found["imagefolder"] = "it has a folder a class"
@@ -163,7 +173,8 @@ def _check_folders(path: Path) -> None:
     """
     there = look(path)
     found = there.pictures
-    if why := no_classes(str(path), found, there.passed_over.keys() - {".json"}):
+    others = there.passed_over.keys() - {".json", ".csv"}  # lists of classes are known by now
+    if why := no_classes(str(path), found, others, there.beside):
         raise SourceError(f"dataset {why}")
     if not any(len(parts) == 2 for parts in found):
         below = some(sorted({parts[0] for parts in found if len(parts) > 1}))
@@ -171,6 +182,12 @@ def _check_folders(path: Path) -> None:
             f"dataset {path} has its pictures two folders deep and more, in {below}; name the "
             "one folder that has a folder a class, or say --format imagefolder"
         )
+
+
+def _one_hot_folder(path: Path) -> Path | None:
+    """Return the folder of a dataset's `_classes.csv`: it, or its first split that has one."""
+    folders = [path, *(path / name for name in _splits(path))]
+    return next((folder for folder in folders if (folder / ONE_HOT).is_file()), None)
 
 
 def _splits(path: Path) -> list[str]:
@@ -250,20 +267,21 @@ def _folders(
         notes += warnings_of(str(labelled), found.pictures)
     loose = [parts for parts in found.pictures if len(parts) == 1]
     found.leave_out(loose, "pictures in no class's folder")
+    notes += told(found.passed_over, found.unreadable)
+    if without is not None:
+        found.leave_out([p for p in found.pictures if p[0] == without], f"{without}/")
     for parts in found.pictures:
-        if parts[0] != without:
-            place = labelled.joinpath(*parts)
-            id = place.relative_to(path).as_posix()
-            read = partial(
-                read_frame, place, id=id, label=parts[0], source=str(path), max_bytes=how.max_bytes
-            )
-            classes[parts[0]] += 1
-            items.append((id, read))
+        place = labelled.joinpath(*parts)
+        id = place.relative_to(path).as_posix()
+        read = partial(
+            read_frame, place, id=id, label=parts[0], source=str(path), max_bytes=how.max_bytes
+        )
+        classes[parts[0]] += 1
+        items.append((id, read))
     if loose:
         notes.append(f"left out: {len(loose)} pictures that are in no class's folder")
-    notes += told(found.passed_over, found.unreadable)
     source = ListSource(str(path), items, labels=classes)
-    source.passed_over = found.passed_over
+    source.passed_over = found.passed_over + rest_of(path, labelled)
     return Dataset(format, "", source, _sorted(classes), tuple(notes))
 
 
@@ -291,20 +309,50 @@ def _coco(path: Path, how: Reading) -> Dataset:
         )
     notes += [f"left out: {p.name}, another list" for p in lists if p != chosen]
     found = read_coco(chosen, how.max_bytes, pictures=how.pictures)
-    source = ListSource(str(path), found.items, labels=found.classes)
+    source = _listed(path, found.items, found.classes)
     return Dataset("coco", "", source, _sorted(found.classes), (*notes, *found.notes))
+
+
+def _one_hot(path: Path, how: Reading) -> Dataset:
+    folder = path.parent if path.is_file() else _one_hot_folder(path)
+    if folder is None:
+        raise SourceError(f"dataset {path} has no {ONE_HOT}, which one-hot has")
+    items, classes = read_one_hot(folder / ONE_HOT, how.max_bytes)
+    notes: list[str] = []
+    if folder.parent == path:
+        others = [name for name in _splits(path) if name != folder.name]
+        notes = [f"left out: {name}/, another split" for name in others]
+    source = _listed(path, items, classes)
+    return Dataset("one-hot", "", source, _sorted(classes), tuple(notes))
 
 
 def _edgecl(path: Path, how: Reading) -> Dataset:
     items, classes = read_index(path / EDGECL_INDEX, how.max_bytes)
-    source = ListSource(str(path), items, labels=classes)
+    source = _listed(path, items, classes)
     gone = [id for id, _ in items if not os.path.lexists(path / id)]
     notes = (f"not found: {len(gone)} of {len(items)} pictures ({some(gone)})",) if gone else ()
     return Dataset("edgecl", "", source, _sorted(classes), notes)
 
 
+def _listed(path: Path, items: Sequence[Item], classes: Iterable[str]) -> ListSource:
+    """Return the pictures of a list; those of its folder that it does not name are counted."""
+    source = ListSource(str(path), items, labels=classes)
+    if path.is_dir():
+        there = look(path)
+        named = {id.replace("\\", "/").rpartition("/")[2] for id, _ in items}
+        n = sum(parts[-1] not in named for parts in there.pictures)
+        source.passed_over = there.passed_over + Counter({"pictures that it does not name": n})
+    return source
+
+
 def _sorted(classes: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(classes.items()))
+    """Return the classes as they will be called, sorted, with their counts."""
+    named: Counter[str] = Counter()
+    for name, n in classes.items():
+        with suppress(UsageError):  # none that can be one: its pictures are skipped and named
+            name = clean_label(name)
+        named[name] += n
+    return dict(sorted(named.items()))
 
 
 FORMATS: dict[str, Callable[[Path, Reading], Dataset]] = {
@@ -313,5 +361,6 @@ FORMATS: dict[str, Callable[[Path, Reading], Dataset]] = {
     "jetson": _jetson,
     "teachable-machine": _teachable_machine,
     "coco": _coco,
+    "one-hot": _one_hot,
     "edgecl": _edgecl,
 }

@@ -22,6 +22,7 @@ from edgecl.paired import Pairs
 from edgecl.session import Session, reading
 from edgecl.snapshots import take
 from edgecl.store.changes import OPEN, Change, OfClass, changes_of
+from edgecl.store.runs import Start, drop_run
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import forget, writing
@@ -41,6 +42,7 @@ def teach(session: Session, n: int, classes: tuple[int, ...], seed: int, as_: in
     """Learn rows of some classes, under the names of those `as_` further on."""
     x, y = rows(n, classes, seed)
     frames = [build.frame(f"part-{(c + as_) % 4}", 1000 * seed + i) for i, c in enumerate(y)]
+    session.learner.begin(Start())
     session.learner.learn_many(frames, x)
 
 
@@ -73,6 +75,7 @@ def poison(session: Session) -> None:
     """Teach pictures of both classes under each other's name."""
     x, y = rows(3 * N, (0, 1), 9)
     frames = [build.frame(f"part-{1 - c}", 9000 + i) for i, c in enumerate(y)]
+    session.learner.begin(Start())
     session.learner.learn_many(frames, x)
 
 
@@ -148,8 +151,9 @@ def test_one_change_is_subtracted_and_later_ones_stay(home: Home, tmp_path: Path
     ]  # fmt: skip
 
 
-def test_a_head_that_cannot_subtract_has_a_snapshot(tmp_path: Path) -> None:
-    home = build.tiny_home(tmp_path / "home", "prototype", probes=20, capacity_samples=60)
+@pytest.mark.parametrize("head", ["prototype", "uer"])
+def test_what_cannot_be_subtracted_is_undone_as_the_last_run(tmp_path: Path, head: str) -> None:
+    home = build.tiny_home(tmp_path / "home", head, probes=20, capacity_samples=60)
     governor(home, mode="gate", min_probes=5)
     with writing(home) as session, governed(session, "learn"):
         teach(session, N, (0, 1), 1)
@@ -158,7 +162,38 @@ def test_a_head_that_cannot_subtract_has_a_snapshot(tmp_path: Path) -> None:
         poison(session)
     assert done.state == "rolled_back"
     build.assert_same(before, scorer(home))
+
+
+def test_what_is_no_run_has_a_snapshot(home: Home) -> None:
+    before = scorer(home)
+    governor(home, mode="gate", min_probes=5)
+    with writing(home) as session, governed(session, "merge") as done:
+        poison(session)
+        with session.store.transaction():
+            drop_run(session.store)
+    assert done.state == "rolled_back"
     assert changes(home)[-1].snapshot == 1
+    build.assert_same(before, scorer(home))
+
+
+def test_relabel_merge_and_undo_are_changes(home: Home) -> None:
+    with reading(home) as session:
+        uids = [uid for uid, c in session.store.stored_samples() if c == 1][:5]
+    place = ["--home", str(home.path), "--json"]
+    for arguments in (
+        ["relabel", *map(str, uids), "part-1"],
+        ["undo", "--yes"],
+        ["merge-classes", "part-0", "part-1", "--yes"],
+    ):
+        done = CliRunner().invoke(app, [*arguments, *place])
+        assert done.exit_code == 0, done.output
+    found = changes(home)
+    assert [(c.kind, c.state) for c in found][-3:] == [
+        ("relabel", "rolled_back"), ("rollback", "serving"), ("merge-classes", "serving"),
+    ]  # fmt: skip
+    assert way_back_of(home, found[-1]) == "undo"
+    back = CliRunner().invoke(app, ["rollback", found[-1].name, *place])
+    assert json.loads(back.stdout)["classes"] == 2
 
 
 def test_what_a_killed_process_left_open_is_closed_by_the_next(

@@ -18,18 +18,24 @@ import edgecl
 from edgecl.errors import DecodeError, NothingLearnedError
 from edgecl.evaluation.continual import summary
 from edgecl.evaluation.report.contents import (
+    ChangeRow,
     ClassRow,
     Confused,
     Contents,
     Counts,
+    Doubt,
     ExportRow,
     History,
     ReceiptRow,
 )
 from edgecl.evaluation.tested import shown_classes, tested_now
+from edgecl.governor.judge import judged
+from edgecl.governor.words import said_of_changes
 from edgecl.home import Home
+from edgecl.mistakes import find_mistakes
 from edgecl.runtime.preprocess import decode
-from edgecl.session import check_learned
+from edgecl.session import Session, check_learned
+from edgecl.store.changes import changes_of
 from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
 from edgecl.store.probes import history, latency_histogram, latency_of_classes, stages_of
@@ -49,6 +55,8 @@ _MOST_CLASS_PICTURES = 200
 _MOST_CONFUSED = 8
 _PICTURES_EACH = 3
 _MOST_NOVEL = 12
+_MOST_CHANGES = 30
+_MOST_DOUBTS = 12
 # The means of two or three classes lie on a line or in a plane: their angles say nothing.
 _FEWEST_MEANS = 4
 
@@ -82,6 +90,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     past = _history(store, uids)
     kept_steps, kept_times = _ages(store, places)
     n_novel, novel = _novel(store, limit)
+    n_doubts, doubts = _doubts(Session(home, store), limit)
     return Contents(
         home=home.path,
         backbone=home.manifest.backbone,
@@ -96,6 +105,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         no_confusion=no_confusion,
         confused=() if confusion is None else _confused(store, confusion, guesses, probes, limit),
         similar=_similar(store, places, probes),
+        doubts=doubts,
+        n_doubts=n_doubts,
         latencies=_latencies(store),
         kept_steps=kept_steps,
         kept_times=kept_times,
@@ -114,6 +125,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         novel=novel,
         n_pending=len(open_requests(store)),
         is_sealed=store.is_sealed,
+        changes=_changes(home, store, places),
+        warnings=tuple(said_of_changes(home, store)["warnings"]),
     )
 
 
@@ -263,6 +276,21 @@ def _receipts(chain: Chain, history: History) -> tuple[ReceiptRow, ...]:
     return tuple(rows)
 
 
+def _changes(home: Home, store: Store, places: dict[int, int]) -> tuple[ChangeRow, ...]:
+    rows = []
+    for change in changes_of(store)[: -_MOST_CHANGES - 1 : -1]:
+        shown = tuple(part for part in change.classes if part.uid in places)
+        found = judged(shown, home.config.governor)
+        learned = sum(part.learned for part in shown)
+        rows.append(
+            ChangeRow(
+                change.name, change.kind, change.state, change.opened, learned,
+                found.pairs.n, found.pairs.lost, found.pairs.won, found.verdict,
+            )
+        )  # fmt: skip
+    return tuple(rows)
+
+
 def _novel(store: Store, max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
     """Return how many frames wait for a name, and thumbnails of the most novel."""
     waiting = entries(store)
@@ -271,3 +299,19 @@ def _novel(store: Store, max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
         for entry in waiting[:_MOST_NOVEL]
     )
     return len(waiting), tuple(small for small in made if small is not None)
+
+
+def _doubts(session: Session, max_pixels: int) -> tuple[int, tuple[Doubt, ...]]:
+    """Return how many kept samples the others contradict, and those that they do most."""
+    if not session.store.names:
+        return 0, ()
+    found = find_mistakes(session).found
+
+    def small(uid: int | None) -> bytes | None:
+        data = None if uid is None else session.store.picture(uid)
+        return None if data is None else thumbnail(data, max_pixels=max_pixels)
+
+    return len(found), tuple(
+        Doubt(m.uid, m.label, m.guess, small(m.uid), m.twin, small(m.twin))
+        for m in found[:_MOST_DOUBTS]
+    )

@@ -1,0 +1,159 @@
+"""Whether frames have moved away from what was learned: darker, out of focus, another view.
+
+A frame's residual is its feature less the mean of the class that it is taken for, in units of the
+spread within classes; both come from the exact sums, so that an unlearning needs nothing here. Of
+32 residuals the mean is near zero while nothing has moved, whatever mix of classes comes. What is
+told is T, the mean over features of 32 times its square: 1 for independent frames. The threshold is
+one and a half times what blocks of 32 kept rows, in the order in which they came, nearly never
+exceed. Frames of a camera are alike for minutes: it is asked about one a second.
+
+Measured: docs/benchmarks.md (Drift), docs/decisions/0020.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecl.heads.linear import scale_of
+from edgecl.heads.statistics import Moments
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.types import Float16, Float32, Float64, Labels
+
+WINDOW = 32
+_QUANTILE, _MARGIN = 0.999, 1.5
+_FEWEST_ROWS = 4 * WINDOW
+_TOP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How far the last frames are from what was learned.
+
+    Args:
+        ratio: T over its threshold; above 1 they have moved.
+        block: Which block of the feature moved most, from 0 on.
+        n_blocks: Of how many.
+    """
+
+    ratio: float
+    block: int
+    n_blocks: int
+
+    @property
+    def cause(self) -> str:
+        """What the block speaks of: first blocks see light and focus, the last what is there."""
+        if self.n_blocks == 1:
+            return "the whole feature"
+        is_low = 2 * self.block < self.n_blocks
+        what = "light and focus" if is_low else "content"
+        return f"{what}, block {self.block + 1} of {self.n_blocks}"
+
+
+class Drift:
+    """Means of classes, spread and threshold, and a window of residuals.
+
+    Args:
+        means: Mean feature (D,) of each class, by uid.
+        spread: Standard deviation of every feature within classes (D,).
+        threshold: A window whose T is above it has moved.
+        stages: Widths of the blocks of the feature; their sum is D.
+    """
+
+    def __init__(
+        self,
+        means: Mapping[int, Float64],
+        spread: Float64,
+        threshold: float,
+        stages: Sequence[int],
+    ) -> None:
+        self._means, self._spread = means, spread
+        self.threshold = threshold
+        self._edges = np.cumsum([0, *stages])
+        self._window: deque[Float64] = deque(maxlen=WINDOW)
+
+    def add(self, x: Float32, class_uid: int) -> Moved | None:
+        """Take in a frame's feature (D,) and the class that it is taken for; None while too few."""
+        if class_uid not in self._means:
+            return None
+        self._window.append((x - self._means[class_uid]) / self._spread)
+        if len(self._window) < WINDOW:
+            return None
+        z = np.sum(self._window, axis=0) / np.sqrt(WINDOW)
+        top = np.argsort(-np.abs(z))[:_TOP]
+        blocks = np.searchsorted(self._edges, top, side="right") - 1
+        block = int(np.bincount(blocks, weights=np.square(z[top])).argmax())
+        ratio = float(np.square(z).mean()) / self.threshold
+        return Moved(ratio, block, len(self._edges) - 1)
+
+    def followed_by(self, other: Drift | None) -> Drift | None:
+        """Return another with the frames of this one, whose means are newer."""
+        if other is not None:
+            other._window.extend(self._window)
+        return other
+
+
+def open_drift(store: Store, stages: Sequence[int]) -> Drift | None:
+    """Read means, spread and threshold of a store; nothing is written.
+
+    Returns:
+        None where its statistics hold no sum and square of every feature, or fewer than 128 rows
+        are kept: no threshold can be taken from them.
+    """
+    _, x, classes = store.rows(Role.REPLAY)
+    blocked = store.blocked_classes()
+    shown = ~np.isin(classes, list(blocked))
+    x, classes = x[shown], classes[shown]
+    if len(x) < _FEWEST_ROWS:
+        return None
+    means: dict[int, Float64] = {}
+    counts: dict[int, int] = {}
+    n, within = 0, np.zeros(store.num_features)
+    for uid, part in store.all_moments().items():
+        squares = _squares(part, store.num_features)
+        if squares is None:
+            return None
+        if uid in blocked or not part.n:
+            continue
+        means[uid], counts[uid] = part.total / part.n, part.n
+        within += squares - part.total * means[uid]
+        n += part.n
+    if n <= len(means):
+        return None
+    spread = scale_of(within / (n - len(means)))
+    threshold = _MARGIN * _usual(x, classes, means, counts, spread)
+    return Drift(means, spread, threshold, stages)
+
+
+def _squares(part: Moments, d: int) -> Float64 | None:
+    """Return the sum of squares of every feature (D,), None if the statistic does not hold it."""
+    squares = np.diagonal(part.second) if part.second.ndim == 2 else part.second
+    return squares if part.total.shape == squares.shape == (d,) else None
+
+
+def _usual(
+    x: Float16,
+    classes: Labels,
+    means: Mapping[int, Float64],
+    counts: Mapping[int, int],
+    spread: Float64,
+) -> float:
+    """Return the T that blocks of consecutive kept rows nearly never exceed."""
+    total = np.zeros(len(spread))
+    residuals: deque[Float64] = deque(maxlen=WINDOW)
+    found = []
+    for row, uid in zip(x, classes.tolist(), strict=True):
+        # Without the row itself its class's mean is further away.
+        out = counts[uid] / max(1, counts[uid] - 1)
+        r = out * (row - means[uid]) / spread
+        if len(residuals) == WINDOW:
+            total -= residuals[0]
+        residuals.append(r)
+        total += r
+        if len(residuals) == WINDOW:
+            found.append(float(np.square(total).mean()) / WINDOW)
+    return max(1.0, float(np.quantile(found, _QUANTILE)))
