@@ -97,7 +97,9 @@ def find_mistakes(session: Session, *, label: str | None = None, is_all: bool = 
     confirmed = confirmed_samples(store)
     origins = {origin.uid: origin for origin in store.origins(Role.REPLAY)}
     names, found = store.names, []
-    for i in np.lexsort((-suspicion, [i not in twins for i in range(len(uids))])).tolist():
+    for i in np.lexsort(
+        (-suspicion, np.array([i not in twins for i in range(len(uids))]))
+    ).tolist():
         uid, twin = int(uids[i]), twins.get(i)
         if uid in confirmed or wanted not in (None, int(classes[i])):
             continue
