@@ -73,7 +73,10 @@ def forgetting(home: Path, asked: ForgetRequest) -> list[str]:
         )
         if rows[name]
     )  # fmt: skip
-    lines = [f"The {asked.kind} {asked.name} goes for good: {what or 'no row is of it'}."]
+    named = f"The {asked.kind} {asked.name}"
+    if asked.kind == "age":
+        named = f"All from before {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(plan.uid))}"
+    lines = [f"{named} goes for good: {what or 'no row is of it'}."]
     if plan.aliases:
         lines.append(f"Its {plan.aliases} other names go with it.")
     copies = [f"snapshot s{uid}" for uid in plan.snapshots]

@@ -74,6 +74,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl forget class washer --dry-run    what would be removed",
         "edgecl forget class washer",
         "edgecl forget source camera:0",
+        "edgecl forget --older-than 30d          retention",
     ),
     "forget class": (
         "edgecl forget class washer --dry-run    what would be removed",
@@ -84,7 +85,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "forget pending": ("edgecl forget pending",),
     "receipts": (
         "edgecl receipts                   all of them",
-        "edgecl receipts r1                one, checked",
+        "edgecl receipts r1                one, checked, in words",
+        "edgecl receipts r1 -o r1.html     as a page to print",
     ),
     "samples": ("edgecl samples list               what is kept, the newest first",),
     "samples list": (

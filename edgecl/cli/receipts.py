@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli import complete
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table, say
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 def receipt(
     receipt_id: Annotated[
         str | None,
-        typer.Argument(help="As `forget` printed it, for example r1; without one all are listed."),
+        typer.Argument(
+            help="As `forget` printed it, for example r1; without one all are listed.",
+            autocompletion=complete.receipts,
+        ),
     ] = None,
     of: Annotated[
         str | None,

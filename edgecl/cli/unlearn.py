@@ -77,52 +77,6 @@ _KINDS = {
 }
 
 
-@forget_app.callback()
-def forget(
-    context: typer.Context,
-    older_than: Annotated[
-        str | None,
-        typer.Option(
-            help="Remove all that is older, learned, held out or waiting: 12h, 30d or 8w.",
-            metavar="AGE",
-        ),
-    ] = None,
-    home: HomeOption = DEFAULT,
-    reason: ReasonOption = "",
-    verify: VerifyOption = False,
-    dry_run: DryRunOption = False,
-    adapter_method: MethodOption = "drop",
-    weights: WeightsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Unlearn for good, with a receipt."""
-    from edgecl.errors import UsageError
-    from edgecl.home import Home
-    from edgecl.types import ForgetRequest, Kind
-    from edgecl.unlearning.ask import is_due, time_before
-
-    if context.invoked_subcommand is not None:
-        sources = {name: context.get_parameter_source(name) for name in context.params}
-        for name, source in sources.items():
-            if source and source.name == "COMMANDLINE":
-                option = "--" + name.replace("_", "-")
-                command = context.invoked_subcommand
-                raise UsageError(f"{option} stands before {command}; put it behind")
-        return
-    if older_than is None:
-        raise UsageError("nothing to do; expected class, sample, source, pending or --older-than")
-    before = time_before(older_than)
-    asked = ForgetRequest(str(before), reason, Kind.AGE, adapter_method)
-    if not is_due(Home(home), before):
-        say(f"nothing is older than {older_than}; nothing was done")
-        if json:
-            print_json({"receipt_id": None, "before": before})
-    elif dry_run:
-        _print_plan(home, asked, json=json)
-    else:
-        _forget(home, asked, verify=verify, weights=weights, json=json)
-
-
 def _add_command(kind: str, text: str, argument: Any) -> None:
     """Add `edgecl forget KIND`."""
 
@@ -142,10 +96,10 @@ def _add_command(kind: str, text: str, argument: Any) -> None:
 
         asked = ForgetRequest(name, reason, Kind(kind), adapter_method)
         if dry_run:
-            _print_plan(home, asked, json=json)
+            print_plan(home, asked, json=json)
         else:
             confirm(lambda: forgetting(home, asked), yes=yes)
-            _forget(home, asked, verify=verify, weights=weights, json=json)
+            carry_out(home, asked, verify=verify, weights=weights, json=json)
 
 
 for _kind, _said in _KINDS.items():
@@ -335,9 +289,10 @@ def _roll_change_back(name: str, home: Path, *, json: bool) -> None:
         print_values("rolled back", result)
 
 
-def _forget(
+def carry_out(
     home: Path, asked: ForgetRequest, *, verify: bool, weights: str | None, json: bool
 ) -> None:
+    """Unlearn what was asked for, and show what was done."""
     from edgecl.home import Home
     from edgecl.types import Mode
     from edgecl.unlearning.ask import HandedOver, unlearn
@@ -416,7 +371,8 @@ def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in short.items() if value is not None}
 
 
-def _print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
+def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
+    """Show what would be unlearned."""
     from edgecl.home import Home
     from edgecl.types import Mode, Receipt
     from edgecl.unlearning.ask import plan_of

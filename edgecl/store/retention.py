@@ -2,8 +2,8 @@
 
 A learned sample that was evicted, and whose feature was added to its class's statistics, has no row
 and no time any more. So that nothing old can stay, all such samples of a class go with its old ones
-when the class was there before that time, or has a row from before it; what is kept of newer
-samples is summed anew. A class that came later keeps its sums.
+when the class was there before that time, has a row from before it, or took another one in; what is
+kept of newer samples is summed anew. A class that came later keeps its sums.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from edgecl.types import Float16
 # Classes of which something may be older than ?1.
 _MAY_BE_OLDER = (
     "SELECT uid FROM classes c WHERE c.created < ?1 OR "
+    "EXISTS (SELECT 1 FROM merged m WHERE m.class_uid = c.uid) OR "
     "EXISTS (SELECT 1 FROM replay o WHERE o.class_uid = c.uid AND o.time < ?1)"
 )
 # Of these: class, source, how many are in the sums, and how many of them have a newer row.
