@@ -146,11 +146,9 @@ def _rules(a: np.ndarray, b: np.ndarray, y: Labels) -> dict[str, bool]:
     verdict = judged_errors(a, b, y, POLICY)
     return {
         "right after >= right before": bool(now >= was),
-        "squared error not higher by a standard error": bool(
-            error.mean() <= error.std() / np.sqrt(len(error))
-        ),
-        "not proved worse, of all pictures": verdict.p > POLICY.alpha,
-        "not proved worse, nor in a class (in use)": verdict.accepted,
+        "squared error not higher": bool(error.mean() <= 0),
+        "not proved higher (p > 0.05)": verdict.p > POLICY.alpha,
+        "not higher by a standard error, nor proved in a class (in use)": verdict.accepted,
     }
 
 

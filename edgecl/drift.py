@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecl.heads.linear import scale_of
-from edgecl.heads.statistics import Moments
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.types import Float16, Float32, Float64, Labels
@@ -113,26 +112,19 @@ def open_drift(store: Store, stages: Sequence[int]) -> Drift | None:
     means: dict[int, Float64] = {}
     counts: dict[int, int] = {}
     n, within = 0, np.zeros(store.num_features)
-    for uid, part in store.all_moments().items():
-        squares = _squares(part, store.num_features)
-        if squares is None:
+    for uid in set(store.names) - blocked - set(store.lost_classes()):
+        sums = store.sums_of(uid)
+        if sums is None:
             return None
-        if uid in blocked or not part.n:
-            continue
-        means[uid], counts[uid] = part.total / part.n, part.n
-        within += squares - part.total * means[uid]
-        n += part.n
+        counts[uid], total, squares = sums
+        means[uid] = total / max(1, counts[uid])
+        within += squares - total * means[uid]
+        n += counts[uid]
     if n <= len(means):
         return None
     spread = scale_of(within / (n - len(means)))
     threshold = _MARGIN * _usual(x, classes, means, counts, spread)
     return Drift(means, spread, threshold, stages)
-
-
-def _squares(part: Moments, d: int) -> Float64 | None:
-    """Return the sum of squares of every feature (D,), None if the statistic does not hold it."""
-    squares = np.diagonal(part.second) if part.second.ndim == 2 else part.second
-    return squares if part.total.shape == squares.shape == (d,) else None
 
 
 def _usual(

@@ -115,8 +115,9 @@ class Metrics:
             )
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(f"edgecl_{name}", text, value=value)
-        changes = CounterMetricFamily(
-            "edgecl_changes", "Changes that are on record.", labels=["state"]
+        # No counter: old ones go, and one that is taken back has another state.
+        changes = GaugeMetricFamily(
+            "edgecl_changes_total", "Changes that are on record.", labels=["state"]
         )
         for state, n in self._changes.items():
             changes.add_metric([state], n)

@@ -1,8 +1,9 @@
 """Whether a new adapter is taken: calibrated shares on pictures that nothing compared has learned.
 
 Judged is the squared error of the shares (Brier 1950), not whether the best class is right, by the
-test that judges every change of a home (edgecl/governor): it is taken unless it is proved worse, on
-all pictures together or on those of a class (docs/decisions/0020).
+test that judges every change of a home (edgecl/governor): it is refused if it seems worse by more
+than a standard error on all pictures together, since an adapter costs time with every answer, or is
+proved worse on those of a class (docs/decisions/0020).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _LEAST_SHARE = 1e-12
 # Of the accuracy on pictures as they are.
 _MIRRORED = 0.9
 _POLICY = GovernorConfig()
+# One standard error, one-sided.
+_DOUBT = 0.16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,14 @@ class Verdict:
     """How what is served and what would be served did on the same pictures.
 
     Args:
-        accepted: Whether the new one is taken: it is not proved worse.
+        accepted: Whether the new one is taken.
         n: Pictures that judged.
         accuracy: Share that was right, before and after.
         error: Mean squared error of the shares, before and after.
         standard_error: Of the difference of the errors, paired by picture.
         p: That it would seem so much worse by chance.
-        worst_p: The same of the class that speaks most against it, corrected for many classes.
+        worst_p: The same of the class that speaks most against it, of those that fell by more than
+            is tolerated; corrected for many classes.
     """
 
     accepted: bool
@@ -221,11 +225,19 @@ def judged(before: Float64, after: Float64, y: Labels, policy: GovernorConfig = 
     worse = errors[1] - errors[0]
     right = [float((shares.argmax(axis=1) == y).mean()) for shares in (before, after)]
     p = paired_errors(*errors)
+    was, now = (shares.argmax(axis=1) == y for shares in (before, after))
     columns, counts = np.unique(y, return_counts=True)
     own = [y == column for column in columns[counts >= policy.min_probes]]
-    worst_p = min(holm([paired_errors(errors[0][k], errors[1][k]) for k in own]), default=1.0)
+    by_class = holm([paired_errors(errors[0][k], errors[1][k]) for k in own])
+    # As elsewhere, a loss that is tolerated refuses nothing.
+    fell = [
+        q
+        for q, k in zip(by_class, own, strict=True)
+        if (was[k].sum() - now[k].sum()) / k.sum() > policy.worst_drop
+    ]
+    worst_p = min(fell, default=1.0)
     return Verdict(
-        accepted=min(p, worst_p) > policy.alpha,
+        accepted=p > _DOUBT and worst_p > policy.alpha,
         n=len(y),
         accuracy=(right[0], right[1]),
         error=(float(errors[0].mean()), float(errors[1].mean())),

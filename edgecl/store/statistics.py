@@ -17,7 +17,7 @@ from edgecl.errors import IntegrityError, StoreError
 from edgecl.heads.statistics import Moments, Statistic, statistic_of
 from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.store.classes import Classes
-from edgecl.types import Float16
+from edgecl.types import Float16, Float64
 
 CODEBOOK = "codebook"
 
@@ -97,6 +97,19 @@ class Statistics(Classes):
     def all_moments(self) -> Mapping[int, Moments]:
         """Return the statistics of every class; each is read when it is asked for."""
         return _LazyMoments(self)
+
+    def sums_of(self, y: int) -> tuple[int, Float64, Float64] | None:
+        """Return count, sum and sum of squares of every feature (D,) of a class's samples.
+
+        As `moments` has them, without the products of features. None where no such sums are kept.
+        """
+        folded = self.folded(y)
+        squares = folded.second.diagonal() if folded.second.ndim == 2 else folded.second
+        if not folded.total.shape == squares.shape == (self.num_features,):
+            return None
+        x = self._unfolded(y).astype(np.float64)
+        total: Float64 = folded.total + x.sum(axis=0)
+        return folded.n + len(x), total, squares + np.einsum("nd,nd->d", x, x)
 
     def classes_with_sums(self) -> frozenset[int]:
         """Return the classes of which samples were folded into sums."""

@@ -15,8 +15,10 @@ import build
 from edgecl.cli.app import app
 from edgecl.config import GovernorConfig
 from edgecl.errors import RequestError
+from edgecl.evaluation.report import write_report
 from edgecl.governed import governed, take_back, way_back
 from edgecl.governor.judge import judged
+from edgecl.governor.words import said_of_changes
 from edgecl.home import Home
 from edgecl.paired import Pairs
 from edgecl.session import Session, reading
@@ -294,6 +296,23 @@ def test_commands_say_what_changed(home: Home) -> None:
     assert (back["change"], back["state"], back["classes"]) == ("c2", "rolled_back", 2)
     for bad in (["changes", "x"], ["changes", "c77"], ["rollback", "c77"], ["rollback", "cc"]):
         assert runner.invoke(app, [*bad, *place]).exit_code != 0
+
+
+def test_status_and_report_warn_of_a_change_that_is_proved_worse(
+    home: Home, tmp_path: Path
+) -> None:
+    governor(home, min_probes=5)
+    with writing(home) as session, governed(session, "import") as done:
+        poison(session)
+    with reading(home) as session:
+        said = said_of_changes(home, session.store)
+    assert said["last_change"] == f"c{done.uid}"
+    assert f"import c{done.uid} is proved worse" in said["warnings"][0]
+    page = tmp_path / "report.html"
+    write_report(home, page)
+    text = page.read_text()
+    assert "<h2>Changes</h2>" in text
+    assert f"import c{done.uid} is proved worse" in text
 
 
 POLICY = GovernorConfig()
