@@ -74,9 +74,9 @@ def main() -> None:
 
 
 def _taught(x: np.ndarray, y: np.ndarray) -> RidgeHead:
+    """Return a head of rows, by their sums at once."""
     head = RidgeHead(x.shape[1])
-    head.learn_many(x, y)
-    head.settle()
+    head.restore({c: head.statistic.of(x[y == c]) for c in dict.fromkeys(y.tolist())}, None)
     return head
 
 
@@ -114,15 +114,15 @@ def _refitted(products: np.ndarray, targets: np.ndarray, i: int, width: int) -> 
 
 
 def _seconds(data: Data) -> float:
-    """Return how long leaving out 2,000 rows takes, of 1,752 features as homes had them before."""
+    """Return how long leaving out 2,000 rows of 1,752 features takes, seconds of the processor."""
     x = np.resize(quantise(data.x), (2000, data.x.shape[1]))[:, :1752]
     y = np.resize(data.y.astype(np.int64), 2000)
     head = _taught(x, y)
     times = []
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = time.process_time()
         head.left_out(x, y)
-        times.append(time.perf_counter() - begin)
+        times.append(time.process_time() - begin)
     return min(times)
 
 

@@ -98,7 +98,8 @@ def novelty_of(
     sums = np.zeros((len(owners), rows.shape[1]))
     np.add.at(sums, member, rows)
     sizes = np.bincount(member)
-    centres: Float16 = (sums / sizes[:, None]).astype(np.float16)
+    # As a bundle keeps them, so that it says the same.
+    centres = (sums / sizes[:, None]).astype(np.float16).astype(np.float32)
     distances = _left_out(rows, centres, sums, sizes, member, bursts_of(rows, classes))
     is_own = uids[owners] == classes[:, None]
     own = np.where(is_own, distances, np.inf).min(axis=1)
@@ -141,7 +142,7 @@ def _nearest(rows: Float32, centres: Float32) -> Labels:
 
 def _left_out(
     rows: Float32,
-    centres: Float16,
+    centres: Float32,
     sums: Float64,
     sizes: Labels,
     member: Labels,

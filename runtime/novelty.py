@@ -30,7 +30,7 @@ class Novelty:
     """Scores features by how unlike they are to what was learned; float32, no torch.
 
     Args:
-        centres: Means of samples' directions (C, D), float16.
+        centres: Means of samples' directions (C, D), float32 of float16 precision.
         owners: Which of the labels each centre is of (C,).
         units: Spread of each centre's class (C,): a distance counts in these.
         labels: Names of the classes.
@@ -41,7 +41,7 @@ class Novelty:
         scorer: The head on plain features that gave `low`; None without.
     """
 
-    centres: Float16
+    centres: Float32
     owners: Labels
     units: Float32
     labels: tuple[str, ...]
@@ -96,7 +96,7 @@ class Novelty:
     def arrays(self) -> Arrays:
         """Return all but labels and scorer as arrays; `novelty_from` reads them."""
         return {
-            f"{PREFIX}centres": self.centres,
+            f"{PREFIX}centres": self.centres.astype(np.float16),
             f"{PREFIX}owners": self.owners,
             f"{PREFIX}units": self.units,
             f"{PREFIX}far": self.far,
@@ -130,6 +130,7 @@ def novelty_from(
         raise IntegrityError(
             f"what is kept to tell the unknown does not fit {len(labels)} classes; export anew"
         )
+    centres = centres.astype(np.float32)
     return Novelty(centres, owners, units, labels, far, low, float(threshold[0]), scorer)
 
 
@@ -144,11 +145,10 @@ def directions(x: Float16 | Float32) -> Float32:
     return roots
 
 
-def apart(rows: Float32, centres: Float16) -> Float64:
+def apart(rows: Float32, centres: Float32) -> Float64:
     """Return distances (N, C) of directions (N, D) to centres (C, D)."""
-    ends = centres.astype(np.float32)
-    squares = np.einsum("nd,nd->n", rows, rows)[:, None] - 2 * (rows @ ends.T)
-    squares += np.einsum("cd,cd->c", ends, ends)
+    squares = np.einsum("nd,nd->n", rows, rows)[:, None] - 2 * (rows @ centres.T)
+    squares += np.einsum("cd,cd->c", centres, centres)
     return cast(Float64, np.sqrt(np.maximum(squares, 0)).astype(np.float64))
 
 
