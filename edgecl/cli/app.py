@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _function in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "init": init,
     "doctor": doctor,
@@ -49,14 +50,16 @@ for _name, _function in {
     "rollback": rollback,
     "verify": verify,
     "receipts": receipt,
-}.items():
+}
+# Names as they were, and as people try them.
+_HIDDEN: dict[str, Callable[..., None]] = {"receipt": receipt, "learn": train_stream}
+for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
+for _name, _function in _HIDDEN.items():
+    app.command(_name, cls=Command, hidden=True)(_function)
 app.add_typer(export_app, name="export", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)
-# Names as they were, and as people try them.
-for _name, _function in {"receipt": receipt, "learn": train_stream}.items():
-    app.command(_name, cls=Command, hidden=True)(_function)
 
 
 @app.command("help", cls=Command, hidden=True)

@@ -213,7 +213,7 @@ def dataset(
         print_json(result)
     else:
         print_outcome(
-            f"{done.export.path}: {counted(result['pictures'], 'picture')} of "
+            f"{done.export.path}: {counted(sum(done.classes.values()), 'picture')} of "
             f"{counted(len(done.classes), 'class')}, {size_text(done.size_bytes)}",
             result,
         )
