@@ -20,7 +20,8 @@ from edgecl.cli.report import report
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
 from edgecl.cli.status import status
-from edgecl.cli.unlearn import forget_app, receipt, rename, rollback, snapshot, snapshots
+from edgecl.cli.unlearn import forget_app, receipt
+from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
 app = typer.Typer(
     name="edgecl",
