@@ -24,7 +24,7 @@ from edgecl.cli.retention import forget_app
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
 from edgecl.cli.status import status
-from edgecl.cli.unlearn import rename, rollback, snapshot, snapshots
+from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
 app = typer.Typer(
     name="edgecl",

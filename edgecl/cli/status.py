@@ -119,21 +119,17 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         )
     if (known := values["calibration"]) is not None:
         yield _calibrated(known)
-    parts = [
-        f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept",
-        f"{size_text(values['home_bytes'])} on disk",
-        f"backbone {values['backbone']} at {values['image_size']} px",
-    ]
+    yield (
+        f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept; "
+        f"{size_text(values['home_bytes'])} on disk" + (", encrypted" * values["encrypted"])
+    )
+    parts = [f"backbone {values['backbone']} at {values['image_size']} px"]
     parts += [
         counted(values[name], what)
-        for name, what in (
-            ("adapters", "adapter"),
-            ("exports", "export"),
-            ("receipts", "receipt"),
-        )
+        for name, what in (("adapters", "adapter"), ("exports", "export"))
         if values[name]
     ]
-    yield ", ".join(parts) + (", encrypted" if values["encrypted"] else "")
+    yield ", ".join(parts)
     yield from (f"warning: {line}" for line in values["warnings"])
     if values["pending"]:
         yield f"{counted(values['pending'], 'request')} to unlearn not finished"

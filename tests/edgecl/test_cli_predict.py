@@ -167,6 +167,12 @@ def test_evaluate_reports_numbers_that_fit_together(
     assert (taught_home / "device.db").read_bytes() == database
 
 
+def test_evaluate_takes_a_label_and_a_limit(taught_home: Path, unseen: Path) -> None:
+    words = ("evaluate", unseen / "washer", "--home", taught_home, "-l", "washer", "-n", 2)
+    result = build.last_json(build.run_edgecl(*words, "-j"))
+    assert (result["n"], result["skipped"], result["accuracy"]) == (2, 0, 1.0)
+
+
 def test_evaluate_without_any_label_is_status_3(taught_home: Path, unseen: Path) -> None:
     done = build.run_edgecl("evaluate", unseen / "washer", "--home", taught_home, "--json")
     assert build.is_refused(done, 3)

@@ -58,7 +58,8 @@ def day_ticks(axes: Axes, figure: Figure) -> None:
     n_days = (high - low) / DAY
     step = next((s for s in _DAY_STEPS if n_days / s <= most), -(-int(n_days) // most))
     first = -(-int(low) // DAY)
-    ticks: list[float] = [day * DAY for day in range(first, int(high // DAY) + 1, step)] or [low]
+    days = range(first, int(high // DAY) + 1, step)
+    ticks: list[float] = [day * DAY for day in days] or [low]
     style = "%d %b" if time.gmtime(low).tm_year == time.gmtime(high).tm_year else "%d %b %Y"
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     names = [time.strftime(style, time.gmtime(tick)).lstrip("0") for tick in ticks]
