@@ -279,7 +279,8 @@ CELLS = st.one_of(
 LINES = st.lists(st.lists(CELLS, max_size=4), max_size=8)
 HEADS = st.sampled_from(
     ("path,label", "path, label", "label,path", "filename,label", "path", "path;label",
-     "path\tlabel", "path,label,label", "path,label,split", "filename, bolt, cup", "", "\ufeffpath,label")
+     "path\tlabel", "path,label,label", "path,label,split",
+     "filename, bolt, cup", "", "\ufeffpath,label")
 )  # fmt: skip
 ENCODINGS = st.sampled_from(("utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"))
 
