@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +41,7 @@ from .listed import (
     read_one_hot,
     read_text,
 )  # fmt: skip
-from .look import look, no_label, rest_of, told
+from .look import look, no_label, told
 from .zips import ZipSource
 
 _MAX_LABELS_BYTES = 1_000_000
@@ -220,7 +220,8 @@ def _frigate(path: Path, how: Reading) -> Dataset:
     labelled = path / "dataset"
     notes = []
     if (labelled / _FRIGATE_UNNAMED).is_dir():
-        notes.append(f"left out: {_FRIGATE_UNNAMED}/, pictures that nobody named")
+        what = f"pictures that nobody named{_count(labelled / _FRIGATE_UNNAMED)}"
+        notes.append(f"left out: {_FRIGATE_UNNAMED}/, {what}")
     n_tries = len(look(path / "train").pictures) if (path / "train").is_dir() else 0
     if n_tries:
         notes.append(f"left out: train/, {n_tries} pictures without a label")
@@ -234,7 +235,7 @@ def _jetson(path: Path, how: Reading) -> Dataset:
     train = _train(path)
     dataset = _folders("jetson", path, path / train, how)
     notes = [
-        f"left out: {name}/; score it with `edgecl evaluate {path / name}`"
+        f"left out: {name}/; score it with `edgecl evaluate {path / name}`{_count(path / name)}"
         for name in _splits(path)
         if name != train
     ]
@@ -256,7 +257,7 @@ def _folders(
         raise SourceError(f"dataset {path} has no folder {labelled}, which {format} has")
     items: list[Item] = []
     classes: Counter[str] = Counter()
-    found = look(labelled)
+    found = look(labelled, above=() if labelled == path else (os.path.realpath(path),))
     notes = []
     if not how.is_sure:
         if labelled != path and (why := no_classes(str(labelled), found.pictures)):
@@ -281,7 +282,7 @@ def _folders(
     if loose:
         notes.append(f"left out: {len(loose)} pictures that are in no class's folder")
     source = ListSource(str(path), items, labels=classes)
-    source.passed_over = found.passed_over + rest_of(path, labelled)
+    source.passed_over = found.passed_over
     return Dataset(format, "", source, _sorted(classes), tuple(notes))
 
 
@@ -295,12 +296,13 @@ def _teachable_machine(path: Path, how: Reading) -> Dataset:
 
 
 def _coco(path: Path, how: Reading) -> Dataset:
-    notes = []
+    notes: list[str] = []
+    splits: list[str] = []
     lists = coco_lists(path) if path.is_dir() else [path]
     if not lists and path.is_dir():
         splits = [name for name in _splits(path) if coco_lists(path / name)]
         lists = coco_lists(path / splits[0]) if splits else []
-        notes = [f"left out: {name}/, another split" for name in splits[1:]]
+        notes = [f"left out: {name}/, another split{_count(path / name)}" for name in splits[1:]]
     chosen = choose_list(lists)
     if chosen is None:
         names = some([p.name for p in lists]) or "none"
@@ -309,7 +311,9 @@ def _coco(path: Path, how: Reading) -> Dataset:
         )
     notes += [f"left out: {p.name}, another list" for p in lists if p != chosen]
     found = read_coco(chosen, how.max_bytes, pictures=how.pictures)
-    source = _listed(path, found.items, found.classes)
+    source = ListSource(str(path), found.items, labels=found.classes)
+    if path.is_dir():
+        notes += _unnamed(chosen.parent if chosen.parent.name in splits else path, source)
     return Dataset("coco", "", source, _sorted(found.classes), (*notes, *found.notes))
 
 
@@ -321,28 +325,33 @@ def _one_hot(path: Path, how: Reading) -> Dataset:
     notes: list[str] = []
     if folder.parent == path:
         others = [name for name in _splits(path) if name != folder.name]
-        notes = [f"left out: {name}/, another split" for name in others]
-    source = _listed(path, items, classes)
+        notes = [f"left out: {name}/, another split{_count(path / name)}" for name in others]
+    source = ListSource(str(path), items, labels=classes)
+    notes += _unnamed(folder, source)
     return Dataset("one-hot", "", source, _sorted(classes), tuple(notes))
 
 
 def _edgecl(path: Path, how: Reading) -> Dataset:
     items, classes = read_index(path / EDGECL_INDEX, how.max_bytes)
-    source = _listed(path, items, classes)
+    source = ListSource(str(path), items, labels=classes)
     gone = [id for id, _ in items if not os.path.lexists(path / id)]
     notes = (f"not found: {len(gone)} of {len(items)} pictures ({some(gone)})",) if gone else ()
     return Dataset("edgecl", "", source, _sorted(classes), notes)
 
 
-def _listed(path: Path, items: Sequence[Item], classes: Iterable[str]) -> ListSource:
-    """Return the pictures of a list; those of its folder that it does not name are counted."""
-    source = ListSource(str(path), items, labels=classes)
-    if path.is_dir():
-        there = look(path)
-        named = {id.replace("\\", "/").rpartition("/")[2] for id, _ in items}
-        n = sum(parts[-1] not in named for parts in there.pictures)
-        source.passed_over = there.passed_over + Counter({"pictures that it does not name": n})
-    return source
+def _count(folder: Path) -> str:
+    """Return how many pictures a folder holds that is left out, as a text."""
+    try:
+        return f" ({len(look(folder).pictures)} pictures)"
+    except SourceError:
+        return " (it cannot be read)"
+
+
+def _unnamed(folder: Path, source: ListSource) -> list[str]:
+    """Return how many pictures beside a list it does not name, if any."""
+    named = {id.replace("\\", "/").rpartition("/")[2] for id in source.ids(len(source))}
+    n = sum(parts[-1] not in named for parts in look(folder).pictures)
+    return [f"left out: {n} pictures that the list does not name"] if n else []
 
 
 def _sorted(classes: Mapping[str, int]) -> dict[str, int]:

@@ -56,15 +56,19 @@ class Found:
             self.passed_over[kind] += len(gone)
 
 
-def look(folder: Path) -> Found:
+def look(folder: Path, *, above: tuple[str, ...] = ()) -> Found:
     """Return what lies in a folder, by content; links are followed, but never back.
+
+    Args:
+        folder: The folder.
+        above: Real paths of folders on the way to it.
 
     Raises:
         SourceError: The folder itself cannot be read.
     """
     found = Found()
     boxes: list[tuple[Parts, str, str]] = []
-    waiting: list[tuple[Parts, str, Parts]] = [((), "", (os.path.realpath(folder),))]
+    waiting: list[tuple[Parts, str, Parts]] = [((), "", (*above, os.path.realpath(folder)))]
     while waiting:
         base, over, way = waiting.pop()
         try:
@@ -97,28 +101,6 @@ def look(folder: Path) -> Found:
     found.beside.update(kind for base, stem, kind in boxes if (base, stem) in own)
     _leave_sides(found)
     return found
-
-
-def rest_of(folder: Path, part: Path) -> Counter[str]:
-    """Return how many files of a folder lie outside of a sub-folder of it, by kind."""
-    rest: Counter[str] = Counter()
-    if folder == part:
-        return rest
-    for entry in os.scandir(folder):
-        if entry.name == part.name:
-            continue
-        if _is_folder(entry, follow=True):
-            try:
-                found = look(Path(entry.path))
-            except SourceError:
-                rest["unreadable"] += 1
-                continue
-            n = len(found.pictures) + found.passed_over.total()
-            rest[_over(entry.name) or f"{entry.name}/"] += n
-        else:
-            is_loose = _is_picture(entry)
-            rest["pictures in no class's folder" if is_loose else kind_of_other(entry.name)] += 1
-    return +rest
 
 
 def _over(name: str) -> str:

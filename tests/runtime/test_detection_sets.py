@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import other_tools
@@ -178,3 +179,17 @@ def test_train_stream_says_who_reads_a_table_of_classes(tmp_path: Path) -> None:
     other_tools.one_hot(tmp_path / "s" / "train")
     with pytest.raises(SourceError, match=r"`edgecl import .*s` reads Roboflow's _classes\.csv"):
         open_source(str(tmp_path / "s"))
+
+
+@pytest.mark.parametrize("list_", ["result.json", "_annotations.coco.json", "_classes.csv"])
+def test_a_list_in_a_zip_has_to_be_unpacked_and_that_is_said(list_: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("0.png", PNG)
+        archive.writestr(list_, "{}")
+    with pytest.raises(SourceError, match="unpack it, and `edgecl import FOLDER` finds"):
+        open_dataset(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("images/default/0.png", PNG)
+        archive.writestr("annotations/instances_default.json", "{}")
+    with pytest.raises(SourceError, match="unpack it and name the folder"):
+        open_dataset(tmp_path / "b.zip")
