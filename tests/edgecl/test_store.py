@@ -305,7 +305,7 @@ def test_an_older_schema_is_migrated_in_a_transaction(
     monkeypatch.setitem(schema.MIGRATIONS, 1, broken)
     with pytest.raises(StoreError, match=r"schema 1 .*forget pending"):
         Store(path, read_only=True)
-    with pytest.raises(ValueError, match="half way"):
+    with pytest.raises(IntegrityError, match="half way"):
         Store(path)
     monkeypatch.setitem(schema.MIGRATIONS, 1, step)
     known = schema._known() | {("table", "added", "CREATE TABLE added(x)")}
