@@ -43,7 +43,7 @@ class Database(ABC):
         self.step: int
         self.version: int
         if not path.is_file():
-            raise StoreError(f"the store {path} is missing; restore it or run `edgecl init` anew")
+            raise StoreError(f"the store {path} is missing; restore it from a backup of the home")
         with sqlite_errors(path):
             self.connection = connect(path, read_only=read_only)
             self._file = _identity(path)
