@@ -99,7 +99,9 @@ class Database(ABC):
 
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         try:
-            if isinstance(error, Exception) and not isinstance(error, EdgeclError | OSError):
+            if isinstance(error, Exception) and not isinstance(
+                error, EdgeclError | OSError | sqlite3.Error
+            ):
                 self._check_values(error)
         finally:
             self.close()
