@@ -43,7 +43,7 @@ class Database(ABC):
         self.step: int
         self.version: int
         if not path.is_file():
-            raise StoreError(f"the store {path} is missing; restore it or run `edgecl init` anew")
+            raise StoreError(f"the store {path} is missing; restore it from a backup of the home")
         with sqlite_errors(path):
             self.connection = connect(path, read_only=read_only)
             self._file = _identity(path)
@@ -99,7 +99,9 @@ class Database(ABC):
 
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         try:
-            if isinstance(error, Exception) and not isinstance(error, EdgeclError | OSError):
+            if isinstance(error, Exception) and not isinstance(
+                error, EdgeclError | OSError | sqlite3.Error
+            ):
                 self._check_values(error)
         finally:
             self.close()

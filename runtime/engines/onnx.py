@@ -173,7 +173,8 @@ def open_session(
         reasons.append(f"{name}: {reason}")
     if wanted[-1] == "cpu":
         raise IntegrityError(
-            f"the engine cannot be loaded ({'; '.join(reasons)}); run `edgecl init` anew"
+            f"the engine cannot be loaded ({'; '.join(reasons)}); if it is damaged, restore "
+            "it from a backup"
         )
     raise ProviderError(
         f"provider {provider} was asked for and is not in use ({'; '.join(reasons)}); run "

@@ -161,14 +161,11 @@ def read_frame(
                 "picture.max_megabytes in edgecl.toml sets it",
             )
         data = path.read_bytes()
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: a zero byte or half a character in the name
-        if isinstance(error, OSError) and is_of_machine(error):
+    except ValueError as error:  # a zero byte or half a character in the name
+        return Skipped(id, f"cannot be read ({error})")
+    except OSError as error:
+        if is_of_machine(error):
             raise SourceError(f"{path} cannot be read {in_words(error)}") from error
-        why = f"({getattr(error, 'strerror', None) or error})"
-        if isinstance(error, OSError) and not is_lost(error):
-            why = in_words(error)
+        why = f"({error.strerror or error})" if is_lost(error) else in_words(error)
         return Skipped(id, f"cannot be read {why}")
     return Frame(id=id, encoded=data, label=label, source=source, time=stat.st_mtime)
