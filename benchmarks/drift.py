@@ -96,7 +96,8 @@ def _report(
 ) -> None:
     print(f"opened in {opened:.2f} s, threshold {fresh().threshold:.2f}")
     print(
-        "| second half | false alarms before | median delay | missed | cause |\n|---|---|---|---|---|"
+        "| second half | false alarms before | median delay | missed | cause |\n"
+        "|---|---|---|---|---|"
     )
     base, seconds, asked = fresh(), 0.0, 0
     for name in (*CHANGES, "one class only"):

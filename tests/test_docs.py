@@ -23,6 +23,7 @@ def commands() -> list[str]:
         "export dataset",
         "forget class",
         "review list",
+        "samples list",
     ]
 
 

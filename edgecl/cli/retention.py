@@ -19,6 +19,8 @@ from edgecl.cli.unlearn import (
     print_plan,
 )
 
+__all__ = ["forget_app"]
+
 
 @forget_app.callback()
 def forget(

@@ -13,7 +13,6 @@ from edgecl.learner import Learner
 from edgecl.store.adapters import TaskAdapter, drop_adapters, end_training, replace_adapter
 from edgecl.store.erasure import erase
 from edgecl.store.requests import PENDING, Request
-from edgecl.store.runs import drop_run
 from edgecl.types import Kind, Mode, Say
 from edgecl.unlearning.approximate.report import UnlearnedAdapter
 from edgecl.unlearning.chain import Chain
@@ -33,8 +32,6 @@ def take_out(
     if target.kind is Kind.CLASS and target.uid in head.classes:
         head.forget(target.uid, store)
     evidence.head_seconds = time.perf_counter() - begin
-    if target.kind is Kind.AGE:
-        drop_run(store)  # which of the sums came with the last run is not known any more
     rows_erased = erase(store, target.kind, target.uid)
     begin = time.perf_counter()
     if not plan.mode.is_exact:
