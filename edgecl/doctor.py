@@ -16,6 +16,7 @@ from edgecl.errors import EdgeclError, IntegrityError
 from edgecl.home import ADAPTED_FOLDER, ENGINE_FOLDER, Home, is_damaged, is_home
 from edgecl.runtime.engines.onnx import has_cuda_driver, import_onnxruntime
 from edgecl.runtime.manifest import MANIFEST_NAME
+from edgecl.runtime.pretrained import PRETRAINED_NAME, load_pretrained
 from edgecl.session import open_store
 from edgecl.store.requests import open_requests
 from edgecl.store.store import Store
@@ -149,7 +150,10 @@ def _engine(path: Path) -> str:
     for has_adapters in (False, True)[: 1 + home.has_adapters]:
         home.engine_bytes(has_adapters=has_adapters)
         folder = home.adapted_folder if has_adapters else home.path / ENGINE_FOLDER
-        listed = {MANIFEST_NAME, home.engine_manifest(has_adapters=has_adapters).engine}
+        manifest = home.engine_manifest(has_adapters=has_adapters)
+        listed = {MANIFEST_NAME, manifest.engine}
+        if load_pretrained(folder, manifest) is not None:  # which compares its hash
+            listed.add(PRETRAINED_NAME)
         listed |= set() if has_adapters else {ADAPTED_FOLDER}
         foreign = [p.name for p in folder.iterdir() if p.name not in listed and p.name[0] != "."]
         if foreign:
