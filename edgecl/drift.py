@@ -4,9 +4,9 @@ A frame's residual is its feature less the mean of the class that it is taken fo
 spread within classes; both come from the exact sums, so that an unlearning needs nothing here. Of
 32 residuals the mean is near zero while nothing has moved, whatever mix of classes comes. What is
 told is T, the mean over features of 32 times its square: 1 for independent frames. The threshold is
-one and a half times what blocks of 32 kept rows nearly never exceed, in the order in which they
-came and compared with what the head would be without them. Frames of a camera are alike for
-minutes: it is asked about one a second.
+one and a half times what blocks of 32 kept rows nearly never exceed, as they came or class by
+class, compared with what the head would be without them. Frames of a camera are alike for minutes:
+it is asked about one a second.
 
 Measured: docs/benchmarks.md (Drift), docs/decisions/0020.
 """
@@ -132,13 +132,14 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
     named = classes
     if left_out is not None and np.array_equal(left_out.uids, uids):
         named = left_out.named
-    usual = [
-        float(np.square(mean).mean()) * WINDOW
-        for mean in _blocks(x.astype(np.float64), classes, named, totals, counts, spread)
-    ]
-    if not usual:
-        return None
-    threshold = _MARGIN * max(1.0, float(np.quantile(usual, _QUANTILE)))
+    rows, usual = x.astype(np.float64), [1.0]
+    # As they came, and class by class: another mix of classes is no drift.
+    for order in (np.arange(len(rows)), np.argsort(classes, kind="stable")):
+        blocks = _blocks(rows[order], classes[order], named[order], totals, counts, spread)
+        found = [float(np.square(mean).mean()) * WINDOW for mean in blocks]
+        if found:
+            usual.append(float(np.quantile(found, _QUANTILE)))
+    threshold = _MARGIN * max(usual)
     means = {uid: totals[uid] / counts[uid] for uid in totals if counts[uid]}
     return Drift(means, spread, threshold, stages)
 
