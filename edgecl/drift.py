@@ -26,7 +26,7 @@ from edgecl.store.table import Role
 from edgecl.types import Float32, Float64, Labels
 
 WINDOW = 32
-_QUANTILE, _MARGIN = 0.999, 1.5
+_QUANTILE, _SPREADS, _MARGIN = 0.999, 4.0, 1.5
 _FEWEST_ROWS = 4 * WINDOW
 _STEP = 4
 _TOP = 10
@@ -137,8 +137,9 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
     for order in (np.arange(len(rows)), np.argsort(classes, kind="stable")):
         blocks = _blocks(rows[order], classes[order], named[order], totals, counts, spread)
         found = [float(np.square(mean).mean()) * WINDOW for mean in blocks]
-        if found:
+        if found:  # of few blocks the highest is none too high
             usual.append(float(np.quantile(found, _QUANTILE)))
+            usual.append(float(np.mean(found) + _SPREADS * np.std(found)))
     threshold = _MARGIN * max(usual)
     means = {uid: totals[uid] / counts[uid] for uid in totals if counts[uid]}
     return Drift(means, spread, threshold, stages)
@@ -169,7 +170,7 @@ def _blocks(
         for uid in np.unique(named[part]).tolist():
             inside = own == uid
             left = counts[uid] - int(inside.sum())
-            if left < 1:
+            if left < max(1, int(inside.sum())):  # what is left would say too little
                 break
             means[uid] = (totals[uid] - rows[inside].sum(axis=0)) / left
         else:
