@@ -9,12 +9,12 @@ BIN := $(VENV)/bin
 MARK ?= not slow and not live
 # Processes that run tests, each with one thread; a file's tests stay together.
 JOBS ?= 2
-EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,test,dev,tensorrt-rtx
+EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,test,dev,docs,tensorrt-rtx
 # What a device has; `make test-device PYTHON=python3.10` runs the tests that need no more.
 DEVICE_EXTRAS ?= cpu,mqtt,metrics,demo,test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-device test-live types format jetson clean
+.PHONY: demo test test-device test-live docs types format jetson clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ test-device:
 # Broker, RTSP server, GStreamer and browser on loopback; what Debian packages they need says .ci/run.
 test-live: $(VENV)/installed
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m live
+
+# Into build/site; a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict
 
 # The packages of runtime/ and exporters/ are whole only in an installed tree, so that is checked.
 types: $(VENV)/installed

@@ -5,6 +5,8 @@ Run: python benchmarks/adapted.py [--size 224] [--rounds 60]
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import argparse
 import os
 

@@ -9,6 +9,8 @@ Run: python benchmarks/cold_start.py BUNDLE [PICTURE]; python in an environment 
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import io
 import os
 import statistics

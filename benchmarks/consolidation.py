@@ -12,6 +12,8 @@ Run: python benchmarks/consolidation.py [--order N] [--data fashion|digits] [--t
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import argparse
 import os
 

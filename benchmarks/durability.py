@@ -12,6 +12,8 @@ Run: python benchmarks/durability.py HOME --folder PLACE-ON-A-DISK
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -13,6 +13,8 @@ Run: python benchmarks/live.py [--image-size N] [--seconds S]
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -26,6 +26,8 @@ Run: pip install avalanche-lib river; python benchmarks/methods.py --cache FOLDE
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -9,6 +9,8 @@ Run: python benchmarks/precision.py [--image-size 224] [--learn 1200] [--test 40
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import argparse
 import os
 

@@ -12,6 +12,8 @@ Run: python benchmarks/probes.py
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import argparse
 import os
 

@@ -26,6 +26,8 @@ Run: python benchmarks/unlearning.py --cache FOLDER
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -11,6 +11,8 @@ weights are then a backbone for digits, which it never saw:
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import argparse
 import os
 

@@ -11,6 +11,8 @@ Run: python benchmarks/wear.py --folder PLACE-ON-A-DISK (a memory disk counts no
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

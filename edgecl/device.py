@@ -13,11 +13,13 @@ home's lock while they run, and first finish what an earlier process left undone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from edgecl.adapters.training import Progress as Epoch
+from edgecl.answers import open_answers
 from edgecl.consolidation.plan import plan_of
 from edgecl.consolidation.run import Consolidated, chosen, consolidate, training_of
 from edgecl.evaluation.metrics import Evaluation
@@ -26,19 +28,22 @@ from edgecl.evaluation.score import evaluate_stream
 from edgecl.exporters.bundle import Exported, export_bundle
 from edgecl.exporters.precision import Options
 from edgecl.exporters.setup import Setup, set_up
-from edgecl.governed import governed, take_back
+from edgecl.governed import governed, note_undone, take_back
 from edgecl.home import Home
+from edgecl.mending import Done, merge_classes, relabel, undo
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source
 from edgecl.session import open_predictor, reading
 from edgecl.snapshots import rollback, take
 from edgecl.store.changes import Change, changes_of
+from edgecl.store.listing import Listed, list_samples
 from edgecl.store.snapshots import Snapshot
+from edgecl.store.table import Role
 from edgecl.stream.position import source_key, start_position
 from edgecl.stream.progress import Progress
 from edgecl.stream.run import learn_stream
-from edgecl.types import ForgetRequest, Kind, Pixels, Prediction, Say
+from edgecl.types import ForgetRequest, Kind, Pixels, Prediction, Say, clean_label
 from edgecl.unlearning.request import Unlearned, forget, writing
 
 
@@ -82,6 +87,7 @@ class Device:
         limit: int | None = None,
         shuffle_seed: int | None = None,
         resume: bool = False,
+        every_s: float | None = None,
         tell: Callable[[Progress], None] = lambda progress: None,
     ) -> Progress:
         """Learn a source in one pass; every frame is predicted before it is learned.
@@ -92,6 +98,7 @@ class Device:
             limit: Most frames to take.
             shuffle_seed: Visit them in the random order of this seed.
             resume: Go on where the last run stopped.
+            every_s: Of a film or camera, take a frame only every so many seconds.
             tell: Told how far it is, after every commit.
 
         Returns:
@@ -105,9 +112,11 @@ class Device:
         frames = open_source(
             source, label=label, shuffle_seed=shuffle_seed, max_bytes=home.max_bytes
         )
+        if every_s is not None:
+            frames.take_every(every_s)
         self._predictor = None
         with writing(home, self.options) as session:
-            key = source_key(home, source, label, shuffle_seed)
+            key = source_key(home, source, label, shuffle_seed, every_s)
             start = start_position(home, session.learner, frames, key, resume=resume)
             run = learn_stream(
                 home,
@@ -125,7 +134,9 @@ class Device:
         return progress
 
     def predict(self, picture: str | Path | Pixels, *, top: int = 3) -> Prediction:
-        """Predict a picture; engine and head are loaded once, and again after this object wrote.
+        """Predict a picture by the head; it is loaded once, and again after this object wrote.
+
+        `answer` says more.
 
         Args:
             picture: Path of a picture file, or RGB pixels (H, W, 3), uint8.
@@ -138,6 +149,35 @@ class Device:
         if self._predictor is None:
             self._predictor = open_predictor(self.home, self.options)
         return self._predictor.predict(picture, top=top)
+
+    def answer(
+        self,
+        picture: str | Path | Pixels,
+        *,
+        top: int = 3,
+        level: float | None = None,
+        unknown: bool = False,
+        hint: bool = False,
+        explain: bool = False,
+    ) -> dict[str, Any]:
+        """Return all that `edgecl predict --json` says of a picture; opened anew for every call.
+
+        Args:
+            picture: Path of a picture file, or RGB pixels (H, W, 3), uint8.
+            top: How many classes to name.
+            level: How often the set of labels shall hold the truth; None gives no set.
+            unknown: Say whether it looks like nothing that was learned.
+            hint: Say what it looks like to the classifier that the weights came with.
+            explain: Name the kept samples that are nearest.
+
+        Raises:
+            NothingLearnedError: The home knows no class.
+            DecodeError: It is no picture.
+            RequestError: Something is asked for that this home cannot say.
+        """
+        answers = open_answers(self.home, self.options, unknown=unknown, hint=hint, explain=explain)
+        name, x = answers.predictor.embed(picture)
+        return answers.of([name], x, top=top, level=level)[0]
 
     def evaluate(self, source: str) -> Evaluation:
         """Measure accuracy on a labelled source; nothing is learned.
@@ -246,6 +286,66 @@ class Device:
         self._predictor = None
         with writing(self.home, self.options) as session:
             return take_back(session, uid)
+
+    def samples(
+        self,
+        *,
+        label: str | None = None,
+        source: str | None = None,
+        since: float | None = None,
+        role: Role | None = None,
+        limit: int | None = None,
+    ) -> list[Listed]:
+        """Return samples that have a row, the newest first.
+
+        Args:
+            label: Only of the class with this name or alias.
+            source: Only from this source.
+            since: Only what was taken at this time or later, seconds since the epoch.
+            role: Only learned, held out, or waiting ones.
+            limit: Most samples.
+
+        Raises:
+            UnknownClassError: There is no such class.
+        """
+        with reading(self.home, self.options) as session:
+            found, _ = list_samples(
+                session.store, label=label, source=source, since=since, role=role, limit=limit
+            )
+        return found
+
+    def relabel(self, uids: Sequence[int], name: str) -> Done:
+        """Give samples another class, as if they had been learned under it; see `mending`.
+
+        Raises:
+            RequestError: One is not there, or all are of that class already.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session, governed(session, "relabel"):
+            return relabel(self.home, session.learner, uids, clean_label(name))
+
+    def merge_classes(self, of: str, to: str) -> Done:
+        """Make all samples of a class those of another, and its name an alias of that.
+
+        Raises:
+            UnknownClassError: There is no such class.
+            RequestError: Both names are of one class.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session, governed(session, "merge-classes"):
+            return merge_classes(self.home, session.learner, of, to)
+
+    def undo(self) -> Done:
+        """Take back the last run: what it learned, named, relabelled or merged, and its position.
+
+        Raises:
+            RequestError: There is nothing to take back.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session:
+            plan, done = undo(self.home, session.learner)
+            note_undone(session, plan.run.uid, done.receipt_id)
+        return done
 
     def export(
         self, output: str | Path, options: Options | None = None, *, say: Say = _silent

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from edgecl.calibration import calibration_of
 from edgecl.errors import (
     UsageError,
 )
@@ -352,11 +353,16 @@ class Learner:
 
 
 def save_scorer(store: Store, head: Head) -> None:
-    """Keep the head's weights until something is learned again; inside a transaction."""
+    """Keep the head's weights, and how far they can be believed, until something is learned again.
+
+    Inside a transaction.
+    """
     scorer = head.scorer(store.names)
     uids = {name: uid for uid, name in store.names.items()}
     classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
-    store.save_head("scorer", head.name, scorer.arrays() | {"classes": classes})
+    calibration = calibration_of(store, head)
+    known = {} if calibration is None else calibration.arrays()
+    store.save_head("scorer", head.name, scorer.arrays() | known | {"classes": classes})
 
 
 def _label(frame: Frame) -> str:

@@ -109,7 +109,7 @@ def relabel(home: Home, learner: Learner, uids: Sequence[int], name: str) -> Don
         RequestError: One is not there, or all are of that class already; nothing was changed.
     """
     store = learner.store
-    uids = list(dict.fromkeys(uids))
+    uids = list(dict.fromkeys(map(int, uids)))
     there = classes_with(store, uids)
     for uid in uids:
         if uid not in there:

@@ -1,170 +1,168 @@
-"""Whether a feature looks like anything that was learned: its distance to the kept rows.
+"""Whether a feature looks like anything that was learned, from a store's kept rows and its head.
 
-Shares of classes cannot answer "none of these": they sum to one over the classes that are there.
-The distance to the nearest learned row can, whatever the head (Y. Sun et al., Out-of-distribution
-detection with deep nearest neighbors, 2022, arXiv:2204.06507). The rows are the store's own, so
-that nothing but the store must be unlearned, and the threshold comes from them as well: each row is
-scored against the others. Three things differ from the paper: features are compared by the square
-roots of their values, a distance counts in units of its class's own spread, and a row is not
-scored against those of its class that were learned about the same time, since frames of one thing
-are no evidence of how far apart things are (docs/decisions/0013-unknown.md).
+A head always names one of its classes. The distance to what is near can tell that none fits (Y. Sun
+et al., Out-of-distribution detection with deep nearest neighbors, 2022, arXiv:2204.06507), and so
+can a low best score, if one knows how low it is for samples that the head has not learned: those
+that were left out in closed form. Here both count (docs/decisions/0019-unknown-from-the-head.md).
+Features are compared by the roots of their values, with a few centres of each class instead of its
+rows, and in units of the class's own spread. All of it is a function of kept rows and head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
 
 import numpy as np
 
-from edgecl.errors import RequestError, ShapeError
+from edgecl.calibration import bursts_of, left_out_of
+from edgecl.errors import RequestError
+from edgecl.heads.base import Head
+from edgecl.heads.leave_one_out import members
+from edgecl.runtime.novelty import Novelty, apart, directions, surprise
+from edgecl.runtime.scoring import MaskedScorer, Scorer
 from edgecl.store.store import Store
-from edgecl.types import Float16, Float32, Float64, Labels, Prediction
+from edgecl.store.table import Role
+from edgecl.types import Float16, Float32, Float64, Labels
 
 MIN_ROWS = 10
 SHARE = 0.95
-UNKNOWN = "unknown"
-_CHUNK = 256
+N_CENTRES = 16
+# A centre is a mean of at least so many rows, where a class has them.
+_FEWEST = 3
+_ROUNDS = 10
 _TINY = 1e-6
 
 
-class Novelty:
-    """Scores features by how far they are from the kept rows; float32, no torch.
-
-    Args:
-        x: Rows (N, D) of the home's feature map, oldest first, N at least 2.
-        classes: Their class uids (N,).
-        names: Names of the classes by uid.
-        share: Share of the rows that the threshold takes for known, above 0 and below 1.
-
-    Attributes:
-        threshold: A score above it is unknown.
-
-    Memory: N * D * 4 bytes for as long as it lives (18 MB for 2,000 rows of 2,224 features), and
-    twice that while it is made.
-    """
-
-    threshold: float
-
-    def __init__(
-        self,
-        x: Float16 | Float32,
-        classes: Labels,
-        names: Mapping[int, str],
-        *,
-        share: float = SHARE,
-    ) -> None:
-        self._rows = _directions(x)
-        self._classes = classes
-        self._names = dict(names)
-        self._spread = np.ones(len(x), np.float32)
-        self._spread = _spreads(self._left_out(), classes)
-        self.threshold = float(np.quantile(self._left_out(), share))
-
-    def scores(self, x: Float32) -> Float64:
-        """Return how unknown features (N, D) are, (N,): larger is more unknown.
-
-        Raises:
-            ShapeError: x is not (N, D).
-        """
-        return cast(Float64, self._distances(x).min(axis=1).astype(np.float64))
-
-    def nearest(self, x: Float32) -> list[tuple[int, str]]:
-        """Return uid and name of the class of the row nearest to each feature (N, D).
-
-        Raises:
-            ShapeError: x is not (N, D).
-        """
-        uids = self._classes[self._distances(x).argmin(axis=1)]
-        return [(int(uid), self._names[int(uid)]) for uid in uids]
-
-    def _distances(self, x: Float32) -> Float32:
-        if x.ndim != 2 or x.shape[1] != self._rows.shape[1]:
-            raise ShapeError(f"features are {x.shape}; expected (N, {self._rows.shape[1]})")
-        return self._apart(_directions(x))
-
-    def _apart(self, directions: Float32) -> Float32:
-        """Return distances (N, R) of directions (N, D) to the rows, in units of their spread."""
-        squares = 2 - 2 * (directions @ self._rows.T)
-        return cast(Float32, np.sqrt(np.maximum(squares, 0)) / self._spread)
-
-    def _left_out(self) -> Float32:
-        """Return the score (N,) of each row against those that were not learned with it."""
-        rank, first, last = _neighbours(self._classes)
-        found = np.empty(len(self._rows), np.float32)
-        for start in range(0, len(self._rows), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            apart = self._apart(self._rows[part])
-            is_near = (rank >= first[part, None]) & (rank < last[part, None])
-            apart[is_near & (self._classes == self._classes[part, None])] = np.inf
-            found[part] = apart.min(axis=1)
-        return found
-
-
-def open_novelty(store: Store, *, share: float = SHARE) -> Novelty:
+def open_novelty(store: Store, head: Head | None = None, *, share: float = SHARE) -> Novelty:
     """Read a store's kept rows and find the threshold; nothing is written.
 
     It does not follow the store: open it anew after samples were learned or unlearned.
+
+    Args:
+        store: Open store.
+        head: Its head; None, or one that has no leave-one-out, takes the distance alone.
+        share: Share of the left-out samples that the threshold takes for known, above 0, below 1.
 
     Raises:
         RequestError: Fewer than `MIN_ROWS` rows are kept, or of one class only: there is nothing
             from which a threshold could be taken.
     """
-    x, classes = store.stored_rows()
-    is_open = ~np.isin(classes, list(store.blocked_classes()))
-    x, classes = x[is_open], classes[is_open]
+    blocked = store.blocked_classes()
+    uids, x, classes = store.rows(Role.REPLAY)
+    is_open = ~np.isin(classes, list(blocked))
+    uids, x, classes = uids[is_open], x[is_open], classes[is_open]
     n_classes = len(np.unique(classes))
     if len(x) < MIN_ROWS or n_classes < 2:
         raise RequestError(
             f"to tell what is unknown, edgecl compares with kept samples; {len(x)} of {n_classes} "
             f"classes are kept, at least {MIN_ROWS} of 2 classes are needed: learn more first"
         )
-    return Novelty(x, classes, store.names, share=share)
+    left_out = None if head is None else left_out_of(store, head, blocked, by_burst=True)
+    if head is None or left_out is None:
+        return novelty_of(x, classes, store.names, share=share)
+    hidden = tuple(store.names[uid] for uid in blocked)
+    scorer: Scorer = head.scorer(store.names)
+    scorer = MaskedScorer(scorer, hidden) if hidden else scorer
+    best = np.full(len(uids), np.nan)
+    best[np.isin(uids, left_out.uids)] = left_out.scores.max(axis=1)
+    return novelty_of(x, classes, store.names, best, scorer, share=share)
 
 
-def as_json(prediction: Prediction, score: float, threshold: float) -> dict[str, Any]:
-    """Return what `edgecl predict --unknown --json` prints of a picture.
+def novelty_of(
+    x: Float16,
+    classes: Labels,
+    names: Mapping[int, str],
+    best: Float64 | None = None,
+    scorer: Scorer | None = None,
+    *,
+    share: float = SHARE,
+) -> Novelty:
+    """Return what scores features by how unlike they are to rows.
 
-    The label is `unknown` if its score is above the threshold; the best classes stay in `top`.
-    Whether a class happens to have this name, or the picture is none, says the entry `unknown`.
+    Args:
+        x: Rows (N, D), oldest first, N at least 2.
+        classes: Their class uids (N,).
+        names: Names of the classes by uid.
+        best: The head's best score of each, left out (N,), NaN of those that were not; None takes
+            the distance alone.
+        scorer: That head.
+        share: See `open_novelty`.
     """
-    is_unknown = score > threshold
-    found = prediction.as_json() | {"unknown": is_unknown, "novelty": score}
-    return found | {"label": UNKNOWN} if is_unknown else found
+    rows = directions(x)
+    uids = np.unique(classes)
+    parts = [_centres(rows[classes == uid]) for uid in uids]
+    owners = np.repeat(np.arange(len(uids)), [part.max() + 1 for part in parts])
+    member = np.empty(len(rows), np.int64)  # number of each row's centre
+    for k, (uid, part) in enumerate(zip(uids, parts, strict=True)):
+        member[classes == uid] = part + np.flatnonzero(owners == k)[0]
+    sums = np.zeros((len(owners), rows.shape[1]))
+    np.add.at(sums, member, rows)
+    sizes = np.bincount(member)
+    # As a bundle keeps them, so that it says the same.
+    centres = (sums / sizes[:, None]).astype(np.float16).astype(np.float32)
+    distances = _left_out(rows, centres, sums, sizes, member, bursts_of(rows, classes))
+    is_own = uids[owners] == classes[:, None]
+    own = np.where(is_own, distances, np.inf).min(axis=1)
+    medians = np.array([_median(own[classes == uid]) for uid in uids])
+    # The geometric mean with that of all classes: one of a few rows is not taken at its word.
+    units = np.sqrt(medians * medians.mean()).astype(np.float32)[owners]
+    far = (distances / units).min(axis=1)
+    usual = np.sort(far)
+    found = surprise(usual, far)
+    low = np.zeros(0)
+    if best is not None:
+        was_left = np.isfinite(best)
+        low = np.sort(best[was_left])
+        found = found[was_left] + surprise(-low[::-1], -best[was_left])
+    labels = tuple(names[int(uid)] for uid in uids)
+    threshold = float(np.quantile(found, share))
+    return Novelty(centres, owners, units, labels, usual, low, threshold, scorer)
 
 
-def _directions(x: Float16 | Float32) -> Float32:
-    """Return rows (N, D) as unit vectors of the signed roots of their values."""
-    # In place: these rows are most of what is in memory.
-    roots = x.astype(np.float32)
-    np.sqrt(np.abs(roots, out=roots), out=roots)
-    np.copysign(roots, x, out=roots)
-    norms = np.sqrt(np.einsum("nd,nd->n", roots, roots))[:, None]
-    roots /= np.maximum(norms, np.float32(_TINY))
-    return roots
+def _centres(rows: Float32) -> Labels:
+    """Return the centre (N,) of each row of a class: k-means, from rows spread over its time."""
+    k = max(1, min(N_CENTRES, len(rows) // _FEWEST))
+    centres = rows[np.linspace(0, len(rows) - 1, k).astype(np.int64)]
+    for _ in range(_ROUNDS):
+        part = _nearest(rows, centres)
+        found, part = np.unique(part, return_inverse=True)
+        centres = np.array([rows[part == j].mean(axis=0) for j in range(len(found))])
+    sizes = np.bincount(part)
+    # The rows of a centre of one or two go to others: what leaves the device is no single sample.
+    if (sizes >= _FEWEST).any():
+        part = _nearest(rows, centres[sizes >= _FEWEST])
+    return np.unique(part, return_inverse=True)[1]
 
 
-def _spreads(distances: Float32, classes: Labels) -> Float32:
-    """Return each row's unit (N,): between its class's median distance and that of all classes.
-
-    The geometric mean of the two, so that a class of a few rows is not taken at its word.
-    """
-    uids, which = np.unique(classes, return_inverse=True)
-    medians = np.array([np.median(distances[classes == uid]) for uid in uids])
-    medians = np.maximum(medians, _TINY)
-    return cast(Float32, np.sqrt(medians * medians.mean())[which].astype(np.float32))
+def _nearest(rows: Float32, centres: Float32) -> Labels:
+    norms = np.einsum("cd,cd->c", centres, centres)
+    found: Labels = (norms - 2 * (rows @ centres.T)).argmin(axis=1)
+    return found
 
 
-def _neighbours(classes: Labels) -> tuple[Labels, Labels, Labels]:
-    """Return each row's number in its class, and the first and last + 1 that are learned with it.
+def _left_out(
+    rows: Float32,
+    centres: Float32,
+    sums: Float64,
+    sizes: Labels,
+    member: Labels,
+    groups: Labels,
+) -> Float64:
+    """Return distances (N, C) of rows to centres that hold neither them nor their burst."""
+    found = apart(rows, centres)
+    for burst in members(groups, len(rows)):
+        for c in np.unique(member[burst]):
+            own = burst[member[burst] == c]
+            n_left = sizes[c] - len(own)
+            if n_left:
+                centre = (sums[c] - rows[own].sum(axis=0)) / n_left
+                found[burst, c] = np.linalg.norm(rows[burst] - centre, axis=1)
+            else:
+                found[burst, c] = np.inf
+    return found
 
-    They are half of its class: the rows that came just before it and just after it, and itself.
-    """
-    rank, first, last = np.empty_like(classes), np.empty_like(classes), np.empty_like(classes)
-    for uid in np.unique(classes):
-        own = np.flatnonzero(classes == uid)
-        n_near = max(1, len(own) // 2)
-        rank[own] = np.arange(len(own))
-        first[own] = np.clip(rank[own] - n_near // 2, 0, len(own) - n_near)
-        last[own] = first[own] + n_near
-    return rank, first, last
+
+def _median(distances: Float64) -> float:
+    """Return the median of those that are finite; of a class of one sample none is."""
+    finite = distances[np.isfinite(distances)]
+    return max(float(np.median(finite)), _TINY) if len(finite) else 1.0

@@ -6,7 +6,7 @@ which first finishes what was left undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from edgecl.calibration import calibration_of, left_out_of
 from edgecl.errors import (
     DecodeError,
     FeatureMapError,
@@ -27,19 +28,20 @@ from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.calibration import Calibration, calibration_from
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.preprocess import Preprocessing, decode
-from edgecl.runtime.scoring import MaskedScorer, Scorer
+from edgecl.runtime.scoring import Arrays, MaskedScorer, Scorer
 from edgecl.runtime.scoring import load_scorer as scorer_of
-from edgecl.store.adapters import mixed_with, task_adapters
+from edgecl.store.adapters import adapter_rows, mixed_with, task_adapters
 from edgecl.store.ledger import check_not_older
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.store.vault import Vault
-from edgecl.types import Float32, Frame, Labels, Say
+from edgecl.types import Float32, Frame, Say
 
 _EMBED_CHUNK = 512
 
@@ -109,8 +111,30 @@ class Session:
         scorer, adapters = self.served()
         engine = self.home.engine(adapters, options=self.options)
         return Predictor.of(
-            engine, self.home.manifest.preprocessing, scorer, max_pixels=self.home.max_pixels
+            engine,
+            self.home.manifest.preprocessing,
+            scorer,
+            self.calibration(),
+            max_pixels=self.home.max_pixels,
         )
+
+    def calibration(self) -> Calibration | None:
+        """Return how far the exact head's scores can be believed, or None; no mixture has one.
+
+        Kept with the head's weights, or computed anew where they are out of date.
+        """
+        with self.store.snapshot():
+            if any(row.epoch is None for row in adapter_rows(self.store)):
+                return None
+            kept = self._kept_head()
+            if kept is None:
+                found = calibration_of(self.store, self.learner.head)
+            else:
+                found = calibration_from(kept, self._names(kept))
+            if found is None:
+                return None
+            blocked = {self.store.names[uid] for uid in self.store.blocked_classes()}
+            return found.only(tuple(label for label in found.labels if label not in blocked))
 
     def leave_one_out(self) -> LeaveOneOut | None:
         """Return what the exact head would say of each kept sample, had it not learned it.
@@ -124,7 +148,7 @@ class Session:
         blocked = self.store.blocked_classes()
         key = (self.store.version, self.store.loads, blocked)
         if self._left_out is None or self._left_out[0] != key:
-            self._left_out = key, left_out_of(self.learner, blocked)
+            self._left_out = key, left_out_of(self.store, self.learner.head, blocked)
         return self._left_out[1]
 
     def leave_out(self, by: Literal["source", "day"]) -> dict[int, LeaveOneOut] | None:
@@ -141,7 +165,8 @@ class Session:
         """
         origins = self.store.origins(Role.REPLAY)
         found = {o.uid: o.source_uid if by == "source" else int(o.time // 86400) for o in origins}
-        whole = left_out_of(self.learner, self.store.blocked_classes(), found)
+        blocked = self.store.blocked_classes()
+        whole = left_out_of(self.store, self.learner.head, blocked, found)
         if whole is None:
             return None
         group = np.array([found[uid] for uid in whole.uids.tolist()], dtype=np.int64)
@@ -216,9 +241,9 @@ class Session:
         killed, or while another process learns.
         """
         _check_head(self.home, self.store)
-        kept = self.store.load_head("scorer", self.home.config.head.name)
+        kept = self._kept_head()
         if kept is not None:
-            scorer = scorer_of(kept, tuple(self.store.names[int(uid)] for uid in kept["classes"]))
+            scorer = scorer_of(kept, self._names(kept))
         else:
             head = make_head_of(
                 self.home.config.head, self.store.num_features, codebook=self.store.codebook
@@ -227,35 +252,15 @@ class Session:
             scorer = head.scorer(self.store.names)
         return scorer
 
+    def _kept_head(self) -> Arrays | None:
+        return self.store.load_head("scorer", self.home.config.head.name)
+
+    def _names(self, kept: Arrays) -> tuple[str, ...]:
+        return tuple(self.store.names[int(uid)] for uid in kept["classes"])
+
     def _masked(self, scorer: Scorer) -> Scorer:
         blocked = tuple(self.store.names[uid] for uid in self.store.blocked_classes())
         return MaskedScorer(scorer, blocked) if blocked else scorer
-
-
-def left_out_of(
-    learner: Learner, blocked: frozenset[int], groups: Mapping[int, int] | None = None
-) -> LeaveOneOut | None:
-    """Return what a learner's head says of the kept samples without themselves.
-
-    Args:
-        learner: The head and its store.
-        blocked: Classes that must not be named.
-        groups: What is left out together, by uid of the sample; None leaves out one at a time.
-
-    Returns:
-        None if the head has no closed form of it, or nothing is kept.
-    """
-    uids, x, classes = learner.store.rows(Role.REPLAY)
-    if not len(uids):
-        return None
-    numbers = None if groups is None else np.array([groups[u] for u in uids.tolist()], np.int64)
-    found = learner.head.left_out(x, classes, numbers)
-    if found is None:
-        return None
-    columns: Labels = np.array(learner.head.classes, dtype=np.int64)
-    is_open = ~np.isin(columns, list(blocked))
-    whole = LeaveOneOut(uids, classes, columns[is_open], found.scores[:, is_open], found.leverage)
-    return whole.only(~np.isin(classes, list(blocked)))
 
 
 @contextmanager

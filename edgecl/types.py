@@ -205,21 +205,38 @@ class Prediction:
         label: The best class.
         score: Estimated probability of `label`, 0 to 1.
         top: The best classes with their scores, best first.
+        probabilities: How often such an answer is right, for each of `top`: calibrated by samples
+            that the head did not learn; the scores where nothing calibrates them.
+        labels: Labels that hold the truth as often as was asked, best first; may be empty. None
+            where nobody asked.
     """
 
     path: str
     label: str
     score: float
     top: tuple[tuple[str, float], ...]
+    probabilities: tuple[float, ...] = ()
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def probability(self) -> float:
+        """How often such an answer is right, 0 to 1."""
+        return self.probabilities[0] if self.probabilities else self.score
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `edgecl predict --json` prints."""
-        return {
+        shares = self.probabilities or tuple(score for _, score in self.top)
+        values = {
             "path": self.path,
             "label": self.label,
             "score": self.score,
-            "top": [{"label": label, "score": score} for label, score in self.top],
+            "probability": self.probability,
+            "top": [
+                {"label": label, "score": score, "probability": share}
+                for (label, score), share in zip(self.top, shares, strict=True)
+            ],
         }
+        return values if self.labels is None else values | {"set": list(self.labels)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,23 +268,27 @@ class Kind(str, Enum):
     CLASS = "class"
     SAMPLE = "sample"
     SOURCE = "source"
+    AGE = "age"
+    """All that is older than a time; what stands for the uid is that, seconds since the epoch."""
 
     __str__ = str.__str__
 
     @property
     def key(self) -> str:
         """Under which its uid stands in receipts and results."""
-        return f"{self}_uid"
+        return "before" if self is Kind.AGE else f"{self}_uid"
 
     @property
     def table(self) -> str:
         """Table of the store in which its uid is the key."""
-        return "classes" if self is Kind.CLASS else f"{self}s"
+        return {Kind.CLASS: "classes", Kind.AGE: "samples"}.get(self, f"{self}s")
 
     @property
-    def column(self) -> str:
-        """Column of `samples` that says which are of it."""
-        return "uid" if self is Kind.SAMPLE else self.key
+    def condition(self) -> str:
+        """Which rows of `samples` are of it (?1), SQL."""
+        if self is Kind.AGE:
+            return "time < ?1"
+        return f"{'uid' if self is Kind.SAMPLE else self.key} = ?1"
 
 
 APPROXIMATE = ("ssd", "gu", "gs-lora", "iau")
@@ -304,9 +325,10 @@ class ForgetRequest:
     """A request to unlearn one class, one sample or all samples of a source.
 
     Args:
-        name: Name or alias of the class, uid of the sample, or the source as it was learned.
+        name: Name or alias of the class, uid of the sample, the source as it was learned, or the
+            time before which all is to go, seconds since the epoch.
         reason: Free text for the receipt; must not name the class or source.
-        kind: `class`, `sample` or `source`.
+        kind: `class`, `sample`, `source` or `age`.
         adapter_method: What happens to adapters that saw it. `drop` and `retrain` delete them, and
             the caller trains anew later or at once; the others change them in place, which is
             approximate, and are for classes only.
@@ -335,15 +357,18 @@ class ForgetRequest:
         if self.kind is Kind.CLASS:
             # As it is: a class of an older home may have invisible characters in its name.
             object.__setattr__(self, "name", _checked(self.name))
-        if self.kind is Kind.SAMPLE:
+        if self.kind in (Kind.SAMPLE, Kind.AGE):
             if not (self.name.isascii() and self.name.isdigit() and len(self.name) <= MAX_DIGITS):
-                raise UsageError(f"a sample is named by its uid, a whole number, not {self.name!r}")
+                what = (
+                    "sample is named by its uid" if self.kind is Kind.SAMPLE else "time is seconds"
+                )
+                raise UsageError(f"a {what}, a whole number, not {self.name!r}")
             object.__setattr__(self, "name", str(int(self.name)))
         if any(unicodedata.category(c) in {"Cc", "Cs"} for c in self.reason):
             raise UsageError("the reason holds a control character; write it on one line")
         if not self.name:
             raise UsageError(f"the {self.kind} to forget is empty; name one")
-        if self.kind is not Kind.SAMPLE:
+        if self.kind in (Kind.CLASS, Kind.SOURCE):
             check_reason(self.reason, self.name)
 
 

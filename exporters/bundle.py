@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from safetensors.numpy import save as save_arrays
 import edgecl
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.home import Home
+from edgecl.novelty import open_novelty
 from edgecl.runtime.adapters import Adapter, digest_of
 from edgecl.runtime.bundle import (
     BUNDLE_SCHEMA,
@@ -41,7 +43,8 @@ from edgecl.runtime.engines.tensorrt import Compiled
 from edgecl.runtime.faults import telling
 from edgecl.runtime.files import flush, put_in_place
 from edgecl.runtime.manifest import MANIFEST_NAME, Manifest
-from edgecl.runtime.scoring import Scorer
+from edgecl.runtime.scoring import Arrays, Scorer
+from edgecl.session import Session
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.exports import (
     Export,
@@ -111,7 +114,11 @@ def export_bundle(
     uids = {name: uid for uid, name in store.names.items()}
     classes = [uids[label] for label in scorer.labels]
     sources = [row.uid for row in adapter_rows(store) if row.epoch is None] if adapters else []
-    files = {manifest.engine: content.model, HEAD_NAME: _head(scorer, classes)}
+    head = _head(scorer, classes) | _left_out(home, store, scorer.labels)
+    files = {
+        manifest.engine: content.model,
+        HEAD_NAME: save_arrays({name: np.ascontiguousarray(a) for name, a in head.items()}),
+    }
     if content.fused is not None:
         files[FUSED_NAME] = content.fused
     files |= {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
@@ -180,9 +187,20 @@ def _row(store: Store, uid: int) -> Export:
     return next(export for export in exports_of(store) if export.uid == uid)
 
 
-def _head(scorer: Scorer, classes: Sequence[int]) -> bytes:
-    arrays = scorer.arrays() | {"classes": np.array(classes, dtype=np.int64)}
-    return save_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+def _head(scorer: Scorer, classes: Sequence[int]) -> Arrays:
+    return scorer.arrays() | {"classes": np.array(classes, dtype=np.int64)}
+
+
+def _left_out(home: Home, store: Store, labels: tuple[str, ...]) -> Arrays:
+    """Return what kept samples that were left out say: how sure answers are, what is unknown."""
+    session = Session(home, store)
+    found: Arrays = {}
+    calibration = session.calibration()
+    if calibration is not None:
+        found |= calibration.only(labels).arrays()
+    with suppress(RequestError):  # too little is kept
+        found |= open_novelty(store, session.learner.head).among(labels).arrays()
+    return found
 
 
 def _check_place(home: Home, store: Store, place: Path) -> int | None:

@@ -25,6 +25,7 @@ from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.onnx import OnnxEngine, open_session
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.manifest import Manifest
+from edgecl.runtime.mixture import plain_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.session import Session
 from edgecl.store.store import Store
@@ -44,7 +45,7 @@ from .parity import (
 )
 from .pictures import N_CALIBRATED, Pictures, from_folder
 from .quantize import RECIPES, calibrate, quantise_model, worst_nodes
-from .resolve import beside_opinions, candidates, choose, exact_of, judge_of
+from .resolve import beside_opinions, candidates, choose, judge_of
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # Of the nodes that can be quantised these shares, the worst ones, stay float32 in turn until the
@@ -254,7 +255,7 @@ class _Int8:
             allow_loss=self.options.allow_parity_loss,
         )
         every = np.ones(len(self.rows), dtype=np.bool_)
-        learned = exact_of(self.own.scorer)
+        learned = plain_of(self.own.scorer)
         scorers = candidates(self.home, self.store, every, learned, self.features, features)
         parity = parity_of(judging, self.judge.reference_features, verdict.agreement)
         made_with = ("onnx", "onnxruntime")

@@ -146,11 +146,6 @@ def beside_opinions(own: Scorer, exact: Scorer) -> Scorer:
     return replace(own, frozen=exact) if isinstance(own, MixedScorer) else exact
 
 
-def exact_of(own: Scorer) -> Scorer:
-    """Return the exact head of what a home serves."""
-    return own.frozen if isinstance(own, MixedScorer) else own
-
-
 def corrected(scorer: LinearScorer, x: Float32, wanted: Float64) -> LinearScorer:
     """Return a linear head whose scores of features x (N, D) are nearer to those wanted (N, K).
 

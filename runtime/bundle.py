@@ -21,16 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from edgecl.errors import IntegrityError, RequestError
+from edgecl.errors import EdgeclError, IntegrityError, RequestError
 
 from .adapters import Adapter
+from .calibration import Calibration, calibration_from
 from .engines.tensorrt import Compiled
 from .files import loads, read_own
 from .manifest import MANIFEST_NAME, MOST_BYTES, MOST_ENGINE_BYTES, Manifest
-from .mixture import load_served
+from .mixture import load_served, plain_of
+from .novelty import Novelty, novelty_from
 from .scoring import Scorer
 
 BUNDLE_SCHEMA = 1
@@ -55,6 +59,8 @@ class Bundle:
         adapters: What the engine is fed with; empty for the plain backbone.
         scorer: What was learned.
         compiled: A TensorRT engine of the same model; None in a bundle of another kind.
+        calibration: How far the scores can be believed; None where nothing says it.
+        novelty: What tells the unknown; None where too little was kept.
     """
 
     values: dict[str, Any]
@@ -63,6 +69,8 @@ class Bundle:
     adapters: tuple[Adapter, ...]
     scorer: Scorer
     compiled: Compiled | None = None
+    calibration: Calibration | None = None
+    novelty: Novelty | None = None
 
 
 def adapter_name(i: int) -> str:
@@ -135,20 +143,41 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         files = _checked_files(folder, values["files"])
         manifest = Manifest.from_json(values["engine"], folder / MANIFEST_NAME)
-        adapters = range(1, len(values["adapters"]) + 1)
+        n_adapters = len(values["adapters"])
+        adapters = tuple(_arrays(files, adapter_name(i)) for i in range(1, n_adapters + 1))
         labels = tuple(str(entry["name"]) for entry in values["classes"])
+        head = _arrays(files, HEAD_NAME)
+        scorer = load_served(head, labels)
         return Bundle(
             values=values,
             manifest=manifest,
             model=files[manifest.engine],
-            adapters=tuple(load_arrays(files[adapter_name(i)]) for i in adapters),
-            scorer=load_served(load_arrays(files[HEAD_NAME]), labels),
+            adapters=adapters,
+            scorer=scorer,
             compiled=_compiled(values, manifest, files),
+            calibration=calibration_from(head, labels),
+            novelty=novelty_from(head, labels, plain_of(scorer)),
         )
-    except (KeyError, TypeError, SafetensorError) as error:
-        raise IntegrityError(
-            f"the bundle {folder} is incomplete ({error!r}); {_EXPORT_ANEW}"
-        ) from error
+    except EdgeclError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise _incomplete(folder, error) from error
+    except SafetensorError as error:
+        raise _incomplete(folder, error) from error
+
+
+def _incomplete(folder: Path, error: Exception) -> IntegrityError:
+    what = f"{type(error).__name__}: {error}"[:200]
+    return IntegrityError(f"the bundle {folder} is incomplete ({what}); {_EXPORT_ANEW}")
+
+
+def _arrays(files: dict[str, bytes], name: str) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays; one with what is no number would make every answer none."""
+    arrays: dict[str, npt.NDArray[Any]] = load_arrays(files[name])
+    for key, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise IntegrityError(f"{key} in {name} holds what is no number; {_EXPORT_ANEW}")
+    return arrays
 
 
 def _compiled(

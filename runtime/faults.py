@@ -32,7 +32,7 @@ _ADVICE = {
     errno.ENOTEMPTY: "something is there already; name another place",
     errno.EBUSY: "another program or mount uses it; end that, or name another place",
     errno.ETXTBSY: "another program runs it; end that first",
-    errno.EFBIG: "that is larger than the disk or this process may write (`ulimit -f`)",
+    errno.EFBIG: "free some disk space, or let this process write larger files (`ulimit -f`)",
     errno.ENOMEM: "the machine's memory is used up; end other programs",
     errno.EXDEV: "a part of it is on another disk; name a place on one disk",
     errno.ESTALE: "the network disk lost it; mount that anew",

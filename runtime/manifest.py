@@ -148,7 +148,7 @@ class Manifest:
         if values.get("feature_map") != manifest.feature_map:
             raise IntegrityError(
                 f"{where} was changed: its feature map hash does not fit its content; "
-                "restore the file or make the home anew with `edgecl init`"
+                "restore the file from a backup of this home"
             )
         return manifest
 
@@ -185,13 +185,13 @@ def checked_engine(folder: Path, manifest: Manifest) -> bytes:
         data = read_own(path, MOST_ENGINE_BYTES)
     except OSError as error:
         raise IntegrityError(
-            f"engine {path} cannot be read ({error}); make the home anew with `edgecl init`"
+            f"engine {path} cannot be read ({error}); restore it from a backup of this home"
         ) from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != manifest.engine_sha256:
         raise IntegrityError(
             f"engine {path} has SHA-256 {digest[:12]}..., its manifest says "
-            f"{manifest.engine_sha256[:12]}...; restore the file or run `edgecl init` anew"
+            f"{manifest.engine_sha256[:12]}...; restore the file from a backup"
         )
     return data
 
@@ -202,7 +202,7 @@ def write_manifest(folder: Path, text: str) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> IntegrityError:
-    return IntegrityError(f"{path} cannot be read ({error}); make the home anew with `edgecl init`")
+    return IntegrityError(f"{path} cannot be read ({error}); restore it from a backup of this home")
 
 
 def _file_name(value: Any) -> str:

@@ -123,6 +123,11 @@ def mixed(q: Float64, p: Float64, columns: list[int], share: float) -> Float64:
     return out
 
 
+def plain_of(scorer: Scorer) -> Scorer:
+    """Return the exact head of what is served, on plain features."""
+    return scorer.frozen if isinstance(scorer, MixedScorer) else scorer
+
+
 def load_served(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...]) -> Scorer:
     """Make the scorer that `arrays` describe, mixed or a head alone.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,18 @@ from edgecl.errors import (
     MissingPackageError,
     NothingLearnedError,
     ProviderError,
+    RequestError,
     SourceError,
 )
 from edgecl.types import Float32, Frame, Pixels, Prediction
 
 from .bundle import Bundle, open_bundle
+from .calibration import Calibration
 from .engines.base import Engine
 from .engines.onnx import OnnxEngine
 from .engines.tensorrt import TensorrtEngine, open_tensorrt
 from .faults import in_words
+from .novelty import Novelty
 from .preprocess import Preprocessing, decode, picture_of
 from .scoring import Scorer
 
@@ -47,6 +51,9 @@ class Predictor:
     engine: Engine
     preprocessing: Preprocessing
     scorer: Scorer
+    calibration: Calibration | None
+    novelty: Novelty | None
+    """What tells the unknown in a bundle; in a home `edgecl.novelty.open_novelty` makes it."""
     max_pixels: int
 
     def __init__(
@@ -63,6 +70,7 @@ class Predictor:
         self.engine = engine.with_adapters(*found.adapters) if found.adapters else engine
         self.preprocessing = found.manifest.preprocessing
         self.scorer = found.scorer
+        self.calibration, self.novelty = found.calibration, found.novelty
         self.max_pixels = max_pixels
 
     @classmethod
@@ -71,6 +79,7 @@ class Predictor:
         engine: Engine,
         preprocessing: Preprocessing,
         scorer: Scorer,
+        calibration: Calibration | None = None,
         *,
         max_pixels: int = 50_000_000,
     ) -> Predictor:
@@ -80,25 +89,40 @@ class Predictor:
             engine: Frozen backbone, with the adapters that the scorer wants.
             preprocessing: How a picture becomes the engine's input.
             scorer: What was learned.
+            calibration: How far its scores can be believed, of the same classes, if that is known.
             max_pixels: Pictures with more pixels are refused before they are decoded.
         """
         made = cls.__new__(cls)
         made.engine, made.preprocessing, made.scorer = engine, preprocessing, scorer
-        made.max_pixels = max_pixels
+        made.calibration, made.novelty, made.max_pixels = calibration, None, max_pixels
         return made
 
-    def predict(self, picture: str | Path | Pixels, *, top: int = 5) -> Prediction:
+    def predict(
+        self, picture: str | Path | Pixels, *, top: int = 5, level: float | None = None
+    ) -> Prediction:
         """Predict one picture.
 
         Args:
             picture: Path of a picture file, or RGB pixels (H, W, 3) uint8.
             top: How many classes to name.
+            level: How often the set of labels shall hold the truth; None gives no set.
 
         Raises:
             DecodeError: The file is not a picture.
             SourceError: The file cannot be read.
             ShapeError: The array is not (H, W, 3) uint8.
             NothingLearnedError: There is no class yet.
+        """
+        name, x = self.embed(picture)
+        return self.predict_features([name], x, top=top, level=level)[0]
+
+    def embed(self, picture: str | Path | Pixels) -> tuple[str, Float32]:
+        """Return what a picture is called, and its features (1, M), of the engine.
+
+        Raises:
+            DecodeError: The file is not a picture.
+            SourceError: The file cannot be read.
+            ShapeError: The array is not (H, W, 3) uint8.
         """
         if isinstance(picture, np.ndarray):
             name, image = "array", picture_of(Frame(id="array", pixels=picture))
@@ -112,14 +136,25 @@ class Predictor:
                 image = decode(data, max_pixels=self.max_pixels, levels=self.preprocessing.levels)
             except DecodeError as error:
                 raise DecodeError(f"{name}: {error}") from error
-        features = self.engine.run(self.preprocessing.tensor(image)[None])
-        return self.predict_features([name], features, top=top)[0]
+        return name, self.engine.run(self.preprocessing.tensor(image)[None])
 
     def predict_features(
-        self, names: Sequence[str], features: Float32, *, top: int = 5
+        self, names: Sequence[str], features: Float32, *, top: int = 5, level: float | None = None
     ) -> list[Prediction]:
-        """Predict features (N, D) whose pictures are called `names`."""
-        return predictions(self.scorer, names, features, top=top)
+        """Predict features (N, D) whose pictures are called `names`.
+
+        Args:
+            names: What the pictures are called (N,).
+            features: Their features, of the engine.
+            top: How many classes to name.
+            level: How often the set of labels of each shall hold the truth; None gives no sets.
+
+        Raises:
+            RequestError: Sets are asked for and nothing says how large they must be.
+        """
+        return predictions(
+            self.scorer, names, features, top=top, calibration=self.calibration, level=level
+        )
 
 
 def _engine(
@@ -139,16 +174,45 @@ def _engine(
 
 
 def predictions(
-    scorer: Scorer, names: Iterable[str], features: Float32, *, top: int = 5
+    scorer: Scorer,
+    names: Iterable[str],
+    features: Float32,
+    *,
+    top: int = 5,
+    calibration: Calibration | None = None,
+    level: float | None = None,
 ) -> list[Prediction]:
-    """Score features (N, D) and name the `top` best classes of each."""
+    """Score features (N, D) and name the `top` best classes of each; see `predict_features`."""
     if not scorer.labels:
         raise NothingLearnedError("nothing was learned yet; run `edgecl train-stream SOURCE` first")
     scores = scorer.scores(features)
     shares = scorer.probabilities(scores)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(1, top)]
-    out = []
-    for name, row, share in zip(names, best, shares, strict=True):
-        ranked = tuple((scorer.labels[i], float(share[i])) for i in row)
-        out.append(Prediction(path=name, label=ranked[0][0], score=ranked[0][1], top=ranked))
-    return out
+    if not np.isfinite(shares).all():
+        raise IntegrityError(
+            "the engine or the head gives what is no number; check them with `edgecl doctor`, or "
+            "write the bundle anew with `edgecl export`"
+        )
+    likely = shares if calibration is None else calibration.probabilities(scores)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    found = [
+        Prediction(
+            path=name,
+            label=scorer.labels[row[0]],
+            score=float(share[row[0]]),
+            top=tuple((scorer.labels[i], float(share[i])) for i in row[: max(1, top)]),
+            probabilities=tuple(chance[row[: max(1, top)]].tolist()),
+        )
+        for name, row, share, chance in zip(names, order, shares, likely, strict=True)
+    ]
+    if level is None:
+        return found
+    if calibration is None:
+        raise RequestError(
+            "nothing says how large a set must be: that needs 10 samples of 2 classes that are "
+            "kept (heads by gradient: held out), and no adapter; leave out --set, or learn more"
+        )
+    sets = calibration.sets(likely, level)
+    return [
+        replace(one, labels=tuple(scorer.labels[i] for i in row if is_in[i]))
+        for one, row, is_in in zip(found, order, sets, strict=True)
+    ]

@@ -17,12 +17,13 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 
 def commands() -> list[str]:
-    return [c.name or "" for c in app.registered_commands] + [
+    return [c.name or "" for c in app.registered_commands if not c.hidden] + [
         "export onnx",
         "export tensorrt",
         "export dataset",
         "forget class",
         "review list",
+        "samples list",
     ]
 
 

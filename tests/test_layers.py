@@ -24,12 +24,14 @@ LAYERS = (
     ("adapters",),
     ("heads",),
     ("store",),
+    ("calibration",),
     ("learner",),
     ("session",),
     ("governor",),
     ("consolidation",),
     ("unlearning",),
-    ("novelty", "drift"),
+    ("novelty", "drift", "mistakes", "explain"),
+    ("answers",),
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("governed",),
@@ -163,7 +165,7 @@ def test_side_by_side_layers_are_joined_only_where_the_design_says_so() -> None:
 def test_exporters_take_only_what_an_export_needs() -> None:
     allowed = {
         "adapters", "backbones", "config", "consolidation", "errors", "exporters", "heads",
-        "home", "learner", "runtime", "session", "store",
+        "home", "learner", "novelty", "runtime", "session", "store",
         "types",
     }  # fmt: skip
     faults = [

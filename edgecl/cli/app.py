@@ -20,10 +20,11 @@ from edgecl.cli.make import init
 from edgecl.cli.mend import merge_classes, relabel, samples_app, undo
 from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
+from edgecl.cli.retention import forget_app
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
 from edgecl.cli.status import status
-from edgecl.cli.unlearn import forget_app, rename, rollback, snapshot, snapshots
+from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
 app = typer.Typer(
     name="edgecl",

@@ -43,6 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl predict picture.jpg",
         "edgecl predict *.jpg --top 3",
         "edgecl predict camera:0 --unknown",
+        "edgecl predict picture.jpg --explain    which kept samples are nearest",
         "edgecl predict -b bundle/ picture.jpg    without a home",
     ),
     "evaluate": (
@@ -73,6 +74,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl forget class washer --dry-run    what would be removed",
         "edgecl forget class washer",
         "edgecl forget source camera:0",
+        "edgecl forget --older-than 30d          retention",
     ),
     "forget class": (
         "edgecl forget class washer --dry-run    what would be removed",
@@ -83,7 +85,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "forget pending": ("edgecl forget pending",),
     "receipts": (
         "edgecl receipts                   all of them",
-        "edgecl receipts r1                one, checked",
+        "edgecl receipts r1                one, checked, in words",
+        "edgecl receipts r1 -o r1.html     as a page to print",
     ),
     "samples": ("edgecl samples list               what is kept, the newest first",),
     "samples list": (
@@ -102,6 +105,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl review list",
         "edgecl review list --pictures waiting/",
     ),
+    "review mistakes": (
+        "edgecl review mistakes            what the other samples contradict",
+        "edgecl review mistakes --class washer --pictures look/",
+    ),
+    "review confirm": ("edgecl review confirm 12 13       they are what they were taught as",),
     "review label": ("edgecl review label 12 13 washer    two frames are washers",),
     "review drop": (
         "edgecl review drop 14",
@@ -114,7 +122,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl rollback c12               takes one change back",
     ),
     "changes": (
-        "edgecl changes                    what was done, and what it did to the answers",
+        "edgecl changes                    what was done, and what it did",
         "edgecl changes c12                one of them, in words",
     ),
     "report": (

@@ -33,7 +33,9 @@ def import_(
     path: Annotated[Path, typer.Argument(help="Folder, .json or .tm file of another tool.")],
     format: Annotated[
         str,
-        typer.Option(help="auto, imagefolder, frigate, jetson, teachable-machine, coco or edgecl."),
+        typer.Option(
+            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot or edgecl."
+        ),
     ] = "auto",
     pictures: Annotated[
         Path | None, typer.Option(help="Folder of a COCO list's pictures, if they lie elsewhere.")
@@ -129,7 +131,14 @@ def _learn(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Learn a dataset; returns what `train-stream` prints, and the samples of what was taught."""
     from edgecl.cli.check import check_names
-    from edgecl.cli.learn import change_of, followed, result_of, stop_flag, tell_start
+    from edgecl.cli.learn import (
+        change_of,
+        followed,
+        result_of,
+        stop_flag,
+        tell_same,
+        tell_start,
+    )
     from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.governed import governed
     from edgecl.learner import position_key
@@ -165,4 +174,5 @@ def _learn(
         taught = taught_since(store, before)
     if progress.is_interrupted:
         say("stopped; go on with --resume")
+    tell_same(progress)
     return result_of(progress, source) | change_of(change), taught

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,6 +58,10 @@ def train_stream(
     new: NewOption = False,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
     limit: LimitOption = None,
+    every: Annotated[
+        str | None,
+        typer.Option(help="Of a film or camera, take a frame every so often: 0.5s, 500ms, 2m."),
+    ] = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Visit them in random order.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that order.")] = 0,
     resume: Annotated[
@@ -100,6 +105,7 @@ def train_stream(
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
     from edgecl.cli.consolidate import consolidator
+    from edgecl.cli.times import seconds_of
     from edgecl.errors import SourceError
     from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.governed import governed
@@ -133,6 +139,9 @@ def train_stream(
         headers=headers,
     )
     check_labels(frames)
+    every_s = None if every is None else seconds_of(every)
+    if every_s is not None:
+        frames.take_every(every_s)
     tell_notes(frames)
 
     engines = EngineOptions(provider, threads, allow_fallback)
@@ -144,7 +153,7 @@ def train_stream(
         if consolidate_every is not None:
             train = consolidator(session, weights)
             consolidate = Consolidate(consolidate_every, lambda: train(lambda what: None))
-        key = source_key(device, source, name, shuffle_seed)
+        key = source_key(device, source, name, shuffle_seed, every_s)
         start = start_position(device, learner, frames, key, resume=resume)
         before = store.n_seen()
         if frames.is_live:
@@ -183,6 +192,7 @@ def train_stream(
         taught = taught_since(store, before)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
+    tell_same(progress)
     result = result_of(progress, frames) | change_of(change)
     if consolidate is not None:
         result["consolidations"] = consolidate.accepted
@@ -244,6 +254,7 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "duplicates": progress.duplicates,
         "stale": progress.stale,
         "undone": progress.undone,
+        "same_as": _same_as(progress),
         "dropped": progress.dropped,
         "reconnects": progress.reconnects,
         "stalls": progress.stalls,
@@ -265,6 +276,24 @@ def change_of(change: Governed) -> dict[str, Any]:
         "change_state": change.state,
         "verdict": change.judgement.verdict,
     }
+
+
+def _same_as(progress: Progress) -> dict[str, dict[str, int]]:
+    """Return how many pictures of each class another one has, too."""
+    found: dict[str, dict[str, int]] = {}
+    for label, other, n in progress.same_as:
+        found.setdefault(label, {})[other] = n
+    return found
+
+
+def tell_same(progress: Progress) -> None:
+    """Say that pictures were taught under another name than before, and how that is mended."""
+    for label, other, n in progress.same_as:
+        what = f"{n} of the pictures of {label} look" if n > 1 else f"a picture of {label} looks"
+        say(
+            f"{what} exactly like {other}; if that was a slip, `edgecl undo` takes this run back, "
+            f"or `edgecl merge-classes {quote(label)} {quote(other)}` makes one class of both"
+        )
 
 
 def _options(

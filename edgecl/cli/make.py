@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli.confirm import YesOption, confirm, replacing
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, say, say_skipped, say_step, working
 
@@ -82,6 +83,7 @@ def init(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a home and all that it learned.")
     ] = False,
+    yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Make a device home: the default engine as it ships, or a backbone exported to ONNX."""
@@ -110,6 +112,8 @@ def init(
         adapters=adapters,
         encrypt=encrypt,
     )
+    if force:
+        confirm(lambda: replacing(home), yes=yes)
     made = set_up(home, setup, force=force, tell=say_step, tell_skipped=say_skipped)
     result = _told(made)
     if old is not None:

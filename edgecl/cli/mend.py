@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 samples_app = typer.Typer(
     help="Look through what is kept, by uid.", no_args_is_help=True, rich_markup_mode=None
 )
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _ROLES = {"replay": "learned", "held_out": "held out", "review": "waiting"}
 _RUNS = {"learn": "learned", "review": "named", "relabel": "relabelled", "merge": "merged"}
 
@@ -55,6 +53,7 @@ def list_samples(
     json: JsonOption = False,
 ) -> None:
     """Show samples, the newest first: what `relabel` and `forget sample` take."""
+    from edgecl.cli.times import moment
     from edgecl.home import Home
     from edgecl.review import write_pictures
     from edgecl.session import open_store
@@ -129,7 +128,7 @@ def merge_classes(
         n, known = store.n_seen()[store.class_uid(of)], store.canonical(to)
         store.class_uid(to)
         confirm(
-            [
+            lambda: [
                 f"All {n} samples of {of} will be samples of {known}, and {of} another name of it.",
                 "`edgecl undo` takes it back until something else is learned.",
             ],
@@ -167,7 +166,7 @@ def undo(
         return
     with writing(device) as session:
         plan = plan_undo(session.store)
-        confirm([*in_words(plan), "It cannot be brought back, but learned again."], yes=yes)
+        confirm(lambda: [*in_words(plan), "There is no redo; it can be learned again."], yes=yes)
         with working("undoing"):
             plan, done = work(device, session.learner)
             note_undone(session, plan.run.uid, done.receipt_id)
@@ -198,31 +197,6 @@ def in_words(plan: Reversal, *, is_done: bool = False) -> list[str]:
     if content.displaced:
         lines.append(f"up to {content.displaced} kept pictures that it displaced do not come back")
     return lines
-
-
-def moment(text: str, now: float) -> float:
-    """Return the time that a person means, seconds since the epoch.
-
-    Args:
-        text: A date, a date and a time (local if no zone is given), or how long ago: 90m, 2h, 3d.
-        now: The time now.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    from datetime import datetime
-
-    from edgecl.errors import UsageError
-
-    ago = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhdw])", text.strip())
-    if ago:
-        return now - float(ago[1]) * _UNITS[ago[2]]
-    try:
-        return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).timestamp()
-    except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(
-            f"--since {text} is no time; write 2026-11-28, 2026-11-28T10:30, or 90m, 2h, 3d"
-        ) from error
 
 
 def _role(text: str | None) -> Any:

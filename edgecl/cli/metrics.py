@@ -72,7 +72,7 @@ class Metrics:
         accuracy = last_accuracy(store)
         if accuracy is not None:
             gauges["probe_accuracy_ratio"] = (
-                "Mean over classes of the share of held out samples that are right.",
+                "Share of the held out samples that are right.",
                 accuracy,
             )
         latencies = {}

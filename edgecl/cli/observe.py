@@ -6,7 +6,6 @@ name nothing (docs/operations.md).
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -202,7 +201,7 @@ def _json_log(place: str) -> Iterator[Callable[..., None]]:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         values = {"time": now, "level": level, "event": event}
         values |= {k: redacted(v) if isinstance(v, str) else v for k, v in fields.items()}
-        text = output.printable(json.dumps(values, ensure_ascii=False))
+        text = output.json_line(values)
         if log is None:
             print(text, file=sys.stderr, flush=True)
         else:

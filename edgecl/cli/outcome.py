@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from edgecl.cli.output import is_quiet, is_verbose, print_values, printable
@@ -59,3 +60,8 @@ def time_text(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def utc_text(seconds: float) -> str:
+    """Return a time to the second, UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -6,6 +6,7 @@ rich is imported where a table or a bar is drawn: `predict` starts a tenth faste
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 import unicodedata
@@ -141,7 +142,23 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on one line of stdout."""
     _Shown.has_result = True
-    print(printable(json.dumps(value, ensure_ascii=False)), flush=True)
+    print(json_line(value), flush=True)
+
+
+def json_line(value: dict[str, Any]) -> str:
+    """Return a JSON object on one line; what is no finite number, which JSON lacks, is null."""
+    try:
+        return printable(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except ValueError:
+        return printable(json.dumps(_finite(value), ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecl.cli import complete
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table, say
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 def receipt(
     receipt_id: Annotated[
         str | None,
-        typer.Argument(help="As `forget` printed it, for example r1; without one all are listed."),
+        typer.Argument(
+            help="As `forget` printed it, for example r1; without one all are listed.",
+            autocompletion=complete.receipts,
+        ),
     ] = None,
     of: Annotated[
         str | None,
@@ -67,7 +71,7 @@ def receipt(
 def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
     from edgecl.home import Home
     from edgecl.session import open_store
-    from edgecl.unlearning.account import accounts_of, log_of, moment
+    from edgecl.unlearning.account import accounts_of, log_of, moment, subject_of
     from edgecl.unlearning.chain import Chain
     from edgecl.unlearning.lookup import receipts_of_name
 
@@ -92,7 +96,7 @@ def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
         (
             account.receipt_id,
             moment(account.entry.time),
-            f"{account.entry.what} {account.entry.uid}",
+            subject_of(account.entry),
             str(account.entry.mode).replace("_", " "),
             "erased" if account.is_erased else "erasure pending",
             account.checked,
@@ -191,7 +195,7 @@ def _write(output: Path, account: Account | None, receipt_id: str, public_key: s
 
 
 def _check(path: Path, key: str, *, json: bool) -> None:
-    from edgecl.unlearning.account import accounts_of, log_of, moment
+    from edgecl.unlearning.account import accounts_of, log_of, moment, subject_of
     from edgecl.unlearning.check import check_file
     from edgecl.unlearning.words import verdict_of
 
@@ -213,7 +217,7 @@ def _check(path: Path, key: str, *, json: bool) -> None:
     for account in accounts:
         entry = account.entry
         print(
-            f"{account.receipt_id}: {entry.what} {entry.uid}, asked for {moment(entry.requested)}, "
+            f"{account.receipt_id}: {subject_of(entry)}, asked for {moment(entry.requested)}, "
             f"unlearned {moment(entry.time)}. {verdict_of(account)[0]}"
         )
     for line in others:

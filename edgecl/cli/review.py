@@ -12,6 +12,7 @@ import typer
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm
+from edgecl.cli.mistakes import confirm_labels, mistakes
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted, print_outcome
 from edgecl.cli.output import print_json, print_table, say
@@ -81,6 +82,10 @@ def list_entries(
     print_table("waiting", columns, rows)
 
 
+review_app.command("mistakes", cls=Command)(mistakes)
+review_app.command("confirm", cls=Command)(confirm_labels)
+
+
 @review_app.command("label", cls=Command)
 def label(
     uids: Annotated[list[int], typer.Argument(help="Entries, as `review list` numbers them.")],
@@ -144,7 +149,10 @@ def drop_entries(
         store = session.store
         gone = [e.uid for e in entries(store)] if everything else list(dict.fromkeys(uids or ()))
         if everything:
-            confirm([f"All {len(gone)} frames of the review queue will be deleted."], yes=yes)
+            confirm(
+                lambda: [f"All {len(gone)} frames of the review queue will be deleted for good."],
+                yes=yes,
+            )
         drop(store, gone)
     if json:
         print_json({"dropped": len(gone)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +28,7 @@ from edgecl.cli.options import (
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 
 if TYPE_CHECKING:
+    from edgecl.answers import Answers
     from edgecl.config import Config
     from edgecl.evaluation.metrics import Evaluation
     from edgecl.home import Home
@@ -49,6 +50,25 @@ def predict(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` of what looks like nothing learned.")
     ] = False,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            "--set",
+            min=0.5,
+            max=0.99,
+            metavar="SHARE",
+            help="Also give a set of labels that holds the truth with this share, like 0.9.",
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name the kept samples that are nearest, and why.")
+    ] = False,
+    hint: Annotated[
+        bool,
+        typer.Option(
+            "--hint", help="Say what it looks like to the weights' own classifier, never taught."
+        ),
+    ] = False,
     header_file: HeaderOption = None,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
@@ -62,7 +82,8 @@ def predict(
     """Predict pictures; nothing is learned."""
     import numpy as np
 
-    from edgecl.errors import DecodeError, RequestError, SourceError
+    from edgecl.answers import open_answers
+    from edgecl.errors import DecodeError, SourceError
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.pipeline import Embedded, embed
     from edgecl.runtime.sources import open_source
@@ -71,11 +92,6 @@ def predict(
     from edgecl.stream.progress import Progress
     from edgecl.types import Skipped
 
-    if unknown and bundle is not None:
-        raise RequestError(
-            "a bundle holds no kept samples to compare with, so it cannot say what is unknown; "
-            "predict with --home instead"
-        )
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     begin = time.monotonic()
     top = top or (3 if json else 1)
@@ -95,16 +111,14 @@ def predict(
     for source in sources:
         tell_notes(source)
         source.on_news = say
-    novelty = None
     options = EngineOptions(provider, threads, allow_fallback)
-    if unknown and device is not None:
-        from edgecl.novelty import as_json, open_novelty
-        from edgecl.session import reading
-
-        with reading(device, options) as session:  # both of one state of the store
-            predictor, novelty = session.predictor(), open_novelty(session.store)
+    if device is not None:
+        answers = open_answers(device, options, unknown=unknown, hint=hint, explain=explain)
     else:
-        predictor = _predictor(device, bundle, config, options)
+        answers = _of_bundle(
+            _predictor(device, bundle, config, options), unknown, needs_home=hint or explain
+        )
+    predictor = answers.predictor
 
     def frames() -> Iterator[Frame | Skipped]:
         for source in sources:
@@ -150,13 +164,8 @@ def predict(
                 continue
             x = np.array([item.feature for item in usable])
             names = [_path(item.frame) for item in usable]
-            found = predictor.predict_features(names, x, top=top)
-            scores = novelty.scores(x).tolist() if novelty is not None else [0.0] * len(found)
-            for prediction, score in zip(found, scores, strict=True):
+            for line in answers.of(names, x, top=top, level=level):
                 n_done += 1
-                line = prediction.as_json()
-                if novelty is not None:
-                    line = as_json(prediction, score, novelty.threshold)
                 _print_prediction(line, json=json)
         is_over = True
     if is_over and not n_done:
@@ -218,18 +227,21 @@ def evaluate(
             f"{name} ({near.strip()})" if (near := meant(name, known)) else name for name in unknown
         ]
         say(f"never learned, so counted as wrong: {', '.join(hints)}")
-    _print_scores(scores, json=json)
+    _print_scores(scores, frames.passed_over, json=json)
 
 
-def _print_scores(scores: Evaluation, *, json: bool) -> None:
+def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: bool) -> None:
     if json:
+        seen = scores.n + len(scores.skipped) + sum(passed_over.values())
         print_json(
             {
+                "seen": seen,
                 "accuracy": scores.accuracy,
                 "n": scores.n,
                 "per_class": scores.per_class,
                 "confusion": scores.confusion,
                 "skipped": len(scores.skipped),
+                "passed_over": dict(passed_over),
             }
         )
         return
@@ -286,13 +298,52 @@ def _predictor(
     return open_predictor(device, options)
 
 
+def _of_bundle(predictor: Predictor, unknown: bool, *, needs_home: bool) -> Answers:
+    """Return what a bundle can answer."""
+    from edgecl.answers import Answers
+    from edgecl.errors import RequestError
+
+    if needs_home:
+        raise RequestError(
+            "a bundle holds no kept samples and no classifier of the weights; --explain and --hint "
+            "need a home, leave out --bundle"
+        )
+    if unknown and predictor.novelty is None:
+        raise RequestError(
+            "this bundle does not say what is unknown: it is of an older edgecl, or of a home "
+            "that kept fewer than 10 samples of 2 classes; export it anew, or use --home"
+        )
+    return Answers(predictor, novelty=predictor.novelty if unknown else None)
+
+
 def _print_prediction(line: dict[str, Any], *, json: bool) -> None:
     if json:
         print_json(line)
         return
     ranked = ", ".join(f"{entry['label']} {entry['score']:.2f}" for entry in line["top"])
     what = f"unknown, most like {ranked}" if line.get("unknown") else ranked
+    if line.get("taught") is False:
+        what = f"{line['label']} {line['score']:.2f}, never taught; most like {ranked}"
+    elif "hint" in line:
+        what += f"; looks like {line['hint'][0]['label']}, never taught"
+    if "set" in line:
+        what += f"; one of {', '.join(line['set']) or 'none of the labels'}"
     print(printable(f"{line['path']}: {what}"), flush=True)
+    for text in _reasons(line.get("why")):
+        print(printable(f"    {text}"), flush=True)
+
+
+def _reasons(why: dict[str, Any] | None) -> Iterator[str]:
+    """Say in lines why a picture is taken for what it is."""
+    if why is None:
+        return
+    labels = list(why["nearest"])
+    for label, nearest in why["nearest"].items():
+        named = [f"{one['uid']} ({one['similarity']:.2f}, {one['frame']})" for one in nearest]
+        yield f"nearest of {label}: {', '.join(named) or 'no sample is kept'}"
+    if why["speaks"] is not None:
+        part, by = why["speaks"]["part"], why["speaks"]["by"]
+        yield f"more like {labels[0]} than {labels[1]} above all in the {part}, by {by:.2f}"
 
 
 def _path(frame: Frame) -> str:

@@ -36,12 +36,13 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
 
 def _values(path: Path) -> dict[str, Any]:
     """Return what `--json` prints, read from one state of the store."""
+    from edgecl.evaluation.calibrated import calibration_summary
     from edgecl.evaluation.continual import summary
     from edgecl.evaluation.tested import shown_classes, tested_now
     from edgecl.governor.words import said_of_changes
     from edgecl.home import Home
     from edgecl.paired import wilson
-    from edgecl.session import open_store
+    from edgecl.session import Session, open_store
     from edgecl.store.adapters import adapter_rows
     from edgecl.store.exports import FRESH, STALE, exports_of
     from edgecl.store.requests import open_requests
@@ -49,7 +50,7 @@ def _values(path: Path) -> dict[str, Any]:
 
     device = Home(path)
     with open_store(device, read_only=True) as store, store.snapshot():
-        values = describe(store)
+        values = describe(store) | {"calibration": calibration_summary(Session(device, store))}
         scores = summary(store)
         uids = shown_classes(store)
         tested = tested_now(device, store, uids)
@@ -64,9 +65,10 @@ def _values(path: Path) -> dict[str, Any]:
     right = dict(
         zip(names, zip(tested.right.tolist(), tested.n.tolist(), strict=True), strict=True)
     )
-    for name, score in scores.pop("classes").items():
+    scored = scores.pop("classes")
+    for name, known in values["classes"].items():
         n_right, n = right.get(name, (0, 0))
-        values["classes"][name] |= score | {
+        known |= scored.get(name, {}) | {
             "right": n_right,
             "accuracy": n_right / n if n else None,
         }
@@ -115,21 +117,19 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
             f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
             f"{counted(values['probes'], 'picture')} that were kept to test on are right"
         )
-    parts = [
-        f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept",
-        f"{size_text(values['home_bytes'])} on disk",
-        f"backbone {values['backbone']} at {values['image_size']} px",
-    ]
+    if (known := values["calibration"]) is not None:
+        yield _calibrated(known)
+    yield (
+        f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept; "
+        f"{size_text(values['home_bytes'])} on disk" + (", encrypted" * values["encrypted"])
+    )
+    parts = [f"backbone {values['backbone']} at {values['image_size']} px"]
     parts += [
         counted(values[name], what)
-        for name, what in (
-            ("adapters", "adapter"),
-            ("exports", "export"),
-            ("receipts", "receipt"),
-        )
+        for name, what in (("adapters", "adapter"), ("exports", "export"))
         if values[name]
     ]
-    yield ", ".join(parts) + (", encrypted" if values["encrypted"] else "")
+    yield ", ".join(parts)
     yield from (f"warning: {line}" for line in values["warnings"])
     if values["pending"]:
         yield f"{counted(values['pending'], 'request')} to unlearn not finished"
@@ -137,6 +137,16 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"{counted(values['exports_stale'], 'export')} with something that was unlearned"
     if values["review"]:
         yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
+
+
+def _calibrated(known: dict[str, Any]) -> str:
+    """Say how good the head is on samples of which it is asked without having learned them."""
+    sets, n = known["sets"], counted(known["samples"], "kept picture")
+    how = "as if it had not learned it" if known["by"] == "left out" else "never learned"
+    return (
+        f"asked for each of {n}, {how}: {known['accuracy']:.0%} right; sets for "
+        f"{sets['level']:.0%} (--set) held the truth in {sets['coverage']:.0%} of {sets['n']:,}"
+    )
 
 
 def _print_classes(classes: dict[str, dict[str, Any]], intervals: dict[str, list[float]]) -> None:

@@ -1,8 +1,7 @@
-"""`edgecl forget`, `edgecl rename`, `edgecl snapshot` and `edgecl rollback`."""
+"""`edgecl forget`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,16 +11,9 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
-from edgecl.cli.options import (
-    DEFAULT,
-    ClassArgument,
-    HomeOption,
-    JsonOption,
-    NewOption,
-    WeightsOption,
-)
-from edgecl.cli.outcome import counted, print_outcome, size_text
-from edgecl.cli.output import print_json, print_table, print_values, say, working
+from edgecl.cli.confirm import YesOption, confirm, forgetting
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
+from edgecl.cli.output import print_json, print_values, say, working
 
 if TYPE_CHECKING:
     from edgecl.types import ForgetRequest
@@ -29,7 +21,10 @@ if TYPE_CHECKING:
     from edgecl.unlearning.request import Unlearned
 
 forget_app = typer.Typer(
-    help="Unlearn for good, with a receipt.", no_args_is_help=True, rich_markup_mode=None
+    help="Unlearn for good, with a receipt.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    rich_markup_mode=None,
 )
 
 ReasonOption = Annotated[
@@ -73,11 +68,6 @@ _KINDS = {
 }
 
 
-@forget_app.callback()
-def _group() -> None:
-    """Unlearn for good, with a receipt."""
-
-
 def _add_command(kind: str, text: str, argument: Any) -> None:
     """Add `edgecl forget KIND`."""
 
@@ -90,15 +80,17 @@ def _add_command(kind: str, text: str, argument: Any) -> None:
         dry_run: DryRunOption = False,
         adapter_method: MethodOption = "drop",
         weights: WeightsOption = None,
+        yes: YesOption = False,
         json: JsonOption = False,
     ) -> None:
         from edgecl.types import ForgetRequest, Kind
 
         asked = ForgetRequest(name, reason, Kind(kind), adapter_method)
         if dry_run:
-            _print_plan(home, asked, json=json)
+            print_plan(home, asked, json=json)
         else:
-            _forget(home, asked, verify=verify, weights=weights, json=json)
+            confirm(lambda: forgetting(home, asked), yes=yes)
+            carry_out(home, asked, verify=verify, weights=weights, json=json)
 
 
 for _kind, _said in _KINDS.items():
@@ -129,169 +121,10 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
     _check_faults(done)
 
 
-def rename(
-    old: ClassArgument,
-    new: Annotated[str, typer.Argument(help="Its new name.")],
-    is_new: NewOption = False,
-    home: HomeOption = DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """Give a class another name; the old one stays as an alias, for streams that still use it."""
-    from edgecl.cli.check import check_new_name
-    from edgecl.home import Home
-    from edgecl.types import clean_label
-    from edgecl.unlearning.request import writing
-
-    before, after = clean_label(old), clean_label(new)
-    with writing(Home(home)) as session:
-        store = session.store
-        own = store.names_of(store.class_uid(before))
-        check_new_name(store, after, is_new=is_new, of=own)
-        with store.transaction():
-            uid = store.rename_class(before, after)
-        names = store.names_of(uid)
-    result = {"class_uid": uid, "name": names[0], "aliases": list(names[1:])}
-    if json:
-        print_json(result)
-    else:
-        kept = ", ".join(names[1:])
-        print_outcome(f"{names[0]}: the class was renamed; also known as {kept}", result)
-
-
-def snapshot(
-    home: HomeOption = DEFAULT,
-    show: Annotated[bool, typer.Option("--list", hidden=True, help="See `snapshots`.")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Keep what is learned now, for `edgecl rollback`."""
-    from edgecl.home import Home
-    from edgecl.snapshots import take
-    from edgecl.unlearning.request import writing
-
-    if show:
-        snapshots(home, json)
-        return
-    device = Home(home)
-    with writing(device) as session, working("copying"):
-        taken = take(device, session.store)
-    result = {
-        "snapshot_id": f"s{taken.uid}",
-        "classes": len(taken.classes),
-        "samples": taken.samples,
-        "adapters": list(taken.adapters),
-        "bytes": taken.size_bytes,
-    }
-    if json:
-        print_json(result)
-        return
-    print_outcome(
-        f"kept {counted(taken.samples, 'sample')} of {counted(len(taken.classes), 'class')} as "
-        f"s{taken.uid} ({size_text(taken.size_bytes)})",
-        result,
-        then=f"edgecl rollback s{taken.uid}",
-    )
-
-
-def snapshots(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
-    """List the snapshots, for `edgecl rollback`."""
-    from dataclasses import asdict
-
-    from edgecl.home import Home
-    from edgecl.session import open_store
-    from edgecl.store.snapshots import snapshots_of
-
-    with open_store(Home(home), read_only=True) as store:
-        known = snapshots_of(store)
-    if json:
-        print_json({"snapshots": [asdict(s) | {"snapshot_id": f"s{s.uid}"} for s in known]})
-    elif not known:
-        print("no snapshots; `edgecl snapshot` takes one")
-    else:
-        rows = [
-            (f"s{s.uid}", _when(s.created), len(s.classes), s.samples, size_text(s.size_bytes))
-            for s in known
-        ]
-        print_table("snapshots", ("id", "taken", "classes", "samples", "size"), rows)
-
-
-def rollback(
-    snapshot_id: Annotated[
-        str,
-        typer.Argument(
-            help="As `snapshots` names it, for example s1, or a change as `changes` does: c12.",
-            autocompletion=complete.snapshots,
-        ),
-    ],
-    home: HomeOption = DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """Bring back what was learned at a snapshot, or take back one change.
-
-    With a snapshot, what was learned since is deleted.
-    """
-    from edgecl import snapshots
-    from edgecl.errors import UsageError
-    from edgecl.governed import governed
-    from edgecl.home import Home
-    from edgecl.unlearning.request import writing
-
-    if snapshot_id.startswith("c"):
-        _roll_change_back(snapshot_id, home, json=json)
-        return
-    number = snapshot_id.removeprefix("s")
-    if not (number.isascii() and number.isdigit()):
-        raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
-    device = Home(home)
-    with (
-        writing(device) as session,
-        working("rolling back"),
-        governed(session, "rollback", tell=say),
-    ):
-        done = snapshots.rollback(device, session.learner, int(number))
-    result = {
-        "snapshot_id": f"s{done.uid}",
-        "classes": len(done.classes),
-        "samples": done.samples,
-        "adapters": list(done.adapters),
-    }
-    if json:
-        print_json(result)
-    else:
-        print_outcome(
-            f"back at s{done.uid}: {counted(done.samples, 'sample')} of "
-            f"{counted(len(done.classes), 'class')}",
-            result,
-            then="edgecl status",
-        )
-
-
-def _roll_change_back(name: str, home: Path, *, json: bool) -> None:
-    from edgecl.cli.changes import number_of
-    from edgecl.governed import take_back
-    from edgecl.home import Home
-    from edgecl.unlearning.request import writing
-
-    number = number_of(name)
-    with writing(Home(home)) as session, working("taking back"):
-        done = take_back(session, number)
-        samples = sum(session.store.n_seen().values())
-        n_classes = len(session.store.names)
-    result = {
-        "change": done.name,
-        "state": done.state,
-        "receipt": done.receipt,
-        "classes": n_classes,
-        "samples": samples,
-    }
-    if json:
-        print_json(result)
-    else:
-        print_values("rolled back", result)
-
-
-def _forget(
+def carry_out(
     home: Path, asked: ForgetRequest, *, verify: bool, weights: str | None, json: bool
 ) -> None:
+    """Unlearn what was asked for, and show what was done."""
     from edgecl.home import Home
     from edgecl.types import Mode
     from edgecl.unlearning.ask import HandedOver, unlearn
@@ -370,7 +203,8 @@ def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in short.items() if value is not None}
 
 
-def _print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
+def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
+    """Show what would be unlearned."""
     from edgecl.home import Home
     from edgecl.types import Mode, Receipt
     from edgecl.unlearning.ask import plan_of
@@ -428,7 +262,3 @@ def _retrain(home: Path, weights: str | None) -> bool:
     except EdgeclError as error:
         say(f"no adapter was trained anew: {error}")
         return False
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from edgecl.calibration import left_out_of
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
-from edgecl.session import left_out_of
 from edgecl.store.changes import OfClass, Verdicts
 from edgecl.store.table import Role
 
@@ -37,7 +37,7 @@ def kept_verdicts(learner: Learner) -> Verdicts:
     """
     if not learner.head.classes:
         return NOBODY
-    found = left_out_of(learner, learner.store.blocked_classes())
+    found = left_out_of(learner.store, learner.head, learner.store.blocked_classes())
     return NOBODY if found is None else Verdicts(found.uids, found.classes, found.verdicts)
 
 

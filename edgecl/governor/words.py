@@ -33,7 +33,7 @@ def as_json(
         "drop": judgement.pairs.drop,
         "drop_at_most": judgement.upper,
         "verdict": judgement.verdict if change.kind in _JUDGED else "not judged",
-        "worst": None if judgement.worst not in names else names[judgement.worst],
+        "worst": names.get(judgement.worst or 0),
         "worst_p": judgement.worst_p,
         "classes": {
             names[c.uid]: asdict(c.pairs) for c in change.classes if c.uid in names and c.pairs.n
@@ -94,7 +94,7 @@ def _evidence(change: Change, judgement: Judgement, names: Mapping[int, str]) ->
         f"{pairs.won} won: {_share(pairs)} (by chance: p = {judgement.p:.2g}); it may be up to "
         f"{judgement.upper:.1%} worse"
     ]
-    if judgement.worst in names:
+    if judgement.worst is not None and judgement.worst in names:
         worst = judgement.worst_pairs
         lines.append(
             f"most against it speaks {names[judgement.worst]}: {worst.lost} of {worst.n} lost, "

@@ -50,6 +50,9 @@ class Head(ABC):
     profile: Profile = PLAIN
     """In how many views they are wanted; `PLAIN` for a head that takes no profile."""
 
+    most_left_out: int | None = None
+    """Rows that can be left out in about a second; None for those that take one product."""
+
     def __init__(self, statistic: Statistic) -> None:
         self.statistic = statistic
         self.num_features = statistic.num_features

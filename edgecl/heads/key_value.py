@@ -56,6 +56,7 @@ class KeyValueHead(Head):
 
     name = "key-value"
     batch_size = 10
+    most_left_out = 300
 
     def __init__(
         self,

@@ -80,11 +80,16 @@ class LeaveOneOut:
 
     @property
     def suspicion(self) -> Float64:
-        """How much the best other class is ahead of the taught one (N,); above 0 it contradicts."""
+        """How much the best other class is ahead of the taught one (N,); above 0 it contradicts.
+
+        -1 where there is no other class.
+        """
+        if len(self.columns) < 2:
+            return np.full(len(self.uids), -1.0)
         own = self.scores[np.arange(len(self.uids)), self.targets]
         others = self.scores.copy()
         others[np.arange(len(self.uids)), self.targets] = -np.inf
-        ahead: Float64 = others.max(axis=1, initial=-1.0) - own
+        ahead: Float64 = others.max(axis=1) - own
         return ahead
 
     def accuracy(self) -> dict[int, float]:

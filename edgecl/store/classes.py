@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 from edgecl.errors import RequestError, UnknownClassError
 from edgecl.store.seal import Sealed
-from edgecl.store.text import plain_text
+from edgecl.store.text import holds_name, plain_text
 from edgecl.types import meant
 
 
@@ -46,7 +47,8 @@ class Classes(Sealed):
             UnknownClassError: No class has this name.
         """
         if name not in self._uids:
-            names = list(self._names.values())
+            hidden = self.blocked_classes()
+            names = [name for uid, name in self._names.items() if uid not in hidden]
             known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise UnknownClassError(
                 f"class {name!r} is unknown; {meant(name, self._uids)}"
@@ -155,11 +157,23 @@ class Classes(Sealed):
             self._sources[text] = int(cursor.lastrowid or 0)
         return self._sources[text]
 
-    def n_by_source(self) -> dict[str, int]:
-        """Return how many samples there are rows of, by where they came from, oldest first."""
-        return dict(
-            self.connection.execute(
-                "SELECT coalesce(text, '') AS said, count(*) FROM sources "
-                "JOIN replay ON source_uid = sources.uid GROUP BY said ORDER BY min(sources.uid)"
-            )
+    def blocked_classes(self) -> frozenset[int]:
+        """Return the classes whose unlearning was asked for and is not done: never to be named."""
+        rows = self.connection.execute(
+            "SELECT target FROM requests WHERE kind = 'class' AND phase = 'PENDING'"
         )
+        return frozenset(int(uid) for (uid,) in rows)
+
+    def n_by_source(self) -> dict[str, int]:
+        """Return how many samples there are rows of, by where they came from, oldest first.
+
+        Sources that say a class that is being unlearned count as those that say nothing, ''.
+        """
+        hidden = [name for uid in self.blocked_classes() for name in self.names_of(uid)]
+        found: Counter[str] = Counter()
+        for text, n in self.connection.execute(
+            "SELECT coalesce(text, '') AS said, count(*) FROM sources "
+            "JOIN replay ON source_uid = sources.uid GROUP BY said ORDER BY min(sources.uid)"
+        ):
+            found["" if any(holds_name(text, name) for name in hidden) else text] += n
+        return dict(found)

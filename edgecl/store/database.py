@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from edgecl.errors import IntegrityError, StoreError
+from edgecl.errors import EdgeclError, IntegrityError, StoreError
 from edgecl.runtime.files import private
-from edgecl.store.schema import SCHEMA_VERSION, check_objects, check_version, migrate
+from edgecl.store.schema import SCHEMA_VERSION, check_objects, check_version, migrate, wrong_values
 
 _BUSY_TIMEOUT_MS = 5000
 _Self = TypeVar("_Self", bound="Database")
@@ -42,9 +43,10 @@ class Database(ABC):
         self.step: int
         self.version: int
         if not path.is_file():
-            raise StoreError(f"the store {path} is missing; restore it or run `edgecl init` anew")
+            raise StoreError(f"the store {path} is missing; restore it from a backup of the home")
         with sqlite_errors(path):
             self.connection = connect(path, read_only=read_only)
+            self._file = _identity(path)
             try:
                 version = check_version(self.connection)
                 if not read_only:
@@ -56,13 +58,15 @@ class Database(ABC):
                         f"{SCHEMA_VERSION} first; run `edgecl forget pending` once"
                     )
                 check_objects(self.connection)
+                if wrong := wrong_values(self.connection, only_lists=True):
+                    raise _foreign(path, wrong)
                 self.prepare()
                 self.load()
             except KeyError as error:
                 self.connection.close()
                 raise IntegrityError(f"the store {path} lacks the entry {error}") from error
-            except BaseException:
-                self.connection.close()
+            except BaseException as error:
+                self.__exit__(type(error), error, None)
                 raise
 
     @abstractmethod
@@ -93,8 +97,14 @@ class Database(ABC):
     def __enter__(self: _Self) -> _Self:
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        try:
+            if isinstance(error, Exception) and not isinstance(
+                error, EdgeclError | OSError | sqlite3.Error
+            ):
+                self._check_values(error)
+        finally:
+            self.close()
         # A read that fails, whoever made it, is told like a failing transaction.
         if isinstance(error, sqlite3.DatabaseError):
             with sqlite_errors(self.path):
@@ -108,9 +118,14 @@ class Database(ABC):
             changes_head: Whether a kept head becomes out of date unless it is saved inside.
 
         Raises:
-            StoreError: SQLite refused (disk full, locked, read-only), or another process learned
-                into the store meanwhile; nothing was changed.
+            StoreError: SQLite refused (disk full, locked, read-only), another process learned
+                into the store meanwhile, or its file was deleted or replaced; nothing was changed.
         """
+        if _identity(self.path) != self._file:
+            raise StoreError(
+                f"{self.path} was deleted, moved or replaced while it was in use; what is learned "
+                "now would be lost: put it back, or start the command again"
+            )
         with sqlite_errors(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             self._head_version = self.version + changes_head
@@ -139,6 +154,23 @@ class Database(ABC):
                 f"another process learned into {self.path} while this one had it open; was the "
                 "file `lock` of the home deleted? end one of them and start the command again"
             )
+
+    def _check_values(self, error: Exception) -> None:
+        """Say so if what went wrong comes of a value that edgecl did not write.
+
+        SQLite takes any type in any column, so a foreign or mended file may hold what no reader
+        expects. Looked for only after something went wrong: it reads the whole file.
+
+        Raises:
+            IntegrityError: A column holds a value of another type, or the store's own code could
+                not read a value.
+        """
+        with suppress(sqlite3.DatabaseError):
+            wrong = wrong_values(self.connection)
+            if not wrong and _is_raised_below(error, "edgecl.store."):
+                wrong = f"{type(error).__name__}: {error}"
+            if wrong:
+                raise _foreign(self.path, wrong) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -179,6 +211,15 @@ class Database(ABC):
         execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (uid, table))
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which file is at a path; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
     """Open a connection with the pragmas that the promises rest on, read back."""
     if read_only:
@@ -210,6 +251,20 @@ def connect(path: Path | str, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _foreign(path: Path, what: str) -> IntegrityError:
+    return IntegrityError(
+        f"the store {path} holds what edgecl does not write ({what}); restore the home from a "
+        "backup"
+    )
+
+
+def _is_raised_below(error: Exception, package: str) -> bool:
+    """Whether the last of our functions that an error left is in a package."""
+    names = [f.f_globals.get("__name__", "") for f, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [name for name in names if name.startswith("edgecl.")]
+    return bool(ours) and ours[-1].startswith(package)
 
 
 def _use_log(connection: sqlite3.Connection) -> None:

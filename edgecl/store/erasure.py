@@ -13,6 +13,7 @@ from typing import Any
 
 from edgecl.errors import KeyDestroyedError, RequestError
 from edgecl.heads.statistics import Moments
+from edgecl.store.retention import classes_emptied, has_older, take_off_older
 from edgecl.store.store import Store
 from edgecl.store.table import Role, Table
 from edgecl.store.tables import TABLES
@@ -38,7 +39,9 @@ def classes_lost(store: Store, kind: Kind, uid: int) -> set[int]:
     """Return the classes of the store of which a target is all that was learned."""
     if kind is Kind.CLASS:
         return {uid} & set(store.names)
-    others = f"SELECT 1 FROM replay o WHERE o.class_uid = c.class_uid AND o.{kind.column} != ?1"
+    if kind is Kind.AGE:
+        return classes_emptied(store, uid)
+    others = f"SELECT 1 FROM replay o WHERE o.class_uid = c.class_uid AND NOT (o.{kind.condition})"
     statistics = "SELECT 1 FROM class_stats o WHERE o.class_uid = c.class_uid AND"
     if kind is Kind.SAMPLE:
         # A sample that is not folded is in no statistics; of one that is, they may be all.
@@ -55,6 +58,8 @@ def classes_lost(store: Store, kind: Kind, uid: int) -> set[int]:
 
 def is_there(store: Store, kind: Kind, uid: int) -> bool:
     """Whether the store has a class, sample or source of this uid."""
+    if kind is Kind.AGE:
+        return has_older(store, uid)
     query = f"SELECT 1 FROM {kind.table} WHERE uid = ?"
     return store.connection.execute(query, (uid,)).fetchone() is not None
 
@@ -80,9 +85,9 @@ def classes_of_source(store: Store, uid: int) -> set[int]:
 
 
 def newest_sample(store: Store, kind: Kind, uid: int) -> int:
-    """Return the uid of the newest sample of a `class` or `source`, 0 if there is none."""
+    """Return the uid of the newest sample of a `class`, `source` or `age`, 0 if there is none."""
     (newest,) = store.connection.execute(
-        f"SELECT coalesce(max(uid), 0) FROM replay WHERE {kind.column} = ?", (uid,)
+        f"SELECT coalesce(max(uid), 0) FROM replay WHERE {kind.condition}", (uid,)
     ).fetchone()
     return int(newest)
 
@@ -130,7 +135,9 @@ def erase(store: Store, kind: Kind, uid: int) -> dict[str, int]:
     if kind is Kind.CLASS and uid in store.names:
         for name in store.names_of(uid):
             _empty_texts(store, uid, name)
-    learned = _learned(store, kind, uid)
+    learned = take_off_older(store, uid) if kind is Kind.AGE else _learned(store, kind, uid)
+    if kind is Kind.AGE and learned:
+        drop_run(store)  # what its sums lost is not known apart
     numbers = _each(store, kind, uid, "DELETE FROM")
     if folded is not None:
         store.take_off_statistics(*folded, of_run=of_run)
@@ -170,6 +177,14 @@ def take_back(store: Store, uid: int, class_uid: int, source: str, x: Float16) -
     execute("UPDATE classes SET n_seen = n_seen - 1 WHERE uid = ?", (class_uid,))
     drop_classes_of_nothing(store)
     drop_unused(store)
+
+
+def drop_run(store: Store) -> None:
+    """Forget how it was before the last run; inside a transaction."""
+    for table in ("last_run", "run_stats", "former_names"):
+        store.connection.execute(f"DELETE FROM {table}")
+    store.connection.execute("DELETE FROM head WHERE kind = 'before'")
+    store.begin_run_at(None)
 
 
 def drop_classes_of_nothing(store: Store) -> None:
@@ -303,8 +318,8 @@ def _condition(table: Table, kind: Kind) -> str:
         ways.append(f"{table.owner} IN (SELECT value FROM json_each(?2))")
     if kind is Kind.SOURCE and table.source:
         ways.append(f"{table.source} = ?1")
-    if kind is Kind.SAMPLE and table.name == "samples":
-        ways.append("uid = ?1")
+    if kind in (Kind.SAMPLE, Kind.AGE) and table.name == "samples":
+        ways.append(kind.condition)
     if kind is Kind.SAMPLE and table.name == "class_stats":
         ways.append(_IS_ALL)
     return " OR ".join(ways)

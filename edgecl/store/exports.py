@@ -321,6 +321,7 @@ def _take_out(
             row["class_uid"] in classes
             or row["sample_uid"] in (receipt.get("sample_uid"), *moved)
             or row["source_uid"] == receipt.get("source_uid")
+            or row["time"] < receipt.get("before", float("-inf"))
         )
         if not is_gone:
             # The store has emptied what says a name of the class; it knows all of them.

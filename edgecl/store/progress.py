@@ -98,13 +98,6 @@ class Progress(Database):
         self.step = 0
         self.note_attempt(0)
 
-    def blocked_classes(self) -> frozenset[int]:
-        """Return the classes whose unlearning was asked for and is not done: never to be named."""
-        rows = self.connection.execute(
-            "SELECT target FROM requests WHERE kind = 'class' AND phase = 'PENDING'"
-        )
-        return frozenset(int(uid) for (uid,) in rows)
-
     def has_requests(self) -> bool:
         """Whether an unlearning was asked for, perhaps by another process, and is not done."""
         return self.connection.execute("SELECT 1 FROM requests LIMIT 1").fetchone() is not None

@@ -72,6 +72,20 @@ RUN_TABLES: tuple[Table, ...] = (
         names=("name",),
     ),
     Table(
+        "confirmed",
+        """
+        -- Kept samples that a person said are of class `class_uid`, whatever others say.
+        CREATE TABLE confirmed (
+            uid INTEGER PRIMARY KEY REFERENCES samples(uid) ON DELETE CASCADE,
+            class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE
+        );
+        """,
+        is_learned=True,
+        is_counted=False,
+        owner="class_uid",
+        part_of="samples",
+    ),
+    Table(
         "moves",
         """
         -- That samples went from one class to another; a snapshot or export up to these uids may

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgecl.store.erasure import drop_classes_of_nothing, drop_unused
+from edgecl.store.erasure import drop_classes_of_nothing, drop_run, drop_unused
 from edgecl.store.moves import feature_of, merge_sums, move_samples, note_move, sums_of_run
 from edgecl.store.novel import Entry
 from edgecl.store.progress import PROBES, Position
@@ -137,14 +137,6 @@ def begin_run(store: Store, start: Start) -> None:
         (store.version,),
     )
     store.begin_run_at(newest)
-
-
-def drop_run(store: Store) -> None:
-    """Forget how it was before the last run; inside a transaction."""
-    for table in ("last_run", "run_stats", "former_names"):
-        store.connection.execute(f"DELETE FROM {table}")
-    store.connection.execute("DELETE FROM head WHERE kind = 'before'")
-    store.begin_run_at(None)
 
 
 def note_reviewed(store: Store, uid: int, entry: Entry) -> None:

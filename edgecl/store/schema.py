@@ -100,6 +100,49 @@ def _known() -> frozenset[tuple[str, str, str]]:
         return frozenset(_objects(connection))
 
 
+_TYPES = {
+    "INTEGER": ("integer",),
+    "REAL": ("real", "integer"),
+    "TEXT": ("text",),
+    "BLOB": ("blob",),
+}
+
+
+# What is read to be shown, and has few rows.
+_LISTS = frozenset(
+    "meta classes aliases sources class_latency exports snapshots receipts requests".split()
+)
+
+
+def wrong_values(connection: sqlite3.Connection, *, only_lists: bool = False) -> str:
+    """Return the first column that holds a value of another type than edgecl writes, or nothing.
+
+    SQLite takes any type in any column; numbers that are infinite are none that edgecl writes.
+
+    Args:
+        connection: Of the store.
+        only_lists: Look at tables of few rows only, and not for rows whose owner is gone.
+    """
+    for table in TABLES:
+        if only_lists and table.name not in _LISTS:
+            continue
+        for _, name, declared, not_null, _, in_key in connection.execute(
+            f"PRAGMA table_info({table.name})"
+        ).fetchall():
+            types = _TYPES[declared] + (() if not_null or in_key else ("null",))
+            marks = ", ".join("?" * len(types))
+            (found,) = connection.execute(
+                f"SELECT count(*) FROM {table.name} WHERE typeof({name}) NOT IN ({marks}) "
+                f"OR (typeof({name}) = 'real' AND abs({name}) > 1.7976931348623157e308)",
+                types,
+            ).fetchone()
+            if found:
+                return f"{found} values of {table.name}.{name} are not {declared}"
+    if not only_lists and (row := connection.execute("PRAGMA foreign_key_check").fetchone()):
+        return f"a row of {row[0]} is of one in {row[2]} that is not there"
+    return ""
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring an older store to this version, one committed step after the other.
 

@@ -88,7 +88,10 @@ def create_store(
 
 
 def describe(store: Store) -> dict[str, Any]:
-    """Return what `edgecl status` says about a store, JSON values only."""
+    """Return what `edgecl status` says about a store, JSON values only.
+
+    A class whose unlearning was asked for is not named any more.
+    """
     seen, stored = store.n_seen(), store.n_stored()
     parts = bytes_by_part(store)
     # Of requests; the erasure and the check of one, refusals and rollbacks are entries, too.
@@ -96,10 +99,15 @@ def describe(store: Store) -> dict[str, Any]:
         "SELECT count(*) FROM receipts WHERE json_extract(body, '$.kind') = 'forget'"
     ).fetchone()
     (n_review,) = store.connection.execute("SELECT count(*) FROM review").fetchone()
+    (n_pending,) = store.connection.execute("SELECT count(*) FROM requests").fetchone()
+    hidden = store.blocked_classes()
     return {
         "classes": {
-            name: {"seen": seen[uid], "stored": stored[uid]} for uid, name in store.names.items()
+            name: {"seen": seen[uid], "stored": stored[uid]}
+            for uid, name in store.names.items()
+            if uid not in hidden
         },
+        "pending": int(n_pending),
         "samples": sum(seen.values()),
         "stored": sum(stored.values()),
         "stored_bytes": store.stored_bytes,

@@ -69,6 +69,22 @@ class LooksAlike(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SamePicture(Event):
+    """A picture that one class has is learned as another; told once for two classes."""
+
+    level = "warning"
+    frame: str
+    label: str
+    other: str
+
+    def text(self) -> str:
+        """Return one line for a person."""
+        return (
+            f"{self.frame}, learned as {self.label}, looks exactly like a picture of {self.other}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Relearned(Event):
     """A class that was unlearned is learned again."""
 

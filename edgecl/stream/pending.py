@@ -19,9 +19,10 @@ from edgecl.store.progress import Position
 from edgecl.store.runs import Start
 from edgecl.store.text import plain_text
 from edgecl.stream.duplicates import Duplicates
-from edgecl.stream.events import Event
+from edgecl.stream.events import Event, SamePicture
 from edgecl.stream.freshness import STALE_AFTER, Freshness
 from edgecl.stream.progress import Tally
+from edgecl.stream.same import SamePictures
 from edgecl.stream.usable import Usable
 from edgecl.types import Skipped
 
@@ -62,7 +63,10 @@ class Pending:
     ) -> None:
         self.items: list[Embedded] = []
         self.freshness = Freshness()
-        cosine = home.config.live.duplicate_cosine if source.is_live else 1.0
+        # Frames of a folder are what somebody chose; a camera and a film show one thing for long.
+        is_filtered = source.is_live or source.is_film
+        cosine = home.config.live.duplicate_cosine if is_filtered else 1.0
+        self.same = SamePictures(learner.store)
         self.duplicates = Duplicates(cosine, learner.store.newest_rows)
         self._learner, self._source, self._tally = learner, source, tally
         self._usable, self._events = usable, events
@@ -135,6 +139,7 @@ class Pending:
         x = np.array([item.feature[:width] for item in items], np.float32).reshape(-1, width)
         for label in dict.fromkeys(item.frame.label or "" for item in items):
             self._events.extend(self._usable.of_class(label))
+        self._find_same(items)
         self._taken = replace(self._taken, is_finished=is_finished)
         reports = []
         if items or not self._source.is_live:
@@ -179,6 +184,15 @@ class Pending:
             x = np.empty((0, self._learner.head.num_features), np.float32)
             self._learner.learn_many([], x, position=(self._key, self._settled))
 
+    def _find_same(self, items: Sequence[Embedded]) -> None:
+        """Note which pictures are learned that another class has."""
+        store, width = self._learner.store, self._learner.head.num_features
+        for item in items:
+            label = store.canonical(item.frame.label or "")
+            other = self.same.note(label, item.feature[:width])
+            if other is not None and self.same.found[label, other] == 1:
+                self._events.append(SamePicture(item.frame.id, label, other))
+
     def _reviewed(self, items: Sequence[Embedded]) -> list[int]:
         """Return for each frame its entry in the review queue: its label came after all."""
         if not self._is_reviewed:
@@ -188,13 +202,13 @@ class Pending:
 
     def _fresh(self) -> tuple[list[Embedded], list[float]]:
         """Return what waits and is neither too old nor a near-duplicate, and its ages."""
-        if not self._source.is_live:
+        if not self._source.is_live and not self._source.is_film:
             return list(self.items), [0.0] * len(self.items)
         items, ages = [], []
         now, width = time.monotonic(), self._learner.head.num_features
         for item in self.items:
             label = self._learner.store.canonical(item.frame.label or "")
-            age = self.freshness.age(item.frame, now)
+            age = self.freshness.age(item.frame, now) if self._source.is_live else 0.0
             if age > STALE_AFTER:
                 self._tally.add(stale=1)
             elif self.duplicates.is_near(label, item.feature[:width]):

@@ -37,9 +37,16 @@ def start_position(
     return kept
 
 
-def source_key(home: Home, spec: str, label: str | None, shuffle_seed: int | None) -> str:
+def source_key(
+    home: Home,
+    spec: str,
+    label: str | None,
+    shuffle_seed: int | None,
+    every_s: float | None = None,
+) -> str:
     """Return the key of a source's position; however a path is spelled, the key is the same."""
     place = spec
     if spec != "-" and not is_address(spec):
         place = ",".join(os.path.realpath(part) for part in spec.split(","))
-    return position_key(home, "position", place, label, shuffle_seed)
+    every = () if every_s is None else (every_s,)
+    return position_key(home, "position", place, label, shuffle_seed, *every)

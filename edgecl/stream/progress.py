@@ -51,6 +51,7 @@ class Progress:
         p99_ms: The same time's 99th percentile.
         oldest: Age of the oldest live frame that was learned, in frame times.
         passed_over: Files of the source that are no pictures it can read, beside the frames.
+        same_as: Classes, another class that has the same picture, and how many pictures are so.
         status: What the keys do and what is being learned, for a person; empty without keys.
         drift: How far live frames have moved from what was learned, over the threshold; 0 until
             that is known.
@@ -83,6 +84,7 @@ class Progress:
     p99_ms: float | None = None
     oldest: float = 0.0
     passed_over: int = 0
+    same_as: tuple[tuple[str, str, int], ...] = ()
     status: str = ""
     drift: float = 0.0
 

@@ -73,6 +73,7 @@ class Stream:
             home, learner, source, key=key, start=start, usable=self.usable, events=self.events,
             tally=self.tally, is_reviewed=has_feed,
         )  # fmt: skip
+        finds_unknown = finds_unknown or home.config.head.pretrained
         is_looked_at = emit is not None or status is not None
         self.view = View(
             learner,
@@ -88,6 +89,7 @@ class Stream:
             is_shown=status is not None,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
+            takes_guess=home.config.head.pretrained,
         )
         self._status = status
         self.movement = Movement(
@@ -130,6 +132,7 @@ class Stream:
     def forget(self) -> None:
         """Read anew what was kept of the store: it lost some."""
         self.pending.duplicates.forget()
+        self.pending.same.forget()
         self.view.forget()
         self.movement.forget()
 
@@ -150,6 +153,7 @@ class Stream:
             p99_ms=freshness.quantile_ms(0.99),
             oldest=freshness.oldest,
             passed_over=sum(self.source.passed_over.values()),
+            same_as=tuple((*pair, n) for pair, n in self.pending.same.found.items()),
             status="" if self._status is None else self._status(self.view.sight),
             # One by one: the source's thread may add some meanwhile.
             events=tuple(self.events.popleft() for _ in range(len(self.events))),

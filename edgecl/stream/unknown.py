@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 from edgecl.errors import RequestError
-from edgecl.novelty import Novelty, open_novelty
+from edgecl.novelty import open_novelty
 from edgecl.runtime.grid import quantise
+from edgecl.runtime.novelty import Novelty
 from edgecl.store.novel import offer
 from edgecl.store.store import Store
 from edgecl.types import Float32, Frame
@@ -21,6 +22,8 @@ _OFFER_EVERY_S = 0.2
 
 class Unknowns:
     """Scores frames against what the store holds, as of a few seconds ago.
+
+    By the distance alone: to leave the kept samples out of the head would hold up the stream.
 
     Args:
         store: Open store.
@@ -57,13 +60,13 @@ class Unknowns:
 
     def _offer(self, frame: Frame, x: Float32, score: float) -> None:
         assert self._novelty is not None
-        ((guess, _),) = self._novelty.nearest(x[None])
+        (label,) = self._novelty.nearest(x[None])
         with self._store.transaction(changes_head=False):
             offer(
                 self._store,
                 picture=self._encoded(frame),
                 x=quantise(x[None])[0],
-                guess=guess,
+                guess=self._store.class_uid(label),
                 score=score,
                 source=frame.source,
                 frame=frame.id,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgecl.learner import Learner
-from edgecl.novelty import UNKNOWN
+from edgecl.runtime.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.pretrained import Guess, Pretrained, hint_json
 from edgecl.stream.recent import RecentFrames
@@ -16,6 +16,8 @@ from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
 from edgecl.stream.votes import Votes
 from edgecl.types import Prediction
+
+_UNTAUGHT = {"taught": False}
 
 
 class View:
@@ -30,6 +32,7 @@ class View:
         is_shown: Whether somebody looks at `sight`.
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
+        takes_guess: The guess is what is told of it, marked as never taught.
     """
 
     def __init__(
@@ -43,9 +46,10 @@ class View:
         is_shown: bool = False,
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
+        takes_guess: bool = False,
     ) -> None:
         self.served, self.recent = served, recent
-        self._pretrained = pretrained
+        self._pretrained, self._takes_guess = pretrained, takes_guess
         self._learner = learner
         self._emit = emit
         self._is_shown = is_shown
@@ -85,10 +89,14 @@ class View:
             found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
             hint = () if self._pretrained is None else self._pretrained.guesses(plain[None])[0]
         looks = "".join(f", looks like {name}" for name, _ in hint)
+        more = hint_json(hint)
+        if hint and self._takes_guess:
+            ((name, share),) = hint
+            found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
         self.sight = f"sees {found.label} {found.score:.0%}{looks}"
         vote = self._votes.add(found)
         if vote is not None and self._emit is not None:
-            self._emit(vote.as_event(frame) | hint_json(hint if vote.label == UNKNOWN else ()))
+            self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
         return is_unknown
 
     def forget(self) -> None:

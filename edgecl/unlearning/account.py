@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgecl.types import Receipt
+from edgecl.types import Kind, Receipt
 from edgecl.unlearning.receipt import Erased, Forgotten, Refused, RolledBack, Verified
 
 
@@ -125,6 +125,13 @@ def log_of(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
             what = " ".join(str(body[key]) for key in ("kind", "how") if key in body)
         log.append({"entry": receipt.receipt_id, "time": body.get("time", 0), "what": what})
     return log
+
+
+def subject_of(entry: Forgotten) -> str:
+    """Return what was unlearned, as people read it; never a name."""
+    if entry.what is Kind.AGE:
+        return f"what was older than {moment(entry.uid)}"
+    return f"{entry.what} {entry.uid}"
 
 
 def moment(seconds: float) -> str:

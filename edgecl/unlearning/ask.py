@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from edgecl.errors import HomeLockedError, RequestError
+from edgecl.errors import HomeLockedError, RequestError, UsageError
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
 from edgecl.store.exports import finish_exports
 from edgecl.store.requests import record
+from edgecl.store.retention import has_older
+from edgecl.store.snapshots import snapshots_of
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Mode, Receipt, Say
 from edgecl.unlearning.chain import Chain
@@ -22,6 +25,7 @@ from edgecl.unlearning.request import Unlearned, finish_requests, forget_found, 
 
 # How long a request that another process carries out is waited for.
 _PATIENCE_S = 10.0
+_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,27 @@ def unlearn(
     except HomeLockedError:
         with open_store(home) as store:
             return _hand_over(home, store, asked, verify=verify, weights=weights, tell=tell)
+
+
+def time_before(age: str) -> int:
+    """Return the time that is so long ago, seconds since the epoch.
+
+    Args:
+        age: A whole number and h, d or w, as in `30d`.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", age.strip())
+    if found is None:
+        raise UsageError(f"{age!r} is no age; expected a whole number with h, d or w, as in 30d")
+    return int(time.time()) - int(found[1]) * _SECONDS[found[2]]
+
+
+def is_due(home: Home, before: int) -> bool:
+    """Whether a home holds anything that is or may be older than a time, snapshots too."""
+    with open_store(home, read_only=True) as store:
+        return has_older(store, before) or any(s.created < before for s in snapshots_of(store))
 
 
 def plan_of(home: Home, asked: ForgetRequest) -> Plan | Receipt:

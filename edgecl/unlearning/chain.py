@@ -131,7 +131,8 @@ class Chain:
             tombstones = [(Kind(kind), uid, tag) for kind, uid, tag in body.get("tombstones", ())]
             add_tombstones(self.store, tombstones, receipt.receipt_id)
             for kind, uid, _ in tombstones:
-                self.store.keep_clear(kind.table, uid)
+                if kind is not Kind.AGE:  # whose uid is a time
+                    self.store.keep_clear(kind.table, uid)
             self.store.keep_clear("requests", body.get("request", 0))
         return lost
 

@@ -19,6 +19,7 @@ from edgecl.store.erasure import (
 )
 from edgecl.store.exports import holding, naming
 from edgecl.store.moves import merged_into
+from edgecl.store.retention import classes_older
 from edgecl.store.snapshots import snapshots_with
 from edgecl.store.store import Store
 from edgecl.store.table import Role
@@ -115,6 +116,8 @@ def resolve(store: Store, request: ForgetRequest, aside: Aside | None = None) ->
     aside = aside or Aside(store)
     if request.kind is Kind.SAMPLE:
         return _sample_target(store, int(request.name))
+    if request.kind is Kind.AGE:
+        return _age_target(store, int(request.name), aside)
     if request.kind is Kind.CLASS:
         uid = None
         if not store.has_class(request.name):
@@ -141,6 +144,8 @@ def target_of(store: Store, kind: str, uid: int, aside: Aside | None = None) -> 
     """
     if kind == Kind.SAMPLE:
         return _sample_target(store, uid)
+    if kind == Kind.AGE:
+        return _age_target(store, uid, aside or Aside(store))
     describe = _class_target if kind == Kind.CLASS else _source_target
     return describe(store, uid, aside or Aside(store))
 
@@ -181,6 +186,14 @@ def _source_target(store: Store, uid: int, aside: Aside) -> Target:
     # One whose text was emptied, or that went with its classes, has no name any more.
     names = (text,) if text else ()
     return Target(Kind.SOURCE, uid, names, tuple(sorted(classes)), newest, tuple(held))
+
+
+def _age_target(store: Store, before: int, aside: Aside) -> Target:
+    # Which samples a snapshot holds beside those of the store is not known: all of them go.
+    copies = tuple(copy.uid for copy in aside.copies)
+    classes = tuple(sorted(classes_older(store, before)))
+    newest = newest_sample(store, Kind.AGE, before)
+    return Target(Kind.AGE, before, (str(before),), classes, newest, copies)
 
 
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecl.types import Kind, Mode
-from edgecl.unlearning.account import Account, moment
+from edgecl.unlearning.account import Account, moment, subject_of
 
 WIDTH = 78
 GOOD, OPEN, BAD = "good", "open", "bad"
@@ -52,7 +52,9 @@ class Part:
 
 def title_of(account: Account) -> str:
     """Return what a receipt is called."""
-    return f"Receipt {account.receipt_id}: a {account.entry.what} was unlearned"
+    entry = account.entry
+    what = subject_of(entry) if entry.what is Kind.AGE else f"a {entry.what}"
+    return f"Receipt {account.receipt_id}: {what} was unlearned"
 
 
 def verdict_of(account: Account) -> tuple[str, str]:
@@ -127,7 +129,7 @@ def _asked(account: Account) -> Part:
     entry = account.entry
     numbers = ", ".join(r.receipt_id for r in account.entries)
     rows = [
-        ("what", f"to unlearn {entry.what} {entry.uid}"),
+        ("what", f"to unlearn {subject_of(entry)}"),
         ("asked for", moment(entry.requested)),
         ("done", moment(entry.time)),
         ("reason given", entry.reason or "none"),
@@ -168,6 +170,11 @@ def _removed(account: Account) -> Part:
         text.append(
             f"It was all that {n} class{'es' if n > 1 else ''} had, so "
             f"{'they' if n > 1 else 'it'} went too."
+        )
+    if entry.what is Kind.AGE:
+        text.append(
+            "Of pictures that were not kept no time is known: where a class had older ones, what "
+            "these had added to its sums went, too."
         )
     if not rows:
         text.append("There was no entry of it any more.")

@@ -90,15 +90,21 @@ class OnnxEngine:
         allow_fallback: bool = False,
     ) -> None:
         self._session, self.provider = open_session(model, provider, threads, allow_fallback)
-        pixels, *rest = self._session.get_inputs()
-        (features,) = self._session.get_outputs()
+        try:
+            pixels, *rest = self._session.get_inputs()
+            (features,) = self._session.get_outputs()
+            self._side, width = int(pixels.shape[2]), int(features.shape[1])
+            self.adapter_shapes: dict[str, tuple[int, ...]] = {
+                part.name: tuple(int(n) for n in part.shape) for part in rest
+            }
+        except (ValueError, TypeError, IndexError) as error:
+            raise IntegrityError(
+                f"the engine is no backbone that edgecl exports ({error}); take the bundle or home "
+                "from a backup"
+            ) from error
         self._input, self._output = pixels.name, features.name
-        self._side = int(pixels.shape[2])
-        self.adapter_shapes: dict[str, tuple[int, ...]] = {
-            part.name: tuple(int(n) for n in part.shape) for part in rest
-        }
         # One that takes adapters gives plain and adapted features beside each other.
-        self._width = int(features.shape[1]) // (2 if rest else 1)
+        self._width = width // (2 if rest else 1)
         self._adapters: tuple[Adapter, ...] = ()
 
     @property
@@ -133,12 +139,21 @@ class OnnxEngine:
             )
         if len(pixels) == 0:
             return np.empty((0, self.num_features), np.float32)
-        parts: list[Float32] = [
-            self._session.run([self._output], {self._input: pixels, **adapter})[0]
-            for adapter in self._adapters or (zeros(self.adapter_shapes),)
-        ]
+        parts: list[Float32] = []
+        for adapter in self._adapters or (zeros(self.adapter_shapes),):
+            try:
+                parts += self._session.run([self._output], {self._input: pixels, **adapter})
+            except Exception as error:  # onnxruntime's have no base of their own
+                raise ProviderError(
+                    f"the engine fails on {self.provider} ({_first_line(error)}); see `edgecl "
+                    "doctor`, or name another --provider"
+                ) from error
         # The plain features are the same in every run.
         return beside(parts, self._width, n_adapters=len(self._adapters))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def open_session(
@@ -158,7 +173,8 @@ def open_session(
         reasons.append(f"{name}: {reason}")
     if wanted[-1] == "cpu":
         raise IntegrityError(
-            f"the engine cannot be loaded ({'; '.join(reasons)}); run `edgecl init` anew"
+            f"the engine cannot be loaded ({'; '.join(reasons)}); if it is damaged, restore "
+            "it from a backup"
         )
     raise ProviderError(
         f"provider {provider} was asked for and is not in use ({'; '.join(reasons)}); run "

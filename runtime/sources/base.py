@@ -40,6 +40,8 @@ class Source(ABC):
     kind: Literal["finite", "stream", "live"] = "finite"
     name: str
     """As the user named it, without secrets."""
+    is_film = False
+    """Whether its frames follow each other in time, so that many show the same."""
     no_label = "it has no label; name its class with --label"
     """Why a frame without a label has none, and what to do."""
     class_names: Sequence[str] | None = None
@@ -59,6 +61,16 @@ class Source(ABC):
     def is_live(self) -> bool:
         """Whether its frames come once, and when they like."""
         return self.kind == "live"
+
+    def take_every(self, seconds: float) -> None:
+        """Give a frame only every so many seconds; asked for before the first frame.
+
+        Raises:
+            UsageError: Its frames do not follow each other in time.
+        """
+        raise UsageError(
+            f"--every {seconds:g}s is for films and cameras; every picture of {self.name} is taken"
+        )
 
     @abstractmethod
     def __len__(self) -> int:
@@ -149,14 +161,11 @@ def read_frame(
                 "picture.max_megabytes in edgecl.toml sets it",
             )
         data = path.read_bytes()
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: a zero byte or half a character in the name
-        if isinstance(error, OSError) and is_of_machine(error):
+    except ValueError as error:  # a zero byte or half a character in the name
+        return Skipped(id, f"cannot be read ({error})")
+    except OSError as error:
+        if is_of_machine(error):
             raise SourceError(f"{path} cannot be read {in_words(error)}") from error
-        why = f"({getattr(error, 'strerror', None) or error})"
-        if isinstance(error, OSError) and not is_lost(error):
-            why = in_words(error)
+        why = f"({error.strerror or error})" if is_lost(error) else in_words(error)
         return Skipped(id, f"cannot be read {why}")
     return Frame(id=id, encoded=data, label=label, source=source, time=stat.st_mtime)

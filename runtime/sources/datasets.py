@@ -6,6 +6,7 @@
                        `test/` (or as layouts.py knows them), `labels.txt`
     teachable-machine  a project file of Teachable Machine (zips.py)
     coco               COCO JSON with one category a picture (listed.py)
+    one-hot            Roboflow's `_classes.csv`, a column a class (listed.py)
     edgecl             what `edgecl export dataset` wrote (listed.py)
 
 Layouts are those of Frigate 0.17 (its web interface lists `.webp`, `.png`, `.jpg` and `.jpeg` in
@@ -18,26 +19,29 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from edgecl.errors import SourceError, UsageError
+from edgecl.types import clean_label
 
 from ..faults import in_words, telling
 from ..redact import redacted
 from .base import Item, ListSource, read_frame
-from .layouts import (
-    SPLIT,
-    kind_of_folder,
-    look,
-    no_classes,
-    some,
-    told,
-    unnamed_tries,
-    warnings_of,
-)
-from .listed import EDGECL_INDEX, choose_list, coco_lists, read_coco, read_index, read_text
+from .layouts import SPLIT, kind_of_folder, no_classes, some, unnamed_tries, warnings_of
+from .listed import (
+    EDGECL_INDEX,
+    ONE_HOT,
+    choose_list,
+    coco_lists,
+    read_coco,
+    read_index,
+    read_one_hot,
+    read_text,
+)  # fmt: skip
+from .look import look, no_label, told
 from .zips import ZipSource
 
 _MAX_LABELS_BYTES = 1_000_000
@@ -110,9 +114,11 @@ def open_dataset(
         )
     found = _guess(path) if format == "auto" else {format: "--format says so"}
     if not found:
+        hint = "expected a sub-folder a class, or name one with --format"
+        if path.is_dir() and (there := look(path)).pictures:
+            hint = f"of its {len(there.pictures)} pictures {no_label(str(path), there)}"
         raise SourceError(
-            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); "
-            "expected a sub-folder a class, or name one with --format"
+            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); {hint}"
         )
     if len(found) > 1:
         guesses = " and ".join(f"{name} ({why})" for name, why in found.items())
@@ -134,6 +140,8 @@ def _guess(path: Path) -> dict[str, str]:
             return {"teachable-machine": "it is a zip"}
         if path.suffix.lower() == ".json":
             return {"coco": "it is a .json file"}
+        if path.name == ONE_HOT:
+            return {"one-hot": f"it is a {ONE_HOT}"}
         return {}
     if (path / EDGECL_INDEX).is_file():
         return {"edgecl": f"it has {EDGECL_INDEX}"}
@@ -149,6 +157,8 @@ def _guess(path: Path) -> dict[str, str]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list"
     elif lists := [found for name in _splits(path) for found in coco_lists(path / name)]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list of one split"
+    if one_hot := _one_hot_folder(path):
+        found["one-hot"] = f"{(one_hot / ONE_HOT).relative_to(path)} has a column a class"
     if not found and _has_class_folders(path):
         _check_folders(path)
         found["imagefolder"] = "it has a folder a class"
@@ -163,7 +173,8 @@ def _check_folders(path: Path) -> None:
     """
     there = look(path)
     found = there.pictures
-    if why := no_classes(str(path), found, there.passed_over.keys() - {".json"}):
+    others = there.passed_over.keys() - {".json", ".csv"}  # lists of classes are known by now
+    if why := no_classes(str(path), found, others, there.beside):
         raise SourceError(f"dataset {why}")
     if not any(len(parts) == 2 for parts in found):
         below = some(sorted({parts[0] for parts in found if len(parts) > 1}))
@@ -171,6 +182,12 @@ def _check_folders(path: Path) -> None:
             f"dataset {path} has its pictures two folders deep and more, in {below}; name the "
             "one folder that has a folder a class, or say --format imagefolder"
         )
+
+
+def _one_hot_folder(path: Path) -> Path | None:
+    """Return the folder of a dataset's `_classes.csv`: it, or its first split that has one."""
+    folders = [path, *(path / name for name in _splits(path))]
+    return next((folder for folder in folders if (folder / ONE_HOT).is_file()), None)
 
 
 def _splits(path: Path) -> list[str]:
@@ -203,7 +220,8 @@ def _frigate(path: Path, how: Reading) -> Dataset:
     labelled = path / "dataset"
     notes = []
     if (labelled / _FRIGATE_UNNAMED).is_dir():
-        notes.append(f"left out: {_FRIGATE_UNNAMED}/, pictures that nobody named")
+        what = f"pictures that nobody named{_count(labelled / _FRIGATE_UNNAMED)}"
+        notes.append(f"left out: {_FRIGATE_UNNAMED}/, {what}")
     n_tries = len(look(path / "train").pictures) if (path / "train").is_dir() else 0
     if n_tries:
         notes.append(f"left out: train/, {n_tries} pictures without a label")
@@ -217,7 +235,7 @@ def _jetson(path: Path, how: Reading) -> Dataset:
     train = _train(path)
     dataset = _folders("jetson", path, path / train, how)
     notes = [
-        f"left out: {name}/; score it with `edgecl evaluate {path / name}`"
+        f"left out: {name}/; score it with `edgecl evaluate {path / name}`{_count(path / name)}"
         for name in _splits(path)
         if name != train
     ]
@@ -239,7 +257,7 @@ def _folders(
         raise SourceError(f"dataset {path} has no folder {labelled}, which {format} has")
     items: list[Item] = []
     classes: Counter[str] = Counter()
-    found = look(labelled)
+    found = look(labelled, above=() if labelled == path else (os.path.realpath(path),))
     notes = []
     if not how.is_sure:
         if labelled != path and (why := no_classes(str(labelled), found.pictures)):
@@ -250,18 +268,19 @@ def _folders(
         notes += warnings_of(str(labelled), found.pictures)
     loose = [parts for parts in found.pictures if len(parts) == 1]
     found.leave_out(loose, "pictures in no class's folder")
+    notes += told(found.passed_over, found.unreadable)
+    if without is not None:
+        found.leave_out([p for p in found.pictures if p[0] == without], f"{without}/")
     for parts in found.pictures:
-        if parts[0] != without:
-            place = labelled.joinpath(*parts)
-            id = place.relative_to(path).as_posix()
-            read = partial(
-                read_frame, place, id=id, label=parts[0], source=str(path), max_bytes=how.max_bytes
-            )
-            classes[parts[0]] += 1
-            items.append((id, read))
+        place = labelled.joinpath(*parts)
+        id = place.relative_to(path).as_posix()
+        read = partial(
+            read_frame, place, id=id, label=parts[0], source=str(path), max_bytes=how.max_bytes
+        )
+        classes[parts[0]] += 1
+        items.append((id, read))
     if loose:
         notes.append(f"left out: {len(loose)} pictures that are in no class's folder")
-    notes += told(found.passed_over, found.unreadable)
     source = ListSource(str(path), items, labels=classes)
     source.passed_over = found.passed_over
     return Dataset(format, "", source, _sorted(classes), tuple(notes))
@@ -277,12 +296,13 @@ def _teachable_machine(path: Path, how: Reading) -> Dataset:
 
 
 def _coco(path: Path, how: Reading) -> Dataset:
-    notes = []
+    notes: list[str] = []
+    splits: list[str] = []
     lists = coco_lists(path) if path.is_dir() else [path]
     if not lists and path.is_dir():
         splits = [name for name in _splits(path) if coco_lists(path / name)]
         lists = coco_lists(path / splits[0]) if splits else []
-        notes = [f"left out: {name}/, another split" for name in splits[1:]]
+        notes = [f"left out: {name}/, another split{_count(path / name)}" for name in splits[1:]]
     chosen = choose_list(lists)
     if chosen is None:
         names = some([p.name for p in lists]) or "none"
@@ -292,7 +312,23 @@ def _coco(path: Path, how: Reading) -> Dataset:
     notes += [f"left out: {p.name}, another list" for p in lists if p != chosen]
     found = read_coco(chosen, how.max_bytes, pictures=how.pictures)
     source = ListSource(str(path), found.items, labels=found.classes)
+    if path.is_dir():
+        notes += _unnamed(chosen.parent if chosen.parent.name in splits else path, source)
     return Dataset("coco", "", source, _sorted(found.classes), (*notes, *found.notes))
+
+
+def _one_hot(path: Path, how: Reading) -> Dataset:
+    folder = path.parent if path.is_file() else _one_hot_folder(path)
+    if folder is None:
+        raise SourceError(f"dataset {path} has no {ONE_HOT}, which one-hot has")
+    items, classes = read_one_hot(folder / ONE_HOT, how.max_bytes)
+    notes: list[str] = []
+    if folder.parent == path:
+        others = [name for name in _splits(path) if name != folder.name]
+        notes = [f"left out: {name}/, another split{_count(path / name)}" for name in others]
+    source = ListSource(str(path), items, labels=classes)
+    notes += _unnamed(folder, source)
+    return Dataset("one-hot", "", source, _sorted(classes), tuple(notes))
 
 
 def _edgecl(path: Path, how: Reading) -> Dataset:
@@ -303,8 +339,29 @@ def _edgecl(path: Path, how: Reading) -> Dataset:
     return Dataset("edgecl", "", source, _sorted(classes), notes)
 
 
+def _count(folder: Path) -> str:
+    """Return how many pictures a folder holds that is left out, as a text."""
+    try:
+        return f" ({len(look(folder).pictures)} pictures)"
+    except SourceError:
+        return " (it cannot be read)"
+
+
+def _unnamed(folder: Path, source: ListSource) -> list[str]:
+    """Return how many pictures beside a list it does not name, if any."""
+    named = {id.replace("\\", "/").rpartition("/")[2] for id in source.ids(len(source))}
+    n = sum(parts[-1] not in named for parts in look(folder).pictures)
+    return [f"left out: {n} pictures that the list does not name"] if n else []
+
+
 def _sorted(classes: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(classes.items()))
+    """Return the classes as they will be called, sorted, with their counts."""
+    named: Counter[str] = Counter()
+    for name, n in classes.items():
+        with suppress(UsageError):  # none that can be one: its pictures are skipped and named
+            name = clean_label(name)
+        named[name] += n
+    return dict(sorted(named.items()))
 
 
 FORMATS: dict[str, Callable[[Path, Reading], Dataset]] = {
@@ -313,5 +370,6 @@ FORMATS: dict[str, Callable[[Path, Reading], Dataset]] = {
     "jetson": _jetson,
     "teachable-machine": _teachable_machine,
     "coco": _coco,
+    "one-hot": _one_hot,
     "edgecl": _edgecl,
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 from edgecl.errors import SourceError
 
 from .base import Item, ListSource, read_frame
-from .layouts import classes_of, look, no_classes, told, unnamed_tries, warnings_of
+from .layouts import classes_of, no_classes, unnamed_tries, warnings_of
+from .look import look, no_label, told
 
 
 class FolderSource(ListSource):
@@ -31,8 +32,6 @@ class FolderSource(ListSource):
             (layouts.py).
     """
 
-    no_label = "it has no label; put it into a sub-folder or name its class with --label"
-
     def __init__(
         self,
         folder: Path,
@@ -52,7 +51,9 @@ class FolderSource(ListSource):
                 f"folder {folder} holds no picture that can be read; expected JPEG, PNG, WebP, "
                 f"TIFF, BMP, GIF or PPM files in one sub-folder a class{what}"
             )
-        if is_sorted and (why := no_classes(str(folder), found.pictures, found.passed_over)):
+        if is_sorted and (
+            why := no_classes(str(folder), found.pictures, found.passed_over, found.beside)
+        ):
             raise SourceError(f"folder {why}")
         items: list[Item] = []
         for parts in found.pictures:
@@ -68,6 +69,7 @@ class FolderSource(ListSource):
             items.append(("/".join(parts), read))
         labels = classes_of(found.pictures) if label is None else [label]
         super().__init__(str(folder), items, shuffle_seed=shuffle_seed, labels=labels)
+        self.no_label = no_label(str(folder), found)
         self.passed_over = found.passed_over
         self.notes += told(found.passed_over, found.unreadable)
         if tries:

@@ -1,4 +1,4 @@
-"""Datasets that are a list of files: COCO JSON, and what `edgecl export dataset` writes.
+"""Datasets that are a list of files: COCO JSON, Roboflow's table of classes, and edgecl's index.
 
 A list names pictures in its own dataset only: a path that leads out of it, also by a link, is
 skipped and named. Labelling tools write paths of another machine (`/home/me/0.jpg`)
@@ -26,9 +26,11 @@ from edgecl.types import Frame, Skipped
 
 from ..faults import in_words
 from .base import Item, local, read_frame
-from .layouts import look, some
+from .layouts import some
+from .look import look
+from .table import cells_of
 
-EDGECL_INDEX = "edgecl.jsonl"
+EDGECL_INDEX, ONE_HOT = "edgecl.jsonl", "_classes.csv"
 # A list of 1,000,000 pictures; COCO's own files with outlines of objects are larger, and not meant.
 _MAX_LIST_BYTES = 100_000_000
 _MOST_OBJECTS, _MOST_VALUES = 2_000_000, 10_000_000
@@ -61,6 +63,40 @@ def read_index(index: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]:
             continue
         classes[label] += 1
         items.append((name, partial(_read_inside, index.parent, name, label, max_bytes)))
+    return items, classes
+
+
+def read_one_hot(table: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]:
+    """Read a table of Roboflow's multi-class export: `filename, bolt, cup`, a row a picture.
+
+    Returns:
+        One item a row, and how many pictures each class has; a picture of several classes, or of
+        none, is skipped.
+
+    Raises:
+        SourceError: It cannot be read, or its first column is no file name.
+    """
+    rows = cells_of(read_text(table, _MAX_LIST_BYTES), ",")
+    _, head = next(rows, (0, ""))
+    names = [name.strip() for name in head] if isinstance(head, list) else []
+    if len(names) < 2 or names[0].lower() != "filename":
+        raise SourceError(f"{table} is no table of classes; expected filename and a column a class")
+    items: list[Item] = []
+    classes: Counter[str] = Counter()
+    for number, row in rows:
+        values = [] if isinstance(row, str) else [cell.strip() for cell in row]
+        id = values[0] if values and values[0] else f"row {number}"
+        own = [name for name, mark in zip(names[1:], values[1:], strict=False) if mark == "1"]
+        why = ""
+        if len(values) != len(names) or not values[0] or not set(values[1:]) <= {"0", "1"}:
+            why = f"row {number} is no file name with 0 or 1 for each of {len(names) - 1} classes"
+        elif len(own) != 1:
+            why = f"it has several classes ({some(own)})" if own else "it has no class"
+        if why:
+            items.append((id, partial(Skipped, id, why)))
+            continue
+        classes[own[0]] += 1
+        items.append((id, partial(_read_inside, table.parent, id, own[0], max_bytes)))
     return items, classes
 
 

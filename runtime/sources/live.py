@@ -109,6 +109,7 @@ class LiveSource(LiveBase):
         self._connect = connect
         self._label = label
         self.stall_s = stall_s
+        self.every_s = 0.0
         self.first_wait_s = first_wait_s
         self.longest_wait_s = longest_wait_s
         self.refused_wait_s = REFUSED_WAIT_S
@@ -120,6 +121,10 @@ class LiveSource(LiveBase):
         self._lock = threading.RLock()
         self._open: set[_Link] = set()
         _sources.add(self)
+
+    def take_every(self, seconds: float) -> None:
+        """Take the newest frame only every so many seconds; the others are dropped and counted."""
+        self.every_s = seconds
 
     def frames(self, start: int = 0) -> LiveFrames:
         """Return the frames that come from now on; the first `next` connects.
@@ -218,6 +223,7 @@ class _Link:
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._last_sign = 0.0
+        self._due = 0.0
         self._mark = source.counters.mark()
         self._why = ""
         self._sent: deque[bytes] = deque(maxlen=_N_REMEMBERED)
@@ -234,14 +240,19 @@ class _Link:
                 self._thread.start()
         while True:
             with self._changed:
-                if self._newest is not None:
+                early = self._due - time.monotonic()
+                if self._newest is not None and early <= 0:
                     taken, self._newest = self._newest, None
+                    self._due = time.monotonic() + self.source.every_s
                     return taken
                 if self._is_over:
                     error, self._error = self._error, None
                     if error is not None:
                         raise error
                     return None
+                if self._newest is not None:
+                    self._changed.wait(early)
+                    continue
                 self._changed.wait(self._until_stall())
                 stalled = self._let_go_stalled()
             if stalled is not None:  # may take a moment, in which others must not wait

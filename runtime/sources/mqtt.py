@@ -150,7 +150,7 @@ class _Subscription:
             if is_json and "image" not in (value or {}):
                 return self._hand_on(value, is_retained)
             if is_retained:
-                return None
+                return self._counters.add("repeated")
             shot, key = self._shot(payload, value)
         except (UsageError, UnicodeError) as error:
             self._counters.add("broken")

@@ -9,6 +9,7 @@ comes back from C++ into an interpreter that has gone aborts the process.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import re
 import socket
@@ -46,6 +47,8 @@ _NO_PACKAGE = (
 # comes sooner than this (half the time between frames at 30 a second) was not just taken.
 _SETTLE_S = 1.0
 _SAVED_S = 1 / 60
+# Of films; what some files say is a time base and no rate.
+_FASTEST = 2000.0
 # Threads of H.264 decode one picture each, and every one delays the picture by a frame time.
 _DECODER_THREADS = 1
 
@@ -112,7 +115,7 @@ def open_rtsp(url: str, /, *, label: str | None, max_bytes: int) -> LiveSource:
 
 
 class VideoSource(Source):
-    """The frames of a video file, every one once, in order.
+    """The frames of a video file, in order: every one once, or one every so many seconds.
 
     Args:
         path: The file.
@@ -123,14 +126,18 @@ class VideoSource(Source):
         MissingPackageError: OpenCV is not installed.
     """
 
+    is_film = True
+
     def __init__(self, path: Path, *, label: str | None = None) -> None:
         self.name = str(path)
+        self._step = 1.0
         self._path = path
         self._label = label
         _check_ffmpeg()
         capture = self._open()
         # Some files do not say, and then OpenCV answers with a negative number.
         self._n = max(0, int(capture.get(import_cv2().CAP_PROP_FRAME_COUNT)))
+        self._rate = float(capture.get(import_cv2().CAP_PROP_FPS))
         self.kind = "finite" if self._n else "stream"
         is_film = capture.grab()
         capture.release()
@@ -138,33 +145,50 @@ class VideoSource(Source):
             raise SourceError(self._refusal())
 
     def __len__(self) -> int:
-        return self._n
+        return math.ceil(self._n / self._step)
+
+    def take_every(self, seconds: float) -> None:
+        """Give a frame only every so many seconds of the film.
+
+        Raises:
+            SourceError: The film does not say how many frames a second has.
+        """
+        if not (math.isfinite(self._rate) and 0 < self._rate <= _FASTEST):
+            raise SourceError(
+                f"video {self.name} does not say how many frames a second has; leave --every out"
+            )
+        self._step = max(1.0, seconds * self._rate)
 
     def ids(self, stop: int) -> Iterator[str]:
-        """Yield the ids of the first `stop` frames, which are their numbers."""
-        return (_number(i) for i in range(stop))
+        """Yield the ids of the first `stop` frames that are taken: their numbers in the film."""
+        return (_number(self._place(k)) for k in range(stop))
 
     def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
-        """Yield the frames from number `start` on.
+        """Yield the frames that are taken, from the one at position `start` on.
 
         The frames before it are decoded too: a jump in a compressed file is only nearly exact.
         """
         capture = self._open()
         try:
-            for _ in range(start):
-                if not capture.grab():
-                    return
-            i = start
+            i, k = 0, start
             while True:
+                while i < self._place(k):
+                    if not capture.grab():
+                        return
+                    i += 1
                 is_there, picture = capture.read()
                 if not is_there:
                     return
                 yield Frame(
                     id=_number(i), pixels=_rgb(picture), label=self._label, source=self.name
                 )
-                i += 1
+                i, k = i + 1, k + 1
         finally:
             capture.release()
+
+    def _place(self, k: int) -> int:
+        """Return the number in the film of the k-th frame that is taken."""
+        return math.ceil(k * self._step)
 
     def _open(self) -> Any:
         with telling(f"video {self.name} cannot be read", SourceError):  # which OpenCV never says

@@ -77,7 +77,7 @@ class TableSource(ListSource):
 
     def _rows(self, table: Path, suffix: str) -> list[_Row]:
         mark = "\t" if suffix == ".tsv" else ","
-        rows = _cells(csv.reader(io.StringIO(_text(table), newline=""), delimiter=mark))
+        rows = cells_of(_text(table), mark)
         _, first = next(rows, (0, []))
         if isinstance(first, str):
             raise SourceError(f"table {table} cannot be read as CSV (row 1 {first})")
@@ -97,8 +97,9 @@ class TableSource(ListSource):
         return [_row(number, row, names) for number, row in rows]
 
 
-def _cells(reader: Any) -> Iterator[tuple[int, list[str] | str]]:
+def cells_of(text: str, mark: str) -> Iterator[tuple[int, list[str] | str]]:
     """Yield the rows that are not empty, by number, and for one that cannot be read the reason."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     for number in count(1):
         begin = reader.line_num
         try:
@@ -143,7 +144,10 @@ def _hint(names: list[str], mark: str) -> str:
         if given is not None and wanted not in names:
             renames.append(f"{given} to {wanted}")
     if not any(name.lower() in _LABEL_NAMES for name in names) and len(names) > 2 and renames:
-        return "; a column for every class is not read: write one column label"
+        return (
+            "; a column for every class is not read: write one column label, or, for Roboflow's "
+            "_classes.csv, `edgecl import`"
+        )
     return f"; rename {' and '.join(renames)}" if renames else ""
 
 

@@ -75,6 +75,11 @@ class ZipSource(ListSource):
                 if not label:
                     self.others[kind] += len(members)
                 labelled += [("/".join(parts), member, label) for member in members if label]
+        if not labelled and self.others.keys() & {".json", ".csv"}:
+            raise SourceError(
+                f"{path} holds pictures and a list, which is read from a folder only: "
+                "unpack it, and `edgecl import FOLDER` finds COCO's list or Roboflow's _classes.csv"
+            )
         if not labelled:
             raise SourceError(
                 f"{path} holds no picture with a class; expected CLASS{_MARK}N.jpg or a folder a "

@@ -101,6 +101,10 @@ def test_naming_frames_of_the_review_queue_survives_kills(
     assert survives(workloads.review, workloads.state, waiting, place, kills=20) == 20
 
 
+def test_mending_survives_kills(taught: Path, place: Path) -> None:
+    assert survives(workloads.mend, workloads.state_with_run, taught, place, kills=20) == 20
+
+
 def test_versions_survive_kills(fresh: Path, place: Path) -> None:
     assert survives(workloads.versions, workloads.state, fresh, place, kills=15) == 15
 

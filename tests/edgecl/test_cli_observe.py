@@ -311,7 +311,7 @@ def test_a_file_that_cannot_be_written_any_more_is_told_once_and_ends_nothing(
         shutil.rmtree(folder)
         observer.end()
         observer.end()
-    assert capsys.readouterr().err.count("going on without") == 1
+    assert capsys.readouterr().err.count("Going on without") == 1
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

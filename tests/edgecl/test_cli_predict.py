@@ -27,12 +27,22 @@ def predict(home: Path, *arguments: object, stdin: str | None = None) -> list[di
 def test_each_picture_is_one_object_with_ranked_classes(taught_home: Path, unseen: Path) -> None:
     picture = unseen / "washer" / "050.jpg"
     (result,) = predict(taught_home, picture, "--top", 2)
-    assert set(result) == {"path", "label", "score", "top"}
+    assert set(result) == {"path", "label", "score", "probability", "top"}
     assert result["path"] == str(picture)
     assert result["label"] == "washer"
-    assert [set(entry) for entry in result["top"]] == [{"label", "score"}] * 2
-    assert result["top"][0] == {"label": "washer", "score": result["score"]}
+    assert [set(entry) for entry in result["top"]] == [{"label", "score", "probability"}] * 2
+    best = {name: result[name] for name in ("label", "score", "probability")}
+    assert result["top"][0] == best
+    assert best["probability"] != best["score"]  # this home has enough samples to calibrate
     assert 1 >= result["top"][0]["score"] >= result["top"][1]["score"] >= 0
+
+
+def test_a_set_of_labels_is_given_if_asked(taught_home: Path, unseen: Path) -> None:
+    (result,) = predict(taught_home, unseen / "washer" / "050.jpg", "--set", 0.9)
+    assert result["set"] == ["washer"]
+    refused = build.run_edgecl("predict", unseen, "--home", taught_home, "--set", 1.5)
+    assert refused.returncode == 2
+    assert "--set" in refused.stderr
 
 
 def test_more_classes_than_there_are_is_all_of_them(taught_home: Path, unseen: Path) -> None:
@@ -145,7 +155,9 @@ def test_evaluate_reports_numbers_that_fit_together(
     database = (taught_home / "device.db").read_bytes()
     done = build.run_edgecl("evaluate", folder, "--home", taught_home, "--json")
     result = build.last_json(done)
-    assert set(result) == {"accuracy", "n", "per_class", "confusion", "skipped"}
+    assert set(result) == {
+        "accuracy", "n", "per_class", "confusion", "skipped", "seen", "passed_over",
+    }  # fmt: skip
     assert (result["n"], result["skipped"]) == (9, 1)
     assert result["accuracy"] == pytest.approx(8 / 9)
     assert result["per_class"] == dict.fromkeys(build.PARTS, 1.0) | {"never-learned": 0.0}
@@ -153,6 +165,12 @@ def test_evaluate_reports_numbers_that_fit_together(
     assert sum(sum(row.values()) for row in result["confusion"].values()) == 9
     assert "never-learned" in done.stderr
     assert (taught_home / "device.db").read_bytes() == database
+
+
+def test_evaluate_takes_a_label_and_a_limit(taught_home: Path, unseen: Path) -> None:
+    words = ("evaluate", unseen / "washer", "--home", taught_home, "-l", "washer", "-n", 2)
+    result = build.last_json(build.run_edgecl(*words, "-j"))
+    assert (result["n"], result["skipped"], result["accuracy"]) == (2, 0, 1.0)
 
 
 def test_evaluate_without_any_label_is_status_3(taught_home: Path, unseen: Path) -> None:

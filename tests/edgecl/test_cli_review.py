@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_predict_says_unknown(taught_home: Path, tmp_path: Path) -> None:
     done = build.run_edgecl("predict", known, strange, "--unknown", "--home", taught_home, "--json")
     assert done.returncode == 0, done.stderr
     *found, last = (json.loads(line) for line in done.stdout.splitlines())
-    assert set(last) == {"path", "label", "score", "top", "unknown", "novelty"}
+    assert set(last) == {"path", "label", "score", "probability", "top", "unknown", "novelty"}
     assert (last["label"], last["unknown"]) == ("unknown", True)
     assert last["novelty"] > max(one["novelty"] for one in found)
     assert last["top"][0]["label"] in build.PARTS
@@ -188,9 +189,20 @@ def test_predict_says_unknown(taught_home: Path, tmp_path: Path) -> None:
     assert plain.stdout.startswith(f"{strange}: unknown, most like ")
 
 
-def test_a_bundle_has_nothing_to_compare_with(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="predict with --home"):
-        run("predict", "a.jpg", "--unknown", "--bundle", tmp_path)
+def test_a_bundle_says_unknown_as_its_home_does(taught_home: Path, tmp_path: Path) -> None:
+    home, bundle = tmp_path / "home", tmp_path / "bundle"
+    shutil.copytree(taught_home, home)
+    run("export", "onnx", "--output", bundle, "--home", home)
+    strange = tmp_path / "strange.png"
+    strange.write_bytes(build.frame("noise", 0).encoded or b"")
+    known = build.part_folder(tmp_path / "known", 1, start=60)
+    said = [
+        build.run_edgecl("predict", known, strange, "--unknown", *place, "--json", "--set", 0.9)
+        for place in (("--home", home), ("--bundle", bundle))
+    ]
+    assert said[0].returncode == 0, said[0].stderr
+    assert said[1].stdout == said[0].stdout
+    assert json.loads(said[1].stdout.splitlines()[-1])["unknown"] is True
 
 
 @pytest.mark.parametrize("is_live", [False, True], ids=["lines", "folder"])

@@ -26,6 +26,7 @@ KEYS = {
     "seconds", "started_at", "interrupted",
     "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
     "stalls", "repeated", "broken", "oversize", "not_pictures", "passed_over", "p50_ms", "p99_ms",
+    "same_as",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from reported import SAMPLES, START, add_novel, reported_home
 import build
 from edgecl.errors import MissingPackageError, NothingLearnedError, RequestError, UsageError
 from edgecl.evaluation.report import CHARTS, Report, write_report
-from edgecl.evaluation.report.charts import CLASS_COLOURS, quantile, time_text
+from edgecl.evaluation.report.charts import CLASS_COLOURS, draw, quantile, time_text
 from edgecl.evaluation.report.contents import (
     ClassRow,
     Confused,
@@ -36,6 +36,7 @@ from edgecl.evaluation.report.gather import gather
 from edgecl.evaluation.report.measures import drops_of, gaps_of
 from edgecl.evaluation.report.page import render
 from edgecl.evaluation.report.svg import COLOURS
+from edgecl.evaluation.report.verdict import Verdict, verdict_of
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
 from edgecl.store.requests import record
@@ -124,7 +125,8 @@ def contents(home: Home) -> Contents:
 def test_the_page_says_what_was_learned_kept_held_out_and_unlearned(page: Page) -> None:
     for name, n in SAMPLES.items():
         held = n // 10
-        assert re.search(rf"{name} (\d+%|no probe).* {n - held} {n - held} {held} ", page.text)
+        score = rf"{name} (\d+%|\d of {held}|not tested)"
+        assert re.search(rf"{score}.* {n - held} {n - held} {held} ", page.text)
     for part in ("2023-11-17 22:13 UTC", "head ridge", "camera:0", "r1", "class 5", "verified"):
         assert part in page.text
     assert "3 frames look like no known class" in page.text
@@ -165,7 +167,7 @@ def test_text_of_charts_is_text_in_colours_of_the_page(written: Report, page: Pa
     html = written.path.read_text(encoding="utf-8")
     svgs = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     assert len(svgs) == 2 * (len(CHARTS) - 1)  # wide and narrow; the classes are a table
-    assert "samples learned" in page.words
+    assert "pictures learned" in page.words
     for svg in svgs:
         assert "<text" in svg
         assert not re.findall("font-family|DejaVu", svg)
@@ -212,14 +214,16 @@ def test_odd_names_are_text_and_charts_hold(tmp_path: Path) -> None:
 
 def test_without_probes_the_page_says_so_and_older_pictures_go(tmp_path: Path) -> None:
     home = reported_home(tmp_path / os.fsdecode(b"h\xff"), {"a": 12, "b": 12}, probes=False)
-    (tmp_path / "r-accuracy.png").write_bytes(b"of an older report")
+    for name in ("accuracy", "stability"):
+        (tmp_path / f"r-{name}.png").write_bytes(b"of an older report")
     done = write_report(home, tmp_path / "r.html", time=NOW)
     found = Page(done.path.read_text(encoding="utf-8"))
-    assert "No picture was held out as a probe yet" in found.text
-    assert "no probe" in found.text
+    assert "No picture was held out to test on yet" in found.text
+    assert "Not known yet." in found.text
+    assert "not tested" in found.text
     assert "h\\udcff" in found.text  # a folder's name that is not UTF-8
     assert [path.name for path in done.pictures] == ["r-classes.png", "r-store.png"]
-    assert not (tmp_path / "r-accuracy.png").exists()
+    assert not list(tmp_path.glob("r-[as]*y.png"))
 
 
 def page_of(home: Home) -> Page:
@@ -404,6 +408,7 @@ def quiet(**changes: object) -> Contents:
         "kept_times": np.arange(40) + START, "capacity_samples": 100, "capacity_bytes": 10**6,
         "picture_bytes": 10**4, "bytes_by_part": {}, "sources": (), "receipts": (), "exports": (),
         "n_novel": 0, "novel": (), "n_pending": 0, "is_sealed": False,
+        "doubts": (), "n_doubts": 0,
     }  # fmt: skip
     return Contents(**(values | changes))  # type: ignore[arg-type]
 
@@ -429,10 +434,13 @@ def test_nothing_to_warn_about() -> None:
             "hold something that was unlearned since: 4",
         ),
         ({"history": scores([0.9, 0.7], [1.0, 1.0])}, "Known better before than now: a (20 points"),
-        ({"history": scores([0.0, 0.0], [1.0, 1.0])}, "Never right on the probes: a."),
+        (
+            {"history": scores([0.0, 0.0], [1.0, 1.0]), "confusion": np.array([[0, 9], [0, 9]])},
+            "Never right on the test pictures: a.",
+        ),
         (
             {"confused": (Confused(0, 1, 3, 10, ()),)},
-            "Classes are mixed up: a taken for b (3 of 10 probes)",
+            "Classes are mixed up: a taken for b (3 of 10 pictures)",
         ),
         ({"similar": ((0, 1, 0.8),)}, "sees these classes as nearly the same: a and b"),
         (
@@ -445,7 +453,7 @@ def test_nothing_to_warn_about() -> None:
         ),
         (
             {"classes": (ClassRow("a", 50, 20, 4), ClassRow("b", 50, 20, 10))},
-            "Fewer than 5 probes, so their accuracy is a rough guess: a (4)",
+            "Fewer than 5 test pictures, so their accuracy is a rough guess: a (4)",
         ),
         ({"capacity_samples": 42}, "The store of kept pictures is 95% full"),
         ({"picture_bytes": 10**6}, "The store of kept pictures is 100% full"),
@@ -479,7 +487,7 @@ def test_of_many_classes_a_few_are_named() -> None:
     history = scores(*([1.0, 1.0] for _ in rows))
     found = quiet(classes=rows, history=history, confusion=np.eye(100, dtype=int) * 10)
     (said,) = warnings_of(found)
-    assert said.endswith("and 95 more.")
+    assert "and 95 more." in said
 
 
 def test_a_drop_is_from_the_best_to_the_last() -> None:
@@ -487,6 +495,116 @@ def test_a_drop_is_from_the_best_to_the_last() -> None:
         pytest.approx(30),
         0.0,
     ]
+
+
+def test_every_warning_says_what_to_do() -> None:
+    """Each holds, behind what is wrong, an imperative or a command."""
+    rows = (ClassRow("a", 50, 20, 4), ClassRow("b", 160, 20, 10), ClassRow("c", 5, 5, 10))
+    found = quiet(
+        classes=rows,
+        n_pending=1,
+        receipts=(ReceiptRow("r4", "source 2", "exact_head", NOW, "failed", None),),
+        exports=(ExportRow(4, "onnx", "/b", NOW, 2, True),),
+        history=scores([0.9, 0.5], [0.0, 0.0], [1.0, 1.0]),
+        confusion=np.array([[5, 5, 0], [9, 0, 0], [0, 0, 9]]),
+        confused=(Confused(0, 1, 5, 10, ()),),
+        similar=((1, 2, 0.8),),
+        capacity_samples=42,
+    )
+    said = warnings_of(found)
+    assert len(said) == 11
+    for text in said:
+        assert re.search(r"`edgecl|\b([Tt]each|learn|raise|show|Look)\b", text), text
+
+
+# The answer on top
+
+
+@pytest.mark.parametrize(
+    ("history", "confusion", "expected"),
+    [
+        (scores([1.0, 1.0], [0.9, 0.9]), [[10, 0], [1, 9]], "Yes. All 2 classes are as good as"),
+        (
+            scores([1.0, 1.0], [0.0, 0.0], n=1),
+            [[1, 0], [1, 0]],
+            "Yes. 1 of 2 classes are as good as ever; b was never right (1 test picture). These "
+            "are few test pictures",
+        ),
+        (
+            scores([0.9, 0.5], [1.0, 1.0]),
+            [[5, 5], [0, 10]],
+            "No. 1 of 2 classes are as good as ever; lost since their best: a 40 points.",
+        ),
+        (scores([0.9, 0.75], [1.0, 1.0], n=6), [[4, 2], [0, 6]], "Yes. All 2 classes"),
+        (
+            scores([1.0, 0.0], [1.0, 1.0], n=1),
+            [[0, 1], [0, 1]],
+            "Yes. 1 of 2 classes are as good as ever; a is not right now (1 test picture).",
+        ),
+        (scores([1.0, 0.0], [1.0, 1.0]), [[0, 9], [0, 9]], "No. 1 of 2 classes are"),
+        (scores([0.0, 0.0], [0.0, 0.0]), [[0, 9], [9, 0]], "It never knew them. 0 of 2"),
+        (scores([1.0, 1.0], [1.0, 1.0]), None, "Not known yet."),
+        (scores([1.0, 1.0], [1.0, 1.0]), [[9, 0], [0, 0]], "1 class was not tested yet."),
+    ],
+)
+def test_the_page_begins_with_an_answer(
+    history: History, confusion: list[list[int]] | None, expected: str
+) -> None:
+    table = None if confusion is None else np.array(confusion)
+    contents = quiet(history=history, confusion=table)
+    assert expected in plain(verdict_of(contents))
+    text = Page(render(contents, {})).text
+    assert text.index("Does it still know") < text.index(
+        "accuracy now" if table is not None else "classes"
+    )
+
+
+def plain(found: Verdict) -> str:
+    return f"{found.answer} {found.text}".replace("\u2068", "").replace("\u2069", "")
+
+
+def test_three_classes_of_four_is_mostly_and_many_names_are_counted() -> None:
+    rows = tuple(ClassRow(name, 50, 20, 10) for name in "abcdefgh")
+    columns = [[1.0, 0.5]] * 2 + [[1.0, 1.0]] * 6
+    found = verdict_of(
+        quiet(classes=rows, history=scores(*columns), confusion=np.eye(8, dtype=int) * 10)
+    )
+    assert (found.state, found.answer) == ("partly", "Mostly.")
+    columns = [[1.0, 0.5]] * 8
+    found = verdict_of(
+        quiet(classes=rows, history=scores(*columns), confusion=np.eye(8, dtype=int) * 10)
+    )
+    assert found.state == "bad"
+    assert "and 5 more" in found.text
+
+
+def test_one_definition_of_accuracy_in_status_report_and_chart(home: Home) -> None:
+    with open_store(home, read_only=True) as store, store.snapshot():
+        c = gather(home, store, time=NOW)
+    values = build.last_json(build.run_edgecl("status", "--home", home.path, "--json"))
+    assert c.confusion is not None
+    right, n = int(np.diagonal(c.confusion).sum()), int(c.confusion.sum())
+    assert values["accuracy"] == right / n
+    assert (values["right"], values["probes"]) == (right, n)
+    assert f"{right / n:.0%} {right} of {n} test pictures right" in Page(render(c, {})).text
+    asked, known = c.history.n_probes[-1], np.nan_to_num(c.history.accuracy[-1])
+    assert c.history.together[-1] == pytest.approx((known * asked).sum() / asked.sum())
+
+
+def test_few_test_pictures_are_counted_and_many_are_a_bar() -> None:
+    rows = (ClassRow("few", 50, 20, 4), ClassRow("many", 50, 20, 10))
+    html = render(quiet(classes=rows, confusion=np.array([[3, 1], [0, 10]])), {})
+    assert "3 of 4" in Page(html).text
+    assert html.count('class="bar"') == 1
+
+
+def test_days_are_an_axis_from_a_day_on() -> None:
+    steps = np.arange(10, 110, 10)
+    for hours, expected in ((1, False), (24, True)):
+        history = History(
+            steps, NOW + 3600.0 * hours * np.arange(10), np.ones((10, 2)), np.full((10, 2), 10)
+        )
+        assert ("days" in draw(quiet(history=history), Path("/nonexistent"))) == expected
 
 
 # The stability gap
@@ -501,6 +619,10 @@ def test_a_gap_is_what_earlier_classes_lose_after_one_came() -> None:
     assert gap.place == 1
     assert gap.since.tolist() == [0, 1, 2, 10, 50]
     assert gap.change.tolist() == pytest.approx([0, -60, -40, -10, 0])
+    assert (gap.worst, gap.worst_at, gap.back_at) == (pytest.approx(60), 1, 50)
+    rows = (*quiet().classes[:1], ClassRow("b", 50, 20, 10, arrival=50))
+    text = Page(render(quiet(history=history, classes=rows), {})).text
+    assert "b 2023-11-17 22:14 UTC 1 60 points, after 1 picture after 50 pictures" in text
 
 
 def test_a_gap_ends_where_the_next_class_comes() -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 import build
+from edgecl.calibration import left_out_of
+from edgecl.evaluation.calibrated import calibration_summary
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.base import Head
 from edgecl.heads.codebook import N_FOR_MEANS, default_codebook, make_whitening
@@ -18,9 +20,13 @@ from edgecl.heads.leave_one_out import LeaveOneOut, LeftOut
 from edgecl.heads.linear import LAMBDA_PER_FEATURE
 from edgecl.heads.prototype import PrototypeHead
 from edgecl.heads.ridge import RidgeHead
+from edgecl.home import Home
 from edgecl.learner import Learner
+from edgecl.novelty import open_novelty
 from edgecl.runtime.grid import quantise
-from edgecl.session import Session, left_out_of
+from edgecl.session import Session, reading
+from edgecl.types import ForgetRequest
+from edgecl.unlearning.request import forget, writing
 
 D = 12
 EXACT = ("ridge", "prototype", "key-value")
@@ -158,7 +164,7 @@ def learner_of(path: Path, name: str, x: np.ndarray, y: np.ndarray, **options: i
 
 
 def of(learner: Learner) -> LeaveOneOut:
-    found = left_out_of(learner, learner.store.blocked_classes())
+    found = left_out_of(learner.store, learner.head)
     assert found is not None
     return found
 
@@ -176,24 +182,100 @@ def test_planted_wrong_labels_are_the_most_suspicious(tmp_path: Path) -> None:
     learner.store.close()
 
 
+def home_of(path: Path, name: str, x: np.ndarray, y: np.ndarray) -> Home:
+    """Return a home that learned, with probes where the head needs them to be calibrated."""
+    home = build.tiny_home(path, name, probes=0 if name in EXACT else 20)
+    with build.open_store(home) as store:
+        learner = Session(home, store).learner
+        for start in range(0, len(x), 10):
+            part = slice(start, start + 10)
+            frames = [build.frame(f"part-{c}", start + i) for i, c in enumerate(y[part])]
+            learner.learn_many(frames, x[part])
+        learner.settle()
+    return home
+
+
+def known_of(home: Home) -> dict[str, np.ndarray]:
+    """Return all that left-out samples say, and what is kept of it, by name."""
+    with reading(home) as session:
+        store = session.store
+        kept = store.load_head("scorer", home.config.head.name)
+        calibration = session.calibration()
+        assert kept is not None
+        assert calibration is not None
+        novelty = open_novelty(store, session.learner.head)
+        found = calibration.arrays() | novelty.arrays()
+        found |= {"labels": np.array(calibration.labels), "near": np.array(novelty.labels)}
+        found |= {f"kept {k}": v for k, v in kept.items() if k.startswith("calibration")}
+        one = session.leave_one_out()
+        if one is not None:
+            found |= {"scores": one.scores, "leverage": one.leverage, "suspicion": one.suspicion}
+        return found
+
+
 @pytest.mark.parametrize("name", EXACT)
-def test_after_a_forget_it_is_that_of_a_store_that_never_saw_the_class(
+def test_after_a_forget_all_of_it_is_that_of_a_home_that_never_saw_the_class(
     tmp_path: Path, name: str
 ) -> None:
-    x, y = build.features(120, D, 3)
+    x, y = build.features(160, D, 3)
     rest = y != 2
-    saw = learner_of(tmp_path / "a.db", name, x, y)
-    with saw.store.transaction():
-        saw.head.forget(saw.store.class_uid("part-2"), saw.store)
-        saw.store.connection.execute("DELETE FROM samples WHERE class_uid = 2")
-    never = learner_of(tmp_path / "b.db", name, x[rest], y[rest])
-    a, b = of(saw), of(never)
-    names = saw.store.names, never.store.names
-    assert [names[0][u] for u in a.columns.tolist()] == [names[1][u] for u in b.columns.tolist()]
-    assert np.array_equal(a.scores, b.scores)
-    assert np.array_equal(a.leverage, b.leverage)
-    saw.store.close()
-    never.store.close()
+    saw = home_of(tmp_path / "saw", name, x, y)
+    with writing(saw) as session:
+        forget(saw, session.learner, ForgetRequest("part-2"))
+    ours, theirs = known_of(saw), known_of(home_of(tmp_path / "never", name, x[rest], y[rest]))
+    assert ours.keys() == theirs.keys()
+    assert {"scores", "kept calibration.shares", "novelty.centres"} <= ours.keys()
+    for part, value in theirs.items():
+        assert np.array_equal(ours[part], value), part
+
+
+def test_a_head_by_gradient_is_calibrated_by_samples_that_are_held_out(tmp_path: Path) -> None:
+    x, y = build.features(200, D, 3)
+    with reading(home_of(tmp_path / "home", "uer", x, y)) as session:
+        found = session.calibration()
+        assert session.leave_one_out() is None
+        assert session.leave_out("day") is None
+        assert found is not None
+        assert not found.is_left_out
+        summary = calibration_summary(session)
+    assert len(found.targets) == 19  # each tenth of a class
+    assert summary is not None
+    assert (summary["by"], summary["sets"]["measured_on"]) == ("held out", "themselves")
+
+
+def test_status_measures_sets_on_samples_that_were_never_learned(tmp_path: Path) -> None:
+    x, y = build.features(300, D, 3)
+    home = build.tiny_home(tmp_path / "home", probes=20)
+    with build.open_store(home) as store:
+        session = Session(home, store)
+        assert calibration_summary(session) is None
+        frames = [build.frame(f"part-{c}", i) for i, c in enumerate(y)]
+        session.learner.learn_many(frames, x)
+        summary = calibration_summary(session)
+    assert summary is not None
+    assert (summary["by"], summary["sets"]["measured_on"]) == ("left out", "held out")
+    assert summary["samples"] == 300 - summary["sets"]["n"]
+    assert 0.7 <= summary["sets"]["coverage"] <= 1
+    assert set(summary["classes"]) == {"part-1", "part-2", "part-3"}
+
+
+def test_a_class_that_is_being_unlearned_is_in_none_of_it(tmp_path: Path) -> None:
+    x, y = build.features(120, D, 3)
+    home = home_of(tmp_path / "home", "ridge", x, y)
+    with build.open_store(home) as store:
+        session = Session(home, store)
+        with store.transaction(changes_head=False):
+            store.connection.execute(
+                "INSERT INTO requests(kind, target, phase, created, body) "
+                "VALUES ('class', ?, 'PENDING', 0, '{}')",
+                (store.class_uid("part-2"),),
+            )
+        found, calibration = session.leave_one_out(), session.calibration()
+        assert found is not None
+        assert calibration is not None
+        assert store.class_uid("part-2") not in {*found.columns.tolist(), *found.classes.tolist()}
+        assert set(calibration.labels) == {"part-1", "part-3"}
+        assert len(calibration.targets) == (y != 2).sum()
 
 
 def test_a_session_keeps_it_until_something_is_learned(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,12 @@ def right_home(path: Path, head: str, labels: Sequence[str], x: np.ndarray, like
     return home
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(
+    max_examples=int(os.environ.get("EDGECL_MENDINGS", "6")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
 @given(data=st.data())
 @pytest.mark.parametrize("head", EXACT)
 def test_the_head_is_bit_for_bit_the_one_that_saw_the_right_labels(

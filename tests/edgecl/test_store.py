@@ -306,7 +306,7 @@ def test_an_older_schema_is_migrated_in_a_transaction(
     monkeypatch.setitem(schema.MIGRATIONS, now, broken)
     with pytest.raises(StoreError, match=rf"schema {now} .*forget pending"):
         Store(path, read_only=True)
-    with pytest.raises(ValueError, match="half way"):
+    with pytest.raises(IntegrityError, match="half way"):
         Store(path)
     monkeypatch.setitem(schema.MIGRATIONS, now, step)
     known = schema._known() | {("table", "added", "CREATE TABLE added(x)")}

@@ -242,7 +242,7 @@ def plain_traces(store: Store) -> list[bytes]:
     found += [row.tobytes() for row in store.stored_rows()[0]]
     for uid in store.names:
         for source in store.sources():
-            found += store.statistic.pack(store._folded(uid, source))
+            found += store.statistic.pack(store.folded(uid, source))
     return [trace for trace in found if len(set(trace)) > 8]
 
 

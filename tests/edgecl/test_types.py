@@ -130,21 +130,22 @@ def test_evaluation_counts_by_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "table", "column"),
+    ("text", "key", "table", "condition"),
     [
-        ("class", "class_uid", "classes", "class_uid"),
-        ("sample", "sample_uid", "samples", "uid"),
-        ("source", "source_uid", "sources", "source_uid"),
+        ("class", "class_uid", "classes", "class_uid = ?1"),
+        ("sample", "sample_uid", "samples", "uid = ?1"),
+        ("source", "source_uid", "sources", "source_uid = ?1"),
+        ("age", "before", "samples", "time < ?1"),
     ],
 )
 def test_a_kind_knows_its_names_and_is_its_text(
-    text: str, key: str, table: str, column: str
+    text: str, key: str, table: str, condition: str
 ) -> None:
     kind = ForgetRequest("7", kind=text).kind  # type: ignore[arg-type]
     assert kind is Kind(text)
-    assert (kind.key, kind.table, kind.column) == (key, table, column)
+    assert (kind.key, kind.table, kind.condition) == (key, table, condition)
     assert (f"{kind}", kind, {text: 1}[kind]) == (text, text, 1)
-    with pytest.raises(UsageError, match="'klass' is unknown; expected class, sample, source"):
+    with pytest.raises(UsageError, match="'klass' is unknown; expected class, sample, source, age"):
         ForgetRequest("7", kind="klass")  # type: ignore[arg-type]
 
 

@@ -56,6 +56,7 @@ def test_default_backbone_equals_torch_on_256_pictures(made_home: Path, backbone
     assert parity.cosine > 0.99999
 
 
+@pytest.mark.slow
 def test_no_engine_or_bundle_names_a_path_of_the_machine(
     made_home: Path, small: Backbone, tmp_path: Path
 ) -> None:

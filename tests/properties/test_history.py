@@ -271,6 +271,7 @@ class History(RuleBasedStateMachine):
             assert sample in self.known
         else:
             self.unlearned.add(sample.uid)
+            self.never({sample.uid})
             self.held, self.waiting = (
                 [s for s in rows if s != sample] for rows in (self.held, self.waiting)
             )
@@ -295,12 +296,7 @@ class History(RuleBasedStateMachine):
         )
         rest = self.known + self.held + self.waiting
         removed = {s.uid for s in everything} - {s.uid for s in rest}
-        removed |= {self.was[uid].uid for uid in removed & self.was.keys()}
-        if self.before is not None:
-            known, old_held, waiting = (
-                [s for s in rows if s.uid not in removed] for rows in self.before
-            )
-            self.before = known, old_held, waiting
+        self.never(removed)
         for uid in list(self.kept):
             state = self.kept[uid][0]
             held = {s.label for s in state[0]}

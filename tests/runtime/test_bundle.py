@@ -21,6 +21,7 @@ from edgecl.errors import IntegrityError, RequestError
 from edgecl.exporters.bundle import export_bundle
 from edgecl.heads import HEADS
 from edgecl.home import Home
+from edgecl.novelty import MIN_ROWS, open_novelty
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import digest_of
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text, open_bundle, read_manifest
@@ -62,6 +63,13 @@ def assert_predicts_as(home: Home, bundle: Path) -> None:
         tensor = ours.preprocessing.tensor(picture_of(Frame(id="a", pixels=pixels)))[None]
         assert np.array_equal(ours.engine.run(tensor), theirs.engine.run(tensor))
         assert ours.predict(pixels) == theirs.predict(pixels)
+    features = ours.engine.run(tensor)
+    with open_store(home) as store:
+        if len(store.stored_rows()[0]) >= MIN_ROWS:
+            novelty = open_novelty(store, Session(home, store).learner.head)
+            assert ours.novelty is not None
+            assert np.array_equal(ours.novelty.scores(features), novelty.scores(features))
+            assert ours.novelty.threshold == novelty.threshold
 
 
 @pytest.fixture(scope="module")

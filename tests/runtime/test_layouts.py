@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import struct
@@ -12,22 +11,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import build
-from edgecl.errors import EdgeclError, SourceError
+from edgecl.errors import SourceError
 from edgecl.runtime.formats import is_readable, kind_of
-from edgecl.runtime.pipeline import Embedded, embed
-from edgecl.runtime.preprocess import Preprocessing
 from edgecl.runtime.sources import layouts, open_source
 from edgecl.runtime.sources.datasets import open_dataset
 from edgecl.runtime.sources.layouts import CAMERA, PART, SPLIT, SYSTEM, kind_of_folder
 from edgecl.runtime.sources.watch import WatchSource
-from edgecl.types import Float32, Frame
+from edgecl.types import Frame
 
 PNG = build.encode(build.part_picture("washer", 0, 8), "PNG")
 JPEG = build.encode(build.part_picture("washer", 0, 8))
@@ -493,174 +487,3 @@ def test_a_watched_folder_goes_by_the_same_table(tmp_path: Path) -> None:
         assert isinstance(item, Frame)
         assert item.label == "images"  # there is a class beside it now
         assert source.passed_over == {".txt": 1}
-
-
-# Nothing is lost
-
-
-class Constant:
-    """An engine whose feature is constant: what is lost is lost before it."""
-
-    num_features = 2
-
-    def run(self, pixels: Float32) -> Float32:
-        return np.ones((len(pixels), 2), np.float32)
-
-
-NAMES = st.one_of(
-    st.sampled_from((*SPLITS[:4], *PARTS[:4], *SYSTEMS[:4], *CLASSES[:4], ".hidden", "cup\u200b")),
-    st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12),
-).filter(lambda name: name not in (".", "..") and len(name.encode()) < 100)
-SUFFIXES = st.sampled_from(
-    (".jpg", ".PNG", ".jfif", ".heic", ".txt", ".part", ".dng", "", ".x", "~")
-)
-CONTENTS = st.sampled_from((PNG, JPEG, HEIC, b"", b"text", PNG[:40], JPEG[:-20]))
-FILES = st.lists(
-    st.tuples(st.lists(NAMES, max_size=3), NAMES, SUFFIXES, CONTENTS), min_size=1, max_size=12
-)
-
-
-def outcomes(source: Any) -> Counter[str]:
-    """Take a source through the pipeline, as `train-stream` does."""
-    how = Preprocessing(8, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    counts: Counter[str] = Counter()
-    for group in embed(source.frames(), how, Constant()):  # type: ignore[arg-type]
-        for item in group:
-            is_usable = isinstance(item, Embedded) and item.frame.label is not None
-            counts["learned" if is_usable else "skipped"] += 1
-    counts["passed over"] = sum(source.passed_over.values())
-    return counts
-
-
-def check_folder(folder: Path, files: list[tuple[list[str], str, str, bytes]]) -> None:
-    """Write files; check that each of them is learned, skipped or passed over, or all refused."""
-    written = set()
-    for parts, name, suffix, data in files:
-        place = folder.joinpath(*parts, name + suffix)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-        except OSError:  # a file where a folder should be
-            continue
-        written.add(place)
-    for label in (None, "cup"):
-        try:
-            source = open_source(str(folder), label=label)
-        except EdgeclError:
-            continue
-        counts = outcomes(source)
-        assert counts.total() == len(written), (counts, written)
-        assert len(source) == counts["learned"] + counts["skipped"]
-
-
-SLOWLY = settings(deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@settings(SLOWLY, max_examples=25)
-@given(files=FILES)
-@example(files=[(["cup"], "1", ".jpg", JPEG), (["@eaDir", "x"], "1", ".jpg", JPEG)])
-def test_every_file_of_a_folder_is_accounted_for(
-    files: list[tuple[list[str], str, str, bytes]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    check_folder(tmp_path_factory.mktemp("folder"), files)
-
-
-@pytest.mark.slow
-@settings(SLOWLY, max_examples=1000)
-@given(files=FILES)
-def test_every_file_of_many_folders_is_accounted_for(
-    files: list[tuple[list[str], str, str, bytes]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    check_folder(tmp_path_factory.mktemp("folder"), files)
-
-
-def check_zip(path: Path, files: list[tuple[list[str], str, str, bytes]]) -> None:
-    n = 0
-    with zipfile.ZipFile(path, "w") as archive:
-        for parts, name, suffix, data in {(tuple(f[0]), *f[1:3]): f for f in files}.values():
-            whole = "/".join((*parts, name + suffix))
-            archive.writestr(whole, data)
-            n += not whole.replace("\\", "/").endswith("/")
-    try:
-        source = open_dataset(path).source
-    except EdgeclError:
-        return
-    counts = outcomes(source)
-    assert counts.total() == n, counts
-
-
-@settings(SLOWLY, max_examples=25)
-@given(files=FILES)
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_every_entry_of_a_zip_is_accounted_for(
-    files: list[tuple[list[str], str, str, bytes]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    check_zip(tmp_path_factory.mktemp("zip") / "a.zip", files)
-
-
-@pytest.mark.slow
-@settings(SLOWLY, max_examples=1000)
-@given(files=FILES)
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_every_entry_of_many_zips_is_accounted_for(
-    files: list[tuple[list[str], str, str, bytes]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    check_zip(tmp_path_factory.mktemp("zip") / "a.zip", files)
-
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
-    max_leaves=4,
-)
-ROWS = st.lists(
-    st.one_of(
-        JSON_VALUES,
-        st.fixed_dictionaries(
-            {"path": st.sampled_from(("1.png", "img\\2.png", "none.png", "")) | JSON_VALUES},
-            optional={"label": st.sampled_from(("cup", "bolt")) | JSON_VALUES},
-        ),
-    ),
-    min_size=1,
-    max_size=8,
-)
-
-
-def check_tables(folder: Path, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    put(folder, "1.png", "img/2.png")
-    lines = [json.dumps(row) for row in rows]
-    (folder / "t.jsonl").write_text("\n".join(lines))
-    assert outcomes(open_source(str(folder / "t.jsonl"))).total() == len(rows)
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + "\n".join(lines)))
-    assert outcomes(open_source("-")).total() == len(rows)
-    for suffix, mark in (("csv", ","), ("tsv", "\t")):
-        cells = [
-            row if isinstance(row, list) else list(row.values()) if isinstance(row, dict) else [row]
-            for row in rows
-        ]
-        text = [mark.join(str(c).replace('"', "'") for c in row) for row in cells]
-        text = [" ".join(line.split("\n")).replace("\r", " ").replace("\0", "") for line in text]
-        text = [line or "x" for line in text]
-        (folder / f"t.{suffix}").write_text(
-            "\n".join([f"path{mark} label", *text]), errors="surrogateescape", newline=""
-        )
-        assert outcomes(open_source(str(folder / f"t.{suffix}"))).total() == len(rows)
-
-
-@settings(SLOWLY, max_examples=25)
-@given(rows=ROWS)
-@example(rows=[{"path": "1.png", "label": 1e400}, {"path": "1.png", "label": True}, []])
-def test_every_row_of_a_table_is_accounted_for(
-    rows: list[Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_tables(tmp_path_factory.mktemp("table"), rows, monkeypatch)
-
-
-@pytest.mark.slow
-@settings(SLOWLY, max_examples=1000)
-@given(rows=ROWS)
-def test_every_row_of_many_tables_is_accounted_for(
-    rows: list[Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_tables(tmp_path_factory.mktemp("table"), rows, monkeypatch)

@@ -133,8 +133,9 @@ def test_top_names_the_best_classes_best_first(top: int, n: int) -> None:
 def test_prediction_prints_the_keys_of_the_contract() -> None:
     (p,) = predictions(scorer(), ["a.png"], np.zeros((1, 4), np.float32), top=2)
     values = p.as_json()
-    assert list(values) == ["path", "label", "score", "top"]
-    assert values["top"][0] == {"label": values["label"], "score": values["score"]}
+    assert list(values) == ["path", "label", "score", "probability", "top"]
+    best = {name: values[name] for name in ("label", "score", "probability")}
+    assert values["top"][0] == best
 
 
 def test_nothing_learned_is_an_error_that_says_what_to_run() -> None:

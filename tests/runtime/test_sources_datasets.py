@@ -25,6 +25,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "jetson": other_tools.jetson,
     "teachable-machine": other_tools.teachable_machine,
     "coco": other_tools.coco,
+    "one-hot": other_tools.one_hot,
 }
 PER_CLASS = dict.fromkeys(sorted(other_tools.CLASSES), 3)
 
@@ -110,7 +111,10 @@ def test_a_folder_of_two_formats_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_folder_of_datasets_is_no_dataset(tmp_path: Path) -> None:
     for model in ("gate", "yard"):
         other_tools.frigate(tmp_path / "clips" / model)
-    with pytest.raises(SourceError, match="two folders deep and more, in gate, yard"):
+    with pytest.raises(
+        SourceError,
+        match=r"holds datasets, such as gate/, .* did you mean .*clips/gate",
+    ):
         open_dataset(tmp_path / "clips")
     assert open_dataset(tmp_path / "clips", format="imagefolder").classes == {
         "gate": 11,

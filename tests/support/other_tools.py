@@ -82,3 +82,16 @@ def coco(folder: Path, per_class: int = 3, **more: list[dict[str, Any]]) -> Path
             (folder / "images" / f"{part}-{i}.jpg").write_bytes(data)
     (folder / "labels.json").write_text(json.dumps(values))
     return folder
+
+
+def one_hot(folder: Path, per_class: int = 3) -> Path:
+    """Write what Roboflow exports for several classes a picture: a table with a column a class."""
+    rows = ["filename, " + ", ".join(CLASSES)]
+    folder.mkdir(parents=True)
+    for k, part in enumerate(CLASSES):
+        for i in range(per_class):
+            name = f"{part}-{i}_jpg.rf.0a.jpg"
+            build.part_picture(part, i).save(folder / name)
+            rows.append(", ".join([name, *("01"[j == k] for j in range(len(CLASSES)))]))
+    (folder / "_classes.csv").write_text("\n".join(rows) + "\n")
+    return folder

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock, patch
 
 import numpy as np
 
 import build
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
+from edgecl.store import held_out
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.types import Frame
@@ -25,6 +28,8 @@ def reported_home(
 ) -> Home:
     """Make a home that learned classes one after the other, with pictures and probes.
 
+    It was scored over some days: an hour passes between two scores.
+
     Args:
         path: Where it will be.
         samples: Frames of each class.
@@ -34,7 +39,8 @@ def reported_home(
     home = build.tiny_home(path, num_features=D, sealed=sealed, probes=20 if probes else 0)
     rng = np.random.default_rng(3)
     centres = rng.uniform(0, 3, (len(samples), D))
-    with open_store(home) as store:
+    clock = itertools.count(START, 3600)
+    with open_store(home) as store, patch.object(held_out, "time", Mock(time=clock.__next__)):
         learner = open_learner(home, store)
         n = 0
         for k, (name, count) in enumerate(samples.items()):

@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 
 import build
-from edgecl import snapshots
+from edgecl import mending, snapshots
 from edgecl.config import Config, HeadConfig, StoreConfig
 from edgecl.exporters.bundle import export_bundle
 from edgecl.home import ADAPTED_FOLDER, Home, make_home
@@ -31,7 +31,9 @@ from edgecl.session import Session, open_learner, open_store
 from edgecl.store import novel
 from edgecl.store.adapters import task_adapters
 from edgecl.store.exports import exports_of, finish_exports
+from edgecl.store.moves import sums_of_run
 from edgecl.store.progress import Position
+from edgecl.store.runs import last_run
 from edgecl.store.store import Store, create_store
 from edgecl.store.table import Role
 from edgecl.store.tables import TABLES
@@ -50,6 +52,7 @@ FORGOTTEN = "part-2 of the stream"
 # Every tenth of a class is held out, so that the newest sample has this uid.
 N_LEARNED = N_STREAM - sum(np.bincount(build.features(N_STREAM, D)[1]) // 10)
 LABELS = {1: "part-1 of the stream", 2: FORGOTTEN, 3: "part-3 of the stream"}
+_RIGHT = "part-4, as it should be"
 _SIDE, _RANK = 16, 2
 _SHAPES = {"down": (_RANK, D), "down_bias": (_RANK,), "up": (D, _RANK), "up_bias": (D,)}
 _SOURCE = "by the gate"
@@ -228,6 +231,25 @@ def review(path: Path) -> None:
         open_learner(home, store).settle()
 
 
+def mend(path: Path) -> None:
+    """Relabel samples, take that back, merge two classes, and relabel again; each once."""
+    home = Home(path)
+    for step, work in enumerate(
+        (
+            lambda learner: mending.relabel(home, learner, [N_LEARNED - 1, N_LEARNED], _RIGHT),
+            lambda learner: mending.undo(home, learner),
+            lambda learner: mending.merge_classes(home, learner, LABELS[1], LABELS[3]),
+            lambda learner: mending.relabel(home, learner, [N_LEARNED], _RIGHT),
+        ),
+        1,
+    ):
+        with writing(home) as session:
+            if len(Chain(home, session.store).receipts) < step:
+                work(session.learner)
+    with writing(home) as session:
+        session.learner.settle()
+
+
 def _waiting(store: Store) -> dict[int, int]:
     """Return the uids of what waits, by its number from 1 on, in the order of `offer_frames`."""
     return {int(e.frame.split()[1]) + 1: e.uid for e in novel.entries(store)}
@@ -335,15 +357,31 @@ def teach_pictures(path: Path, n: int = 48) -> None:
         learner.settle()
 
 
+def state_with_run(path: Path) -> dict[str, Any]:
+    """Return `state`, and what an undo would take back."""
+    found = state(path)
+    with open_store(Home(path), read_only=True) as store:
+        run = last_run(store)
+        assert run is not None
+        found["run"] = (run.kind, run.first, run.body)
+        found["sums of the run"] = [
+            (c, s, m.n, m.total.tobytes(), m.second.tobytes()) for c, s, m in sums_of_run(store)
+        ]
+    return found
+
+
 def state(path: Path) -> dict[str, Any]:
-    """Return all that must not depend on where a run was killed: every table, and the head."""
+    """Return all that must not depend on where a run was killed: every table, and the head.
+
+    A run that was killed and the one that goes on are two, so what an undo knows is left out.
+    """
     home = Home(path)
     found: dict[str, Any] = {}
     with open_store(home, read_only=True) as store:
         query = store.connection.execute
         tables = query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
         for (table,) in tables.fetchall():
-            if table in _SEALED and store.is_sealed:
+            if (table in _SEALED and store.is_sealed) or table in ("last_run", "run_stats"):
                 continue
             cursor = query(f"SELECT * FROM {table} ORDER BY 1, 2")
             columns = [c[0] for c in cursor.description]
@@ -364,7 +402,7 @@ def state(path: Path) -> dict[str, Any]:
         found["sqlite_sequence"] = [
             row
             for row in found["sqlite_sequence"]
-            if row["name"] not in ("receipts", "exports", "adapters")
+            if row["name"] not in ("receipts", "exports", "adapters", "last_run")
         ]
         x, y = store.stored_rows()
         found["rows"] = (x.tobytes(), y.tobytes())

@@ -19,8 +19,9 @@ from edgecl.home import Home
 from edgecl.runtime.faults import in_words
 from edgecl.session import open_store
 
-CHARTS = ("accuracy", "stability", "classes", "confusion", "latency", "store")
-"""Names of the charts; a PNG file's name ends with one of them."""
+CHARTS = ("accuracy", "days", "classes", "confusion", "latency", "store")
+"""Names of the charts; a PNG file's name ends with one of them. `days` needs more than a day."""
+_FORMER = ("stability",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,11 @@ def write_report(home: Home, output: Path, *, time: float | None = None) -> Repo
             # A path that is not UTF-8 is written with escapes.
             page = render(contents, charts).encode("utf-8", "backslashreplace")
             (part / output.name).write_bytes(page)
-            for name in CHARTS:
+            for name in (*CHARTS, *_FORMER):
                 if name in charts:
                     (part / names[name]).replace(output.with_name(names[name]))
                 else:
-                    output.with_name(names[name]).unlink(missing_ok=True)
+                    output.with_name(f"{output.stem}-{name}.png").unlink(missing_ok=True)
             (part / output.name).replace(output)
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecl.evaluation.report.contents import Contents, Counts
-from edgecl.evaluation.report.figure import axes_in, few_ticks, fitting, is_wide
+from edgecl.evaluation.report.contents import Contents
+from edgecl.evaluation.report.figure import DAY, axes_in, day_ticks, few_ticks, fitting, is_wide
 from edgecl.evaluation.report.findings import short
 from edgecl.evaluation.report.matrix import confusion, matrix_height
-from edgecl.evaluation.report.measures import GAP_WINDOW, arrivals_of, gaps_of, last_accuracy
+from edgecl.evaluation.report.measures import arrivals_of, last_accuracy
 from edgecl.evaluation.report.svg import COLOURS, NARROW, WIDE, drawing, svg_of
 from edgecl.types import Float64
 
@@ -69,8 +69,8 @@ def draw(contents: Contents, folder: Path) -> dict[str, Chart]:
     with drawing(folder):
         if len(c.history.steps):
             charts["accuracy"] = _drawn("accuracy", _accuracy, lambda w: 360, c)
-        if len(gaps_of(c)):
-            charts["stability"] = _drawn("stability", _stability, lambda w: 300, c)
+            if np.ptp(c.history.times) >= DAY:
+                charts["days"] = _drawn("days", _accuracy_by_day, lambda w: 360, c)
         # On the page a table says the same, with pictures.
         if c.classes:
             charts["classes"] = Chart("", "", *_png(_classes, 70 + 26 * _n_bars(c), c))
@@ -88,7 +88,7 @@ def class_colours(contents: Contents) -> dict[int, str]:
 
     All of a few; of many the worst now.
     """
-    scored = np.flatnonzero(np.isfinite(contents.history.accuracy).any(axis=0))
+    scored = np.flatnonzero(np.isfinite(contents.history.by_class).any(axis=0))
     if len(scored) > len(CLASS_COLOURS):
         worst = np.argsort(last_accuracy(contents)[scored], kind="stable")[:_HIGHLIGHTS]
         scored = np.sort(scored[worst])
@@ -149,49 +149,79 @@ def _png(
 
 
 def _accuracy(figure: Figure, c: Contents, is_alone: bool) -> str:
-    """Accuracy over time; a chart that stands alone names its lines itself."""
+    """Accuracy by samples learned."""
+    steps = c.history.steps.astype(np.float64)
+    marks = [(row.step, row.receipt_id) for row in c.receipts if row.step is not None]
+    axes = _lines(figure, c, steps, [float(at) for at, _ in arrivals_of(c)], marks, is_alone)
+    axes.set_xlim(0, max(steps[-1], 1) * 1.02)
+    axes.set_xlabel("pictures learned")
+    few_ticks(axes, figure)
+    return _said(c, "pictures learned", len(marks))
+
+
+def _accuracy_by_day(figure: Figure, c: Contents, is_alone: bool) -> str:
+    """Accuracy by the calendar, in UTC."""
+    times = c.history.times
+    arrivals = np.interp([at for at, _ in arrivals_of(c)], c.history.steps, times).tolist()
+    first, last = float(times[0]), float(times[-1])
+    marks = [(row.time, row.receipt_id) for row in c.receipts if first <= row.time <= c.time]
+    last = max([last, *(at for at, _ in marks)])
+    axes = _lines(figure, c, times, arrivals, marks, is_alone)
+    room = 0.02 * (last - first)
+    axes.set_xlim(first - room, last + room)
+    day_ticks(axes, figure)
+    return _said(c, "time", len(marks))
+
+
+def _said(c: Contents, against: str, n_marks: int) -> str:
+    return (
+        f"Accuracy of all classes together on the test pictures against {against}, now "
+        f"{c.history.together[-1]:.0%}; {len(arrivals_of(c))} classes came, {n_marks} unlearnings."
+    )
+
+
+def _lines(
+    figure: Figure,
+    c: Contents,
+    x: Float64,
+    arrivals: Sequence[float],
+    marks: Sequence[tuple[float, str]],
+    is_alone: bool,
+) -> Axes:
+    """Draw accuracy over something; a chart that stands alone names its lines itself."""
     history = c.history
     axes = axes_in(figure, 52, 170 if is_alone else 14, 34, 46)
-    last = max(int(history.steps[-1]), 1)
-    axes.set_xlim(0, last * 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axes.grid(axis="y")
-    axes.set_xlabel("samples learned")
-    few_ticks(axes, figure)
     colours = class_colours(c)
-    for i, column in enumerate(history.accuracy.T):
+    for i, column in enumerate(history.by_class.T):
         role = colours.get(i)
         colour = COLOURS[role][0] if role else _MUTED
         width, alpha = (1.4, 1.0) if role else (0.8, 0.7)
-        _steps(axes, history.steps, column, color=colour, lw=width, alpha=alpha)
-    mean = history.mean
-    _steps(axes, history.steps, mean, color=_INK, lw=2.6)
+        _steps(axes, x, column, color=colour, lw=width, alpha=alpha)
+    together = history.together
+    _steps(axes, x, together, color=_INK, lw=2.6)
     above = axes.get_xaxis_transform()
-    arrivals = [at for at, _ in arrivals_of(c)]
     axes.plot(
         arrivals, [1.035] * len(arrivals), "v", color=_MUTED, markersize=5, transform=above,
         clip_on=False,
     )  # fmt: skip
-    for row in _forgets(c):
-        axes.axvline(row[0], color=_WRONG, lw=1.2, ls=(0, (4, 3)))
+    for at, text in _at_places(marks):
+        axes.axvline(at, color=_WRONG, lw=1.2, ls=(0, (4, 3)))
         axes.text(
-            row[0], 1.075, row[1], color=_WRONG, ha="center", size=11, transform=above,
-            clip_on=False,
-        )  # fmt: skip
+            at, 1.075, text, color=_WRONG, ha="center", size=11, transform=above, clip_on=False
+        )
     if is_alone:
-        ends = [(float(mean[-1]), "mean", _INK)]
+        ends = [(float(together[-1]), "all together", _INK)]
         for i, role in colours.items():
-            known = history.accuracy[np.isfinite(history.accuracy[:, i]), i]
+            known = history.by_class[np.isfinite(history.by_class[:, i]), i]
             ends.append((float(known[-1]), short(c.classes[i].name, 20), COLOURS[role][0]))
         _label_ends(axes, ends)
-    return (
-        f"Mean accuracy on the probes against samples learned, now {mean[-1]:.0%}; "
-        f"{len(arrivals)} classes came, {len(_forgets(c))} unlearnings."
-    )
+    return axes
 
 
-def _steps(axes: Axes, x: Counts, y: Float64, **style: Any) -> None:
+def _steps(axes: Axes, x: Float64, y: Float64, **style: Any) -> None:
     """Draw values that hold until the next one; only where one changes is there a point."""
     known = np.flatnonzero(np.isfinite(y))
     if not len(known):
@@ -203,15 +233,13 @@ def _steps(axes: Axes, x: Counts, y: Float64, **style: Any) -> None:
     axes.plot(x[is_new], y[is_new], drawstyle="steps-post", marker=dot, **style)
 
 
-def _forgets(c: Contents) -> list[tuple[float, str]]:
+def _at_places(marks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     """Return where something was unlearned; receipts at one place share a label."""
     places: dict[float, list[str]] = {}
-    for row in c.receipts:
-        if row.step is not None:
-            places.setdefault(row.step, []).append(row.receipt_id)
+    for at, receipt_id in marks:
+        places.setdefault(at, []).append(receipt_id)
     return [
-        (step, ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}")
-        for step, ids in places.items()
+        (at, ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}") for at, ids in places.items()
     ]
 
 
@@ -219,41 +247,11 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Write names behind the ends of lines, moved apart where they would overlap."""
     least = 0.062
     y = -1.0
-    at = axes.get_xlim()[1]
     for value, name, colour in sorted(ends):
         y = max(value, y + least)
-        axes.annotate(
-            name, (at, value), (at, y), color=colour, size=11, va="center", annotation_clip=False
+        axes.text(
+            1.01, y, name, color=colour, size=11, va="center", transform=axes.get_yaxis_transform()
         )
-
-
-def _stability(figure: Figure, c: Contents, is_alone: bool) -> str:
-    """What the coming of each class did to those before it."""
-    del is_alone
-    gaps = gaps_of(c)
-    axes = axes_in(figure, 68, 14, 14, 46)
-    grid = np.arange(0, GAP_WINDOW + 1)
-    table = np.full((len(gaps), len(grid)), np.nan)
-    for n, gap in enumerate(gaps):
-        axes.plot(gap.since, gap.change, color=_RIGHT, lw=0.9, alpha=0.7)
-        inside = grid <= gap.since[-1]
-        table[n, inside] = np.interp(grid[inside], gap.since, gap.change)
-    known = np.isfinite(table).any(axis=0)
-    mean = np.nanmean(table[:, known], axis=0)
-    axes.plot(grid[known], mean, color=_INK, lw=2.6)
-    axes.axhline(0, color=_MUTED, lw=0.8)
-    axes.axvline(0, color=_MUTED, lw=0.8, ls=(0, (4, 3)))
-    worst = min(float(gap.change.min()) for gap in gaps)
-    best = max(float(gap.change.max()) for gap in gaps)
-    axes.set_ylim(min(worst, -5) * 1.15, max(best, 2) * 1.15)
-    axes.set_xlim(-4, GAP_WINDOW + 1)
-    axes.grid(axis="y")
-    axes.set_xlabel("samples learned since a class came")
-    axes.set_ylabel("points")
-    return (
-        f"Accuracy of the earlier classes in the {GAP_WINDOW} samples after a class came, for "
-        f"{len(gaps)} classes; the largest drop is {-worst:.0f} points."
-    )
 
 
 def _n_bars(c: Contents) -> int:
@@ -324,6 +322,8 @@ def _time_ticks(axes: Axes, lowest: float, highest: float) -> None:
 
 def _store(figure: Figure, c: Contents, is_alone: bool) -> str:
     """When the kept pictures were learned, and what the store consists of."""
+    from matplotlib.ticker import MaxNLocator
+
     del is_alone
     wide = is_wide(figure)
     first, second = ((0.0, 0.5), (0.5, 1.0)) if wide else ((0.0, 1.0), (0.0, 1.0))
@@ -334,8 +334,9 @@ def _store(figure: Figure, c: Contents, is_alone: bool) -> str:
     axes.hist(c.kept_steps, bins=min(20, last), range=(0, last), color=_RIGHT)
     axes.set_xlim(0, last * 1.02)
     axes.grid(axis="y")
-    axes.set_xlabel("samples learned")
+    axes.set_xlabel("pictures learned")
     few_ticks(axes, figure)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes = axes_in(figure, 110, 80, 30, 46, x=second, y=below)
     axes.set_title("what the store holds", loc="left", size=12)
     parts = {part: n for part, n in c.bytes_by_part.items() if n}

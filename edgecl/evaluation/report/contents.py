@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgecl.evaluation.continual import pooled
+from edgecl.store.probes import FEW_PROBES
 from edgecl.types import Float64
 
 Counts = npt.NDArray[np.int64]
@@ -57,13 +59,14 @@ class History:
     n_probes: Counts
 
     @property
-    def mean(self) -> Float64:
-        """Return the mean over the classes of each evaluation, shape (E,)."""
-        known = np.isfinite(self.accuracy)
-        total = np.where(known, self.accuracy, 0.0).sum(axis=1)
-        n = known.sum(axis=1)
-        mean: Float64 = np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
-        return mean
+    def by_class(self) -> Float64:
+        """Return the accuracy of each class, NaN while it has few test pictures, shape (E, K)."""
+        return np.where(self.n_probes >= FEW_PROBES, self.accuracy, np.nan)
+
+    @property
+    def together(self) -> Float64:
+        """Return the accuracy of all classes together at each evaluation, shape (E,)."""
+        return pooled(self.accuracy, self.n_probes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Confused:
         n: How many.
         of: Probes of their class.
         pictures: Thumbnails (JPEG) of some.
+        nearest: A thumbnail of the kept sample of `guess` that is most like the first of them.
     """
 
     true: int
@@ -83,6 +87,28 @@ class Confused:
     n: int
     of: int
     pictures: tuple[bytes, ...]
+    nearest: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A kept sample that the others contradict; see `edgecl.mistakes`.
+
+    Args:
+        uid: Its uid.
+        label: What it was taught as.
+        guess: What the others say.
+        picture: A thumbnail (JPEG), None when it cannot be decoded.
+        twin: Uid of a sample of the class `guess` that shows nearly the same, or None.
+        twin_picture: Its thumbnail.
+    """
+
+    uid: int
+    label: str
+    guess: str
+    picture: bytes | None
+    twin: int | None = None
+    twin_picture: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +192,8 @@ class Contents:
         confused: The pairs that are confused most.
         similar: Pairs of classes with the cosine between their mean features, both without the
             mean of all; the nearest first.
+        doubts: Kept samples that the others contradict, those that do most.
+        n_doubts: How many there are in all.
         latencies: Histograms of how long a step took, by stage: times in microseconds where a
             bucket begins, and counts.
         kept_steps: When each kept picture was learned, in samples, shape (N,).
@@ -198,6 +226,8 @@ class Contents:
     no_confusion: str
     confused: tuple[Confused, ...]
     similar: tuple[tuple[int, int, float], ...]
+    doubts: tuple[Doubt, ...]
+    n_doubts: int
     latencies: dict[str, tuple[Float64, Counts]]
     kept_steps: Counts
     kept_times: Float64

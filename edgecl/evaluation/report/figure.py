@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from edgecl.evaluation.report.svg import NARROW
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+DAY = 86_400
+_DAY_STEPS = (1, 2, 5, 7, 14, 30, 91, 182, 365)
 
 
 def axes_in(
@@ -43,6 +47,23 @@ def few_ticks(axes: Axes, figure: Figure) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(8 if is_wide(figure) else 4, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}".replace(",", "\u202f")))
+
+
+def day_ticks(axes: Axes, figure: Figure) -> None:
+    """Mark days (UTC) on an axis of seconds since the epoch, at most as many as can be read."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator
+
+    low, high = axes.get_xlim()
+    most = 9 if is_wide(figure) else 4
+    n_days = (high - low) / DAY
+    step = next((s for s in _DAY_STEPS if n_days / s <= most), -(-int(n_days) // most))
+    first = -(-int(low) // DAY)
+    days = range(first, int(high // DAY) + 1, step)
+    ticks: list[float] = [day * DAY for day in days] or [low]
+    style = "%d %b" if time.gmtime(low).tm_year == time.gmtime(high).tm_year else "%d %b %Y"
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    names = [time.strftime(style, time.gmtime(tick)).lstrip("0") for tick in ticks]
+    axes.xaxis.set_major_formatter(FixedFormatter(names))
 
 
 def fitting(name: str, most: float, size: float) -> str:

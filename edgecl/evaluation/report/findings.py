@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgecl.evaluation.report.contents import Contents
-from edgecl.evaluation.report.measures import drops_of
+from edgecl.evaluation.report.measures import drops_of, lost_places, never_right
 from edgecl.store.probes import FEW_PROBES
 
-# A tenth of a class's probes is two of twenty: less is chance.
-FORGOTTEN_POINTS = 10
 TOO_FEW = 10
 IMBALANCE = 3
 _CONFUSED_SHARE = 0.2
@@ -52,9 +50,13 @@ def short(name: str, length: int = _LONGEST_NAME) -> str:
     return f"{name[:head]}…{name[head + 1 - length :]}"
 
 
-def _name(name: str) -> str:
+def isolated(text: str) -> str:
     """Return a name that moves nothing around it when it is written from right to left."""
-    return f"\u2068{short(name)}\u2069"  # FIRST STRONG ISOLATE, POP DIRECTIONAL ISOLATE
+    return f"\u2068{text}\u2069"  # FIRST STRONG ISOLATE, POP DIRECTIONAL ISOLATE
+
+
+def _name(name: str) -> str:
+    return isolated(short(name))
 
 
 def _named(names: Sequence[str]) -> str:
@@ -74,8 +76,8 @@ def _requests(c: Contents) -> Iterator[str]:
     failed = [row.receipt_id for row in c.receipts if "failed" in row.check]
     if failed:
         yield (
-            f"The check after an unlearning failed: {_named(failed)}. See `edgecl receipt` for "
-            "what it found."
+            f"The check after an unlearning failed: {_named(failed)}. `edgecl receipts "
+            f"{failed[0]}` says what it found; unlearn it again, and keep the receipt."
         )
 
 
@@ -90,7 +92,7 @@ def _exports(c: Contents) -> Iterator[str]:
 
 def _forgotten(c: Contents) -> Iterator[str]:
     drops = drops_of(c)
-    worst = [i for i in np.argsort(-drops, kind="stable") if drops[i] >= FORGOTTEN_POINTS]
+    worst = sorted(lost_places(c), key=lambda i: -drops[i])
     if worst:
         listed = [f"{_name(c.classes[i].name)} ({drops[i]:.0f} points)" for i in worst]
         yield (
@@ -100,12 +102,11 @@ def _forgotten(c: Contents) -> Iterator[str]:
 
 
 def _never_right(c: Contents) -> Iterator[str]:
-    best = np.nan_to_num(c.history.accuracy, nan=-1.0).max(axis=0, initial=-1.0)
-    never = [_name(row.name) for row, b in zip(c.classes, best, strict=True) if b == 0.0]
+    never = [_name(c.classes[i].name) for i in never_right(c)]
     if never:
         yield (
-            f"Never right on the probes: {_named(never)}. Look at the pictures: are the labels "
-            "right, and does the class differ from the others to the eye?"
+            f"Never right on the test pictures: {_named(never)}. Look at the pictures: are the "
+            "labels right, and does the class differ from the others to the eye? Then teach more."
         )
 
 
@@ -116,9 +117,12 @@ def _alike(c: Contents) -> Iterator[str]:
         if pair.n >= _FEWEST_CONFUSED and pair.n >= _CONFUSED_SHARE * pair.of:
             pairs.add(frozenset((pair.true, pair.guess)))
             true, guess = c.classes[pair.true].name, c.classes[pair.guess].name
-            told.append(f"{_name(true)} taken for {_name(guess)} ({pair.n} of {pair.of} probes)")
+            told.append(f"{_name(true)} taken for {_name(guess)} ({pair.n} of {pair.of} pictures)")
     if told:
-        yield f"Classes are mixed up: {_named(told)}."
+        yield (
+            f"Classes are mixed up: {_named(told)}. Look at their pictures below: if the labels "
+            "are right, teach more of both, from the sides on which they differ."
+        )
     near = [
         f"{_name(c.classes[i].name)} and {_name(c.classes[j].name)}"
         for i, j, cosine in c.similar
@@ -141,11 +145,15 @@ def _counts(c: Contents) -> Iterator[str]:
         yield (
             f"Classes are unequal: {_name(most.name)} was learned from {most.learned} samples, "
             f"{_name(least.name)} from {least.learned}. Above {IMBALANCE} times, the larger one "
-            "tends to win."
+            f"tends to win: teach {-(-most.learned // IMBALANCE) - least.learned} more of the "
+            "smaller one."
         )
     few = [f"{_name(row.name)} ({row.learned})" for row in c.classes if row.learned < TOO_FEW]
     if few:
-        yield f"Fewer than {TOO_FEW} samples learned: {_named(few)}."
+        yield (
+            f"Fewer than {TOO_FEW} samples learned: {_named(few)}. Teach more until each has "
+            f"{TOO_FEW}; thirty are better."
+        )
 
 
 def _probes(c: Contents) -> Iterator[str]:
@@ -154,7 +162,8 @@ def _probes(c: Contents) -> Iterator[str]:
     few = [f"{_name(row.name)} ({row.held_out})" for row in c.classes if row.held_out < FEW_PROBES]
     if few:
         yield (
-            f"Fewer than {FEW_PROBES} probes, so their accuracy is a rough guess: {_named(few)}."
+            f"Fewer than {FEW_PROBES} test pictures, so their accuracy is a rough guess: "
+            f"{_named(few)}. Teach more: one picture of ten is held out to test on."
         )
 
 
@@ -166,5 +175,6 @@ def _store(c: Contents) -> Iterator[str]:
     if share >= _NEARLY_FULL:
         yield (
             f"The store of kept pictures is {min(share, 1):.0%} full: a new one takes the place of "
-            "an old one. `store.capacity_samples` and `store.capacity_mb` set how many are kept."
+            "an old one. Nothing is lost of the exact head; to keep more, raise "
+            "`store.capacity_samples` and `store.capacity_mb` in edgecl.toml."
         )

@@ -23,16 +23,19 @@ from edgecl.evaluation.report.contents import (
     Confused,
     Contents,
     Counts,
+    Doubt,
     ExportRow,
     History,
     ReceiptRow,
 )
 from edgecl.evaluation.tested import shown_classes, tested_now
+from edgecl.explain import nearest_of
 from edgecl.governor.judge import judged
 from edgecl.governor.words import said_of_changes
 from edgecl.home import Home
+from edgecl.mistakes import find_mistakes
 from edgecl.runtime.preprocess import decode
-from edgecl.session import check_learned
+from edgecl.session import Session, check_learned
 from edgecl.store.changes import changes_of
 from edgecl.store.exports import FRESH, STALE, exports_of
 from edgecl.store.novel import entries
@@ -42,6 +45,7 @@ from edgecl.store.samples import Rows
 from edgecl.store.store import Store, bytes_by_part
 from edgecl.store.table import Role
 from edgecl.types import Float64
+from edgecl.unlearning.account import subject_of
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.receipt import Forgotten, Verified
 
@@ -53,6 +57,7 @@ _MOST_CONFUSED = 8
 _PICTURES_EACH = 3
 _MOST_NOVEL = 12
 _MOST_CHANGES = 30
+_MOST_DOUBTS = 12
 # The means of two or three classes lie on a line or in a plane: their angles say nothing.
 _FEWEST_MEANS = 4
 
@@ -86,6 +91,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     past = _history(store, uids)
     kept_steps, kept_times = _ages(store, places)
     n_novel, novel = _novel(store, limit)
+    n_doubts, doubts = _doubts(Session(home, store), limit)
     return Contents(
         home=home.path,
         backbone=home.manifest.backbone,
@@ -98,8 +104,12 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         scores=_scores(store),
         confusion=confusion,
         no_confusion=no_confusion,
-        confused=() if confusion is None else _confused(store, confusion, guesses, probes, limit),
+        confused=()
+        if confusion is None
+        else _confused(store, uids, confusion, guesses, probes, limit),
         similar=_similar(store, places, probes),
+        doubts=doubts,
+        n_doubts=n_doubts,
         latencies=_latencies(store),
         kept_steps=kept_steps,
         kept_times=kept_times,
@@ -189,21 +199,34 @@ def _scores(store: Store) -> dict[str, float]:
 
 
 def _confused(
-    store: Store, confusion: Counts, guesses: Counts, probes: Rows, max_pixels: int
+    store: Store,
+    uids: Sequence[int],
+    confusion: Counts,
+    guesses: Counts,
+    probes: Rows,
+    max_pixels: int,
 ) -> tuple[Confused, ...]:
     """Return the pairs with most mistakes, and what they look like."""
     wrong = confusion - np.diag(np.diagonal(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSED]
+    kept = store.rows(Role.REPLAY)
     found = []
     for true, guess in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[true, guess] == 0:
             break
-        these = probes.uids[(probes.classes == true) & (guesses == guess)].tolist()
+        is_one = (probes.classes == true) & (guesses == guess)
+        these = probes.uids[is_one].tolist()
+        near = nearest_of(kept, probes.x[is_one][0], uids[int(guess)])
         made = (thumbnail(store.picture(uid), max_pixels=max_pixels) for uid in these)
         pictures = tuple(itertools.islice((t for t in made if t is not None), _PICTURES_EACH))
         found.append(
             Confused(
-                int(true), int(guess), int(wrong[true, guess]), int(confusion[true].sum()), pictures
+                int(true),
+                int(guess),
+                int(wrong[true, guess]),
+                int(confusion[true].sum()),
+                pictures,
+                None if near is None else thumbnail(store.picture(near), max_pixels=max_pixels),
             )
         )
     return tuple(found)
@@ -259,7 +282,7 @@ def _receipts(chain: Chain, history: History) -> tuple[ReceiptRow, ...]:
         rows.append(
             ReceiptRow(
                 receipt.receipt_id,
-                f"{entry.what} {entry.uid}",
+                subject_of(entry),
                 str(entry.mode),
                 entry.time,
                 checks.get(receipt.receipt_id, "not asked for").replace("_", " "),
@@ -292,3 +315,19 @@ def _novel(store: Store, max_pixels: int) -> tuple[int, tuple[bytes, ...]]:
         for entry in waiting[:_MOST_NOVEL]
     )
     return len(waiting), tuple(small for small in made if small is not None)
+
+
+def _doubts(session: Session, max_pixels: int) -> tuple[int, tuple[Doubt, ...]]:
+    """Return how many kept samples the others contradict, and those that they do most."""
+    if not session.store.names:
+        return 0, ()
+    found = find_mistakes(session).found
+
+    def small(uid: int | None) -> bytes | None:
+        data = None if uid is None else session.store.picture(uid)
+        return None if data is None else thumbnail(data, max_pixels=max_pixels)
+
+    return len(found), tuple(
+        Doubt(m.uid, m.label, m.guess, small(m.uid), m.twin, small(m.twin))
+        for m in found[:_MOST_DOUBTS]
+    )

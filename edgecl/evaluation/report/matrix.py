@@ -83,4 +83,4 @@ def confusion(figure: Figure, c: Contents, is_alone: bool) -> str:
     if is_alone:
         axes.set_xlabel("rows: class; columns: what it is taken for", size=11)
     right = int(np.diagonal(c.confusion).sum())
-    return f"Confusion matrix: {right} of {int(c.confusion.sum())} probes are right."
+    return f"Confusion matrix: {right} of {int(c.confusion.sum())} test pictures are right."

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgecl.evaluation.report.contents import Contents
+from edgecl.evaluation.report.contents import Contents, Counts
 from edgecl.store.probes import FEW_PROBES
 from edgecl.types import Float64
 
+# A tenth of a class's probes is two of twenty: less is chance, and so is one picture of few.
+FORGOTTEN_POINTS = 10
+_FEWEST_LOST = 2
+_MADE_GOOD = 0.5  # points
 GAP_WINDOW = 50
 """Samples after a class came in which the others may sink; scores are noted at each of them."""
 
@@ -28,6 +32,14 @@ def drops_of(c: Contents) -> Float64:
     return drops
 
 
+def lost_places(c: Contents) -> list[int]:
+    """Return the places of the classes that were known better before than now."""
+    drops = drops_of(c)
+    last = c.history.n_probes[-1] if len(c.history.n_probes) else np.zeros(len(drops))
+    is_lost = (drops >= FORGOTTEN_POINTS) & (np.round(drops / 100 * last) >= _FEWEST_LOST)
+    return np.flatnonzero(is_lost).tolist()
+
+
 def last_accuracy(c: Contents) -> Float64:
     """Return the newest accuracy of each class, shape (K,); NaN without any.
 
@@ -44,6 +56,21 @@ def last_accuracy(c: Contents) -> Float64:
     return last
 
 
+def tests_of(c: Contents) -> tuple[Counts, Counts]:
+    """Return test pictures of each class, and how many of them are right now, shape (K,) each."""
+    if c.confusion is None:
+        zeros = np.zeros(len(c.classes), np.int64)
+        return zeros, zeros
+    return np.asarray(c.confusion.sum(axis=1)), np.asarray(np.diagonal(c.confusion))
+
+
+def never_right(c: Contents) -> list[int]:
+    """Return the places of the classes of which no test picture is right, or ever was."""
+    best = np.nan_to_num(c.history.accuracy, nan=-1.0).max(axis=0, initial=-1.0)
+    n, right = tests_of(c)
+    return np.flatnonzero(((n > 0) | (best == 0)) & (right == 0) & (best <= 0)).tolist()
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """What the coming of a class did to the ones before it.
@@ -52,11 +79,30 @@ class Gap:
         place: The class that came.
         since: Steps since it came, shape (N,); the first is before it.
         change: Accuracy of the classes before it, minus what it was before, in points, shape (N,).
+        n_earlier: How many classes were before it.
     """
 
     place: int
     since: Float64
     change: Float64
+    n_earlier: int = 0
+
+    @property
+    def worst(self) -> float:
+        """Return what the others lost at worst, points; 0 if they lost nothing."""
+        return max(0.0, -float(self.change.min()))
+
+    @property
+    def worst_at(self) -> float:
+        """Return how many samples after it came that was."""
+        return float(self.since[self.change.argmin()])
+
+    @property
+    def back_at(self) -> float | None:
+        """Return after how many samples the loss was made good, None if it was not meanwhile."""
+        after = int(self.change.argmin())
+        back = np.flatnonzero(self.change[after:] > -_MADE_GOOD)
+        return float(self.since[after + back[0]]) if len(back) else None
 
 
 def gaps_of(contents: Contents) -> list[Gap]:
@@ -81,7 +127,7 @@ def gaps_of(contents: Contents) -> list[Gap]:
         if table.shape[1]:
             mean = 100 * table.mean(axis=1)
             since = (history.steps[rows] - at).astype(np.float64)
-            gaps.append(Gap(place, since, mean - mean[0]))
+            gaps.append(Gap(place, since, mean - mean[0], len(earlier)))
     return gaps
 
 

@@ -5,27 +5,42 @@ Its policy (a `meta` element) forbids scripts and anything from outside, whateve
 
 from __future__ import annotations
 
-import base64
-import re
-import time
-from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
 
 from edgecl.evaluation.report.charts import Chart, class_colours
 from edgecl.evaluation.report.contents import Contents
+from edgecl.evaluation.report.doubts import doubtful
 from edgecl.evaluation.report.findings import short, warnings_of
+from edgecl.evaluation.report.html import cell as _cell
+from edgecl.evaluation.report.html import day as _day
+from edgecl.evaluation.report.html import image as _image
+from edgecl.evaluation.report.html import name as _name
+from edgecl.evaluation.report.html import number as _number
+from edgecl.evaluation.report.html import pictures as _pictures
+from edgecl.evaluation.report.html import points as _points
+from edgecl.evaluation.report.html import prose as _prose
+from edgecl.evaluation.report.html import table as _table
+from edgecl.evaluation.report.html import when as _when
 from edgecl.evaluation.report.matrix import shown_cells
-from edgecl.evaluation.report.measures import GAP_WINDOW, drops_of, gaps_of, last_accuracy
+from edgecl.evaluation.report.measures import (
+    GAP_WINDOW,
+    drops_of,
+    gaps_of,
+    last_accuracy,
+    tests_of,
+)
 from edgecl.evaluation.report.style import style_sheet
 from edgecl.evaluation.report.svg import NARROW, WIDE
+from edgecl.evaluation.report.verdict import verdict_of
 from edgecl.paired import wilson
+from edgecl.store.probes import FEW_PROBES
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _NO_PROBES = (
-    "No picture was held out as a probe yet, so there is no accuracy to show. Probes are set aside "
-    "while a stream is learned."
+    "No picture was held out to test on yet, so there is no accuracy to show. One of ten is set "
+    "aside while a stream is learned."
 )
 
 
@@ -39,19 +54,24 @@ def render(contents: Contents, charts: dict[str, Chart]) -> str:
     c = contents
     parts = [
         _head(c),
+        _verdict(c),
         _tiles(c),
         _warnings(c),
         _section("Accuracy over time", _accuracy(c, charts)),
-        _section("When a class came", _stability(c, charts)),
-        _section("Classes", _classes(c) if c.classes else ""),
+        _section("When a class came", _arrivals(c)),
+        _section("Classes", _classes(c)),
         _section("What is taken for what", _confusion(c, charts)),
+        _section("Perhaps taught wrong", doubtful(c)),
         _section("How long a step takes", _latency(c, charts)),
         _section("The store", _store(c, charts)),
         _section("Changes", _changes(c)),
         _section("Unlearned", _receipts(c)),
+        # With what ends the page, so that no printed page holds the footer alone.
+        '<div class="end">',
         _section("Exports", _exports(c)),
         _section("Waiting for a name", _novel(c)) if c.n_novel else "",
         _foot(c),
+        "</div>",
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -69,26 +89,35 @@ def render(contents: Contents, charts: dict[str, Chart]) -> str:
 
 def _head(c: Contents) -> str:
     return (
-        f"<header><h1>edgecl report</h1>\n<p>{_name(str(c.home))}</p>\n"
-        f'<p class="quiet">{escape(c.backbone)} at {c.image_size} pixels, head {escape(c.head)}, '
-        f"{_when(c.time)}</p></header>"
+        f"<header><h1>{_name(c.home.name or str(c.home))}</h1>\n"
+        f'<p class="quiet">edgecl report of {_name(str(c.home))}, {_when(c.time)}; '
+        f"{escape(c.backbone)} at {c.image_size} pixels, head {escape(c.head)}</p></header>"
+    )
+
+
+def _verdict(c: Contents) -> str:
+    found = verdict_of(c)
+    return (
+        f'<section class="verdict {found.state}"><h2>Does it still know what it knew?</h2>\n'
+        f"<p><strong>{found.answer}</strong> {_prose(found.text)}</p></section>"
     )
 
 
 def _tiles(c: Contents) -> str:
-    accuracy = last_accuracy(c)
-    known = accuracy[np.isfinite(accuracy)]
-    tiles = [("samples learned", _number(c.samples)), ("classes", str(len(c.classes)))]
-    if len(known):
-        tiles.append(("accuracy on the probes now", f"{known.mean():.1%}"))
-    for name, what in (
-        ("min_accuracy", "lowest so far (min-ACC)"),
-        ("worst_case_accuracy", "worst case (WC-ACC)"),
-        ("forgetting", "forgotten since the best"),
-    ):
-        if name in c.scores:
-            tiles.append((what, f"{c.scores[name]:.1%}"))
-    items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles)
+    n, right = (int(part.sum()) for part in tests_of(c))
+    tiles = []
+    if n:
+        low, high = wilson(right, n)
+        tiles.append(("accuracy now", f"{right / n:.0%}", f"{right} of {n} test pictures right; "
+                      f"the true share is likely {low:.0%} to {high:.0%}"))  # fmt: skip
+    tiles.append(("classes", _number(len(c.classes)), ""))
+    tiles.append(("pictures learned", _number(c.samples), f"{_number(len(c.kept_steps))} kept"))
+    if len(c.history.times):
+        tiles.append(("last learned", _day(c.history.times[-1]), _age_text(c)))
+    items = "".join(
+        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd><dd class=quiet>{escape(more)}</dd></div>"
+        for k, v, more in tiles
+    )
     return f'<dl class="tiles">{items}</dl>'
 
 
@@ -116,59 +145,86 @@ def _figure(chart: Chart, caption: str = "", more: str = "") -> str:
 def _accuracy(c: Contents, charts: dict[str, Chart]) -> str:
     if "accuracy" not in charts:
         return f"<p>{_NO_PROBES}</p>"
-    entries = [("--ink", "mean")]
+    entries = [("--ink", "all together")]
     entries += [(f"--{role}", short(c.classes[i].name)) for i, role in class_colours(c).items()]
-    if len(entries) - 1 < len(c.classes):
+    if len(entries) - 1 < np.isfinite(c.history.by_class).any(axis=0).sum():
         entries.append(("--muted", "the other classes, one line each"))
     legend = "".join(
         f'<li style="color: var({colour})"><i></i><span>{_name(name)}</span></li>'
         for colour, name in entries
     )
     caption = (
-        "Share of the probes that is right. A triangle above: a class came; it counts from its "
-        "first probe on, and starts low."
+        "Right answers divided by test pictures: pictures that were held out, never learned. A "
+        "triangle above: a class came; it has a line of its own from its fifth test picture on."
     )
     if any(row.step is not None for row in c.receipts):
         caption += (
             " A dashed line: something was unlearned, with its receipt. What was unlearned is in "
             "no curve, also not before."
         )
-    return _figure(charts["accuracy"], caption, f'<ul class="legend">{legend}</ul>')
+    legend = f'<ul class="legend">{legend}</ul>'
+    if "days" not in charts:
+        return _figure(charts["accuracy"], caption, legend) + _papers(c)
+    by_day = _figure(charts["days"], "By day (UTC).", legend)
+    return by_day + _figure(charts["accuracy"], caption) + _papers(c)
 
 
-def _stability(c: Contents, charts: dict[str, Chart]) -> str:
-    if "stability" not in charts:
-        if len(c.history.steps) == 0:
-            return ""
+def _papers(c: Contents) -> str:
+    """Return what papers report, where all classes count in it; elsewhere it would mislead."""
+    if len(c.scores) < 3 or any(row.held_out < FEW_PROBES for row in c.classes):
+        return ""
+    return (
+        '<p class="quiet">To compare with papers, means over classes from their fifth test picture '
+        f"on: min-ACC {c.scores['min_accuracy']:.1%}, "
+        f"WC-ACC {c.scores['worst_case_accuracy']:.1%}, "
+        f"forgetting {c.scores['forgetting']:.1%}.</p>"
+    )
+
+
+def _arrivals(c: Contents) -> str:
+    """Return a table of what the coming of each class did to the others."""
+    if len(c.history.steps) == 0:
+        return ""
+    gaps = gaps_of(c)
+    if not gaps:
         return (
             "<p>Nothing to compare: no class came while others were scored, or they came at once."
             "</p>"
         )
-    gaps = sorted(gaps_of(c), key=lambda gap: gap.change.min())
-    worst = "; ".join(
-        f"{_points(-gap.change.min())}, {_number(gap.since[gap.change.argmin()])} samples after "
-        f"{_name(short(c.classes[gap.place].name))} came"
-        for gap in gaps[:3]
-        if gap.change.min() <= -0.5
+    rows = []
+    for gap in gaps:
+        at = c.classes[gap.place].arrival or 0
+        when = float(np.interp(at, c.history.steps, c.history.times))
+        lost, back = "nothing", ""
+        if gap.worst >= 0.5:
+            lost = f"{_points(gap.worst)}, after {_pictures(gap.worst_at)}"
+            back = "not in the pictures that followed"
+            if gap.back_at is not None:
+                back = f"after {_pictures(gap.back_at)}"
+        rows.append(
+            (_name(c.classes[gap.place].name), _when(when), _number(gap.n_earlier), lost, back)
+        )
+    note = (
+        f'<p class="quiet">What the classes that were there lost, in the mean, in the {GAP_WINDOW} '
+        "pictures after each class came (up to the next class), and when it was made good.</p>"
     )
-    caption = (
-        f"What the earlier classes lost or won in the {GAP_WINDOW} samples after each class came "
-        "(one line each, up to the next class), and the mean. A head without a gap stays at 0."
-    )
-    text = f"<p>Largest drops: {worst}.</p>" if worst else "<p>No earlier class lost anything.</p>"
-    return _figure(charts["stability"], caption) + text
+    head = ("class that came", "when", "classes before", "lost at worst", "made good")
+    return _table(head, rows) + note
 
 
 def _classes(c: Contents) -> str:
     accuracy, drops = last_accuracy(c), drops_of(c)
+    n, right = tests_of(c)
     head = ("", "class", "accuracy now", "was better by", "learned", "kept", "held out",
             "first right", "9 of 10 right")  # fmt: skip
     rows = []
     for i, row in enumerate(c.classes):
-        score = "no probe"
-        if np.isfinite(accuracy[i]):
+        score = "not tested"
+        if n[i] and n[i] < FEW_PROBES:
+            score = f"{right[i]} of {n[i]}"
+        elif np.isfinite(accuracy[i]):
             bar = f'<span class="bar"><b style="width: {100 * accuracy[i]:.0f}%"></b></span>'
-            low, high = wilson(round(float(accuracy[i]) * row.held_out), row.held_out)
+            low, high = wilson(int(right[i]), int(n[i]))
             score = f"{bar}{accuracy[i]:.0%} ({100 * low:.0f}-{100 * high:.0f})"
         cells = [
             _cell(_image(row.picture, "") if row.picture else "", "picture"),
@@ -183,10 +239,11 @@ def _classes(c: Contents) -> str:
         ]
         rows.append("<tr>" + "".join(cells) + "</tr>")
     note = (
-        '<p class="quiet">Accuracy is that of the head which is served now, on the probes, with '
-        "the interval that holds the truth 19 times of 20. "
-        "“Was better by” is in points. “First right” and “9 of 10 right” count the frames of the "
-        "class until then.</p>"
+        '<p class="quiet">Accuracy is that of the head which is served now, on the test pictures '
+        "(held out), with the interval that holds the truth 19 times of 20; of fewer than "
+        f"{FEW_PROBES} their number is said instead. “Was better by” is "
+        "in points. “First right: frame 4”: its fourth frame was the first that was known before "
+        "it was learned; “9 of 10 right: not in 45”: of its 45 frames no ten in a row were.</p>"
     )
     numbers = frozenset(head[3:])
     heads = "".join(f"<th{' class=n' if h in numbers else ''}>{h}</th>" for h in head)
@@ -196,14 +253,16 @@ def _classes(c: Contents) -> str:
 
 def _frames(n: int | None, n_frames: int) -> str:
     if n is not None:
-        return _number(n)
+        return f"frame {_number(n)}"
     return f"not in {_number(n_frames)}" if n_frames else "-"
 
 
 def _confusion(c: Contents, charts: dict[str, Chart]) -> str:
     if c.confusion is None or "confusion" not in charts:
         return f"<p>No confusion matrix: {escape(c.no_confusion or 'nothing was scored')}.</p>"
-    caption = "Probes by class (rows) and by the answer of the head that is served (columns)."
+    caption = (
+        "Test pictures by class (rows) and by the answer of the head that is served (columns)."
+    )
     n_wide, n_narrow = len(shown_cells(c, WIDE)), len(shown_cells(c, NARROW))
     n_tested = int((c.confusion.sum(axis=0) + c.confusion.sum(axis=1) > 0).sum())
     if n_wide < n_tested:
@@ -215,14 +274,14 @@ def _confusion(c: Contents, charts: dict[str, Chart]) -> str:
             "mistakes.</p>"
         )
     if not c.confused:
-        return body + "<p>No probe is taken for another class.</p>"
+        return body + "<p>No test picture is taken for another class.</p>"
     items = []
     for pair in c.confused:
         true, guess = c.classes[pair.true], c.classes[pair.guess]
-        pictures = "".join(_image(p, f"a probe of {true.name}") for p in pair.pictures)
+        pictures = "".join(_image(p, f"a test picture of {true.name}") for p in pair.pictures)
         looks = ""
-        if guess.picture:
-            looks = f" like {_image(guess.picture, f'a picture of {guess.name}')}"
+        if like := pair.nearest or guess.picture:
+            looks = f" like {_image(like, f'the kept picture of {guess.name} most like it')}"
         items.append(
             f"<li><p>{_name(true.name)} taken for {_name(guess.name)}: {pair.n} of {pair.of}"
             f"</p><p>{pictures}{looks}</p></li>"
@@ -245,9 +304,8 @@ def _store(c: Contents, charts: dict[str, Chart]) -> str:
         f"({capacity})"
     )
     if len(c.kept_times):
-        ages = c.time - c.kept_times
-        text += f"; half of them are younger than {_age(float(np.median(ages)))}, "
-        text += f"the oldest is {_age(float(ages.max()))} old"
+        first, last = _day(c.kept_times.min()), _day(c.kept_times.max())
+        text += f", from {first}" if first == last else f", from {first} to {last}"
     body = text + ".</p>" + (_figure(charts["store"]) if "store" in charts else "")
     rows = [(_name(name or "(unnamed)"), _number(n)) for name, n in c.sources]
     return body + _table(("source", "samples still there"), rows[:20], numbers=(1,))
@@ -329,60 +387,10 @@ def _foot(c: Contents) -> str:
     )
 
 
-# Small parts
-
-
-def _name(text: str) -> str:
-    """Return a name or text as HTML; one that is written from right to left moves nothing."""
-    return f"<bdi>{escape(text)}</bdi>"
-
-
-def _prose(text: str) -> str:
-    """Return a sentence as HTML; what stands between backticks is a command."""
-    return re.sub(r"`([^`<>]+)`", r"<code>\1</code>", f"<bdi>{escape(text)}</bdi>")
-
-
-def _image(data: bytes, alt: str) -> str:
-    url = base64.b64encode(data).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{url}" alt="{escape(alt)}">'
-
-
-def _cell(html: str, kind: str, label: str = "") -> str:
-    shown = f' data-label="{label}"' if label and html else ""
-    return f'<td class="{kind}"{shown}>{html}</td>'
-
-
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()
-) -> str:
-    """Return a table; cells are HTML already."""
-    heads = "".join(f"<th{' class=n' if i in numbers else ''}>{h}</th>" for i, h in enumerate(head))
-    body = "".join(
-        "<tr>"
-        + "".join(
-            _cell(cell, "n" if i in numbers else "all" if i == 0 else "", head[i] if i else "")
-            for i, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _number(n: float) -> str:
-    return f"{n:,.0f}".replace(",", "\u202f")
-
-
-def _points(n: float) -> str:
-    return f"{n:.0f} point" + ("" if round(n) == 1 else "s")
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-
-
-def _age(seconds: float) -> str:
+def _age_text(c: Contents) -> str:
+    """Return how long ago something was learned."""
+    age = c.time - float(c.history.times[-1])
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return "2 minutes"
+        if age >= 2 * size:
+            return f"{age / size:.0f} {unit} ago"
+    return "just now"

@@ -16,11 +16,19 @@ h1 { font-size: 1.6rem; margin: 0; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 0.4rem; break-after: avoid; }
 p { margin: 0.3rem 0; }
 .quiet, figcaption, footer, th { color: var(--muted); font-size: 0.9rem; }
+.verdict { border-left: 4px solid var(--muted); background: var(--panel); margin: 1rem 0;
+  padding: 0.7rem 1rem; break-inside: avoid; }
+.verdict h2 { margin: 0; font-size: 0.9rem; font-weight: normal; color: var(--muted); }
+.verdict p { font-size: 1.15rem; }
+.verdict.good { border-color: var(--right); }
+.verdict.partly, .verdict.bad { border-color: var(--wrong); }
+.verdict.bad { background: var(--alarm); }
 .tiles { display: flex; flex-wrap: wrap; gap: 0.7rem; margin: 1rem 0; padding: 0; }
-.tiles div { flex: 1 1 6.6rem; background: var(--panel); border-radius: 6px;
+.tiles div { flex: 1 1 9rem; background: var(--panel); border-radius: 6px;
   padding: 0.5rem 0.8rem; }
 .tiles dt { color: var(--muted); font-size: 0.85rem; }
 .tiles dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+.tiles dd.quiet { font-size: 0.8rem; }
 .warnings { background: var(--alarm); border-left: 4px solid var(--wrong); margin: 1rem 0;
   padding: 0.6rem 1rem 0.6rem 2rem; break-inside: avoid; }
 .warnings li { margin: 0.3rem 0; }
@@ -73,6 +81,8 @@ footer { margin-top: 2.5rem; border-top: 1px solid var(--grid); padding-top: 0.6
   :root { color-scheme: light; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
+  .end { break-inside: avoid; }
+  footer { margin-top: 1rem; }
 }
 """
 

@@ -1,0 +1,148 @@
+"""How far a head's scores can be believed: from its kept samples left out, or from held-out ones.
+
+Everything is a function of the store and the head, so that after an unlearning it is, bit for bit,
+that of a home that never saw what was unlearned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgecl.heads.base import Head
+from edgecl.heads.leave_one_out import LeaveOneOut
+from edgecl.runtime.calibration import Calibration
+from edgecl.runtime.novelty import directions
+from edgecl.runtime.scoring import softmax
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.types import Float32, Float64, Labels
+
+# Fewer samples say little, and of one class nothing.
+FEWEST = 10
+# Of the median distance between rows of a class.
+_NEAR = 0.6
+# Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
+_LEAST, _MOST = 2.0**-6, 2.0**10
+_STEPS = 60
+
+
+def left_out_of(
+    store: Store,
+    head: Head,
+    blocked: frozenset[int] = frozenset(),
+    groups: Mapping[int, int] | None = None,
+    *,
+    by_burst: bool = False,
+) -> LeaveOneOut | None:
+    """Return what a head says of the samples that a store keeps, had it not learned them.
+
+    Args:
+        store: Open store.
+        head: Its head; one that has something pending solves first.
+        blocked: Classes that must not be named.
+        groups: What is left out together, by uid of the sample; None leaves out one at a time.
+        by_burst: Leave out together what `bursts_of` finds instead; of a head that takes long for
+            it only some bursts, spread over all.
+
+    Returns:
+        None if the head has no closed form of it, or nothing is kept.
+    """
+    uids, x, classes = store.rows(Role.REPLAY)
+    if not len(uids):
+        return None
+    numbers = None if groups is None else np.array([groups[u] for u in uids.tolist()], np.int64)
+    if by_burst:
+        numbers = bursts_of(directions(x), classes)
+        if head.most_left_out is not None and len(uids) > head.most_left_out:
+            step = -(-len(uids) // head.most_left_out)
+            chosen = numbers % step == 0
+            uids, x, classes, numbers = (a[chosen] for a in (uids, x, classes, numbers))
+    found = head.left_out(x, classes, numbers)
+    if found is None:
+        return None
+    columns: Labels = np.array(head.classes, dtype=np.int64)
+    is_open = ~np.isin(columns, list(blocked))
+    whole = LeaveOneOut(uids, classes, columns[is_open], found.scores[:, is_open], found.leverage)
+    return whole.only(~np.isin(classes, list(blocked)))
+
+
+def calibration_of(store: Store, head: Head) -> Calibration | None:
+    """Return how far a head's scores can be believed; columns are the head's classes.
+
+    Of heads without leave-one-out, the samples that are held out say it.
+
+    Returns:
+        None while fewer than `FEWEST` samples of two classes say anything.
+    """
+    left_out = left_out_of(store, head, by_burst=True)
+    if left_out is not None:
+        scores, classes = left_out.scores, left_out.classes
+    else:
+        _, x, classes = store.rows(Role.HELD_OUT)
+        is_known = np.isin(classes, head.classes)
+        if not is_known.any():
+            return None
+        scores, classes = head.predict_many(x[is_known].astype(np.float32)), classes[is_known]
+    # The only sample of a class left out is no sample of a class that the head knows.
+    if left_out is not None:
+        uids, counts = np.unique(classes, return_counts=True)
+        is_usual = np.isin(classes, uids[counts > 1])
+        scores, classes = scores[is_usual], classes[is_usual]
+    if len(classes) < FEWEST or len(np.unique(classes)) < 2:
+        return None
+    place = {uid: k for k, uid in enumerate(head.classes)}
+    targets = np.array([place[uid] for uid in classes.tolist()], dtype=np.int64)
+    temperature = fitted_temperature(scores, targets)
+    shares = softmax(temperature * scores)[np.arange(len(targets)), targets]
+    labels = tuple(store.names[uid] for uid in head.classes)
+    right = scores.argmax(axis=1) == targets
+    return Calibration(temperature, targets, shares, right, labels, left_out is not None)
+
+
+def bursts_of(rows: Float32, classes: Labels) -> Labels:
+    """Return the burst (N,) that each row belongs to: frames of one thing, one after the other.
+
+    Of a thing held before a camera the store has many frames. Each has near copies, so that leaving
+    out one of them says how far copies are apart, and not how far things are. Rows of a class that
+    follow each other are one burst while they are nearer than `_NEAR` of what rows of the class
+    mostly are; 1 in 200 is so near where the order says nothing. At most half of a class is one.
+
+    Args:
+        rows: Directions (N, D) of the rows, oldest first; see `edgecl.runtime.novelty`.
+        classes: Their class uids (N,).
+    """
+    out = np.empty(len(rows), np.int64)
+    n_bursts = 0
+    for uid in np.unique(classes):
+        own = np.flatnonzero(classes == uid)
+        half = len(own) // 2
+        usual = (
+            np.median(np.linalg.norm(rows[own[:half]] - rows[own[half : 2 * half]], axis=1))
+            if half
+            else 0.0
+        )
+        steps = np.linalg.norm(np.diff(rows[own], axis=0), axis=1)
+        burst = np.concatenate([[0], np.cumsum(steps >= _NEAR * usual)])
+        if np.bincount(burst).max() > max(1, half):
+            burst = 2 * burst + (np.arange(len(own)) >= half)
+        out[own] = n_bursts + burst
+        n_bursts += int(burst.max()) + 1
+    return out
+
+
+def fitted_temperature(scores: Float64, targets: Labels) -> float:
+    """Return what scores (N, K) are multiplied by so that their softmax has the least log loss.
+
+    As in Platt 1999 one more sample, that might have been of any class, keeps a few right answers
+    from being taken for sure. The loss is convex, so its slope is bisected, on a log scale.
+    """
+    doubt = 1 / (len(targets) + 2)
+    own = (1 - doubt) * scores[np.arange(len(targets)), targets] + doubt * scores.mean(axis=1)
+    low, high = np.log(_LEAST), np.log(_MOST)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        expected = (softmax(np.exp(middle) * scores) * scores).sum(axis=1)
+        low, high = (low, middle) if (expected - own).mean() > 0 else (middle, high)
+    return float(np.exp((low + high) / 2))

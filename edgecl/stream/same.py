@@ -1,0 +1,94 @@
+"""The same picture under two names: a slip that no accuracy shows at once.
+
+What is learned is compared with what the home keeps, and with what this run just learned. Of many
+rows a sketch of few fixed directions says which may be near (Johnson and Lindenstrauss 1984); only
+these are compared in full, so that a frame costs some tens of microseconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from edgecl.store.store import Store
+from edgecl.store.table import Role
+from edgecl.types import Float32
+
+# Above what re-encoding a picture changes, and far below what two frames of one thing differ in.
+COSINE = 0.999
+_MOST_ROWS = 4096
+_WIDTH = 16
+# Squared length of a difference of unit vectors at that cosine, with room for the sketch's error.
+_NEAR = 4 * 2 * (1 - COSINE)
+
+
+class SamePictures:
+    """Finds learned pictures that a class has and that another one gets.
+
+    Args:
+        store: The open store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._x: Float32 | None = None
+        self._sketches: Float32
+        self._labels: list[str]
+        self._n = 0
+        rng = np.random.default_rng(0)
+        size = (store.num_features, _WIDTH)
+        self._directions = (rng.normal(size=size) / np.sqrt(_WIDTH)).astype(np.float32)
+        self.found: Counter[tuple[str, str]] = Counter()
+        """How often a class got a picture that another one has, by both names."""
+
+    def note(self, label: str, x: Float32) -> str | None:
+        """Take a feature (D,) that is learned under a name; returns another class that has it."""
+        if self._x is None:
+            self._load()
+        assert self._x is not None
+        unit = _unit(x[None])[0]
+        sketch = unit @ self._directions
+        n = min(self._n, _MOST_ROWS)
+        apart = self._sketches[:n] - sketch
+        near = np.flatnonzero(np.einsum("nd,nd->n", apart, apart) < _NEAR)
+        near = near[self._x[near] @ unit > COSINE]
+        labels = {self._labels[i] for i in near}
+        if label not in labels:
+            self._add(label, unit, sketch)
+        others = sorted(labels - {label})
+        if others:
+            self.found[label, others[0]] += 1
+        return others[0] if others else None
+
+    def forget(self) -> None:
+        """Read all rows from the store anew, after it lost some."""
+        self._x = None
+
+    def _add(self, label: str, unit: Float32, sketch: Float32) -> None:
+        assert self._x is not None
+        i = self._n % _MOST_ROWS
+        if i == len(self._labels):
+            self._labels.append(label)
+            if i == len(self._x):  # twice as many rows, as far as there may be
+                more = min(_MOST_ROWS, max(64, 2 * i))
+                self._x = np.resize(self._x, (more, self._x.shape[1]))
+                self._sketches = np.resize(self._sketches, (more, _WIDTH))
+        self._x[i], self._sketches[i], self._labels[i] = unit, sketch, label
+        self._n += 1
+
+    def _load(self) -> None:
+        store = self._store
+        parts = [store.rows(role) for role in (Role.REPLAY, Role.HELD_OUT)]
+        x = np.concatenate([part.x for part in parts])[-_MOST_ROWS:].astype(np.float32)
+        classes = np.concatenate([part.classes for part in parts])[-_MOST_ROWS:]
+        self._x = _unit(x)
+        self._sketches = self._x @ self._directions
+        self._labels = [store.names[c] for c in classes.tolist()]
+        self._n = len(self._labels)
+
+
+def _unit(x: Float32) -> Float32:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    unit: Float32 = x / np.maximum(norms, np.float32(1e-12))
+    return unit

@@ -1,0 +1,167 @@
+"""What lies in a folder, by content: pictures, and how many other files of each kind."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgecl.errors import SourceError
+
+from ..faults import in_words
+from ..formats import HEIC_HINT, is_readable, kind_of_file
+from .layouts import (
+    MOST_NAMED,
+    NO_BOXES,
+    SIDE,
+    SYSTEM,
+    Parts,
+    kind_of_folder,
+    kind_of_other,
+    may_be_picture,
+    plain,
+    to_do,
+)  # fmt: skip
+
+# Boxes and outlines of YOLO, Pascal VOC and labelme, a file a picture.
+_BOX_SUFFIXES = (".txt", ".xml", ".json")
+_MOST_KINDS = 12
+
+
+@dataclass(slots=True)
+class Found:
+    """What lies in a folder.
+
+    Args:
+        pictures: Pictures by their parts, sorted; `Skipped` names what cannot be decoded later.
+        passed_over: How many other files there are of each kind: a suffix, `hidden`, or a folder
+            (`@eaDir/`) with all that lies in it.
+        unreadable: Folders that cannot be looked into, and why; each is counted as one, too.
+        beside: How many pictures have a file of their name beside them, by its suffix: a detection
+            set's boxes, as a rule.
+    """
+
+    pictures: list[Parts] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    beside: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, parts: Iterable[Parts], kind: str) -> None:
+        """Count pictures as passed over."""
+        gone = set(parts)
+        self.pictures = [p for p in self.pictures if p not in gone]
+        if gone:
+            self.passed_over[kind] += len(gone)
+
+
+def look(folder: Path, *, above: tuple[str, ...] = ()) -> Found:
+    """Return what lies in a folder, by content; links are followed, but never back.
+
+    Args:
+        folder: The folder.
+        above: Real paths of folders on the way to it.
+
+    Raises:
+        SourceError: The folder itself cannot be read.
+    """
+    found = Found()
+    boxes: list[tuple[Parts, str, str]] = []
+    waiting: list[tuple[Parts, str, Parts]] = [((), "", (*above, os.path.realpath(folder)))]
+    while waiting:
+        base, over, way = waiting.pop()
+        try:
+            entries = list(os.scandir(folder.joinpath(*base)))
+        except OSError as error:
+            where = "/".join(base)
+            if not base:
+                raise SourceError(f"folder {folder} cannot be read {in_words(error)}") from error
+            found.unreadable[f"{where}/"] = error.strerror or str(error)
+            found.passed_over["unreadable"] += 1
+            continue
+        for entry in entries:
+            parts = (*base, entry.name)
+            if _is_folder(entry, follow=not over):
+                real = os.path.realpath(entry.path)
+                if real not in way:
+                    kind = over or _over(entry.name)
+                    waiting.append((parts, kind, (*way, real)))
+            elif over:
+                found.passed_over[over] += 1
+            elif _is_picture(entry):
+                found.pictures.append(parts)
+            else:
+                kind = kind_of_other(entry.name)
+                found.passed_over[kind] += 1
+                if kind in _BOX_SUFFIXES:
+                    boxes.append((base, os.path.splitext(entry.name)[0], kind))
+    found.pictures.sort()
+    own = {(p[:-1], os.path.splitext(p[-1])[0]) for p in found.pictures} if boxes else set()
+    found.beside.update(kind for base, stem, kind in boxes if (base, stem) in own)
+    _leave_sides(found)
+    return found
+
+
+def _over(name: str) -> str:
+    """Return as what the files of a folder are counted that is passed over, or nothing."""
+    if kind_of_folder(name) != SYSTEM:
+        return ""
+    return "hidden" if name.startswith(".") else f"{name}/"
+
+
+def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:
+        return False
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    by_name = may_be_picture(entry.name)
+    return is_readable(kind_of_file(entry.path)) if by_name is None else by_name
+
+
+def _leave_sides(found: Found) -> None:
+    """Pass over masks, labels and small copies below a class that has pictures beside them."""
+    sides: dict[tuple[str, str], list[Parts]] = {}
+    with_own = set()
+    for parts in found.pictures:
+        side = next((p for p in parts[1:-1] if SIDE.fullmatch(plain(p))), None)
+        if side is None:
+            with_own.add(parts[0])
+        else:
+            sides.setdefault((parts[0], side), []).append(parts)
+    for (first, side), parts_of in sides.items():
+        if first in with_own:
+            found.leave_out(parts_of, f"{side}/")
+
+
+def told(passed_over: Mapping[str, int], unreadable: Mapping[str, str] | None = None) -> list[str]:
+    """Return lines that say what was passed over; none where nothing was."""
+    lines = []
+    ranked = sorted(passed_over.items(), key=lambda pair: (-pair[1], pair[0]))
+    parts = [f"{n} in {kind}" if kind.endswith("/") else f"{n} {kind}" for kind, n in ranked]
+    if len(parts) > _MOST_KINDS:
+        rest = sum(n for _, n in ranked[_MOST_KINDS:])
+        parts = [*parts[:_MOST_KINDS], f"{rest} of other kinds"]
+    if parts:
+        heic = {".heic", ".heif", ".hif"} & passed_over.keys() and not is_readable("HEIC")
+        lines.append(f"passed over: {', '.join(parts)}" + (f"; {HEIC_HINT}" if heic else ""))
+    lines += [f"{where} cannot be read ({why})" for where, why in (unreadable or {}).items()]
+    if len(lines) > MOST_NAMED + 1:
+        lines[MOST_NAMED + 1 :] = [f"{len(lines) - MOST_NAMED - 1} more folders cannot be read"]
+    return lines
+
+
+def no_label(where: str, found: Found) -> str:
+    """Return why pictures that lie in no sub-folder have no label, and what to do."""
+    if n := found.beside.total():
+        kinds = ", ".join(sorted(found.beside))
+        return f"{n} have a {kinds} file beside them, which is not read: {NO_BOXES}{to_do()}"
+    if ".csv" in found.passed_over and any(len(parts) == 1 for parts in found.pictures):
+        return (
+            "it lies in no sub-folder; name the .csv if it has path,label; `edgecl import "
+            f"{where}` reads Roboflow's _classes.csv; or name the one class with --label"
+        )
+    return "it has no label; put it into a sub-folder or name its class with --label"

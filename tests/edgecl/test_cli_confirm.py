@@ -1,0 +1,83 @@
+"""What cannot be undone is asked first, on a terminal only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import build
+from edgecl import snapshots
+from edgecl.cli.app import app
+from edgecl.errors import EdgeclError, RequestError
+from edgecl.home import Home
+from edgecl.session import open_store
+from edgecl.unlearning.request import writing
+
+# Each with what its dry run must say.
+COMMANDS: dict[tuple[str, ...], str] = {
+    ("forget", "class", "bolt"): "The class bolt goes for good: 5 samples, 5 pictures",
+    ("forget", "sample", "1"): "The sample 1 goes for good: 1 samples",
+    ("forget", "source", "gate"): "Nothing is left in the home then",
+    ("rollback", "s1"): "goes back to s1",
+    ("merge-classes", "bolt", "nut"): "All 5 samples of bolt will be samples of nut",
+    ("undo",): "takes back what was learned",
+    ("review", "drop", "--all"): "frames of the review queue",
+    ("init", "--force"): "is replaced by an empty one (9 samples of 2 classes)",
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = build.tiny_home(tmp_path / "home")
+    x, _ = build.features(9)
+    with writing(home) as session:
+        frames = [build.frame("bolt" if i < 5 else "nut", i) for i in range(9)]
+        session.learner.learn_many([replace(f, source="gate") for f in frames], x)
+        session.learner.settle()
+        snapshots.take(home, session.store)
+    return home
+
+
+def state(home: Home) -> Any:
+    with open_store(home, read_only=True) as store:
+        return store.version, store.n_seen(), dict(store.names)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("reply", ["n\n", "\n", ""])
+def test_a_person_is_asked_and_no_changes_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], reply: str
+) -> None:
+    monkeypatch.setattr("edgecl.cli.confirm.is_terminal", lambda: True)
+    before = state(home)
+    result = CliRunner().invoke(app, [*command, "--home", str(home.path)], input=reply)
+    assert isinstance(result.exception, RequestError)
+    assert "nothing was changed" in str(result.exception)
+    assert COMMANDS[command] in result.stderr
+    assert state(home) == before
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] != "init"], ids=" ".join)
+@pytest.mark.parametrize("way", ["y", "--yes", "no terminal"])
+def test_yes_or_no_terminal_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], way: str
+) -> None:
+    monkeypatch.setattr("edgecl.cli.confirm.is_terminal", lambda: way != "no terminal")
+    options = ["--yes"] if way == "--yes" else []
+    result = CliRunner().invoke(
+        app, [*command, *options, "--home", str(home.path)], input="y\n" if way == "y" else ""
+    )
+    assert result.exit_code == 0, result.exception
+    assert ("Go on?" in result.stderr) == (way == "y")
+
+
+def test_what_is_refused_is_not_asked(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecl.cli.confirm.is_terminal", lambda: True)
+    for command in (("forget", "class", "unicorn"), ("rollback", "s9"), ("forget", "sample", "77")):
+        result = CliRunner().invoke(app, [*command, "--home", str(home.path)])
+        assert isinstance(result.exception, EdgeclError)
+        assert "Go on?" not in result.stderr
