@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgecl.calibration import left_out_of
 from edgecl.heads.linear import scale_of
 from edgecl.learner import Learner
-from edgecl.session import left_out_of
 from edgecl.store.table import Role
 from edgecl.types import Float32, Float64, Labels
 
@@ -128,7 +128,7 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
     spread = scale_of(within / (n - len(counts)))
     # A frame is compared with the class that it is taken for, so a row is with the one that it
     # would be taken for had it not been learned.
-    left_out = left_out_of(learner, blocked)
+    left_out = left_out_of(store, learner.head, blocked)
     named = classes
     if left_out is not None and np.array_equal(left_out.uids, uids):
         named = left_out.named
