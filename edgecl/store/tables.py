@@ -389,8 +389,7 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
-    *CHANGE_TABLES,
-    *RUN_TABLES,
+    *(*CHANGE_TABLES, *RUN_TABLES),
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)
