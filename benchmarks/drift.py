@@ -72,7 +72,7 @@ def main() -> None:
                 for name, change in CHANGES.items()
             }
             begin = time.perf_counter()
-            first = open_drift(store, home.manifest.stages)
+            first = open_drift(session.learner, home.manifest.stages)
             assert first is not None
             opened = time.perf_counter() - begin
             uids = {name: uid for uid, name in store.names.items()}
@@ -80,7 +80,7 @@ def main() -> None:
             taken = {n: columns[scorer.scores(s).argmax(axis=1)] for n, s in streams.items()}
 
             def fresh() -> Drift:
-                found = open_drift(store, home.manifest.stages)
+                found = open_drift(session.learner, home.manifest.stages)
                 assert found is not None
                 return found
 
@@ -95,10 +95,8 @@ def _report(
     opened: float,
 ) -> None:
     print(f"opened in {opened:.2f} s, threshold {fresh().threshold:.2f}")
-    print(
-        "| second half | false alarms before | median delay | missed | cause |\n"
-        "|---|---|---|---|---|"
-    )
+    print("| second half | false alarms before | median delay | missed | cause |")
+    print("|---" * 5 + "|")
     base, seconds, asked = fresh(), 0.0, 0
     for name in (*CHANGES, "one class only"):
         changed = streams.get(name, streams["none"])

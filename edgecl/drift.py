@@ -4,8 +4,9 @@ A frame's residual is its feature less the mean of the class that it is taken fo
 spread within classes; both come from the exact sums, so that an unlearning needs nothing here. Of
 32 residuals the mean is near zero while nothing has moved, whatever mix of classes comes. What is
 told is T, the mean over features of 32 times its square: 1 for independent frames. The threshold is
-one and a half times what blocks of 32 kept rows, in the order in which they came, nearly never
-exceed. Frames of a camera are alike for minutes: it is asked about one a second.
+one and a half times what blocks of 32 kept rows nearly never exceed, as they came or class by
+class, compared with what the head would be without them. Frames of a camera are alike for minutes:
+it is asked about one a second.
 
 Measured: docs/benchmarks.md (Drift), docs/decisions/0020.
 """
@@ -13,19 +14,21 @@ Measured: docs/benchmarks.md (Drift), docs/decisions/0020.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgecl.calibration import left_out_of
 from edgecl.heads.linear import scale_of
-from edgecl.store.store import Store
+from edgecl.learner import Learner
 from edgecl.store.table import Role
-from edgecl.types import Float16, Float32, Float64, Labels
+from edgecl.types import Float32, Float64, Labels
 
 WINDOW = 32
-_QUANTILE, _MARGIN = 0.999, 1.5
+_QUANTILE, _SPREADS, _MARGIN = 0.999, 4.0, 1.5
 _FEWEST_ROWS = 4 * WINDOW
+_STEP = 4
 _TOP = 10
 
 
@@ -96,56 +99,80 @@ class Drift:
         return other
 
 
-def open_drift(store: Store, stages: Sequence[int]) -> Drift | None:
-    """Read means, spread and threshold of a store; nothing is written.
+def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
+    """Read means, spread and threshold of a learner's store; nothing is written.
 
     Returns:
         None where its statistics hold no sum and square of every feature, or fewer than 128 rows
         are kept: no threshold can be taken from them.
     """
-    _, x, classes = store.rows(Role.REPLAY)
+    store = learner.store
+    uids, x, classes = store.rows(Role.REPLAY)
     blocked = store.blocked_classes()
     shown = ~np.isin(classes, list(blocked))
-    x, classes = x[shown], classes[shown]
+    uids, x, classes = uids[shown], x[shown], classes[shown]
     if len(x) < _FEWEST_ROWS:
         return None
-    means: dict[int, Float64] = {}
+    totals: dict[int, Float64] = {}
     counts: dict[int, int] = {}
-    n, within = 0, np.zeros(store.num_features)
+    within = np.zeros(store.num_features)
     for uid in set(store.names) - blocked - set(store.lost_classes()):
         sums = store.sums_of(uid)
         if sums is None:
             return None
-        counts[uid], total, squares = sums
-        means[uid] = total / max(1, counts[uid])
-        within += squares - total * means[uid]
-        n += counts[uid]
-    if n <= len(means):
+        counts[uid], totals[uid], squares = sums
+        within += squares - np.square(totals[uid]) / max(1, counts[uid])
+    n = sum(counts.values())
+    if n <= len(counts):
         return None
-    spread = scale_of(within / (n - len(means)))
-    threshold = _MARGIN * _usual(x, classes, means, counts, spread)
+    spread = scale_of(within / (n - len(counts)))
+    # A frame is compared with the class that it is taken for, so a row is with the one that it
+    # would be taken for had it not been learned.
+    left_out = left_out_of(store, learner.head, blocked)
+    named = classes
+    if left_out is not None and np.array_equal(left_out.uids, uids):
+        named = left_out.named
+    rows, usual = x.astype(np.float64), [1.0]
+    # As they came, and class by class: another mix of classes is no drift.
+    for order in (np.arange(len(rows)), np.argsort(classes, kind="stable")):
+        blocks = _blocks(rows[order], classes[order], named[order], totals, counts, spread)
+        found = [float(np.square(mean).mean()) * WINDOW for mean in blocks]
+        if found:  # of few blocks the highest is none too high
+            usual.append(float(np.quantile(found, _QUANTILE)))
+            usual.append(float(np.mean(found) + _SPREADS * np.std(found)))
+    threshold = _MARGIN * max(usual)
+    means = {uid: totals[uid] / counts[uid] for uid in totals if counts[uid]}
     return Drift(means, spread, threshold, stages)
 
 
-def _usual(
-    x: Float16,
+def _blocks(
+    x: Float64,
     classes: Labels,
-    means: Mapping[int, Float64],
+    named: Labels,
+    totals: Mapping[int, Float64],
     counts: Mapping[int, int],
     spread: Float64,
-) -> float:
-    """Return the T that blocks of consecutive kept rows nearly never exceed."""
-    total = np.zeros(len(spread))
-    residuals: deque[Float64] = deque(maxlen=WINDOW)
-    found = []
-    for row, uid in zip(x, classes.tolist(), strict=True):
-        # Without the row itself its class's mean is further away.
-        out = counts[uid] / max(1, counts[uid] - 1)
-        r = out * (row - means[uid]) / spread
-        if len(residuals) == WINDOW:
-            total -= residuals[0]
-        residuals.append(r)
-        total += r
-        if len(residuals) == WINDOW:
-            found.append(float(np.square(total).mean()) / WINDOW)
-    return max(1.0, float(np.quantile(found, _QUANTILE)))
+) -> Iterator[Float64]:
+    """Yield the mean residual (D,) of blocks of consecutive rows (N, D), of heads without them.
+
+    Args:
+        x: Rows, oldest first.
+        classes: Their classes (N,).
+        named: What each is taken for (N,).
+        totals: Sum of each class.
+        counts: Samples of each class.
+        spread: Standard deviation within classes (D,).
+    """
+    for start in range(0, len(x) - WINDOW + 1, _STEP):
+        part = slice(start, start + WINDOW)
+        rows, own = x[part], classes[part]
+        means = {}
+        for uid in np.unique(named[part]).tolist():
+            inside = own == uid
+            left = counts[uid] - int(inside.sum())
+            if left < max(1, int(inside.sum())):  # what is left would say too little
+                break
+            means[uid] = (totals[uid] - rows[inside].sum(axis=0)) / left
+        else:
+            taken = np.array([means[uid] for uid in named[part].tolist()])
+            yield (rows - taken).mean(axis=0) / spread

@@ -1,7 +1,6 @@
-"""Every table of the store, once: its columns, and what an unlearning and a rollback must know.
+"""Every table of the store, once: schema, unlearnings and rollbacks are loops over `TABLES`.
 
-The schema, what an unlearning deletes, counts and looks for, and what a rollback brings back are
-loops over `TABLES`: one that does not say enough fails tests/contracts/test_tables.py.
+One that does not say enough fails tests/contracts/test_tables.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _UIDS = "uids as JSON"
 _SAID = "uids, numbers and what was asked for; a reason that names a class is refused"
 _WEIGHTS = "arrays of all classes at once; every unlearning makes them anew or deletes them"
 
-# Parents before those that refer to them.
+# Parents come first.
 TABLES: tuple[Table, ...] = (
     Table(
         "meta",
@@ -390,8 +389,7 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
-    *CHANGE_TABLES,
-    *RUN_TABLES,
+    *(*CHANGE_TABLES, *RUN_TABLES),
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)

@@ -79,7 +79,7 @@ class Movement:
         if self._version == store.version or begin < self._again_at:
             return
         self._version = store.version
-        new = open_drift(store, self._stages)
+        new = open_drift(self._learner, self._stages)
         self._drift = new if self._drift is None else self._drift.followed_by(new)
         now = time.monotonic()
         self._again_at = now + max(_FEWEST_SECONDS, (now - begin) / _MOST_SHARE)
