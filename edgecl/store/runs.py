@@ -101,7 +101,10 @@ def last_run(store: Store) -> Run | None:
     row = store.connection.execute(
         "SELECT uid, kind, time, first_sample, body FROM last_run"
     ).fetchone()
-    return None if row is None else Run(row[0], row[1], row[2], row[3], json.loads(row[4]))
+    if row is None:
+        return None
+    uid, kind, begin, first, body = row
+    return Run(uid, kind, begin, first, json.loads(body))
 
 
 def begin_run(store: Store, start: Start) -> None:
@@ -299,7 +302,7 @@ def _recall_classes(store: Store, run: Run) -> None:
 
 def _give_back_sums(store: Store, run: Run) -> None:
     """Give the folded sums of a merge back to the class that they were of."""
-    source: int = run.body["moved"][0][1] if run.body["moved"] else 0
+    (source,) = map(int, run.body["created"])  # the one class that a merge empties
     for class_uid, source_uid, moments in sums_of_run(store):
         if source in store.names:
             store.take_off_statistics(class_uid, source_uid, moments)

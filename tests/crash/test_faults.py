@@ -172,9 +172,9 @@ def make_read_only(place: Path) -> None:
 def test_a_small_file_system_fills_up_and_is_usable_after_there_is_room(
     fresh: Path, taught: Path, tmp_path: Path, edgecl: Command
 ) -> None:
-    with mounted(tmp_path / "disk", "900k") as disk:
+    with mounted(tmp_path / "disk", "1100k") as disk:
         ballast = disk / "ballast"
-        ballast.write_bytes(bytes(500_000))
+        ballast.write_bytes(bytes(640_000))
         home = copied(fresh, disk / "home")
         with pytest.raises(StoreError, match=r"full.*free some disk space"):
             workloads.learn(home)

@@ -255,6 +255,25 @@ def test_what_was_unlearned_since_stays_so_and_the_rest_is_taken_back(tmp_path: 
             mending.undo(home, learner)
 
 
+def test_a_merge_of_what_only_the_sums_know_is_taken_back(tmp_path: Path) -> None:
+    home = build.tiny_home(tmp_path / "home", capacity_samples=1)
+    x, _ = build.features(260)
+    with writing(home) as session:
+        learner, store = session.learner, session.store
+        teach(learner, ["bolt"] * 128 + ["nut"] * 128, x[:256])
+        store.connection.execute("DELETE FROM samples WHERE class_uid = 1")  # all are folded
+        store.reload_classes()
+        learner.settle()
+        before, seen = build.learned(learner.head), store.n_seen()
+        mending.merge_classes(home, learner, "bolt", "nut")
+        assert mending.plan_undo(store).content.moved == {(1, 2): 128}
+        mending.undo(home, learner)
+        assert store.n_seen() == seen
+        learner.settle()
+        after = build.learned(learner.head)
+        assert all(np.array_equal(after[part], value) for part, value in before.items())
+
+
 @both
 def test_a_frame_of_the_queue_is_named_by_its_uid_and_goes_back(
     tmp_path: Path, sealed: bool
