@@ -10,6 +10,8 @@ Run: python benchmarks/drift.py
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

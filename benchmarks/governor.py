@@ -12,6 +12,8 @@ Run: python benchmarks/governor.py [--draws N]
 
 from __future__ import annotations
 
+import told  # isort: skip  # noqa: F401
+
 import argparse
 import os
 

@@ -109,7 +109,7 @@ def export_bundle(
     finish_exports(store)
     replaces = _check_place(home, store, place)
     content = content_of(home, store, scorer, adapters, options, say)
-    manifest, scorer = content.manifest, content.scorer
+    manifest, scorer = replace(content.manifest, pretrained=""), content.scorer
     feature_map = manifest.feature_map
     uids = {name: uid for uid, name in store.names.items()}
     classes = [uids[label] for label in scorer.labels]
@@ -139,7 +139,7 @@ def export_bundle(
         "adapters": [digest_of(adapter) for adapter in adapters],
         "adapter_uids": sources,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "engine": replace(manifest, keys=(), pretrained="").as_json(),  # of no use to who predicts
+        "engine": replace(manifest, keys=()).as_json(),  # of no use to who predicts
         "report": content.report,
     }
     with telling(f"{place.parent} cannot be made"):

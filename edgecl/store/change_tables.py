@@ -51,6 +51,7 @@ CHANGE_TABLES: tuple[Table, ...] = (
         ) WITHOUT ROWID;
         """,
         is_learned=False,
+        is_counted=False,
         owner="class_uid",
         exempt={"before": "uids and whether each was right, while a change is open"},
     ),

@@ -6,7 +6,7 @@ import pytest
 
 from edgecl.cli.learn import result_of
 from edgecl.cli.learned import learned_text
-from edgecl.cli.outcome import counted, print_outcome, size_text, time_text
+from edgecl.cli.outcome import counted, name_home, print_outcome, size_text, time_text
 from edgecl.cli.output import Level, set_level
 from edgecl.runtime.sources import open_source
 from edgecl.stream.progress import Progress
@@ -62,6 +62,7 @@ def test_of_many_small_classes_a_few_are_named_and_files_are_counted() -> None:
 
 @pytest.mark.parametrize("level", list(Level))
 def test_numbers_are_for_who_asks(level: Level, capsys: pytest.CaptureFixture[str]) -> None:
+    name_home("")  # a command that ran in this process may have named one
     set_level(level)
     try:
         print_outcome("done", {"rows": 3, "none": None}, then="edgecl status, edgecl report")

@@ -26,7 +26,7 @@ KEYS = {
     "seconds", "started_at", "interrupted",
     "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
     "stalls", "repeated", "broken", "oversize", "not_pictures", "passed_over", "p50_ms", "p99_ms",
-    "same_as",
+    "same_as", "change", "change_state", "verdict",
 }  # fmt: skip
 
 

@@ -244,5 +244,5 @@ def test_a_class_that_is_being_unlearned_is_named_by_no_command(
     ):
         store.class_uid("nobody")
     assert "washer" not in str(error.value)
-    assert "to unlearn: 1 requests" in run("status", "--home", home)[1]
+    assert "1 request to unlearn not finished" in run("status", "--home", home)[1]
     assert json.loads(run("status", "--home", home, "--json")[1])["pending"] == 1

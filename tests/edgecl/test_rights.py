@@ -13,6 +13,7 @@ import workloads
 from edgecl.exporters.dataset import export_dataset
 from edgecl.review import write_pictures
 from edgecl.snapshots import take
+from edgecl.store.novel import entries
 from edgecl.unlearning.request import writing
 
 
@@ -46,7 +47,8 @@ def test_files_of_a_home_and_its_pictures_are_for_their_owner(
         assert (place / "device.db-shm").exists()
         assert open_files(place) == []
         export_dataset(home, session.store, tmp_path / "dataset", is_plain=True)
-        assert write_pictures(session.store, tmp_path / "new") > 0
+        waiting = [entry.uid for entry in entries(session.store)]
+        assert write_pictures(session.store, waiting, tmp_path / "new") > 0
     workloads.forget(place)
     assert open_files(place) == []
     assert {p.name for p in place.rglob("*")} > {"receipts.jsonl", "device.key", "edgecl.toml"}

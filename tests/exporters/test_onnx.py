@@ -102,7 +102,11 @@ def test_file_has_opset_18_dynamic_batch_and_no_data_beside_it(made_home: Path) 
     assert Home(made_home).manifest.opset == 18
     for value in (model.graph.input[0], model.graph.output[0]):
         assert value.type.tensor_type.shape.dim[0].dim_param
-    assert sorted(p.name for p in folder.iterdir()) == ["backbone.onnx", "manifest.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "backbone.onnx",
+        "manifest.json",
+        "pretrained.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])

@@ -68,6 +68,7 @@ _CLOCK = {
     "evaluations": {"time"},
     "latencies": {"bucket", "n"},
 }
+_OF_RUNS = ("last_run", "run_stats", "changes", "change_classes")
 # Encrypted in a sealed store, with keys and nonces of chance.
 _SEALED = {table.name for table in TABLES if table.sealed}
 _CLOCK_IN_BODY = {"time", "requested", "of", "request", "bytes_before", "bytes_after"}
@@ -373,7 +374,8 @@ def state_with_run(path: Path) -> dict[str, Any]:
 def state(path: Path) -> dict[str, Any]:
     """Return all that must not depend on where a run was killed: every table, and the head.
 
-    A run that was killed and the one that goes on are two, so what an undo knows is left out.
+    A run that was killed and the one that goes on are two, so what an undo knows is left out, and
+    the record of changes but for classes that it must not name.
     """
     home = Home(path)
     found: dict[str, Any] = {}
@@ -381,7 +383,7 @@ def state(path: Path) -> dict[str, Any]:
         query = store.connection.execute
         tables = query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
         for (table,) in tables.fetchall():
-            if (table in _SEALED and store.is_sealed) or table in ("last_run", "run_stats"):
+            if (table in _SEALED and store.is_sealed) or table in _OF_RUNS:
                 continue
             cursor = query(f"SELECT * FROM {table} ORDER BY 1, 2")
             columns = [c[0] for c in cursor.description]
@@ -402,8 +404,11 @@ def state(path: Path) -> dict[str, Any]:
         found["sqlite_sequence"] = [
             row
             for row in found["sqlite_sequence"]
-            if row["name"] not in ("receipts", "exports", "adapters", "last_run")
+            if row["name"] not in ("receipts", "exports", "adapters", "last_run", "changes")
         ]
+        found["gone classes in changes"] = query(
+            "SELECT DISTINCT class_uid FROM change_classes EXCEPT SELECT uid FROM classes"
+        ).fetchall()
         x, y = store.stored_rows()
         found["rows"] = (x.tobytes(), y.tobytes())
         found["latencies"] = sorted({row["stage"] for row in found["latencies"]})
