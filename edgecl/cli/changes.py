@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table, printable
+
+if TYPE_CHECKING:
+    from edgecl.store.changes import Change
 
 
 def changes(
@@ -52,16 +55,20 @@ def changes(
         for line in in_words(found[0][0], found[0][1], names, found[0][2]):
             print(printable(line))
     else:
-        rows = [
-            (
-                c.name, c.kind, c.state.replace("_", " "), _clock(c.opened),
-                sum(part.learned for part in c.classes), j.pairs.n, j.pairs.lost, j.pairs.won,
-                as_json(c, j, names, way)["verdict"],
-            )
-            for c, j, way in found
-        ]  # fmt: skip
-        columns = ("id", "kind", "state", "when", "learned", "compared", "lost", "won", "verdict")
-        print_table("changes", columns, rows)
+        _print_changes([(c, as_json(c, judgement, names, way)) for c, judgement, way in found])
+
+
+def _print_changes(found: list[tuple[Change, dict[str, Any]]]) -> None:
+    rows = [
+        (
+            c.name, c.kind, c.state.replace("_", " "), _clock(c.opened),
+            sum(part.learned for part in c.classes), said["n"], said["lost"], said["won"],
+            said["verdict"],
+        )
+        for c, said in found
+    ]  # fmt: skip
+    columns = ("id", "kind", "state", "when", "learned", "compared", "lost", "won", "verdict")
+    print_table("changes", columns, rows)
 
 
 def number_of(name: str) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgecl.cli import complete
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from edgecl.mistakes import Mistake, Mistakes
 
 
 def mistakes(
@@ -54,6 +57,10 @@ def mistakes(
             }
         )
         return
+    _print_mistakes(result, shown)
+
+
+def _print_mistakes(result: Mistakes, shown: tuple[Mistake, ...]) -> None:
     if not result.is_ranked:
         say("this head cannot say what it would without a sample; only equal pictures are found")
     if not shown:

@@ -71,7 +71,7 @@ def receipt(
 def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
     from edgecl.home import Home
     from edgecl.session import open_store
-    from edgecl.unlearning.account import accounts_of, log_of, moment, subject_of
+    from edgecl.unlearning.account import accounts_of, log_of, moment
     from edgecl.unlearning.chain import Chain
     from edgecl.unlearning.lookup import receipts_of_name
 
@@ -92,6 +92,20 @@ def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
             }
         )
         return
+    _print_accounts(accounts, "nothing was unlearned" + " of this name" * (of is not None))
+    if log:
+        entries = [(entry["entry"], moment(entry["time"]), entry["what"]) for entry in others]
+        print_table("log", ("entry", "when", "what"), entries)
+    print(f"public key  {chain.public_key}")
+    if others and not log:
+        say(f"{len(others)} more entries of the chain are refusals or rollbacks; --log shows them")
+    if accounts:
+        say("next: `edgecl receipt ID` says in words what one means")
+
+
+def _print_accounts(accounts: list[Account], nothing: str) -> None:
+    from edgecl.unlearning.account import moment, subject_of
+
     rows = [
         (
             account.receipt_id,
@@ -107,15 +121,7 @@ def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
         columns = ("receipt", "unlearned", "what", "how", "files", "check")
         print_table("receipts", columns, rows)
     else:
-        print("nothing was unlearned" if of is None else "nothing of this name was unlearned")
-    if log:
-        entries = [(entry["entry"], moment(entry["time"]), entry["what"]) for entry in others]
-        print_table("log", ("entry", "when", "what"), entries)
-    print(f"public key  {chain.public_key}")
-    if others and not log:
-        say(f"{len(others)} more entries of the chain are refusals or rollbacks; --log shows them")
-    if rows:
-        say("next: `edgecl receipt ID` says in words what one means")
+        print(nothing)
 
 
 def _show(receipt_id: str, output: Path | None, home: Path, *, json: bool) -> None:

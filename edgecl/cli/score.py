@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.check import check_labels, tell_notes
-from edgecl.cli.observe import LogOption, MetricsOption, observing
+from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgecl.evaluation.metrics import Evaluation
     from edgecl.home import Home
     from edgecl.runtime.engines.base import EngineOptions
+    from edgecl.runtime.pipeline import Embedded
     from edgecl.runtime.predictor import Predictor
     from edgecl.runtime.sources import Source
     from edgecl.types import Frame, Skipped
@@ -83,21 +84,112 @@ def predict(
     import numpy as np
 
     from edgecl.answers import open_answers
-    from edgecl.errors import DecodeError, SourceError
+    from edgecl.errors import DecodeError
     from edgecl.runtime.engines.base import EngineOptions
-    from edgecl.runtime.pipeline import Embedded, embed
-    from edgecl.runtime.sources import open_source
-    from edgecl.runtime.sources.folder import PictureSource
-    from edgecl.stream.events import FrameSkipped
-    from edgecl.stream.progress import Progress
-    from edgecl.types import Skipped
 
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
-    begin = time.monotonic()
     top = top or (3 if json else 1)
     device, config = _device(home, bundle)
     headers = headers_of(header_file)
-    max_bytes = config.picture.max_bytes
+    sources = _sources(paths, config.picture.max_bytes, headers)
+    options = EngineOptions(provider, threads, allow_fallback)
+    if device is not None:
+        answers = open_answers(device, options, unknown=unknown, hint=hint, explain=explain)
+    else:
+        answers = _of_bundle(
+            _predictor(device, bundle, config, options), unknown, needs_home=hint or explain
+        )
+    is_over = False
+    groups = _groups(answers.predictor, sources, config.engine.batch_size)
+    tally = _Tally(observer, sources, len(answers.predictor.scorer.labels))
+    # A live source ends when somebody stops it, and that is no error.
+    with suppress(KeyboardInterrupt), closing(groups):
+        for group in groups:
+            usable = tally.take(group)
+            if not usable:
+                continue
+            x = np.array([item.feature for item in usable])
+            names = [_path(item.frame) for item in usable]
+            for line in answers.of(names, x, top=top, level=level):
+                _print_prediction(line, json=json)
+        is_over = True
+    if is_over and not tally.n_usable:
+        first = tally.first
+        raise DecodeError(
+            f"none of {tally.n_skipped} pictures could be predicted"
+            + (f"; the first: {first.id}: {first.reason}" if first else "")
+        )
+
+
+class _Tally:
+    """Counts what became of pictures, and tells people and machines."""
+
+    def __init__(self, observer: Observer, sources: Sequence[Source], n_classes: int) -> None:
+        self.n_usable = self.n_skipped = 0
+        self.first: Skipped | None = None
+        """The first picture that could not be used."""
+        self._observer, self._sources, self._n_classes = observer, sources, n_classes
+        self._begin = time.monotonic()
+
+    def take(self, group: Sequence[Embedded | Skipped]) -> list[Embedded]:
+        """Return what of a group can be predicted."""
+        from edgecl.stream.events import FrameSkipped
+        from edgecl.stream.progress import Progress
+        from edgecl.types import Skipped
+
+        skipped = [item for item in group if isinstance(item, Skipped)]
+        usable = [item for item in group if not isinstance(item, Skipped)]
+        self.first = self.first or next(iter(skipped), None)
+        self.n_skipped += len(skipped)
+        self.n_usable += len(usable)
+        events = tuple(FrameSkipped(item.id, item.reason) for item in skipped)
+        if self._observer.is_for_people:
+            for event in events:
+                say(event.text())
+        self._observer.update(
+            Progress(
+                seen=self.n_usable + self.n_skipped,
+                skipped=self.n_skipped,
+                unlabelled=self.n_usable,
+                n_classes=self._n_classes,
+                seconds=time.monotonic() - self._begin,
+                events=events,
+                **_live_counts(self._sources),
+            )
+        )
+        return usable
+
+
+def _groups(
+    predictor: Predictor, sources: Sequence[Source], batch_size: int
+) -> Generator[list[Embedded | Skipped]]:
+    """Embed the frames of sources, one source after the other."""
+    from edgecl.runtime.pipeline import embed
+
+    def frames() -> Iterator[Frame | Skipped]:
+        for source in sources:
+            yield from source.frames()
+
+    def close_all() -> None:
+        for source in sources:
+            source.close()
+
+    return embed(
+        frames(),
+        predictor.preprocessing,
+        predictor.engine,
+        batch_size=batch_size,
+        max_pixels=predictor.max_pixels,
+        is_live=any(source.is_live for source in sources),
+        wake=close_all,
+    )
+
+
+def _sources(paths: list[str], max_bytes: int, headers: Mapping[str, str] | None) -> list[Source]:
+    from edgecl.errors import SourceError
+    from edgecl.runtime.sources import open_source
+    from edgecl.runtime.sources.folder import PictureSource
+
     sources: list[Source] = []
     for path in paths:
         try:
@@ -111,68 +203,7 @@ def predict(
     for source in sources:
         tell_notes(source)
         source.on_news = say
-    options = EngineOptions(provider, threads, allow_fallback)
-    if device is not None:
-        answers = open_answers(device, options, unknown=unknown, hint=hint, explain=explain)
-    else:
-        answers = _of_bundle(
-            _predictor(device, bundle, config, options), unknown, needs_home=hint or explain
-        )
-    predictor = answers.predictor
-
-    def frames() -> Iterator[Frame | Skipped]:
-        for source in sources:
-            yield from source.frames()
-
-    def close_all() -> None:
-        for source in sources:
-            source.close()
-
-    n_done, n_skipped, first, is_over = 0, 0, None, False
-    groups = embed(
-        frames(),
-        predictor.preprocessing,
-        predictor.engine,
-        batch_size=config.engine.batch_size,
-        max_pixels=predictor.max_pixels,
-        is_live=any(source.is_live for source in sources),
-        wake=close_all,
-    )
-    # A live source ends when somebody stops it, and that is no error.
-    with suppress(KeyboardInterrupt), closing(groups):
-        for group in groups:
-            skipped = [item for item in group if isinstance(item, Skipped)]
-            usable = [item for item in group if isinstance(item, Embedded)]
-            first = first or next(iter(skipped), None)
-            n_skipped += len(skipped)
-            events = tuple(FrameSkipped(item.id, item.reason) for item in skipped)
-            if observer.is_for_people:
-                for event in events:
-                    say(event.text())
-            observer.update(
-                Progress(
-                    seen=n_done + len(usable) + n_skipped,
-                    skipped=n_skipped,
-                    unlabelled=n_done + len(usable),
-                    n_classes=len(predictor.scorer.labels),
-                    seconds=time.monotonic() - begin,
-                    events=events,
-                    **_live_counts(sources),
-                )
-            )
-            if not usable:
-                continue
-            x = np.array([item.feature for item in usable])
-            names = [_path(item.frame) for item in usable]
-            for line in answers.of(names, x, top=top, level=level):
-                n_done += 1
-                _print_prediction(line, json=json)
-        is_over = True
-    if is_over and not n_done:
-        raise DecodeError(
-            f"none of {n_skipped} pictures could be predicted"
-            + (f"; the first: {first.id}: {first.reason}" if first else "")
-        )
+    return sources
 
 
 def evaluate(
