@@ -170,7 +170,8 @@ def predict(
         is_over = True
     if is_over and not n_done:
         raise DecodeError(
-            f"none of {n_skipped} pictures could be predicted"
+            "no picture could be predicted, skipped: "
+            + str(n_skipped)
             + (f"; the first: {first.id}: {first.reason}" if first else "")
         )
 
