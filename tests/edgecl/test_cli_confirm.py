@@ -16,8 +16,11 @@ from edgecl.errors import EdgeclError, RequestError
 from edgecl.governed import governed
 from edgecl.home import Home
 from edgecl.session import open_store
+from edgecl.store.erasure import count
 from edgecl.store.runs import Start
+from edgecl.types import Kind
 from edgecl.unlearning.request import writing
+from edgecl.unlearning.words import ROWS
 
 # Each with what its dry run must say.
 COMMANDS: dict[tuple[str, ...], str] = {
@@ -112,3 +115,10 @@ def test_what_one_did_is_said_in_words(home: Home) -> None:
     assert "before" in said("forget", "class", "bolt", "--dry-run")
     assert "no sample is so" in said("samples", "list", "--role", "waiting")
     assert "nothing waits" in said("review", "list")
+
+
+def test_what_is_counted_has_a_word_in_the_receipt(home: Home) -> None:
+    """No name of a table reaches whoever reads a receipt."""
+    with open_store(home, read_only=True) as store:
+        counted = {name for kind in Kind for name in count(store, kind, 1)}
+    assert counted <= ROWS.keys()
