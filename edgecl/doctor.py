@@ -193,7 +193,7 @@ def _store(path: Path) -> str:
             sealed = f", sealed, {_check_keys(store)} keys"
         seen = sum(store.n_seen().values())
         pragmas = f"journal {journal}, secure_delete {secure}"
-        return f"{len(store.names)} classes, {seen} samples learned, {pragmas}{sealed}"
+        return f"classes: {len(store.names)}, samples learned: {seen}, {pragmas}{sealed}"
 
 
 def _check_keys(store: Store) -> int:
@@ -219,7 +219,7 @@ def _receipts(path: Path) -> str:
         chain.check_ledger()
         n_open = len(open_requests(store))
     open_text = f", {n_open} not finished; run `edgecl forget pending`" if n_open else ""
-    return f"{len(chain.receipts)} entries, the chain is whole and signed{open_text}"
+    return f"entries: {len(chain.receipts)}, the chain is whole and signed{open_text}"
 
 
 def _version(package: str) -> str:

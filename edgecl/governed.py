@@ -287,11 +287,15 @@ def _take_back(
         rollback(session.home, learner, change.snapshot)
         with store.transaction(changes_head=False):
             note()
+    elif change.kind in _STAYS:
+        raise RequestError(
+            f"change {change.name} ({change.kind}) is no learning, so there is nothing to take back"
+        )
     else:
         raise RequestError(
             f"change {change.name} ({change.kind}) cannot be taken back any more: it is not the "
             "last run, its samples cannot be told apart from others in the sums, and no snapshot "
-            "was taken before it; roll back to one (`edgecl snapshot --list`), or forget"
+            "was taken before it; roll back to one (`edgecl snapshots`), or forget"
         )
     chain.settle()
     return chain.receipts[-1].receipt_id

@@ -118,7 +118,8 @@ def relabel(home: Home, learner: Learner, uids: Sequence[int], name: str) -> Don
     waiting = [uid for uid in uids if there[uid][1] is Role.REVIEW]
     moved = {u: there[u][0] for u in uids if u not in waiting and there[u][0] != to}
     if not moved and not waiting:
-        raise RequestError(f"all {len(uids)} samples are of the class {name!r} already")
+        what = f"sample {uids[0]} is" if len(uids) == 1 else f"all {len(uids)} samples are"
+        raise RequestError(f"{what} of the class {name!r} already")
     replayed = Counter(of for uid, of in moved.items() if there[uid][1] is Role.REPLAY)
     emptied = [of for of, n in replayed.items() if n == store.n_seen()[of]]
     for of in emptied:
@@ -185,7 +186,7 @@ def plan_undo(store: Store) -> Reversal:
     if run is None:
         raise RequestError(
             "there is nothing to undo: no command has learned or mended since the last undo; "
-            "`edgecl snapshot --list` shows versions to roll back to"
+            "`edgecl snapshots` shows versions to roll back to"
         )
     content = content_of(store, run)
     if content.is_empty:

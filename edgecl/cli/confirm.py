@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgecl.cli.outcome import counted
 from edgecl.cli.output import printable, say
 
 if TYPE_CHECKING:
+    from edgecl.session import Session
     from edgecl.store.store import Store
     from edgecl.types import ForgetRequest
+    from edgecl.unlearning.plan import Plan
 
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask; without a terminal nobody is asked.")
@@ -64,11 +67,17 @@ def forgetting(home: Path, asked: ForgetRequest) -> list[str]:
         return []
     if isinstance(plan, Receipt):
         return []
+    said = plan_in_words(plan, asked)
+    return [*said, "Nobody can bring it back; backups and copies elsewhere are not reached."]
+
+
+def plan_in_words(plan: Plan, asked: ForgetRequest) -> list[str]:
+    """Return what an unlearning would remove, a sentence a line."""
     rows = plan.rows
     what = ", ".join(
-        f"{rows[name]} {word}"
+        counted(rows[name], word) if word in ("sample", "picture") else f"{rows[name]} {word}"
         for name, word in (
-            ("samples", "samples"), ("pictures", "pictures"), ("probes", "held out to test on"),
+            ("samples", "sample"), ("pictures", "picture"), ("probes", "held out to test on"),
             ("novel", "waiting for a name"),
         )
         if rows[name]
@@ -78,17 +87,22 @@ def forgetting(home: Path, asked: ForgetRequest) -> list[str]:
         named = f"All from before {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(plan.uid))}"
     lines = [f"{named} goes for good: {what or 'no row is of it'}."]
     if plan.aliases:
-        lines.append(f"Its {plan.aliases} other names go with it.")
+        lines.append(
+            "Its other name goes with it."
+            if plan.aliases == 1
+            else f"Its {plan.aliases} other names go with it."
+        )
     copies = [f"snapshot s{uid}" for uid in plan.snapshots]
     copies += [f"adapter {uid}" for uid in (*plan.adapters, *plan.adapters_later)]
     if copies:
-        lines.append(f"With it go {', '.join(copies)}.")
+        verb = "goes" if len(copies) == 1 else "go"
+        lines.append(f"With it {verb} {', '.join(copies)}.")
     if plan.exports:
         uids = ", ".join(map(str, plan.exports))
         lines.append(f"Exports that hold it are revoked where they can be reached: {uids}.")
     if plan.is_last:
         lines.append("Nothing is left in the home then.")
-    return [*lines, "Nobody can bring it back; backups and copies elsewhere are not reached."]
+    return lines
 
 
 def rolling_back(store: Store, uid: int) -> list[str]:
@@ -101,10 +115,30 @@ def rolling_back(store: Store, uid: int) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.created))
     now = sum(store.n_seen().values())
     return [
-        f"What was learned goes back to s{uid} of {when}: {found.samples} samples of "
-        f"{len(found.classes)} classes; now there are {now} of {len(store.names)}.",
+        f"What was learned goes back to s{uid} of {when}: {counted(found.samples, 'sample')} of "
+        f"{counted(len(found.classes), 'class')}; now there are {now} of {len(store.names)}.",
         "What was learned since is deleted; `edgecl snapshot` keeps it first.",
     ]
+
+
+def taking_back(session: Session, uid: int) -> list[str]:
+    """Return what taking one change back would do; nothing where that is refused."""
+    from edgecl.governed import way_back
+    from edgecl.store.changes import changes_of
+
+    found = next((c for c in changes_of(session.store) if c.uid == uid), None)
+    way = "" if found is None else way_back(session, found)
+    if found is None or not way:
+        return []
+    learned = sum(part.learned for part in found.classes)
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.opened))
+    lines = [f"Taken back is {found.name}, {found.kind} of {when}"]
+    lines[0] += f", with the {counted(learned, 'sample')} that it learned." if learned else "."
+    if way == "snapshot":
+        lines.append(
+            "The way there is the snapshot before it: what was learned since is deleted, too."
+        )
+    return [*lines, "There is no redo; `edgecl snapshot` keeps what is learned now first."]
 
 
 def replacing(home: Path) -> list[str]:
@@ -117,7 +151,10 @@ def replacing(home: Path) -> list[str]:
         return []
     try:
         with open_store(Home(home), read_only=True) as store:
-            held = f"{sum(store.n_seen().values())} samples of {len(store.names)} classes"
+            held = (
+                f"{counted(sum(store.n_seen().values()), 'sample')} of "
+                f"{counted(len(store.names), 'class')}"
+            )
     except EdgeclError:
         held = "what it learned cannot be read"
     return [

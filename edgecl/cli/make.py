@@ -9,6 +9,7 @@ import typer
 
 from edgecl.cli.confirm import YesOption, confirm, replacing
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.outcome import next_text
 from edgecl.cli.output import print_json, say, say_skipped, say_step, working
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def init(
         print_json(result)
     else:
         print(made.path)
+        if old is None:  # not on stdout: scripts take the folder from there
+            say(next_text("edgecl train-stream FOLDER"))
 
 
 def _told(made: Home) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import typer
 from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
+from edgecl.cli.outcome import counted
 from edgecl.cli.output import print_json, print_table, say, working
 
 if TYPE_CHECKING:
@@ -67,16 +68,19 @@ def list_samples(
         )
         if pictures is not None:
             n = write_pictures(store, [s.uid for s in found if s.has_picture], pictures)
-            say(f"{n} pictures are in {pictures}; what is unlearned stays there")
+            say(f"pictures in {pictures}: {n}; what is unlearned stays there")
     if json:
         rows = [asdict(s) | {"class": s.label, "role": _word(s)} for s in found]
         for row in rows:
             del row["label"]
         print_json({"samples": rows, "total": total})
         return
+    if not found:
+        print("no sample is so; without options all are listed")
+        return
     _print_samples(found)
     if total > len(found):
-        say(f"{total - len(found)} older ones are not shown; --limit {total} shows all")
+        say(f"older ones not shown: {total - len(found)}; --limit {total} shows all")
 
 
 def relabel(
@@ -105,7 +109,7 @@ def relabel(
             )
         done = work(device, session.learner, uids, asked)
         known = store.canonical(asked)
-    _show(done, f"{_counted(done.samples)} are {known} now", json=json, to=known)
+    _show(done, _now(done, known), json=json, to=known)
 
 
 def merge_classes(
@@ -129,14 +133,14 @@ def merge_classes(
         store.class_uid(to)
         confirm(
             lambda: [
-                f"All {n} samples of {of} will be samples of {known}, and {of} another name of it.",
+                f"{counted(n, 'sample')} of {of} will be of {known}, and {of} another name of it.",
                 "`edgecl undo` takes it back until something else is learned.",
             ],
             yes=yes,
         )
         with governed(session, "merge-classes", tell=say):
             done = work(device, session.learner, of, to)
-    _show(done, f"{_counted(done.samples)} are {known} now", json=json, to=known)
+    _show(done, _now(done, known), json=json, to=known)
 
 
 def undo(
@@ -182,20 +186,23 @@ def in_words(plan: Reversal, *, is_done: bool = False) -> list[str]:
         learned = _counted({names[uid]: n for uid, n in content.learned.items()})
         where = f" from {', '.join(content.sources[:3])}" if content.sources else ""
         lines.append(f"{learned}{where}")
-    lines += [f"{n} of {names[to]} go back to {names[of]}" for (of, to), n in content.moved.items()]
+    lines += [
+        f"{n} of {names[to]} {'goes' if n == 1 else 'go'} back to {names[of]}"
+        for (of, to), n in content.moved.items()
+    ]
     beside = {
         "held out to test on": content.held_out,
         "waiting for a name": content.review,
-        "that go back to the review queue": content.named,
+        "back to the review queue": content.named,
     }
     lines += [f"{n} {what}" for what, n in beside.items() if n]
     gone = [names[uid] for uid in content.new if uid in names]
     if gone:
         lines.append(f"nothing is left then of {', '.join(gone)}")
     if content.left:
-        lines.append(f"{content.left} stay as they are: they, or their class, were unlearned since")
+        lines.append(f"left as they are, since they or their class were unlearned: {content.left}")
     if content.displaced:
-        lines.append(f"up to {content.displaced} kept pictures that it displaced do not come back")
+        lines.append(f"kept pictures that it displaced do not come back: up to {content.displaced}")
     return lines
 
 
@@ -248,7 +255,13 @@ def _cut(text: str, room: int) -> str:
 def _counted(samples: dict[str, int]) -> str:
     n = sum(samples.values())
     parts = ", ".join(f"{name} {k}" for name, k in samples.items())
-    return f"{n} {'sample' if n == 1 else 'samples'} ({parts})"
+    return f"{counted(n, 'sample')} ({parts})"
+
+
+def _now(done: Done, known: str) -> str:
+    return (
+        f"{_counted(done.samples)} {'is' if sum(done.samples.values()) == 1 else 'are'} {known} now"
+    )
 
 
 def _as_json(plan: Reversal) -> dict[str, Any]:
@@ -282,9 +295,11 @@ def _show(done: Done, text: str, *, json: bool, **more: Any) -> None:
     if done.mode != "exact_head":
         say("the head cannot take samples out: it learned anew from the kept ones")
     if done.adapters:
-        say(f"adapters {', '.join(map(str, done.adapters))} saw them and were dropped")
+        say(f"adapters that saw them were dropped: {', '.join(map(str, done.adapters))}")
     if done.exports:
-        say(f"exports {', '.join(map(str, done.exports))} hold them as they were; export anew")
+        say(
+            f"exports that hold them as they were: {', '.join(map(str, done.exports))}; export anew"
+        )
     if done.snapshots:
         names = ", ".join(f"s{uid}" for uid in done.snapshots)
-        say(f"snapshots {names} hold them as they were")
+        say(f"snapshots that hold them as they were: {names}")

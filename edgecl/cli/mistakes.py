@@ -9,6 +9,7 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.outcome import print_next
 from edgecl.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def mistakes(
             twins = [m.twin for m in shown if m.twin is not None]
             wanted = list(dict.fromkeys([*(m.uid for m in shown), *twins]))
             n_written = write_pictures(session.store, wanted, pictures)
-            say(f"{n_written} pictures are in {pictures}; what is unlearned stays there")
+            say(f"pictures in {pictures}: {n_written}; what is unlearned stays there")
     if json:
         print_json(
             {
@@ -78,9 +79,12 @@ def _print_mistakes(result: Mistakes, shown: tuple[Mistake, ...]) -> None:
     ]
     print_table("perhaps wrong", ("uid", "taught as", "others say", "why", "frame"), rows)
     first = shown[0]
-    say(
-        f"{len(result.found)} of {result.n_kept}; next: edgecl relabel {first.uid} NAME, edgecl "
-        f"forget sample {first.uid}, or edgecl review confirm {first.uid} if it is right"
+    hidden = f"; shown: {len(shown)}, --limit shows more" if len(shown) < len(result.found) else ""
+    say(f"contradicted by the others: {len(result.found)} of {result.n_kept} kept{hidden}")
+    print_next(
+        f"edgecl relabel {first.uid} NAME",
+        f"edgecl forget sample {first.uid}",
+        f"edgecl review confirm {first.uid} (if it is right)",
     )
 
 

@@ -34,8 +34,12 @@ def print_outcome(sentence: str, values: dict[str, Any], *, then: str = "") -> N
 def print_next(*commands: str) -> None:
     """Print the commands that usually come next; they name the home if this one did."""
     if not is_quiet():
-        named = (" ".join([command, *_named_home]) for command in commands)
-        print(f"Next: {printable(', '.join(named))}", flush=True)
+        print(printable(next_text(*commands)), flush=True)
+
+
+def next_text(*commands: str) -> str:
+    """Return the line of `print_next`."""
+    return f"Next: {', '.join(' '.join([command, *_named_home]) for command in commands)}"
 
 
 def counted(n: int, what: str) -> str:

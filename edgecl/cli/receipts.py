@@ -98,7 +98,7 @@ def _list(home: Path, of: str | None, *, log: bool, json: bool) -> None:
         print_table("log", ("entry", "when", "what"), entries)
     print(f"public key  {chain.public_key}")
     if others and not log:
-        say(f"{len(others)} more entries of the chain are refusals or rollbacks; --log shows them")
+        say(f"other entries of the chain, refusals or changes: {len(others)}; --log shows them")
     if accounts:
         say("next: `edgecl receipt ID` says in words what one means")
 

@@ -58,13 +58,18 @@ def list_entries(
             hints = pretrained.guesses(x)
         if pictures is not None:
             n_written = write_pictures(store, [entry.uid for entry in waiting], pictures)
-            say(f"{n_written} pictures are in {pictures}; what is unlearned stays there")
+            say(f"pictures in {pictures}: {n_written}; what is unlearned stays there")
     if json:
         found = [
             asdict(entry) | {"guess": names[entry.guess]} | hint_json(hint)
             for entry, hint in zip(waiting, hints, strict=True)
         ]
         print_json({"entries": found})
+        return
+    if not waiting:
+        print(
+            "nothing waits for a name; `train-stream --unknown` keeps what looks like nothing known"
+        )
         return
     rows = [
         (
@@ -150,14 +155,14 @@ def drop_entries(
         gone = [e.uid for e in entries(store)] if everything else list(dict.fromkeys(uids or ()))
         if everything:
             confirm(
-                lambda: [f"All {len(gone)} frames of the review queue will be deleted for good."],
+                lambda: [f"All frames of the review queue ({len(gone)}) will be deleted for good."],
                 yes=yes,
             )
         drop(store, gone)
     if json:
         print_json({"dropped": len(gone)})
     else:
-        say(f"{len(gone)} entries deleted")
+        say(f"entries deleted: {len(gone)}")
 
 
 def _clock(seconds: float) -> str:

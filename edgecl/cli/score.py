@@ -116,7 +116,7 @@ def predict(
     if is_over and not tally.n_usable:
         first = tally.first
         raise DecodeError(
-            f"none of {tally.n_skipped} pictures could be predicted"
+            f"no picture could be predicted, skipped: {tally.n_skipped}"
             + (f"; the first: {first.id}: {first.reason}" if first else "")
         )
 

@@ -11,9 +11,10 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
-from edgecl.cli.confirm import YesOption, confirm, forgetting
+from edgecl.cli.confirm import YesOption, confirm, forgetting, plan_in_words
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
-from edgecl.cli.output import print_json, print_values, say, working
+from edgecl.cli.outcome import counted, print_next, print_outcome, time_text
+from edgecl.cli.output import is_verbose, print_json, print_values, printable, say, working
 
 if TYPE_CHECKING:
     from edgecl.types import ForgetRequest
@@ -154,8 +155,33 @@ def carry_out(
     if json:
         print_json(result)
     else:
-        print_values("unlearned", result | _in_short(result.pop("metrics", {})))
+        _print_done(done, result)
     _check_faults([done])
+
+
+def _print_done(done: Unlearned, result: dict[str, Any]) -> None:
+    """Say what was unlearned and what comes next; what was so before is said already."""
+    from edgecl.types import Mode
+
+    receipt = done.receipt.receipt_id
+    if done.mode is not Mode.ALREADY_FORGOTTEN:
+        short = _in_short(result.pop("metrics", {}))
+        checked = {True: "; checked", False: "; a check failed", None: ""}[done.verified]
+        rows = done.receipt.body["rows_erased"]
+        text = (
+            f"unlearned in {time_text(done.seconds)}, {done.mode.replace('_', ' ')}: "
+            f"{counted(rows.get('pictures', 0), 'picture')} and all else of it erased "
+            f"({counted(result['rows_erased'], 'row')}){checked}; receipt {receipt}"
+        )
+        if result["snapshots_purged"]:
+            text += f", {counted(len(result['snapshots_purged']), 'snapshot')} deleted"
+        if result["exports_stale"]:
+            text += f", {counted(len(result['exports_stale']), 'export')} revoked"
+        print_outcome(text, result | short)
+        if short and not is_verbose():
+            print_values("checked", short)
+    stale = ["edgecl export --rebuild-stale"] if result["exports_stale"] else []
+    print_next(f"edgecl receipt {receipt}", *stale)
 
 
 def _check_faults(done: list[Unlearned]) -> None:
@@ -217,8 +243,15 @@ def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
         plan = found.as_json()
     if json:
         print_json(plan)
+        return
+    if isinstance(found, Receipt):
+        lines = [f"It was unlearned before, see receipt {found.receipt_id}."]
     else:
-        print_values("would be unlearned; nothing was changed", plan)
+        lines = plan_in_words(found, asked)
+    for line in (*lines, "This was a dry run: nothing was changed."):
+        print(printable(line))
+    if is_verbose():
+        print_values("numbers", plan)
 
 
 def _show_handed_over(done: HandedOver, asked: ForgetRequest, *, json: bool) -> None:

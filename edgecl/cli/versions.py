@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from edgecl.cli import complete
-from edgecl.cli.confirm import YesOption, confirm, rolling_back
+from edgecl.cli.confirm import YesOption, confirm, rolling_back, taking_back
 from edgecl.cli.options import DEFAULT, ClassArgument, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted, print_outcome, size_text, utc_text
-from edgecl.cli.output import print_json, print_table, print_values, say, working
+from edgecl.cli.output import print_json, print_table, say, working
 
 
 def rename(
@@ -122,11 +122,14 @@ def rollback(
     from edgecl.unlearning.request import writing
 
     if snapshot_id.startswith("c"):
-        _roll_change_back(snapshot_id, home, json=json)
+        _roll_change_back(snapshot_id, home, yes=yes, json=json)
         return
     number = snapshot_id.removeprefix("s")
     if not (number.isascii() and number.isdigit()):
-        raise UsageError(f"snapshot {snapshot_id!r} is no name of one; expected one like s1")
+        raise UsageError(
+            f"snapshot {snapshot_id!r} is no name of one; expected one like s1, or a "
+            "change like c12"
+        )
     device = Home(home)
     with writing(device) as session:
         confirm(lambda: rolling_back(session.store, int(number)), yes=yes)
@@ -149,15 +152,17 @@ def rollback(
         )
 
 
-def _roll_change_back(name: str, home: Path, *, json: bool) -> None:
+def _roll_change_back(name: str, home: Path, *, yes: bool, json: bool) -> None:
     from edgecl.cli.changes import number_of
     from edgecl.governed import take_back
     from edgecl.home import Home
     from edgecl.unlearning.request import writing
 
     number = number_of(name)
-    with writing(Home(home)) as session, working("taking back"):
-        done = take_back(session, number)
+    with writing(Home(home)) as session:
+        confirm(lambda: taking_back(session, number), yes=yes)
+        with working("taking back"):
+            done = take_back(session, number)
         samples = sum(session.store.n_seen().values())
         n_classes = len(session.store.names)
     result = {
@@ -170,4 +175,9 @@ def _roll_change_back(name: str, home: Path, *, json: bool) -> None:
     if json:
         print_json(result)
     else:
-        print_values("rolled back", result)
+        print_outcome(
+            f"took back {done.name} ({done.kind}), receipt {done.receipt}: "
+            f"{counted(samples, 'sample')} of {counted(n_classes, 'class')} are left",
+            result,
+            then="edgecl status",
+        )

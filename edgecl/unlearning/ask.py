@@ -91,7 +91,9 @@ def time_before(age: str) -> int:
     """
     found = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", age.strip())
     if found is None:
-        raise UsageError(f"{age!r} is no age; expected a whole number with h, d or w, as in 30d")
+        raise UsageError(
+            f"{age!r} is no age; expected a whole number from 1 on with h, d or w, as in 30d"
+        )
     return int(time.time()) - int(found[1]) * _SECONDS[found[2]]
 
 

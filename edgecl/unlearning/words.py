@@ -18,7 +18,7 @@ WIDTH = 78
 GOOD, OPEN, BAD = "good", "open", "bad"
 
 # Rows that an unlearning deletes, in the order of what a person asks first.
-_ROWS = {
+ROWS = {
     "pictures": "pictures that were kept",
     "samples": "entries of learned pictures",
     "features": "features (numbers computed from a picture)",
@@ -30,6 +30,7 @@ _ROWS = {
     "class_stats": "sums over all pictures learned, also of those not kept",
     "class_scores": "test results over time",
     "class_latency": "notes on how fast it was learned",
+    "change_classes": "notes on what changes did to its answers",
 }
 
 
@@ -153,7 +154,7 @@ def _asked(account: Account) -> Part:
 
 def _removed(account: Account) -> Part:
     entry = account.entry
-    rows = [(_ROWS.get(name, name.replace("_", " ")), n) for name, n in _sorted(entry.rows_erased)]
+    rows = [(ROWS.get(name, name.replace("_", " ")), n) for name, n in _sorted(entry.rows_erased)]
     rows = [(name, n) for name, n in rows if n]
     if entry.snapshots_purged:
         rows.append(("snapshots that held it, deleted", len(entry.snapshots_purged)))
@@ -208,7 +209,7 @@ def _how(account: Account) -> str:
 
 
 def _sorted(rows: dict[str, int]) -> Iterator[tuple[str, int]]:
-    known = list(_ROWS)
+    known = list(ROWS)
     order = {name: known.index(name) if name in known else len(known) for name in rows}
     yield from sorted(rows.items(), key=lambda row: order[row[0]])
 

@@ -181,6 +181,8 @@ def no_classes(
     if len(odd) < len(names) and not any(kinds[name] == SPLIT for name in deep):
         return ""
     what = _WHAT[Counter(kinds[name] for name in odd).most_common(1)[0][0]]
+    if len(odd) == 1:
+        what = what.replace("splits", "a split").replace("parts", "a part")
     text = f"{where} holds {_all(odd)}, {what} and no class; "
     if deep:
         first = next((name for name in deep if plain(name).startswith("train")), deep[0])

@@ -481,7 +481,10 @@ def test_the_doctor_examines_the_keys(sealed_home: Home) -> None:
     assert stat.S_IMODE(sealed_home.class_keys.stat().st_mode) == 0o600
     teach_home(sealed_home)
     pragmas = "journal wal, secure_delete 1"
-    assert said(sealed_home) == ("ok", f"3 classes, 22 samples learned, {pragmas}, sealed, 3 keys")
+    assert said(sealed_home) == (
+        "ok",
+        f"classes: 3, samples learned: 22, {pragmas}, sealed, 3 keys",
+    )
     keys = sealed_home.class_keys.read_bytes()
 
     with open_store(sealed_home) as store:
