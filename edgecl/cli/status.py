@@ -69,10 +69,11 @@ def _values(path: Path) -> dict[str, Any]:
     for name, known in values["classes"].items():
         n_right, n = right.get(name, (0, 0))
         known |= scored.get(name, {}) | {
-            "tested": n,
             "right": n_right,
             "accuracy": n_right / n if n else None,
         }
+        if tested.is_left_out:
+            known["tested"] = n
     manifest = device.manifest
     last = max((last for _, last in times.values()), default=None)
     return values | scores | changes | {
@@ -164,7 +165,8 @@ def _print_classes(classes: dict[str, dict[str, Any]], intervals: dict[str, list
         right = "not tested"
         if name in intervals:
             low, high = (f"{100 * edge:.0f}" for edge in intervals[name])
-            right = f"{c['right']} of {c['tested']} ({low} to {high} %)"
+            n = c.get("tested", c["held_out"])
+            right = f"{c['right']} of {n} ({low} to {high} %)"
         note = f"few: fewer than {_FEW} learned" if c["seen"] < _FEW else ""
         rows.append((name, c["seen"], c["stored"], right, note))
     columns = ("class", "learned", "kept", "right", "")
