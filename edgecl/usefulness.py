@@ -105,7 +105,8 @@ def useful_entries(session: Session, waiting: Sequence[Entry]) -> list[tuple[Ent
         wide = x.astype(np.float32)
         scorer, known = session.exact_scorer(), session.calibration()
         scores = scorer.scores(wide)
-        probabilities = (scorer if known is None else known).probabilities(scores)
+        by = scorer.probabilities if known is None else known.probabilities
+        probabilities = by(scores)
         try:
             novelty = open_novelty(store, session.learner.head).scores(wide)
         except RequestError:

@@ -86,7 +86,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     limit = home.max_pixels
     tested = tested_now(home, store, uids)
     probes, guesses = tested.probes, tested.guesses
-    held = Rows(*(part[:0] for part in probes)) if tested.is_left_out else probes
+    n_held = 0 if tested.is_left_out else len(guesses)
+    held = Rows(probes.uids[:n_held], probes.x[:n_held], probes.classes[:n_held])
     confusion = tested.confusion if len(guesses) else None
     no_confusion = "" if len(guesses) else "no picture was held out to test on yet"
     past = _history(store, uids)
