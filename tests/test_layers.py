@@ -31,7 +31,7 @@ LAYERS = (
     ("consolidation",),
     ("unlearning",),
     ("novelty", "drift", "mistakes", "explain"),
-    ("answers",),
+    ("answers", "usefulness"),
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("governed",),

@@ -104,6 +104,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "review list": (
         "edgecl review list",
         "edgecl review list --pictures waiting/",
+        "edgecl review list --by usefulness    what tells most when it gets a name",
     ),
     "review mistakes": (
         "edgecl review mistakes            what the other samples contradict",

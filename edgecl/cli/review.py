@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,9 @@ from edgecl.cli.outcome import counted, print_outcome
 from edgecl.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from edgecl.runtime.pretrained import Guess
+    from edgecl.runtime.pretrained import Guess, Pretrained
+    from edgecl.store.novel import Entry
+    from edgecl.store.store import Store
 
 review_app = typer.Typer(
     help="Name frames that look like nothing known.", no_args_is_help=True, rich_markup_mode=None
@@ -30,32 +33,41 @@ def _group() -> None:
     """Name frames that look like nothing known."""
 
 
+class Order(str, Enum):
+    """What `review list` goes by."""
+
+    NOVELTY = "novelty"
+    USEFULNESS = "usefulness"
+
+
 @review_app.command("list", cls=Command)
 def list_entries(
+    by: Annotated[
+        Order, typer.Option("--by", help="First the most novel, or what tells most when named.")
+    ] = Order.NOVELTY,
     pictures: Annotated[
         Path | None, typer.Option(help="Write the pictures into this folder, by uid.")
     ] = None,
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Show what waits, the most novel first."""
-    import numpy as np
-
+    """Show what waits, the most novel first, or the most useful."""
     from edgecl.home import Home
     from edgecl.review import write_pictures
     from edgecl.runtime.pretrained import hint_json
-    from edgecl.session import open_store
-    from edgecl.store.novel import entries, feature
+    from edgecl.session import reading
+    from edgecl.store.novel import entries
+    from edgecl.usefulness import useful_entries
 
     device = Home(home)
-    pretrained = device.pretrained()
-    with open_store(device, read_only=True) as store, store.snapshot():
-        waiting = entries(store)
+    with reading(device) as session:
+        store = session.store
+        waiting, gains = entries(store), None
+        if by is Order.USEFULNESS:
+            ranked = useful_entries(session, waiting)
+            waiting, gains = [entry for entry, _ in ranked], [gain for _, gain in ranked]
         names = store.names
-        hints: list[tuple[Guess, ...]] = [()] * len(waiting)
-        if pretrained is not None and waiting:
-            x = np.array([feature(store, entry.uid) for entry in waiting], np.float32)
-            hints = pretrained.guesses(x)
+        hints = _hints(store, waiting, device.pretrained())
         if pictures is not None:
             n_written = write_pictures(store, [entry.uid for entry in waiting], pictures)
             say(f"pictures in {pictures}: {n_written}; what is unlearned stays there")
@@ -64,6 +76,8 @@ def list_entries(
             asdict(entry) | {"guess": names[entry.guess]} | hint_json(hint)
             for entry, hint in zip(waiting, hints, strict=True)
         ]
+        for k, gain in enumerate(gains or ()):
+            found[k]["usefulness"] = gain
         print_json({"entries": found})
         return
     if not waiting:
@@ -74,16 +88,17 @@ def list_entries(
     rows = [
         (
             e.uid,
-            e.score,
+            e.score if gains is None else f"{gains[k]:.1%}",
             names[e.guess],
-            hint[0][0] if hint else "",
+            hints[k][0][0] if hints[k] else "",
             e.source,
             e.frame,
             _clock(e.time),
         )
-        for e, hint in zip(waiting, hints, strict=True)
+        for k, e in enumerate(waiting)
     ]
-    columns = ("uid", "novelty", "most like", "looks like", "source", "frame", "taken")
+    what = "novelty" if gains is None else "tells"
+    columns = ("uid", what, "most like", "looks like", "source", "frame", "taken")
     print_table("waiting", columns, rows)
 
 
@@ -163,6 +178,19 @@ def drop_entries(
         print_json({"dropped": len(gone)})
     else:
         say(f"entries deleted: {len(gone)}")
+
+
+def _hints(
+    store: Store, waiting: list[Entry], pretrained: Pretrained | None
+) -> list[tuple[Guess, ...]]:
+    """Return what the classifier of the backbone's weights says of entries, if there is one."""
+    import numpy as np
+
+    from edgecl.store.novel import feature
+
+    if pretrained is None or not waiting:
+        return [()] * len(waiting)
+    return pretrained.guesses(np.array([feature(store, e.uid) for e in waiting], np.float32))
 
 
 def _clock(seconds: float) -> str:

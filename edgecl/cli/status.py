@@ -72,6 +72,8 @@ def _values(path: Path) -> dict[str, Any]:
             "right": n_right,
             "accuracy": n_right / n if n else None,
         }
+        if tested.is_left_out:
+            known["tested"] = n
     manifest = device.manifest
     last = max((last for _, last in times.values()), default=None)
     return values | scores | changes | {
@@ -79,6 +81,8 @@ def _values(path: Path) -> dict[str, Any]:
         "intervals": {name: list(wilson(*pair)) for name, pair in right.items() if pair[1]},
         "last_taught": {name: _iso(taught[name]) for name in names if name in taught},
         "right": int(tested.right.sum()),
+        "tested": int(tested.n.sum()),
+        "tested_on": "left out" if tested.is_left_out else "held out",
         "learned_from": [
             {"source": name, "samples": values["sources"][name], "first": _iso(a), "last": _iso(b)}
             for name, (a, b) in times.items()
@@ -112,10 +116,16 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     )
     if values["accuracy"] is None:
         yield "accuracy: not known, since no picture was kept to test on yet"
+    elif values["tested_on"] == "left out":
+        yield (
+            f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
+            f"{counted(values['tested'], 'kept picture')} are right, each asked for as if it had "
+            "not been learned"
+        )
     else:
         yield (
             f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
-            f"{counted(values['probes'], 'picture')} that were kept to test on are right"
+            f"{counted(values['tested'], 'picture')} that were kept to test on are right"
         )
     if (known := values["calibration"]) is not None:
         yield _calibrated(known)
@@ -155,7 +165,8 @@ def _print_classes(classes: dict[str, dict[str, Any]], intervals: dict[str, list
         right = "not tested"
         if name in intervals:
             low, high = (f"{100 * edge:.0f}" for edge in intervals[name])
-            right = f"{c['right']} of {c['held_out']} ({low} to {high} %)"
+            n = c.get("tested", c["held_out"])
+            right = f"{c['right']} of {n} ({low} to {high} %)"
         note = f"few: fewer than {_FEW} learned" if c["seen"] < _FEW else ""
         rows.append((name, c["seen"], c["stored"], right, note))
     columns = ("class", "learned", "kept", "right", "")

@@ -1,16 +1,20 @@
 """How good a home is now: its head's answers to the pictures that were held out.
 
+Where none is (`evaluation.probes = 0`), an exact head is asked for each picture that it keeps, as
+if it had not learned that one (docs/decisions/0021-no-picture-wasted.md).
+
 *Accuracy* means one thing in edgecl: right answers divided by pictures asked (docs/evaluation.md).
 `status`, `report` and whatever else says how good a home is take it from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
 from edgecl.session import Session
 from edgecl.store.samples import Rows
@@ -21,17 +25,19 @@ from edgecl.types import Labels
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """Answers to the held-out pictures of some classes.
+    """Answers to test pictures of some classes: held-out ones, or kept ones that were left out.
 
     Args:
         probes: The pictures' samples; `classes` are places in the list of classes that was asked.
         guesses: What each is taken for, a place too, shape (N,).
         confusion: Pictures by class and by answer, shape (K, K).
+        is_left_out: Whether they were learned, and left out in closed form.
     """
 
     probes: Rows
     guesses: Labels
     confusion: Labels
+    is_left_out: bool = False
 
     @property
     def n(self) -> Labels:
@@ -57,7 +63,7 @@ def shown_classes(store: Store) -> list[int]:
 
 
 def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
-    """Ask the exact head for all held-out pictures of some classes; inside a snapshot.
+    """Ask the exact head for the test pictures of some classes; inside a snapshot.
 
     Args:
         home: The home.
@@ -65,17 +71,46 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
         uids: Classes, none of which is being unlearned.
     """
     places = {uid: place for place, uid in enumerate(uids)}
-    rows = store.rows(Role.HELD_OUT)
-    shown = np.array([uid in places for uid in rows.classes.tolist()], dtype=bool)
-    at = np.array([places[uid] for uid in rows.classes[shown].tolist()], dtype=np.int64)
-    probes = Rows(rows.uids[shown], rows.x[shown], at)
-    confusion = np.zeros((len(uids), len(uids)), np.int64)
+    session = Session(home, store)
+    if home.config.evaluation.probes == 0 and uids:
+        left_out = session.leave_one_out()
+        if left_out is not None:
+            return _of_left_out(store, left_out, places)
+    probes = _of(store.rows(Role.HELD_OUT), places)
     guesses = np.zeros(0, np.int64)
-    if len(at):
+    if len(probes.uids):
         # Of the exact head: held-out samples keep plain features.
-        scorer = Session(home, store).exact_scorer()
+        scorer = session.exact_scorer()
         by_name = {store.names[uid]: place for uid, place in places.items()}
         answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
         guesses = answers[scorer.scores(probes.x.astype(np.float32)).argmax(axis=1)]
-        np.add.at(confusion, (at, guesses), 1)
-    return Tested(probes, guesses, confusion)
+    return Tested(probes, guesses, _confusion(probes.classes, guesses, len(uids)))
+
+
+def _of_left_out(store: Store, left_out: LeaveOneOut, places: Mapping[int, int]) -> Tested:
+    """Return the answers without the picture itself.
+
+    The only picture of a class says nothing: without it the head does not know the class.
+    """
+    classes, counts = np.unique(left_out.classes, return_counts=True)
+    usual = set(classes[counts > 1].tolist())
+    columns = np.array([uid in places for uid in left_out.columns.tolist()], dtype=bool)
+    answers = np.array([places[uid] for uid in left_out.columns[columns].tolist()], np.int64)
+    named = answers[left_out.scores[:, columns].argmax(axis=1)]
+    by_uid = dict(zip(left_out.uids.tolist(), named.tolist(), strict=True))
+    probes = _of(store.rows(Role.REPLAY), {u: p for u, p in places.items() if u in usual})
+    guesses = np.array([by_uid[uid] for uid in probes.uids.tolist()], dtype=np.int64)
+    return Tested(probes, guesses, _confusion(probes.classes, guesses, len(places)), True)
+
+
+def _of(rows: Rows, places: Mapping[int, int]) -> Rows:
+    """Return the samples of some classes, with the places of these instead of their uids."""
+    shown = np.array([uid in places for uid in rows.classes.tolist()], dtype=bool)
+    at = np.array([places[uid] for uid in rows.classes[shown].tolist()], dtype=np.int64)
+    return Rows(rows.uids[shown], rows.x[shown], at)
+
+
+def _confusion(at: Labels, guesses: Labels, n: int) -> Labels:
+    confusion = np.zeros((n, n), np.int64)
+    np.add.at(confusion, (at, guesses), 1)
+    return confusion

@@ -212,8 +212,8 @@ def test_odd_names_are_text_and_charts_hold(tmp_path: Path) -> None:
         assert any(short(name, length) in found.words for length in range(6, 25))
 
 
-def test_without_probes_the_page_says_so_and_older_pictures_go(tmp_path: Path) -> None:
-    home = reported_home(tmp_path / os.fsdecode(b"h\xff"), {"a": 12, "b": 12}, probes=False)
+def test_without_test_pictures_the_page_says_so_and_older_ones_go(tmp_path: Path) -> None:
+    home = reported_home(tmp_path / os.fsdecode(b"h\xff"), {"a": 9, "b": 9})
     for name in ("accuracy", "stability"):
         (tmp_path / f"r-{name}.png").write_bytes(b"of an older report")
     done = write_report(home, tmp_path / "r.html", time=NOW)
@@ -222,7 +222,8 @@ def test_without_probes_the_page_says_so_and_older_pictures_go(tmp_path: Path) -
     assert "Not known yet." in found.text
     assert "not tested" in found.text
     assert "h\\udcff" in found.text  # a folder's name that is not UTF-8
-    assert [path.name for path in done.pictures] == ["r-classes.png", "r-store.png"]
+    names = [path.name for path in done.pictures]
+    assert names == ["r-classes.png", "r-latency.png", "r-store.png"]
     assert not list(tmp_path.glob("r-[as]*y.png"))
 
 

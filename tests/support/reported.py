@@ -24,7 +24,7 @@ SAMPLES = {"bolt-m4": 60, "bracket": 60, "washer": 60, "gasket": 14}
 
 
 def reported_home(
-    path: Path, samples: Mapping[str, int] = SAMPLES, *, probes: bool = True, sealed: bool = False
+    path: Path, samples: Mapping[str, int] = SAMPLES, *, sealed: bool = False
 ) -> Home:
     """Make a home that learned classes one after the other, with pictures and probes.
 
@@ -33,10 +33,9 @@ def reported_home(
     Args:
         path: Where it will be.
         samples: Frames of each class.
-        probes: Whether frames are held out.
         sealed: Whether its store is encrypted.
     """
-    home = build.tiny_home(path, num_features=D, sealed=sealed, probes=20 if probes else 0)
+    home = build.tiny_home(path, num_features=D, sealed=sealed, probes=20)
     rng = np.random.default_rng(3)
     centres = rng.uniform(0, 3, (len(samples), D))
     clock = itertools.count(START, 3600)

@@ -211,6 +211,7 @@ class Contents:
         is_sealed: Whether the home is encrypted.
         changes: What was done to the home, the newest first.
         warnings: What of it a person should know.
+        is_left_out: Whether the test pictures were learned, and left out one by one.
     """
 
     home: Path
@@ -244,6 +245,14 @@ class Contents:
     is_sealed: bool
     changes: tuple[ChangeRow, ...] = ()
     warnings: tuple[str, ...] = ()
+    is_left_out: bool = False
+
+    @property
+    def test_pictures(self) -> str:
+        """Say which pictures accuracy is of."""
+        if self.is_left_out:
+            return "kept pictures (each as if not learned)"
+        return "test pictures"
 
     @property
     def samples(self) -> int:

@@ -86,6 +86,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     limit = home.max_pixels
     tested = tested_now(home, store, uids)
     probes, guesses = tested.probes, tested.guesses
+    n_held = 0 if tested.is_left_out else len(guesses)
+    held = Rows(probes.uids[:n_held], probes.x[:n_held], probes.classes[:n_held])
     confusion = tested.confusion if len(guesses) else None
     no_confusion = "" if len(guesses) else "no picture was held out to test on yet"
     past = _history(store, uids)
@@ -99,15 +101,16 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         head=home.config.head.name,
         version=edgecl.__version__,
         time=time,
-        classes=_classes(store, uids, probes, limit),
+        classes=_classes(store, uids, held, limit),
         history=past,
         scores=_scores(store),
         confusion=confusion,
         no_confusion=no_confusion,
+        is_left_out=tested.is_left_out,
         confused=()
         if confusion is None
         else _confused(store, uids, confusion, guesses, probes, limit),
-        similar=_similar(store, places, probes),
+        similar=_similar(store, places, held),
         doubts=doubts,
         n_doubts=n_doubts,
         latencies=_latencies(store),

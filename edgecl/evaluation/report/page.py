@@ -42,6 +42,7 @@ _NO_PROBES = (
     "No picture was held out to test on yet, so there is no accuracy to show. One of ten is set "
     "aside while a stream is learned."
 )
+_LEFT_OUT = "No picture is held out here, so accuracy is known for now, and has no curve."
 
 
 def render(contents: Contents, charts: dict[str, Chart]) -> str:
@@ -108,8 +109,8 @@ def _tiles(c: Contents) -> str:
     tiles = []
     if n:
         low, high = wilson(right, n)
-        tiles.append(("accuracy now", f"{right / n:.0%}", f"{right} of {n} test pictures right; "
-                      f"the true share is likely {low:.0%} to {high:.0%}"))  # fmt: skip
+        tiles.append(("accuracy now", f"{right / n:.0%}", f"{right} of {n} {c.test_pictures} "
+                      f"right; the true share is likely {low:.0%} to {high:.0%}"))  # fmt: skip
     tiles.append(("classes", _number(len(c.classes)), ""))
     tiles.append(("pictures learned", _number(c.samples), f"{_number(len(c.kept_steps))} kept"))
     if len(c.history.times):
@@ -144,7 +145,7 @@ def _figure(chart: Chart, caption: str = "", more: str = "") -> str:
 
 def _accuracy(c: Contents, charts: dict[str, Chart]) -> str:
     if "accuracy" not in charts:
-        return f"<p>{_NO_PROBES}</p>"
+        return f"<p>{_LEFT_OUT if c.is_left_out else _NO_PROBES}</p>"
     entries = [("--ink", "all together")]
     entries += [(f"--{role}", short(c.classes[i].name)) for i, role in class_colours(c).items()]
     if len(entries) - 1 < np.isfinite(c.history.by_class).any(axis=0).sum():
@@ -239,8 +240,9 @@ def _classes(c: Contents) -> str:
         ]
         rows.append("<tr>" + "".join(cells) + "</tr>")
     note = (
-        '<p class="quiet">Accuracy is that of the head which is served now, on the test pictures '
-        "(held out), with the interval that holds the truth 19 times of 20; of fewer than "
+        f'<p class="quiet">Accuracy is that of the head which is served now, on the '
+        f"{c.test_pictures}{' (held out)' * (not c.is_left_out)}, with the interval "
+        "that holds the truth 19 times of 20; of fewer than "
         f"{FEW_PROBES} their number is said instead. “Was better by” is "
         "in points. “First right: frame 4”: its fourth frame was the first that was known before "
         "it was learned; “9 of 10 right: not in 45”: of its 45 frames no ten in a row were.</p>"
