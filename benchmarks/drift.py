@@ -1,9 +1,10 @@
 """Drift: how soon frames that changed half-way are told, and how often unchanged ones are.
 
 Fashion-MNIST's test pictures (the settings were chosen on training pictures) at 112 px through the
-default engine: 30 or 80 a class learned, 998 others in 20 random orders, of which the second half is darker (0.7), blurred (2 px), shifted (6 px) or noisy
-(+-25). Every frame is asked, as if it came one a second. Once more, a class alone: the last 499
-frames are of one class only, which is no drift. Unchanged halves are asked once, in the row "none".
+default engine: 30 or 80 a class learned, 998 others in 20 random orders, of which the second half
+is darker (0.7), blurred (2 px), shifted (6 px) or noisy (+-25). Every frame is asked, as if it came
+one a second. Once more, a class alone: the last 499 frames are of one class only, which is no
+drift. Unchanged halves are asked once, in the row "none".
 
 Run: python benchmarks/drift.py
 """

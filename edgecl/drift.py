@@ -31,7 +31,7 @@ from edgecl.types import Float32, Float64, Labels
 WINDOW = 32
 # Chosen on Fashion-MNIST's training pictures. Frames are a little further off than kept rows, of
 # which the spread is taken.
-_SPREADS, _MARGIN, _SHUFFLES = 5.0, 1.4, 8
+_SPREADS, _MARGIN, _SHUFFLED = 5.0, 1.4, 2400
 _FEWEST_ROWS = 4 * WINDOW
 _STEP = 4
 
@@ -136,22 +136,32 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
     named = classes
     if left_out is not None and np.array_equal(left_out.uids, uids):
         named = left_out.named
-    rows, rng = x.astype(np.float64), np.random.default_rng(0)
+    parts = x.astype(np.float64), classes, named
+    return Drift(sums, spread, _thresholds(*parts, sums, spread, stages), stages)
+
+
+def _thresholds(
+    x: Float64,
+    classes: Labels,
+    named: Labels,
+    sums: Mapping[int, tuple[int, Float64]],
+    spread: Float64,
+    stages: Sequence[int],
+) -> Float64:
+    """Return the threshold of each block; arguments as those of `_of_blocks`."""
+    rng = np.random.default_rng(0)
     # As they came; class by class, since another mix of classes is no drift; and shuffled, since
     # the two are few blocks.
-    shuffled = [rng.permutation(len(rows)) for _ in range(_SHUFFLES)]
-    kinds = [[np.arange(len(rows))], [np.argsort(classes, kind="stable")], shuffled]
+    shuffled = [rng.permutation(len(x)) for _ in range(-(-_SHUFFLED // len(x)))]
     highest = [np.ones(len(stages))]
-    for orders in kinds:
+    for orders in ([np.arange(len(x))], [np.argsort(classes, kind="stable")], shuffled):
         found = [
-            t
-            for o in orders
-            for t in _of_blocks(rows[o], classes[o], named[o], sums, spread, stages)
+            t for o in orders for t in _of_blocks(x[o], classes[o], named[o], sums, spread, stages)
         ]
         if found:  # the cube root of T is nearly normal (Wilson & Hilferty 1931)
             roots = np.cbrt(found)
             highest.append((roots.mean(axis=0) + _SPREADS * roots.std(axis=0)) ** 3)
-    return Drift(sums, spread, _MARGIN * np.max(highest, axis=0), stages)
+    return cast(Float64, _MARGIN * np.max(highest, axis=0))
 
 
 def _statistic(
