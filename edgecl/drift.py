@@ -1,4 +1,4 @@
-"""Whether frames have moved away from what was learned: darker, out of focus, another view.
+"""Whether frames have moved away from what was learned: darker, out of focus, noisy.
 
 A frame's residual is its feature less the mean of the class that it is taken for, in units of the
 spread within classes; both come from the exact sums, so that an unlearning needs nothing here. Of
