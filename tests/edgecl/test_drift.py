@@ -31,17 +31,36 @@ def learner(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Learner]
         yield learner
 
 
-def test_the_statistic_is_the_mean_square_of_the_mean_residual() -> None:
+def test_each_block_is_asked_with_the_doubt_of_the_means() -> None:
     rng = np.random.default_rng(0)
-    mean, spread = rng.uniform(size=D), rng.uniform(0.5, 2, D)
-    drift = Drift({7: mean}, spread, 2.0, STAGES)
+    means, spread = rng.uniform(size=(2, D)), rng.uniform(0.5, 2, D)
+    thresholds = np.array([2.0, 3.0, 4.0])
+    drift = Drift({7: (10, 10 * means[0]), 9: (40, 40 * means[1])}, spread, thresholds, STAGES)
     x = rng.normal(size=(WINDOW, D)).astype(np.float32)
-    found = [drift.add(row, 7) for row in x]
+    named = [7] * 8 + [9] * (WINDOW - 8)
+    found = [drift.add(row, uid) for row, uid in zip(x, named, strict=True)]
     assert found[:-1] == [None] * (WINDOW - 1)
-    wanted = (WINDOW * np.square(((x - mean) / spread).mean(axis=0))).mean() / 2.0
-    assert isinstance(found[-1], Moved)
-    assert found[-1].ratio == pytest.approx(wanted, rel=1e-6)
+    taken = means[[0] * 8 + [1] * (WINDOW - 8)]
+    z = np.square(((x - taken) / spread).mean(axis=0)).reshape(3, 4).mean(axis=1)
+    # A mean of 32 residuals has 1 / 32, and more by what the means of 10 and 40 samples have.
+    wanted = z / (1 / WINDOW + (8**2 / 10 + 24**2 / 40) / WINDOW**2) / thresholds
+    last = found[-1]
+    assert isinstance(last, Moved)
+    assert (last.ratio, last.block) == (pytest.approx(wanted.max(), rel=1e-6), wanted.argmax())
     assert drift.add(x[0], 8) is None  # of a class that came since
+
+
+def test_frames_of_a_class_that_went_are_not_taken_along() -> None:
+    zero, one = np.zeros(D), np.ones(D)
+    old = Drift({7: (10, zero), 9: (10, zero)}, one, np.ones(3), STAGES)
+    row = np.full(D, 3, np.float32)
+    for uid in [7] * 20 + [9] * 20:
+        old.add(row, uid)
+    new = old.followed_by(Drift({9: (10, zero)}, one, np.ones(3), STAGES))
+    assert new is not None
+    found = [new.add(row, 9) for _ in range(WINDOW - 20)]
+    assert found[:-1] == [None] * (WINDOW - 21)
+    assert isinstance(found[-1], Moved)
 
 
 def test_frames_as_learned_stay_below_and_moved_ones_rise_above(learner: Learner) -> None:
@@ -62,6 +81,20 @@ def test_frames_as_learned_stay_below_and_moved_ones_rise_above(learner: Learner
     assert (last.block, last.cause) == (2, "content, block 3 of 3")
     assert Moved(1.0, 0, 3).cause == "light and focus, block 1 of 3"
     assert Moved(1.0, 0, 1).cause == "the whole feature"
+
+
+def test_a_run_of_one_class_is_no_drift_and_a_few_moved_features_are(learner: Learner) -> None:
+    drift = open_drift(learner, (2, D - 2))
+    assert drift is not None
+    x, y = build.features(1200, D, 3)
+    for part in (1, 2, 3):
+        run = [drift.add(row, part) for row in x[y == part][:150]]
+        assert max(m.ratio for m in run if m is not None) < 1, part
+    x[:, 1] += 0.5  # as light does, of which the other block sees nothing
+    moved = [drift.add(row, int(c)) for row, c in zip(x[:WINDOW], y[:WINDOW], strict=True)][-1]
+    assert moved is not None
+    assert moved.ratio > 1
+    assert moved.block == 0
 
 
 def test_few_rows_and_other_statistics_give_no_threshold(tmp_path: Path) -> None:
