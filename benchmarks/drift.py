@@ -124,10 +124,10 @@ def _learned(
                         break
             seconds += time.process_time() - begin
             peaks.append(max(m.ratio for m in found))
-            told = next((k for k, m in enumerate(found) if m.ratio > 1), None)
-            if told is not None:
-                delays.append(told + 1)
-                causes.append(found[told].cause)
+            told_at = next((k for k, m in enumerate(found) if m.ratio > 1), None)
+            if told_at is not None:
+                delays.append(told_at + 1)
+                causes.append(found[told_at].cause)
         middle = f"{np.median(delays):.0f}" if delays else "-"
         cause = max(set(causes), key=causes.count) if causes else "-"
         print(f"| {name} | {len(delays)} of {ORDERS} | {middle} | {max(peaks):.2f} | {cause} |")
