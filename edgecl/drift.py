@@ -6,8 +6,8 @@ spread within classes; both come from the exact sums, so that an unlearning need
 asked is T, 32 times its mean square over the features of a block, over what is expected of it: 1
 and, since means of few samples are uncertain themselves, the sum over classes of n^2 / (32 N) for n
 frames of a class of N samples. Each block is asked for itself, since light shows in the first ones
-only, which are few of all features. A threshold is one and a half times what blocks of 32 kept rows
-nearly never exceed, as they came or class by class, compared with what the head would be without
+only, which are few of all features. A threshold is 1.4 times what blocks of 32 kept rows nearly
+never exceed, as they came, class by class or shuffled, compared with what the head would be without
 them. Frames of a camera are alike for minutes: it is asked about one a second.
 
 Measured: docs/benchmarks.md (Drift), docs/decisions/0020.

@@ -71,7 +71,8 @@ def by_usefulness(
         distances = apart(rows, directions(learned[start : start + _CHUNK]))
         np.maximum(settled, np.exp(-(distances.min(axis=1) ** 2) / near), out=settled)
     value = _value(probabilities, novelty).astype(np.float32)
-    order, gain = [], []
+    order: list[int] = []
+    gain: list[float] = []
     is_free = np.ones(len(rows), np.bool_)
     for _ in range(len(rows) if n is None else min(n, len(rows))):
         gains = np.maximum(alike - settled, 0) @ value
@@ -98,7 +99,7 @@ def useful_entries(session: Session, waiting: Sequence[Entry]) -> list[tuple[Ent
     store = session.store
     x = np.array([feature(store, entry.uid) for entry in waiting])
     novelty = np.array([entry.score for entry in waiting])
-    probabilities = None
+    probabilities: Float64 | None = None
     _, learned, classes = store.rows(Role.REPLAY)
     learned = learned[~np.isin(classes, list(store.blocked_classes()))]
     if len(learned):

@@ -62,7 +62,8 @@ def list_entries(
     device = Home(home)
     with reading(device) as session:
         store = session.store
-        waiting, gains = entries(store), None
+        waiting = entries(store)
+        gains: list[float] | None = None
         if by is Order.USEFULNESS:
             ranked = useful_entries(session, waiting)
             waiting, gains = [entry for entry, _ in ranked], [gain for _, gain in ranked]
