@@ -47,7 +47,7 @@ test-device:
 test-live: $(VENV)/installed
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m live
 
-# Into build/site; a warning is an error.
+# Into .site/html; a warning is an error.
 docs: $(VENV)/installed
 	$(BIN)/mkdocs build --strict
 
@@ -71,4 +71,4 @@ jetson:
 	$(BIN)/edgecl doctor
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	rm -rf $(VENV) $(DEMO_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .site

@@ -16,7 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT / "build/reference/edgecl"
+REFERENCE = ROOT / ".site/reference/edgecl"
 PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",

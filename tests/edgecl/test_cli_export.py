@@ -166,7 +166,7 @@ def test_a_stale_bundle_is_refused_until_it_is_written_anew(device: Path, tmp_pa
     assert "edgecl export --rebuild-stale" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     status = build.run_edgecl("status", "--home", device)
-    assert "3 exports (3 stale)" in status.stdout
+    assert "3 exports with something that was unlearned" in status.stdout
 
     done = build.run_edgecl("export", "--rebuild-stale", "--home", device, "--json")
     result = build.last_json(done)

@@ -781,6 +781,7 @@ def test_the_command_makes_an_engine_that_takes_adapters(
         "adapted",
         "backbone.onnx",
         "manifest.json",
+        "pretrained.safetensors",
     ]
     assert {"share", "error_before", "error_after", "standard_error", "resumed"} <= set(done)
     assert build.run_edgecl("verify", "--home", home).returncode == 0

@@ -100,7 +100,7 @@ def test_a_server_that_freezes_is_a_stall_and_closing_does_not_wait_for_it() -> 
         end = time.monotonic() + 30
         while not source.counts.stalls and time.monotonic() < end:
             time.sleep(0.05)
-        assert source.counts.stalls == 1
+        assert source.counts.stalls >= 1
         begin = time.monotonic()
         source.close()
         waiting.join(30)

@@ -276,6 +276,15 @@ class History(RuleBasedStateMachine):
                 [s for s in rows if s != sample] for rows in (self.held, self.waiting)
             )
 
+    def never(self, removed: set[int]) -> None:
+        """Take what was unlearned, and the frames to review that it was, off what an undo knows."""
+        removed |= {self.was[uid].uid for uid in removed & self.was.keys()}
+        if self.before is not None:
+            known, held, waiting = (
+                [s for s in rows if s.uid not in removed] for rows in self.before
+            )
+            self.before = known, held, waiting
+
     def forget(self, kind: str, name: str, rest: list[Sample], lost: Sequence[Sample] = ()) -> None:
         """Unlearn, and take the snapshots that go with it off the list."""
         request = ForgetRequest(name, kind=kind)
