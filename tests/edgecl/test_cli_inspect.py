@@ -123,7 +123,7 @@ def test_doctor_and_verify_find_a_sound_home_in_order(taught_home: Path) -> None
     verified = build.last_json(build.run_edgecl("verify", "--home", taught_home, "--json"))
     assert set(verified) == {"ok", "engine", "store", "receipts"}
     assert verified["ok"] is True
-    assert "4 classes, 32 samples" in verified["store"]
+    assert "classes: 4, samples learned: 32" in verified["store"]
     examined = build.last_json(build.run_edgecl("doctor", "--home", taught_home, "--json"))
     assert examined["ok"] is True
     checks = examined["checks"]

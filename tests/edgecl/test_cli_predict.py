@@ -97,7 +97,7 @@ def test_only_broken_pictures_are_status_3(taught_home: Path, tmp_path: Path) ->
         "predict", tmp_path / "a.jpg", tmp_path / "b.png", "--home", taught_home, "--json"
     )
     assert build.is_refused(done, 3)
-    assert "none of 2 pictures" in done.stderr
+    assert "no picture could be predicted, skipped: 2" in done.stderr
     assert "Traceback" not in done.stderr
 
 
