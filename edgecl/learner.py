@@ -36,6 +36,7 @@ from edgecl.store.novel import entry_of, take
 from edgecl.store.progress import Position
 from edgecl.store.runs import Start, begin_run, note_reviewed
 from edgecl.store.store import Store
+from edgecl.store.text import name_bytes
 from edgecl.store.view_batch import rest_of, views_of
 from edgecl.types import Float16, Float32, Float64, Frame, Labels, UpdateReport
 
@@ -377,10 +378,9 @@ def position_key(home: Home, *parts: object) -> str:
     A keyed hash: a path may name a class, and must not survive its unlearning.
     """
     text = "\0".join(str(part) for part in parts)
-    return hmac.new(home.key, text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(home.key, name_bytes(text), hashlib.sha256).hexdigest()
 
 
 def chain(key: bytes, digest: bytes, frame_id: str) -> bytes:
     """Return the digest of a position one frame further; keyed, since an id may name a class."""
-    text = digest + frame_id.encode("utf-8", "surrogateescape")
-    return hmac.new(key, text, hashlib.sha256).digest()
+    return hmac.new(key, digest + name_bytes(frame_id), hashlib.sha256).digest()

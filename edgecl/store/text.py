@@ -26,9 +26,17 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
+def name_bytes(name: str) -> bytes:
+    """Return the bytes of a file name; half a character, which JSON can hold, by its code."""
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogatepass")
+
+
 def plain_text(name: str) -> str:
     """Return a file name as the store keeps it; bytes that are not UTF-8 become escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name_bytes(name).decode("utf-8", "backslashreplace")
 
 
 def dump_json(value: object) -> str:

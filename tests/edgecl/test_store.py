@@ -28,6 +28,7 @@ from edgecl.store.progress import Position
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.store import Store, describe
 from edgecl.store.table import Role
+from edgecl.store.text import plain_text
 from edgecl.types import Kind
 
 D = 12
@@ -640,3 +641,9 @@ def test_a_journal_that_stays_another_is_refused() -> None:
 
     with pytest.raises(IntegrityError, match="journal_mode at 'delete'"):
         _use_log(Stubborn())  # type: ignore[arg-type]
+
+
+def test_a_name_of_half_a_character_is_kept_by_its_code() -> None:
+    assert plain_text("a\ud800.png") == "a\\xed\\xa0\\x80.png"
+    assert plain_text("a\udcff.png") == "a\\xff.png"
+    assert plain_text("ä.png") == "ä.png"

@@ -335,6 +335,7 @@ def learned_of_stdin(device: Device, data: bytes, folder: Path) -> dict[str, Any
 @given(
     rows=ROWS, noise=st.lists(st.binary(max_size=30).filter(lambda b: b"\n" not in b), max_size=3)
 )
+@example(rows=[{"path": "\ud800.png", "label": "\ud800"}], noise=[])
 def test_lines_of_standard_input(
     rows: Any, noise: list[bytes], device: Device, place: Callable[[], Path]
 ) -> None:
