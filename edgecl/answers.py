@@ -55,7 +55,9 @@ class Answers:
         n_named = max(top, 2) if self._explainer is not None else top
         found = self.predictor.predict_features(names, x, top=n_named, level=level)
         plain = x[:, : x.shape[1] // self.predictor.scorer.n_maps]
-        lines = [one.as_json() | {"top": one.as_json()["top"][:top]} for one in found]
+        lines = [one.as_json() for one in found]
+        for line in lines:
+            del line["top"][top:]
         if self._novelty is not None:
             for line, score in zip(lines, self._novelty.scores(plain).tolist(), strict=True):
                 line |= self._novelty.verdict(score)

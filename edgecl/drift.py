@@ -25,7 +25,6 @@ import numpy as np
 from edgecl.calibration import left_out_of
 from edgecl.heads.linear import scale_of
 from edgecl.learner import Learner
-from edgecl.store.table import Role
 from edgecl.types import Float32, Float64, Labels
 
 WINDOW = 32
@@ -110,10 +109,8 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
         are kept: no threshold can be taken from them.
     """
     store = learner.store
-    uids, x, classes = store.rows(Role.REPLAY)
+    uids, x, classes = store.open_rows()
     blocked = store.blocked_classes()
-    shown = ~np.isin(classes, list(blocked))
-    uids, x, classes = uids[shown], x[shown], classes[shown]
     if len(x) < _FEWEST_ROWS:
         return None
     sums: dict[int, tuple[int, Float64]] = {}

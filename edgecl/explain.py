@@ -34,10 +34,9 @@ class Explainer:
 
     def __init__(self, session: Session) -> None:
         store = session.store
-        uids, x, classes = store.rows(Role.REPLAY)
-        is_open = ~np.isin(classes, list(store.blocked_classes()))
-        self._uids, self._x = uids[is_open], x[is_open].astype(np.float32)
-        self._labels = np.array([store.names[uid] for uid in classes[is_open].tolist()], object)
+        self._uids, x, classes = store.open_rows()
+        self._x = x.astype(np.float32)
+        self._labels = np.array([store.names[uid] for uid in classes.tolist()], object)
         self._origins = {origin.uid: origin for origin in store.origins(Role.REPLAY)}
         self._blocks = _blocks(session.home.manifest)
 

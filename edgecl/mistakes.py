@@ -83,10 +83,7 @@ def find_mistakes(session: Session, *, label: str | None = None, is_all: bool = 
     """
     store = session.store
     wanted = None if label is None else store.class_uid(label)
-    hidden = store.blocked_classes()
-    uids, x, classes = store.rows(Role.REPLAY)
-    is_open = ~np.isin(classes, list(hidden))
-    uids, x, classes = uids[is_open], x[is_open], classes[is_open]
+    uids, x, classes = store.open_rows()
     twins = _twins(x.astype(np.float32), classes)
     suspicion, named = np.zeros(len(uids)), classes.copy()
     left_out = session.leave_one_out()

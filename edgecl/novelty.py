@@ -21,7 +21,6 @@ from edgecl.heads.leave_one_out import members
 from edgecl.runtime.novelty import Novelty, apart, directions, surprise
 from edgecl.runtime.scoring import MaskedScorer, Scorer
 from edgecl.store.store import Store
-from edgecl.store.table import Role
 from edgecl.types import Float16, Float32, Float64, Labels
 
 MIN_ROWS = 10
@@ -48,9 +47,7 @@ def open_novelty(store: Store, head: Head | None = None, *, share: float = SHARE
             from which a threshold could be taken.
     """
     blocked = store.blocked_classes()
-    uids, x, classes = store.rows(Role.REPLAY)
-    is_open = ~np.isin(classes, list(blocked))
-    uids, x, classes = uids[is_open], x[is_open], classes[is_open]
+    uids, x, classes = store.open_rows()
     n_classes = len(np.unique(classes))
     if len(x) < MIN_ROWS or n_classes < 2:
         raise RequestError(

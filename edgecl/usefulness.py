@@ -20,7 +20,6 @@ from edgecl.novelty import open_novelty
 from edgecl.runtime.novelty import apart, directions
 from edgecl.session import Session
 from edgecl.store.novel import Entry, feature
-from edgecl.store.table import Role
 from edgecl.types import Float16, Float32, Float64, Labels
 
 # Weights of doubt and novelty, and of the median distance between frames how near is alike; chosen
@@ -100,8 +99,7 @@ def useful_entries(session: Session, waiting: Sequence[Entry]) -> list[tuple[Ent
     x = np.array([feature(store, entry.uid) for entry in waiting])
     novelty = np.array([entry.score for entry in waiting])
     probabilities: Float64 | None = None
-    _, learned, classes = store.rows(Role.REPLAY)
-    learned = learned[~np.isin(classes, list(store.blocked_classes()))]
+    learned = store.open_rows().x
     if len(learned):
         wide = x.astype(np.float32)
         scorer, known = session.exact_scorer(), session.calibration()

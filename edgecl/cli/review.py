@@ -68,7 +68,7 @@ def list_entries(
             ranked = useful_entries(session, waiting)
             waiting, gains = [entry for entry, _ in ranked], [gain for _, gain in ranked]
         names = store.names
-        hints = _hints(store, waiting, device.pretrained())
+        hints = _hints(store, waiting, device.pretrained() if waiting else None)
         if pictures is not None:
             n_written = write_pictures(store, [entry.uid for entry in waiting], pictures)
             say(f"pictures in {pictures}: {n_written}; what is unlearned stays there")

@@ -163,6 +163,12 @@ class Samples(Reservoir):
             np.array([class_uid for _, class_uid, _ in found], dtype=np.int64),
         )
 
+    def open_rows(self) -> Rows:
+        """Return the samples kept for replay whose class is not being unlearned, oldest first."""
+        uids, x, classes = self.rows(Role.REPLAY)
+        is_open = ~np.isin(classes, list(self.blocked_classes()))
+        return Rows(uids[is_open], x[is_open], classes[is_open])
+
     def stored_rows(self) -> tuple[Float16, Labels]:
         """Return features (N, D) and class uids (N,) of all samples kept for replay."""
         _, x, classes = self.rows(Role.REPLAY)

@@ -6,16 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import build
+from build import answer, invoke
 from edgecl import Device
 from edgecl.answers import open_answers
-from edgecl.cli.app import app
 from edgecl.errors import RequestError
 from edgecl.explain import N_NEAREST, Explainer
 from edgecl.home import Home
@@ -47,20 +45,8 @@ def strange(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: object) -> Any:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def said(*arguments: object) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run(*arguments, "--json").stdout.splitlines()[-1])
-    return found
-
-
 def test_the_nearest_kept_samples_are_named_with_their_class(home: Home, picture: Path) -> None:
-    line = said("predict", picture, "--home", home.path, "--explain")
+    line = answer("predict", picture, "--home", home.path, "--explain")
     labels = [entry["label"] for entry in line["top"]][:2]
     assert list(line["why"]["nearest"]) == labels
     with reading(home) as session:
@@ -75,7 +61,7 @@ def test_the_nearest_kept_samples_are_named_with_their_class(home: Home, picture
             assert [one["uid"] for one in nearest] == wanted
             assert nearest[0]["similarity"] == pytest.approx(cosine[own].max(), abs=1e-4)
     assert line["why"]["speaks"] is None or line["why"]["speaks"]["by"] > 0
-    text = run("predict", picture, "--home", home.path, "--explain").stdout
+    text = invoke("predict", picture, "--home", home.path, "--explain").stdout
     assert f"nearest of {labels[0]}: " in text
     assert Device(home).answer(picture, explain=True)["why"] == line["why"]
 
@@ -100,41 +86,41 @@ def test_the_part_that_speaks_is_the_one_in_which_they_differ(tmp_path: Path) ->
 def test_nothing_of_a_forgotten_class_is_named(home: Home, picture: Path) -> None:
     uids = {
         one["uid"]
-        for one in said("predict", picture, "--home", home.path, "--explain")["why"]["nearest"][
+        for one in answer("predict", picture, "--home", home.path, "--explain")["why"]["nearest"][
             "washer"
         ]
     }
     with writing(home) as session:
         forget(home, session.learner, ForgetRequest("washer"))
-    after = said("predict", picture, "--home", home.path, "--explain")
+    after = answer("predict", picture, "--home", home.path, "--explain")
     assert "washer" not in json.dumps(after["why"])
     named = {one["uid"] for found in after["why"]["nearest"].values() for one in found}
     assert not uids & named
 
 
 def test_a_hint_is_what_the_weights_classifier_says(home: Home, picture: Path) -> None:
-    line = said("predict", picture, "--home", home.path, "--hint")
+    line = answer("predict", picture, "--home", home.path, "--hint")
     pretrained = home.pretrained()
     assert pretrained is not None
     _, x = open_answers(home).predictor.embed(picture)
     assert line["hint"][0]["label"] == pretrained.guesses(x)[0][0][0]
     assert line["label"] == "washer"
-    assert ", never taught" in run("predict", picture, "--home", home.path, "--hint").stdout
+    assert ", never taught" in invoke("predict", picture, "--home", home.path, "--hint").stdout
 
 
 def test_what_was_never_taught_answers_where_nothing_taught_comes_near(
     home: Home, picture: Path, strange: Path
 ) -> None:
-    before = said("predict", strange, "--home", home.path, "--unknown")
+    before = answer("predict", strange, "--home", home.path, "--unknown")
     assert before["unknown"]
     home.save_config(replace(home.config, head=replace(home.config.head, pretrained=True)))
-    line = said("predict", strange, "--home", home.path)
+    line = answer("predict", strange, "--home", home.path)
     assert line["taught"] is False
     assert line["label"] == line["hint"][0]["label"]
     assert "probability" not in line
     assert line["top"] == before["top"]
-    assert "never taught; most like" in run("predict", strange, "--home", home.path).stdout
-    taught = said("predict", picture, "--home", home.path)
+    assert "never taught; most like" in invoke("predict", strange, "--home", home.path).stdout
+    taught = answer("predict", picture, "--home", home.path)
     assert taught["label"] == "washer"
     assert "taught" not in taught
     assert Device(home).answer(strange)["taught"] is False
@@ -166,7 +152,7 @@ def test_a_bundle_says_that_it_cannot(
 ) -> None:
     build.run_edgecl("export", "onnx", "--home", home.path, "--output", tmp_path / "bundle")
     with pytest.raises(RequestError, match="leave out --bundle"):
-        run("predict", picture, "--bundle", tmp_path / "bundle", option)
+        invoke("predict", picture, "--bundle", tmp_path / "bundle", option)
 
 
 def test_a_home_without_a_classifier_says_so(home: Home) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,11 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import build
+from build import answer, invoke
 from edgecl import mending, snapshots
-from edgecl.cli.app import app
 from edgecl.errors import RequestError, UnknownClassError, UsageError
 from edgecl.heads import HEADS
 from edgecl.home import Home
@@ -365,20 +363,6 @@ def test_a_failure_in_the_middle_leaves_all_as_it_was(
 # Commands
 
 
-def run(*arguments: object) -> Any:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def answer(*arguments: object) -> dict[str, Any]:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    value: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return value
-
-
 @pytest.fixture
 def taught(tmp_path: Path) -> Home:
     home = build.tiny_home(tmp_path / "home", probes=3)
@@ -410,13 +394,13 @@ def test_samples_are_listed_by_class_source_time_and_role(taught: Home, tmp_path
         (("--role", "waiting"), 0), (("--limit", "3"), 40),
     ):  # fmt: skip
         assert answer("samples", "list", *options, *at)["total"] == n, options
-    lines = run("samples", "list", *at).stdout.splitlines()
+    lines = invoke("samples", "list", *at).stdout.splitlines()
     assert max(map(len, lines)) <= 80
     for bad in (("--since", "soon"), ("--role", "lost")):
         with pytest.raises(UsageError):
-            run("samples", "list", *bad, *at)
+            invoke("samples", "list", *bad, *at)
     with pytest.raises(UnknownClassError):
-        run("samples", "list", "--class", "unicorn", *at)
+        invoke("samples", "list", "--class", "unicorn", *at)
 
 
 def test_pictures_are_written_and_no_link_is_followed(taught: Home, tmp_path: Path) -> None:
@@ -424,7 +408,7 @@ def test_pictures_are_written_and_no_link_is_followed(taught: Home, tmp_path: Pa
     folder.mkdir()
     victim.write_text("mine")
     (folder / "40.png").symlink_to(victim)
-    run("samples", "list", "--limit", 2, "--pictures", folder, "--home", taught.path)
+    invoke("samples", "list", "--limit", 2, "--pictures", folder, "--home", taught.path)
     assert victim.read_text() == "mine"
     assert sorted(p.name for p in folder.iterdir()) == ["39.png", "40.png"]
     assert not (folder / "40.png").is_symlink()
@@ -437,16 +421,16 @@ def test_a_slip_is_mended_by_command(taught: Home) -> None:
     assert (done["mode"], done["samples"], done["to"]) == ("exact_head", {"nut": 2}, "bolt")
     plan = answer("undo", "--dry-run", *at)
     assert plan["moved"] == [{"from": "bolt", "to": "nut", "samples": 2}]
-    assert "2 of bolt go back to nut" in run("undo", "--dry-run", *at).stdout
+    assert "2 of bolt go back to nut" in invoke("undo", "--dry-run", *at).stdout
     assert answer("undo", *at)["samples"] == {"bolt": 2}
     done = answer("merge-classes", "nut", "bolt", *at)
     assert (done["gone"], done["to"]) == (["nut"], "bolt")
     assert answer("status", *at)["classes"].keys() == {"bolt"}
     assert answer("undo", *at)["moved"] == [{"from": "bolt", "to": "nut", "samples": 15}]
     with pytest.raises(RequestError, match="nothing to undo"):
-        run("undo", *at)
+        invoke("undo", *at)
     with pytest.raises(UsageError, match="did you mean bolt"):
-        run("relabel", 26, "Bolt", *at)
+        invoke("relabel", 26, "Bolt", *at)
     assert answer("relabel", 26, "Bolt", "--new", *at)["to"] == "Bolt"
     kinds = [answer("receipt", f"r{i}", *at)["how"] for i in range(1, 6)]
     assert kinds == ["relabel", "undo", "merge", "undo", "relabel"]

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import build
-from edgecl.cli.app import app
+from build import invoke
 from edgecl.errors import RequestError, UnknownClassError
 from edgecl.evaluation.report import write_report
 from edgecl.home import Home
@@ -149,37 +148,32 @@ def test_after_a_forget_it_is_what_it_is_where_the_class_never_was(
     assert ours.n_confirmed == len(confirmed)
 
 
-def run(*arguments: object) -> Any:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
 def test_the_command_lists_writes_pictures_and_confirms(tmp_path: Path) -> None:
     home = taught(tmp_path / "home", twin=True)
     listed = ["review", "mistakes", "--home", home.path]
-    said = json.loads(run(*listed, "--limit", 3, "--json", "--pictures", tmp_path / "look").stdout)
+    said = json.loads(
+        invoke(*listed, "--limit", 3, "--json", "--pictures", tmp_path / "look").stdout
+    )
     assert len(said["mistakes"]) == 3
     assert (said["kept"], said["ranked"]) == (60, True)
     assert {path.stem for path in (tmp_path / "look").iterdir()} >= {"41", "42"}
-    assert "shows what 42 does" in run(*listed).stdout
+    assert "shows what 42 does" in invoke(*listed).stdout
     first = [str(m["uid"]) for m in said["mistakes"]]
-    assert json.loads(run("review", "confirm", *first, "--home", home.path, "--json").stdout) == {
-        "confirmed": 3
-    }
-    again = json.loads(run(*listed, "--json").stdout)
+    assert json.loads(
+        invoke("review", "confirm", *first, "--home", home.path, "--json").stdout
+    ) == {"confirmed": 3}
+    again = json.loads(invoke(*listed, "--json").stdout)
     assert not {str(m["uid"]) for m in again["mistakes"]} & set(first)
     assert again["confirmed"] == 3
-    only = json.loads(run(*listed, "--class", "part-2", "--json").stdout)["mistakes"]
+    only = json.loads(invoke(*listed, "--class", "part-2", "--json").stdout)["mistakes"]
     assert {m["label"] for m in only} <= {"part-2"}
     with pytest.raises(UnknownClassError):
-        run(*listed, "--class", "part-9")
+        invoke(*listed, "--class", "part-9")
 
 
 def test_an_empty_home_has_none(tmp_path: Path) -> None:
     home = build.tiny_home(tmp_path / "home")
-    assert run("review", "mistakes", "--home", home.path).exit_code == 0
+    assert invoke("review", "mistakes", "--home", home.path).exit_code == 0
     assert found(home).found == ()
 
 

@@ -288,6 +288,26 @@ class ListMemory:
         return np.array(self.x), np.array(self.y, dtype=np.int64)
 
 
+def invoke(*arguments: object) -> Any:
+    """Run a command in this process; errors of edgecl come as exceptions."""
+    from typer.testing import CliRunner
+
+    from edgecl.cli.app import app
+
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def answer(*arguments: object) -> dict[str, Any]:
+    """Run a command in this process with `--json`; returns its object."""
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    value: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return value
+
+
 def run_edgecl(
     *arguments: object,
     env: dict[str, str] | None = None,
