@@ -38,13 +38,15 @@ MODULES = (
 )
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the package together as it is installed: `runtime/` and `exporters/` are parts of it."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Put the package together as it is installed: `runtime/` and `exporters/` are parts of it.
+
+    Not `on_config`: a folder that is not there by then is not searched for docstrings.
+    """
     shutil.rmtree(REFERENCE, ignore_errors=True)
     for part, place in (("edgecl", "."), ("runtime", "runtime"), ("exporters", "exporters")):
         no_data = shutil.ignore_patterns("__pycache__", "data")
         shutil.copytree(ROOT / part, REFERENCE / place, ignore=no_data, dirs_exist_ok=True)
-    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

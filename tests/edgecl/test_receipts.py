@@ -231,7 +231,7 @@ def test_a_request_from_asking_to_a_check_elsewhere(taught: Path, tmp_path: Path
     assert "r3" not in table
     assert "unknown class" in run(taught, "receipts", "--log")
     assert "r2" in run(taught, "receipts", "--of", "washer")
-    assert "nothing of this name" in run(taught, "receipts", "--of", "bracket")
+    assert "nothing was unlearned of this name" in run(taught, "receipts", "--of", "bracket")
     words = run(taught, "receipt", "r3")
     assert words.startswith("Receipt r2: a class was unlearned")
     assert "no receipt" in run(taught, "receipt", "r1")
