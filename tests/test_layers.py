@@ -37,6 +37,7 @@ LAYERS = (
     ("governed",),
     ("exporters",),
     ("device",),
+    ("serve",),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

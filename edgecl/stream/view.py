@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgecl.learner import Learner
@@ -18,6 +18,46 @@ from edgecl.stream.votes import Votes
 from edgecl.types import Prediction
 
 _UNTAUGHT = {"taught": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A frame, and what was said of it.
+
+    Args:
+        frame: The frame.
+        label: The class, or `unknown`; empty while nothing is known.
+        score: Its score, 0 to 1.
+        state: `known`, `unsure`, `unknown`, or `nothing` while nothing was learned.
+        top: The best classes with their scores.
+        voted: What the vote over the last frames says, empty before there is one.
+    """
+
+    frame: Frame
+    label: str = ""
+    score: float = 0.0
+    state: str = "nothing"
+    top: tuple[tuple[str, float], ...] = ()
+    voted: str = ""
+
+    @property
+    def source(self) -> str:
+        """Name of its source."""
+        return self.frame.source
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the picture, JSON values."""
+        return {
+            "frame": self.frame.id,
+            "source": self.frame.source,
+            "time": self.frame.time,
+            "taught": self.frame.label,
+            "label": self.label,
+            "score": round(self.score, 4),
+            "state": self.state,
+            "top": [[name, round(score, 4)] for name, score in self.top],
+            "voted": self.voted,
+        }
 
 
 class View:
