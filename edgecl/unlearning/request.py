@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from edgecl.governor.record import is_recorded, note_forgotten, noting
 from edgecl.governor.verdicts import NOBODY, held_out_verdicts
 from edgecl.home import Home
 from edgecl.learner import Learner, save_scorer
+from edgecl.lending import lent
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.session import Session, open_learner, open_store
 from edgecl.store.exports import (
@@ -318,6 +319,8 @@ def _close(
 def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
     """Lock a home and open it to write, after finishing what is open in it.
 
+    Inside a process that holds the home already, its own session is given (edgecl/lending.py).
+
     An older copy of the store gets the receipts that it lacks and unlearns again what they name;
     requests that were cut off, or were asked for by another process meanwhile, are carried out:
     before the caller's work and after it.
@@ -328,18 +331,25 @@ def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
         IntegrityError: The chain of receipts is broken.
     """
     with writing_chain(home) as chain, noting(home, chain.store):
-        yield Session(home, chain.store, options)
+        yield lent(home.path) or Session(home, chain.store, options)
 
 
 @contextmanager
 def writing_chain(home: Home) -> Iterator[Chain]:
     """Do what `writing` does; yields the chain, which was checked, and holds home and store."""
-    with home.lock(), open_store(home, may_be_older=True) as store:
+    with ExitStack() as stack:
+        session = lent(home.path)
+        if session is None:
+            stack.enter_context(home.lock())
+            store = stack.enter_context(open_store(home, may_be_older=True))
+        else:
+            store = session.store
+        learner = None if session is None else session.learner
         chain = Chain(home, store)
-        _finish(chain)
+        _finish(chain, learner)
         yield chain
         if store.has_requests():
-            finish_requests(home, store)
+            finish_requests(home, store, learner)
 
 
 def finish_requests(home: Home, store: Store, learner: Learner | None = None) -> list[Unlearned]:
