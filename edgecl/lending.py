@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgecl.session import Session
+from edgecl.home import Home
+from edgecl.learner import Learner
+from edgecl.session import Session, open_store
+from edgecl.store.store import Store
 
 _here = threading.local()
 
@@ -37,3 +40,21 @@ def lent(path: Path) -> Session | None:
     if session is None or session.home.path.resolve() != path.resolve():
         return None
     return session
+
+
+@contextmanager
+def holding(home: Home) -> Iterator[tuple[Store, Learner | None]]:
+    """Hold a home's lock and its store, which may be an older copy.
+
+    Yields:
+        The store, and the learner that works on it where a session is lent.
+
+    Raises:
+        HomeLockedError: Another process writes.
+    """
+    session = lent(home.path)
+    if session is not None:
+        yield session.store, session.learner
+        return
+    with home.lock(), open_store(home, may_be_older=True) as store:
+        yield store, None

@@ -105,7 +105,7 @@ class Asked(Command):
 
     Args:
         work: What to do.
-        session: The session, whose learner the stream works with.
+        session: The session, whose learner the stream works with, as all that is done here must.
         after: Called behind it; told what was done and whether it changed what is learned.
     """
 

@@ -133,8 +133,7 @@ class Stream:
         self.view.served.learned()
 
     def changed(self) -> None:
-        """Take all of the store anew: a command that somebody else gave has changed it."""
-        self.learner.reload()
+        """Take all of the store anew: a command changed it, by way of the stream's learner."""
         self.pending.begin()
         self.lessons.clear()
         if self.view.recent is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,9 +25,9 @@ from edgecl.governor.record import is_recorded, note_forgotten, noting
 from edgecl.governor.verdicts import NOBODY, held_out_verdicts
 from edgecl.home import Home
 from edgecl.learner import Learner, save_scorer
-from edgecl.lending import lent
+from edgecl.lending import holding, lent
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
-from edgecl.session import Session, open_learner, open_store
+from edgecl.session import Session, open_learner
 from edgecl.store.exports import (
     exports_of,
     finish_exports,
@@ -59,11 +59,7 @@ from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshot
 from edgecl.unlearning.evidence import Evidence, gather
 from edgecl.unlearning.lookup import find, look_up_again
 from edgecl.unlearning.plan import Plan, Target, make_plan
-from edgecl.unlearning.receipt import (
-    Erased,
-    Refused,
-    Verified,
-)
+from edgecl.unlearning.receipt import Erased, Refused, Verified
 from edgecl.unlearning.removal import Changed, check_all, entry_of, fingerprint, take_out
 
 
@@ -337,14 +333,7 @@ def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
 @contextmanager
 def writing_chain(home: Home) -> Iterator[Chain]:
     """Do what `writing` does; yields the chain, which was checked, and holds home and store."""
-    with ExitStack() as stack:
-        session = lent(home.path)
-        if session is None:
-            stack.enter_context(home.lock())
-            store = stack.enter_context(open_store(home, may_be_older=True))
-        else:
-            store = session.store
-        learner = None if session is None else session.learner
+    with holding(home) as (store, learner):
         chain = Chain(home, store)
         _finish(chain, learner)
         yield chain
