@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -132,6 +133,9 @@ def _told_when_broken_off(store: Store) -> Iterator[None]:
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
