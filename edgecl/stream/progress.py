@@ -46,6 +46,7 @@ class Progress:
         broken: Frames that came cut or damaged.
         oversize: Frames that came larger than the limit.
         not_pictures: Parts of a stream that were no pictures.
+        still: Frames of a live source in which nothing had moved since the last one.
         p50_ms: Median time from the shutter to the commit of a learned live frame, milliseconds;
             None without any.
         p99_ms: The same time's 99th percentile.
@@ -80,6 +81,7 @@ class Progress:
     broken: int = 0
     oversize: int = 0
     not_pictures: int = 0
+    still: int = 0
     p50_ms: float | None = None
     p99_ms: float | None = None
     oldest: float = 0.0

@@ -26,6 +26,8 @@ from edgecl.types import Skipped
 
 # Samples that can be taken back.
 _MOST_LESSONS = 500
+# Reasons for which frames of a live source were skipped, of which each is told once.
+_MOST_REASONS = 100
 
 
 class Stream:
@@ -92,6 +94,7 @@ class Stream:
             takes_guess=home.config.head.pretrained,
         )
         self._status = status
+        self._reasons: set[str] = set()
         self.movement = Movement(
             learner, home.manifest.stages, self.events, is_recorded=is_recorded(home)
         )
@@ -109,7 +112,10 @@ class Stream:
         """Take in one frame: it waits to be learned, is only predicted, or is skipped."""
         name = item.id if isinstance(item, Skipped) else item.frame.id
         if reason := self.usable.reason(item):
-            self.events.append(FrameSkipped(name, reason))
+            # Of a camera every frame may be so, thirty a second: told once, and all are counted.
+            if not (self.source.is_live and reason in self._reasons):
+                self.events.append(FrameSkipped(name, reason))
+                self._reasons = {*list(self._reasons)[-_MOST_REASONS:], reason}
             self.pending.take(name, None, skipped=1)
             return
         assert isinstance(item, Embedded)
