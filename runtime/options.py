@@ -41,6 +41,29 @@ class Options:
         return self != Options()
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One source of several.
+
+    Args:
+        name: What its frames call their source; no two have the same.
+        url: Address of a live source, without options of ours.
+        options: What of its frames counts.
+        label: Class of all its frames, or None.
+        labels: Where labels of this source alone come from, or None.
+        vote: How many of its frames vote; None takes what all others take.
+        threshold: Least score of an answer that is told; None takes what all others take.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    options: Options = field(default_factory=Options)
+    label: str | None = None
+    labels: str | None = None
+    vote: int | None = None
+    threshold: float | None = None
+
+
 def split_options(spec: str) -> tuple[str, Options]:
     """Return an address without our own options, and these.
 

@@ -331,6 +331,7 @@ def _options(
             lambda: learner.labels,
             read_keys=None if keyboard is None else keyboard.read,
             feed=feed,
+            sources=[*source.parts] or [source.name],
         )
     return StreamOptions(
         labeller=labeller,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecl.stream.events import Event
@@ -54,6 +54,8 @@ class Progress:
         passed_over: Files of the source that are no pictures it can read, beside the frames.
         same_as: Classes, another class that has the same picture, and how many pictures are so.
         status: What the keys do and what is being learned, for a person; empty without keys.
+        by_source: Of several sources, what became of the frames of each: `seen`, `learned` and what
+            is counted of live ones, by name.
         drift: How far live frames have moved from what was learned, over the threshold; 0 until
             that is known.
     """
@@ -89,6 +91,7 @@ class Progress:
     same_as: tuple[tuple[str, str, int], ...] = ()
     status: str = ""
     drift: float = 0.0
+    by_source: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def prequential_accuracy(self) -> float:

@@ -92,6 +92,7 @@ class Stream:
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
             takes_guess=home.config.head.pretrained,
+            parts=source.parts,
         )
         self._status = status
         self._reasons: set[str] = set()
@@ -165,7 +166,16 @@ class Stream:
             events=tuple(self.events.popleft() for _ in range(len(self.events))),
             is_interrupted=is_interrupted,
             drift=self.movement.ratio,
+            by_source=self._by_source(),
         )
+
+    def _by_source(self) -> dict[str, dict[str, int]]:
+        """Return what became of the frames of each of several sources."""
+        learned = self.pending.learned_by_source
+        return {
+            name: {"learned": learned[name], **counts}
+            for name, counts in self.source.by_source.items()
+        }
 
 
 def labelled(item: Embedded, label: str | None) -> Embedded:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from edgecl.learner import Learner
 from edgecl.runtime.novelty import UNKNOWN
+from edgecl.runtime.options import Part
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.pretrained import Guess, Pretrained, hint_json
 from edgecl.stream.recent import RecentFrames
@@ -33,6 +35,7 @@ class View:
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
         takes_guess: The guess is what is told of it, marked as never taught.
+        parts: The sources that are read together: each votes for itself, and events name it.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class View:
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
+        parts: Mapping[str, Part] = MappingProxyType({}),
     ) -> None:
         self.served, self.recent = served, recent
         self._pretrained, self._takes_guess = pretrained, takes_guess
@@ -55,7 +59,8 @@ class View:
         self._is_shown = is_shown
         self.sight = ""
         """What the newest frame looks like, for a person."""
-        self._votes = Votes(vote)
+        self._vote, self._parts = vote, parts
+        self._votes: dict[str, Votes] = {}  # by source
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
 
     def look(self, item: Embedded) -> bool:
@@ -94,10 +99,21 @@ class View:
             ((name, share),) = hint
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
         self.sight = f"sees {found.label} {found.score:.0%}{looks}"
-        vote = self._votes.add(found)
+        if self._parts:
+            self.sight = f"{frame.source} {self.sight}"
+            more = {**more, "source": frame.source}
+        vote = self._votes_of(frame.source).add(found)
         if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
         return is_unknown
+
+    def _votes_of(self, source: str) -> Votes:
+        """Return the last predictions of one of several sources, or of the only one."""
+        part = self._parts.get(source)
+        name = source if part is not None else ""
+        if name not in self._votes:
+            self._votes[name] = Votes((part and part.vote) or self._vote)
+        return self._votes[name]
 
     def forget(self) -> None:
         """Drop what was kept of the store, and take its adapters anew: it lost some."""

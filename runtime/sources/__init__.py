@@ -7,14 +7,15 @@ are the whole list.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from edgecl.errors import SourceError, UsageError
 
 from ..formats import kind_of_file
-from ..options import Options, split_options
+from ..options import Options, Part, split_options
 from ..redact import redacted
 from .base import PICTURE_SUFFIXES, Source
 from .folder import FolderSource, PictureSource
@@ -24,12 +25,20 @@ from .idx import IdxSource
 from .lines import LinesSource
 from .mqtt import open_mqtt
 from .opencv import VIDEO_SUFFIXES, VideoSource, open_camera, open_rtsp
+from .several import Several
 from .synthetic import open_synthetic
 from .table import TABLE_SUFFIXES, TableSource
 from .viewed import ViewedSource
 from .watch import open_watch
 
-__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "is_address", "open_source"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Source",
+    "is_address",
+    "open_several",
+    "open_source",
+]
 
 
 class Opener(Protocol):
@@ -105,6 +114,26 @@ def open_source(
     base, options = (spec, Options()) if os.path.lexists(spec) else split_options(spec)
     source = _open(base, label, shuffle_seed, max_bytes, wants_classes, headers)
     return ViewedSource(source, options) if options else source
+
+
+def open_several(
+    parts: Sequence[Part], *, label: str | None = None, max_bytes: int = 64_000_000
+) -> Source:
+    """Open several live sources as one; parts of one camera share its connection.
+
+    Args:
+        parts: The sources.
+        label: Class of the frames of those that have none of their own.
+        max_bytes: Larger pictures are skipped.
+
+    Raises:
+        UsageError: An address that cannot be meant, or one of a source that is not live.
+        SourceError: None of them can be opened.
+    """
+    return Several(
+        [part if part.label else replace(part, label=label) for part in parts],
+        lambda url: open_source(url, max_bytes=max_bytes),
+    )
 
 
 def _open(
