@@ -31,9 +31,10 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from edgecl.config import Config, load_config, save_config
+from edgecl.config import Config, HeadConfig
 from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreError
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
@@ -42,6 +43,7 @@ from edgecl.runtime.faults import in_words, telling
 from edgecl.runtime.files import open_own, put_in_place, read_own, wipe, write_whole
 from edgecl.runtime.manifest import Manifest, checked_engine
 from edgecl.runtime.pretrained import Pretrained, load_pretrained
+from edgecl.settings import load_config, save_config
 
 _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "edgecl.toml",
@@ -83,7 +85,7 @@ class Home:
             )
         _check_parts(path)
         self.path = path
-        self.config: Config = load_config(path / _CONFIG)
+        self.config: Config = load_config(path / _CONFIG, os.environ)
         self.manifest = Manifest.load(path / ENGINE_FOLDER)
         if self.manifest.adapter_rank:
             raise IntegrityError(
@@ -150,7 +152,11 @@ class Home:
     def save_config(self, config: Config) -> None:
         """Replace the settings, in one step."""
         save_config(config, self.path / _CONFIG)
-        self.config = config
+        self.config = load_config(self.path / _CONFIG, os.environ)
+
+    def save_head(self, head: HeadConfig) -> None:
+        """Replace the settings of the head; what the environment says is not written."""
+        self.save_config(replace(load_config(self.settings), head=head))
 
     @property
     def adapter_rank(self) -> int:

@@ -111,13 +111,13 @@ def embed(
                 item: _Ready | Skipped = frame
             else:
                 try:
-                    image, has_levels = picture_and_depth(
+                    image, is_changed = picture_and_depth(
                         frame, max_pixels=max_pixels, levels=preprocessing.levels
                     )
                     item = _Ready(frame, preprocessing.tensor(image))
-                    # What was seen is what is kept, also where it is decoded again without levels.
-                    if has_levels or (pixels_above is not None and min(image.size) > pixels_above):
-                        decoded = replace(frame, encoded=None, pixels=np.asarray(image))
+                    # What was seen is what is kept, also where it is decoded again.
+                    if is_changed or (pixels_above is not None and min(image.size) > pixels_above):
+                        decoded = replace(frame, encoded=None, pixels=np.asarray(image), cut=None)
                         item = _Ready(decoded, item.tensor)
                 except (DecodeError, MemoryError) as error:
                     item = Skipped(frame.id, str(error) or "not enough memory")

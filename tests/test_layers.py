@@ -18,6 +18,7 @@ LAYERS = (
     ("types", "errors"),
     ("runtime",),
     ("config", "paired"),
+    ("settings",),
     ("home",),
     ("weights", "directions"),
     ("backbones",),

@@ -267,6 +267,7 @@ def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) 
             lambda: session.learner.labels,
             read_keys=None if keyboard is None else keyboard.read,
             feed=feed,
+            sources=[*source.parts] or [source.name],
         )
     consolidate = None
     if asked.consolidate_every is not None:

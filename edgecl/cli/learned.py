@@ -22,6 +22,7 @@ _ELSE = {
     "stale": "left out as too old",
     "undone": "undone",
     "dropped": "dropped for newer ones",
+    "still": "in which nothing had moved",
     "repeated": "sent twice",
     "broken": "cut or damaged",
     "oversize": "too large",

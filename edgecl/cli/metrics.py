@@ -33,6 +33,7 @@ _COUNTERS = {
     "skipped": ("frames_skipped", "Frames that could not be used."),
     "passed_over": ("files_passed_over", "Files that are no pictures that can be read."),
     "dropped": ("frames_dropped", "Frames of a live source that a newer one replaced."),
+    "still": ("frames_still", "Frames of a live source in which nothing had moved."),
     "duplicates": ("frames_duplicate", "Frames left out as near-duplicates."),
     "stale": ("frames_stale", "Frames left out as too old."),
     "unlabelled": ("frames_unlabelled", "Frames without a label, predicted only."),

@@ -99,6 +99,7 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "broken": progress.broken,
         "oversize": progress.oversize,
         "not_pictures": progress.not_pictures,
+        "still": progress.still,
         "p50_ms": progress.p50_ms,
         "p99_ms": progress.p99_ms,
     }

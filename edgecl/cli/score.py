@@ -290,7 +290,7 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
 
 def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:
     """Return what became of the frames of live sources, all together."""
-    names = "dropped repeated broken oversize not_pictures reconnects stalls".split()
+    names = "dropped still repeated broken oversize not_pictures reconnects stalls".split()
     return {name: sum(getattr(source.counts, name) for source in sources) for name in names}
 
 

@@ -26,6 +26,8 @@ from edgecl.types import Skipped
 
 # Samples that can be taken back.
 _MOST_LESSONS = 500
+# Reasons for which frames of a live source were skipped, of which each is told once.
+_MOST_REASONS = 100
 
 
 class Stream:
@@ -93,8 +95,10 @@ class Stream:
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
             takes_guess=home.config.head.pretrained,
+            parts=source.parts,
         )
         self._status = status
+        self._reasons: set[str] = set()
         self.movement = Movement(
             learner, home.manifest.stages, self.events, is_recorded=is_recorded(home)
         )
@@ -112,7 +116,10 @@ class Stream:
         """Take in one frame: it waits to be learned, is only predicted, or is skipped."""
         name = item.id if isinstance(item, Skipped) else item.frame.id
         if reason := self.usable.reason(item):
-            self.events.append(FrameSkipped(name, reason))
+            # Of a camera every frame may be so, thirty a second: told once, and all are counted.
+            if not (self.source.is_live and reason in self._reasons):
+                self.events.append(FrameSkipped(name, reason))
+                self._reasons = {*list(self._reasons)[-_MOST_REASONS:], reason}
             self.pending.take(name, None, skipped=1)
             return
         assert isinstance(item, Embedded)
@@ -170,7 +177,16 @@ class Stream:
             events=tuple(self.events.popleft() for _ in range(len(self.events))),
             is_interrupted=is_interrupted,
             drift=self.movement.ratio,
+            by_source=self._by_source(),
         )
+
+    def _by_source(self) -> dict[str, dict[str, int]]:
+        """Return what became of the frames of each of several sources."""
+        learned = self.pending.learned_by_source
+        return {
+            name: {"learned": learned[name], **counts}
+            for name, counts in self.source.by_source.items()
+        }
 
 
 def labelled(item: Embedded, label: str | None) -> Embedded:

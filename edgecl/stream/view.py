@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from edgecl.learner import Learner
 from edgecl.runtime.novelty import UNKNOWN
+from edgecl.runtime.options import Part
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.pretrained import Guess, Pretrained, hint_json
 from edgecl.stream.recent import RecentFrames
@@ -79,6 +81,7 @@ class View:
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
         takes_guess: The guess is what is told of it, marked as never taught.
+        parts: The sources that are read together: each votes for itself, and events name it.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class View:
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
+        parts: Mapping[str, Part] = MappingProxyType({}),
     ) -> None:
         self.served, self.recent = served, recent
         self._pretrained, self._takes_guess = pretrained, takes_guess
@@ -104,7 +108,8 @@ class View:
         self._is_looked_at = emit is not None or is_shown or show is not None
         self.sight = ""
         """What the newest frame looks like, for a person."""
-        self._votes = Votes(vote)
+        self._vote, self._parts = vote, parts
+        self._votes: dict[str, Votes] = {}  # by source
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
 
     def look(self, item: Embedded) -> bool:
@@ -145,12 +150,24 @@ class View:
             ((name, share),) = hint
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
         self.sight = f"sees {found.label} {found.score:.0%}{looks}"
-        vote = self._votes.add(found)
+        if self._parts:
+            self.sight = f"{frame.source} {self.sight}"
+            more = {**more, "source": frame.source}
+        votes = self._votes_of(frame.source)
+        vote = votes.add(found)
         state = UNKNOWN if is_unknown else "known"
-        self._show(Sight(frame, found.label, found.score, state, top, self._votes.told or ""))
+        self._show(Sight(frame, found.label, found.score, state, top, votes.told or ""))
         if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
         return is_unknown
+
+    def _votes_of(self, source: str) -> Votes:
+        """Return the last predictions of one of several sources, or of the only one."""
+        part = self._parts.get(source)
+        name = source if part is not None else ""
+        if name not in self._votes:
+            self._votes[name] = Votes((part and part.vote) or self._vote)
+        return self._votes[name]
 
     def forget(self) -> None:
         """Drop what was kept of the store, and take its adapters anew: it lost some."""
