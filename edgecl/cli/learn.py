@@ -17,15 +17,19 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventsOption,
+    EveryOption,
     FallbackOption,
     HeaderOption,
     HomeOption,
     JsonOption,
     LabelOption,
     LimitOption,
+    MinScoreOption,
     NewOption,
     ProviderOption,
     ThreadsOption,
+    VoteOption,
     WeightsOption,
     headers_of,
 )
@@ -58,10 +62,7 @@ def train_stream(
     new: NewOption = False,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
     limit: LimitOption = None,
-    every: Annotated[
-        str | None,
-        typer.Option(help="Of a film or camera, take a frame every so often: 0.5s, 500ms, 2m."),
-    ] = None,
+    every: EveryOption = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Visit them in random order.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that order.")] = 0,
     resume: Annotated[
@@ -78,16 +79,9 @@ def train_stream(
             envvar="EDGECL_LABELS",
         ),
     ] = None,
-    events: Annotated[
-        str | None,
-        typer.Option(
-            help="Tell what is seen when it changes: -, mqtt://host/topic or a webhook.",
-            envvar="EDGECL_EVENTS",
-        ),
-    ] = None,
-    vote: Annotated[
-        int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
-    ] = None,
+    events: EventsOption = None,
+    vote: VoteOption = None,
+    min_score: MinScoreOption = None,
     unknown: Annotated[
         bool,
         typer.Option(
@@ -164,7 +158,7 @@ def train_stream(
         options = replace(
             _options(
                 device, learner, frames, stack, labels=labels, events=events, vote=vote,
-                unknown=unknown,
+                min_score=min_score, unknown=unknown,
             ),
             consolidate=consolidate,
             takes_alike=new,
@@ -305,6 +299,7 @@ def _options(
     labels: str | None,
     events: str | None,
     vote: int | None,
+    min_score: float | None,
     unknown: bool,
 ) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
@@ -335,6 +330,7 @@ def _options(
         labeller=labeller,
         emit=None if sink is None else sink.emit,
         vote=device.config.live.vote if vote is None else vote,
+        min_score=device.config.live.min_score if min_score is None else min_score,
         finds_unknown=unknown,
     )
 

@@ -42,6 +42,7 @@ class Stream:
         status: Gives the line of keys to a person who sees that; None without one.
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
+        min_score: What is less sure is told as `unsure`.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
         takes_alike: Whether a new class may have a name that looks like a known one's.
     """
@@ -59,6 +60,7 @@ class Stream:
         status: Callable[[str], str] | None,
         emit: Callable[[dict[str, Any]], None] | None,
         vote: int,
+        min_score: float,
         finds_unknown: bool,
         takes_alike: bool,
     ) -> None:
@@ -86,6 +88,7 @@ class Stream:
             emit,
             vote,
             finds_unknown=finds_unknown,
+            min_score=min_score,
             is_shown=status is not None,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,

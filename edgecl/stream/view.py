@@ -28,6 +28,7 @@ class View:
         served: What predicts.
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
+        min_score: What is less sure is told as `unsure`.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
         is_shown: Whether somebody looks at `sight`.
         recent: Keeps frames without a label, since that may still come; None keeps none.
@@ -43,6 +44,7 @@ class View:
         vote: int,
         *,
         finds_unknown: bool,
+        min_score: float = 0.0,
         is_shown: bool = False,
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
@@ -55,7 +57,7 @@ class View:
         self._is_shown = is_shown
         self.sight = ""
         """What the newest frame looks like, for a person."""
-        self._votes = Votes(vote)
+        self._votes = Votes(vote, min_score)
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
 
     def look(self, item: Embedded) -> bool:
@@ -93,8 +95,9 @@ class View:
         if hint and self._takes_guess:
             ((name, share),) = hint
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
-        self.sight = f"sees {found.label} {found.score:.0%}{looks}"
-        vote = self._votes.add(found)
+        is_unsure = not is_unknown and found.probability < self._votes.min_score
+        self.sight = f"sees {found.label} {found.score:.0%}{looks}" + ", unsure" * is_unsure
+        vote = self._votes.add(found, is_unknown=is_unknown)
         if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
         return is_unknown
@@ -103,4 +106,5 @@ class View:
         """Drop what was kept of the store, and take its adapters anew: it lost some."""
         if self._unknowns is not None:
             self._unknowns.forget()
+        self._votes.forget()
         self.served.adapters_changed()  # a class that is gone may have taken some along
