@@ -96,8 +96,7 @@ def export_bundle(
         RequestError: Something else is there, or see `content_of`.
         IntegrityError: The engine was changed, or see `content_of`.
     """
-    options = options or Options()
-    place = Path(os.path.realpath(output))
+    options, place = options or Options(), Path(os.path.realpath(output))
     finish_exports(store)
     replaces = _check_place(home, store, place)
     content = content_of(home, store, scorer, adapters, options, say)
@@ -108,10 +107,8 @@ def export_bundle(
     files = _files(home, store, content, list(classes), adapters)
     about: dict[str, Any] = {"kind": ONNX, "precision": options.precision}
     if build is not None:
-        built = build(content.model)
-        files[compiled_name(manifest.engine)] = built.plan
-        about |= {"kind": TENSORRT, TENSORRT: built.as_json()}
-    values: dict[str, Any] = about | {
+        about |= _compiled(files, manifest.engine, build)
+    values = about | {
         "bundle": BUNDLE_SCHEMA,
         "home": public_id(home),
         "created": time.time(),
@@ -137,8 +134,17 @@ def export_bundle(
         adapters=sources,
         body=about | options.as_json() | {"replaces": replaces},
     )
-    size_bytes = sum(path.stat().st_size for path in place.iterdir())
-    return Exported(export, manifest, size_bytes, content.report)
+    n_bytes = sum(path.stat().st_size for path in place.iterdir())
+    return Exported(export, manifest, n_bytes, content.report)
+
+
+def _compiled(
+    files: dict[str, bytes], engine: str, build: Callable[[bytes], Compiled]
+) -> dict[str, Any]:
+    """Put an engine that is built for this GPU beside the ONNX file; returns what is said of it."""
+    built = build(files[engine])
+    files[compiled_name(engine)] = built.plan
+    return {"kind": TENSORRT, TENSORRT: built.as_json()}
 
 
 def _files(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from edgecl.figures import percent
 from edgecl.learner import Learner
 from edgecl.runtime.novelty import UNKNOWN
 from edgecl.runtime.pipeline import Embedded
@@ -93,7 +94,7 @@ class View:
         if hint and self._takes_guess:
             ((name, share),) = hint
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
-        self.sight = f"sees {found.label} {found.score:.0%}{looks}"
+        self.sight = f"sees {found.label} {percent(found.score)}{looks}"
         vote = self._votes.add(found)
         if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
