@@ -30,6 +30,7 @@ from edgecl.cli.options import (
 )
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 from edgecl.cli.tally import Tally
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.answers import Answers
@@ -268,13 +269,14 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
         return
     n_right = sum(row.get(label, 0) for label, row in scores.confusion.items())
     skipped = f", {len(scores.skipped):,} skipped" if scores.skipped else ""
-    print(f"accuracy {scores.accuracy:.1%}: {n_right:,} of {scores.n:,} pictures right{skipped}")
+    share = percent(scores.accuracy, 1)
+    print(f"accuracy {share}: {n_right:,} of {scores.n:,} pictures right{skipped}")
     rows = []
     for label, share in scores.per_class.items():
         row = scores.confusion[label]
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         n = sum(row.values())
-        rows.append((label, f"{row.get(label, 0)} of {n}", f"{share:.0%}", ", ".join(wrong)))
+        rows.append((label, f"{row.get(label, 0)} of {n}", f"{percent(share)}", ", ".join(wrong)))
     print_table("by class", ("class", "right", "share", "taken for"), rows)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from edgecl.figures import percent
 from edgecl.learner import Learner
 from edgecl.runtime.novelty import UNKNOWN
 from edgecl.runtime.options import Part
@@ -153,9 +154,8 @@ class View:
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
         votes = self._votes_of(frame.source)
         state = state_of(found.probability, votes.min_score, is_unknown=is_unknown)
-        self.sight = f"sees {found.label} {found.score:.0%}{looks}" + ", unsure" * (
-            state == "unsure"
-        )
+        doubt = ", unsure" if state == "unsure" else ""
+        self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
         if self._parts:
             self.sight = f"{frame.source} {self.sight}"
             more = {**more, "source": frame.source}
