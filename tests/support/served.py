@@ -23,7 +23,6 @@ from edgecl.device import Device
 from edgecl.errors import EdgeclError
 from edgecl.exporters.onnx import init_home
 from edgecl.exporters.shipped import shipped
-from edgecl.learner import Lesson
 from edgecl.runtime.sources.messages import LabelWindow
 from edgecl.serve.live import Live
 from edgecl.serve.serving import Serving

@@ -67,7 +67,7 @@ class Place:
         if self.proxy:
             return f"{self.scheme}://{self.proxy}"
         name = f"[{self.host}]" if ":" in self.host else self.host
-        if self.host in ("0.0.0.0", "::"):  # noqa: S104
+        if self.host in ("0.0.0.0", "::"):
             name = socket.gethostname()
         return f"{self.scheme}://{name}:{self.port}"
 

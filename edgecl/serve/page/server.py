@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecl.errors import MissingPackageError, RequestError, UsageError
-from edgecl.runtime.faults import in_words
 from edgecl.serve.page.access import Access
 from edgecl.serve.page.guard import Place
 from edgecl.serve.serving import Serving
@@ -141,7 +140,7 @@ def _imported() -> Callable[[Serving, Access, Place], tuple[Guard, News]]:
 
 def _address(wire: Wire, *, has_password: bool) -> tuple[str, int]:
     """Return host and port, if they may be used like this."""
-    host, colon, port = wire.listen.rpartition(":")
+    host, _, port = wire.listen.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     if not port.isdigit() or int(port) > 65_535 or not port.isascii():
         raise UsageError(f"--listen {wire.listen} is no address; expected HOST:PORT")
