@@ -7,14 +7,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgecl.serve.page import reads, screens, streams, writes
+from edgecl.serve.page import frames, history, jobs, reads, screens, streams, writes
 from edgecl.serve.page.access import Access
 from edgecl.serve.page.context import Context, Refusal, refused
 from edgecl.serve.page.guard import Guard, Place, cookie_of
 from edgecl.serve.page.news import News
 from edgecl.serve.serving import Serving
 
-ENDPOINTS = (*screens.ENDPOINTS, *streams.ENDPOINTS, *reads.ENDPOINTS, *writes.ENDPOINTS)
+ENDPOINTS = tuple(
+    endpoint
+    for part in (screens, streams, reads, history, writes, frames, jobs)
+    for endpoint in part.ENDPOINTS
+)
 
 
 def app_of(serving: Serving, access: Access, place: Place) -> tuple[Guard, News]:
@@ -26,7 +30,16 @@ def app_of(serving: Serving, access: Access, place: Place) -> tuple[Guard, News]
         place: Where it will be.
     """
     news = News(serving.live)
-    context = Context(serving, access, news, place, cookie_of(place))
+    context = Context(
+        serving,
+        access,
+        news,
+        place,
+        cookie_of(place),
+        jobs.Jobs(serving.live),
+        frames.Embedder(serving.device),
+    )
+    news.on_forgotten = lambda: context.drop(everything=True)
 
     app = Starlette(
         routes=[endpoint.route(context) for endpoint in ENDPOINTS],

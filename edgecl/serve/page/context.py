@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,12 +27,18 @@ from edgecl.serve.page.guard import Place
 from edgecl.serve.page.news import News
 from edgecl.serve.serving import Serving
 
+if TYPE_CHECKING:
+    from edgecl.serve.page.frames import Embedder
+    from edgecl.serve.page.jobs import Jobs
+
 T = TypeVar("T")
 MOST_JSON = 65_536
 _BODY_S = 30.0
 # A command waits for the one before it, and for the frame that is just learned.
 _WRITE_S = 60.0
 _READERS = 2
+_SHARE = 0.05
+_LIGHT_S = 0.1
 
 
 class Refusal(Exception):
@@ -51,6 +58,15 @@ class Refusal(Exception):
         self.status, self.sentence, self.more, self.code = status, sentence, more or {}, code
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An answer that is kept for a while, with what it cost."""
+
+    value: Any
+    until: float
+    cost: float
+
+
 @dataclass
 class Context:
     """A page that is served.
@@ -61,6 +77,8 @@ class Context:
         news: What pages are told.
         place: Where the page is.
         cookie: Name of the cookie of a session.
+        jobs: Commands that take long.
+        embedder: Embeds pictures of browsers.
     """
 
     serving: Serving
@@ -68,14 +86,44 @@ class Context:
     news: News
     place: Place
     cookie: str
+    jobs: Jobs
+    embedder: Embedder
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_READERS, thread_name_prefix="page")
     )
+    hand: str = ""
+    """The page that holds a label, by the number that it gave itself."""
+    _kept: dict[str, _Kept] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     async def read(self, work: Callable[[Device], T]) -> T:
         """Do something that reads only, beside the event loop and beside the stream."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.pool, work, self.serving.device)
+
+    async def shared(self, name: str, work: Callable[[Device], T]) -> T:
+        """Do what `read` does, once for all who ask meanwhile.
+
+        What was found is kept as long as it takes to spend a twentieth of the time on it, a second
+        at least, so that many pages that ask cost the stream no more than one. A light answer is
+        found anew after every write.
+        """
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            kept = self._kept.get(name)
+            if kept is None or time.monotonic() > kept.until:
+                begin, of = time.monotonic(), self.news.n_forgotten
+                value = await self.read(work)
+                cost = time.monotonic() - begin
+                kept = _Kept(value, time.monotonic() + max(1.0, cost / _SHARE), cost)
+                if of == self.news.n_forgotten:
+                    self._kept[name] = kept
+            value_: T = kept.value
+            return value_
+
+    def drop(self, *, everything: bool) -> None:
+        """Drop what is kept of answers: all, or what is found anew without a cost."""
+        for name in [n for n, kept in self._kept.items() if everything or kept.cost < _LIGHT_S]:
+            del self._kept[name]
 
     async def write(self, name: str, work: Callable[[Device], T]) -> T:
         """Let the thread that writes do something, between two commits; pages hear of it."""
@@ -86,8 +134,13 @@ class Context:
             raise HomeLockedError(
                 f"the stream did not come to it in {_WRITE_S:.0f} s; nothing was done, try again"
             ) from None
-        self.serving.live.tell("classes", {})
+        self.changed()
         return done
+
+    def changed(self) -> None:
+        """Let pages ask anew: something was written."""
+        self.drop(everything=False)
+        self.serving.live.tell("classes", {})
 
 
 Handler = Callable[[Context, Request], Awaitable[Any]]

@@ -27,6 +27,7 @@ SEND_S = 30.0
 """A client that takes nothing for so long is given up."""
 _OPEN = ("/login", "/healthz", "/favicon.ico")
 _STATIC = "/static/"
+_LONGEST_PATH = 1000
 _PICTURES = ("/api/v1/frames",)
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -150,6 +151,8 @@ class Guard:
         """Return status and sentence of a refusal, or None."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         path, writes = scope["path"], scope["method"] not in ("GET", "HEAD")
+        if len(path) > _LONGEST_PATH:
+            return 414, f"a path of {len(path)} characters; at most {_LONGEST_PATH:,}"
         if not self._place.is_ours(headers.get(b"host", "")):
             return 421, "this page is not for that host; use the address that was printed"
         if writes:

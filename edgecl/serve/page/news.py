@@ -43,6 +43,8 @@ class News:
         self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=_MOST_KEPT)
         self._encoded: dict[str, tuple[int, bytes]] = {}
         self.n_watchers = 0
+        self.n_forgotten = 0
+        self.on_forgotten: Callable[[], None] = lambda: None
         self.is_closed = False
         self._end: Callable[[], None] = lambda: None
 
@@ -77,6 +79,8 @@ class News:
             if kind == "forgotten":  # what was said before may name it
                 self._kept.clear()
                 self._encoded.clear()
+                self.n_forgotten += 1
+                self.on_forgotten()
             self._n += 1
             self._kept.append((self._n, kind, _data(data)))
         if came:
@@ -92,6 +96,8 @@ class News:
         if not 0 <= n <= self._n or (self._kept and n < self._kept[0][0] - 1):
             n = self._n
             for kind, data in list(self._live.state.items()):
+                if kind == "forgotten":  # what was told is not a state
+                    continue
                 yield self._event(n, kind, _data(data))
         yield b": hello\n\n"
         while not self.is_closed:
