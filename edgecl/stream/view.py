@@ -15,9 +15,14 @@ from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
 from edgecl.stream.votes import Votes
-from edgecl.types import Prediction
+from edgecl.types import Frame, Prediction
 
 _UNTAUGHT = {"taught": False}
+_TOP = 3
+
+
+def _nothing(sight: Sight) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class View:
         vote: How many frames vote.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
         is_shown: Whether somebody looks at `sight`.
+        show: Shown every frame with what was said of it, or None.
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
         takes_guess: The guess is what is told of it, marked as never taught.
@@ -84,6 +90,7 @@ class View:
         *,
         finds_unknown: bool,
         is_shown: bool = False,
+        show: Callable[[Sight], None] | None = None,
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
@@ -93,6 +100,8 @@ class View:
         self._learner = learner
         self._emit = emit
         self._is_shown = is_shown
+        self._show = show if show is not None else _nothing
+        self._is_looked_at = emit is not None or is_shown or show is not None
         self.sight = ""
         """What the newest frame looks like, for a person."""
         self._votes = Votes(vote)
@@ -120,10 +129,12 @@ class View:
         is_unknown = False
         if self._unknowns is not None and frame.label is None:
             is_unknown = self._unknowns.look(frame, plain)
-        if (self._emit is None and not self._is_shown) or not self._learner.head.classes:
+        if not self._is_looked_at or not self._learner.head.classes:
             self.sight = ""
+            self._show(Sight(frame))
             return is_unknown
-        found = self.served.predict(frame.id, x)
+        found = self.served.predict(frame.id, x, top=_TOP)
+        top = tuple((name, score) for name, score in found.top)
         hint: tuple[Guess, ...] = ()
         if is_unknown:
             found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
@@ -135,6 +146,8 @@ class View:
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
         self.sight = f"sees {found.label} {found.score:.0%}{looks}"
         vote = self._votes.add(found)
+        state = UNKNOWN if is_unknown else "known"
+        self._show(Sight(frame, found.label, found.score, state, top, self._votes.told or ""))
         if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
         return is_unknown
