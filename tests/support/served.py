@@ -1,7 +1,6 @@
 """A home that is served: for tests of the page, and to look at: `python tests/support/served.py`.
 
-The loop here does what that of `edgecl serve` does, on pictures that are drawn: it shows them,
-learns what is held, and empties the queue of commands. Two parts are known, four are shown.
+Its camera sees drawn parts: two are known, four are shown.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,19 @@ import numpy as np
 import build
 from edgecl.config import Config, HeadConfig
 from edgecl.device import Device
-from edgecl.errors import EdgeclError
+from edgecl.errors import RequestError
 from edgecl.exporters.onnx import init_home
 from edgecl.exporters.shipped import shipped
-from edgecl.runtime.sources.messages import LabelWindow
+from edgecl.learning import learning
+from edgecl.runtime.sources.live import LiveBase
 from edgecl.serve.live import Live
 from edgecl.serve.serving import Serving
 from edgecl.serve.teacher import Teacher
-from edgecl.session import open_predictor
+from edgecl.stream.labeller import Labeller
+from edgecl.stream.position import start_position
 from edgecl.stream.queue import CommandQueue
-from edgecl.stream.view import Sight
-from edgecl.types import Frame
+from edgecl.stream.run import StreamOptions
+from edgecl.types import Frame, Skipped
 from edgecl.unlearning.request import writing
 
 
@@ -45,18 +47,35 @@ def toy_home(path: Path, per_class: int = 6, parts: tuple[str, ...] = build.PART
     return device
 
 
+class PartCamera(LiveBase):
+    """A camera that sees drawn parts; four after each other, or the one that a test names."""
+
+    def __init__(self, fps: float) -> None:
+        super().__init__("camera")
+        self.part = 0
+        self.is_closed = threading.Event()
+        self._fps = fps
+
+    def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
+        for i in count(1):
+            if self.is_closed.wait(1 / self._fps):
+                return
+            name = build.PARTS[self.part % 4 if self.part else (i // 40) % 4]
+            pixels = np.asarray(build.part_picture(name, i, 64))
+            yield Frame(id=str(i), pixels=pixels, source="camera", time=time.time())
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+
 class ToyStream:
     """A thread that shows, learns and obeys; it is the only one that writes to the home."""
 
     def __init__(self, device: Device, fps: float = 8.0) -> None:
-        self.lessons: list[int] = []
+        self.camera = PartCamera(fps)
         self.serving = Serving(
             device, CommandQueue(), Live(), Teacher(), self._take_back, ("camera",)
         )
-        self.label: str | None = None
-        self.part = 0
-        self._fps = fps
-        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stream")
 
     def __enter__(self) -> ToyStream:
@@ -64,48 +83,41 @@ class ToyStream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped.set()
+        self.camera.close()
         self._thread.join()
-        self.serving.queue.close()
-        self.serving.live.tell("stopped", {"restarting": False})
+
+    @property
+    def part(self) -> int:
+        """Number of the part that the camera sees; 0 lets it see four in turn."""
+        return self.camera.part
+
+    @part.setter
+    def part(self, part: int) -> None:
+        self.camera.part = part
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def _run(self) -> None:
-        i, learned = 0, 0
-        predictor = open_predictor(self.serving.device.home)
-        while not self._stopped.wait(1 / self._fps):
-            while (work := self.serving.queue.take()) is not None:
-                work.do()
-                predictor = open_predictor(self.serving.device.home)
-            for message in self.serving.teacher.poll():
-                if isinstance(message, LabelWindow):
-                    self.label = message.label
-            i += 1
-            name = build.PARTS[self.part % 4 if self.part else (i // 40) % 4]
-            picture = build.part_picture(name, i, 64)
-            frame = Frame(
-                id=str(i),
-                pixels=np.asarray(picture),
-                source="camera",
-                time=time.time(),
-                label=self.label,
-            )
-            _, x = predictor.embed(np.asarray(picture))
-            found = predictor.predict_features([frame.id], x, top=3)[0]
-            state = "known" if found.score > 0.6 else "unsure"
-            self.serving.live.show(
-                Sight(frame, found.label, found.score, state, tuple(found.top), found.label)
-            )
-            if self.label is not None:
-                learned += 1
-                with writing(self.serving.device.home) as session:
-                    session.learner.learn_many([frame], x)
-                    session.learner.settle()
-                predictor = open_predictor(self.serving.device.home)
-            if i % 8 == 0:
-                self.serving.live.tell("progress", {"seen": i, "learned": learned})
+        serving, home = self.serving, self.serving.device.home
+        with writing(home) as session:
+            labeller = Labeller(lambda: session.learner.labels, feed=serving.teacher)
+            options = StreamOptions(labeller=labeller, show=serving.live.show, takes_alike=True)
+            start = start_position(home, session.learner, self.camera, "camera", resume=False)
+            with learning(
+                session, self.camera, key="camera", start=start, options=options,
+                queue=serving.queue,
+            ) as (run, _):  # fmt: skip
+                for progress in run:
+                    told = {"seen": progress.seen, "learned": progress.learned}
+                    serving.live.tell("progress", told | {"unknown": progress.unknown})
+            serving.queue.close()
+        serving.live.tell("stopped", {})
 
     def _take_back(self, uids: object) -> int:
-        raise EdgeclError("the toy stream takes nothing back")
+        raise RequestError("the toy stream takes nothing back")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from edgecl.errors import (
     HomeLockedError,
     IntegrityError,
     UnknownClassError,
+    UnknownSampleError,
     UsageError,
 )
 from edgecl.serve.page.access import Access, allows
@@ -192,7 +193,7 @@ def refused(error: EdgeclError | Refusal) -> Response:
     status = 409  # it cannot be done as things are
     if isinstance(error, UsageError):
         status = 400
-    elif isinstance(error, UnknownClassError):
+    elif isinstance(error, (UnknownClassError, UnknownSampleError)):
         status = 404
     elif isinstance(error, IntegrityError):
         status = 500

@@ -13,7 +13,9 @@ from typing import Any
 
 from edgecl.serve.live import Live, Picture
 
-KINDS = ("progress", "classes", "command", "forgotten", "event", "stopped")
+# Of these only the newest counts, so it is told now and then.
+_OFTEN = ("progress", "classes")
+_EVERY_S = 0.3
 HEARTBEAT_S = 15.0
 MOST_WATCHERS = 128
 MOST_A_SECOND = 10.0
@@ -43,6 +45,8 @@ class News:
         self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=_MOST_KEPT)
         self._encoded: dict[str, tuple[int, bytes]] = {}
         self.n_watchers = 0
+        self._newest: dict[str, dict[str, Any]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self.n_forgotten = 0
         self.on_forgotten: Callable[[], None] = lambda: None
         self.is_closed = False
@@ -76,18 +80,32 @@ class News:
             came, self._inbox = self._inbox, []
             self._is_woken = False
         for kind, data in came:
+            if kind in _OFTEN:
+                self._newest[kind] = data
+                continue
             if kind == "forgotten":  # what was said before may name it
                 self._kept.clear()
                 self._encoded.clear()
+                self._newest.pop("progress", None)
                 self.n_forgotten += 1
                 self.on_forgotten()
-            self._n += 1
-            self._kept.append((self._n, kind, _data(data)))
-        if came:
-            self._told.set()
-            self._told = asyncio.Event()
+            self._tell(kind, data)
+        if self._newest and self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(_EVERY_S, self._tell_newest)
         self._seen.set()
         self._seen = asyncio.Event()
+
+    def _tell_newest(self) -> None:
+        self._timer = None
+        newest, self._newest = self._newest, {}
+        for kind, data in newest.items():
+            self._tell(kind, data)
+
+    def _tell(self, kind: str, data: dict[str, Any]) -> None:
+        self._n += 1
+        self._kept.append((self._n, kind, _data(data)))
+        self._told.set()
+        self._told = asyncio.Event()
 
     async def events(self, last: str = "") -> AsyncIterator[bytes]:
         """Yield server-sent events, after the one that a page saw last if that is known."""
@@ -96,7 +114,7 @@ class News:
         if not 0 <= n <= self._n or (self._kept and n < self._kept[0][0] - 1):
             n = self._n
             for kind, data in list(self._live.state.items()):
-                if kind == "forgotten":  # what was told is not a state
+                if kind == "forgotten":  # an event, not a state
                     continue
                 yield self._event(n, kind, _data(data))
         yield b": hello\n\n"

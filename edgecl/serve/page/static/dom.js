@@ -107,7 +107,7 @@ export const confirmed = (title, text, yes) =>
  */
 export function picture(src, alt) {
   const image = h("img", { alt, class: "thumb", draggable: false, loading: "lazy", decoding: "async",
-    onerror: () => image.classList.add("gone") });
+    onerror: () => { image.removeAttribute("src"); image.classList.add("gone"); } });
   if (src) image.src = src;
   else image.classList.add("gone");
   return image;

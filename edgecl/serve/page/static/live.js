@@ -17,8 +17,8 @@ const STALE_MS = 3000;
 /** Say what was seen and what was left out, whole and honest. @param {any} p */
 function counters(p) {
   if (!p) return "Nothing was seen yet.";
-  const rate = p.samples_per_second ?? (p.seconds ? p.seen / p.seconds : 0);
-  const parts = [`${rate.toFixed(rate < 10 ? 1 : 0)}/s`, `${count(p.seen ?? 0, "frame")} seen`, `${p.learned ?? 0} learned`];
+  const rate = p.samples_per_second ?? (p.seconds ? p.seen / p.seconds : null);
+  const parts = [...(rate === null ? [] : [`${rate.toFixed(rate < 10 ? 1 : 0)}/s`]), `${count(p.seen ?? 0, "frame")} seen`, `${p.learned ?? 0} learned`];
   const more = [["duplicates", (/** @type {number} */ n) => `${count(n, "near-duplicate")} left out`], ["stale", (/** @type {number} */ n) => `${n} too old`],
     ["held_out", (/** @type {number} */ n) => `${n} kept to test on`], ["undone", (/** @type {number} */ n) => `${n} taken back`],
     ["skipped", (/** @type {number} */ n) => `${n} could not be used`], ["dropped", (/** @type {number} */ n) => `${n} replaced by newer ones`]];
@@ -98,12 +98,12 @@ export function show(place, signal) {
   ], signal);
 
   put(place, h("h1", { class: "unseen" }, "Live"),
-    h("div", { class: "see" }, view.element, h("figure", {}, canvas, stale),
-      h("div", { class: "row" }, chooser, upload), line),
+    h("div", { class: "see" }, view.element, h("figure", {}, canvas, stale)),
     h("div", { class: "do" }, welcome({ canCamera: hasCamera(), useCamera: () => choose(OWN), upload: uploadField(shown), add: buttons.add }, signal),
       h("h2", {}, "Hold to teach"), buttons.element,
       h("button", { type: "button", onclick: takeBack }, "Take the last burst back ", h("kbd", { "aria-hidden": "true" }, "u")),
-      strip(signal)));
+      strip(signal)),
+    h("div", { class: "more" }, h("div", { class: "row" }, chooser, upload), line));
 
   view.clear("Waiting for the first picture.");
   say(line, counters(state.last.progress));

@@ -65,7 +65,9 @@ function setLink(link) {
   emit("link", link);
 }
 
-const classesSoon = seldom(refreshClasses, 700);
+const classesSoon = seldom(refreshClasses, 1000);
+/** Until when the list is fetched with every progress: the server keeps an answer for a while. */
+let unsureUntil = 0;
 
 /** Listen to the server for as long as the page lives. */
 export function connect() {
@@ -86,8 +88,11 @@ export function connect() {
       const data = JSON.parse(/** @type {MessageEvent} */ (event).data);
       const before = state.last[kind];
       state.last[kind] = data;
-      if (kind === "classes" || kind === "command" || kind === "forgotten") classesSoon();
-      if (kind === "progress" && before && before.learned !== data.learned) classesSoon();
+      const hasLearned = kind === "progress" && before && (before.learned !== data.learned || before.undone !== data.undone);
+      if (hasLearned || kind === "classes" || kind === "command" || kind === "forgotten") {
+        unsureUntil = Date.now() + 5000;
+        classesSoon();
+      } else if (Date.now() < unsureUntil) classesSoon();
       emit(kind, data);
     });
   }

@@ -28,16 +28,16 @@ export function strip(signal) {
 
   /** @param {any} one */
   function make(one) {
-    const button = h("button", { type: "button", title: `Take back: ${one.label}`, "aria-label": `Take back this picture of ${one.label}`,
+    const button = h("button", { type: "button", title: `Take back: ${one.class}`, "aria-label": `Take back this picture of ${one.class}`,
       onclick: async () => {
         button.disabled = true;
         if (await tried(() => post("undo", { uids: [one.uid] }))) {
           item.remove();
           shown.delete(one.uid);
-          toast(`One picture of ${one.label} was taken back.`);
+          toast(`One picture of ${one.class} was taken back.`);
           soon();
         } else button.disabled = false;
-      } }, picture(sampleUrl(one.uid), ""), h("span", {}, one.label));
+      } }, picture(sampleUrl(one.uid), ""), h("span", {}, one.class));
     const item = h("li", {}, button);
     return item;
   }
