@@ -21,14 +21,15 @@ const LINK = {
   out: "Your session is over. Open the address that edgecl serve printed, or sign in again.",
 };
 
+/** What comes so soon after a connection began was so before. */
+const OLD_NEWS_MS = 700;
+
 const place = /** @type {HTMLElement} */ (document.getElementById("screen"));
 const banner = /** @type {HTMLElement} */ (document.getElementById("banner"));
 const nav = /** @type {HTMLElement} */ (document.getElementById("nav"));
 let shown = new AbortController();
 /** What the screen said of itself. @type {{keeps?: () => boolean} | undefined} */
 let current;
-/** What was forgotten last; a page that is new has nothing to drop. @type {string | undefined} */
-let forgotten;
 
 /** Show the screen that the address names; what comes after its name is the screen's own. */
 async function route() {
@@ -65,23 +66,22 @@ addEventListener("hashchange", () => {
   place.focus({ preventScroll: true });
   scrollTo(0, 0);
 });
-let openedAt = Infinity;
+/** When the last connection began; before the first one that is never. */
+let openedAt = Infinity, hasBeenLost = false;
 on("link", (link) => {
-  if (link === "open" && openedAt === Infinity) openedAt = performance.now();
+  if (link === "open") openedAt = performance.now();
+  else hasBeenLost = true;
   setBanner(LINK[/** @type {keyof LINK} */ (link)],
     link === "out" ? h("a", { href: "/" }, "Sign in") : undefined);
 });
 on("stopped", () => setBanner("The stream has ended; nothing new is seen."));
-on("forgotten", (data) => {
-  // A server that is new to this page tells the last one, too.
-  const said = JSON.stringify(data);
-  if (said === forgotten) return;
-  const isOld = forgotten === undefined && performance.now() - openedAt < 1000;
-  forgotten = said;
-  if (isOld) return;
+on("forgotten", () => {
+  // A connection begins with the last news of each kind. A page that is new has nothing to drop; one
+  // that was cut off may have missed it.
+  if (!hasBeenLost && performance.now() - openedAt < OLD_NEWS_MS) return;
   dropPictures();
   if (!current?.keeps?.()) route();
-  toast("Something was forgotten; this page dropped its pictures.");
+  if (performance.now() - openedAt > OLD_NEWS_MS) toast("Something was forgotten; this page dropped its pictures.");
 });
 listenToKeys();
 connect();

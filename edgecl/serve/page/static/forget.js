@@ -71,6 +71,7 @@ export function show(place, signal, rest) {
       put(steps);
       choose();
       await showReceipt(done.receipt);
+      if (done.error) toast(new Error(done.error));
     } catch (error) {
       put(steps, h("p", { class: "bad", role: "alert" }, /** @type {Error} */ (error).message));
     }

@@ -26,8 +26,12 @@ export function show(place, signal) {
     own && h("button", { type: "button", "aria-label": `Roll back to s${one.uid}`, onclick: () => back(`Roll back to s${one.uid}?`,
       "What was learned since then is deleted. What was forgotten stays forgotten.", "Roll back", { snapshot: one.uid }, `Rolled back to s${one.uid}.`) }, "Roll back")]));
 
-  const runs = (/** @type {any[]} */ found) => table(["Run", "When", "From", "Learned", "Seen"], found.map((one) => [
-    one.uid ?? one.id ?? "", when(one.time ?? one.started), one.source ?? "", one.learned ?? "", one.seen ?? ""]));
+  const runs = (/** @type {any[]} */ found) => table(["Last run", "When", "From", "Learned", ""], found.map((one) => [
+    one.kind, when(one.time), one.source, one.learned, may("teach") && one.can_undo && h("button", { type: "button", onclick: async () => {
+      if (!(await confirmed("Take the last run back?", `${count(one.learned, "picture")} that it learned, and ${one.moved} that it moved, are taken back.`, "Take back"))) return;
+      if (await tried(() => post("undo", { run: true }))) toast("The last run was taken back.");
+      soon();
+    } }, "Take it back")]));
 
   const receipts = (/** @type {any[]} */ found) => table(["Receipt", "When"], found.map((one) => [
     h("a", { href: `/api/v1/receipts/${one.id}.html`, target: "_blank", rel: "noopener" }, one.id), when(one.time)]));
@@ -52,7 +56,7 @@ export function show(place, signal) {
       if (await tried(() => post("snapshots", {}))) toast("A snapshot was taken.");
       soon();
     } }, "Take one now")), parts.snapshots,
-    h("h2", {}, "Runs"), parts.runs, h("h2", {}, "Receipts"), parts.receipts);
+    h("h2", {}, "Last run"), parts.runs, h("h2", {}, "Receipts"), parts.receipts);
   soon();
 }
 

@@ -13,6 +13,8 @@ import { welcome } from "./welcome.js";
 
 const OWN = "(this browser's camera)";
 const STALE_MS = 3000;
+/** Whose hand holds: two pages do not teach at once. */
+const HAND = Math.random().toString(36).slice(2);
 
 /** Say what was seen and what was left out, whole and honest. @param {any} p */
 function counters(p) {
@@ -39,8 +41,9 @@ export function show(place, signal) {
   /** @type {any} */ let own = null;
 
   const hold = new Hold((label, isNew) => {
-    if (isOwn) { own = label === null ? null : { label, isNew }; return Promise.resolve(); }
-    return post("teach", isNew ? { label, new: true } : { label });
+    if (!isOwn) return post("teach", { label, hand: HAND, ...(isNew ? { new: true } : {}) });
+    own = label === null ? null : { label, isNew };
+    return Promise.resolve();
   });
   const buttons = teachButtons(hold, signal);
   const upload = uploadField((answer, jpeg) => shown(answer, jpeg));
@@ -63,7 +66,10 @@ export function show(place, signal) {
     chooser.value = name;
     seenAt = performance.now();
     if (!isOwn) return void watch(name || null, shown, mine.signal);
-    runCamera(() => own, shown, mine.signal).catch((error) => {
+    runCamera(() => own, (answer, jpeg) => {
+      if (answer.uid && hold.label !== null) hold.bursts.at(-1)?.uids.push(answer.uid);
+      return shown(answer, jpeg);
+    }, mine.signal).catch((error) => {
       toast(new Error(`The browser gave no camera: ${error.message}. Allow it in the address bar, or use pictures.`));
       chooser.value = "";
       choose("");
@@ -80,11 +86,11 @@ export function show(place, signal) {
   }
 
   async function takeBack() {
-    const n = hold.takeBurst();
-    if (!n) return toast("Nothing was taught since this page was opened, or all of it was taken back.");
+    const { n, uids } = hold.takeBurst();
+    if (!n && !uids.length) return toast("Nothing was taught since this page was opened, or all of it was taken back.");
     await tried(async () => {
-      await post("undo", { n });
-      toast(`${count(n, "frame")} of the last burst taken back.`);
+      await post("undo", uids.length ? { uids } : { n });
+      toast(`${count(uids.length || n, "frame")} of the last burst taken back.`);
     });
   }
 

@@ -1,6 +1,6 @@
 /** One big button a class: as long as it is held, frames show that class. */
 
-import { post, sampleUrl } from "./api.js";
+import { sampleUrl } from "./api.js";
 import { count, h, percent, picture, put, say, toast } from "./dom.js";
 import { CLASS_KEYS } from "./keys.js";
 import { askName } from "./names.js";
@@ -12,12 +12,13 @@ const FEW = 12;
 
 /** What is held, and what can hold and let go of it. */
 export class Hold {
-  /** @param {(label: string | null, isNew: boolean) => Promise<any>} [teach] where labels go */
+  /** @param {(label: string | null, isNew: boolean) => Promise<any>} teach where labels go */
   constructor(teach) {
-    this.teach = teach ?? ((label, isNew) => post("teach", isNew ? { label, new: true } : { label }));
+    this.teach = teach;
     /** @type {string | null} */ this.label = null;
     /** @type {string | null} */ this.last = null;
-    /** How many were learned when each hold began and ended. @type {{from: number, to?: number}[]} */
+    /** How many were learned when each hold began and ended, and what this page taught itself.
+     *  @type {{from: number, to?: number, uids: number[]}[]} */
     this.bursts = [];
     this.timer = 0;
     /** New until the server took it once. */ this.isNew = false;
@@ -32,7 +33,7 @@ export class Hold {
     const learned = state.last.progress?.learned ?? 0;
     const before = this.bursts.at(-1);
     if (before) before.to ??= learned;
-    this.bursts.push({ from: learned });
+    this.bursts.push({ from: learned, uids: [] });
     this.say();
     this.timer = setInterval(() => this.say(), RENEW_MS);
     emit("hold", label);
@@ -51,10 +52,11 @@ export class Hold {
     this.timer = 0;
   }
 
-  /** Take the last hold off the list; returns how many frames it taught. */
+  /** Take the last hold off the list. @returns {{n: number, uids: number[]}} what it taught */
   takeBurst() {
     const burst = this.bursts.pop();
-    return burst ? (burst.to ?? state.last.progress?.learned ?? 0) - burst.from : 0;
+    if (!burst) return { n: 0, uids: [] };
+    return { n: (burst.to ?? state.last.progress?.learned ?? 0) - burst.from, uids: burst.uids };
   }
 
   async say() {
