@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.outcome import counted, print_next, size_text
 from edgecl.cli.output import is_verbose, print_json, print_table, print_values, printable
 from edgecl.figures import percent
 
-if TYPE_CHECKING:
-    from edgecl.home import Home
-    from edgecl.store.store import Store
-
 _FEW = 10
 _MOST_SOURCES = 10
-_LAST_S = 253_402_300_799  # the end of the year 9999: what a source says may be later
 
 
 def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Say what a home has learned, how well, from where, and what to do next."""
-    values = _values(home)
+    from edgecl.evaluation.status import status_of
+    from edgecl.home import Home
+
+    values = status_of(Home(home))
     if json:
         print_json(values)
         return
@@ -37,86 +34,6 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         print_values("numbers", {k: "-" if v is None else v for k, v in shown.items()})
     print()
     print_next(*_next(values))
-
-
-def _values(path: Path) -> dict[str, Any]:
-    """Return what `--json` prints, read from one state of the store."""
-    from edgecl.evaluation.calibrated import calibration_summary
-    from edgecl.governor.words import said_of_changes
-    from edgecl.home import Home
-    from edgecl.session import Session, open_store
-    from edgecl.store.store import describe
-
-    device = Home(path)
-    with open_store(device, read_only=True) as store, store.snapshot():
-        values = describe(store) | {"calibration": calibration_summary(Session(device, store))}
-        values |= _how_well(device, store, values["classes"])
-        values |= said_of_changes(device, store) | _from_where(store) | _kept(store)
-    manifest = device.manifest
-    return values | {
-        "home": str(device.path),
-        "head": device.config.head.name,
-        "backbone": manifest.backbone,
-        "num_features": manifest.num_features,
-        "image_size": manifest.preprocessing.image_size,
-        "database_bytes": device.database.stat().st_size,
-        "home_bytes": sum(f.stat().st_size for f in device.path.rglob("*") if f.is_file()),
-    }
-
-
-def _how_well(device: Home, store: Store, classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return how many answers are right; what is known of a class goes to the others of it."""
-    from edgecl.evaluation.continual import summary
-    from edgecl.evaluation.tested import shown_classes, tested_now
-    from edgecl.paired import wilson
-
-    scores = summary(store)
-    uids = shown_classes(store)
-    tested = tested_now(device, store, uids)
-    names = [store.names[uid] for uid in uids]
-    counts = zip(tested.right.tolist(), tested.n.tolist(), strict=True)
-    right = dict(zip(names, counts, strict=True))
-    scored = scores.pop("classes")
-    for name, known in classes.items():
-        n_right, n = right.get(name, (0, 0))
-        known |= scored.get(name, {}) | {"right": n_right, "accuracy": n_right / n if n else None}
-        if tested.is_left_out:
-            known["tested"] = n
-    taught = {store.names[uid]: last for uid, last in store.last_taught().items()}
-    return scores | {
-        "accuracy": tested.accuracy,
-        "intervals": {name: list(wilson(*pair)) for name, pair in right.items() if pair[1]},
-        "last_taught": {name: _iso(taught[name]) for name in names if name in taught},
-        "right": int(tested.right.sum()),
-        "tested": int(tested.n.sum()),
-        "tested_on": "left out" if tested.is_left_out else "held out",
-    }
-
-
-def _from_where(store: Store) -> dict[str, Any]:
-    times, n_samples = store.times_by_source(), store.n_by_source()
-    last = max((last for _, last in times.values()), default=None)
-    return {
-        "learned_from": [
-            {"source": name, "samples": n_samples[name], "first": _iso(a), "last": _iso(b)}
-            for name, (a, b) in times.items()
-        ],
-        "last_learned": None if last is None else _iso(last),
-    }
-
-
-def _kept(store: Store) -> dict[str, Any]:
-    """Return what else lies in the store, and what waits."""
-    from edgecl.store.adapters import adapter_rows
-    from edgecl.store.exports import FRESH, STALE, exports_of
-
-    exports = [export.status for export in exports_of(store)]
-    return {
-        "feature_map": store.feature_map,
-        "adapters": sum(row.epoch is None for row in adapter_rows(store)),
-        "exports": exports.count(FRESH) + exports.count(STALE),
-        "exports_stale": exports.count(STALE),
-    }
 
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
@@ -234,12 +151,6 @@ def _next(values: dict[str, Any]) -> list[str]:
     if values["review"]:
         found.append("edgecl review list")
     return [*found, "edgecl predict PICTURE", "edgecl report"][:3]
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(min(max(seconds, 0), _LAST_S), timezone.utc).isoformat(
-        timespec="seconds"
-    )
 
 
 def _day(iso: str) -> str:

@@ -100,9 +100,10 @@ class Live:
         return max(found, key=lambda picture: picture.n, default=None)
 
     def drop(self) -> None:
-        """Drop all pictures: something was unlearned, and they may show it."""
+        """Drop all pictures and news: something was unlearned, and they may show or name it."""
         with self._lock:
             self._newest.clear()
+        self.state.clear()
 
     def tell(self, kind: str, data: dict[str, Any]) -> None:
         """Tell who listens; any thread.
