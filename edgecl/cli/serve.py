@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.check import tell_notes
+from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -20,7 +21,7 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.output import print_json, print_values, say, say_step
+from edgecl.cli.output import print_json, say, say_step
 from edgecl.cli.running import followed, listening, result_of, stop_flag
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ def serve(
     provider: ProviderOption = None,
     allow_fallback: FallbackOption = False,
     threads: ThreadsOption = None,
+    set_password: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE",
+            help="Ask for the password of a role, look, teach or own, keep its hash, and end.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """See, be taught and be asked: a page, and commands from everywhere, while cameras run.
@@ -87,14 +95,17 @@ def serve(
 
     observer = context.with_resource(observing(log_json, metrics, command="serve"))
     device = open_or_set_up(home.absolute(), Setup(), tell=say_step)
+    if set_password is not None:
+        _set_password(device, set_password)
+        return
     wire = Wire(listen or DEFAULT_LISTEN, tls_cert, tls_key, behind_proxy) if page else None
     engines = EngineOptions(provider, threads, allow_fallback)
     asked = _Asked(labels, events, vote)
-    result = _serve(device, list(sources or ()), wire, asked, engines, observer)
+    result, taught = _serve(device, list(sources or ()), wire, asked, engines, observer)
     if json:
         print_json(result)
     else:
-        print_values("served", {k: v for k, v in result.items() if v})
+        print_learned(result, taught)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +124,8 @@ def _serve(
     asked: _Asked,
     engines: EngineOptions,
     observer: Observer,
-) -> dict[str, Any]:
-    """Serve until somebody stops it; returns what is printed of it."""
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Serve until somebody stops it; returns what is printed of it, and the classes it taught."""
     from edgecl.device import Device
     from edgecl.errors import RequestError
     from edgecl.serve.live import Live
@@ -131,18 +142,41 @@ def _serve(
         source = _source(device, specs, serving)
         tell_notes(source)
         options = _options(session, source, serving, asked, stack)
+        before = session.store.n_seen()
         run = stack.enter_context(
             served(session, serving, source, options, should_stop=lambda: bool(flag), tell=say)
         )
         if wire is not None:
             _open_page(serving, wire, stack)
         progress = followed(run, observer, session.store, stack, total=0, done=0)
-    return result_of(progress, source)
+        taught = taught_since(session.store, before)
+    return result_of(progress, source), taught
 
 
 def _source(device: Home, specs: list[str], serving: Serving) -> Source:
-    """Open what is named, and what the page sends."""
-    raise NotImplementedError
+    """Open what is named, or what the settings name, and what the page sends.
+
+    Raises:
+        UsageError: One is not live, or is named twice.
+        SourceError: None of them can be opened.
+    """
+    from edgecl.errors import UsageError
+    from edgecl.runtime.options import Part, split_options
+    from edgecl.runtime.redact import redacted
+    from edgecl.runtime.sources import open_source
+    from edgecl.runtime.sources.several import Several
+    from edgecl.serve.browser import ADDRESS, NAME
+
+    if len(set(specs)) < len(specs):
+        raise UsageError("a source is named twice; name each once")
+    parts = [Part(redacted(spec), *split_options(spec)) for spec in specs]
+
+    def open_one(url: str) -> Source:
+        if url == ADDRESS:
+            return serving.browser
+        return open_source(url, max_bytes=device.max_bytes)
+
+    return Several([*parts, Part(NAME, ADDRESS)], open_one)
 
 
 def _options(
@@ -173,9 +207,11 @@ def _options(
             lambda: session.learner.labels,
             read_keys=None if keyboard is None else keyboard.read,
             feed=feeds,
+            sources=[*source.parts],
         ),
         emit=emit,
         vote=session.home.config.live.vote if asked.vote is None else asked.vote,
+        min_score=session.home.config.live.min_score,
         finds_unknown=True,
         show=serving.live.show,
     )
@@ -190,3 +226,24 @@ def _open_page(serving: Serving, wire: Wire, stack: ExitStack) -> None:
     stack.callback(page.close)
     page.start()
     say(f"open {page.url} once; later {page.address} is enough")
+
+
+def _set_password(device: Home, role: str) -> None:
+    """Ask for a password and keep its hash."""
+    from getpass import getpass
+
+    from edgecl.cli.confirm import is_terminal
+    from edgecl.errors import UsageError
+    from edgecl.serve.page.access import ROLES, hashed, load_passwords, save_passwords
+
+    if role not in ROLES:
+        raise UsageError(f"role {role!r} is unknown; expected one of {', '.join(ROLES)}")
+    if is_terminal():
+        password = getpass(f"Password of {role}: ")
+        if getpass("Once more: ") != password:
+            raise UsageError("the two are not the same; nothing was changed")
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    known = load_passwords(device.passwords) | {role: hashed(password)}
+    save_passwords(device.passwords, known)
+    say(f"the password of {role} is set; a page that runs takes it at its next start")
