@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WRITES = frozenset(
     {
         "train-stream", "learn", "import", "consolidate", "relabel", "merge-classes", "undo",
-        "rename", "snapshot", "rollback", "export onnx", "export bundle", "export tensorrt",
+        "rename", "snapshot", "rollback", "export onnx", "export tensorrt",
         "export dataset", "export", "forget", "forget class", "forget sample", "forget source",
         "forget pending", "review label", "review drop", "review confirm", "config set",
     }

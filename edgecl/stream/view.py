@@ -17,8 +17,8 @@ from edgecl.runtime.pretrained import Guess, Pretrained, hint_json
 from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
-from edgecl.stream.votes import Votes, state_of
-from edgecl.types import Frame, Prediction
+from edgecl.stream.votes import Votes
+from edgecl.types import Frame, Prediction, state_of
 
 _UNTAUGHT = {"taught": False}
 _TOP = 3
