@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -163,12 +164,18 @@ def _source(device: Home, specs: list[str], serving: Serving) -> Source:
     from edgecl.errors import UsageError
     from edgecl.runtime.options import Part, split_options
     from edgecl.runtime.redact import redacted
-    from edgecl.runtime.sources import open_source
+    from edgecl.runtime.sources import is_address, open_source
     from edgecl.runtime.sources.several import Several
     from edgecl.serve.browser import ADDRESS, NAME
 
     if len(set(specs)) < len(specs):
         raise UsageError("a source is named twice; name each once")
+    for spec in specs:
+        if not is_address(spec):
+            raise UsageError(
+                f"{redacted(spec)} is no camera, stream or topic, as camera:0 or rtsp://HOST/PATH; "
+                f"learn files beside it: `edgecl train-stream {shlex.quote(redacted(spec))}`"
+            )
     parts = [Part(redacted(spec), *split_options(spec)) for spec in specs]
 
     def open_one(url: str) -> Source:
