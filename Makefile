@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 MARK ?= not slow and not live
 # Processes that run tests, each with one thread; a file's tests stay together.
 JOBS ?= 2
-EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,test,dev,docs,tensorrt-rtx
+EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,web,demo,test,dev,docs,tensorrt-rtx
 # What a device has; `make test-device PYTHON=python3.10` runs the tests that need no more.
 DEVICE_EXTRAS ?= cpu,mqtt,metrics,demo,test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

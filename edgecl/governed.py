@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.governor.judge import Judgement, judged
@@ -76,6 +76,8 @@ class Governed:
     uid: int | None = None
     state: str = SERVING
     judgement: Judgement | None = None
+    again: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Opens the change anew, if another one that came in between has closed it."""
 
 
 @contextmanager
@@ -97,13 +99,21 @@ def governed(
         yield done
         return
     learner = learner or session.learner
-    for left in [c for c in changes_of(store) if c.state == OPEN]:  # of a process that was killed
+
+    def again() -> None:
+        if not any(c.uid == done.uid for c in changes_of(store) if c.state == OPEN):
+            done.uid = _open(session, learner, kind)
+
+    # Of a process that was killed, or of the stream that this one came in between.
+    for left in [c for c in changes_of(store) if c.state == OPEN]:
         _close(session, learner, left, tell)
-    done.uid = _open(session, learner, kind)
+    again()
+    done.again = again
     try:
         yield done
     finally:
-        change = next((c for c in changes_of(store) if c.uid == done.uid), None)
+        opened = [c for c in changes_of(store) if c.state == OPEN]
+        change = next((c for c in opened if c.uid == done.uid), None)
         done.uid = None
         if change is not None:
             closed = _close(session, learner, change, tell)

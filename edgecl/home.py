@@ -12,6 +12,7 @@
     engine/pretrained.safetensors   the classifier that its weights came with, if there is one
     engine/adapted/        the same two files of the engine that takes adapters, if one was made
     lock                   held by the one process that writes
+    socket                 where that process takes commands, while it serves
 
 A new home is made beside its place, as `.NAME-new-...`, and moved there in one step, so it is whole
 or absent; one that is replaced (`--force`) changes places with it and is then overwritten and
@@ -54,6 +55,8 @@ _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "receipts.jsonl",
 )
 ADAPTED_FOLDER, _SNAPSHOTS = "adapted", "snapshots"
+SOCKET = "socket"
+"""Where the process that serves a home listens (edgecl/serve/socket.py)."""
 _KEY_BYTES = 32
 
 
@@ -265,6 +268,8 @@ def _check_parts(path: Path) -> None:
         if not folder.is_dir() or folder.is_symlink():
             continue
         for entry in sorted(folder.iterdir()):
+            if entry.name == SOCKET and folder == path and entry.is_socket():
+                continue  # of the process that serves it, or of one that was killed
             if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                 raise IntegrityError(
                     f"{entry} is a link or no plain file, and nothing in a home may be one; put "

@@ -20,7 +20,7 @@ LAYERS = (
     ("config", "paired"),
     ("settings",),
     ("home",),
-    ("weights", "directions"),
+    ("weights", "directions", "sources"),
     ("backbones",),
     ("adapters",),
     ("heads",),
@@ -28,6 +28,7 @@ LAYERS = (
     ("calibration",),
     ("learner",),
     ("session",),
+    ("lending",),
     ("governor",),
     ("consolidation",),
     ("unlearning",),
@@ -36,8 +37,10 @@ LAYERS = (
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("governed",),
+    ("learning",),
     ("exporters",),
     ("device",),
+    ("serve",),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,19 @@ YesOption = Annotated[
 ]
 
 
+_ask: list[Callable[[list[str]], None]] = []
+
+
+@contextmanager
+def asking(ask: Callable[[list[str]], None]) -> Iterator[None]:
+    """Ask by a function instead of on the terminal; it raises where the answer is not yes."""
+    _ask.append(ask)
+    try:
+        yield
+    finally:
+        _ask.pop()
+
+
 def confirm(plan: Callable[[], list[str]], *, yes: bool) -> None:
     """Say what will happen and ask whether to; without a terminal, or with `--yes`, go on.
 
@@ -36,10 +50,13 @@ def confirm(plan: Callable[[], list[str]], *, yes: bool) -> None:
     """
     from edgecl.errors import RequestError
 
-    if yes or not is_terminal():
+    if yes or not (_ask or is_terminal()):
         return
     lines = plan()
     if not lines:
+        return
+    if _ask:
+        _ask[-1](lines)
         return
     for line in lines:
         say(line)

@@ -100,6 +100,14 @@ class Metrics:
         if progress is not None:
             for field, (name, text) in _COUNTERS.items():
                 yield CounterMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
+            if progress.by_source:
+                of_each = CounterMetricFamily(
+                    "edgecl_source_frames", "Frames of each source.", labels=["source", "what"]
+                )
+                for source, counts in progress.by_source.items():
+                    for what, n in counts.items():
+                        of_each.add_metric([source, what], n)
+                yield of_each
             yield GaugeMetricFamily("edgecl_classes", "Classes.", value=progress.n_classes)
             yield GaugeMetricFamily(
                 "edgecl_prequential_accuracy_ratio",

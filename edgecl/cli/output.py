@@ -44,6 +44,17 @@ class _Shown:
     has_result = False
 
 
+@contextmanager
+def afresh() -> Iterator[None]:
+    """Show as a process does that has shown nothing yet; behind it all is as before."""
+    before = _Shown.level, _Shown.has_result
+    _Shown.level, _Shown.has_result = Level.NORMAL, False
+    try:
+        yield
+    finally:
+        _Shown.level, _Shown.has_result = before
+
+
 def set_level(level: Level) -> None:
     """Tell more or less from now on."""
     _Shown.level = level

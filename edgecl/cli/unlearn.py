@@ -102,12 +102,12 @@ for _kind, _said in _KINDS.items():
 def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Finish what was cut off, and unlearn again what an older copy of the store brought back."""
     from edgecl.home import Home
-    from edgecl.session import open_store
+    from edgecl.lending import holding
     from edgecl.unlearning.request import finish_requests
 
     device = Home(home)
-    with device.lock(), open_store(device, may_be_older=True) as store, working("unlearning"):
-        done = finish_requests(device, store)
+    with holding(device) as (store, learner), working("unlearning"):
+        done = finish_requests(device, store, learner)
     left = [part for part in done if part.is_open]
     for part in done:
         say(f"{part.receipt.receipt_id}: {part.mode}, {part.seconds:.1f} s")

@@ -63,6 +63,8 @@ class RidgeHead(Head):
         self._pending: list[Float16] = []
         self._n_next_solve = 1
         self._is_settled = True
+        # Of the last solve, once somebody left something out.
+        self._kept_factor: Float64 | None = None
         # Of the last solve: centre, scale and weights (D, K) of scaled features, bias (K,).
         self._mean: Float64
         self._inverse_scale: Float64
@@ -147,7 +149,9 @@ class RidgeHead(Head):
         """
         self.check_learned(x)
         self.settle()
-        factor, n = self._factor(), self.n_samples
+        if self._kept_factor is None:
+            self._kept_factor = self._factor()
+        factor, n = self._kept_factor, self.n_samples
         targets = np.equal.outer(y, np.array(self.classes)).astype(np.float64)
         scores, leverage = np.zeros_like(targets), np.empty(len(x))
         for groups_of_chunk in _chunks(members(groups, len(x)), groups is None):
@@ -243,6 +247,7 @@ class RidgeHead(Head):
         self._r_edge = np.zeros(d, np.float32)
         self._n_next_solve = max(1, 4 * n if n < _EARLY else n + min(n, _MOST_UPDATES))
         self._is_settled = True
+        self._kept_factor = None
         penalty = LAMBDA_PER_FEATURE * d
         if n == 0:
             self._mean, self._inverse_scale = np.zeros(d), np.ones(d)

@@ -75,16 +75,16 @@ class Pending:
         self._is_reviewed = is_reviewed
         self._since = 0.0
         self._taken = self._settled = self._committed = start
-        is_placed = not source.is_live
-        learner.begin(
-            Start(
-                key=key if is_placed else None,
-                position=learner.store.position(key) if is_placed else None,
-            )
-        )
+        self.begin()
         # Whole batches of the head in every commit: a resumed stream then has the same batches.
         size = learner.head.batch_size
         self._n_step = -(-home.config.store.commit_every // size) * size
+
+    def begin(self) -> None:
+        """Let what is learned from here on be a run of its own."""
+        is_placed = not self._source.is_live
+        position = self._learner.store.position(self._key) if is_placed else None
+        self._learner.begin(Start(key=self._key if is_placed else None, position=position))
 
     @property
     def n_taken(self) -> int:

@@ -28,6 +28,7 @@ from edgecl.stream.labeller import Labeller
 from edgecl.stream.progress import Progress
 from edgecl.stream.served import StreamEngine
 from edgecl.stream.state import Stream, label_of, labelled
+from edgecl.stream.view import Sight
 from edgecl.types import Skipped
 
 
@@ -52,6 +53,10 @@ class StreamOptions:
     finds_unknown: bool = False
     takes_alike: bool = False
     consolidate: Consolidate | None = None
+    asked: Callable[[], Command | None] = lambda: None
+    """Gives the next command of another thread, until there is none."""
+    show: Callable[[Sight], None] | None = None
+    """Shown every frame with what was said of it, or None."""
 
 
 _PLAIN = StreamOptions()
@@ -111,6 +116,7 @@ def learn_stream(
         vote=options.vote,
         finds_unknown=options.finds_unknown,
         takes_alike=options.takes_alike,
+        show=options.show,
     )
     preprocessing = home.manifest.preprocessing
     learner.embed_views = lambda pictures: engine.run(
@@ -139,6 +145,7 @@ def _learn(
 ) -> Generator[Progress]:
     with closing(groups):
         for group in groups:
+            yield from _obey(stream, iter(options.asked, None))
             yield from _listen(stream, options.labeller)
             if not stream.is_stopped:
                 yield from _take(stream, group, options)

@@ -82,7 +82,7 @@ class Served:
         self._frozen: Scorer | None = None
         self._mixed: Scorer | None = None
 
-    def predict(self, name: str, x: Float32) -> Prediction:
+    def predict(self, name: str, x: Float32, *, top: int = 1) -> Prediction:
         """Predict a frame with what the engine gave of it (M,)."""
         d = self._learner.head.num_features
         if self._frozen is None:
@@ -93,4 +93,4 @@ class Served:
         if self._n_left or scorer is None or len(x) != scorer.n_maps * d:
             self._n_left = max(0, self._n_left - 1)
             scorer = self._frozen
-        return predictions(scorer, [name], x[None, : scorer.n_maps * d], top=1)[0]
+        return predictions(scorer, [name], x[None, : scorer.n_maps * d], top=top)[0]

@@ -21,7 +21,7 @@ from edgecl.stream.progress import Progress, Tally
 from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served, StreamEngine
 from edgecl.stream.usable import Usable
-from edgecl.stream.view import View
+from edgecl.stream.view import Sight, View
 from edgecl.types import Skipped
 
 # Samples that can be taken back.
@@ -46,6 +46,7 @@ class Stream:
         vote: How many frames vote.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
         takes_alike: Whether a new class may have a name that looks like a known one's.
+        show: Shown every frame with what was said of it, or None.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Stream:
         vote: int,
         finds_unknown: bool,
         takes_alike: bool,
+        show: Callable[[Sight], None] | None = None,
     ) -> None:
         self.home, self.learner, self.source = home, learner, source
         self.is_stopped = False
@@ -76,7 +78,7 @@ class Stream:
             tally=self.tally, is_reviewed=has_feed,
         )  # fmt: skip
         finds_unknown = finds_unknown or home.config.head.pretrained
-        is_looked_at = emit is not None or status is not None
+        is_looked_at = emit is not None or status is not None or show is not None
         self.view = View(
             learner,
             Served(
@@ -89,6 +91,7 @@ class Stream:
             vote,
             finds_unknown=finds_unknown,
             is_shown=status is not None,
+            show=show,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
             takes_guess=home.config.head.pretrained,
@@ -135,6 +138,14 @@ class Stream:
         """Learn what waits, with the position."""
         self.lessons.extend(self.pending.commit(is_finished=is_finished))
         self.view.served.learned()
+
+    def changed(self) -> None:
+        """Take all of the store anew: a command changed it, by way of the stream's learner."""
+        self.pending.begin()
+        self.lessons.clear()
+        if self.view.recent is not None:
+            self.view.recent.clear()
+        self.forget()
 
     def forget(self) -> None:
         """Read anew what was kept of the store: it lost some."""

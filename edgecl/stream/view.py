@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,9 +17,54 @@ from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
 from edgecl.stream.votes import Votes
-from edgecl.types import Prediction
+from edgecl.types import Frame, Prediction
 
 _UNTAUGHT = {"taught": False}
+_TOP = 3
+
+
+def _nothing(sight: Sight) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A frame, and what was said of it.
+
+    Args:
+        frame: The frame.
+        label: The class, or `unknown`; empty while nothing is known.
+        score: Its score, 0 to 1.
+        state: `known`, `unsure`, `unknown`, or `nothing` while nothing was learned.
+        top: The best classes with their scores.
+        voted: What the vote over the last frames says, empty before there is one.
+    """
+
+    frame: Frame
+    label: str = ""
+    score: float = 0.0
+    state: str = "nothing"
+    top: tuple[tuple[str, float], ...] = ()
+    voted: str = ""
+
+    @property
+    def source(self) -> str:
+        """Name of its source."""
+        return self.frame.source
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the picture, JSON values."""
+        return {
+            "frame": self.frame.id,
+            "source": self.frame.source,
+            "time": self.frame.time,
+            "taught": self.frame.label,
+            "label": self.label,
+            "score": round(self.score, 4),
+            "state": self.state,
+            "top": [[name, round(score, 4)] for name, score in self.top],
+            "voted": self.voted,
+        }
 
 
 class View:
@@ -32,6 +77,7 @@ class View:
         vote: How many frames vote.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
         is_shown: Whether somebody looks at `sight`.
+        show: Shown every frame with what was said of it, or None.
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
         takes_guess: The guess is what is told of it, marked as never taught.
@@ -47,6 +93,7 @@ class View:
         *,
         finds_unknown: bool,
         is_shown: bool = False,
+        show: Callable[[Sight], None] | None = None,
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
@@ -57,6 +104,8 @@ class View:
         self._learner = learner
         self._emit = emit
         self._is_shown = is_shown
+        self._show = show if show is not None else _nothing
+        self._is_looked_at = emit is not None or is_shown or show is not None
         self.sight = ""
         """What the newest frame looks like, for a person."""
         self._vote, self._parts = vote, parts
@@ -85,10 +134,12 @@ class View:
         is_unknown = False
         if self._unknowns is not None and frame.label is None:
             is_unknown = self._unknowns.look(frame, plain)
-        if (self._emit is None and not self._is_shown) or not self._learner.head.classes:
+        if not self._is_looked_at or not self._learner.head.classes:
             self.sight = ""
+            self._show(Sight(frame))
             return is_unknown
-        found = self.served.predict(frame.id, x)
+        found = self.served.predict(frame.id, x, top=_TOP)
+        top = tuple((name, score) for name, score in found.top)
         hint: tuple[Guess, ...] = ()
         if is_unknown:
             found = Prediction(frame.id, UNKNOWN, 1.0 - found.score, ())
@@ -99,12 +150,15 @@ class View:
             ((name, share),) = hint
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
         self.sight = f"sees {found.label} {found.score:.0%}{looks}"
-        if self._parts:
+        of = {"source": frame.source} if self._parts else {}
+        if of:
             self.sight = f"{frame.source} {self.sight}"
-            more = {**more, "source": frame.source}
-        vote = self._votes_of(frame.source).add(found)
+        votes = self._votes_of(frame.source)
+        vote = votes.add(found)
+        state = UNKNOWN if is_unknown else "known"
+        self._show(Sight(frame, found.label, found.score, state, top, votes.told or ""))
         if vote is not None and self._emit is not None:
-            self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
+            self._emit(vote.as_event(frame) | of | (more if vote.label == found.label else {}))
         return is_unknown
 
     def _votes_of(self, source: str) -> Votes:

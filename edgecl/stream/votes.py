@@ -48,14 +48,15 @@ class Votes:
     def __init__(self, k: int) -> None:
         self.k = k
         self._last: deque[Prediction] = deque(maxlen=k)
-        self._told: str | None = None
+        self.told: str | None = None
+        """What was told last."""
 
     def add(self, prediction: Prediction) -> Vote | None:
         """Take in one prediction; returns the majority if it is another than the last one told."""
         self._last.append(prediction)
         label, n = Counter(p.label for p in self._last).most_common(1)[0]
-        if 2 * n <= self.k or label == self._told:
+        if 2 * n <= self.k or label == self.told:
             return None
-        self._told = label
+        self.told = label
         score = sum(p.score for p in self._last if p.label == label) / n
         return Vote(label, score, n, self.k)
