@@ -19,7 +19,7 @@ LAYERS = (
     ("runtime",),
     ("config", "paired"),
     ("settings",),
-    ("home",),
+    ("home", "edited"),
     ("weights", "directions", "sources"),
     ("backbones",),
     ("adapters",),
