@@ -55,14 +55,14 @@ if TYPE_CHECKING:
 def train_stream(
     context: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="Folder, .csv, .jsonl, IDX pair, picture, film, - (JSON lines), camera:N, "
             "rtsp://, http://, gst:PIPELINE, mqtt://host/topic, watch:DIR, or synthetic: for a "
-            "test pattern.",
+            "test pattern; else the sources that the home's settings name.",
             envvar="EDGECL_SOURCE",
         ),
-    ],
+    ] = None,
     home: HomeOption = DEFAULT,
     label: LabelOption = None,
     new: NewOption = False,
@@ -125,7 +125,7 @@ def train_stream(
         check=lambda: check_labels(given.open()),
         tell=say_step,
     )
-    frames = given.open(device.max_bytes)
+    frames = given.open(device)
     check_labels(frames)
     tell_notes(frames)
     asked = _Asked(labels, events, vote, min_score, unknown, new, consolidate_every, weights)

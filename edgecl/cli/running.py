@@ -102,7 +102,7 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "still": progress.still,
         "p50_ms": progress.p50_ms,
         "p99_ms": progress.p99_ms,
-    }
+    } | ({"sources": progress.by_source} if progress.by_source else {})
 
 
 def change_of(change: Governed) -> dict[str, Any]:

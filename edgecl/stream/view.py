@@ -156,13 +156,13 @@ class View:
         state = state_of(found.probability, votes.min_score, is_unknown=is_unknown)
         doubt = ", unsure" if state == "unsure" else ""
         self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
-        if self._parts:
+        of = {"source": frame.source} if self._parts else {}
+        if of:
             self.sight = f"{frame.source} {self.sight}"
-            more = {**more, "source": frame.source}
         vote = votes.add(found, is_unknown=is_unknown)
         self._show(Sight(frame, found.label, found.score, state, top, votes.told))
         if vote is not None and self._emit is not None:
-            self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
+            self._emit(vote.as_event(frame) | of | (more if vote.label == found.label else {}))
         return is_unknown
 
     def _votes_of(self, source: str) -> Votes:
