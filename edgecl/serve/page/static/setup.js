@@ -30,7 +30,7 @@ export function show(place, signal) {
   /** @param {string} key @param {string} label @param {string} example */
   function setting(key, label, example) {
     const id = key.replace(/\W/g, "-");
-    const field = h("input", { id, type: "text", value: String(config.values[key] ?? ""), placeholder: example, disabled: config.read_only, autocomplete: "off" });
+    const field = h("input", { id, type: "text", value: String(config.values[key] ?? ""), placeholder: example, disabled: config.read_only });
     return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); write(key, field.value.trim()); } },
       h("span", { class: "grow" }, h("label", { htmlFor: id }, label), field), h("button", { disabled: config.read_only }, "Save"));
   }
@@ -71,7 +71,7 @@ export function show(place, signal) {
   }
 
   function mqtt() {
-    const field = h("input", { id: "mqtt", type: "text", placeholder: "mqtt://broker/edgecl/test", required: true, autocomplete: "off" });
+    const field = h("input", { id: "mqtt", type: "text", placeholder: "mqtt://broker/edgecl/test", required: true });
     return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => {
       e.preventDefault();
       tried(async () => toast((await post("mqtt-test", { url: field.value.trim() })).said ?? "The broker took the message."));
