@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -350,7 +349,7 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
         made = make_head_of(config, store.num_features)
         with store.transaction():
             store.set_second_moment(spec.statistic.name)
-        home.save_config(replace(home.config, head=config))
+        home.save_head(config)
     else:
         _check_head(home, store)
         made = make_head_of(home.config.head, store.num_features, codebook=store.codebook)

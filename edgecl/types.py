@@ -158,6 +158,7 @@ class Frame:
         source: The source as the user named it, without secrets.
         time: Wall clock, seconds since the epoch, or 0 when the source has none.
         monotonic: `time.monotonic()` when it was taken, seconds, or 0 for what is not live.
+        cut: Makes of the decoded picture the one that counts (runtime/region.py); None: all of it.
     """
 
     id: str
@@ -167,6 +168,7 @@ class Frame:
     source: str = ""
     time: float = 0.0
     monotonic: float = 0.0
+    cut: Callable[[Pixels], Pixels] | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -194,6 +196,11 @@ class Skipped:
 
     id: str
     reason: str
+
+
+def state_of(sure: float, min_score: float, *, is_unknown: bool = False) -> str:
+    """Return `known`, `unknown`, or `unsure` for an answer that is not as sure as asked for."""
+    return "unknown" if is_unknown else "unsure" if sure < min_score else "known"
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,16 +180,19 @@ def picture_of(frame: Frame, *, max_pixels: int = 50_000_000, levels: str = "aut
 
 
 def picture_and_depth(frame: Frame, *, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
-    """Return the frame's picture, and whether its levels were set by a number or by itself.
+    """Return the frame's picture, and whether it is another one than its bytes alone give.
 
-    Such a picture would be another one where it is decoded without these levels.
+    It is where its levels were set by a number or by itself, and where only a part of it counts.
 
     Raises:
-        DecodeError: As `decode`.
+        DecodeError: As `decode`; or the part that counts does not lie in the picture.
     """
     if frame.pixels is not None:
-        return Image.fromarray(frame.pixels), False
+        pixels = frame.pixels if frame.cut is None else frame.cut(frame.pixels)
+        return Image.fromarray(pixels), frame.cut is not None
     image, is_deep = _decoded(frame.encoded or b"", max_pixels, levels)
+    if frame.cut is not None:
+        return Image.fromarray(frame.cut(np.asarray(image))), True
     return image, is_deep and levels != "auto"
 
 

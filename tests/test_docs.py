@@ -9,8 +9,9 @@ import pytest
 
 import edgecl
 from edgecl.cli.app import app
-from edgecl.config import Config, load_config, save_config
+from edgecl.config import Config
 from edgecl.heads import HEADS
+from edgecl.settings import load_config, save_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -17,7 +17,8 @@ FOLDERS = {"edgecl": "edgecl", "runtime": "edgecl.runtime", "exporters": "edgecl
 LAYERS = (
     ("types", "errors"),
     ("runtime",),
-    ("config", "paired"),
+    ("config", "paired", "figures"),
+    ("settings",),
     ("home",),
     ("weights", "directions"),
     ("backbones",),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgecl.cli.outcome import counted, print_outcome, time_text
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.store.store import Store
@@ -22,6 +23,7 @@ _ELSE = {
     "stale": "left out as too old",
     "undone": "undone",
     "dropped": "dropped for newer ones",
+    "still": "in which nothing had moved",
     "repeated": "sent twice",
     "broken": "cut or damaged",
     "oversize": "too large",
@@ -66,7 +68,7 @@ def learned_text(result: Mapping[str, Any], taught: Mapping[str, int]) -> str:
         if held_out:
             text += f", {held_out:,} kept to test on"
         if n:
-            text += f"; right at first sight {result['prequential_accuracy']:.0%}"
+            text += f"; right at first sight {percent(result['prequential_accuracy'])}"
     else:
         text = f"learned nothing: {counted(result['seen'], 'picture')} came"
     sentences = [text]

@@ -9,6 +9,7 @@ from typing import Any
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.outcome import counted, print_next, size_text
 from edgecl.cli.output import is_verbose, print_json, print_table, print_values, printable
+from edgecl.figures import percent
 
 _FEW = 10
 _MOST_SOURCES = 10
@@ -37,46 +38,64 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
     """Say in sentences what a person asks first."""
-    home = values["home"]
-    if not values["classes"]:
-        yield f"{home} has learned nothing yet ({size_text(values['home_bytes'])})"
-        return
-    last = values["last_learned"]
-    yield (
-        f"{home} knows {counted(len(values['classes']), 'class')}, learned from "
-        f"{counted(values['samples'], 'picture')}" + (f", the last on {_day(last)}" if last else "")
-    )
-    if values["accuracy"] is None:
-        yield "accuracy: not known, since no picture was kept to test on yet"
-    elif values["tested_on"] == "left out":
+    home, last = values["home"], values["last_learned"]
+    if values["classes"]:
         yield (
-            f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
-            f"{counted(values['tested'], 'kept picture')} are right, each asked for as if it had "
-            "not been learned"
+            f"{home} knows {counted(len(values['classes']), 'class')}, learned from "
+            f"{counted(values['samples'], 'picture')}"
+            + (f", the last on {_day(last)}" if last else "")
         )
+        yield _accuracy(values)
+        if (known := values["calibration"]) is not None:
+            yield _calibrated(known)
+        yield (
+            f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept; "
+            f"{size_text(values['home_bytes'])} on disk" + (", encrypted" * values["encrypted"])
+        )
+        parts = [f"backbone {values['backbone']} at {values['image_size']} px"]
+        parts += [
+            counted(values[name], what)
+            for name, what in (("adapters", "adapter"), ("exports", "export"))
+            if values[name]
+        ]
+        yield ", ".join(parts)
+        yield from (f"warning: {line}" for line in values["warnings"])
     else:
-        yield (
-            f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
-            f"{counted(values['tested'], 'picture')} that were kept to test on are right"
-        )
-    if (known := values["calibration"]) is not None:
-        yield _calibrated(known)
-    yield (
-        f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept; "
-        f"{size_text(values['home_bytes'])} on disk" + (", encrypted" * values["encrypted"])
+        size = size_text(values["home_bytes"])
+        yield f"{home} {_empty(values)} ({size})"
+    yield from _waiting(values)
+
+
+def _empty(values: dict[str, Any]) -> str:
+    """Say why there is no class to speak of."""
+    if values["pending"]:
+        return "answers with no class: all that it knows is being unlearned"
+    if values["receipts"]:
+        requests = counted(values["receipts"], "request")
+        return f"knows nothing any more: all that it had learned was unlearned, on {requests}"
+    return "has learned nothing yet"
+
+
+def _accuracy(values: dict[str, Any]) -> str:
+    if values["accuracy"] is None:
+        return "accuracy: not known, since no picture was kept to test on yet"
+    n = f"{values['right']:,} of {values['tested']:,}"
+    how = (
+        f"{n} kept pictures are right, each asked for as if it had not been learned"
+        if values["tested_on"] == "left out"
+        else f"{n} pictures that were kept to test on are right"
     )
-    parts = [f"backbone {values['backbone']} at {values['image_size']} px"]
-    parts += [
-        counted(values[name], what)
-        for name, what in (("adapters", "adapter"), ("exports", "export"))
-        if values[name]
-    ]
-    yield ", ".join(parts)
-    yield from (f"warning: {line}" for line in values["warnings"])
+    return f"accuracy {percent(values['accuracy'])}: {how}"
+
+
+def _waiting(values: dict[str, Any]) -> Iterator[str]:
+    """Say what a person has to see to."""
     if values["pending"]:
         yield f"{counted(values['pending'], 'request')} to unlearn not finished"
     if values["exports_stale"]:
-        yield f"{counted(values['exports_stale'], 'export')} with something that was unlearned"
+        exports = counted(values["exports_stale"], "export")
+        rest = "" if values["classes"] else ", to be deleted: nothing is left to make them anew of"
+        yield f"{exports} with something that was unlearned{rest}"
     if values["review"]:
         yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
 
@@ -86,8 +105,9 @@ def _calibrated(known: dict[str, Any]) -> str:
     sets, n = known["sets"], counted(known["samples"], "kept picture")
     how = "as if it had not learned it" if known["by"] == "left out" else "never learned"
     return (
-        f"asked for each of {n}, {how}: {known['accuracy']:.0%} right; sets for "
-        f"{sets['level']:.0%} (--set) held the truth in {sets['coverage']:.0%} of {sets['n']:,}"
+        f"asked for each of {n}, {how}: {percent(known['accuracy'])} right; sets for "
+        f"{percent(sets['level'])} (--set) held the truth in {percent(sets['coverage'])} of "
+        f"{sets['n']:,}"
     )
 
 
@@ -123,7 +143,8 @@ def _next(values: dict[str, Any]) -> list[str]:
     if values["pending"]:
         return ["edgecl forget pending"]
     if not values["classes"]:
-        return ["edgecl train-stream FOLDER"]
+        seen = ["edgecl receipts", "edgecl report"] if values["receipts"] else []
+        return [*seen, "edgecl train-stream FOLDER"]
     found = []
     if values["exports_stale"]:
         found.append("edgecl export --rebuild-stale")

@@ -14,8 +14,7 @@ from edgecl.paired import wilson
 from edgecl.session import Session, open_store
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.exports import FRESH, STALE, exports_of
-from edgecl.store.requests import open_requests
-from edgecl.store.store import describe
+from edgecl.store.store import Store, describe
 
 _LAST_S = 253_402_300_799  # the end of the year 9999: what a source says may be later
 
@@ -24,56 +23,66 @@ def status_of(home: Home) -> dict[str, Any]:
     """Return what `edgecl status --json` prints, read from one state of the store."""
     with open_store(home, read_only=True) as store, store.snapshot():
         values = describe(store) | {"calibration": calibration_summary(Session(home, store))}
-        scores = summary(store)
-        uids = shown_classes(store)
-        tested = tested_now(home, store, uids)
-        names = [store.names[uid] for uid in uids]
-        times = store.times_by_source()
-        adapters = sum(row.epoch is None for row in adapter_rows(store))
-        exports = [export.status for export in exports_of(store)]
-        pending = len(open_requests(store))
-        feature_map = store.feature_map
-        changes = said_of_changes(home, store)
-        taught = {store.names[uid]: last for uid, last in store.last_taught().items()}
-    right = dict(
-        zip(names, zip(tested.right.tolist(), tested.n.tolist(), strict=True), strict=True)
-    )
+        values |= _how_well(home, store, values["classes"])
+        values |= said_of_changes(home, store) | _from_where(store) | _kept(store)
+    manifest = home.manifest
+    return values | {
+        "home": str(home.path),
+        "head": home.config.head.name,
+        "backbone": manifest.backbone,
+        "num_features": manifest.num_features,
+        "image_size": manifest.preprocessing.image_size,
+        "database_bytes": home.database.stat().st_size,
+        "home_bytes": sum(f.stat().st_size for f in home.path.rglob("*") if f.is_file()),
+    }
+
+
+def _how_well(home: Home, store: Store, classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return how many answers are right; what is known of a class goes to the others of it."""
+    scores = summary(store)
+    uids = shown_classes(store)
+    tested = tested_now(home, store, uids)
+    names = [store.names[uid] for uid in uids]
+    counts = zip(tested.right.tolist(), tested.n.tolist(), strict=True)
+    right = dict(zip(names, counts, strict=True))
     scored = scores.pop("classes")
-    for name, known in values["classes"].items():
+    for name, known in classes.items():
         n_right, n = right.get(name, (0, 0))
-        known |= scored.get(name, {}) | {
-            "right": n_right,
-            "accuracy": n_right / n if n else None,
-        }
+        known |= scored.get(name, {}) | {"right": n_right, "accuracy": n_right / n if n else None}
         if tested.is_left_out:
             known["tested"] = n
-    manifest = home.manifest
-    last = max((last for _, last in times.values()), default=None)
-    return values | scores | changes | {
+    taught = {store.names[uid]: last for uid, last in store.last_taught().items()}
+    return scores | {
         "accuracy": tested.accuracy,
         "intervals": {name: list(wilson(*pair)) for name, pair in right.items() if pair[1]},
         "last_taught": {name: _iso(taught[name]) for name in names if name in taught},
         "right": int(tested.right.sum()),
         "tested": int(tested.n.sum()),
         "tested_on": "left out" if tested.is_left_out else "held out",
+    }
+
+
+def _from_where(store: Store) -> dict[str, Any]:
+    times, n_samples = store.times_by_source(), store.n_by_source()
+    last = max((last for _, last in times.values()), default=None)
+    return {
         "learned_from": [
-            {"source": name, "samples": values["sources"][name], "first": _iso(a), "last": _iso(b)}
+            {"source": name, "samples": n_samples[name], "first": _iso(a), "last": _iso(b)}
             for name, (a, b) in times.items()
         ],
         "last_learned": None if last is None else _iso(last),
-        "pending": pending,
-        "home": str(home.path),
-        "head": home.config.head.name,
-        "backbone": manifest.backbone,
-        "num_features": manifest.num_features,
-        "image_size": manifest.preprocessing.image_size,
-        "feature_map": feature_map,
-        "adapters": adapters,
+    }
+
+
+def _kept(store: Store) -> dict[str, Any]:
+    """Return what else lies in the store, and what waits."""
+    exports = [export.status for export in exports_of(store)]
+    return {
+        "feature_map": store.feature_map,
+        "adapters": sum(row.epoch is None for row in adapter_rows(store)),
         "exports": exports.count(FRESH) + exports.count(STALE),
         "exports_stale": exports.count(STALE),
-        "database_bytes": home.database.stat().st_size,
-        "home_bytes": sum(f.stat().st_size for f in home.path.rglob("*") if f.is_file()),
-    }  # fmt: skip
+    }
 
 
 def _iso(seconds: float) -> str:

@@ -74,7 +74,7 @@ class NameRecent(Command):
         label, recent = self.window.label, stream.view.recent
         if recent is None or label is None:
             return
-        for item in recent.take(self.window.holds):
+        for item in recent.take(self.window.holds, self.window.source):
             named = labelled(item, label)
             if reason := stream.usable.reason(named):  # an unlearning came first
                 stream.events.append(NotLearned(item.frame.id, reason))

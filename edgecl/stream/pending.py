@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -63,6 +63,7 @@ class Pending:
     ) -> None:
         self.items: list[Embedded] = []
         self.freshness = Freshness()
+        self.learned_by_source: Counter[str] = Counter()
         # Frames of a folder are what somebody chose; a camera and a film show one thing for long.
         is_filtered = source.is_live or source.is_film
         cosine = home.config.live.duplicate_cosine if is_filtered else 1.0
@@ -153,6 +154,9 @@ class Pending:
         now = time.monotonic()
         for item, age in zip(items, ages, strict=True):
             self.freshness.committed(item.frame, age, now)
+        if self._source.parts:
+            for item, report in zip(items, reports, strict=True):
+                self.learned_by_source[item.frame.source] += not report.is_held_out
         learned = [report for report in reports if not report.is_held_out]
         self._tally.add(
             learned=len(learned),
@@ -211,7 +215,7 @@ class Pending:
             age = self.freshness.age(item.frame, now) if self._source.is_live else 0.0
             if age > STALE_AFTER:
                 self._tally.add(stale=1)
-            elif self.duplicates.is_near(label, item.feature[:width]):
+            elif self.duplicates.is_near(label, item.feature[:width], item.frame.source):
                 self._tally.add(duplicates=1)
             else:
                 items.append(item)

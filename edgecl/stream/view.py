@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+from edgecl.figures import percent
 from edgecl.learner import Learner
 from edgecl.runtime.novelty import UNKNOWN
+from edgecl.runtime.options import Part
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.pretrained import Guess, Pretrained, hint_json
 from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
 from edgecl.stream.votes import Votes
-from edgecl.types import Frame, Prediction
+from edgecl.types import Frame, Prediction, state_of
 
 _UNTAUGHT = {"taught": False}
 _TOP = 3
@@ -73,12 +76,14 @@ class View:
         served: What predicts.
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
+        min_score: What is less sure is told as `unsure`.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
         is_shown: Whether somebody looks at `sight`.
         show: Shown every frame with what was said of it, or None.
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
         takes_guess: The guess is what is told of it, marked as never taught.
+        parts: The sources that are read together: each votes for itself, and events name it.
     """
 
     def __init__(
@@ -89,11 +94,13 @@ class View:
         vote: int,
         *,
         finds_unknown: bool,
+        min_score: float = 0.0,
         is_shown: bool = False,
         show: Callable[[Sight], None] | None = None,
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
+        parts: Mapping[str, Part] = MappingProxyType({}),
     ) -> None:
         self.served, self.recent = served, recent
         self._pretrained, self._takes_guess = pretrained, takes_guess
@@ -104,7 +111,8 @@ class View:
         self._is_looked_at = emit is not None or is_shown or show is not None
         self.sight = ""
         """What the newest frame looks like, for a person."""
-        self._votes = Votes(vote)
+        self._vote, self._min_score, self._parts = vote, min_score, parts
+        self._votes: dict[str, Votes] = {}  # by source
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
 
     def look(self, item: Embedded) -> bool:
@@ -144,16 +152,34 @@ class View:
         if hint and self._takes_guess:
             ((name, share),) = hint
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
-        self.sight = f"sees {found.label} {found.score:.0%}{looks}"
-        vote = self._votes.add(found)
-        state = UNKNOWN if is_unknown else "known"
-        self._show(Sight(frame, found.label, found.score, state, top, self._votes.told or ""))
+        votes = self._votes_of(frame.source)
+        state = state_of(found.probability, votes.min_score, is_unknown=is_unknown)
+        doubt = ", unsure" if state == "unsure" else ""
+        self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
+        if self._parts:
+            self.sight = f"{frame.source} {self.sight}"
+            more = {**more, "source": frame.source}
+        vote = votes.add(found, is_unknown=is_unknown)
+        self._show(Sight(frame, found.label, found.score, state, top, votes.told))
         if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
         return is_unknown
+
+    def _votes_of(self, source: str) -> Votes:
+        """Return the last predictions of one of several sources, or of the only one."""
+        part = self._parts.get(source)
+        name = source if part is not None else ""
+        if name not in self._votes:
+            least = None if part is None else part.threshold
+            self._votes[name] = Votes(
+                (part and part.vote) or self._vote, self._min_score if least is None else least
+            )
+        return self._votes[name]
 
     def forget(self) -> None:
         """Drop what was kept of the store, and take its adapters anew: it lost some."""
         if self._unknowns is not None:
             self._unknowns.forget()
+        for votes in self._votes.values():
+            votes.forget()
         self.served.adapters_changed()  # a class that is gone may have taken some along

@@ -15,6 +15,7 @@ from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
 from ..faults import in_words, is_lost, is_of_machine
+from ..options import Part
 from .connection import Counts
 from .messages import LabelFeed
 
@@ -54,6 +55,10 @@ class Source(ABC):
     """Labels and commands that come with the frames."""
     counts = Counts()
     """What became of the frames so far, where some may be lost."""
+    parts: Mapping[str, Part] = MappingProxyType({})
+    """The sources that it is made of, by the names their frames carry; none where it is one."""
+    by_source: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    """What became of the frames of each of them."""
     on_news: Callable[[str], None] | None = None
     """Told one line, without secrets, from any thread, when its peer comes or goes."""
 

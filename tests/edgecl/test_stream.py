@@ -26,7 +26,7 @@ from edgecl.stream.run import learn_stream
 COUNTS = (
     "seen", "learned", "n_correct", "seconds", "skipped", "held_out", "unlabelled", "unknown",
     "duplicates", "stale", "undone", "commits", "dropped", "reconnects", "stalls", "repeated",
-    "broken", "oversize", "not_pictures", "passed_over",
+    "broken", "oversize", "not_pictures", "passed_over", "still",
 )  # fmt: skip
 
 

@@ -79,7 +79,9 @@ def test_a_slip_of_the_pen_is_asked_about(site: Site, tabs: Watched) -> None:
     tab.get_by_label("Name", exact=True).fill("Brackets")
     expect(tab.get_by_role("dialog").get_by_role("status")).to_contain_text("bracket")
     tab.keyboard.press("Enter")
-    tab.get_by_role("dialog", name="Did you mean").get_by_role("button", name="“bracket”", exact=True).click()
+    tab.get_by_role("dialog", name="Did you mean").get_by_role(
+        "button", name="“bracket”", exact=True
+    ).click()
     expect(class_button(tab, "bracket")).to_be_focused()
     assert "Brackets" not in {one.label for one in site.device.samples()}
 

@@ -67,9 +67,7 @@ def test_a_name_is_typed_and_is_new(site: Site, tabs: Watched, queue: list[int])
     wait_until(tab, lambda: "Unterlegscheibe" in {one.label for one in site.device.samples()})
 
 
-def test_what_was_named_or_dropped_is_undone(
-    site: Site, tabs: Watched, queue: list[int]
-) -> None:
+def test_what_was_named_or_dropped_is_undone(site: Site, tabs: Watched, queue: list[int]) -> None:
     tab = tabs.open("review")
     options(tab).first.click()
     tab.keyboard.press("1")

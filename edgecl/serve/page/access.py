@@ -159,7 +159,7 @@ def load_passwords(path: Path) -> dict[str, str]:
         if role not in ROLES or not _is_hash(value):
             raise ConfigError(
                 f"{path}, line {n}: expected a role ({', '.join(ROLES)}) and the hash of its "
-                "password; `edgecl serve password` makes the file"
+                "password; `edgecl serve --set-password ROLE` makes the file"
             )
         found[role] = value
     return found

@@ -160,7 +160,7 @@ def _address(wire: Wire, *, has_password: bool) -> tuple[str, int]:
     if not has_password:
         raise UsageError(
             f"--listen {wire.listen} can be reached from elsewhere; set a password first: "
-            "`edgecl serve password own`"
+            "`edgecl serve --set-password own`"
         )
     return host, int(port)
 
