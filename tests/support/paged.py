@@ -1,4 +1,4 @@
-"""A page that is served, and a browser whose tabs are watched; needs the Debian package chromium."""
+"""A page that is served, and a browser that is watched; needs the Debian package chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forget on the page: dry run, the name, phases, receipt; other tabs and the browser's own files."""
+"""Forgetting on the page, up to its receipt; other tabs, and the files of the browser."""
 
 from __future__ import annotations
 

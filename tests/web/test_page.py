@@ -28,7 +28,7 @@ def test_the_first_load_is_light_and_asks_nobody_else(
         sizes: dict[str, int] = {}
         tab.on("response", lambda r: sizes.update({r.url: int(r.headers.get("content-length", 0))}))
         tab.goto(site.page.address)
-        expect(tab.locator(".answer .big")).not_to_have_text("–")
+        expect(tab.locator(".answer .big")).not_to_have_text("\N{EN DASH}")
         own = {url: n for url, n in sizes.items() if "/api/" not in url and "/events" not in url}
         assert len(own) > 10
         assert sum(own.values()) < MOST_BYTES
@@ -40,7 +40,7 @@ def test_the_first_load_is_light_and_asks_nobody_else(
 def test_the_page_goes_on_when_the_server_is_back(site: Site, tabs: Watched) -> None:
     tabs.allowed.append("ERR_|Failed to load resource")
     tab = tabs.open()
-    expect(tab.locator(".answer .big")).not_to_have_text("–")
+    expect(tab.locator(".answer .big")).not_to_have_text("\N{EN DASH}")
     site.close()
     expect(tab.locator("#banner")).to_contain_text("server is gone")
     site.reopen()

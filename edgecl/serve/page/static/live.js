@@ -7,7 +7,7 @@ import { count, h, put, say, toast, tried } from "./dom.js";
 import { draw, watch } from "./frames.js";
 import { Hold } from "./hold.js";
 import { CLASS_KEYS, useKeys } from "./keys.js";
-import { on, state } from "./state.js";
+import { cameras, on, state } from "./state.js";
 import { strip } from "./strip.js";
 import { teachButtons } from "./teach.js";
 import { welcome } from "./welcome.js";
@@ -79,8 +79,8 @@ export function show(place, signal) {
   }
 
   function sources() {
-    const names = (state.status.sources ?? []).map((/** @type {any} */ one) => one.name);
-    const all = [...(names.length > 1 ? [["", "All cameras"]] : []), ...names.map((/** @type {string} */ name, /** @type {number} */ i) => [names.length > 1 ? name : "", name]),
+    const names = cameras().map((one) => one.name);
+    const all = [...(names.length === 1 ? [] : [["", names.length ? "All cameras" : "No camera of the device"]]), ...names.map((/** @type {string} */ name, /** @type {number} */ i) => [names.length > 1 ? name : "", name]),
       ...(hasCamera() ? [[OWN, "This browser's camera"]] : [])];
     const kept = chooser.value;
     put(chooser, ...all.map(([value, text]) => h("option", { value }, text)));

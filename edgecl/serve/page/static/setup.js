@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { boxOf, cropView, textOf, within } from "./crop.js";
 import { h, put, toast, tried } from "./dom.js";
-import { may, on, refreshStatus, state } from "./state.js";
+import { cameras, may, on, refreshStatus } from "./state.js";
 
 /** Settings of a source that have a field: key, what it is, an example. */
 const OF_SOURCE = [
@@ -66,7 +66,7 @@ export function show(place, signal) {
   }
 
   function update() {
-    const found = state.status.sources ?? [];
+    const found = cameras();
     put(sources, ...(found.length ? found.map(card) : [h("p", { class: "quiet" }, "No source; give one to edgecl serve.")]));
   }
 
@@ -81,14 +81,14 @@ export function show(place, signal) {
   put(place, h("h1", {}, "Setup"));
   if (!may("own")) return void place.append(h("p", {}, "Only the role own may change settings."));
   place.append(h("h2", {}, "Sources"), sources, h("h2", {}, "MQTT"), mqtt(),
-    h("h2", {}, "Password"), h("p", {}, "This page is for this computer only until a password is set: ", h("code", {}, "edgecl serve password own"),
+    h("h2", {}, "Password"), h("p", {}, "This page is for this computer only until a password is set: ", h("code", {}, "edgecl serve --set-password own"),
       " asks for one and keeps its hash. From other addresses it also needs TLS; see the documentation of serve."));
   get("config").then((found) => { config = found; }, () => { config = { values: {}, read_only: true }; }).finally(() => {
     if (signal.aborted) return;
     update();
     let names = "";
     on("status", () => {
-      const now = JSON.stringify((state.status.sources ?? []));
+      const now = JSON.stringify(cameras());
       if (now !== names) update();
       names = now;
     }, signal);
