@@ -13,8 +13,11 @@ from typing import Any
 
 from served import ToyStream
 
+import build
 from edgecl.device import Device
 from edgecl.serve.page.server import Page, Wire
+from edgecl.store.table import Role
+from edgecl.unlearning.request import writing
 
 JSON = {"Content-Type": "application/json"}
 
@@ -45,15 +48,13 @@ class Site:
 
     stream: ToyStream
     page: Page
+    port: int = 0
     token: str = ""
     _open: list[HTTPConnection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.token = self.page.access.session("own")
-
-    @property
-    def port(self) -> int:
-        return int(self.page.address.rpartition(":")[2])
+        self.port = int(self.page._socket.getsockname()[1])
 
     def ask(
         self,
@@ -136,3 +137,17 @@ def event(response: HTTPResponse) -> dict[str, str]:
         name, _, value = line.partition(": ")
         found[name] = value
     return found
+
+
+def waiting(device: Device, n: int = 2) -> list[int]:
+    """Put frames into the review queue; in the thread that writes."""
+    with writing(device.home) as session, session.store.transaction():
+        store = session.store
+        guess = next(iter(store.names))
+        for i in range(n):
+            x = store.open_rows()[1][i]
+            jpeg = build.encode(build.part_picture("gasket", 90 + i, 48))
+            store.add_aside(
+                Role.REVIEW, guess, x, jpeg, source="camera", frame=f"f{i}", time=1.0, score=0.5
+            )
+        return store.rows(Role.REVIEW)[0].tolist()

@@ -11,18 +11,25 @@ import pytest
 
 if TYPE_CHECKING:
     from paged import Site, Watched
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserType
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    from paged import ARGUMENTS, chromium
-    from playwright.sync_api import sync_playwright
+def browser_type() -> Iterator[BrowserType]:
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=15_000)  # of a machine that does other things, too
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield opened
-        opened.close()
+        yield playwright.chromium
+
+
+@pytest.fixture(scope="session")
+def browser(browser_type: BrowserType) -> Iterator[Browser]:
+    from paged import ARGUMENTS, chromium
+
+    opened = browser_type.launch(executable_path=chromium(), args=ARGUMENTS)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

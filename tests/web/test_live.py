@@ -151,7 +151,8 @@ def test_the_cameras_of_the_browser_and_files_are_taught_with(
     site: Site, tabs: Watched, tmp_path: object
 ) -> None:
     tab = tabs.open()
-    tab.get_by_label("Camera").select_option(label="This browser's camera")
-    expect(answer(tab)).not_to_have_text("–")
+    with tab.expect_response("**/api/v1/frames*"):
+        tab.get_by_label("Camera", exact=True).select_option(label="This browser's camera")
+    expect(answer(tab)).not_to_have_text("\N{EN DASH}")
     hold(tab, name_class(tab, "testbild"), 1200)
     expect(answer(tab)).to_have_text(re.compile("testbild"))

@@ -40,6 +40,7 @@ def app_of(serving: Serving, access: Access, place: Place) -> tuple[Guard, News]
         frames.Embedder(serving.device),
     )
     news.on_forgotten = lambda: context.drop(everything=True)
+    news.on_changed = lambda: context.drop(everything=False)
 
     app = Starlette(
         routes=[endpoint.route(context) for endpoint in ENDPOINTS],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edgecl.serve.page.jobs import Jobs
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 MOST_JSON = 65_536
 _BODY_S = 30.0
 # A command waits for the one before it, and for the frame that is just learned.
@@ -128,20 +130,19 @@ class Context:
 
     async def write(self, name: str, work: Callable[[Device], T]) -> T:
         """Let the thread that writes do something, between two commits; pages hear of it."""
-        asked = asyncio.wrap_future(self.serving.do(name, work))
+        asked = self.serving.do(name, work)
+        asked.add_done_callback(lambda done: self.serving.live.tell("classes", {}))
         try:
-            done = await asyncio.wait_for(asked, _WRITE_S)
+            return await asyncio.wait_for(asyncio.wrap_future(asked), _WRITE_S)
         except asyncio.TimeoutError:
+            done = "nothing was done, try again" if asked.cancelled() else "it is still at it"
             raise HomeLockedError(
-                f"the stream did not come to it in {_WRITE_S:.0f} s; nothing was done, try again"
+                f"the stream did not end this in {_WRITE_S:.0f} s; {done}"
             ) from None
-        self.changed()
-        return done
-
-    def changed(self) -> None:
-        """Let pages ask anew: something was written."""
-        self.drop(everything=False)
-        self.serving.live.tell("classes", {})
+        except (SystemExit, KeyboardInterrupt) as error:  # ends a command, not the page
+            raise RuntimeError(type(error).__name__) from None
+        finally:
+            self.drop(everything=False)
 
 
 Handler = Callable[[Context, Request], Awaitable[Any]]
@@ -174,6 +175,9 @@ class Endpoint:
                 found = await self.handler(context, request)
             except (EdgeclError, Refusal) as error:
                 return refused(error)
+            except Exception as error:  # its text may hold a name, which is not for a log
+                _log.error("%s %s failed (%s)", self.method, self.path, type(error).__name__)
+                return refused(Refusal(500, "the page failed at this; its log names the fault"))
             return found if isinstance(found, Response) else answer(found)
 
         return Route(self.path, endpoint, methods=[self.method])

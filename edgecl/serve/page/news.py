@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -35,7 +35,8 @@ class News:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._lock = threading.Lock()
-        self._inbox: list[tuple[str, dict[str, Any]]] = []
+        # Bounded: a loop that hangs must not fill the memory.
+        self._inbox: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MOST_KEPT)
         self._is_woken = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = asyncio.Event()
@@ -45,10 +46,12 @@ class News:
         self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=_MOST_KEPT)
         self._encoded: dict[str, tuple[int, bytes]] = {}
         self.n_watchers = 0
+        self.n_sent = 0
         self._newest: dict[str, dict[str, Any]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.n_forgotten = 0
         self.on_forgotten: Callable[[], None] = lambda: None
+        self.on_changed: Callable[[], None] = lambda: None
         self.is_closed = False
         self._end: Callable[[], None] = lambda: None
 
@@ -72,14 +75,19 @@ class News:
             if self._is_woken or self._loop is None:
                 return
             self._is_woken = True
-        with suppress(RuntimeError):  # the loop is closed: the page has gone, the stream goes on
+        try:
             self._loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the loop is closed: the page has gone, the stream goes on
+            self._end()
 
     def _wake(self) -> None:
         with self._lock:
-            came, self._inbox = self._inbox, []
+            came = list(self._inbox)
+            self._inbox.clear()
             self._is_woken = False
         for kind, data in came:
+            if kind == "classes":
+                self.on_changed()
             if kind in _OFTEN:
                 self._newest[kind] = data
                 continue
@@ -107,7 +115,7 @@ class News:
         self._told.set()
         self._told = asyncio.Event()
 
-    async def events(self, last: str = "") -> AsyncIterator[bytes]:
+    async def events(self, last: str = "") -> AsyncGenerator[bytes, None]:
         """Yield server-sent events, after the one that a page saw last if that is known."""
         epoch, _, number = last.partition("-")
         n = int(number) if epoch == self._epoch and number.isdigit() else -1
@@ -130,7 +138,7 @@ class News:
             except asyncio.TimeoutError:
                 yield b": still here\n\n"
 
-    async def pictures(self, source: str | None) -> AsyncIterator[Picture]:
+    async def pictures(self, source: str | None) -> AsyncGenerator[Picture, None]:
         """Yield the newest picture of a source, or of all, as often as there is time for it."""
         self.n_watchers += 1
         n = 0
@@ -141,6 +149,7 @@ class News:
                 if picture is None:
                     return
                 n = picture.n
+                self.n_sent += 1
                 yield picture
                 pause = max(1 / MOST_A_SECOND, self.n_watchers / _BUDGET)
                 # Only what is left of it: sending took some.

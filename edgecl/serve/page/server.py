@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -113,6 +114,7 @@ class Page:
         assert self._server is not None
         with suppress(Exception):  # uvicorn has logged it; the stream goes on without a page
             asyncio.run(self._serve(self._server))
+        self._socket.close()  # or who asks would wait for an answer
 
     async def _serve(self, server: Server) -> None:
         self._news.begin()
@@ -146,7 +148,7 @@ def _address(wire: Wire, *, has_password: bool) -> tuple[str, int]:
         raise UsageError(f"--listen {wire.listen} is no address; expected HOST:PORT")
     if (wire.certificate is None) != (wire.key is None):
         raise UsageError("--tls-cert and --tls-key belong together; give both files")
-    if wire.proxy and not wire.proxy.startswith("https://"):
+    if wire.proxy and not re.fullmatch(r"https://[\w.-]+(:\d{1,5})?/?", wire.proxy):
         raise UsageError(f"--behind-proxy {wire.proxy} is no address of it; expected https://HOST")
     if _is_loopback(host) and not wire.proxy:
         return host, int(port)

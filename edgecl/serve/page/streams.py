@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from edgecl.serve.page.context import Context, Endpoint, Refusal
 from edgecl.serve.page.news import MOST_WATCHERS
@@ -13,16 +15,30 @@ from edgecl.serve.page.news import MOST_WATCHERS
 _BOUNDARY = "edgecl-picture"
 
 
+class Endless(StreamingResponse):
+    """An answer that goes on as long as somebody reads; what gives it is closed behind it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            body = self.body_iterator
+            assert isinstance(body, AsyncGenerator)
+            await body.aclose()
+
+
 async def live(context: Context, request: Request) -> Response:
     """Pictures, each with its answer in the same record, so that they never disagree."""
     _check_room(context)
     source = request.query_params.get("source")
 
-    async def records() -> AsyncIterator[bytes]:
-        async for picture in context.news.pictures(source):
-            yield context.news.record(picture)
+    async def records() -> AsyncGenerator[bytes, None]:
+        async with aclosing(context.news.pictures(source)) as pictures:
+            async for picture in pictures:
+                yield context.news.record(picture)
 
-    return StreamingResponse(records(), media_type="application/octet-stream")
+    return Endless(records(), media_type="application/octet-stream")
 
 
 async def video(context: Context, request: Request) -> Response:
@@ -30,15 +46,16 @@ async def video(context: Context, request: Request) -> Response:
     _check_room(context)
     source = request.query_params.get("source")
 
-    async def parts() -> AsyncIterator[bytes]:
-        async for picture in context.news.pictures(source):
-            head = (
-                f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
-                f"Content-Length: {len(picture.jpeg)}\r\n\r\n"
-            )
-            yield head.encode() + picture.jpeg + b"\r\n"
+    async def parts() -> AsyncGenerator[bytes, None]:
+        async with aclosing(context.news.pictures(source)) as pictures:
+            async for picture in pictures:
+                head = (
+                    f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
+                    f"Content-Length: {len(picture.jpeg)}\r\n\r\n"
+                )
+                yield head.encode() + picture.jpeg + b"\r\n"
 
-    return StreamingResponse(parts(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+    return Endless(parts(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
 
 async def snapshot(context: Context, request: Request) -> Response:
@@ -52,7 +69,7 @@ async def snapshot(context: Context, request: Request) -> Response:
 async def events(context: Context, request: Request) -> Response:
     """News, as server-sent events."""
     last = request.headers.get("last-event-id", "")
-    return StreamingResponse(context.news.events(last), media_type="text/event-stream")
+    return Endless(context.news.events(last), media_type="text/event-stream")
 
 
 def _check_room(context: Context) -> None:

@@ -53,7 +53,6 @@ async def undo(context: Context, request: Request) -> Any:
     if not 0 < n <= _MOST_UNDONE:
         raise UsageError(f"n is {n}; expected 1 to {_MOST_UNDONE}")
     serving.teacher.undo(n)
-    context.changed()
     return answer({"asked": n}, 202)
 
 

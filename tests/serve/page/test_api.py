@@ -13,14 +13,11 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra web is not installed: uvicorn")
 pytest.importorskip("starlette", reason="the extra web is not installed: starlette")
 
-from asking import Site
+from asking import Site, waiting
 
 import build
-from edgecl.device import Device
 from edgecl.serve.page.access import hashed
 from edgecl.serve.page.app import ENDPOINTS
-from edgecl.store.table import Role
-from edgecl.unlearning.request import writing
 
 PAGES = {"/", "/static/{name}", "/favicon.ico"}
 """Of the page itself, so not of the interface."""
@@ -80,20 +77,6 @@ def test_the_file_names_the_roles_and_parameters_of_the_routes():
         assert ("security" in said) == (not e.role), e.path
         named = {p["name"] for p in said.get("parameters", ()) if p["in"] == "path"}
         assert named == set(re.findall(r"{(\w+):", e.path)), e.path
-
-
-def waiting(device: Device, n: int = 2) -> list[int]:
-    """Put frames into the review queue; in the thread that writes."""
-    with writing(device.home) as session, session.store.transaction():
-        store = session.store
-        guess = next(iter(store.names))
-        for i in range(n):
-            x = store.open_rows()[1][i]
-            jpeg = build.encode(build.part_picture("gasket", 90 + i, 48))
-            store.add_aside(
-                Role.REVIEW, guess, x, jpeg, source="camera", frame=f"f{i}", time=1.0, score=0.5
-            )
-        return store.rows(Role.REVIEW)[0].tolist()
 
 
 def forgotten(site: Site, name: str, **more: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import { dropPictures, h, put, toast } from "./dom.js";
 import { listenToKeys, showKeys } from "./keys.js";
-import { connect, on } from "./state.js";
+import { connect, on, refreshClasses } from "./state.js";
 
 /** Name in the address: what it is called, and what shows it.
  * @type {Record<string, [string, () => Promise<{show: (place: HTMLElement, signal: AbortSignal, rest: string) => any}>]>} */
@@ -80,7 +80,7 @@ on("forgotten", () => {
   // that was cut off may have missed it.
   if (!hasBeenLost && performance.now() - openedAt < OLD_NEWS_MS) return;
   dropPictures();
-  if (!current?.keeps?.()) route();
+  refreshClasses().catch(() => {}).finally(() => current?.keeps?.() || route());
   if (performance.now() - openedAt > OLD_NEWS_MS) toast("Something was forgotten; this page dropped its pictures.");
 });
 listenToKeys();

@@ -7,14 +7,15 @@ import { Grid } from "./grid.js";
 import { known, nameField } from "./names.js";
 import { may, on, refreshClasses, seldom, state } from "./state.js";
 
-/** @param {HTMLElement} place @param {AbortSignal} signal @param {string} rest name of a class, or '' */
+/** Addresses hold the number of a class: browsers keep addresses, and must not keep names.
+ * @param {HTMLElement} place @param {AbortSignal} signal @param {string} rest uid of a class, or '' */
 export function show(place, signal, rest) {
-  if (rest) return inside(place, signal, rest);
+  if (rest) return void one(place, signal, rest);
   const cards = h("ul", { class: "cards" });
   const none = h("p", {}, "Nothing was taught yet. ", h("a", { href: "#live" }, "Hold a button and show something."));
   const update = () => {
     none.hidden = state.classes.length > 0;
-    put(cards, ...state.classes.map((one) => h("li", {}, h("a", { href: `#classes/${encodeURIComponent(one.name)}`, class: "card" },
+    put(cards, ...state.classes.map((one) => h("li", {}, h("a", { href: `#classes/${one.uid}`, class: "card" },
       picture(sampleUrl(one.last), ""), h("strong", {}, one.name), h("span", { class: "quiet" }, figures(one))))));
   };
   put(place, h("h1", {}, "Classes"), none, cards);
@@ -30,8 +31,17 @@ function figures(one) {
   return parts.join(" · ");
 }
 
-/** @param {HTMLElement} place @param {AbortSignal} signal @param {string} name */
-function inside(place, signal, name) {
+/** @param {HTMLElement} place @param {AbortSignal} signal @param {string} uid */
+async function one(place, signal, uid) {
+  if (!state.classes.length) await refreshClasses().catch(() => {});
+  const found = state.classes.find((c) => String(c.uid) === uid);
+  if (signal.aborted) return;
+  if (found) inside(place, signal, found.name, uid);
+  else put(place, h("p", {}, "This class is gone. ", h("a", { href: "#classes" }, "All classes")));
+}
+
+/** @param {HTMLElement} place @param {AbortSignal} signal @param {string} name @param {string} uid */
+function inside(place, signal, name, uid) {
   const line = h("p", { class: "quiet", role: "status" });
   const gone = new Set();
   const grid = new Grid(`Kept pictures of ${name}`, signal, () => bar.update());
@@ -71,20 +81,27 @@ function inside(place, signal, name) {
     if (!to || to === name) return;
     if (merges && !known().has(to)) return toast(new Error(`There is no class “${to}” to merge into.`));
     await tried(async () => {
-      await (merges ? post("merge", { of: name, to }) : post("rename", { name, to }));
+      const now = merges ? (await post("merge", { of: name, to })).class : (await post("rename", { name, to })).name;
       await refreshClasses();
-      location.hash = `#classes/${encodeURIComponent(known().get(to) ?? to)}`;
+      const other = state.classes.find((c) => c.name === now)?.uid ?? uid;
+      if (String(other) === uid) dispatchEvent(new HashChangeEvent("hashchange")); // the same, under its new name
+      else location.hash = `#classes/${other}`;
     });
   }
 
   const soon = seldom(refresh, 1000);
-  on("command", soon, signal);
-  on("list", soon, signal);
+  // To find the odd ones costs the server something, so it is asked only when this class is another.
+  let before = "";
+  on("list", (list) => {
+    const now = JSON.stringify(list.find((/** @type {any} */ c) => c.name === name) ?? "");
+    if (now !== before && now !== '""') soon();
+    before = now;
+  }, signal);
   put(place, h("p", {}, h("a", { href: "#classes" }, "‹ All classes")), h("div", { class: "head" }, h("h1", {}, name), line),
     own && h("div", { class: "row" },
       h("button", { type: "button", onclick: () => change(`Rename ${name}`, "Rename", false) }, "Rename…"),
       h("button", { type: "button", onclick: () => change(`Merge ${name} into another class`, "Merge", true) }, "Merge…"),
-      h("a", { class: "button", href: `#forget/${encodeURIComponent(name)}` }, "Forget…")),
+      h("a", { class: "button", href: `#forget/${uid}` }, "Forget…")),
     grid.element, bar.element);
   soon();
 }

@@ -9,6 +9,8 @@
  */
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
+  // Browsers keep what fields hold, to fill them again or to restore a tab, and must not keep names.
+  if (tag === "input" || tag === "select") element.setAttribute("autocomplete", "off");
   for (const [name, value] of Object.entries(props)) {
     if (value === undefined || value === null) continue;
     if (typeof value === "function") element.addEventListener(name.slice(2), value);

@@ -7,23 +7,23 @@ import { may, on, refreshClasses, seldom, state } from "./state.js";
 
 const KINDS = { class: "A class", sample: "One picture, by its number", source: "A source" };
 
-/** @param {HTMLElement} place @param {AbortSignal} signal @param {string} rest name of a class, or '' */
+/** @param {HTMLElement} place @param {AbortSignal} signal @param {string} rest uid of a class, or '' */
 export function show(place, signal, rest) {
   const kind = h("select", { id: "kind", onchange: () => choose() }, ...Object.entries(KINDS).map(([value, text]) => h("option", { value }, text)));
   const what = h("span", {});
   const steps = h("div", { class: "steps" });
   const receipts = h("ul", { class: "lines" });
   /** @type {any} */ let field;
-  let busy = false;
+  let busy = false, wanted = "";
 
   function choose() {
-    const before = field?.value || rest;
     const names = kind.value === "class" ? state.classes.map((one) => one.name)
       : kind.value === "source" ? (state.status.sources ?? []).map((/** @type {any} */ one) => one.name) : null;
+    wanted ||= state.classes.find((one) => String(one.uid) === rest)?.name ?? "";
     field = kind.value === "class"
-      ? h("select", { id: "what" }, ...(names ?? []).map((value) => h("option", { value }, value)))
-      : h("input", { id: "what", type: "text", required: true, autocomplete: "off", inputMode: kind.value === "sample" ? "numeric" : "text" });
-    if (names?.includes(before)) field.value = before;
+      ? h("select", { id: "what", onchange: () => { wanted = field.value; } }, ...(names ?? []).map((value) => h("option", { value }, value)))
+      : h("input", { id: "what", type: "text", required: true, inputMode: kind.value === "sample" ? "numeric" : "text" });
+    if (names?.includes(wanted)) field.value = wanted;
     put(what, h("label", { htmlFor: "what" }, kind.value === "sample" ? "Number" : "Name"), field);
     put(steps);
   }
@@ -44,8 +44,8 @@ export function show(place, signal, rest) {
 
   /** @param {{kind: string, name: string}} asked @param {any} found */
   function confirm(asked, found) {
-    const typed = h("input", { id: "typed", type: "text", autocomplete: "off", spellcheck: false, oninput: () => { go.disabled = typed.value !== asked.name; } });
-    const reason = h("input", { id: "reason", type: "text", maxLength: 500, autocomplete: "off" });
+    const typed = h("input", { id: "typed", type: "text", spellcheck: false, oninput: () => { go.disabled = typed.value !== asked.name; } });
+    const reason = h("input", { id: "reason", type: "text", maxLength: 500 });
     const verify = h("input", { id: "verify", type: "checkbox" });
     const go = h("button", { class: "danger", disabled: true }, "Forget for good");
     return [h("h2", {}, "This will go"), h("ul", { class: "lines", id: "plan" }, ...found.lines.map((/** @type {string} */ line) => h("li", {}, line))),
@@ -69,6 +69,7 @@ export function show(place, signal, rest) {
       });
       await refreshClasses().catch(() => {});
       put(steps);
+      wanted = "";
       choose();
       await showReceipt(done.receipt);
       if (done.error) toast(new Error(done.error));

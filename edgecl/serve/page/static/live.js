@@ -5,10 +5,11 @@ import { answerView } from "./answer.js";
 import { hasCamera, runCamera, uploadField } from "./camera.js";
 import { count, h, put, say, toast, tried } from "./dom.js";
 import { draw, watch } from "./frames.js";
+import { Hold } from "./hold.js";
 import { CLASS_KEYS, useKeys } from "./keys.js";
-import { on, state } from "./state.js";
+import { cameras, on, state } from "./state.js";
 import { strip } from "./strip.js";
-import { Hold, teachButtons } from "./teach.js";
+import { teachButtons } from "./teach.js";
 import { welcome } from "./welcome.js";
 
 const OWN = "(this browser's camera)";
@@ -43,7 +44,7 @@ export function show(place, signal) {
   const hold = new Hold((label, isNew) => {
     if (!isOwn) return post("teach", { label, hand: HAND, ...(isNew ? { new: true } : {}) });
     own = label === null ? null : { label, isNew };
-    return Promise.resolve();
+    return Promise.resolve(); // the pictures tell the times
   });
   const buttons = teachButtons(hold, signal);
   const upload = uploadField((answer, jpeg) => shown(answer, jpeg));
@@ -65,9 +66,10 @@ export function show(place, signal) {
     isOwn = name === OWN;
     chooser.value = name;
     seenAt = performance.now();
+    view.clear("Waiting for the first picture.");
     if (!isOwn) return void watch(name || null, shown, mine.signal);
     runCamera(() => own, (answer, jpeg) => {
-      if (answer.uid && hold.label !== null) hold.bursts.at(-1)?.uids.push(answer.uid);
+      if (answer.taught) hold.note(answer.time);
       return shown(answer, jpeg);
     }, mine.signal).catch((error) => {
       toast(new Error(`The browser gave no camera: ${error.message}. Allow it in the address bar, or use pictures.`));
@@ -77,8 +79,8 @@ export function show(place, signal) {
   }
 
   function sources() {
-    const names = (state.status.sources ?? []).map((/** @type {any} */ one) => one.name);
-    const all = [...(names.length > 1 ? [["", "All cameras"]] : []), ...names.map((/** @type {string} */ name, /** @type {number} */ i) => [names.length > 1 ? name : "", name]),
+    const names = cameras().map((one) => one.name);
+    const all = [...(names.length === 1 ? [] : [["", names.length ? "All cameras" : "No camera of the device"]]), ...names.map((/** @type {string} */ name, /** @type {number} */ i) => [names.length > 1 ? name : "", name]),
       ...(hasCamera() ? [[OWN, "This browser's camera"]] : [])];
     const kept = chooser.value;
     put(chooser, ...all.map(([value, text]) => h("option", { value }, text)));
@@ -86,11 +88,9 @@ export function show(place, signal) {
   }
 
   async function takeBack() {
-    const { n, uids } = hold.takeBurst();
-    if (!n && !uids.length) return toast("Nothing was taught since this page was opened, or all of it was taken back.");
     await tried(async () => {
-      await post("undo", uids.length ? { uids } : { n });
-      toast(`${count(uids.length || n, "frame")} of the last burst taken back.`);
+      const n = await hold.takeBack();
+      toast(n ? `${count(n, "frame")} of the last burst taken back.` : "Nothing was taught since this page was opened, or all of it was taken back.");
     });
   }
 
@@ -111,7 +111,6 @@ export function show(place, signal) {
       strip(signal)),
     h("div", { class: "more" }, h("div", { class: "row" }, chooser, upload), line));
 
-  view.clear("Waiting for the first picture.");
   say(line, counters(state.last.progress));
   on("progress", (data) => say(line, counters(data)), signal);
   on("status", sources, signal);

@@ -62,7 +62,7 @@ export async function meant(typed) {
 export function nameField(props) {
   const list = /** @type {HTMLDataListElement} */ (document.getElementById("known-names"));
   put(list, ...[...known().keys()].map((value) => h("option", { value })));
-  return h("input", { type: "text", maxLength: 200, autocomplete: "off", spellcheck: false,
+  return h("input", { type: "text", maxLength: 200, spellcheck: false,
     list: "known-names", ...props });
 }
 

@@ -72,12 +72,14 @@ export function show(place, signal) {
     mine.end();
   }
 
-  const soon = seldom(refresh, 1000);
+  const soon = seldom(refresh, 1500);
   for (const kind of ["command", "list"]) on(kind, soon, signal);
-  let unknown = -1;
+  // The server keeps an answer for a while, so it is asked again after news.
+  let unknown = -1, unsureUntil = 0;
   on("progress", (data) => {
-    if (data.unknown !== unknown) soon();
+    if (data.unknown !== unknown) unsureUntil = Date.now() + 6000;
     unknown = data.unknown;
+    if (Date.now() < unsureUntil) soon();
   }, signal);
   on("link", (link) => link === "open" && soon(), signal);
   signal.addEventListener("abort", () => flush());

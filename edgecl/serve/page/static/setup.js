@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { boxOf, cropView, textOf, within } from "./crop.js";
 import { h, put, toast, tried } from "./dom.js";
-import { may, on, refreshStatus, state } from "./state.js";
+import { cameras, may, on, refreshStatus } from "./state.js";
 
 /** Settings of a source that have a field: key, what it is, an example. */
 const OF_SOURCE = [
@@ -30,7 +30,7 @@ export function show(place, signal) {
   /** @param {string} key @param {string} label @param {string} example */
   function setting(key, label, example) {
     const id = key.replace(/\W/g, "-");
-    const field = h("input", { id, type: "text", value: String(config.values[key] ?? ""), placeholder: example, disabled: config.read_only, autocomplete: "off" });
+    const field = h("input", { id, type: "text", value: String(config.values[key] ?? ""), placeholder: example, disabled: config.read_only });
     return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); write(key, field.value.trim()); } },
       h("span", { class: "grow" }, h("label", { htmlFor: id }, label), field), h("button", { disabled: config.read_only }, "Save"));
   }
@@ -66,12 +66,12 @@ export function show(place, signal) {
   }
 
   function update() {
-    const found = state.status.sources ?? [];
+    const found = cameras();
     put(sources, ...(found.length ? found.map(card) : [h("p", { class: "quiet" }, "No source; give one to edgecl serve.")]));
   }
 
   function mqtt() {
-    const field = h("input", { id: "mqtt", type: "text", placeholder: "mqtt://broker/edgecl/test", required: true, autocomplete: "off" });
+    const field = h("input", { id: "mqtt", type: "text", placeholder: "mqtt://broker/edgecl/test", required: true });
     return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => {
       e.preventDefault();
       tried(async () => toast((await post("mqtt-test", { url: field.value.trim() })).said ?? "The broker took the message."));
@@ -81,14 +81,14 @@ export function show(place, signal) {
   put(place, h("h1", {}, "Setup"));
   if (!may("own")) return void place.append(h("p", {}, "Only the role own may change settings."));
   place.append(h("h2", {}, "Sources"), sources, h("h2", {}, "MQTT"), mqtt(),
-    h("h2", {}, "Password"), h("p", {}, "This page is for this computer only until a password is set: ", h("code", {}, "edgecl serve password own"),
+    h("h2", {}, "Password"), h("p", {}, "This page is for this computer only until a password is set: ", h("code", {}, "edgecl serve --set-password own"),
       " asks for one and keeps its hash. From other addresses it also needs TLS; see the documentation of serve."));
   get("config").then((found) => { config = found; }, () => { config = { values: {}, read_only: true }; }).finally(() => {
     if (signal.aborted) return;
     update();
     let names = "";
     on("status", () => {
-      const now = JSON.stringify((state.status.sources ?? []));
+      const now = JSON.stringify(cameras());
       if (now !== names) update();
       names = now;
     }, signal);

@@ -33,6 +33,9 @@ export const emit = (kind, detail) => bus.dispatchEvent(new CustomEvent(kind, { 
 /** Whether this page may do what a role may. @param {"teach" | "own"} role */
 export const may = (role) => state.status.role === "own" || state.status.role === role || !state.status.role;
 
+/** Sources of the device; what pages send is none. @returns {{name: string, url?: string, crop?: string | null}[]} */
+export const cameras = () => (state.status.sources ?? []).filter((/** @type {any} */ one) => one.name !== "browser");
+
 export async function refreshClasses() {
   state.classes = await get("classes");
   emit("list", state.classes);

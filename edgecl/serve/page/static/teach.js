@@ -1,80 +1,17 @@
 /** One big button a class: as long as it is held, frames show that class. */
 
 import { sampleUrl } from "./api.js";
-import { count, h, percent, picture, put, say, toast } from "./dom.js";
+import { count, h, percent, picture, put, say } from "./dom.js";
 import { CLASS_KEYS } from "./keys.js";
 import { askName } from "./names.js";
-import { emit, on, state } from "./state.js";
+import { on, state } from "./state.js";
 
-const RENEW_MS = 1000;
 /** Below so many pictures a class is thin, and one hint asks for more. */
 const FEW = 12;
 
-/** What is held, and what can hold and let go of it. */
-export class Hold {
-  /** @param {(label: string | null, isNew: boolean) => Promise<any>} teach where labels go */
-  constructor(teach) {
-    this.teach = teach;
-    /** @type {string | null} */ this.label = null;
-    /** @type {string | null} */ this.last = null;
-    /** How many were learned when each hold began and ended, and what this page taught itself.
-     *  @type {{from: number, to?: number, uids: number[]}[]} */
-    this.bursts = [];
-    this.timer = 0;
-    /** New until the server took it once. */ this.isNew = false;
-  }
-
-  /** @param {string} label @param {boolean} [isNew] */
-  start(label, isNew = false) {
-    if (this.label === label) return;
-    this.stopTimer();
-    this.label = this.last = label;
-    this.isNew = isNew;
-    const learned = state.last.progress?.learned ?? 0;
-    const before = this.bursts.at(-1);
-    if (before) before.to ??= learned;
-    this.bursts.push({ from: learned, uids: [] });
-    this.say();
-    this.timer = setInterval(() => this.say(), RENEW_MS);
-    emit("hold", label);
-  }
-
-  end() {
-    if (this.label === null) return;
-    this.stopTimer();
-    this.label = null;
-    emit("hold", null);
-    this.teach(null, false).catch(() => {}); // it ends by itself after two seconds
-  }
-
-  stopTimer() {
-    clearInterval(this.timer);
-    this.timer = 0;
-  }
-
-  /** Take the last hold off the list. @returns {{n: number, uids: number[]}} what it taught */
-  takeBurst() {
-    const burst = this.bursts.pop();
-    if (!burst) return { n: 0, uids: [] };
-    return { n: (burst.to ?? state.last.progress?.learned ?? 0) - burst.from, uids: burst.uids };
-  }
-
-  async say() {
-    const label = /** @type {string} */ (this.label);
-    try {
-      await this.teach(label, this.isNew);
-      this.isNew = false;
-    } catch (error) {
-      const alike = /** @type {any} */ (error).body?.alike;
-      this.end();
-      toast(/** @type {Error} */ (error), alike && { label: `Hold “${alike}” instead`, run: () => { this.last = alike; } });
-    }
-  }
-}
-
 /**
  * The buttons, kept up to date until the signal aborts.
- * @param {Hold} hold @param {AbortSignal} signal
+ * @param {import("./hold.js").Hold} hold @param {AbortSignal} signal
  */
 export function teachButtons(hold, signal) {
   /** Classes that were named and not taught yet. @type {Map<string, boolean>} */

@@ -1,7 +1,7 @@
 /** The first visit: camera, one thing, another thing. */
 
 import { h, put } from "./dom.js";
-import { on, state } from "./state.js";
+import { cameras, on, state } from "./state.js";
 
 /** @param {{canCamera: boolean, useCamera: () => void, upload: HTMLElement, add: () => void}} ways @param {AbortSignal} signal */
 export function welcome(ways, signal) {
@@ -18,7 +18,7 @@ export function welcome(ways, signal) {
     element.hidden = done.every(Boolean);
     if (element.hidden) return;
     const now = done.indexOf(false);
-    const source = (state.status.sources ?? [])[0];
+    const source = cameras()[0];
     const step = (/** @type {number} */ i, /** @type {string} */ title, /** @type {any[]} */ ...content) =>
       h("li", { class: done[i] ? "done" : i === now ? "now" : "", "aria-current": i === now ? "step" : null },
         h("strong", {}, title), ...(i === now ? content : []));
