@@ -303,19 +303,25 @@ def _options(
     unknown: bool,
 ) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
+    import edgecl
     from edgecl.runtime.sinks import open_sink
     from edgecl.runtime.sources.labels import open_feed
+    from edgecl.store.published import note_published
     from edgecl.stream.keys import Keyboard, has_keyboard
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
+    from edgecl.stream.standing import about
 
-    feed = open_feed(labels, source)
-    if feed is not None:
-        stack.callback(feed.close)
     sink = None
     if events is not None:
-        sink = open_sink(events)
+        can_teach = source.kind != "finite"
+        sink = open_sink(events, about(device, edgecl.__version__, can_teach=can_teach))
         stack.callback(sink.close)
+        if sink.address is not None:
+            note_published(learner.store, sink.address)
+    feed = open_feed(labels, source, None if sink is None else sink.feed)
+    if feed is not None:
+        stack.callback(feed.close)
     keyboard = None
     if source.is_live and labels != "-" and has_keyboard():
         keyboard = stack.enter_context(Keyboard(sys.stdin.fileno()))
@@ -329,6 +335,8 @@ def _options(
     return StreamOptions(
         labeller=labeller,
         emit=None if sink is None else sink.emit,
+        show=None if sink is None else sink.show,
+        follow=None if sink is None else sink.follow,
         vote=device.config.live.vote if vote is None else vote,
         min_score=device.config.live.min_score if min_score is None else min_score,
         finds_unknown=unknown,

@@ -44,7 +44,7 @@ def _values(path: Path) -> dict[str, Any]:
     from edgecl.paired import wilson
     from edgecl.session import Session, open_store
     from edgecl.store.adapters import adapter_rows
-    from edgecl.store.exports import FRESH, STALE, exports_of
+    from edgecl.store.exports import FRESH, PUBLISHED, STALE, exports_of
     from edgecl.store.requests import open_requests
     from edgecl.store.store import describe
 
@@ -57,7 +57,7 @@ def _values(path: Path) -> dict[str, Any]:
         names = [store.names[uid] for uid in uids]
         times = store.times_by_source()
         adapters = sum(row.epoch is None for row in adapter_rows(store))
-        exports = [export.status for export in exports_of(store)]
+        exports = [export.status for export in exports_of(store) if export.kind != PUBLISHED]
         pending = len(open_requests(store))
         feature_map = store.feature_map
         changes = said_of_changes(device, store)

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgecl.home import Home
 from edgecl.learner import Learner
+from edgecl.runtime.discovery import Facts
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
@@ -27,8 +28,9 @@ from edgecl.stream.commands import Command, Consolidate, FinishRequests
 from edgecl.stream.labeller import Labeller
 from edgecl.stream.progress import Progress
 from edgecl.stream.served import StreamEngine
+from edgecl.stream.standing import Standing
 from edgecl.stream.state import Stream, label_of, labelled
-from edgecl.types import Skipped
+from edgecl.types import Frame, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class StreamOptions:
     Args:
         labeller: Names frames and tells what to do, or None: then the source alone does.
         emit: Gets an event whenever the vote over the last frames changes, or None.
+        show: Gets the frame of an event before it, or None.
+        follow: Told how it stands with the device, or None.
         vote: How many frames vote.
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Answer frames that look like nothing learned with `unknown`, and put the
@@ -49,6 +53,8 @@ class StreamOptions:
 
     labeller: Labeller | None = None
     emit: Callable[[dict[str, Any]], None] | None = None
+    show: Callable[[Frame], None] | None = None
+    follow: Callable[[Facts], None] | None = None
     vote: int = 5
     min_score: float = 0.0
     finds_unknown: bool = False
@@ -110,11 +116,15 @@ def learn_stream(
         has_feed=labeller is not None and labeller.has_feed,
         status=labeller.status if labeller is not None and labeller.has_keyboard else None,
         emit=options.emit,
+        show=options.show,
         vote=options.vote,
         min_score=options.min_score,
         finds_unknown=options.finds_unknown,
         takes_alike=options.takes_alike,
     )
+    if options.follow is not None:
+        teaching = (lambda: None) if labeller is None else labeller.teaching
+        stream.standing = Standing(home, learner, source, teaching, options.follow)
     preprocessing = home.manifest.preprocessing
     learner.embed_views = lambda pictures: engine.run(
         np.stack([preprocessing.tensor(picture) for picture in pictures])

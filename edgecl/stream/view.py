@@ -15,7 +15,7 @@ from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
 from edgecl.stream.votes import Votes
-from edgecl.types import Prediction
+from edgecl.types import Frame, Prediction
 
 _UNTAUGHT = {"taught": False}
 
@@ -34,6 +34,7 @@ class View:
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
         takes_guess: The guess is what is told of it, marked as never taught.
+        show: Gets the frame of an event just before the event, or None.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class View:
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
+        show: Callable[[Frame], None] | None = None,
     ) -> None:
         self.served, self.recent = served, recent
         self._pretrained, self._takes_guess = pretrained, takes_guess
         self._learner = learner
-        self._emit = emit
+        self._emit, self._show = emit, show
         self._is_shown = is_shown
         self.sight = ""
         """What the newest frame looks like, for a person."""
@@ -99,6 +101,8 @@ class View:
         self.sight = f"sees {found.label} {found.score:.0%}{looks}" + ", unsure" * is_unsure
         vote = self._votes.add(found, is_unknown=is_unknown)
         if vote is not None and self._emit is not None:
+            if self._show is not None:
+                self._show(frame)
             self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
         return is_unknown
 

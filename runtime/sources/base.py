@@ -54,6 +54,8 @@ class Source(ABC):
     """Labels and commands that come with the frames."""
     counts = Counts()
     """What became of the frames so far, where some may be lost."""
+    is_lost = False
+    """Whether its peer was there and is away."""
     on_news: Callable[[str], None] | None = None
     """Told one line, without secrets, from any thread, when its peer comes or goes."""
 
