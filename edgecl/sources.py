@@ -29,7 +29,7 @@ def open_sources(home: Home, *, label: str | None = None) -> Source:
         )
     files = [home.path / t.password_file for t in tables if t.password_file]
     return open_several(
-        [_part(home, table) for table in tables],
+        parts_of(home),
         label=label,
         max_bytes=home.max_bytes,
         notes=[
@@ -38,6 +38,15 @@ def open_sources(home: Home, *, label: str | None = None) -> Source:
             if is_readable_by_all(path)
         ],
     )
+
+
+def parts_of(home: Home) -> list[Part]:
+    """Return what a home's settings name; passwords are read from their files.
+
+    Raises:
+        SourceError: A password file cannot be read.
+    """
+    return [_part(home, table) for table in home.config.source]
 
 
 def _part(home: Home, table: SourceConfig) -> Part:

@@ -100,6 +100,12 @@ class Several(LiveBase):
             for slot in peer.slots
         }
 
+    @property
+    def lost(self) -> frozenset[str]:  # type: ignore[override]
+        """Names of those whose peer is away, or was never there."""
+        away = [p for p in self._peers if p.error or (p.source is not None and p.source.lost)]
+        return frozenset(slot.part.name for peer in away for slot in peer.slots)
+
     def take_every(self, seconds: float) -> None:
         """Take a frame of each only every so many seconds; the others are dropped and counted."""
         self._every_s = seconds
