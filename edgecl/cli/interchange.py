@@ -34,7 +34,8 @@ def import_(
     format: Annotated[
         str,
         typer.Option(
-            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot or edgecl."
+            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot, "
+            "fiftyone or edgecl."
         ),
     ] = "auto",
     pictures: Annotated[
