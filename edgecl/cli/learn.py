@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventsHeaderOption,
     FallbackOption,
     HeaderOption,
     HomeOption,
@@ -85,6 +87,7 @@ def train_stream(
             envvar="EDGECL_EVENTS",
         ),
     ] = None,
+    events_header_file: EventsHeaderOption = None,
     vote: Annotated[
         int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
     ] = None,
@@ -164,7 +167,7 @@ def train_stream(
         options = replace(
             _options(
                 device, learner, frames, stack, labels=labels, events=events, vote=vote,
-                unknown=unknown,
+                unknown=unknown, events_header_file=events_header_file,
             ),
             consolidate=consolidate,
             takes_alike=new,
@@ -199,7 +202,7 @@ def train_stream(
     if json:
         print_json(result)
     else:
-        print_learned(result, taught)
+        print_learned(result, taught, frames.notes)
     if progress.skipped and progress.skipped == progress.seen:
         raise SourceError(
             f"none of the {progress.seen} frames of {frames.name} could be learned; see above"
@@ -306,6 +309,7 @@ def _options(
     events: str | None,
     vote: int | None,
     unknown: bool,
+    events_header_file: Path | None = None,
 ) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
     from edgecl.runtime.sinks import open_sink
@@ -319,7 +323,7 @@ def _options(
         stack.callback(feed.close)
     sink = None
     if events is not None:
-        sink = open_sink(events)
+        sink = open_sink(events, headers_of(events_header_file))
         stack.callback(sink.close)
     keyboard = None
     if source.is_live and labels != "-" and has_keyboard():

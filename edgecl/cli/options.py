@@ -107,11 +107,19 @@ HeaderOption = Annotated[
         help="Lines `Name: value` sent to an http:// source, as a token's Authorization: Bearer.",
     ),
 ]
+EventsHeaderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--events-header-file",
+        envvar="EDGECL_EVENTS_HEADER_FILE",
+        help="Lines `Name: value` sent with every event to a webhook, never to a source.",
+    ),
+]
 DEFAULT = Path(DEFAULT_HOME)
 
 
 def headers_of(path: Path | None) -> dict[str, str] | None:
-    """Read what `--header-file` names; says so if everybody can read it."""
+    """Read a file of headers that an option names; says so if everybody can read it."""
     if path is None:
         return None
     from edgecl.runtime.sources.headers import is_readable_by_all, read_headers

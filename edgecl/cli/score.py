@@ -25,6 +25,7 @@ from edgecl.cli.options import (
     ThreadsOption,
     headers_of,
 )
+from edgecl.cli.outcome import is_home_named
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 from edgecl.figures import percent
 
@@ -115,11 +116,7 @@ def predict(
                 _print_prediction(line, json=json)
         is_over = True
     if is_over and not tally.n_usable:
-        first = tally.first
-        raise DecodeError(
-            f"no picture could be predicted, skipped: {tally.n_skipped}"
-            + (f"; the first: {first.id}: {first.reason}" if first else "")
-        )
+        raise DecodeError(tally.nothing())
 
 
 class _Tally:
@@ -127,8 +124,7 @@ class _Tally:
 
     def __init__(self, observer: Observer, sources: Sequence[Source], n_classes: int) -> None:
         self.n_usable = self.n_skipped = 0
-        self.first: Skipped | None = None
-        """The first picture that could not be used."""
+        self._unsaid: list[Skipped] = []
         self._observer, self._sources, self._n_classes = observer, sources, n_classes
         self._begin = time.monotonic()
 
@@ -140,13 +136,15 @@ class _Tally:
 
         skipped = [item for item in group if isinstance(item, Skipped)]
         usable = [item for item in group if not isinstance(item, Skipped)]
-        self.first = self.first or next(iter(skipped), None)
         self.n_skipped += len(skipped)
         self.n_usable += len(usable)
         events = tuple(FrameSkipped(item.id, item.reason) for item in skipped)
-        if self._observer.is_for_people:
-            for event in events:
-                say(event.text())
+        self._unsaid += skipped
+        # The only one, which is the end, is told by the error that ends it.
+        if self.n_usable or self.n_skipped > 1:
+            for item in self._unsaid if self._observer.is_for_people else ():
+                say(FrameSkipped(item.id, item.reason).text())
+            self._unsaid.clear()
         self._observer.update(
             Progress(
                 seen=self.n_usable + self.n_skipped,
@@ -159,6 +157,15 @@ class _Tally:
             )
         )
         return usable
+
+    def nothing(self) -> str:
+        """Return why nothing was predicted."""
+        if self._unsaid:
+            (only,) = self._unsaid
+            return f"{only.id} cannot be predicted: {only.reason}"
+        return f"no picture could be predicted, skipped: {self.n_skipped}" + (
+            "; see above" if self.n_skipped else ""
+        )
 
 
 def _groups(
@@ -299,8 +306,11 @@ def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
     """Return the home, unless there is a bundle, and the settings."""
     from edgecl.config import Config
+    from edgecl.errors import UsageError
 
     if bundle is not None:
+        if is_home_named():
+            raise UsageError("--bundle and --home exclude each other; leave one of them out")
         return None, Config()
     from edgecl.home import Home
 

@@ -278,7 +278,7 @@ def _folders(
         notes += warnings_of(str(labelled), found.pictures)
     loose = [parts for parts in found.pictures if len(parts) == 1]
     found.leave_out(loose, "pictures in no class's folder")
-    notes += told(found.passed_over, found.unreadable)
+    notes += told(found.passed_over, found.unreadable) + found.empty()
     if without is not None:
         found.leave_out([p for p in found.pictures if p[0] == without], f"{without}/")
     for parts in found.pictures:
