@@ -219,6 +219,10 @@ def _decoded(data: bytes, max_pixels: int, levels: str) -> tuple[Image.Image, bo
         raise DecodeError("its pixels are more than the 179 million that are ever read") from error
     except Exception as error:  # decoders raise many kinds on broken files, and MemoryError
         reason = str(error).split("<_io")[0].strip() or type(error).__name__
+        if reason.startswith("cannot identify"):  # as Pillow says of what is damaged, too
+            reason = f"it begins as {kind}, and the rest is damaged" if kind else reason
+        elif kind:
+            reason = f"{kind}: {reason}"
         raise DecodeError(f"not a picture that can be decoded ({reason})") from error
 
 

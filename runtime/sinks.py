@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -77,10 +77,13 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(spec: str, about: About | None = None) -> Sink:
+def open_sink(
+    spec: str, about: About | None = None, headers: Mapping[str, str] | None = None
+) -> Sink:
     """Open a sink of events.
 
     Args:
+        headers: Sent with every event to a webhook, as `read_headers` returns them.
         spec: `-`, `mqtt://[user:password@]host[:port]/topic` (or `mqtts`), `http://...` or
             `https://...`. A webhook gets each event as the JSON body of a POST; redirects are not
             followed. An account in the address is sent as basic authentication. Or
@@ -88,9 +91,12 @@ def open_sink(spec: str, about: About | None = None) -> Sink:
         about: What the device is, for who shows it.
 
     Raises:
-        UsageError: None of these.
+        UsageError: None of these, or headers for what takes none.
         MissingPackageError: A topic, and paho-mqtt is not installed.
     """
+    is_hook = spec.startswith(("http://", "https://"))
+    if headers and not is_hook:
+        raise UsageError("headers of events belong to a webhook, http:// or https://")
     if spec == "-":
         return QueueSink("standard output", _StandardOutput)
     if spec.startswith(SCHEMES):
@@ -100,8 +106,8 @@ def open_sink(spec: str, about: About | None = None) -> Sink:
     if spec.lower().startswith(HOME_ASSISTANT):
         check_paho()
         return open_homeassistant(spec, about)
-    if spec.startswith(("http://", "https://")):
-        hook = _Webhook(spec)
+    if is_hook:
+        hook = _Webhook(spec, headers or {})
         return QueueSink(hook.name, lambda stop: hook)
     # The text may hold a password in a form that is not known here, so it is not repeated.
     raise UsageError(f"this is no place for events; expected {SYNTAX}")
@@ -277,7 +283,7 @@ class _Topic:
 class _Webhook:
     """Posts JSON, one connection an event."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         scheme = url.partition("://")[0]
         try:
             parts = split_url(url)
@@ -300,6 +306,7 @@ class _Webhook:
             account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             token = base64.b64encode(account.encode()).decode()
             self._headers["Authorization"] = f"Basic {token}"
+        self._headers |= headers
 
     def send(self, text: str) -> None:
         kind = http.client.HTTPSConnection if self._is_encrypted else http.client.HTTPConnection

@@ -87,8 +87,10 @@ def _asks_for_json(argument: str) -> bool:
 
 
 def _tell(text: str) -> None:
+    from edgecl.cli.output import show
+
     with suppress(OSError):  # a log on a full disk must not change the status
-        print(_line(text), file=sys.stderr, flush=True)
+        show(_line(text), sys.stderr)
 
 
 def _line(text: str) -> str:

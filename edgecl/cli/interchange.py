@@ -34,7 +34,8 @@ def import_(
     format: Annotated[
         str,
         typer.Option(
-            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot or edgecl."
+            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot, "
+            "fiftyone or edgecl."
         ),
     ] = "auto",
     pictures: Annotated[
@@ -102,7 +103,7 @@ def import_(
             result,
         )
     else:
-        print_learned(result, taught)
+        print_learned(result, taught, dataset.notes)
     n_frames = 0 if dry_run else result["seen"] - sum(result["passed_over"].values())
     if n_frames and result["skipped"] == n_frames:
         from edgecl.errors import SourceError

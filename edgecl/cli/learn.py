@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventsHeaderOption,
     EventsOption,
     EveryOption,
     FallbackOption,
@@ -87,6 +89,7 @@ def train_stream(
         ),
     ] = None,
     events: EventsOption = None,
+    events_header_file: EventsHeaderOption = None,
     vote: VoteOption = None,
     min_score: MinScoreOption = None,
     unknown: Annotated[
@@ -129,7 +132,17 @@ def train_stream(
     frames = given.open(device)
     check_labels(frames)
     tell_notes(frames)
-    asked = _Asked(labels, events, vote, min_score, unknown, new, consolidate_every, weights)
+    asked = _Asked(
+        labels,
+        events,
+        events_header_file,
+        vote,
+        min_score,
+        unknown,
+        new,
+        consolidate_every,
+        weights,
+    )
     engines = EngineOptions(provider, threads, allow_fallback)
     result, taught = _learned(
         device, given, frames, asked, engines, observer, head=head, limit=limit, resume=resume
@@ -137,7 +150,7 @@ def train_stream(
     if json:
         print_json(result)
     else:
-        print_learned(result, taught)
+        print_learned(result, taught, frames.notes)
     _check_some(result, frames)
 
 
@@ -147,6 +160,7 @@ class _Asked:
 
     labels: str | None
     events: str | None
+    events_header_file: Path | None
     vote: int | None
     min_score: float | None
     unknown: bool
@@ -246,7 +260,7 @@ def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) 
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
-    sink = opened_sink(session, source, asked.events, stack)
+    sink = opened_sink(session, source, asked.events, asked.events_header_file, stack)
     feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     if feed is not None:
         stack.callback(feed.close)

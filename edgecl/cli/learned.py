@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecl.cli.outcome import counted, print_outcome, time_text
+from edgecl.cli.output import is_quiet
 from edgecl.figures import percent
 
 if TYPE_CHECKING:
@@ -44,13 +45,18 @@ def taught_since(store: Store, before: Mapping[int, int]) -> dict[str, int]:
     return {name: now[uid] for uid, name in store.names.items() if now[uid] != before.get(uid, 0)}
 
 
-def print_learned(result: dict[str, Any], taught: Mapping[str, int]) -> None:
+def print_learned(
+    result: dict[str, Any], taught: Mapping[str, int], notes: Sequence[str] = ()
+) -> None:
     """Print how a run ended.
 
     Args:
         result: What `--json` prints.
         taught: Classes that were taught, with all samples that each has now.
+        notes: What was told of the source at the beginning.
     """
+    if not is_quiet() and any(note.startswith("passed over: ") for note in notes):
+        result = result | {"passed_over": {}}
     then = "edgecl predict PICTURE, edgecl report" if result["classes"] else ""
     if result["unknown"]:
         then = "edgecl review list, " + then

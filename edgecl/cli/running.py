@@ -7,9 +7,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from edgecl.cli.options import headers_of
 from edgecl.cli.output import StreamBar, is_quiet, say
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def listening(device: Home) -> Iterator[CommandQueue | None]:
 
 
 def opened_sink(
-    session: Session, source: Source, events: str | None, stack: ExitStack
+    session: Session, source: Source, events: str | None, header_file: Path | None, stack: ExitStack
 ) -> Sink | None:
     """Open who hears of what is seen; the stack closes it."""
     if events is None:
@@ -86,7 +88,8 @@ def opened_sink(
     from edgecl.stream.standing import about
 
     can_teach = source.kind != "finite"
-    sink = open_sink(events, about(session.home, edgecl.__version__, can_teach=can_teach))
+    what = about(session.home, edgecl.__version__, can_teach=can_teach)
+    sink = open_sink(events, what, headers_of(header_file))
     stack.callback(sink.close)
     if sink.address is not None:
         note_published(session.store, sink.address)

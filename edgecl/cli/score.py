@@ -28,6 +28,7 @@ from edgecl.cli.options import (
     VoteOption,
     headers_of,
 )
+from edgecl.cli.outcome import is_home_named
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 from edgecl.cli.tally import Tally
 from edgecl.figures import percent
@@ -140,11 +141,7 @@ def predict(
                     _print_prediction(line, json=json)
         is_over = True
     if is_over and not tally.n_usable:
-        first = tally.first
-        raise DecodeError(
-            f"no picture could be predicted, skipped: {tally.n_skipped}"
-            + (f"; the first: {first.id}: {first.reason}" if first else "")
-        )
+        raise DecodeError(tally.nothing())
 
 
 def _groups(
@@ -297,8 +294,11 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
     """Return the home, unless there is a bundle, and the settings."""
     from edgecl.config import Config
+    from edgecl.errors import UsageError
 
     if bundle is not None:
+        if is_home_named():
+            raise UsageError("--bundle and --home exclude each other; leave one of them out")
         return None, Config()
     from edgecl.home import Home
 

@@ -16,11 +16,14 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventsHeaderOption,
+    EventsOption,
     FallbackOption,
     HomeOption,
     JsonOption,
     ProviderOption,
     ThreadsOption,
+    VoteOption,
 )
 from edgecl.cli.output import print_json, say, say_step
 from edgecl.cli.running import followed, listening, opened_sink, result_of, stop_flag
@@ -55,16 +58,9 @@ def serve(
         str | None,
         typer.Option(help="More labels: mqtt://host/topic or a file.", envvar="EDGECL_LABELS"),
     ] = None,
-    events: Annotated[
-        str | None,
-        typer.Option(
-            help="Tell what is seen when it changes: -, mqtt://host/topic or a webhook.",
-            envvar="EDGECL_EVENTS",
-        ),
-    ] = None,
-    vote: Annotated[
-        int | None, typer.Option(min=1, help="Last frames that vote on what is told (5).")
-    ] = None,
+    events: EventsOption = None,
+    events_header_file: EventsHeaderOption = None,
+    vote: VoteOption = None,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate of the page, for other than this machine.")
     ] = None,
@@ -101,7 +97,7 @@ def serve(
         return
     wire = Wire(listen or DEFAULT_LISTEN, tls_cert, tls_key, behind_proxy) if page else None
     engines = EngineOptions(provider, threads, allow_fallback)
-    asked = _Asked(labels, events, vote)
+    asked = _Asked(labels, events, events_header_file, vote)
     result, taught = _serve(device, list(sources or ()), wire, asked, engines, observer)
     if json:
         print_json(result)
@@ -115,6 +111,7 @@ class _Asked:
 
     labels: str | None
     events: str | None
+    events_header_file: Path | None
     vote: int | None
 
 
@@ -196,7 +193,7 @@ def _options(
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
-    sink = opened_sink(session, source, asked.events, stack)
+    sink = opened_sink(session, source, asked.events, asked.events_header_file, stack)
     feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     feeds = JoinedFeeds([serving.teacher, *([feed] if feed is not None else [])])
     stack.callback(feeds.close)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.outcome import counted, print_next, size_text
-from edgecl.cli.output import is_verbose, print_json, print_table, print_values, printable
+from edgecl.cli.output import is_verbose, print_json, print_table, print_values, show
 from edgecl.figures import percent
 
 _FEW = 10
@@ -25,7 +25,7 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
         print_json(values)
         return
     for line in _lines(values):
-        print(printable(line))
+        show(line)
     if values["classes"]:
         _print_classes(values["classes"], values["intervals"])
         _print_sources(values["learned_from"])
@@ -68,12 +68,11 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
 
 def _empty(values: dict[str, Any]) -> str:
     """Say why there is no class to speak of."""
+    from edgecl.store.store import why_empty
+
     if values["pending"]:
         return "answers with no class: all that it knows is being unlearned"
-    if values["receipts"]:
-        requests = counted(values["receipts"], "request")
-        return f"knows nothing any more: all that it had learned was unlearned, on {requests}"
-    return "has learned nothing yet"
+    return why_empty(values)
 
 
 def _accuracy(values: dict[str, Any]) -> str:

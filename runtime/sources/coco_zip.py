@@ -57,6 +57,7 @@ class CocoZip(PackedSource):
             return id, partial(self.read, id, by_name[str(place)], label, max_bytes)
 
         found, missing = coco_items(f"{chosen} in {path}", lists[chosen], places.find, item)
+        super().__init__(path, found.items, found.classes)
         self.notes = [f"left out: {name}, another list" for name in lists if name != chosen]
         self.notes += found.notes
         if missing:
@@ -64,7 +65,6 @@ class CocoZip(PackedSource):
             self.notes.append(f"not found in it: {what} ({some(missing)})")
         if rest := len(by_name) - len(places.used):
             self.notes.append(f"left out: {rest} pictures that the list does not name")
-        super().__init__(path, found.items, found.classes)
         others[".json"] -= len(lists)
         self.passed_over = +others
 

@@ -7,6 +7,7 @@
     teachable-machine  a project file of Teachable Machine (zips.py)
     coco               COCO JSON with one category a picture (listed.py; in a zip coco_zip.py)
     one-hot            Roboflow's `_classes.csv`, a column a class (listed.py)
+    fiftyone           FiftyOne's `labels.json` beside `data/` (fiftyone.py)
     edgecl             what `edgecl export dataset` wrote (listed.py)
 
 Layouts are those of Frigate 0.17 (its web interface lists `.webp`, `.png`, `.jpg` and `.jpeg` in
@@ -31,6 +32,7 @@ from ..faults import in_words, telling
 from ..redact import redacted
 from .base import Item, ListSource, read_frame
 from .coco_zip import CocoZip, coco_lists_in
+from .fiftyone import LABELS, fiftyone_labels, read_fiftyone
 from .layouts import SPLIT, kind_of_folder, no_classes, some, unnamed_tries, warnings_of
 from .listed import (
     EDGECL_INDEX,
@@ -163,6 +165,8 @@ def _guess(path: Path) -> dict[str, str]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list"
     elif lists := [found for name in _splits(path) for found in coco_lists(path / name)]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list of one split"
+    elif fiftyone_labels(path) is not None:
+        found["fiftyone"] = f"it has {LABELS} beside data/"
     if one_hot := _one_hot_folder(path):
         found["one-hot"] = f"{(one_hot / ONE_HOT).relative_to(path)} has a column a class"
     if not found and _has_class_folders(path):
@@ -274,7 +278,7 @@ def _folders(
         notes += warnings_of(str(labelled), found.pictures)
     loose = [parts for parts in found.pictures if len(parts) == 1]
     found.leave_out(loose, "pictures in no class's folder")
-    notes += told(found.passed_over, found.unreadable)
+    notes += told(found.passed_over, found.unreadable) + found.empty()
     if without is not None:
         found.leave_out([p for p in found.pictures if p[0] == without], f"{without}/")
     for parts in found.pictures:
@@ -340,6 +344,12 @@ def _one_hot(path: Path, how: Reading) -> Dataset:
     return Dataset("one-hot", "", source, _sorted(classes), tuple(notes))
 
 
+def _fiftyone(path: Path, how: Reading) -> Dataset:
+    items, classes, notes = read_fiftyone(path, how.max_bytes)
+    source = ListSource(str(path), items, labels=classes)
+    return Dataset("fiftyone", "", source, _sorted(classes), tuple(notes))
+
+
 def _edgecl(path: Path, how: Reading) -> Dataset:
     items, classes = read_index(path / EDGECL_INDEX, how.max_bytes)
     source = ListSource(str(path), items, labels=classes)
@@ -380,5 +390,6 @@ FORMATS: dict[str, Callable[[Path, Reading], Dataset]] = {
     "teachable-machine": _teachable_machine,
     "coco": _coco,
     "one-hot": _one_hot,
+    "fiftyone": _fiftyone,
     "edgecl": _edgecl,
 }
