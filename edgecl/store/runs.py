@@ -237,6 +237,7 @@ def take_back(store: Store, run: Run) -> bytes | None:
     for guess, fields in queue:
         store.add_aside(Role.REVIEW, guess, **fields)
     drop_classes_of_nothing(store)
+    store.reload_classes()
     _restore(store, run)
     drop_run(store)
     drop_unused(store)

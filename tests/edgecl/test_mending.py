@@ -27,7 +27,7 @@ from edgecl.store.progress import Position
 from edgecl.store.runs import Start, last_run
 from edgecl.store.snapshots import snapshots_of
 from edgecl.store.store import Store
-from edgecl.types import ForgetRequest, Frame
+from edgecl.types import ForgetRequest, Frame, Kind
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import forget, writing
 
@@ -176,6 +176,24 @@ def test_a_run_over_a_source_is_taken_back_with_its_position(tmp_path: Path) -> 
         assert _rows(store, "evaluations") == scores
         with pytest.raises(RequestError, match="nothing to undo"):
             mending.undo(home, learner)
+
+
+def test_a_run_is_taken_back_that_holds_all_that_an_unlearning_left_of_a_class(
+    tmp_path: Path,
+) -> None:
+    # Found by a random history: the counters of the class outlived it in the same transaction.
+    home = build.tiny_home(tmp_path / "home", probes=3)
+    x, _ = build.features(2)
+    with writing(home) as session:
+        learner = session.learner
+        for i, source in enumerate(("south", "north")):
+            learner.begin(Start())
+            teach(learner, [NAMES[0]], x[i : i + 1], source)
+        forget(home, learner, ForgetRequest("south", kind=Kind.SOURCE))
+        done = mending.undo(home, learner)[1]
+        assert done.samples == {NAMES[0]: 1}
+        assert session.store.names == {}
+        assert session.store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 @both
