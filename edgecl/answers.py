@@ -14,7 +14,7 @@ from edgecl.runtime.novelty import Novelty
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.pretrained import Pretrained, hint_json
 from edgecl.session import Session, reading
-from edgecl.types import Float32
+from edgecl.types import Float32, state_of
 
 
 class Answers:
@@ -26,6 +26,7 @@ class Answers:
         pretrained: Guesses what each looks like though it was never taught; None guesses nothing.
         takes_guess: Where nothing taught comes near, the guess is the label, and `taught` false.
         explainer: Says why; None does not.
+        min_score: An answer of a lower probability has the state `unsure`.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class Answers:
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
         explainer: Explainer | None = None,
+        min_score: float = 0.0,
     ) -> None:
         self.predictor = predictor
         self._novelty, self._pretrained, self._explainer = novelty, pretrained, explainer
-        self._takes_guess = takes_guess
+        self._takes_guess, self._min_score = takes_guess, min_score
 
     def of(
         self, names: Sequence[str], x: Float32, *, top: int = 3, level: float | None = None
@@ -61,6 +63,9 @@ class Answers:
         if self._novelty is not None:
             for line, score in zip(lines, self._novelty.scores(plain).tolist(), strict=True):
                 line |= self._novelty.verdict(score)
+        for line in lines:
+            is_unknown = line.get("unknown", False)
+            line["state"] = state_of(line["probability"], self._min_score, is_unknown=is_unknown)
         if self._pretrained is not None:
             for line, guesses in zip(lines, self._pretrained.guesses(plain), strict=True):
                 line |= hint_json(guesses)
@@ -81,6 +86,7 @@ def open_answers(
     unknown: bool = False,
     hint: bool = False,
     explain: bool = False,
+    min_score: float | None = None,
 ) -> Answers:
     """Open all that answers for a home, of one state of its store; it does not follow the home.
 
@@ -90,6 +96,7 @@ def open_answers(
         unknown: Whether to say of each whether it is unknown.
         hint: Whether to say what each looks like to the classifier that the weights came with.
         explain: Whether to say why.
+        min_score: An answer of a lower probability is `unsure`; None takes the setting.
 
     Raises:
         NothingLearnedError: The home knows no class.
@@ -112,6 +119,7 @@ def open_answers(
             pretrained=pretrained,
             takes_guess=takes_guess,
             explainer=Explainer(session) if explain else None,
+            min_score=home.config.live.min_score if min_score is None else min_score,
         )
 
 

@@ -193,11 +193,14 @@ class LiveConfig:
             of its class is not learned; 1 learns every frame.
         vote: How many frames vote on what is seen, before an event is emitted.
         ring_mb: Most megabytes (10^6 bytes) of recent frames that wait for a label.
+        min_score: An answer that is less sure is told as `unsure`; by its probability where the
+            home has a calibration, else by its score. 0 tells every answer.
     """
 
     duplicate_cosine: float = 0.99
     vote: int = 5
     ring_mb: float = 64.0
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
         _positive("live", self, "duplicate_cosine", "vote", "ring_mb")
@@ -205,6 +208,8 @@ class LiveConfig:
             raise ConfigError(
                 f"live.duplicate_cosine = {self.duplicate_cosine} must be above 0 and at most 1"
             )
+        if not 0 <= self.min_score < 1:
+            raise ConfigError(f"live.min_score = {self.min_score} must be from 0 on and below 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from edgecl.exporters.setup import Setup, set_up
 from edgecl.governed import governed, note_undone, take_back
 from edgecl.home import Home
 from edgecl.learning import Given, learning
-from edgecl.mending import Done, merge_classes, relabel, undo
+from edgecl.mending import Done, merge_classes, relabel, undo, unteach
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source
@@ -310,6 +310,16 @@ class Device:
         self._predictor = None
         with writing(self.home, self.options) as session, governed(session, "relabel"):
             return relabel(self.home, session.learner, uids, clean_label(name))
+
+    def unteach(self, uids: Sequence[int]) -> int:
+        """Take samples back, as if they had never been learned; returns how many.
+
+        Raises:
+            RequestError: One is not there; nothing was changed.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session:
+            return unteach(session.learner, uids)
 
     def merge_classes(self, of: str, to: str) -> Done:
         """Make all samples of a class those of another, and its name an alias of that.

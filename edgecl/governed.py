@@ -22,8 +22,8 @@ from edgecl.governor.judge import Judgement, judged
 from edgecl.governor.record import is_recorded, policy_hash
 from edgecl.governor.verdicts import NOBODY, paired, verdicts_of
 from edgecl.heads import make_head_of
-from edgecl.learner import Learner, Lesson
-from edgecl.mending import undo
+from edgecl.learner import Learner
+from edgecl.mending import lessons_between, undo
 from edgecl.session import Session
 from edgecl.snapshots import rollback, take
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
@@ -322,11 +322,7 @@ def _subtract(learner: Learner, change: Change, note: Callable[[], None]) -> Non
         put_positions(store, change.body.get("positions", {}))
         note()
 
-    lessons = [
-        Lesson(uid, class_uid, source, store.opened([(uid, class_uid, x)])[0], is_held_out)
-        for uid, class_uid, source, x, is_held_out in lessons_of(store, *change.samples)
-    ]
-    learner.undo(lessons, also)
+    learner.undo(lessons_between(store, *change.samples), also)
     if store.names:
         learner.settle()
 

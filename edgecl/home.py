@@ -13,6 +13,7 @@
     engine/adapted/        the same two files of the engine that takes adapters, if one was made
     lock                   held by the one process that writes
     socket                 where that process takes commands, while it serves
+    page.passwords         hashes of the passwords of its page, if it has some
 
 A new home is made beside its place, as `.NAME-new-...`, and moved there in one step, so it is whole
 or absent; one that is replaced (`--force`) changes places with it and is then overwritten and
@@ -55,6 +56,7 @@ _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "receipts.jsonl",
 )
 ADAPTED_FOLDER, _SNAPSHOTS = "adapted", "snapshots"
+_PASSWORDS = "page.passwords"
 SOCKET = "socket"
 """Where the process that serves a home listens (edgecl/serve/socket.py)."""
 _KEY_BYTES = 32
@@ -109,6 +111,11 @@ class Home:
     def settings(self) -> Path:
         """Path of the settings."""
         return self.path / _CONFIG
+
+    @property
+    def passwords(self) -> Path:
+        """File of the passwords of the page, hashed; it may not be there."""
+        return self.path / _PASSWORDS
 
     @property
     def database(self) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from edgecl.home import Home
 from edgecl.learner import Learner
@@ -34,12 +33,20 @@ def is_lending() -> bool:
     return getattr(_here, "session", None) is not None
 
 
-def lent(path: Path) -> Session | None:
-    """Return the session that is lent for the home at a path, or None."""
+def lent(home: Home) -> Session | None:
+    """Return the session that is lent for a home, or None.
+
+    A home with other settings, which a command has chosen, gets a session of its own on the same
+    store, learner and engine.
+    """
     session: Session | None = getattr(_here, "session", None)
-    if session is None or session.home.path.resolve() != path.resolve():
+    if session is None or session.home.path.resolve() != home.path.resolve():
         return None
-    return session
+    if session.home.config == home.config:
+        return session
+    other = Session(home, session.store, session.options)
+    other.learner, other.engine = session.learner, session.engine
+    return other
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def holding(home: Home) -> Iterator[tuple[Store, Learner | None]]:
     Raises:
         HomeLockedError: Another process writes.
     """
-    session = lent(home.path)
+    session = lent(home)
     if session is not None:
         yield session.store, session.learner
         return

@@ -198,6 +198,11 @@ class Skipped:
     reason: str
 
 
+def state_of(sure: float, min_score: float, *, is_unknown: bool = False) -> str:
+    """Return `known`, `unknown`, or `unsure` for an answer that is not as sure as asked for."""
+    return "unknown" if is_unknown else "unsure" if sure < min_score else "known"
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What the head says of one picture.

@@ -17,7 +17,7 @@ FOLDERS = {"edgecl": "edgecl", "runtime": "edgecl.runtime", "exporters": "edgecl
 LAYERS = (
     ("types", "errors"),
     ("runtime",),
-    ("config", "paired"),
+    ("config", "paired", "figures"),
     ("settings",),
     ("home", "edited"),
     ("weights", "directions", "sources"),

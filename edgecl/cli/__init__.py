@@ -24,6 +24,13 @@ def main() -> None:
 
 def run(line: list[str]) -> int:
     """Run a command line in this process; returns the documented exit status."""
+    from edgecl.cli.output import afresh
+
+    with afresh():
+        return _run(line)
+
+
+def _run(line: list[str]) -> int:
     import typer
 
     from edgecl.cli.app import app

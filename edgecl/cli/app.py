@@ -24,6 +24,7 @@ from edgecl.cli.report import report
 from edgecl.cli.retention import forget_app
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
+from edgecl.cli.serve import serve
 from edgecl.cli.status import status
 from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
     "doctor": doctor,
     "train-stream": train_stream,
+    "serve": serve,
     "import": import_,
     "consolidate": consolidate,
     "predict": predict,

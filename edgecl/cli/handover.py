@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 WRITES = frozenset(
     {
         "train-stream", "learn", "import", "consolidate", "relabel", "merge-classes", "undo",
-        "rename", "snapshot", "rollback", "export onnx", "export bundle", "export tensorrt",
+        "rename", "snapshot", "rollback", "export onnx", "export tensorrt",
         "export dataset", "export", "forget", "forget class", "forget sample", "forget source",
         "forget pending", "review label", "review drop", "review confirm", "config set",
     }
 )  # fmt: skip
+_CLONE_FS = 0x200  # <linux/sched.h>
 # What the command reads from here: without a home of its own, the other process would take its.
 _VARIABLES = (
     "EDGECL_HOME", "EDGECL_SOURCE", "EDGECL_LABELS", "EDGECL_EVENTS", "EDGECL_HEADER_FILE",
@@ -53,10 +55,15 @@ def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
     from edgecl.cli.confirm import is_terminal
     from edgecl.errors import HomeLockedError, UsageError
     from edgecl.lending import is_lending
-    from edgecl.serve.socket import Line, hand_over
+    from edgecl.serve.socket import Line, hand_over, is_served
 
-    if is_lending():  # this is the other process
+    if is_lending() or not is_served(home):  # this is the other process, or there is none
         return None
+    if "-" in arguments:
+        raise UsageError(
+            "the home is served by another process, which cannot read the standard input of "
+            "this one; write it to a file and name that"
+        )
     environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     environment["EDGECL_HOME"] = str(home)
     line = Line(
@@ -70,11 +77,6 @@ def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
         answers = hand_over(home, line)
         if answers is None:
             return None
-        if "-" in arguments:
-            raise UsageError(
-                "the home is served by another process, which cannot read the standard input of "
-                "this one; write it to a file and name that"
-            )
         asked, status = _shown(answers)
         if asked is None:
             break
@@ -118,7 +120,7 @@ class NeedsAnswerError(BaseException):  # an error of the command it is not
 
 def run_line(line: Line, emit: Emit) -> int:
     """Run a line that was handed over, in the thread that writes; returns its exit status."""
-    from edgecl.cli import confirm, output, run
+    from edgecl.cli import confirm, run
 
     def asked(lines: list[str]) -> None:
         if line.asks and not line.yes:
@@ -127,7 +129,7 @@ def run_line(line: Line, emit: Emit) -> int:
     def to(stream: str) -> Callable[[str], None]:
         return lambda text: emit({stream: text})
 
-    with _placed(line), output.afresh(), confirm.asking(asked), _captured(to("out"), to("err")):
+    with _placed(line), confirm.asking(asked), _captured(to("out"), to("err")):
         try:
             return run(line.arguments)
         except NeedsAnswerError as needed:
@@ -144,6 +146,7 @@ def _placed(line: Line) -> Iterator[None]:
     os.environ.update({k: v for k, v in line.environment.items() if k in _VARIABLES})
     os.environ["COLUMNS"] = str(line.columns)
     try:
+        _leave_shared_folder()
         os.chdir(line.folder)
         yield
     finally:
@@ -154,6 +157,16 @@ def _placed(line: Line) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
+def _leave_shared_folder() -> None:
+    """Give this thread a current folder of its own: others read files by relative paths meanwhile.
+
+    Containers may refuse it; there a source should be named by its whole path.
+    """
+    with suppress(OSError, AttributeError):
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_FS):
+            raise OSError(ctypes.get_errno(), "unshare")
+
+
 class _Captured(io.TextIOBase):
     """A stream that gives what one thread writes to a function, and all else to the real one."""
 
@@ -162,6 +175,8 @@ class _Captured(io.TextIOBase):
         self._thread = threading.get_ident()
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):  # click finds out in this way what takes bytes
+            raise TypeError(f"expected text, got {type(text).__name__}")
         if threading.get_ident() == self._thread:
             self._write(text)
             return len(text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 PANELS = {
     "Start": ("demo", "init", "config", "doctor"),
-    "Teach": ("train-stream", "import", "review", "consolidate"),
+    "Teach": ("serve", "train-stream", "import", "review", "consolidate"),
     "Look": ("predict", "evaluate", "status", "report", "bench"),
     "Mend": ("samples", "relabel", "merge-classes", "undo", "rename"),
     "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
@@ -27,6 +27,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl init                       a home in ./edgecl-home",
         "edgecl init --encrypt -H sealed   with a key for every class",
         "edgecl init --head key-value --keys photos/",
+    ),
+    "serve": (
+        "edgecl serve                      a page that teaches by the browser's camera",
+        "edgecl serve camera:0 'rtsp://gate/1?crop=10%,20%,30%,40%'",
+        "edgecl serve --set-password own   needed to be reached from elsewhere",
+        "edgecl serve --listen 0.0.0.0:8765 --tls-cert cert.pem --tls-key key.pem",
     ),
     "train-stream": (
         "edgecl train-stream parts/        a folder with a sub-folder a class",

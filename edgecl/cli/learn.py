@@ -15,15 +15,19 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventsOption,
+    EveryOption,
     FallbackOption,
     HeaderOption,
     HomeOption,
     JsonOption,
     LabelOption,
     LimitOption,
+    MinScoreOption,
     NewOption,
     ProviderOption,
     ThreadsOption,
+    VoteOption,
     WeightsOption,
     headers_of,
 )
@@ -64,10 +68,7 @@ def train_stream(
     new: NewOption = False,
     head: Annotated[str | None, typer.Option(help="Head of a home that learned nothing.")] = None,
     limit: LimitOption = None,
-    every: Annotated[
-        str | None,
-        typer.Option(help="Of a film or camera, take a frame every so often: 0.5s, 500ms, 2m."),
-    ] = None,
+    every: EveryOption = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Visit them in random order.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that order.")] = 0,
     resume: Annotated[
@@ -84,16 +85,9 @@ def train_stream(
             envvar="EDGECL_LABELS",
         ),
     ] = None,
-    events: Annotated[
-        str | None,
-        typer.Option(
-            help="Tell what is seen when it changes: -, mqtt://host/topic or a webhook.",
-            envvar="EDGECL_EVENTS",
-        ),
-    ] = None,
-    vote: Annotated[
-        int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
-    ] = None,
+    events: EventsOption = None,
+    vote: VoteOption = None,
+    min_score: MinScoreOption = None,
     unknown: Annotated[
         bool,
         typer.Option(
@@ -134,7 +128,7 @@ def train_stream(
     frames = given.open(device)
     check_labels(frames)
     tell_notes(frames)
-    asked = _Asked(labels, events, vote, unknown, new, consolidate_every, weights)
+    asked = _Asked(labels, events, vote, min_score, unknown, new, consolidate_every, weights)
     engines = EngineOptions(provider, threads, allow_fallback)
     result, taught = _learned(
         device, given, frames, asked, engines, observer, head=head, limit=limit, resume=resume
@@ -153,6 +147,7 @@ class _Asked:
     labels: str | None
     events: str | None
     vote: int | None
+    min_score: float | None
     unknown: bool
     new: bool
     consolidate_every: int | None
@@ -273,11 +268,12 @@ def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) 
     if asked.consolidate_every is not None:
         train = consolidator(session, asked.weights)
         consolidate = Consolidate(asked.consolidate_every, lambda: train(lambda what: None))
-    vote = session.home.config.live.vote if asked.vote is None else asked.vote
+    settings = session.home.config.live
     return StreamOptions(
         labeller=labeller,
         emit=None if sink is None else sink.emit,
-        vote=vote,
+        vote=settings.vote if asked.vote is None else asked.vote,
+        min_score=settings.min_score if asked.min_score is None else asked.min_score,
         finds_unknown=asked.unknown,
         takes_alike=asked.new,
         consolidate=consolidate,

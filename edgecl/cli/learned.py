@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgecl.cli.outcome import counted, print_outcome, time_text
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.store.store import Store
@@ -67,7 +68,7 @@ def learned_text(result: Mapping[str, Any], taught: Mapping[str, int]) -> str:
         if held_out:
             text += f", {held_out:,} kept to test on"
         if n:
-            text += f"; right at first sight {result['prequential_accuracy']:.0%}"
+            text += f"; right at first sight {percent(result['prequential_accuracy'])}"
     else:
         text = f"learned nothing: {counted(result['seen'], 'picture')} came"
     sentences = [text]

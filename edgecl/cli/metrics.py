@@ -45,6 +45,18 @@ _COUNTERS = {
     "not_pictures": ("parts_not_pictures", "Parts of a stream that were no pictures."),
     "stalls": ("source_stalls", "Times that nothing came from the source for too long."),
 }
+_GAUGES = {
+    "n_classes": ("classes", "Classes."),
+    "prequential_accuracy": (
+        "prequential_accuracy_ratio",
+        "Share of the samples of this run that were predicted rightly before.",
+    ),
+    "drift": (
+        "drift_ratio",
+        "How far live frames have moved from what was learned, over the threshold.",
+    ),
+    "seconds": ("run_seconds", "Time since the run began."),
+}
 # Upper edges of the latency buckets in microseconds' powers of two: 128 us to 16.8 s.
 _LATENCY_OCTAVES = range(7, 25)
 
@@ -108,20 +120,10 @@ class Metrics:
                     for what, n in counts.items():
                         of_each.add_metric([source, what], n)
                 yield of_each
-            yield GaugeMetricFamily("edgecl_classes", "Classes.", value=progress.n_classes)
-            yield GaugeMetricFamily(
-                "edgecl_prequential_accuracy_ratio",
-                "Share of the samples of this run that were predicted rightly before.",
-                value=progress.prequential_accuracy,
-            )
-            yield GaugeMetricFamily(
-                "edgecl_drift_ratio",
-                "How far live frames have moved from what was learned, over the threshold.",
-                value=progress.drift,
-            )
-            yield GaugeMetricFamily(
-                "edgecl_run_seconds", "Time since the run began.", value=progress.seconds
-            )
+            for field, (name, text) in _GAUGES.items():
+                # Of nothing no share is right or wrong: 0 would be an alarm at night.
+                if progress.learned or field != "prequential_accuracy":
+                    yield GaugeMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(f"edgecl_{name}", text, value=value)
         # No counter: old ones go, and one that is taken back has another state.

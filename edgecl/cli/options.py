@@ -107,6 +107,27 @@ HeaderOption = Annotated[
         help="Lines `Name: value` sent to an http:// source, as a token's Authorization: Bearer.",
     ),
 ]
+EveryOption = Annotated[
+    str | None,
+    typer.Option(help="Of a film or camera, take a frame every so often: 0.5s, 500ms, 2m."),
+]
+EventsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Tell what is seen when it changes: -, mqtt://host/topic, a webhook, or "
+        "homeassistant://host/name.",
+        envvar="EDGECL_EVENTS",
+    ),
+]
+VoteOption = Annotated[
+    int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
+]
+MinScoreOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=0.999, metavar="SHARE", help="Tell an answer that is less sure as `unsure`."
+    ),
+]
 DEFAULT = Path(DEFAULT_HOME)
 
 

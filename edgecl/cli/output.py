@@ -16,6 +16,8 @@ from enum import IntEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgecl.figures import percent
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -283,7 +285,7 @@ class StreamBar:
         done = self._begin + progress.seen
         rate = progress.samples_per_second
         # Nothing was learned, so nothing was wrong.
-        accuracy = f"{progress.prequential_accuracy:.1%}" if progress.learned else "-"
+        accuracy = f"{percent(progress.prequential_accuracy, 1)}" if progress.learned else "-"
         n_classes = progress.n_classes
         self._bar.update(
             self._task,

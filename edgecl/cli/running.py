@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def followed(
-    run: Generator[Progress],
+    run: Iterator[Progress],
     observer: Observer,
     store: Store,
     stack: ExitStack,
@@ -35,7 +35,7 @@ def followed(
     """Show a run to its end; returns where it ended. The stack closes what shows it.
 
     Args:
-        run: What `learn_stream` gives.
+        run: What `learning` gives.
         observer: Log and metrics.
         store: The open store that is measured.
         stack: Closed by the caller.
@@ -46,7 +46,7 @@ def followed(
     observers: list[Callable[[Progress], None]] = [observer.update]
     if observer.is_for_people and not is_quiet():
         observers.append(stack.enter_context(StreamBar(total, done)).show)
-    for progress in stack.enter_context(closing(run)):
+    for progress in run:
         for observe in observers:
             observe(progress)
     return progress

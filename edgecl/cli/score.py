@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecl.cli.check import check_labels, tell_notes
-from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
+from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
+    EventsOption,
+    EveryOption,
     FallbackOption,
     HeaderOption,
     HomeOption,
     JsonOption,
     LabelOption,
     LimitOption,
+    MinScoreOption,
     ProviderOption,
     ThreadsOption,
+    VoteOption,
     headers_of,
 )
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
+from edgecl.cli.tally import Tally
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.answers import Answers
@@ -70,6 +75,10 @@ def predict(
             "--hint", help="Say what it looks like to the weights' own classifier, never taught."
         ),
     ] = False,
+    every: EveryOption = None,
+    events: EventsOption = None,
+    vote: VoteOption = None,
+    min_score: MinScoreOption = None,
     header_file: HeaderOption = None,
     log_json: LogOption = None,
     metrics: MetricsOption = None,
@@ -84,34 +93,55 @@ def predict(
     import numpy as np
 
     from edgecl.answers import open_answers
+    from edgecl.cli.times import seconds_of
     from edgecl.errors import DecodeError
     from edgecl.runtime.engines.base import EngineOptions
+    from edgecl.runtime.sinks import open_sink
+    from edgecl.stream.told import Told
 
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     top = top or (3 if json else 1)
     device, config = _device(home, bundle)
     headers = headers_of(header_file)
     sources = _sources(paths, config.picture.max_bytes, headers)
+    if every is not None:
+        for source in sources:
+            source.take_every(seconds_of(every))
     options = EngineOptions(provider, threads, allow_fallback)
+    least = config.live.min_score if min_score is None else min_score
     if device is not None:
-        answers = open_answers(device, options, unknown=unknown, hint=hint, explain=explain)
-    else:
-        answers = _of_bundle(
-            _predictor(device, bundle, config, options), unknown, needs_home=hint or explain
+        answers = open_answers(
+            device, options, unknown=unknown, hint=hint, explain=explain, min_score=least
         )
+    else:
+        predictor = _predictor(device, bundle, config, options)
+        answers = _of_bundle(predictor, unknown, least, needs_home=hint or explain)
     is_over = False
     groups = _groups(answers.predictor, sources, config.engine.batch_size)
-    tally = _Tally(observer, sources, len(answers.predictor.scorer.labels))
+    tally = Tally(observer, sources, len(answers.predictor.scorer.labels))
     # A live source ends when somebody stops it, and that is no error.
-    with suppress(KeyboardInterrupt), closing(groups):
+    with ExitStack() as stack, suppress(KeyboardInterrupt), closing(groups):
+        told = None
+        if events is not None:
+            sink = stack.enter_context(closing(open_sink(events)))
+            told = Told(
+                lambda event, frame: sink.emit(event),
+                vote or config.live.vote,
+                least,
+                is_calibrated=answers.predictor.calibration is not None,
+                n_sources=len(sources),
+            )
         for group in groups:
             usable = tally.take(group)
             if not usable:
                 continue
             x = np.array([item.feature for item in usable])
             names = [_path(item.frame) for item in usable]
-            for line in answers.of(names, x, top=top, level=level):
-                _print_prediction(line, json=json)
+            for item, line in zip(usable, answers.of(names, x, top=top, level=level), strict=True):
+                if told is not None:
+                    told.add(item.frame, line)
+                if events != "-":  # what changes is there, and nothing between it
+                    _print_prediction(line, json=json)
         is_over = True
     if is_over and not tally.n_usable:
         first = tally.first
@@ -119,45 +149,6 @@ def predict(
             f"no picture could be predicted, skipped: {tally.n_skipped}"
             + (f"; the first: {first.id}: {first.reason}" if first else "")
         )
-
-
-class _Tally:
-    """Counts what became of pictures, and tells people and machines."""
-
-    def __init__(self, observer: Observer, sources: Sequence[Source], n_classes: int) -> None:
-        self.n_usable = self.n_skipped = 0
-        self.first: Skipped | None = None
-        """The first picture that could not be used."""
-        self._observer, self._sources, self._n_classes = observer, sources, n_classes
-        self._begin = time.monotonic()
-
-    def take(self, group: Sequence[Embedded | Skipped]) -> list[Embedded]:
-        """Return what of a group can be predicted."""
-        from edgecl.stream.events import FrameSkipped
-        from edgecl.stream.progress import Progress
-        from edgecl.types import Skipped
-
-        skipped = [item for item in group if isinstance(item, Skipped)]
-        usable = [item for item in group if not isinstance(item, Skipped)]
-        self.first = self.first or next(iter(skipped), None)
-        self.n_skipped += len(skipped)
-        self.n_usable += len(usable)
-        events = tuple(FrameSkipped(item.id, item.reason) for item in skipped)
-        if self._observer.is_for_people:
-            for event in events:
-                say(event.text())
-        self._observer.update(
-            Progress(
-                seen=self.n_usable + self.n_skipped,
-                skipped=self.n_skipped,
-                unlabelled=self.n_usable,
-                n_classes=self._n_classes,
-                seconds=time.monotonic() - self._begin,
-                events=events,
-                **_live_counts(self._sources),
-            )
-        )
-        return usable
 
 
 def _groups(
@@ -278,20 +269,15 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
         return
     n_right = sum(row.get(label, 0) for label, row in scores.confusion.items())
     skipped = f", {len(scores.skipped):,} skipped" if scores.skipped else ""
-    print(f"accuracy {scores.accuracy:.1%}: {n_right:,} of {scores.n:,} pictures right{skipped}")
+    share = percent(scores.accuracy, 1)
+    print(f"accuracy {share}: {n_right:,} of {scores.n:,} pictures right{skipped}")
     rows = []
     for label, share in scores.per_class.items():
         row = scores.confusion[label]
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         n = sum(row.values())
-        rows.append((label, f"{row.get(label, 0)} of {n}", f"{share:.0%}", ", ".join(wrong)))
+        rows.append((label, f"{row.get(label, 0)} of {n}", f"{percent(share)}", ", ".join(wrong)))
     print_table("by class", ("class", "right", "share", "taken for"), rows)
-
-
-def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:
-    """Return what became of the frames of live sources, all together."""
-    names = "dropped still repeated broken oversize not_pictures reconnects stalls".split()
-    return {name: sum(getattr(source.counts, name) for source in sources) for name in names}
 
 
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
@@ -329,7 +315,9 @@ def _predictor(
     return open_predictor(device, options)
 
 
-def _of_bundle(predictor: Predictor, unknown: bool, *, needs_home: bool) -> Answers:
+def _of_bundle(
+    predictor: Predictor, unknown: bool, min_score: float, *, needs_home: bool
+) -> Answers:
     """Return what a bundle can answer."""
     from edgecl.answers import Answers
     from edgecl.errors import RequestError
@@ -344,7 +332,8 @@ def _of_bundle(predictor: Predictor, unknown: bool, *, needs_home: bool) -> Answ
             "this bundle does not say what is unknown: it is of an older edgecl, or of a home "
             "that kept fewer than 10 samples of 2 classes; export it anew, or use --home"
         )
-    return Answers(predictor, novelty=predictor.novelty if unknown else None)
+    novelty = predictor.novelty if unknown else None
+    return Answers(predictor, novelty=novelty, min_score=min_score)
 
 
 def _print_prediction(line: dict[str, Any], *, json: bool) -> None:
@@ -355,7 +344,9 @@ def _print_prediction(line: dict[str, Any], *, json: bool) -> None:
     what = f"unknown, most like {ranked}" if line.get("unknown") else ranked
     if line.get("taught") is False:
         what = f"{line['label']} {line['score']:.2f}, never taught; most like {ranked}"
-    elif "hint" in line:
+    elif line["state"] == "unsure":
+        what = f"unsure, most like {ranked}"
+    if "hint" in line and line.get("taught") is not False:
         what += f"; looks like {line['hint'][0]['label']}, never taught"
     if "set" in line:
         what += f"; one of {', '.join(line['set']) or 'none of the labels'}"

@@ -11,7 +11,7 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
-from edgecl.cli.confirm import YesOption, confirm, forgetting, plan_in_words
+from edgecl.cli.confirm import YesOption, confirm, forgetting
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
 from edgecl.cli.outcome import counted, print_next, print_outcome, time_text
 from edgecl.cli.output import is_verbose, print_json, print_values, printable, say, working
@@ -234,6 +234,7 @@ def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
     from edgecl.home import Home
     from edgecl.types import Mode, Receipt
     from edgecl.unlearning.ask import plan_of
+    from edgecl.unlearning.plan_words import plan_in_words
 
     found = plan_of(Home(home), asked)
     plan: dict[str, Any]

@@ -9,6 +9,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ LONGEST_SIDE = 640
 # A look that is not renewed is over after this; encoding then stops.
 _LOOK_S = 3.0
 _QUALITY = 80
+_MOST_ASKED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Live:
         self._lock = threading.Lock()
         self._newest: dict[str, Picture] = {}
         self._listeners: list[Listener] = []
+        self._asked: dict[str, Future[dict[str, Any]]] = {}
         self._n = 0
         self._looked_at = -_LOOK_S
         self.state: dict[str, Any] = {}
@@ -59,6 +62,15 @@ class Live:
         """Say that somebody looks; to be said again every second while that is so."""
         self._looked_at = time.monotonic()
 
+    def answer_to(self, frame: str) -> Future[dict[str, Any]]:
+        """Return what will be said of a frame that is on its way, by its id."""
+        answer: Future[dict[str, Any]] = Future()
+        with self._lock:
+            self._asked[frame] = answer
+            while len(self._asked) > _MOST_ASKED:
+                self._asked.pop(next(iter(self._asked))).cancel()
+        return answer
+
     @property
     def is_looked_at(self) -> bool:
         """Whether pictures are worth encoding."""
@@ -66,6 +78,10 @@ class Live:
 
     def show(self, sight: Sight) -> None:
         """Take in what was seen; in the stream's thread."""
+        with self._lock:
+            asked = self._asked.pop(sight.frame.id, None)
+        if asked is not None and asked.set_running_or_notify_cancel():
+            asked.set_result(sight.as_json())
         if not self.is_looked_at:
             return
         jpeg = _jpeg(sight)
@@ -84,9 +100,10 @@ class Live:
         return max(found, key=lambda picture: picture.n, default=None)
 
     def drop(self) -> None:
-        """Drop all pictures: something was unlearned, and they may show it."""
+        """Drop all pictures and news: something was unlearned, and they may show or name it."""
         with self._lock:
             self._newest.clear()
+        self.state.clear()
 
     def tell(self, kind: str, data: dict[str, Any]) -> None:
         """Tell who listens; any thread.

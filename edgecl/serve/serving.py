@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edgecl.device import Device
+from edgecl.serve.browser import BrowserSource
 from edgecl.serve.live import Live
 from edgecl.serve.teacher import Teacher
 from edgecl.stream.queue import CommandQueue
@@ -26,7 +27,7 @@ class Serving:
         queue: Commands for the thread that writes.
         live: What is seen now.
         teacher: Says what frames show.
-        take_back: Takes back samples that this run learned, by uid; inside `do`. Returns how many.
+        browser: Pictures that the page sends.
         sources: Names of the sources.
         started: When it began, seconds since the epoch.
     """
@@ -35,10 +36,26 @@ class Serving:
     queue: CommandQueue
     live: Live
     teacher: Teacher
-    take_back: Callable[[Sequence[int]], int]
+    browser: BrowserSource = field(default_factory=BrowserSource)
     sources: tuple[str, ...] = ()
     started: float = field(default_factory=time.time)
 
     def do(self, name: str, work: Callable[[Device], T]) -> Future[T]:
         """Let something be done to the home between two commits; see `CommandQueue.submit`."""
         return self.queue.submit(name, lambda: work(self.device))
+
+    def take_back(self, uids: Sequence[int]) -> int:
+        """Take samples back, by uid; inside `do`. Returns how many."""
+        return self.device.unteach(uids)
+
+    def see(self, encoded: bytes, label: str | None = None) -> Future[dict[str, Any]]:
+        """Let the stream see a picture file, and learn it if it has a label.
+
+        Returns:
+            What is said of it (`Sight.as_json`). It never comes of what is no picture: check that
+            before, and do not wait for long.
+
+        Raises:
+            HomeLockedError: Too many wait already.
+        """
+        return self.live.answer_to(self.browser.put(encoded, label))

@@ -19,12 +19,18 @@ class Teacher:
         self._lock = threading.Lock()
         self._messages: list[LabelWindow | Command] = []
         self._label: str | None = None
+        self._source: str | None = None
         self._until = 0.0
 
-    def hold(self, label: str, *, now: float | None = None) -> str:
+    def hold(self, label: str, *, source: str | None = None, now: float | None = None) -> str:
         """Let frames show a class from now on, for two seconds or until `release`.
 
         To be said again every second while the button is held.
+
+        Args:
+            label: The class.
+            source: The one of several sources whose frames are meant; None means all.
+            now: When it begins, seconds since the epoch; None takes the clock.
 
         Returns:
             The name as it is learned.
@@ -35,9 +41,11 @@ class Teacher:
         name = clean_label(label)
         moment = time.time() if now is None else now
         with self._lock:
-            if name != self._label:
-                self._messages.append(LabelWindow(name, moment))
-            self._label, self._until = name, time.monotonic() + HOLD_S
+            if (name, source) != (self._label, self._source):
+                self._end()
+                self._messages.append(LabelWindow(name, moment, source=source))
+            self._label, self._source = name, source
+            self._until = time.monotonic() + HOLD_S
         return name
 
     def release(self) -> None:
@@ -77,5 +85,5 @@ class Teacher:
 
     def _end(self) -> None:
         if self._label is not None:
-            self._messages.append(LabelWindow(None, time.time()))
-        self._label = None
+            self._messages.append(LabelWindow(None, time.time(), source=self._source))
+        self._label = self._source = None

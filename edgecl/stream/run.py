@@ -40,6 +40,7 @@ class StreamOptions:
         labeller: Names frames and tells what to do, or None: then the source alone does.
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
+        min_score: What is less sure is told as `unsure`.
         finds_unknown: Answer frames that look like nothing learned with `unknown`, and put the
             most novel into the review queue.
         takes_alike: Learn new classes whose names look like known ones.
@@ -50,6 +51,7 @@ class StreamOptions:
     labeller: Labeller | None = None
     emit: Callable[[dict[str, Any]], None] | None = None
     vote: int = 5
+    min_score: float = 0.0
     finds_unknown: bool = False
     takes_alike: bool = False
     consolidate: Consolidate | None = None
@@ -114,6 +116,7 @@ def learn_stream(
         status=labeller.status if labeller is not None and labeller.has_keyboard else None,
         emit=options.emit,
         vote=options.vote,
+        min_score=options.min_score,
         finds_unknown=options.finds_unknown,
         takes_alike=options.takes_alike,
         show=options.show,

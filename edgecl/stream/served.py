@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgecl.learner import Learner
+from edgecl.runtime.calibration import PREFIX, Calibration, calibration_from
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.predictor import predictions
@@ -69,6 +71,7 @@ class Served:
         self._is_wanted = is_wanted
         self.adapters_changed()
         self._n_left = 0  # nothing was embedded yet
+        self._calibration = _kept_calibration(learner) if is_wanted else None
 
     def adapters_changed(self) -> None:
         """Take the adapters from the store anew; what is on its way has the old ones' features."""
@@ -83,7 +86,11 @@ class Served:
         self._mixed: Scorer | None = None
 
     def predict(self, name: str, x: Float32, *, top: int = 1) -> Prediction:
-        """Predict a frame with what the engine gave of it (M,)."""
+        """Predict a frame with what the engine gave of it (M,).
+
+        Its probability is by the temperature that was known when the run began, which a few frames
+        more hardly change; without one, and with adapters, it has none beside its score.
+        """
         d = self._learner.head.num_features
         if self._frozen is None:
             names = self._learner.store.names
@@ -93,4 +100,16 @@ class Served:
         if self._n_left or scorer is None or len(x) != scorer.n_maps * d:
             self._n_left = max(0, self._n_left - 1)
             scorer = self._frozen
-        return predictions(scorer, [name], x[None, : scorer.n_maps * d], top=top)[0]
+        known = self._calibration if scorer is self._frozen else None
+        x = x[None, : scorer.n_maps * d]
+        found = predictions(scorer, [name], x, top=top, calibration=known)[0]
+        return found if known is not None else replace(found, probabilities=())
+
+
+def _kept_calibration(learner: Learner) -> Calibration | None:
+    """Return what the last run left of how far the head's scores can be believed, if it did."""
+    kept = learner.store.load_head("scorer", learner.head.name)
+    names = learner.store.names
+    if kept is None or f"{PREFIX}temperature" not in kept:
+        return None
+    return calibration_from(kept, tuple(names[int(uid)] for uid in kept["classes"]))

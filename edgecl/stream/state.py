@@ -44,6 +44,7 @@ class Stream:
         status: Gives the line of keys to a person who sees that; None without one.
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
+        min_score: What is less sure is told as `unsure`.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
         takes_alike: Whether a new class may have a name that looks like a known one's.
         show: Shown every frame with what was said of it, or None.
@@ -62,6 +63,7 @@ class Stream:
         status: Callable[[str], str] | None,
         emit: Callable[[dict[str, Any]], None] | None,
         vote: int,
+        min_score: float,
         finds_unknown: bool,
         takes_alike: bool,
         show: Callable[[Sight], None] | None = None,
@@ -90,6 +92,7 @@ class Stream:
             emit,
             vote,
             finds_unknown=finds_unknown,
+            min_score=min_score,
             is_shown=status is not None,
             show=show,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,

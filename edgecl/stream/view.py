@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from edgecl.figures import percent
 from edgecl.learner import Learner
 from edgecl.runtime.novelty import UNKNOWN
 from edgecl.runtime.options import Part
@@ -17,7 +18,7 @@ from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served
 from edgecl.stream.unknown import Unknowns
 from edgecl.stream.votes import Votes
-from edgecl.types import Frame, Prediction
+from edgecl.types import Frame, Prediction, state_of
 
 _UNTAUGHT = {"taught": False}
 _TOP = 3
@@ -75,6 +76,7 @@ class View:
         served: What predicts.
         emit: Gets an event whenever the vote over the last frames changes, or None.
         vote: How many frames vote.
+        min_score: What is less sure is told as `unsure`.
         finds_unknown: Tell what looks like nothing learned, and offer it for review.
         is_shown: Whether somebody looks at `sight`.
         show: Shown every frame with what was said of it, or None.
@@ -92,6 +94,7 @@ class View:
         vote: int,
         *,
         finds_unknown: bool,
+        min_score: float = 0.0,
         is_shown: bool = False,
         show: Callable[[Sight], None] | None = None,
         recent: RecentFrames | None = None,
@@ -108,7 +111,7 @@ class View:
         self._is_looked_at = emit is not None or is_shown or show is not None
         self.sight = ""
         """What the newest frame looks like, for a person."""
-        self._vote, self._parts = vote, parts
+        self._vote, self._min_score, self._parts = vote, min_score, parts
         self._votes: dict[str, Votes] = {}  # by source
         self._unknowns = Unknowns(learner.store, learner.encoded) if finds_unknown else None
 
@@ -149,14 +152,15 @@ class View:
         if hint and self._takes_guess:
             ((name, share),) = hint
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
-        self.sight = f"sees {found.label} {found.score:.0%}{looks}"
+        votes = self._votes_of(frame.source)
+        state = state_of(found.probability, votes.min_score, is_unknown=is_unknown)
+        doubt = ", unsure" if state == "unsure" else ""
         of = {"source": frame.source} if self._parts else {}
+        self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
         if of:
             self.sight = f"{frame.source} {self.sight}"
-        votes = self._votes_of(frame.source)
-        vote = votes.add(found)
-        state = UNKNOWN if is_unknown else "known"
-        self._show(Sight(frame, found.label, found.score, state, top, votes.told or ""))
+        vote = votes.add(found, is_unknown=is_unknown)
+        self._show(Sight(frame, found.label, found.score, state, top, votes.told))
         if vote is not None and self._emit is not None:
             self._emit(vote.as_event(frame) | of | (more if vote.label == found.label else {}))
         return is_unknown
@@ -166,11 +170,16 @@ class View:
         part = self._parts.get(source)
         name = source if part is not None else ""
         if name not in self._votes:
-            self._votes[name] = Votes((part and part.vote) or self._vote)
+            least = None if part is None else part.threshold
+            self._votes[name] = Votes(
+                (part and part.vote) or self._vote, self._min_score if least is None else least
+            )
         return self._votes[name]
 
     def forget(self) -> None:
         """Drop what was kept of the store, and take its adapters anew: it lost some."""
         if self._unknowns is not None:
             self._unknowns.forget()
+        for votes in self._votes.values():
+            votes.forget()
         self.served.adapters_changed()  # a class that is gone may have taken some along

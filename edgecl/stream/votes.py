@@ -1,4 +1,4 @@
-"""A vote over the last frames: what is told changes only when most of them agree."""
+"""A vote over the last frames: what is told changes only when most of them agree, or cannot."""
 
 from __future__ import annotations
 
@@ -6,57 +6,90 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
-from edgecl.types import Frame, Prediction
+from edgecl.types import Frame, Prediction, state_of
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """A new majority.
+    """What the last frames show, told when its label or state is another than before.
 
     Args:
         label: The class, or `unknown`.
         score: Mean score of the frames that voted for it, 0 to 1.
         n: How many they were.
         of: Over how many frames is voted.
+        state: `known`, `unsure` or `unknown`; see `Votes`.
+        probability: Mean probability of these frames; None where nothing calibrates scores.
     """
 
     label: str
     score: float
     n: int
     of: int
+    state: str = "known"
+    probability: float | None = None
 
     def as_event(self, frame: Frame) -> dict[str, Any]:
         """Return the event that is emitted when this vote came with a frame."""
-        return {
+        event = {
             "event": "class",
             "label": self.label,
+            "state": self.state,
             "score": round(self.score, 4),
             "frame": frame.id,
             "time": frame.time,
             "votes": self.n,
             "of": self.of,
         }
+        if self.probability is not None:
+            event["probability"] = round(self.probability, 4)
+        return event
 
 
 class Votes:
     """The last k predictions.
 
+    The state is `unknown` if most of them look like nothing learned, else `known` if more than
+    half agree and are sure enough together. It is `unsure` if they are not, and also if k frames
+    have no majority; then the label is what most are for, the one told last if it is among those.
+
     Args:
         k: How many vote; more than half of them must agree.
+        min_score: Least mean probability (where nothing calibrates scores: score) of what is sure.
     """
 
-    def __init__(self, k: int) -> None:
-        self.k = k
-        self._last: deque[Prediction] = deque(maxlen=k)
-        self.told: str | None = None
-        """What was told last."""
+    def __init__(self, k: int, min_score: float = 0.0) -> None:
+        self.k, self.min_score = k, min_score
+        self._last: deque[tuple[Prediction, bool]] = deque(maxlen=k)
+        self._told: tuple[str, str] | None = None
 
-    def add(self, prediction: Prediction) -> Vote | None:
-        """Take in one prediction; returns the majority if it is another than the last one told."""
-        self._last.append(prediction)
-        label, n = Counter(p.label for p in self._last).most_common(1)[0]
-        if 2 * n <= self.k or label == self.told:
+    def add(self, prediction: Prediction, *, is_unknown: bool = False) -> Vote | None:
+        """Take in one prediction; returns what is to be told, if it is another than before."""
+        self._last.append((prediction, is_unknown))
+        counts = Counter((p.label, is_unknown) for p, is_unknown in self._last)
+        told = self.told
+        kind, n = max(counts.items(), key=lambda item: (item[1], item[0][0] == told))
+        label, is_unknown = kind
+        is_agreed = 2 * n > self.k
+        if not is_agreed and len(self._last) < self.k:
             return None
-        self.told = label
-        score = sum(p.score for p in self._last if p.label == label) / n
-        return Vote(label, score, n, self.k)
+        own = [p for p, other in self._last if (p.label, other) == kind]
+        is_calibrated = all(p.probabilities for p in own)
+        sure = sum(p.probability for p in own) / n
+        state = state_of(sure, self.min_score, is_unknown=is_unknown) if is_agreed else "unsure"
+        # Without a majority the label changes with every frame; that they disagree is told once.
+        if (label, state) == self._told or (not is_agreed and told and self._told[1] == state):
+            return None
+        self._told = (label, state)
+        score = sum(p.score for p in own) / n
+        return Vote(label, score, n, self.k, state, sure if is_calibrated else None)
+
+    @property
+    def told(self) -> str:
+        """The label that was told last, empty before there is one."""
+        return "" if self._told is None else self._told[0]
+
+    def forget(self) -> None:
+        """Drop all votes: one may be for a class that is gone."""
+        self._last.clear()
+        self._told = None

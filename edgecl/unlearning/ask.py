@@ -72,7 +72,7 @@ def unlearn(
             finish_exports(chain.store)
             found = find(chain, asked)  # what cannot be done is refused before the rest is loaded
             say("unlearning", 0, 1)
-            session = lent(home.path)
+            session = lent(home)
             learner = open_learner(home, chain.store) if session is None else session.learner
             return forget_found(
                 chain, learner, found, asked, verify=verify, weights=weights, say=say

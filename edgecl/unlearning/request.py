@@ -327,7 +327,7 @@ def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
         IntegrityError: The chain of receipts is broken.
     """
     with writing_chain(home) as chain, noting(home, chain.store):
-        yield lent(home.path) or Session(home, chain.store, options)
+        yield lent(home) or Session(home, chain.store, options)
 
 
 @contextmanager

@@ -5,7 +5,7 @@
     jetson             jetson-inference, torchvision, ultralytics: `train/CLASS/`, beside it `val/`,
                        `test/` (or as layouts.py knows them), `labels.txt`
     teachable-machine  a project file of Teachable Machine (zips.py)
-    coco               COCO JSON with one category a picture (listed.py)
+    coco               COCO JSON with one category a picture (listed.py; in a zip coco_zip.py)
     one-hot            Roboflow's `_classes.csv`, a column a class (listed.py)
     edgecl             what `edgecl export dataset` wrote (listed.py)
 
@@ -30,6 +30,7 @@ from edgecl.types import clean_label
 from ..faults import in_words, telling
 from ..redact import redacted
 from .base import Item, ListSource, read_frame
+from .coco_zip import CocoZip, coco_lists_in
 from .layouts import SPLIT, kind_of_folder, no_classes, some, unnamed_tries, warnings_of
 from .listed import (
     EDGECL_INDEX,
@@ -137,7 +138,12 @@ def _guess(path: Path) -> dict[str, str]:
         with telling(f"dataset {path} cannot be read", SourceError), path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
         if is_zip:
-            return {"teachable-machine": "it is a zip"}
+            lists = coco_lists_in(path)
+            return (
+                {"coco": f"{lists[0]} in it is such a list"}
+                if lists
+                else {"teachable-machine": "it is a zip"}
+            )
         if path.suffix.lower() == ".json":
             return {"coco": "it is a .json file"}
         if path.name == ONE_HOT:
@@ -296,6 +302,9 @@ def _teachable_machine(path: Path, how: Reading) -> Dataset:
 
 
 def _coco(path: Path, how: Reading) -> Dataset:
+    if path.is_file() and zipfile.is_zipfile(path):
+        packed = CocoZip(path, max_bytes=how.max_bytes, encoding=how.encoding)
+        return Dataset("coco", "", packed, _sorted(packed.classes), tuple(packed.notes))
     notes: list[str] = []
     splits: list[str] = []
     lists = coco_lists(path) if path.is_dir() else [path]

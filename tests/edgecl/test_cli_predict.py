@@ -27,7 +27,7 @@ def predict(home: Path, *arguments: object, stdin: str | None = None) -> list[di
 def test_each_picture_is_one_object_with_ranked_classes(taught_home: Path, unseen: Path) -> None:
     picture = unseen / "washer" / "050.jpg"
     (result,) = predict(taught_home, picture, "--top", 2)
-    assert set(result) == {"path", "label", "score", "probability", "top"}
+    assert set(result) == {"path", "label", "score", "probability", "top", "state"}
     assert result["path"] == str(picture)
     assert result["label"] == "washer"
     assert [set(entry) for entry in result["top"]] == [{"label", "score", "probability"}] * 2
@@ -35,6 +35,46 @@ def test_each_picture_is_one_object_with_ranked_classes(taught_home: Path, unsee
     assert result["top"][0] == best
     assert best["probability"] != best["score"]  # this home has enough samples to calibrate
     assert 1 >= result["top"][0]["score"] >= result["top"][1]["score"] >= 0
+
+
+def test_an_answer_that_is_not_sure_enough_is_told_as_unsure(
+    taught_home: Path, unseen: Path
+) -> None:
+    sure, unsure = (
+        predict(taught_home, unseen / "washer" / "050.jpg", "--min-score", least)[0]
+        for least in (0.1, 0.999)
+    )
+    assert (sure["state"], unsure["state"]) == ("known", "unsure")
+    assert sure | {"state": "unsure"} == unsure  # label and score stay
+    args = ("predict", unseen / "washer" / "050.jpg", "--home", taught_home)
+    done = build.run_edgecl(*args, "--min-score", 0.999)
+    assert ": unsure, most like washer" in done.stdout
+
+
+@pytest.mark.parametrize("is_bundle", [False, True])
+def test_a_device_that_only_predicts_tells_the_same_events(
+    taught_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path, is_bundle: bool
+) -> None:
+    folder = build.part_folder(tmp_path / "in", 4, parts=("bolt-m4", "washer"), start=60)
+    place: tuple[object, ...] = ("--home", taught_home)
+    if is_bundle:
+        build.run_edgecl("export", "onnx", "--home", copy_of(taught_home), "-o", tmp_path / "out")
+        place = ("--bundle", tmp_path / "out")
+    done = build.run_edgecl(
+        "predict", folder, *place, "--events", "-", "--vote", 3, "--min-score", 0.1
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]  # and no line for a picture
+    assert [(e["label"], e["state"]) for e in events] == [
+        ("bolt-m4", "known"),
+        ("washer", "known"),
+    ]
+    assert all(e["votes"] >= 2 and e["of"] == 3 and e["probability"] > 0.1 for e in events)
+
+
+def test_pictures_of_a_folder_have_no_time_between_them(taught_home: Path, unseen: Path) -> None:
+    done = build.run_edgecl("predict", unseen, "--home", taught_home, "--every", "1s")
+    assert build.is_refused(done, 2)
 
 
 def test_a_set_of_labels_is_given_if_asked(taught_home: Path, unseen: Path) -> None:

@@ -748,10 +748,49 @@ def test_a_vote_is_told_when_the_majority_changes() -> None:
     for label in "aabaabbbbcbbbaaa":
         vote = votes.add(Prediction("p", label, 0.5, ()))
         if vote is not None:
-            told.append(vote.label)
-            assert 3 <= vote.n <= 4
+            told.append((vote.label, vote.state))
+            assert vote.n >= (3 if vote.state == "known" else 2)
             assert vote.score == 0.5
-    assert told == ["a", "b", "a"]
+    changes = [("a", "known"), ("a", "unsure"), ("b", "known"), ("b", "unsure"), ("a", "known")]
+    assert told == changes
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        # (label, probability or None, is unknown) a frame; three vote, sure is from 0.6 on
+        ([("a", 0.9, 0)] * 4, ["a known"]),
+        ([("a", 0.5, 0)] * 4, ["a unsure"]),
+        ([("a", None, 0)] * 4, ["a known"]),  # by the score, which is 0.7
+        ([("a", 0.5, 0)] * 3 + [("a", 1.0, 0)] * 3, ["a unsure", "a known"]),
+        ([("a", 0.9, 0)] * 3 + [("b", 0.5, 0)] * 3, ["a known", "b unsure"]),
+        ([("unknown", None, 1)] * 3, ["unknown unknown"]),
+        ([("unknown", 0.9, 0)] * 3, ["unknown known"]),  # a class of that name
+        ([(name, 0.9, 0) for name in "abcdef"], ["a unsure"]),  # that they disagree is told once
+        ([(name, 0.9, 0) for name in "aabcaa"], ["a known", "a unsure", "a known"]),
+        ([("a", 0.9, 0), ("unknown", None, 1)], []),
+    ],
+)
+def test_states(seen: list[tuple[str, float | None, int]], told: list[str]) -> None:
+    votes = Votes(3, min_score=0.6)
+    found = []
+    for label, chance, is_unknown in seen:
+        chances = () if chance is None else (chance,)
+        vote = votes.add(Prediction("p", label, 0.7, (), chances), is_unknown=bool(is_unknown))
+        if vote is not None:
+            found.append(f"{vote.label} {vote.state}")
+            event = vote.as_event(Frame(id="f", encoded=b"x"))
+            assert ("probability" in event) == (chance is not None)
+            assert event["state"] == vote.state
+    assert found == told
+
+
+def test_votes_for_a_class_that_is_gone_are_dropped() -> None:
+    votes = Votes(3)
+    votes.add(Prediction("p", "a", 1.0, ()))
+    votes.forget()
+    found = [votes.add(Prediction("p", label, 1.0, ())) for label in "bab"]
+    assert [v.label if v else None for v in found] == [None, None, "b"]
 
 
 def test_a_single_vote_follows_every_frame() -> None:
@@ -829,7 +868,14 @@ def test_ages_are_told_in_frame_times() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["duplicate_cosine = 1.5", "duplicate_cosine = 0.0", "vote = 0", "ring_mb = -1.0"]
+    "text",
+    [
+        "duplicate_cosine = 1.5",
+        "duplicate_cosine = 0.0",
+        "vote = 0",
+        "ring_mb = -1.0",
+        "min_score = 1.0",
+    ],
 )
 def test_settings_out_of_range_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "edgecl.toml"
