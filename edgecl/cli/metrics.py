@@ -112,10 +112,6 @@ class Metrics:
         if progress is not None:
             for field, (name, text) in _COUNTERS.items():
                 yield CounterMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
-            for field, (name, text) in _GAUGES.items():
-                # Of nothing no share is right or wrong: 0 would be an alarm at night.
-                if progress.learned or field != "prequential_accuracy":
-                    yield GaugeMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
             if progress.by_source:
                 of_each = CounterMetricFamily(
                     "edgecl_source_frames", "Frames of each source.", labels=["source", "what"]
@@ -124,6 +120,10 @@ class Metrics:
                     for what, n in counts.items():
                         of_each.add_metric([source, what], n)
                 yield of_each
+            for field, (name, text) in _GAUGES.items():
+                # Of nothing no share is right or wrong: 0 would be an alarm at night.
+                if progress.learned or field != "prequential_accuracy":
+                    yield GaugeMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(f"edgecl_{name}", text, value=value)
         # No counter: old ones go, and one that is taken back has another state.

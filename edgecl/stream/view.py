@@ -157,8 +157,8 @@ class View:
         votes = self._votes_of(frame.source)
         state = state_of(found.probability, votes.min_score, is_unknown=is_unknown)
         doubt = ", unsure" if state == "unsure" else ""
-        self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
         of = {"source": frame.source} if self._parts else {}
+        self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
         if of:
             self.sight = f"{frame.source} {self.sight}"
         vote = votes.add(found, is_unknown=is_unknown)
