@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgecl.home import Home
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import Source
+    from edgecl.runtime.sources.several import Several
     from edgecl.serve.page.server import Wire
     from edgecl.serve.serving import Serving
     from edgecl.session import Session
@@ -140,6 +141,7 @@ def _serve(
             raise RequestError("this home is served already; stop that process first")
         serving = Serving(Device(device, engines), queue, Live(), Teacher())
         source = _source(device, specs, serving)
+        serving = replace(serving, sources=tuple(source.parts))
         tell_notes(source)
         options = _options(session, source, serving, asked, stack)
         before = session.store.n_seen()
@@ -153,7 +155,7 @@ def _serve(
     return result_of(progress, source), taught
 
 
-def _source(device: Home, specs: list[str], serving: Serving) -> Source:
+def _source(device: Home, specs: list[str], serving: Serving) -> Several:
     """Open what is named, or what the settings name, and what the page sends.
 
     Raises:
