@@ -80,7 +80,7 @@ class Device:
 
     def learn(
         self,
-        source: str,
+        source: str | None,
         *,
         label: str | None = None,
         limit: int | None = None,
@@ -92,7 +92,8 @@ class Device:
         """Learn a source in one pass; every frame is predicted before it is learned.
 
         Args:
-            source: Folder, table, camera, stream: as `edgecl train-stream` takes it.
+            source: Folder, table, camera, stream: as `edgecl train-stream` takes it; None means the
+                sources that the settings name.
             label: Class of all frames, instead of what the source says.
             limit: Most frames to take.
             shuffle_seed: Visit them in the random order of this seed.
@@ -109,7 +110,7 @@ class Device:
         """
         home = self.home
         given = Given(source, label, shuffle_seed, every_s)
-        frames = given.open(home.max_bytes)
+        frames = given.open(home)
         self._predictor = None
         with writing(home, self.options) as session:
             key = given.key(home)

@@ -6,10 +6,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
+from edgecl.config import PictureConfig
+from edgecl.errors import UsageError
 from edgecl.governed import Governed, governed
 from edgecl.home import Home
 from edgecl.runtime.sources import Source, open_source
 from edgecl.session import Session
+from edgecl.sources import open_sources
 from edgecl.store.progress import Position
 from edgecl.stream.commands import Asked
 from edgecl.stream.position import source_key
@@ -23,35 +26,50 @@ class Given:
     """A source as somebody named it.
 
     Args:
-        spec: Folder, table, camera, stream: as `edgecl train-stream` takes it.
+        spec: Folder, table, camera, stream: as `edgecl train-stream` takes it; None means those
+            that the home's settings name.
         label: Class of all frames, instead of what the source says.
         shuffle_seed: Visit them in the random order of this seed; None keeps the order.
         every_s: Of a film or camera, take a frame only every so many seconds.
         headers: Sent with every request of an HTTP source.
     """
 
-    spec: str
+    spec: str | None
     label: str | None = None
     shuffle_seed: int | None = None
     every_s: float | None = None
     headers: Mapping[str, str] | None = None
 
-    def open(self, max_bytes: int = 64_000_000) -> Source:
-        """Open it; see `open_source`."""
-        source = open_source(
-            self.spec,
-            label=self.label,
-            shuffle_seed=self.shuffle_seed,
-            max_bytes=max_bytes,
-            headers=self.headers,
-        )
+    def open(self, home: Home | None = None) -> Source:
+        """Open it; see `open_source` and `open_sources`.
+
+        Args:
+            home: The home, which limits the size of pictures; None before there is one.
+        """
+        if self.spec is None:
+            source = self._open_named(home)
+        else:
+            source = open_source(
+                self.spec,
+                label=self.label,
+                shuffle_seed=self.shuffle_seed,
+                max_bytes=PictureConfig().max_bytes if home is None else home.max_bytes,
+                headers=self.headers,
+            )
         if self.every_s is not None:
             source.take_every(self.every_s)
         return source
 
+    def _open_named(self, home: Home | None) -> Source:
+        if home is None:
+            raise UsageError("no source is named; name one, as camera:0, parts/ or synthetic:")
+        if self.shuffle_seed is not None or self.headers:
+            raise UsageError("--shuffle and --header-file are for one source; name it")
+        return open_sources(home, label=self.label)
+
     def key(self, home: Home) -> str:
         """Return the key of its position in a home."""
-        return source_key(home, self.spec, self.label, self.shuffle_seed, self.every_s)
+        return source_key(home, self.spec or "", self.label, self.shuffle_seed, self.every_s)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ else:
 
 _MOST_BYTES = 2**20
 # Field of a section that takes the keys which are not known here.
-_REST = "options"
+REST = "options"
 SECTIONS: dict[str, Any] = {
     f.name: SourceConfig if f.name == "source" else f.default_factory for f in fields(Config)
 }
@@ -58,10 +58,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(read_own(path, _MOST_BYTES).decode())
+        return tomllib.loads(text_of(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
+
+
+def text_of(path: Path) -> str:
+    """Read a file of settings as text.
+
+    Raises:
+        ConfigError: It cannot be read, or is none.
+    """
+    try:
+        return read_own(path, _MOST_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read {in_words(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
 
 
@@ -94,8 +106,8 @@ def value_of(kind: Any, key: str, text: str, where: str) -> Any:
         ConfigError: No such key, or not of its type.
     """
     known = {f.name: f for f in fields(kind)}
-    if known.pop(_REST, None) is None and key not in known:
-        raise ConfigError(_unknown(where, "key", key, known))
+    if known.pop(REST, None) is None and key not in known:
+        raise ConfigError(unknown(where, "key", key, known))
     expected = type(known[key].default) if key in known else str
     try:
         if expected is bool:
@@ -114,7 +126,7 @@ def config_of(raw: Mapping[str, Any], where: str) -> Config:
     parts: dict[str, Any] = {}
     for name, values in raw.items():
         if name not in SECTIONS:
-            raise ConfigError(_unknown(where, "section", name, SECTIONS))
+            raise ConfigError(unknown(where, "section", name, SECTIONS))
         if name == "source":
             if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
                 raise ConfigError(f"{where}: source is no table; expected [[source]] for each")
@@ -134,7 +146,7 @@ def config_text(config: Config) -> str:
     lines = ["# Settings of this edgecl home; see docs/configuration.md", ""]
     for section, values in asdict(config).items():
         if section != "source":
-            lines += [f"[{section}]", *_lines(values | values.pop(_REST, {})), ""]
+            lines += [f"[{section}]", *_lines(values | values.pop(REST, {})), ""]
     for source in config.source:
         kept = {f.name: getattr(source, f.name) for f in fields(source)}
         lines += ["[[source]]", *_lines({k: v for k, v in kept.items() if v}), ""]
@@ -155,13 +167,13 @@ def section_of(where: str, name: str, values: dict[str, Any]) -> Any:
     kind: Any = SECTIONS[name]
     known = {f.name: f for f in fields(kind)}
     checked: dict[str, Any] = {}
-    if known.pop(_REST, None):
-        checked[_REST] = {key: value for key, value in values.items() if key not in known}
+    if known.pop(REST, None):
+        checked[REST] = {key: value for key, value in values.items() if key not in known}
     for key, value in values.items():
-        if key in checked.get(_REST, ()):
+        if key in checked.get(REST, ()):
             continue
         if key not in known:
-            raise ConfigError(_unknown(where, f"key in [{name}]", key, known))
+            raise ConfigError(unknown(where, f"key in [{name}]", key, known))
         expected = type(known[key].default)
         fits = isinstance(value, expected) and isinstance(value, bool) is (expected is bool)
         if expected is float and isinstance(value, int) and not isinstance(value, bool):
@@ -178,7 +190,8 @@ def section_of(where: str, name: str, values: dict[str, Any]) -> Any:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _unknown(where: str, what: str, given: str, known: dict[str, Any]) -> str:
+def unknown(where: str, what: str, given: str, known: Mapping[str, Any]) -> str:
+    """Return what is said of a name that is not known."""
     near = get_close_matches(given, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"{where}: unknown {what} {given!r}; {hint}"

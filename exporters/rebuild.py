@@ -6,7 +6,14 @@ from typing import Any
 
 from edgecl.errors import ParityError, RequestError, SourceError
 from edgecl.session import Session
-from edgecl.store.exports import DATASET, STALE, exports_of, finish_exports, is_reachable
+from edgecl.store.exports import (
+    DATASET,
+    PUBLISHED,
+    STALE,
+    exports_of,
+    finish_exports,
+    is_reachable,
+)
 
 from .bundle import Exported, export_bundle
 from .precision import Options
@@ -29,8 +36,9 @@ def rebuild_stale(session: Session) -> tuple[list[Exported], list[dict[str, Any]
     finish_exports(store)
     rebuilt: list[Exported] = []
     unreachable: list[dict[str, Any]] = []
-    # A dataset is stale only while it is out of reach.
-    stale = [e for e in exports_of(store) if e.status == STALE and e.kind != DATASET]
+    # A dataset or a broker is stale only while it is out of reach.
+    kinds = (DATASET, PUBLISHED)
+    stale = [e for e in exports_of(store) if e.status == STALE and e.kind not in kinds]
     if not stale:
         return rebuilt, unreachable
     scorer, adapters = session.served()

@@ -10,7 +10,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -130,8 +130,10 @@ class Connection:
     Args:
         broker: Where.
         on_message: Called with topic, payload and whether the broker kept it from before, for
-            every message of `broker.topic`, in the thread of the connection; must neither raise
-            nor wait. None subscribes to nothing.
+            every message, in the thread of the connection; must neither raise nor wait. None
+            subscribes to nothing.
+        topics: What is subscribed to; None is `broker.topic`.
+        will: Topic and payload that the broker publishes (retained) when this connection breaks.
 
     Raises:
         MissingPackageError: paho-mqtt is not installed.
@@ -140,7 +142,12 @@ class Connection:
     """
 
     def __init__(
-        self, broker: Broker, on_message: Callable[[str, bytes, bool], None] | None = None
+        self,
+        broker: Broker,
+        on_message: Callable[[str, bytes, bool], None] | None = None,
+        *,
+        topics: Sequence[str] | None = None,
+        will: tuple[str, bytes] | None = None,
     ) -> None:
         mqtt = _paho()
         self._broker = broker
@@ -163,7 +170,9 @@ class Connection:
             client.on_message = lambda client, data, m: on_message(
                 m.topic, m.payload, bool(m.retain)
             )
-        self._subscribes = on_message is not None
+        self._topics = () if on_message is None else (broker.topic,) if topics is None else topics
+        if will is not None:
+            client.will_set(*will, qos=_QOS, retain=True)
         try:
             if broker.is_encrypted:
                 client.tls_set()
@@ -199,13 +208,19 @@ class Connection:
         with self._changed:
             self._changed.wait_for(lambda: self._ended, timeout)
 
-    def publish(self, payload: bytes) -> None:
-        """Publish to the topic and wait until the broker has it (QoS 1).
+    def publish(self, payload: bytes, topic: str | None = None, *, retain: bool = False) -> None:
+        """Publish to a topic and wait until the broker has it (QoS 1).
+
+        Args:
+            payload: What; nothing empties a topic that the broker keeps.
+            topic: Where; None is the broker's.
+            retain: Whether the broker keeps it for who comes later.
 
         Raises:
             ConnectionError: The broker did not say that it has it.
         """
-        sent = self._client.publish(self._broker.topic, payload, qos=_QOS)
+        topic = self._broker.topic if topic is None else topic
+        sent = self._client.publish(topic, payload, qos=_QOS, retain=retain)
         deadline = time.monotonic() + _TIMEOUT_S
         try:
             while not sent.is_published() and self.is_alive and time.monotonic() < deadline:
@@ -237,8 +252,8 @@ class Connection:
             self._end(str(reason))
             return
         self._is_welcome = True
-        if self._subscribes:
-            client.subscribe(self._broker.topic, qos=_QOS)
+        if self._topics:
+            client.subscribe([(topic, _QOS) for topic in self._topics])
         else:
             self._ready()
 

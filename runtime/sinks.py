@@ -1,4 +1,4 @@
-"""Where events go: JSON lines on standard output, an MQTT topic, a webhook.
+"""Where events go: JSON lines on standard output, an MQTT topic, a webhook, Home Assistant.
 
 Each sink has one thread and a bounded queue. A receiver that is slow or gone never holds up the
 stream: the oldest waiting events are dropped and counted.
@@ -22,9 +22,14 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from edgecl.errors import SourceError, UsageError
+from edgecl.types import Frame
 
 from .address import ESCAPES, split_url
 from .broker import SCHEMES, Broker, Connection, Refused, check_paho, parse_broker
+from .discovery import SCHEMES as HOME_ASSISTANT
+from .discovery import About, Facts
+from .homeassistant import open_homeassistant
+from .sources.messages import LabelFeed
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +42,10 @@ _CLOSE_S = 3.0
 # A pipe that is ready takes this much at once (PIPE_BUF on Linux, pipe(7)).
 _PIPE_BYTES = 4_096
 _MAX_ANSWER_BYTES = 65_536
-SYNTAX = "- for JSON lines on standard output, mqtt://host/topic, or http://... for a webhook"
+SYNTAX = (
+    "- for JSON lines on standard output, mqtt://host/topic, http://... for a webhook, or "
+    "homeassistant://host/name"
+)
 
 
 class Sink(Protocol):
@@ -47,6 +55,18 @@ class Sink(Protocol):
     """What it is called in messages, without secrets."""
     n_sent: int
     n_dropped: int
+    address: str | None
+    """Where a receiver keeps what it was told, without secrets; None if none is known to."""
+    feed: LabelFeed | None
+    """Labels and commands that come back from there."""
+
+    def show(self, frame: Frame) -> None:
+        """Hand over the picture that the next event comes with."""
+        ...
+
+    def follow(self, facts: Facts) -> None:
+        """Hand over how it stands with the device, a few times a second; never waits."""
+        ...
 
     def emit(self, event: dict[str, Any]) -> None:
         """Hand over one event of JSON values; never waits, never raises for its receiver."""
@@ -57,13 +77,15 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(spec: str) -> Sink:
+def open_sink(spec: str, about: About | None = None) -> Sink:
     """Open a sink of events.
 
     Args:
         spec: `-`, `mqtt://[user:password@]host[:port]/topic` (or `mqtts`), `http://...` or
             `https://...`. A webhook gets each event as the JSON body of a POST; redirects are not
-            followed. An account in the address is sent as basic authentication.
+            followed. An account in the address is sent as basic authentication. Or
+            `homeassistant://[user:password@]host[:port]/NAME` (`homeassistants` for TLS).
+        about: What the device is, for who shows it.
 
     Raises:
         UsageError: None of these.
@@ -75,6 +97,9 @@ def open_sink(spec: str) -> Sink:
         check_paho()
         broker = parse_broker(spec, may_match=False)
         return QueueSink(broker.name, lambda stop: _Topic(broker))
+    if spec.lower().startswith(HOME_ASSISTANT):
+        check_paho()
+        return open_homeassistant(spec, about)
     if spec.startswith(("http://", "https://")):
         hook = _Webhook(spec)
         return QueueSink(hook.name, lambda stop: hook)
@@ -109,6 +134,8 @@ class QueueSink:
         self.name = name
         self.n_sent = 0
         self.n_dropped = 0
+        self.address: str | None = None
+        self.feed: LabelFeed | None = None
         self._waiting: deque[str] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -117,6 +144,12 @@ class QueueSink:
         self._make = make
         self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
         self._thread.start()
+
+    def show(self, frame: Frame) -> None:
+        """Take no picture."""
+
+    def follow(self, facts: Facts) -> None:
+        """Take nothing but events."""
 
     def emit(self, event: dict[str, Any]) -> None:
         """Queue one event; the oldest is dropped when 256 wait."""

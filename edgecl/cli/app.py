@@ -10,6 +10,7 @@ import typer
 from edgecl.cli.bench import bench
 from edgecl.cli.changes import changes
 from edgecl.cli.commands import Command, Group, quiet_and_verbose
+from edgecl.cli.config import config_app
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
@@ -63,6 +64,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
+app.add_typer(config_app, name="config", cls=Group)
 app.add_typer(export_app, name="export", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)

@@ -6,7 +6,7 @@ Two tables, so that a command without an example is seen (tests/edgecl/test_cli_
 from __future__ import annotations
 
 PANELS = {
-    "Start": ("demo", "init", "doctor"),
+    "Start": ("demo", "init", "config", "doctor"),
     "Teach": ("serve", "train-stream", "import", "review", "consolidate"),
     "Look": ("predict", "evaluate", "status", "report", "bench"),
     "Mend": ("samples", "relabel", "merge-classes", "undo", "rename"),
@@ -136,6 +136,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl report                     edgecl-report.html, for the browser",
         "edgecl report -o line-3.html",
     ),
+    "config": ("edgecl config show", "edgecl config set store.capacity_samples 500"),
+    "config show": ("edgecl config show                what is set, and by whom",),
+    "config set": (
+        "edgecl config set store.capacity_samples 500",
+        "edgecl config set source.gate.url rtsp://10.0.0.9/live",
+        "edgecl config set source.gate.crop 10%,20%,30%,40%",
+    ),
+    "config check": ("edgecl config check",),
     "status": (
         "edgecl status",
         "edgecl status --json",

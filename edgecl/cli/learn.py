@@ -36,6 +36,7 @@ from edgecl.cli.running import (
     change_of,
     followed,
     listening,
+    opened_sink,
     result_of,
     stop_flag,
     tell_same,
@@ -55,14 +56,14 @@ if TYPE_CHECKING:
 def train_stream(
     context: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="Folder, .csv, .jsonl, IDX pair, picture, film, - (JSON lines), camera:N, "
             "rtsp://, http://, gst:PIPELINE, mqtt://host/topic, watch:DIR, or synthetic: for a "
-            "test pattern.",
+            "test pattern; else the sources that the home's settings name.",
             envvar="EDGECL_SOURCE",
         ),
-    ],
+    ] = None,
     home: HomeOption = DEFAULT,
     label: LabelOption = None,
     new: NewOption = False,
@@ -125,7 +126,7 @@ def train_stream(
         check=lambda: check_labels(given.open()),
         tell=say_step,
     )
-    frames = given.open(device.max_bytes)
+    frames = given.open(device)
     check_labels(frames)
     tell_notes(frames)
     asked = _Asked(labels, events, vote, min_score, unknown, new, consolidate_every, weights)
@@ -239,20 +240,16 @@ def _check_some(result: Mapping[str, Any], frames: Source) -> None:
 def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
     from edgecl.cli.consolidate import consolidator
-    from edgecl.runtime.sinks import open_sink
     from edgecl.runtime.sources.labels import open_feed
     from edgecl.stream.commands import Consolidate
     from edgecl.stream.keys import Keyboard, has_keyboard
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
-    feed = open_feed(asked.labels, source)
+    sink = opened_sink(session, source, asked.events, stack)
+    feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     if feed is not None:
         stack.callback(feed.close)
-    sink = None
-    if asked.events is not None:
-        sink = open_sink(asked.events)
-        stack.callback(sink.close)
     keyboard = None
     if source.is_live and asked.labels != "-" and has_keyboard():
         keyboard = stack.enter_context(Keyboard(sys.stdin.fileno()))
@@ -272,6 +269,8 @@ def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) 
     return StreamOptions(
         labeller=labeller,
         emit=None if sink is None else sink.emit,
+        illustrate=None if sink is None else sink.show,
+        follow=None if sink is None else sink.follow,
         vote=settings.vote if asked.vote is None else asked.vote,
         min_score=settings.min_score if asked.min_score is None else asked.min_score,
         finds_unknown=asked.unknown,

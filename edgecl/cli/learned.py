@@ -78,6 +78,12 @@ def learned_text(result: Mapping[str, Any], taught: Mapping[str, int]) -> str:
     left = [f"{result[name]:,} {what}" for name, what in _ELSE.items() if result[name]]
     if left:
         sentences.append(f"Also: {', '.join(left)}")
+    if by_source := result.get("sources"):
+        each = (
+            f"{name} {counts['learned']:,} of {counts['seen']:,}"
+            for name, counts in by_source.items()
+        )
+        sentences.append(f"By source: {', '.join(each)}")
     if result["passed_over"]:
         files = ", ".join(f"{n} {kind}" for kind, n in result["passed_over"].items())
         sentences.append(f"Passed over: {files}")

@@ -116,6 +116,14 @@ class Metrics:
                 # Of nothing no share is right or wrong: 0 would be an alarm at night.
                 if progress.learned or field != "prequential_accuracy":
                     yield GaugeMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
+            if progress.by_source:
+                of_each = CounterMetricFamily(
+                    "edgecl_source_frames", "Frames of each source.", labels=["source", "what"]
+                )
+                for source, counts in progress.by_source.items():
+                    for what, n in counts.items():
+                        of_each.add_metric([source, what], n)
+                yield of_each
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(f"edgecl_{name}", text, value=value)
         # No counter: old ones go, and one that is taken back has another state.

@@ -135,7 +135,8 @@ def headers_of(path: Path | None) -> dict[str, str] | None:
     """Read what `--header-file` names; says so if everybody can read it."""
     if path is None:
         return None
-    from edgecl.runtime.sources.headers import is_readable_by_all, read_headers
+    from edgecl.runtime.password import is_readable_by_all
+    from edgecl.runtime.sources.headers import read_headers
 
     headers = read_headers(path)
     if is_readable_by_all(path):

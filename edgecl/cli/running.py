@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from edgecl.cli.observe import Observer
     from edgecl.governed import Governed
     from edgecl.home import Home
+    from edgecl.runtime.sinks import Sink
     from edgecl.runtime.sources import Source
+    from edgecl.session import Session
     from edgecl.store.progress import Position
     from edgecl.store.store import Store
     from edgecl.stream.progress import Progress
@@ -72,6 +74,25 @@ def listening(device: Home) -> Iterator[CommandQueue | None]:
         socket.close()
 
 
+def opened_sink(
+    session: Session, source: Source, events: str | None, stack: ExitStack
+) -> Sink | None:
+    """Open who hears of what is seen; the stack closes it."""
+    if events is None:
+        return None
+    import edgecl
+    from edgecl.runtime.sinks import open_sink
+    from edgecl.store.published import note_published
+    from edgecl.stream.standing import about
+
+    can_teach = source.kind != "finite"
+    sink = open_sink(events, about(session.home, edgecl.__version__, can_teach=can_teach))
+    stack.callback(sink.close)
+    if sink.address is not None:
+        note_published(session.store, sink.address)
+    return sink
+
+
 def result_of(progress: Progress, source: Source) -> dict[str, Any]:
     """Return what `train-stream` prints at the end; files that were passed over were seen, too."""
     return {
@@ -102,7 +123,7 @@ def result_of(progress: Progress, source: Source) -> dict[str, Any]:
         "still": progress.still,
         "p50_ms": progress.p50_ms,
         "p99_ms": progress.p99_ms,
-    }
+    } | ({"sources": progress.by_source} if progress.by_source else {})
 
 
 def change_of(change: Governed) -> dict[str, Any]:

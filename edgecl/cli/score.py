@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.pipeline import Embedded
     from edgecl.runtime.predictor import Predictor
+    from edgecl.runtime.sinks import Sink
     from edgecl.runtime.sources import Source
     from edgecl.types import Frame, Skipped
 
@@ -96,7 +97,6 @@ def predict(
     from edgecl.cli.times import seconds_of
     from edgecl.errors import DecodeError
     from edgecl.runtime.engines.base import EngineOptions
-    from edgecl.runtime.sinks import open_sink
     from edgecl.stream.told import Told
 
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
@@ -123,16 +123,12 @@ def predict(
     with ExitStack() as stack, suppress(KeyboardInterrupt), closing(groups):
         told = None
         if events is not None:
-            sink = stack.enter_context(closing(open_sink(events)))
-            told = Told(
-                lambda event, frame: sink.emit(event),
-                vote or config.live.vote,
-                least,
-                is_calibrated=answers.predictor.calibration is not None,
-                n_sources=len(sources),
-            )
+            sink = stack.enter_context(closing(_sink(events, device)))
+            told = Told(sink, answers.predictor, sources, vote or config.live.vote, least)
         for group in groups:
             usable = tally.take(group)
+            if told is not None:
+                told.stand()
             if not usable:
                 continue
             x = np.array([item.feature for item in usable])
@@ -174,6 +170,24 @@ def _groups(
         is_live=any(source.is_live for source in sources),
         wake=close_all,
     )
+
+
+def _sink(spec: str, device: Home | None) -> Sink:
+    """Open what hears events; a home notes where its classes' names are kept."""
+    import edgecl
+    from edgecl.runtime.discovery import About
+    from edgecl.runtime.sinks import open_sink
+    from edgecl.session import open_store
+    from edgecl.store.published import note_published
+    from edgecl.stream.standing import about
+
+    if device is None:
+        return open_sink(spec, About("bundle", edgecl.__version__))
+    sink = open_sink(spec, about(device, edgecl.__version__))
+    if sink.address is not None:
+        with open_store(device) as store:
+            note_published(store, sink.address)
+    return sink
 
 
 def _sources(paths: list[str], max_bytes: int, headers: Mapping[str, str] | None) -> list[Source]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,7 @@ from edgecl.cli.options import (
     ThreadsOption,
 )
 from edgecl.cli.output import print_json, say, say_step
-from edgecl.cli.running import followed, listening, result_of, stop_flag
+from edgecl.cli.running import followed, listening, opened_sink, result_of, stop_flag
 
 if TYPE_CHECKING:
     from edgecl.cli.observe import Observer
@@ -165,13 +166,20 @@ def _source(device: Home, specs: list[str], serving: Serving) -> Several:
     from edgecl.errors import UsageError
     from edgecl.runtime.options import Part, split_options
     from edgecl.runtime.redact import redacted
-    from edgecl.runtime.sources import open_source
+    from edgecl.runtime.sources import is_address, open_source
     from edgecl.runtime.sources.several import Several
     from edgecl.serve.browser import ADDRESS, NAME
+    from edgecl.sources import parts_of
 
     if len(set(specs)) < len(specs):
         raise UsageError("a source is named twice; name each once")
-    parts = [Part(redacted(spec), *split_options(spec)) for spec in specs]
+    for spec in specs:
+        if not is_address(spec):
+            raise UsageError(
+                f"{redacted(spec)} is no camera, stream or topic, as camera:0 or rtsp://HOST/PATH; "
+                f"learn files beside it: `edgecl train-stream {shlex.quote(redacted(spec))}`"
+            )
+    parts = [Part(redacted(spec), *split_options(spec)) for spec in specs] or parts_of(device)
 
     def open_one(url: str) -> Source:
         if url == ADDRESS:
@@ -185,16 +193,15 @@ def _options(
     session: Session, source: Source, serving: Serving, asked: _Asked, stack: ExitStack
 ) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
-    from edgecl.runtime.sinks import open_sink
     from edgecl.runtime.sources.labels import JoinedFeeds, open_feed
     from edgecl.stream.keys import Keyboard, has_keyboard
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
-    feed = open_feed(asked.labels, source)
+    sink = opened_sink(session, source, asked.events, stack)
+    feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     feeds = JoinedFeeds([serving.teacher, *([feed] if feed is not None else [])])
     stack.callback(feeds.close)
-    sink = None if asked.events is None else stack.enter_context(closing(open_sink(asked.events)))
     keyboard = None
     if asked.labels != "-" and has_keyboard():
         keyboard = stack.enter_context(Keyboard(sys.stdin.fileno()))
@@ -212,6 +219,8 @@ def _options(
             sources=[*source.parts],
         ),
         emit=emit,
+        illustrate=None if sink is None else sink.show,
+        follow=None if sink is None else sink.follow,
         vote=session.home.config.live.vote if asked.vote is None else asked.vote,
         min_score=session.home.config.live.min_score,
         finds_unknown=True,

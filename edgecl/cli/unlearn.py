@@ -164,6 +164,8 @@ def _print_done(done: Unlearned, result: dict[str, Any]) -> None:
     from edgecl.types import Mode
 
     receipt = done.receipt.receipt_id
+    hows = () if done.erasure is None else tuple(done.erasure.exports.values())
+    n_exports = len(result["exports_stale"]) - hows.count("republished") - hows.count("unreached")
     if done.mode is not Mode.ALREADY_FORGOTTEN:
         short = _in_short(result.pop("metrics", {}))
         checked = {True: "; checked", False: "; a check failed", None: ""}[done.verified]
@@ -175,12 +177,19 @@ def _print_done(done: Unlearned, result: dict[str, Any]) -> None:
         )
         if result["snapshots_purged"]:
             text += f", {counted(len(result['snapshots_purged']), 'snapshot')} deleted"
-        if result["exports_stale"]:
-            text += f", {counted(len(result['exports_stale']), 'export')} revoked"
+        if n_exports:
+            text += f", {counted(n_exports, 'export')} revoked"
+        if "republished" in hows:
+            text += ", mqtt discovery: republished; history of receivers out of reach"
+        if "unreached" in hows:
+            text += (
+                ", mqtt discovery: the broker was not reached; what it keeps is taken back when "
+                "edgecl publishes there again"
+            )
         print_outcome(text, result | short)
         if short and not is_verbose():
             print_values("checked", short)
-    stale = ["edgecl export --rebuild-stale"] if result["exports_stale"] else []
+    stale = ["edgecl export --rebuild-stale"] if n_exports else []
     print_next(f"edgecl receipt {receipt}", *stale)
 
 

@@ -13,7 +13,7 @@ from edgecl.home import Home
 from edgecl.paired import wilson
 from edgecl.session import Session, open_store
 from edgecl.store.adapters import adapter_rows
-from edgecl.store.exports import FRESH, STALE, exports_of
+from edgecl.store.exports import FRESH, PUBLISHED, STALE, exports_of
 from edgecl.store.store import Store, describe
 
 _LAST_S = 253_402_300_799  # the end of the year 9999: what a source says may be later
@@ -76,7 +76,7 @@ def _from_where(store: Store) -> dict[str, Any]:
 
 def _kept(store: Store) -> dict[str, Any]:
     """Return what else lies in the store, and what waits."""
-    exports = [export.status for export in exports_of(store)]
+    exports = [export.status for export in exports_of(store) if export.kind != PUBLISHED]
     return {
         "feature_map": store.feature_map,
         "adapters": sum(row.epoch is None for row in adapter_rows(store)),

@@ -26,7 +26,7 @@ from edgecl.store.changes import (
     settings_known,
     thin_changes,
 )
-from edgecl.store.exports import FRESH, exports_of
+from edgecl.store.exports import FRESH, PUBLISHED, exports_of
 from edgecl.store.store import Store
 from edgecl.store.text import dump_json
 
@@ -50,7 +50,11 @@ def noting(home: Home, store: Store) -> Iterator[None]:
     note_changed_settings(home, store)
     before = {export.uid for export in exports_of(store)}
     yield
-    new = [e for e in exports_of(store) if e.uid not in before and e.status == FRESH]
+    new = [
+        e
+        for e in exports_of(store)
+        if e.uid not in before and e.status == FRESH and e.kind != PUBLISHED
+    ]
     if new:
         with store.transaction(changes_head=False):
             for export in new:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -112,18 +112,22 @@ def _share(pairs: Pairs) -> str:
     return f"{abs(points):.1f} points {'worse' if points > 0 else 'better'}"
 
 
+def harmful(home: Home, changes: Iterable[Change]) -> list[Change]:
+    """Return those of a home's changes that serve and are proved to have done harm."""
+    policy = home.config.governor
+    return [
+        c
+        for c in changes
+        if c.state == SERVING and c.kind in _JUDGED and judged(c.classes, policy).is_worse
+    ]
+
+
 def said_of_changes(home: Home, store: Store) -> dict[str, Any]:
     """Return what `edgecl status` says of the changes of a home: how many, the newest, warnings."""
     known = changes_of(store)
-    policy = home.config.governor
-    harmful = [
-        c
-        for c in known
-        if c.state == SERVING and c.kind in _JUDGED and judged(c.classes, policy).is_worse
-    ]
     warnings = [
         f"{c.kind} {c.name} is proved worse than before it; see `edgecl changes {c.name}`"
-        for c in harmful[-3:]
+        for c in harmful(home, known)[-3:]
     ]
     drifts = [c for c in known if c.kind == "drift"]
     if drifts and not drifts[-1].body["is_over"]:

@@ -8,6 +8,8 @@ they are `replaced` by a new bundle in the same folder.
 A dataset (exporters/dataset.py) holds pictures, each of one class: revoking takes out those that
 were unlearned and leaves the rest, which is fresh again. One out of reach stays stale.
 
+A broker (published.py) may keep the name of any class, so it is part of every unlearning.
+
 What was copied elsewhere, or moved, cannot be reached from here: revoking says so.
 """
 
@@ -33,7 +35,9 @@ from edgecl.store.store import Store
 from edgecl.store.text import holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
-DATASET = "dataset"
+DATASET, PUBLISHED = "dataset", "homeassistant"
+# What is fresh again once that which was unlearned is out of it.
+_MENDED = (DATASET, PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,8 @@ class Export:
 
     Args:
         uid: Its number, also its version: later ones are larger.
-        kind: What it is for, `onnx`, `tensorrt` or `dataset`.
-        path: Its folder, absolute, when it was written.
+        kind: What it is for, `onnx`, `tensorrt`, `dataset` or `homeassistant`.
+        path: Its folder, absolute, when it was written; of a broker its address (`address_of`).
         created: Wall clock, seconds since the epoch.
         digest: The hash that its manifest carries.
         feature_map: The map of the head in it.
@@ -122,9 +126,12 @@ def holding(store: Store, classes: Collection[int], adapters: Collection[int]) -
     return [
         export
         for export in exports_of(store)
-        if (export.status in (WRITING, FRESH) or (export.kind, export.status) == (DATASET, STALE))
+        if (
+            export.status in (WRITING, FRESH) or (export.kind in _MENDED and export.status == STALE)
+        )
         and (
-            any(export.uid <= until.get(c, -1) for c in export.classes)
+            export.kind == PUBLISHED
+            or any(export.uid <= until.get(c, -1) for c in export.classes)
             or set(export.adapters) & set(adapters)
         )
     ]
@@ -135,7 +142,8 @@ def reachable(store: Store) -> list[tuple[Export, dict[str, Any]]]:
     return [
         (export, manifest)
         for export in exports_of(store)
-        if export.status in (WRITING, FRESH) or export.kind == DATASET
+        if (export.status in (WRITING, FRESH) or export.kind == DATASET)
+        and export.kind != PUBLISHED
         if (manifest := _manifest_at(export)) is not None
     ]
 
@@ -165,9 +173,9 @@ def mark_stale(store: Store, uids: Collection[int], receipt_id: str) -> None:
     for export in exports_of(store):
         if export.uid in uids:
             why: dict[str, Any] = {"receipt": receipt_id}
-            if export.kind == DATASET:
+            if export.kind in _MENDED:
                 why = {"receipts": [*export.body.get("receipts", ()), receipt_id]}
-            _set_status(store, export, STALE, export.body | why)
+            set_status(store, export, STALE, export.body | why)
 
 
 def is_stale_by(export: Export, receipt_id: str) -> bool:
@@ -177,17 +185,23 @@ def is_stale_by(export: Export, receipt_id: str) -> bool:
 
 
 def note_erased(store: Store, export: Export, receipt_id: str) -> None:
-    """Note that what a receipt names is gone from a dataset: with nothing else open it is fresh.
+    """Note that what a receipt names is gone from a dataset or a broker: then it is fresh again.
 
     Inside the caller's transaction; a bundle stays stale.
     """
-    if export.kind == DATASET:
+    if export.kind in _MENDED:
         left = [other for other in export.body["receipts"] if other != receipt_id]
         body = export.body | {"receipts": left}
-        _set_status(store, export, STALE if left else FRESH, body)
+        set_status(store, export, STALE if left else FRESH, body)
 
 
-def _set_status(store: Store, export: Export, status: str, body: dict[str, Any]) -> None:
+def address_of(export: Export) -> str:
+    """Return the address of a broker; as a path it lost a slash."""
+    return str(export.path).replace(":/", "://", 1)
+
+
+def set_status(store: Store, export: Export, status: str, body: dict[str, Any]) -> None:
+    """Change what an export is, inside a transaction."""
     store.connection.execute(
         "UPDATE exports SET status = ?, body = ? WHERE uid = ?",
         (status, json.dumps(body), export.uid),

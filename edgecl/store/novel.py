@@ -121,6 +121,12 @@ def entries(store: Store) -> list[Entry]:
     return sorted(found, key=lambda entry: (-entry.score, entry.uid))
 
 
+def n_waiting(store: Store) -> int:
+    """Return how many frames wait for a name."""
+    (n,) = store.connection.execute("SELECT count(*) FROM review").fetchone()
+    return int(n)
+
+
 def entry_of(store: Store, uid: int) -> Entry:
     """Return an entry.
 

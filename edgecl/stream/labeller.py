@@ -74,15 +74,21 @@ class Labeller:
 
     def label_of(self, frame: Frame) -> str | None:
         """Return what a frame that came now shows, or None if nobody says."""
+        return self._label_at(frame.time or time.time(), frame.label, frame.source)
+
+    def teaching(self) -> str | None:
+        """Return what is taught now, or None; what the frames say themselves is not known."""
+        return self._label_at(time.time(), None)
+
+    def _label_at(self, moment: float, own: str | None, source: str = "") -> str | None:
         if self.is_paused:
             return None
         if self._label is not None:
             return self._label
-        moment = frame.time or time.time()
         for window in reversed(self._windows):
-            if window.holds(moment) and window.source in (None, frame.source):
-                return frame.label if window.label is None else window.label
-        return frame.label
+            if window.holds(moment) and (not source or window.source in (None, source)):
+                return own if window.label is None else window.label
+        return own
 
     def events(self) -> list[Event]:
         """Return what is to be told since the last call."""

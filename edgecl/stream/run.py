@@ -18,6 +18,7 @@ import numpy as np
 
 from edgecl.home import Home
 from edgecl.learner import Learner
+from edgecl.runtime.discovery import Facts
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
@@ -27,9 +28,10 @@ from edgecl.stream.commands import Command, Consolidate, FinishRequests
 from edgecl.stream.labeller import Labeller
 from edgecl.stream.progress import Progress
 from edgecl.stream.served import StreamEngine
+from edgecl.stream.standing import Standing
 from edgecl.stream.state import Stream, label_of, labelled
 from edgecl.stream.view import Sight
-from edgecl.types import Skipped
+from edgecl.types import Frame, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class StreamOptions:
     Args:
         labeller: Names frames and tells what to do, or None: then the source alone does.
         emit: Gets an event whenever the vote over the last frames changes, or None.
+        illustrate: Gets the frame of an event before it, or None.
+        follow: Told how it stands with the device, or None.
         vote: How many frames vote.
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Answer frames that look like nothing learned with `unknown`, and put the
@@ -50,6 +54,8 @@ class StreamOptions:
 
     labeller: Labeller | None = None
     emit: Callable[[dict[str, Any]], None] | None = None
+    illustrate: Callable[[Frame], None] | None = None
+    follow: Callable[[Facts], None] | None = None
     vote: int = 5
     min_score: float = 0.0
     finds_unknown: bool = False
@@ -115,12 +121,16 @@ def learn_stream(
         has_feed=labeller is not None and labeller.has_feed,
         status=labeller.status if labeller is not None and labeller.has_keyboard else None,
         emit=options.emit,
+        illustrate=options.illustrate,
         vote=options.vote,
         min_score=options.min_score,
         finds_unknown=options.finds_unknown,
         takes_alike=options.takes_alike,
         show=options.show,
     )
+    if options.follow is not None:
+        teaching = (lambda: None) if labeller is None else labeller.teaching
+        stream.standing = Standing(home, learner, source, teaching, options.follow)
     preprocessing = home.manifest.preprocessing
     learner.embed_views = lambda pictures: engine.run(
         np.stack([preprocessing.tensor(picture) for picture in pictures])

@@ -20,9 +20,10 @@ from edgecl.stream.pending import Pending
 from edgecl.stream.progress import Progress, Tally
 from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served, StreamEngine
+from edgecl.stream.standing import Standing
 from edgecl.stream.usable import Usable
 from edgecl.stream.view import Sight, View
-from edgecl.types import Skipped
+from edgecl.types import Frame, Skipped
 
 # Samples that can be taken back.
 _MOST_LESSONS = 500
@@ -43,6 +44,7 @@ class Stream:
         has_feed: Whether a label may come after its frame.
         status: Gives the line of keys to a person who sees that; None without one.
         emit: Gets an event whenever the vote over the last frames changes, or None.
+        illustrate: Gets the frame of an event before it, or None.
         vote: How many frames vote.
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
@@ -62,6 +64,7 @@ class Stream:
         has_feed: bool,
         status: Callable[[str], str] | None,
         emit: Callable[[dict[str, Any]], None] | None,
+        illustrate: Callable[[Frame], None] | None,
         vote: int,
         min_score: float,
         finds_unknown: bool,
@@ -98,10 +101,12 @@ class Stream:
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
             takes_guess=home.config.head.pretrained,
+            illustrate=illustrate,
             parts=source.parts,
         )
         self._status = status
         self._reasons: set[str] = set()
+        self.standing: Standing | None = None
         self.movement = Movement(
             learner, home.manifest.stages, self.events, is_recorded=is_recorded(home)
         )
@@ -164,6 +169,8 @@ class Stream:
 
     def tell(self, *, is_interrupted: bool = False) -> Progress:
         """Return where the run stands, with the events since the last time."""
+        if self.standing is not None:
+            self.standing.tell()
         freshness = self.pending.freshness
         counts = asdict(self.source.counts)
         del counts["received"]

@@ -83,6 +83,7 @@ class View:
         recent: Keeps frames without a label, since that may still come; None keeps none.
         pretrained: Guesses what a frame shows that is unknown; None guesses nothing.
         takes_guess: The guess is what is told of it, marked as never taught.
+        illustrate: Gets the frame of an event just before the event, or None.
         parts: The sources that are read together: each votes for itself, and events name it.
     """
 
@@ -100,12 +101,13 @@ class View:
         recent: RecentFrames | None = None,
         pretrained: Pretrained | None = None,
         takes_guess: bool = False,
+        illustrate: Callable[[Frame], None] | None = None,
         parts: Mapping[str, Part] = MappingProxyType({}),
     ) -> None:
         self.served, self.recent = served, recent
         self._pretrained, self._takes_guess = pretrained, takes_guess
         self._learner = learner
-        self._emit = emit
+        self._emit, self._illustrate = emit, illustrate
         self._is_shown = is_shown
         self._show = show if show is not None else _nothing
         self._is_looked_at = emit is not None or is_shown or show is not None
@@ -156,13 +158,15 @@ class View:
         state = state_of(found.probability, votes.min_score, is_unknown=is_unknown)
         doubt = ", unsure" if state == "unsure" else ""
         self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
-        if self._parts:
+        of = {"source": frame.source} if self._parts else {}
+        if of:
             self.sight = f"{frame.source} {self.sight}"
-            more = {**more, "source": frame.source}
         vote = votes.add(found, is_unknown=is_unknown)
         self._show(Sight(frame, found.label, found.score, state, top, votes.told))
         if vote is not None and self._emit is not None:
-            self._emit(vote.as_event(frame) | (more if vote.label == found.label else {}))
+            if self._illustrate is not None:
+                self._illustrate(frame)
+            self._emit(vote.as_event(frame) | of | (more if vote.label == found.label else {}))
         return is_unknown
 
     def _votes_of(self, source: str) -> Votes:

@@ -61,13 +61,13 @@ class Votes:
     def __init__(self, k: int, min_score: float = 0.0) -> None:
         self.k, self.min_score = k, min_score
         self._last: deque[tuple[Prediction, bool]] = deque(maxlen=k)
-        self._told: tuple[str, str] | None = None
+        self._told = ("", "")
 
     def add(self, prediction: Prediction, *, is_unknown: bool = False) -> Vote | None:
         """Take in one prediction; returns what is to be told, if it is another than before."""
         self._last.append((prediction, is_unknown))
         counts = Counter((p.label, is_unknown) for p, is_unknown in self._last)
-        told = self.told
+        told, was = self._told
         kind, n = max(counts.items(), key=lambda item: (item[1], item[0][0] == told))
         label, is_unknown = kind
         is_agreed = 2 * n > self.k
@@ -78,7 +78,7 @@ class Votes:
         sure = sum(p.probability for p in own) / n
         state = state_of(sure, self.min_score, is_unknown=is_unknown) if is_agreed else "unsure"
         # Without a majority the label changes with every frame; that they disagree is told once.
-        if (label, state) == self._told or (not is_agreed and told and self._told[1] == state):
+        if state == was and (label == told or not is_agreed):
             return None
         self._told = (label, state)
         score = sum(p.score for p in own) / n
@@ -87,9 +87,9 @@ class Votes:
     @property
     def told(self) -> str:
         """The label that was told last, empty before there is one."""
-        return "" if self._told is None else self._told[0]
+        return self._told[0]
 
     def forget(self) -> None:
         """Drop all votes: one may be for a class that is gone."""
         self._last.clear()
-        self._told = None
+        self._told = ("", "")

@@ -51,7 +51,10 @@ class Account:
 
     @property
     def exports(self) -> dict[str, str]:
-        """What became of each export that held it, by its number: `erased` or `unreachable`."""
+        """What became of each export that held it, by its number.
+
+        A folder is `erased` or `unreachable`, a broker `republished` or `unreached`.
+        """
         found: dict[str, str] = {}
         for erased in self.erasures:
             found |= erased.exports

@@ -123,7 +123,7 @@ class Erased(Entry):
         bytes_after: And afterwards.
         snapshot_files: Files of snapshots that were deleted.
         copies: Copies of the home that a killed `bench` had left.
-        exports: What became of each stale export, by uid.
+        exports: What became of each stale export, by uid; see `Account.exports`.
         keys_destroyed: Whether keys went; False in a home without.
     """
 

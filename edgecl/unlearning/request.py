@@ -34,9 +34,9 @@ from edgecl.store.exports import (
     is_stale_by,
     mark_stale,
     note_erased,
-    revoke,
 )
 from edgecl.store.moves import merged_into
+from edgecl.store.published import revoke_all
 from edgecl.store.receipts import add_tombstones, move_tombstones
 from edgecl.store.requests import (
     PENDING,
@@ -273,9 +273,7 @@ def _erase(chain: Chain, receipt_id: str) -> Erased:
     removed = remove_unlisted_snapshots(home, store)
     copies = remove_left_copies(home)
     stale = [export for export in exports_of(store) if is_stale_by(export, receipt_id)]
-    exports: dict[str, str] = {
-        str(export.uid): revoke(export, receipt_id, receipt, store.sources()) for export in stale
-    }
+    exports = revoke_all(store, stale, receipt_id, receipt)
     erased = Erased(
         of=receipt_id,
         time=time.time(),
@@ -288,7 +286,7 @@ def _erase(chain: Chain, receipt_id: str) -> Erased:
     with store.transaction(changes_head=False):
         chain.append(erased)
         for export in stale:
-            if exports[str(export.uid)] == "erased":
+            if exports[str(export.uid)] in ("erased", "republished"):
                 note_erased(store, export, receipt_id)
     return erased
 

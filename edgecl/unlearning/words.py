@@ -17,6 +17,7 @@ from edgecl.unlearning.account import Account, moment, subject_of
 
 WIDTH = 78
 GOOD, OPEN, BAD = "good", "open", "bad"
+_HOW = ("unreachable", "republished", "unreached")
 
 # Rows that an unlearning deletes, in the order of what a person asks first.
 ROWS = {
@@ -268,8 +269,19 @@ def _percent(attack: dict[str, float]) -> str:
 def _not_covered(account: Account) -> Iterator[str]:
     entry = account.entry
     has_keys = any(e.keys_destroyed for e in account.erasures)
-    lost = sorted(uid for uid, how in account.exports.items() if how != "erased")
-    if lost:
+    by_how = {how: sorted(u for u, h in account.exports.items() if h == how) for how in _HOW}
+    if by_how["republished"]:
+        yield (
+            f"MQTT discovery (export {', '.join(by_how['republished'])}): republished, and what "
+            "the broker kept is emptied; the history of receivers is out of reach."
+        )
+    if by_how["unreached"]:
+        yield (
+            f"MQTT discovery (export {', '.join(by_how['unreached'])}): the broker was not "
+            "reached. It is out of reach, and what it keeps is taken back when edgecl publishes "
+            "there again; the history of receivers is not."
+        )
+    if lost := by_how["unreachable"]:
         yield (
             f"Export{'s' if len(lost) > 1 else ''} {', '.join(lost)}: not where written, or not "
             "writable. Whoever has a copy can go on using it."

@@ -117,7 +117,11 @@ def open_source(
 
 
 def open_several(
-    parts: Sequence[Part], *, label: str | None = None, max_bytes: int = 64_000_000
+    parts: Sequence[Part],
+    *,
+    label: str | None = None,
+    max_bytes: int = 64_000_000,
+    notes: Sequence[str] = (),
 ) -> Source:
     """Open several live sources as one; parts of one camera share its connection.
 
@@ -125,6 +129,7 @@ def open_several(
         parts: The sources.
         label: Class of the frames of those that have none of their own.
         max_bytes: Larger pictures are skipped.
+        notes: What a person should know beside what the sources say.
 
     Raises:
         UsageError: An address that cannot be meant, or one of a source that is not live.
@@ -133,6 +138,7 @@ def open_several(
     return Several(
         [part if part.label else replace(part, label=label) for part in parts],
         lambda url: open_source(url, max_bytes=max_bytes),
+        notes,
     )
 
 

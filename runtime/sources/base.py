@@ -59,6 +59,8 @@ class Source(ABC):
     """The sources that it is made of, by the names their frames carry; none where it is one."""
     by_source: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     """What became of the frames of each of them."""
+    lost: frozenset[str] = frozenset()
+    """Those of its sources whose peer was there and is away; the only one has no name."""
     on_news: Callable[[str], None] | None = None
     """Told one line, without secrets, from any thread, when its peer comes or goes."""
 

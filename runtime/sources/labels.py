@@ -70,12 +70,13 @@ def open_labels(spec: str, *, source: str = "") -> LabelFeed:
     return LineLabels(fd, spec, is_ours=True)
 
 
-def open_feed(spec: str | None, source: Source) -> LabelFeed | None:
+def open_feed(spec: str | None, source: Source, other: LabelFeed | None = None) -> LabelFeed | None:
     """Open all labels that a stream gets: what `--labels` names, and what its own topic carries.
 
     Args:
         spec: As for `open_labels`, or None.
         source: The source of frames; one with a feed (an MQTT topic) gives that too.
+        other: One more, as a sink of events has one.
 
     Returns:
         One feed for all, or None where nobody labels.
@@ -83,9 +84,7 @@ def open_feed(spec: str | None, source: Source) -> LabelFeed | None:
     Raises:
         EdgeclError: As `open_labels`.
     """
-    feeds: list[LabelFeed] = []
-    if source.feed is not None:
-        feeds.append(source.feed)
+    feeds = [feed for feed in (source.feed, other) if feed is not None]
     if spec is not None:
         feeds.append(open_labels(spec, source=source.name))
     return feeds[0] if len(feeds) == 1 else JoinedFeeds(feeds) if feeds else None
@@ -133,6 +132,19 @@ class MessageQueue:
     def close(self) -> None:
         """Take nothing more."""
         self.closed.set()
+
+    def hear(self, topic: str, payload: bytes, is_retained: bool) -> None:
+        """Take a message of a topic in; one that cannot be used is told."""
+        try:
+            if len(payload) > _MAX_MESSAGE_BYTES:
+                raise UsageError(f"it is longer than {_MAX_MESSAGE_BYTES} bytes")
+            message = parse_message(payload)
+            # A retained one comes again with every connection: a label still holds, but what was
+            # undone once must not be undone again.
+            if not (is_retained and isinstance(message, Command)):
+                self.offer(message)
+        except UsageError as error:
+            self.tell(f"a label message on {topic}: {error}")
 
     def offer(self, message: LabelWindow | Command, *, wait: bool = False) -> None:
         """Hand a message on; where nobody takes them, wait or drop it and say so."""
@@ -274,7 +286,7 @@ class TopicLabels(MessageQueue):
         n_failed, was_there = 0, False
         while not self.closed.is_set():
             try:
-                connection = Connection(self._broker, self._on_message)
+                connection = Connection(self._broker, self.hear)
             except Refused as error:
                 if not was_there:
                     self._error = SourceError(f"labels: {error}")
@@ -292,15 +304,3 @@ class TopicLabels(MessageQueue):
                     connection.wait(_POLL_S)
                 connection.close()
             self.closed.wait(random.uniform(0, min(longest_wait, first_wait * 2**n_failed)))
-
-    def _on_message(self, topic: str, payload: bytes, is_retained: bool) -> None:
-        try:
-            if len(payload) > _MAX_MESSAGE_BYTES:
-                raise UsageError(f"it is longer than {_MAX_MESSAGE_BYTES} bytes")
-            message = parse_message(payload)
-            # A retained one comes again with every connection: a label still holds, but what was
-            # undone once must not be undone again.
-            if not (is_retained and isinstance(message, Command)):
-                self.offer(message)
-        except UsageError as error:
-            self.tell(f"a label message on {topic}: {error}")

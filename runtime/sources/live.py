@@ -116,8 +116,7 @@ class LiveSource(LiveBase):
         """Shortest wait after a second login in a row was refused; it doubles."""
         # Unique over runs, also on devices whose clock starts at the same time on every boot.
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-        self._n = 0
-        self._has_given = False
+        self._n, self._has_given = 0, False
         self._lock = threading.RLock()
         self._open: set[_Link] = set()
         _sources.add(self)
@@ -337,6 +336,7 @@ class _Link:
             n_failed = min(n_failed + 1, 30)
             self.source._tell(f"{reason}; connecting again in {_in_words(wait)}")
             with self._changed:
+                self.source.lost = frozenset({""})
                 self._changed.wait_for(lambda: self._is_over, wait)
 
     def _wait(self, n_failed: int, n_refused: int) -> float:
@@ -378,7 +378,7 @@ class _Link:
     def _greet(self) -> None:
         if self.source._has_given:
             self.source.counters.add("reconnects")
-        self.source._has_given = True
+        self.source._has_given, self.source.lost = True, frozenset()
         self.source._tell("connected")
 
 

@@ -35,19 +35,25 @@ class Several(LiveBase):
     Args:
         parts: The sources, at least one.
         open_one: Opens a source by its address.
+        notes: What a person should know beside what the sources say.
 
     Raises:
         UsageError: An address that cannot be meant, or one of a source that is not live.
         SourceError: None of them can be opened now.
     """
 
-    def __init__(self, parts: Sequence[Part], open_one: Callable[[str], Source]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        open_one: Callable[[str], Source],
+        notes: Sequence[str] = (),
+    ) -> None:
         super().__init__(", ".join(part.name for part in parts))
         self.parts: Mapping[str, Part] = {part.name: part for part in parts}
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._slots = [_Slot(part) for part in parts]
-        self._turn, self._every_s = 0, 0.0
+        self._turn, self._every_s, self._notes = 0, 0.0, notes
         by_url: dict[str, list[_Slot]] = {}
         for slot in self._slots:
             by_url.setdefault(slot.part.url, []).append(slot)
@@ -62,7 +68,7 @@ class Several(LiveBase):
         for peer in self._peers:
             if peer.source is not None:
                 told += [f"{peer.names}: {note}" for note in peer.source.notes]
-        return told
+        return [*self._notes, *told]
 
     @cached_property
     def feed(self) -> LabelFeed | None:  # type: ignore[override]
@@ -93,6 +99,12 @@ class Several(LiveBase):
             for peer in self._peers
             for slot in peer.slots
         }
+
+    @property
+    def lost(self) -> frozenset[str]:  # type: ignore[override]
+        """Names of those whose peer is away, or was never there."""
+        away = [p for p in self._peers if p.error or (p.source is not None and p.source.lost)]
+        return frozenset(slot.part.name for peer in away for slot in peer.slots)
 
     def take_every(self, seconds: float) -> None:
         """Take a frame of each only every so many seconds; the others are dropped and counted."""

@@ -68,6 +68,11 @@ class ViewedSource(Source):
         return self._source.counts
 
     @property
+    def lost(self) -> frozenset[str]:  # type: ignore[override]
+        """Whether its peer is away; see `Source.lost`."""
+        return self._source.lost
+
+    @property
     def on_news(self) -> Callable[[str], None] | None:  # type: ignore[override]
         """Told one line when its peer comes or goes."""
         return self._source.on_news
