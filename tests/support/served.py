@@ -72,8 +72,9 @@ class PartCamera(LiveBase):
 class ToyStream:
     """A thread that shows, learns and obeys; it is the only one that writes to the home."""
 
-    def __init__(self, device: Device, fps: float = 8.0) -> None:
+    def __init__(self, device: Device, fps: float = 8.0, *, finds_unknown: bool = True) -> None:
         self.camera = PartCamera(fps)
+        self._finds_unknown = finds_unknown
         self.serving = Serving(device, CommandQueue(), Live(), Teacher(), sources=("camera", NAME))
         self._thread = threading.Thread(target=self._run, name="stream")
 
@@ -110,7 +111,7 @@ class ToyStream:
                 ),
                 emit=lambda event: serving.live.tell("seen", event),
                 show=serving.live.show,
-                finds_unknown=True,
+                finds_unknown=self._finds_unknown,
                 takes_alike=True,
             )
             with served(
