@@ -93,14 +93,16 @@ def serve(
     """
     from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.runtime.engines.base import EngineOptions
-    from edgecl.serve.page.server import DEFAULT_LISTEN, Wire
+    from edgecl.serve.page.server import Wire
 
     observer = context.with_resource(observing(log_json, metrics, command="serve"))
     device = open_or_set_up(home.absolute(), Setup(), tell=say_step)
     if set_password is not None:
         _set_password(device, set_password)
         return
-    wire = Wire(listen or DEFAULT_LISTEN, tls_cert, tls_key, behind_proxy) if page else None
+    wire = (
+        Wire(listen or device.config.web.listen, tls_cert, tls_key, behind_proxy) if page else None
+    )
     engines = EngineOptions(provider, threads, allow_fallback)
     asked = _Asked(labels, events, vote)
     result, taught = _serve(device, list(sources or ()), wire, asked, engines, observer)

@@ -7,8 +7,9 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra web is not installed: uvicorn")
 pytest.importorskip("starlette", reason="the extra web is not installed: starlette")
 
-import build
 from asking import Site
+
+import build
 
 
 def send(site: Site, part: str, i: int, query: str = "", format: str = "JPEG"):
