@@ -213,6 +213,17 @@ class LiveConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WebConfig:
+    """The page of `edgecl serve`.
+
+    Args:
+        listen: Where it is, HOST:PORT.
+    """
+
+    listen: str = "127.0.0.1:8765"
+
+
+@dataclass(frozen=True, slots=True)
 class SourceConfig:
     """One live source of several, a table `[[source]]`.
 
@@ -283,6 +294,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
+    web: WebConfig = field(default_factory=WebConfig)
     source: tuple[SourceConfig, ...] = ()
 
     def __post_init__(self) -> None:

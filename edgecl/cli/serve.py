@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgecl.home import Home
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import Source
+    from edgecl.runtime.sources.several import Several
     from edgecl.serve.page.server import Wire
     from edgecl.serve.serving import Serving
     from edgecl.session import Session
@@ -88,14 +89,16 @@ def serve(
     """
     from edgecl.exporters.setup import Setup, open_or_set_up
     from edgecl.runtime.engines.base import EngineOptions
-    from edgecl.serve.page.server import DEFAULT_LISTEN, Wire
+    from edgecl.serve.page.server import Wire
 
     observer = context.with_resource(observing(log_json, metrics, command="serve"))
     device = open_or_set_up(home.absolute(), Setup(), tell=say_step)
     if set_password is not None:
         _set_password(device, set_password)
         return
-    wire = Wire(listen or DEFAULT_LISTEN, tls_cert, tls_key, behind_proxy) if page else None
+    wire = (
+        Wire(listen or device.config.web.listen, tls_cert, tls_key, behind_proxy) if page else None
+    )
     engines = EngineOptions(provider, threads, allow_fallback)
     asked = _Asked(labels, events, events_header_file, vote)
     result, taught = _serve(device, list(sources or ()), wire, asked, engines, observer)
@@ -138,6 +141,7 @@ def _serve(
             raise RequestError("this home is served already; stop that process first")
         serving = Serving(Device(device, engines), queue, Live(), Teacher())
         source = _source(device, specs, serving)
+        serving = replace(serving, sources=tuple(source.parts))
         tell_notes(source)
         options = _options(session, source, serving, asked, stack)
         before = session.store.n_seen()
@@ -151,7 +155,7 @@ def _serve(
     return result_of(progress, source), taught
 
 
-def _source(device: Home, specs: list[str], serving: Serving) -> Source:
+def _source(device: Home, specs: list[str], serving: Serving) -> Several:
     """Open what is named, or what the settings name, and what the page sends.
 
     Raises:

@@ -17,6 +17,11 @@ ADDRESS = "browser:"
 _MOST_WAITING = 8
 
 
+def new_id() -> str:
+    """Return an id for one more picture."""
+    return f"{NAME}-{secrets.token_hex(8)}"
+
+
 class BrowserSource(LiveBase):
     """Frames that `put` gives; none is dropped, since who sends one waits for its answer."""
 
@@ -25,15 +30,20 @@ class BrowserSource(LiveBase):
         self._waiting: queue.Queue[Frame | None] = queue.Queue(_MOST_WAITING)
         self._closed = threading.Event()
 
-    def put(self, encoded: bytes, label: str | None = None) -> str:
-        """Let the stream see a picture file; returns the id of its frame.
+    def put(self, encoded: bytes, label: str | None = None, *, frame_id: str) -> None:
+        """Let the stream see a picture file.
+
+        Args:
+            encoded: The file.
+            label: Its class, or None.
+            frame_id: Id of its frame, as `new_id` gives it.
 
         Raises:
             HomeLockedError: Too many wait already.
             UsageError: The label cannot be one.
         """
         frame = Frame(
-            id=f"{NAME}-{secrets.token_hex(8)}",
+            id=frame_id,
             encoded=encoded,
             label=None if label is None else clean_label(label),
             source=NAME,
@@ -46,7 +56,6 @@ class BrowserSource(LiveBase):
             raise HomeLockedError(
                 f"{_MOST_WAITING} pictures wait for the stream already; send fewer a second"
             ) from error
-        return frame.id
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Yield what is put, until it is closed."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
@@ -25,21 +26,29 @@ _QUALITY = 80
 _MOST_ASKED = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Picture:
     """A frame that was seen, and what was said of it.
 
     Args:
         n: Serial number, over all sources.
         source: Name of its source.
-        jpeg: The picture, at most 640 pixels long, JPEG.
+        sight: The frame.
         answer: JSON values: see `Sight.as_json`.
     """
 
     n: int
     source: str
-    jpeg: bytes
+    sight: Sight
     answer: dict[str, Any]
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        """The picture, at most 640 pixels long, JPEG; empty if it cannot be decoded.
+
+        Encoded when it is first asked for, in the thread of who shows it and not the stream's.
+        """
+        return _jpeg(self.sight) or b""
 
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -84,13 +93,10 @@ class Live:
             asked.set_result(sight.as_json())
         if not self.is_looked_at:
             return
-        jpeg = _jpeg(sight)
-        if jpeg is None:
-            return
         with self._lock:
             self._n += 1
             answer = sight.as_json() | {"n": self._n}
-            self._newest[sight.source] = Picture(self._n, sight.source, jpeg, answer)
+            self._newest[sight.source] = Picture(self._n, sight.source, sight, answer)
         self._notify("frame", {"n": self._n, "source": sight.source})
 
     def newest(self, source: str | None = None) -> Picture | None:

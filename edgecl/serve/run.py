@@ -49,6 +49,8 @@ def served(
     begin = Position(0, b"", False)
 
     def after(work: Work, has_changed: bool) -> None:
+        if work.answer.cancelled():  # who asked has gone: nothing was done
+            return
         error = work.answer.exception()
         serving.live.tell(
             "command",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from edgecl.device import Device
-from edgecl.serve.browser import BrowserSource
+from edgecl.serve.browser import BrowserSource, new_id
 from edgecl.serve.live import Live
 from edgecl.serve.teacher import Teacher
 from edgecl.stream.queue import CommandQueue
@@ -58,4 +58,7 @@ class Serving:
         Raises:
             HomeLockedError: Too many wait already.
         """
-        return self.live.answer_to(self.browser.put(encoded, label))
+        frame_id = new_id()
+        answer = self.live.answer_to(frame_id)  # before the stream can have seen it
+        self.browser.put(encoded, label, frame_id=frame_id)
+        return answer

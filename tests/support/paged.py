@@ -108,7 +108,8 @@ def waiting(device: Device) -> list[tuple[int, str]]:
 @contextmanager
 def opened_site(folder: Path) -> Iterator[Site]:
     """Serve `folder/home`."""
-    with ToyStream(Device.open(folder / "home")) as stream:
+    # What waits for review is what a test puts there.
+    with ToyStream(Device.open(folder / "home"), finds_unknown=False) as stream:
         page = Page(stream.serving, Wire("127.0.0.1:0"))
         page.start()
         site = Site(stream, page, str(folder / "state.json"))

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -20,16 +20,17 @@ import numpy as np
 import build
 from edgecl.config import Config, HeadConfig
 from edgecl.device import Device
-from edgecl.errors import RequestError
 from edgecl.exporters.onnx import init_home
 from edgecl.exporters.shipped import shipped
-from edgecl.learning import learning
+from edgecl.runtime.options import Part
 from edgecl.runtime.sources.live import LiveBase
+from edgecl.runtime.sources.several import Several
+from edgecl.serve.browser import ADDRESS, NAME
 from edgecl.serve.live import Live
+from edgecl.serve.run import served
 from edgecl.serve.serving import Serving
 from edgecl.serve.teacher import Teacher
 from edgecl.stream.labeller import Labeller
-from edgecl.stream.position import start_position
 from edgecl.stream.queue import CommandQueue
 from edgecl.stream.run import StreamOptions
 from edgecl.types import Frame, Skipped
@@ -71,11 +72,10 @@ class PartCamera(LiveBase):
 class ToyStream:
     """A thread that shows, learns and obeys; it is the only one that writes to the home."""
 
-    def __init__(self, device: Device, fps: float = 8.0) -> None:
+    def __init__(self, device: Device, fps: float = 8.0, *, finds_unknown: bool = True) -> None:
         self.camera = PartCamera(fps)
-        self.serving = Serving(
-            device, CommandQueue(), Live(), Teacher(), self._take_back, ("camera",)
-        )
+        self._finds_unknown = finds_unknown
+        self.serving = Serving(device, CommandQueue(), Live(), Teacher(), sources=("camera", NAME))
         self._thread = threading.Thread(target=self._run, name="stream")
 
     def __enter__(self) -> ToyStream:
@@ -101,30 +101,25 @@ class ToyStream:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        serving, home = self.serving, self.serving.device.home
-        with writing(home) as session:
-            labeller = Labeller(lambda: session.learner.labels, feed=serving.teacher)
-            options = StreamOptions(labeller=labeller, show=serving.live.show, takes_alike=True)
-            start = start_position(home, session.learner, self.camera, "camera", resume=False)
-            with learning(
-                session, self.camera, key="camera", start=start, options=options,
-                queue=serving.queue,
-            ) as (run, _):  # fmt: skip
-                for progress in run:
-                    told = {"seen": progress.seen, "learned": progress.learned}
-                    serving.live.tell("progress", told | {"unknown": progress.unknown})
+        serving = self.serving
+        parts = [Part("camera", "camera:"), Part(NAME, ADDRESS)]
+        source = Several(parts, lambda url: serving.browser if url == ADDRESS else self.camera)
+        with writing(serving.device.home) as session:
+            options = StreamOptions(
+                labeller=Labeller(
+                    lambda: session.learner.labels, feed=serving.teacher, sources=[*source.parts]
+                ),
+                emit=lambda event: serving.live.tell("seen", event),
+                show=serving.live.show,
+                finds_unknown=self._finds_unknown,
+                takes_alike=True,
+            )
+            with served(
+                session, serving, source, options,
+                should_stop=self.camera.is_closed.is_set, tell=lambda text: None,
+            ) as run:  # fmt: skip
+                deque(run, maxlen=0)
             serving.queue.close()
-        serving.live.tell("stopped", {})
-
-    def _take_back(self, uids: object) -> int:
-        raise RequestError("the toy stream takes nothing back")
-
-
-@contextmanager
-def served(path: Path) -> Iterator[Serving]:
-    """Serve a home by a stream of drawn pictures."""
-    with ToyStream(Device.open(path)) as stream:
-        yield stream.serving
 
 
 def main() -> None:

@@ -30,15 +30,7 @@ def app_of(serving: Serving, access: Access, place: Place) -> tuple[Guard, News]
         place: Where it will be.
     """
     news = News(serving.live)
-    context = Context(
-        serving,
-        access,
-        news,
-        place,
-        cookie_of(place),
-        jobs.Jobs(serving.live),
-        frames.Embedder(serving.device),
-    )
+    context = Context(serving, access, news, place, cookie_of(place), jobs.Jobs(serving.live))
     news.on_forgotten = lambda: context.drop(everything=True)
     news.on_changed = lambda: context.drop(everything=False)
 

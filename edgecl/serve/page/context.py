@@ -30,7 +30,6 @@ from edgecl.serve.page.news import News
 from edgecl.serve.serving import Serving
 
 if TYPE_CHECKING:
-    from edgecl.serve.page.frames import Embedder
     from edgecl.serve.page.jobs import Jobs
 
 T = TypeVar("T")
@@ -81,7 +80,6 @@ class Context:
         place: Where the page is.
         cookie: Name of the cookie of a session.
         jobs: Commands that take long.
-        embedder: Embeds pictures of browsers.
     """
 
     serving: Serving
@@ -90,7 +88,6 @@ class Context:
     place: Place
     cookie: str
     jobs: Jobs
-    embedder: Embedder
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_READERS, thread_name_prefix="page")
     )

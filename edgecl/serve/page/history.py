@@ -183,11 +183,12 @@ async def report(context: Context, request: Request) -> Response:
 
 async def config(context: Context, request: Request) -> dict[str, Any]:
     """The settings of the home, without passwords."""
-    values = asdict(context.serving.device.home.config)
+    settings = context.serving.device.home.config
+    parts = {k: v for k, v in asdict(settings).items() if isinstance(v, dict)}
+    parts |= {f"source.{one.name}": asdict(one) for one in settings.source}
     flat = {
         f"{section}.{key}": redacted(value) if isinstance(value, str) else value
-        for section, part in values.items()
-        if isinstance(part, dict)
+        for section, part in parts.items()
         for key, value in part.items()
     }
     return {"values": flat, "read_only": True}

@@ -22,6 +22,7 @@ MOST_A_SECOND = 10.0
 # Pictures that are sent in a second to all who watch: what the learner can spare.
 _BUDGET = 60.0
 _MOST_KEPT = 256
+_DONE = b'"state":"done"'
 _LOOK_S = 1.0
 
 
@@ -92,7 +93,8 @@ class News:
                 self._newest[kind] = data
                 continue
             if kind == "forgotten":  # what was said before may name it
-                self._kept.clear()
+                ended = [e for e in self._kept if e[1] == "command" and _DONE in e[2]]
+                self._kept = deque(ended, maxlen=_MOST_KEPT)  # these hold no name
                 self._encoded.clear()
                 self._newest.pop("progress", None)
                 self.n_forgotten += 1

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecl.config import WebConfig
 from edgecl.errors import MissingPackageError, RequestError, UsageError
 from edgecl.serve.page.access import Access
 from edgecl.serve.page.guard import Place
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from edgecl.serve.page.guard import App, Guard
     from edgecl.serve.page.news import News
 
-DEFAULT_LISTEN = "127.0.0.1:8765"
 _PATIENCE_S = 5.0
 _LOOK_S = 0.1
 _MOST_CONNECTIONS = 512
@@ -47,7 +47,7 @@ class Wire:
         proxy: `https://host` of the proxy before it, which does TLS.
     """
 
-    listen: str = DEFAULT_LISTEN
+    listen: str = WebConfig().listen
     certificate: Path | None = None
     key: Path | None = None
     proxy: str = ""

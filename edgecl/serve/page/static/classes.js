@@ -82,19 +82,19 @@ function inside(place, signal, name, uid) {
     if (merges && !known().has(to)) return toast(new Error(`There is no class “${to}” to merge into.`));
     await tried(async () => {
       const now = merges ? (await post("merge", { of: name, to })).class : (await post("rename", { name, to })).name;
-      await refreshClasses();
-      const other = state.classes.find((c) => c.name === now)?.uid ?? uid;
-      if (String(other) === uid) dispatchEvent(new HashChangeEvent("hashchange")); // the same, under its new name
-      else location.hash = `#classes/${other}`;
+      const other = state.classes.find((c) => c.name === now);
+      if (merges && other) location.hash = `#classes/${other.uid}`;
+      else await refreshClasses();
     });
   }
 
   const soon = seldom(refresh, 1000);
   // To find the odd ones costs the server something, so it is asked only when this class is another.
-  let before = "";
+  let before = JSON.stringify(state.classes.find((c) => String(c.uid) === uid));
   on("list", (list) => {
-    const now = JSON.stringify(list.find((/** @type {any} */ c) => c.name === name) ?? "");
-    if (now !== before && now !== '""') soon();
+    const found = list.find((/** @type {any} */ c) => String(c.uid) === uid), now = JSON.stringify(found);
+    if (!found || found.name !== name) dispatchEvent(new HashChangeEvent("hashchange")); // gone, or renamed
+    else if (now !== before) soon();
     before = now;
   }, signal);
   put(place, h("p", {}, h("a", { href: "#classes" }, "‹ All classes")), h("div", { class: "head" }, h("h1", {}, name), line),

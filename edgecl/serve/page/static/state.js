@@ -93,7 +93,7 @@ export function connect() {
       state.last[kind] = data;
       const hasLearned = kind === "progress" && before && (before.learned !== data.learned || before.undone !== data.undone);
       if (hasLearned || kind === "classes" || kind === "command" || kind === "forgotten") {
-        unsureUntil = Date.now() + 5000;
+        unsureUntil = Date.now() + 8000;
         classesSoon();
       } else if (Date.now() < unsureUntil) classesSoon();
       emit(kind, data);

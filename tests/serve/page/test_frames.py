@@ -1,0 +1,53 @@
+"""Pictures that a browser sends."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra web is not installed: uvicorn")
+pytest.importorskip("starlette", reason="the extra web is not installed: starlette")
+
+from asking import Site
+
+import build
+
+
+def send(site: Site, part: str, i: int, query: str = "", format: str = "JPEG"):
+    data = build.encode(build.part_picture(part, i), format)
+    headers = {"Content-Type": f"image/{format.lower()}"}
+    return site.ask("POST", f"/api/v1/frames{query}", data, headers=headers)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_a_picture_is_answered_by_the_stream(site: Site, format):
+    found = send(site, "bracket", 300, format=format).json
+    assert found["source"] == "browser"
+    assert found["top"][0][0] == "bracket"
+    assert found["taught"] is None
+
+
+def test_a_picture_with_a_label_is_learned_and_can_be_taken_back(own_site: Site):
+    for i in range(3):
+        assert send(own_site, "washer", 310 + i, "?label=washer").json["taught"] == "washer"
+    assert send(own_site, "washer", 320).json["top"][0][0] == "washer"
+    learned = own_site.get("samples?class=washer")
+    assert {one["source"] for one in learned} == {"browser"}
+    done = own_site.post("undo", {"uids": [one["uid"] for one in learned]})
+    assert done == {"undone": len(learned)}
+    assert "washer" not in [one["name"] for one in own_site.get("classes")]
+
+
+def test_a_new_name_that_looks_like_a_known_one_is_asked_about(own_site: Site):
+    refused = send(own_site, "washer", 1, "?label=Bolt-M4")
+    assert (refused.status, refused.json["alike"]) == (409, "bolt-m4")
+    assert send(own_site, "washer", 1, "?label=Bolt-M4&new=1").status == 200
+
+
+def test_pictures_come_at_once_and_each_gets_its_own_answer(site: Site):
+    from concurrent.futures import ThreadPoolExecutor
+
+    parts = [build.PARTS[i % 2] for i in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda i: send(site, parts[i], 400 + i).json, range(6)))
+    assert [one["top"][0][0] for one in found] == parts
+    assert len({one["frame"] for one in found}) == 6
