@@ -158,6 +158,7 @@ class Frame:
         source: The source as the user named it, without secrets.
         time: Wall clock, seconds since the epoch, or 0 when the source has none.
         monotonic: `time.monotonic()` when it was taken, seconds, or 0 for what is not live.
+        thing: Frames that say the same show one thing, and are voted on by themselves; or empty.
     """
 
     id: str
@@ -167,6 +168,7 @@ class Frame:
     source: str = ""
     time: float = 0.0
     monotonic: float = 0.0
+    thing: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:

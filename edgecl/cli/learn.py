@@ -17,6 +17,7 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventFormatOption,
     EventsOption,
     EveryOption,
     FallbackOption,
@@ -80,6 +81,7 @@ def train_stream(
         ),
     ] = None,
     events: EventsOption = None,
+    event_format: EventFormatOption = "json",
     vote: VoteOption = None,
     min_score: MinScoreOption = None,
     unknown: Annotated[
@@ -157,8 +159,8 @@ def train_stream(
             tell_start(store.position(key), resume=resume)
         options = replace(
             _options(
-                device, learner, frames, stack, labels=labels, events=events, vote=vote,
-                min_score=min_score, unknown=unknown,
+                device, learner, frames, stack, labels=labels, events=events,
+                event_format=event_format, vote=vote, min_score=min_score, unknown=unknown,
             ),
             consolidate=consolidate,
             takes_alike=new,
@@ -298,13 +300,14 @@ def _options(
     *,
     labels: str | None,
     events: str | None,
+    event_format: str,
     vote: int | None,
     min_score: float | None,
     unknown: bool,
 ) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
     import edgecl
-    from edgecl.runtime.sinks import open_sink
+    from edgecl.runtime.sinks import open_sinks
     from edgecl.runtime.sources.labels import open_feed
     from edgecl.store.published import note_published
     from edgecl.stream.keys import Keyboard, has_keyboard
@@ -312,10 +315,9 @@ def _options(
     from edgecl.stream.run import StreamOptions
     from edgecl.stream.standing import about
 
-    sink = None
-    if events is not None:
-        can_teach = source.kind != "finite"
-        sink = open_sink(events, about(device, edgecl.__version__, can_teach=can_teach))
+    what = about(device, edgecl.__version__, can_teach=source.kind != "finite")
+    sink = open_sinks(events, [source], what, event_format)
+    if sink is not None:
         stack.callback(sink.close)
         if sink.address is not None:
             note_published(learner.store, sink.address)

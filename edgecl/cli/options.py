@@ -119,6 +119,12 @@ EventsOption = Annotated[
         envvar="EDGECL_EVENTS",
     ),
 ]
+EventFormatOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FORMAT", help="json, or frigate: on a topic, the bare name of a class it knows."
+    ),
+]
 VoteOption = Annotated[
     int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
 ]

@@ -99,7 +99,7 @@ class View:
             found, looks, more = Prediction(frame.id, name, share, ()), ", never taught", _UNTAUGHT
         is_unsure = not is_unknown and found.probability < self._votes.min_score
         self.sight = f"sees {found.label} {found.score:.0%}{looks}" + ", unsure" * is_unsure
-        vote = self._votes.add(found, is_unknown=is_unknown)
+        vote = self._votes.add(found, is_unknown=is_unknown, thing=frame.thing)
         if vote is not None and self._emit is not None:
             if self._show is not None:
                 self._show(frame)

@@ -15,6 +15,7 @@ from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
 from ..faults import in_words, is_lost, is_of_machine
+from ..frigate import Frigate
 from .connection import Counts
 from .messages import LabelFeed
 
@@ -54,6 +55,8 @@ class Source(ABC):
     """Labels and commands that come with the frames."""
     counts = Counts()
     """What became of the frames so far, where some may be lost."""
+    answers: Frigate | None = None
+    """Where what is seen is written back."""
     is_lost = False
     """Whether its peer was there and is away."""
     on_news: Callable[[str], None] | None = None

@@ -262,7 +262,9 @@ def test_a_forget_beside_a_running_stream_is_taken_back_by_that(
         broker.send("edgecl/gate/labels", {"label": "washer"})
         wait_for(lambda: kept(broker).get("edgecl/gate/teaching") == b"washer")
         done = build.run_edgecl("forget", "class", "washer", "--home", home, "--yes")
-        assert done.returncode in (0, 3), done.stderr  # 3: not within ten seconds, on a busy machine
+        assert done.returncode in (0, 3), (
+            done.stderr
+        )  # 3: not within ten seconds, on a busy machine
         wait_for(lambda: "washer" not in options(broker))
         time.sleep(1.5)  # nothing of it comes again
         assert b"washer" not in b"".join(kept(broker).values())
