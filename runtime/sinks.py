@@ -6,29 +6,24 @@ stream: the oldest waiting events are dropped and counted.
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
 import logging
-import os
 import random
-import select
-import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import unquote
 
-from edgecl.errors import SourceError, UsageError
+from edgecl.errors import UsageError
 from edgecl.types import Frame
 
-from .address import ESCAPES, split_url
-from .broker import SCHEMES, Broker, Connection, Refused, check_paho, parse_broker
+from .broker import SCHEMES, check_paho, parse_broker
 from .discovery import SCHEMES as HOME_ASSISTANT
 from .discovery import About, Facts
+from .frigate import Frigate
 from .homeassistant import open_homeassistant
+from .senders import SYNTAX, Lost, Sender, StandardOutput, SubLabels, Topic, Webhook
+from .sources.base import Source
 from .sources.messages import LabelFeed
 
 _log = logging.getLogger(__name__)
@@ -36,16 +31,7 @@ _log = logging.getLogger(__name__)
 MAX_WAITING = 256
 _N_TRIES = 4
 _FIRST_WAIT_S = 0.25
-_REFUSED_WAIT_S = 120.0
-_TIMEOUT_S = 3.0
 _CLOSE_S = 3.0
-# A pipe that is ready takes this much at once (PIPE_BUF on Linux, pipe(7)).
-_PIPE_BYTES = 4_096
-_MAX_ANSWER_BYTES = 65_536
-SYNTAX = (
-    "- for JSON lines on standard output, mqtt://host/topic, http://... for a webhook, or "
-    "homeassistant://host/name"
-)
 
 
 class Sink(Protocol):
@@ -77,8 +63,14 @@ class Sink(Protocol):
         ...
 
 
+FORMATS = ("json", "frigate")
+
+
 def open_sink(
-    spec: str, about: About | None = None, headers: Mapping[str, str] | None = None
+    spec: str,
+    about: About | None = None,
+    format: str = "json",
+    headers: Mapping[str, str] | None = None,
 ) -> Sink:
     """Open a sink of events.
 
@@ -89,6 +81,8 @@ def open_sink(
             followed. An account in the address is sent as basic authentication. Or
             `homeassistant://[user:password@]host[:port]/NAME` (`homeassistants` for TLS).
         about: What the device is, for who shows it.
+        format: `json`, or `frigate`: of a topic, the bare name of a known class when it changes,
+            as Frigate publishes `frigate/CAMERA/classification/MODEL`.
 
     Raises:
         UsageError: None of these, or headers for what takes none.
@@ -97,34 +91,107 @@ def open_sink(
     is_hook = spec.startswith(("http://", "https://"))
     if headers and not is_hook:
         raise UsageError("headers of events belong to a webhook, http:// or https://")
+    if format not in FORMATS or (format == "frigate" and not spec.startswith(SCHEMES)):
+        raise UsageError(
+            f"the format of events is one of {', '.join(FORMATS)}, and frigate is for mqtt://; "
+            f"{format!r} was given"
+        )
     if spec == "-":
-        return QueueSink("standard output", _StandardOutput)
+        return QueueSink("standard output", StandardOutput)
     if spec.startswith(SCHEMES):
         check_paho()
         broker = parse_broker(spec, may_match=False)
-        return QueueSink(broker.name, lambda stop: _Topic(broker))
+        as_text = _as_json if format == "json" else _NameOnChange()
+        return QueueSink(broker.name, lambda stop: Topic(broker), as_text)
     if spec.lower().startswith(HOME_ASSISTANT):
         check_paho()
         return open_homeassistant(spec, about)
     if is_hook:
-        hook = _Webhook(spec, headers or {})
+        hook = Webhook(spec, headers or {})
         return QueueSink(hook.name, lambda stop: hook)
     # The text may hold a password in a form that is not known here, so it is not repeated.
     raise UsageError(f"this is no place for events; expected {SYNTAX}")
 
 
-class Lost(Exception):
-    """An event that its receiver did not take; `is_final` if trying again cannot help."""
+def open_sinks(
+    spec: str | None,
+    sources: Iterable[Source],
+    about: About | None = None,
+    format: str = "json",
+    headers: Mapping[str, str] | None = None,
+) -> Sink | None:
+    """Open all that hear of a run: what `--events` names, and sources that are answered.
 
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
+    Args:
+        spec: As for `open_sink`, or None.
+        sources: Of the frames; into a Frigate the class of each of its events is written.
+        about: As for `open_sink`.
+        format: As for `open_sink`.
+        headers: As for `open_sink`.
+
+    Returns:
+        One sink for all, or None where nobody hears.
+    """
+    if spec is None and format != "json":
+        raise UsageError("--event-format says how --events mqtt://host/topic is told; name one")
+    sinks = [] if spec is None else [open_sink(spec, about, format, headers)]
+    for frigate in (source.answers for source in sources):
+        if frigate is not None:
+            sinks.append(_answers(frigate))
+    if len(sinks) < 2:
+        return sinks[0] if sinks else None
+    return _Joined(sinks)
 
 
-class _Sender(Protocol):
-    def send(self, text: str) -> None: ...
+def _answers(frigate: Frigate) -> Sink:
+    return QueueSink(frigate.name, lambda stop: SubLabels(frigate))
 
-    def close(self) -> None: ...
+
+class _Joined:
+    """Several sinks, told one after the other."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = sinks
+        self.n_sent = self.n_dropped = 0  # until it is closed
+        self.name = ", ".join(sink.name for sink in sinks)
+        self.address = next((s.address for s in sinks if s.address is not None), None)
+        self.feed = next((s.feed for s in sinks if s.feed is not None), None)
+
+    def show(self, frame: Frame) -> None:
+        for sink in self._sinks:
+            sink.show(frame)
+
+    def follow(self, facts: Facts) -> None:
+        for sink in self._sinks:
+            sink.follow(facts)
+
+    def emit(self, event: dict[str, Any]) -> None:
+        for sink in self._sinks:
+            sink.emit(event)
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+        self.n_sent = sum(sink.n_sent for sink in self._sinks)
+        self.n_dropped = sum(sink.n_dropped for sink in self._sinks)
+
+
+def _as_json(event: dict[str, Any]) -> str | None:
+    return json.dumps(event, ensure_ascii=True, separators=(",", ":"))
+
+
+class _NameOnChange:
+    """The name of a known class, if it is another than the last one."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, event: dict[str, Any]) -> str | None:
+        name = event["label"]
+        if event.get("state", "known") != "known" or name == self._last:
+            return None
+        self._last = name
+        return str(name)
 
 
 class QueueSink:
@@ -134,9 +201,15 @@ class QueueSink:
         name: What it is called in messages.
         make: Makes what sends, in the thread; gets the event that is set when the sink must end.
             Its `send` raises `Lost`.
+        as_text: Writes an event; None for one that is not told.
     """
 
-    def __init__(self, name: str, make: Callable[[threading.Event], _Sender]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[threading.Event], Sender],
+        as_text: Callable[[dict[str, Any]], str | None] = _as_json,
+    ) -> None:
         self.name = name
         self.n_sent = 0
         self.n_dropped = 0
@@ -147,7 +220,7 @@ class QueueSink:
         self._is_closing = False
         self._is_told = False
         self._stop = threading.Event()
-        self._make = make
+        self._make, self._as_text = make, as_text
         self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
         self._thread.start()
 
@@ -159,9 +232,9 @@ class QueueSink:
 
     def emit(self, event: dict[str, Any]) -> None:
         """Queue one event; the oldest is dropped when 256 wait."""
-        text = json.dumps(event, ensure_ascii=True, separators=(",", ":"))
+        text = self._as_text(event)
         with self._changed:
-            if self._is_closing:
+            if self._is_closing or text is None:
                 return
             if len(self._waiting) >= MAX_WAITING:
                 self._waiting.popleft()
@@ -196,7 +269,7 @@ class QueueSink:
                 return None
             return self._waiting.popleft()
 
-    def _deliver(self, sender: _Sender, text: str) -> None:
+    def _deliver(self, sender: Sender, text: str) -> None:
         reason = ""
         for i in range(_N_TRIES):
             try:
@@ -219,111 +292,3 @@ class QueueSink:
         if not self._is_told:
             self._is_told = True
             _log.warning("events for %s are dropped: %s", self.name, reason)
-
-
-class _StandardOutput:
-    """Writes lines so that a reader who does not read cannot keep the process from ending."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-
-    def send(self, text: str) -> None:
-        try:
-            sys.stdout.flush()
-            try:
-                fd = sys.stdout.fileno()
-            except (OSError, ValueError):  # not a file: a notebook, a test
-                print(text, flush=True)
-                return
-            data = f"{text}\n".encode()
-            while data:
-                if select.select([], [fd], [], 0.2)[1]:
-                    data = data[os.write(fd, data[:_PIPE_BYTES]) :]
-                elif self._stop.is_set():
-                    raise Lost("nobody reads it", is_final=True)
-        except (OSError, ValueError) as error:
-            raise Lost(f"it cannot be written ({error})", is_final=True) from error
-
-    def close(self) -> None:
-        pass
-
-
-class _Topic:
-    """Publishes with QoS 1, over a connection that is made anew when it broke."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._connection: Connection | None = None
-        self._refused = ""
-        self._refused_at = 0.0
-
-    def send(self, text: str) -> None:
-        # Every event that is refused is a wrong login, and too many lock an account.
-        if self._refused and time.monotonic() - self._refused_at < _REFUSED_WAIT_S:
-            raise Lost(self._refused, is_final=True)
-        try:
-            if self._connection is None:
-                self._connection = Connection(self._broker)
-            self._connection.publish(text.encode())
-        except Refused as error:
-            self.close()
-            self._refused, self._refused_at = str(error), time.monotonic()
-            raise Lost(self._refused, is_final=True) from error
-        except ConnectionError as error:
-            self.close()
-            raise Lost(str(error)) from error
-        self._refused = ""
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-class _Webhook:
-    """Posts JSON, one connection an event."""
-
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        scheme = url.partition("://")[0]
-        try:
-            parts = split_url(url)
-        except SourceError:
-            parts = None
-        if parts is None or not url.isascii() or not url.isprintable():
-            raise UsageError(
-                f"this {scheme}:// address cannot be used; expected {SYNTAX}, and in a user or "
-                f"password {ESCAPES}"
-            )
-        name = parts.hostname or ""
-        host = f"[{name}]" if ":" in name else name
-        # Path and query often hold the secret of a webhook.
-        self.name = f"{scheme}://{host}" + (f":{parts.port}" if parts.port else "")
-        self._is_encrypted = scheme == "https"
-        self._host, self._port = name, parts.port
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._headers = {"Content-Type": "application/json", "User-Agent": "edgecl"}
-        if parts.username is not None:
-            account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            token = base64.b64encode(account.encode()).decode()
-            self._headers["Authorization"] = f"Basic {token}"
-        self._headers |= headers
-
-    def send(self, text: str) -> None:
-        kind = http.client.HTTPSConnection if self._is_encrypted else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
-        try:
-            connection.request("POST", self._path, text.encode(), self._headers)
-            answer = connection.getresponse()
-            answer.read(_MAX_ANSWER_BYTES)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            # Not the error's text: some repeat the address.
-            raise Lost(f"it is not reached ({type(error).__name__})") from error
-        finally:
-            connection.close()
-        if not 200 <= answer.status < 300:
-            # What the receiver refuses it refuses again, save when it is busy (RFC 9110, 15.5.9).
-            is_final = answer.status < 500 and answer.status not in (408, 425, 429)
-            raise Lost(f"it answers {answer.status}", is_final=is_final)
-
-    def close(self) -> None:
-        pass

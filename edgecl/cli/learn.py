@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventFormatOption,
     EventsHeaderOption,
     EventsOption,
     EveryOption,
@@ -35,6 +35,7 @@ from edgecl.cli.options import (
 )
 from edgecl.cli.output import print_json, say, say_step
 from edgecl.cli.running import (
+    To,
     change_of,
     followed,
     listening,
@@ -90,6 +91,7 @@ def train_stream(
     ] = None,
     events: EventsOption = None,
     events_header_file: EventsHeaderOption = None,
+    event_format: EventFormatOption = "json",
     vote: VoteOption = None,
     min_score: MinScoreOption = None,
     unknown: Annotated[
@@ -134,8 +136,7 @@ def train_stream(
     tell_notes(frames)
     asked = _Asked(
         labels,
-        events,
-        events_header_file,
+        To(events, event_format, events_header_file),
         vote,
         min_score,
         unknown,
@@ -159,8 +160,7 @@ class _Asked:
     """What a run does beside learning, as the options say."""
 
     labels: str | None
-    events: str | None
-    events_header_file: Path | None
+    to: To
     vote: int | None
     min_score: float | None
     unknown: bool
@@ -260,7 +260,7 @@ def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) 
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
-    sink = opened_sink(session, source, asked.events, asked.events_header_file, stack)
+    sink = opened_sink(session, source, asked.to, stack)
     feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     if feed is not None:
         stack.callback(feed.close)

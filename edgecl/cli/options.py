@@ -127,6 +127,12 @@ EventsHeaderOption = Annotated[
         help="Lines `Name: value` sent with every event to a webhook, never to a source.",
     ),
 ]
+EventFormatOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FORMAT", help="json, or frigate: on a topic, the bare name of a class it knows."
+    ),
+]
 VoteOption = Annotated[
     int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
 ]

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -76,23 +77,35 @@ def listening(device: Home) -> Iterator[CommandQueue | None]:
         socket.close()
 
 
-def opened_sink(
-    session: Session, source: Source, events: str | None, header_file: Path | None, stack: ExitStack
-) -> Sink | None:
-    """Open who hears of what is seen; the stack closes it."""
-    if events is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class To:
+    """Who hears of what is seen, as the options say.
+
+    Args:
+        spec: What `--events` names, or None.
+        format: `json` or `frigate`.
+        header_file: Headers of a webhook.
+    """
+
+    spec: str | None
+    format: str = "json"
+    header_file: Path | None = None
+
+
+def opened_sink(session: Session, source: Source, to: To, stack: ExitStack) -> Sink | None:
+    """Open who hears of what is seen, and sources that are answered; the stack closes them."""
     import edgecl
-    from edgecl.runtime.sinks import open_sink
+    from edgecl.runtime.sinks import open_sinks
     from edgecl.store.published import note_published
     from edgecl.stream.standing import about
 
-    can_teach = source.kind != "finite"
-    what = about(session.home, edgecl.__version__, can_teach=can_teach)
-    sink = open_sink(events, what, headers_of(header_file))
-    stack.callback(sink.close)
-    if sink.address is not None:
-        note_published(session.store, sink.address)
+    what = about(session.home, edgecl.__version__, can_teach=source.kind != "finite")
+    headers = headers_of(to.header_file)
+    sink = open_sinks(to.spec, source.members or [source], what, to.format, headers)
+    if sink is not None:
+        stack.callback(sink.close)
+        if sink.address is not None:
+            note_published(session.store, sink.address)
     return sink
 
 

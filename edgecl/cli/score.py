@@ -14,6 +14,7 @@ from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
+    EventFormatOption,
     EventsOption,
     EveryOption,
     FallbackOption,
@@ -79,6 +80,7 @@ def predict(
     ] = False,
     every: EveryOption = None,
     events: EventsOption = None,
+    event_format: EventFormatOption = "json",
     vote: VoteOption = None,
     min_score: MinScoreOption = None,
     header_file: HeaderOption = None,
@@ -123,8 +125,9 @@ def predict(
     # A live source ends when somebody stops it, and that is no error.
     with ExitStack() as stack, suppress(KeyboardInterrupt), closing(groups):
         told = None
-        if events is not None:
-            sink = stack.enter_context(closing(_sink(events, device)))
+        sink = _sink(events, sources, device, event_format)
+        if sink is not None:
+            stack.callback(sink.close)
             told = Told(sink, answers.predictor, sources, vote or config.live.vote, least)
         for group in groups:
             usable = tally.take(group)
@@ -169,19 +172,21 @@ def _groups(
     )
 
 
-def _sink(spec: str, device: Home | None) -> Sink:
+def _sink(
+    spec: str | None, sources: Sequence[Source], device: Home | None, format: str
+) -> Sink | None:
     """Open what hears events; a home notes where its classes' names are kept."""
     import edgecl
     from edgecl.runtime.discovery import About
-    from edgecl.runtime.sinks import open_sink
+    from edgecl.runtime.sinks import open_sinks
     from edgecl.session import open_store
     from edgecl.store.published import note_published
     from edgecl.stream.standing import about
 
-    if device is None:
-        return open_sink(spec, About("bundle", edgecl.__version__))
-    sink = open_sink(spec, about(device, edgecl.__version__))
-    if sink.address is not None:
+    version = edgecl.__version__
+    what = About("bundle", version) if device is None else about(device, version)
+    sink = open_sinks(spec, sources, what, format)
+    if device is not None and sink is not None and sink.address is not None:
         with open_store(device) as store:
             note_published(store, sink.address)
     return sink

@@ -16,6 +16,7 @@ from edgecl.cli.learned import print_learned, taught_since
 from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
+    EventFormatOption,
     EventsHeaderOption,
     EventsOption,
     FallbackOption,
@@ -26,7 +27,7 @@ from edgecl.cli.options import (
     VoteOption,
 )
 from edgecl.cli.output import print_json, say, say_step
-from edgecl.cli.running import followed, listening, opened_sink, result_of, stop_flag
+from edgecl.cli.running import To, followed, listening, opened_sink, result_of, stop_flag
 
 if TYPE_CHECKING:
     from edgecl.cli.observe import Observer
@@ -60,6 +61,7 @@ def serve(
         typer.Option(help="More labels: mqtt://host/topic or a file.", envvar="EDGECL_LABELS"),
     ] = None,
     events: EventsOption = None,
+    event_format: EventFormatOption = "json",
     events_header_file: EventsHeaderOption = None,
     vote: VoteOption = None,
     tls_cert: Annotated[
@@ -100,7 +102,7 @@ def serve(
         Wire(listen or device.config.web.listen, tls_cert, tls_key, behind_proxy) if page else None
     )
     engines = EngineOptions(provider, threads, allow_fallback)
-    asked = _Asked(labels, events, events_header_file, vote)
+    asked = _Asked(labels, To(events, event_format, events_header_file), vote)
     result, taught = _serve(device, list(sources or ()), wire, asked, engines, observer)
     if json:
         print_json(result)
@@ -113,8 +115,7 @@ class _Asked:
     """What the stream does beside learning, as the options say."""
 
     labels: str | None
-    events: str | None
-    events_header_file: Path | None
+    to: To
     vote: int | None
 
 
@@ -197,7 +198,7 @@ def _options(
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
-    sink = opened_sink(session, source, asked.events, asked.events_header_file, stack)
+    sink = opened_sink(session, source, asked.to, stack)
     feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     feeds = JoinedFeeds([serving.teacher, *([feed] if feed is not None else [])])
     stack.callback(feeds.close)

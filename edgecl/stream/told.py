@@ -46,7 +46,7 @@ class Told:
             chances = (answer["probability"],)
         found = Prediction(frame.id, answer["label"], score, (), chances)
         votes = self._votes.get(frame.source, next(iter(self._votes.values())))
-        vote = votes.add(found, is_unknown=is_unknown)
+        vote = votes.add(found, is_unknown=is_unknown, thing=frame.thing)
         if vote is None:
             return
         event = vote.as_event(frame)

@@ -161,7 +161,7 @@ class View:
         self.sight = f"sees {found.label} {percent(found.score)}{looks}{doubt}"
         if of:
             self.sight = f"{frame.source} {self.sight}"
-        vote = votes.add(found, is_unknown=is_unknown)
+        vote = votes.add(found, is_unknown=is_unknown, thing=frame.thing)
         self._show(Sight(frame, found.label, found.score, state, top, votes.told))
         if vote is not None and self._emit is not None:
             if self._illustrate is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
 from edgecl.types import Frame, Prediction, state_of
+
+# Of which the votes are remembered at once.
+_MOST_THINGS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Vote:
             "time": frame.time,
             "votes": self.n,
             "of": self.of,
-        }
+        } | ({"object": frame.thing} if frame.thing else {})
         if self.probability is not None:
             event["probability"] = round(self.probability, 4)
         return event
@@ -56,22 +59,41 @@ class Votes:
     Args:
         k: How many vote; more than half of them must agree.
         min_score: Least mean probability (where nothing calibrates scores: score) of what is sure.
+        is_of_thing: Whether all frames show one thing: then fewer than k may vote.
     """
 
-    def __init__(self, k: int, min_score: float = 0.0) -> None:
+    def __init__(self, k: int, min_score: float = 0.0, *, is_of_thing: bool = False) -> None:
         self.k, self.min_score = k, min_score
+        self._is_of_thing = is_of_thing
+        self._things: OrderedDict[str, Votes] = OrderedDict()
         self._last: deque[tuple[Prediction, bool]] = deque(maxlen=k)
         self._told = ("", "")
 
-    def add(self, prediction: Prediction, *, is_unknown: bool = False) -> Vote | None:
-        """Take in one prediction; returns what is to be told, if it is another than before."""
+    def add(
+        self, prediction: Prediction, *, is_unknown: bool = False, thing: str = ""
+    ) -> Vote | None:
+        """Take in one prediction; returns what is to be told, if it is another than before.
+
+        Frames of a thing are voted on by themselves, so that a thing is told though the one before
+        it was of the same class.
+        """
+        if thing:
+            own = self._things.pop(thing, None) or Votes(self.k, self.min_score, is_of_thing=True)
+            self._things[thing] = own
+            if len(self._things) > _MOST_THINGS:
+                self._things.popitem(last=False)
+            return own.add(prediction, is_unknown=is_unknown)
+        return self._add(prediction, is_unknown)
+
+    def _add(self, prediction: Prediction, is_unknown: bool) -> Vote | None:
         self._last.append((prediction, is_unknown))
         counts = Counter((p.label, is_unknown) for p, is_unknown in self._last)
         told, was = self._told
         kind, n = max(counts.items(), key=lambda item: (item[1], item[0][0] == told))
         label, is_unknown = kind
-        is_agreed = 2 * n > self.k
-        if not is_agreed and len(self._last) < self.k:
+        of = len(self._last) if self._is_of_thing else self.k
+        is_agreed = 2 * n > of
+        if not is_agreed and len(self._last) < of:
             return None
         own = [p for p, other in self._last if (p.label, other) == kind]
         is_calibrated = all(p.probabilities for p in own)
@@ -82,7 +104,7 @@ class Votes:
             return None
         self._told = (label, state)
         score = sum(p.score for p in own) / n
-        return Vote(label, score, n, self.k, state, sure if is_calibrated else None)
+        return Vote(label, score, n, of, state, sure if is_calibrated else None)
 
     @property
     def told(self) -> str:
@@ -92,4 +114,5 @@ class Votes:
     def forget(self) -> None:
         """Drop all votes: one may be for a class that is gone."""
         self._last.clear()
+        self._things.clear()
         self._told = ("", "")

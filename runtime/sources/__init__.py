@@ -19,6 +19,7 @@ from ..options import Options, Part, split_options
 from ..redact import redacted
 from .base import PICTURE_SUFFIXES, Source
 from .folder import FolderSource, PictureSource
+from .frigate import open_frigate
 from .gst import open_gst
 from .http import open_http
 from .idx import IdxSource
@@ -51,6 +52,8 @@ class Opener(Protocol):
 
 OPENERS: dict[str, Opener] = {
     "camera:": open_camera,
+    "frigate://": open_frigate,
+    "frigates://": open_frigate,
     "gst:": open_gst,
     "http://": open_http,
     "https://": open_http,
@@ -68,7 +71,8 @@ SYNTAX = (
     "a folder with a sub-folder a class, a .csv, .tsv or .jsonl table with path,label, an IDX pair "
     "(images.gz,labels.gz), a picture, a video file, camera:N or camera:/dev/videoN, "
     "rtsp://HOST/PATH (also rtsps, rtmp, rtmps), http://HOST/PATH (MJPEG or one picture), "
-    "gst:PIPELINE, watch:DIR, mqtt://HOST/TOPIC, synthetic:, or - for JSON lines on stdin"
+    "gst:PIPELINE, watch:DIR, mqtt://HOST/TOPIC, frigate://HOST, synthetic:, or - for JSON lines "
+    "on stdin"
 )
 
 
@@ -151,9 +155,11 @@ def _open(
     headers: Mapping[str, str] | None,
 ) -> Source:
     opener = _opener(spec)
-    if headers and opener is not open_http:
+    is_frigate = opener is open_frigate
+    if headers and opener is not open_http and not is_frigate:
         raise UsageError(
-            f"a header file is for http:// and https:// sources; {redacted(spec)} is none"
+            f"a header file is for http:// and https:// sources, and Frigate; {redacted(spec)} is "
+            "none"
         )
     if spec == "-":
         return LinesSource(label=label, shuffle_seed=shuffle_seed, max_bytes=max_bytes)
@@ -161,7 +167,8 @@ def _open(
         if shuffle_seed is not None:
             raise UsageError(f"source {redacted(spec)} is live and cannot be shuffled")
         if headers:
-            return open_http(spec, label=label, max_bytes=max_bytes, headers=headers)
+            open_with = open_frigate if is_frigate else open_http
+            return open_with(spec, label=label, max_bytes=max_bytes, headers=headers)
         return opener(spec, label=label, max_bytes=max_bytes)
     return _open_local(spec, label, shuffle_seed, max_bytes, wants_classes)
 

@@ -15,6 +15,7 @@ from edgecl.errors import SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
 from ..faults import in_words, is_lost, is_of_machine
+from ..frigate import Frigate
 from ..options import Part
 from .connection import Counts
 from .messages import LabelFeed
@@ -57,10 +58,14 @@ class Source(ABC):
     """What became of the frames so far, where some may be lost."""
     parts: Mapping[str, Part] = MappingProxyType({})
     """The sources that it is made of, by the names their frames carry; none where it is one."""
+    members: Sequence[Source] = ()
+    """Those that are open of the sources that it is made of."""
     by_source: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     """What became of the frames of each of them."""
     lost: frozenset[str] = frozenset()
     """Those of its sources whose peer was there and is away; the only one has no name."""
+    answers: Frigate | None = None
+    """Where what is seen is written back."""
     on_news: Callable[[str], None] | None = None
     """Told one line, without secrets, from any thread, when its peer comes or goes."""
 

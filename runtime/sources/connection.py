@@ -21,6 +21,7 @@ class Shot:
         label: Class name, if the peer says one.
         id: Its name, if the peer gives one that no other frame has; None numbers it.
         time: Wall clock when it was taken, if the peer says it; None takes the moment it came.
+        thing: What it shows is the same thing as in all frames that say this; empty if unknown.
     """
 
     encoded: bytes | None = None
@@ -28,6 +29,7 @@ class Shot:
     label: str | None = None
     id: str | None = None
     time: float | None = None
+    thing: str = ""
 
 
 class Lost(Exception):

@@ -163,8 +163,8 @@ class LiveSource(LiveBase):
                 label=shot.label if self._label is None else self._label,
                 source=self.name,
                 time=taken.time if shot.time is None else shot.time,
-                monotonic=taken.monotonic,
-            )
+                monotonic=taken.monotonic, thing=shot.thing,
+            )  # fmt: skip
         except UsageError as error:  # a label that cannot be one
             return Skipped(name, str(error))
 

@@ -101,6 +101,11 @@ class Several(LiveBase):
         }
 
     @property
+    def members(self) -> list[Source]:  # type: ignore[override]
+        """Those that are open."""
+        return [peer.source for peer in self._peers if peer.source is not None]
+
+    @property
     def lost(self) -> frozenset[str]:  # type: ignore[override]
         """Names of those whose peer is away, or was never there."""
         away = [p for p in self._peers if p.error or (p.source is not None and p.source.lost)]

@@ -785,6 +785,22 @@ def test_states(seen: list[tuple[str, float | None, int]], told: list[str]) -> N
     assert found == told
 
 
+def test_frames_of_one_thing_are_voted_on_by_themselves() -> None:
+    votes = Votes(5)
+    seen = ["1a", "1a", "2a", "1b", "1b", "1b", "3c", "2a", "3d"]
+    found = []
+    for thing, label in seen:
+        vote = votes.add(Prediction("p", label, 1.0, ()), thing=thing)
+        found.append(None if vote is None else f"{vote.label} {vote.state} {vote.n}/{vote.of}")
+        if vote is not None:
+            frame = Frame(id="f", encoded=b"x", thing=thing)
+            assert vote.as_event(frame)["object"] == thing
+    assert found == [
+        "a known 1/1", None, "a known 1/1", None, "a unsure 2/4", "b known 3/5", "c known 1/1",
+        None, "c unsure 1/2",
+    ]  # fmt: skip
+
+
 def test_votes_for_a_class_that_is_gone_are_dropped() -> None:
     votes = Votes(3)
     votes.add(Prediction("p", "a", 1.0, ()))

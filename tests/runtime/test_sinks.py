@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from edgecl.errors import MissingPackageError, UsageError
-from edgecl.runtime import sinks
-from edgecl.runtime.sinks import MAX_WAITING, open_sink
+from edgecl.runtime import senders, sinks
+from edgecl.runtime.sinks import MAX_WAITING, open_sink, open_sinks
 from edgecl.runtime.sources.headers import read_headers
 
 SECRET = "hunter2"
@@ -77,7 +77,7 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(sinks, "_TIMEOUT_S", 2)
+    monkeypatch.setattr(senders, "_TIMEOUT_S", 2)
     monkeypatch.setattr(sinks, "_CLOSE_S", 5)
 
 
@@ -86,6 +86,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("spec", ["-", "http://h/x", "homeassistant://h/gate"])
+def test_bare_names_are_for_topics(spec: str) -> None:
+    with pytest.raises(UsageError, match="frigate is for mqtt"):
+        open_sink(spec, format="frigate")
+    with pytest.raises(UsageError, match="json, frigate"):
+        open_sink("mqtt://h/x", format="xml")
+    with pytest.raises(UsageError, match="--events"):
+        open_sinks(None, [], format="frigate")
 
 
 def test_standard_output_gets_one_line_an_event_in_order(
