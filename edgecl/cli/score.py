@@ -15,6 +15,7 @@ from edgecl.cli.options import (
     DEFAULT,
     BundleOption,
     EventFormatOption,
+    EventsHeaderOption,
     EventsOption,
     EveryOption,
     FallbackOption,
@@ -31,6 +32,7 @@ from edgecl.cli.options import (
 )
 from edgecl.cli.outcome import is_home_named
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
+from edgecl.cli.running import To
 from edgecl.cli.tally import Tally
 from edgecl.figures import percent
 
@@ -81,6 +83,7 @@ def predict(
     every: EveryOption = None,
     events: EventsOption = None,
     event_format: EventFormatOption = "json",
+    events_header_file: EventsHeaderOption = None,
     vote: VoteOption = None,
     min_score: MinScoreOption = None,
     header_file: HeaderOption = None,
@@ -125,7 +128,7 @@ def predict(
     # A live source ends when somebody stops it, and that is no error.
     with ExitStack() as stack, suppress(KeyboardInterrupt), closing(groups):
         told = None
-        sink = _sink(events, sources, device, event_format)
+        sink = _sink(To(events, event_format, events_header_file), sources, device)
         if sink is not None:
             stack.callback(sink.close)
             told = Told(sink, answers.predictor, sources, vote or config.live.vote, least)
@@ -172,9 +175,7 @@ def _groups(
     )
 
 
-def _sink(
-    spec: str | None, sources: Sequence[Source], device: Home | None, format: str
-) -> Sink | None:
+def _sink(to: To, sources: Sequence[Source], device: Home | None) -> Sink | None:
     """Open what hears events; a home notes where its classes' names are kept."""
     import edgecl
     from edgecl.runtime.discovery import About
@@ -185,7 +186,7 @@ def _sink(
 
     version = edgecl.__version__
     what = About("bundle", version) if device is None else about(device, version)
-    sink = open_sinks(spec, sources, what, format)
+    sink = open_sinks(to.spec, sources, what, to.format, headers_of(to.header_file))
     if device is not None and sink is not None and sink.address is not None:
         with open_store(device) as store:
             note_published(store, sink.address)
@@ -285,14 +286,14 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
         return
     n_right = sum(row.get(label, 0) for label, row in scores.confusion.items())
     skipped = f", {len(scores.skipped):,} skipped" if scores.skipped else ""
-    share = percent(scores.accuracy, 1)
-    print(f"accuracy {share}: {n_right:,} of {scores.n:,} pictures right{skipped}")
+    whole = percent(scores.accuracy, 1)
+    print(f"accuracy {whole}: {n_right:,} of {scores.n:,} pictures right{skipped}")
     rows = []
     for label, share in scores.per_class.items():
         row = scores.confusion[label]
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         n = sum(row.values())
-        rows.append((label, f"{row.get(label, 0)} of {n}", f"{percent(share)}", ", ".join(wrong)))
+        rows.append((label, f"{row.get(label, 0)} of {n}", percent(share), ", ".join(wrong)))
     print_table("by class", ("class", "right", "share", "taken for"), rows)
 
 
