@@ -62,8 +62,9 @@ class RidgeHead(Head):
         self._pending: list[Float16] = []
         self._n_next_solve = 1
         self._is_settled = True
-        # Of the last solve, once somebody left something out.
+        # Of the last solve, for who leaves something out; kept by solves once somebody did.
         self._kept_factor: Float64 | None = None
+        self._is_left_out = False
         # Of the last solve: centre, scale and weights (D, K) of scaled features, bias (K,).
         self._mean: Float64
         self._inverse_scale: Float64
@@ -148,6 +149,7 @@ class RidgeHead(Head):
         """
         self.check_learned(x)
         self.settle()
+        self._is_left_out = True
         if self._kept_factor is None:
             self._kept_factor = self._factor()
         factor, n = self._kept_factor, self.n_samples
@@ -265,6 +267,8 @@ class RidgeHead(Head):
         counts = np.array([c for c, _ in self._sums.values()], dtype=np.float64)
         sums = np.array([s for _, s in self._sums.values()]).T  # (D, K)
         factor = self._factor()
+        if self._is_left_out:
+            self._kept_factor = factor
         targets = (sums - np.outer(self._mean, counts)) * self._inverse_scale[:, None]
         self._weights, _ = lapack.dpotrs(factor, np.asfortranarray(targets), lower=1)
         self._weights = self._weights.reshape((d, k), order="F")
