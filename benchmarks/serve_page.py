@@ -3,7 +3,8 @@
 One process serves a home (default backbone at 224 px, ridge, two classes) whose camera gives frames
 of 640 x 480 faster than they are taken; watchers of /api/v1/live are another process on another
 core. `frames/s` is the learner's rate, `cpu` the processor time of the whole process a frame, page
-and encoding included, which does not depend on what else the machine does. Then: from the moment a
+and encoding included, and `of a core` what that is more than without watchers: what a learner that
+needs its whole core would lose, whatever else the machine does meanwhile. Then: from the moment a
 camera of 5 frames/s gives a frame to its picture and answer at the page (`live`), from sending a
 224 px JPEG to its answer (`frames`), the engine alone, and bytes of the first load.
 
@@ -210,11 +211,14 @@ def main() -> None:
         for _ in range(3):
             for n in WATCHERS:
                 found[n].append(_rate(page, serving, n, seconds))
-        print("| watchers | frames/s | cpu ms a frame | cost | sent/s |\n|---|---|---|---|---|")
+        print(
+            "| watchers | frames/s | cpu ms a frame | of a core | sent/s |\n|---|---|---|---|---|"
+        )
         base = float(np.median([cpu for _, cpu, _ in found[0]]))
         for n, rows in found.items():
             rate, cpu, sent = np.median(np.array(rows), axis=0)
-            print(f"| {n} | {rate:.1f} | {cpu:.2f} | {cpu / base - 1:+.1%} | {sent:.1f} |")
+            share = (cpu - base) * rate / 1000
+            print(f"| {n} | {rate:.1f} | {cpu:.2f} | {share:+.1%} | {sent:.1f} |")
         live, sent = _latencies(page, camera)
         engine = serving.device.home.engine()
         x = np.zeros((1, 3, 224, 224), np.float32)

@@ -7,16 +7,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgecl.serve.page import frames, history, jobs, reads, screens, streams, writes
+from edgecl.serve.page import forgetting, frames, history, reads, screens, streams, writes
 from edgecl.serve.page.access import Access
 from edgecl.serve.page.context import Context, Refusal, refused
 from edgecl.serve.page.guard import Guard, Place, cookie_of
 from edgecl.serve.page.news import News
+from edgecl.serve.page.under_way import Jobs
 from edgecl.serve.serving import Serving
 
 ENDPOINTS = tuple(
     endpoint
-    for part in (screens, streams, reads, history, writes, frames, jobs)
+    for part in (screens, streams, reads, history, writes, frames, forgetting)
     for endpoint in part.ENDPOINTS
 )
 
@@ -30,7 +31,7 @@ def app_of(serving: Serving, access: Access, place: Place) -> tuple[Guard, News]
         place: Where it will be.
     """
     news = News(serving.live)
-    context = Context(serving, access, news, place, cookie_of(place), jobs.Jobs(serving.live))
+    context = Context(serving, access, news, place, cookie_of(place), Jobs(serving.live))
     news.on_forgotten = lambda: context.drop(everything=True)
     news.on_changed = lambda: context.drop(everything=False)
 

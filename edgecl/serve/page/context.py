@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,10 +27,8 @@ from edgecl.errors import (
 from edgecl.serve.page.access import Access, allows
 from edgecl.serve.page.guard import Place
 from edgecl.serve.page.news import News
+from edgecl.serve.page.under_way import Jobs
 from edgecl.serve.serving import Serving
-
-if TYPE_CHECKING:
-    from edgecl.serve.page.jobs import Jobs
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from edgecl.serve.live import Live, Picture
 _OFTEN = ("progress", "classes")
 _EVERY_S = 0.3
 HEARTBEAT_S = 15.0
+PATIENCE_S = 10.0
 MOST_WATCHERS = 128
 MOST_A_SECOND = 10.0
 # Pictures that are sent in a second to all who watch: what the learner can spare.
@@ -151,8 +152,9 @@ class News:
                 if picture is None:
                     return
                 n = picture.n
-                self.n_sent += 1
-                yield picture
+                if picture.jpeg:  # empty: a broken one
+                    self.n_sent += 1
+                    yield picture
                 pause = max(1 / MOST_A_SECOND, self.n_watchers / _BUDGET)
                 # Only what is left of it: sending took some.
                 await asyncio.sleep(max(0.0, pause - (time.monotonic() - begin)))
@@ -171,7 +173,7 @@ class News:
                 await asyncio.wait_for(seen.wait(), _LOOK_S)
         return None
 
-    async def one(self, source: str | None, patience_s: float = 3.0) -> Picture | None:
+    async def one(self, source: str | None, patience_s: float = PATIENCE_S) -> Picture | None:
         """Return a picture that is taken from now on, or None if none comes in time."""
         newest = self._live.newest(source)
         n = newest.n if newest is not None else 0

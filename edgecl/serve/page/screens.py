@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from edgecl import __version__
+import edgecl
 from edgecl.serve.page.access import SESSION_S
 from edgecl.serve.page.context import Context, Endpoint, Refusal, answer, fields_of
 
@@ -31,7 +31,7 @@ _templates = Environment(loader=PackageLoader(_PACKAGE), autoescape=True)
 
 def render(template: str, **values: Any) -> Response:
     """Return a page that is made here."""
-    text = _templates.get_template(template).render(version=__version__, **values)
+    text = _templates.get_template(template).render(version=edgecl.__version__, **values)
     return Response(text, media_type="text/html")
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from edgecl.serve.page.context import Context, Endpoint, Refusal
-from edgecl.serve.page.news import MOST_WATCHERS
+from edgecl.serve.page.news import MOST_WATCHERS, PATIENCE_S
 
 _BOUNDARY = "edgecl-picture"
 
@@ -62,7 +62,7 @@ async def snapshot(context: Context, request: Request) -> Response:
     """The newest picture."""
     picture = await context.news.one(request.query_params.get("source"))
     if picture is None:
-        raise Refusal(404, "no picture came in 3 s; is the camera there?")
+        raise Refusal(404, f"no picture came in {PATIENCE_S:.0f} s; is the camera there?")
     return Response(picture.jpeg, media_type="image/jpeg")
 
 

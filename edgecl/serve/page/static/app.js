@@ -74,6 +74,7 @@ on("link", (link) => {
   setBanner(LINK[/** @type {keyof LINK} */ (link)],
     link === "out" ? h("a", { href: "/" }, "Sign in") : undefined);
 });
+on("status", (status) => { document.body.dataset.role = status.role; });
 on("stopped", () => setBanner("The stream has ended; nothing new is seen."));
 on("forgotten", () => {
   // A connection begins with the last news of each kind. A page that is new has nothing to drop; one

@@ -1,7 +1,7 @@
 /** Names of classes: completion over those that are known, and "did you mean" before one is sent. */
 
 import { ask, h, put, say } from "./dom.js";
-import { state } from "./state.js";
+import { on, state } from "./state.js";
 
 /** Names and aliases with the class that they are of. @returns {Map<string, string>} */
 export function known() {
@@ -58,10 +58,11 @@ export async function meant(typed) {
         onclick: () => close({ label: near, isNew: false }) }, `“${near}”`))]);
 }
 
+// All fields for names complete over one list.
+on("list", () => put(/** @type {Element} */ (document.getElementById("known-names")), ...[...known().keys()].map((value) => h("option", { value }))));
+
 /** A field for a name, with completion. @param {Record<string, any>} props of the input @returns {HTMLInputElement} */
 export function nameField(props) {
-  const list = /** @type {HTMLDataListElement} */ (document.getElementById("known-names"));
-  put(list, ...[...known().keys()].map((value) => h("option", { value })));
   return h("input", { type: "text", maxLength: 200, spellcheck: false,
     list: "known-names", ...props });
 }
@@ -71,12 +72,15 @@ export function nameField(props) {
  * @returns {Promise<{label: string, isNew: boolean} | null>}
  */
 export async function askName(title, button) {
+  const stop = new AbortController();
   const typed = await ask(title, (close) => {
     const near = h("p", { class: "quiet", role: "status" });
-    const field = nameField({ id: "new-name", required: true, oninput: () => {
+    const check = () => {
       const name = field.value.trim(), is = known().get(name), other = is ? null : alike(name);
       say(near, is ? "This class is known." : other ? `Did you mean “${other}”?` : "");
-    } });
+    };
+    const field = nameField({ id: "new-name", required: true, oninput: check });
+    on("list", check, stop.signal);
     return [h("form", { method: "dialog", onsubmit: (/** @type {Event} */ event) => {
       event.preventDefault();
       close(field.value);
@@ -85,5 +89,6 @@ export async function askName(title, button) {
     h("div", { class: "row end" }, h("button", { type: "button", onclick: () => close() }, "Cancel"),
       h("button", { class: "main" }, button)))];
   });
+  stop.abort();
   return typed ? meant(typed) : null;
 }
