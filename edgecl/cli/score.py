@@ -286,14 +286,14 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
         return
     n_right = sum(row.get(label, 0) for label, row in scores.confusion.items())
     skipped = f", {len(scores.skipped):,} skipped" if scores.skipped else ""
-    share = percent(scores.accuracy, 1)
-    print(f"accuracy {share}: {n_right:,} of {scores.n:,} pictures right{skipped}")
+    right = percent(scores.accuracy, 1)
+    print(f"accuracy {right}: {n_right:,} of {scores.n:,} pictures right{skipped}")
     rows = []
     for label, share in scores.per_class.items():
         row = scores.confusion[label]
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         n = sum(row.values())
-        rows.append((label, f"{row.get(label, 0)} of {n}", f"{percent(share)}", ", ".join(wrong)))
+        rows.append((label, f"{row.get(label, 0)} of {n}", percent(share), ", ".join(wrong)))
     print_table("by class", ("class", "right", "share", "taken for"), rows)
 
 
