@@ -14,6 +14,7 @@ import ast
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,9 +23,17 @@ import pytest
 import build
 from edgecl.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from edgecl.config import Config, HeadConfig
+from edgecl.exporters import onnx
 from edgecl.exporters.onnx import init_home
 from edgecl.exporters.shipped import shipped
+from edgecl.heads import key_value
+from edgecl.heads.codebook import default_codebook
 from edgecl.home import Home
+
+# Keys of no data are a function of the width, and take a third of a second to make.
+keys_of_no_data = cache(default_codebook)
+for user in (build, key_value, onnx):
+    user.default_codebook = keys_of_no_data
 
 # In the background of a shell Ctrl-C is ignored, and so by all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

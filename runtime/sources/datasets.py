@@ -140,12 +140,9 @@ def _guess(path: Path) -> dict[str, str]:
         with telling(f"dataset {path} cannot be read", SourceError), path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
         if is_zip:
-            lists = coco_lists_in(path)
-            return (
-                {"coco": f"{lists[0]} in it is such a list"}
-                if lists
-                else {"teachable-machine": "it is a zip"}
-            )
+            if packed := coco_lists_in(path):
+                return {"coco": f"{packed[0]} in it is such a list"}
+            return {"teachable-machine": "it is a zip"}
         if path.suffix.lower() == ".json":
             return {"coco": "it is a .json file"}
         if path.name == ONE_HOT:

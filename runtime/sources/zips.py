@@ -110,7 +110,7 @@ class ZipSource(PackedSource):
                 "class; samples of one class do not name it: unpack those, and use "
                 "`edgecl train-stream FOLDER --label NAME`"
             )
-        items = [
+        items: list[Item] = [
             (id, partial(self.read, id, member, label, max_bytes)) for id, member, label in labelled
         ]
         super().__init__(path, items, Counter(label for _, _, label in labelled))
