@@ -136,7 +136,13 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("relabel", "forget class", "train", "rollback of nothing")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def test_a_command_says_and_does_the_same_beside_a_stream(
     name: str, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
