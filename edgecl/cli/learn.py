@@ -239,6 +239,7 @@ def _check_some(result: Mapping[str, Any], frames: Source) -> None:
 def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
     from edgecl.cli.consolidate import consolidator
+    from edgecl.runtime.options import overruled
     from edgecl.runtime.sinks import open_sink
     from edgecl.runtime.sources.labels import open_feed
     from edgecl.stream.commands import Consolidate
@@ -246,6 +247,7 @@ def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) 
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
+    source.parts = overruled(source.parts, vote=asked.vote, threshold=asked.min_score)
     feed = open_feed(asked.labels, source)
     if feed is not None:
         stack.callback(feed.close)

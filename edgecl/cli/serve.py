@@ -166,29 +166,35 @@ def _source(device: Home, specs: list[str], serving: Serving) -> Source:
     from edgecl.runtime.sources import open_source
     from edgecl.runtime.sources.several import Several
     from edgecl.serve.browser import ADDRESS, NAME
+    from edgecl.sources import notes_of, parts_of
 
     if len(set(specs)) < len(specs):
         raise UsageError("a source is named twice; name each once")
     parts = [Part(redacted(spec), *split_options(spec)) for spec in specs]
+    notes = [] if specs else notes_of(device)
+    if not specs:
+        parts = parts_of(device)
 
     def open_one(url: str) -> Source:
         if url == ADDRESS:
             return serving.browser
         return open_source(url, max_bytes=device.max_bytes)
 
-    return Several([*parts, Part(NAME, ADDRESS)], open_one)
+    return Several([*parts, Part(NAME, ADDRESS)], open_one, notes)
 
 
 def _options(
     session: Session, source: Source, serving: Serving, asked: _Asked, stack: ExitStack
 ) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
+    from edgecl.runtime.options import overruled
     from edgecl.runtime.sinks import open_sink
     from edgecl.runtime.sources.labels import JoinedFeeds, open_feed
     from edgecl.stream.keys import Keyboard, has_keyboard
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
+    source.parts = overruled(source.parts, vote=asked.vote, threshold=None)
     feed = open_feed(asked.labels, source)
     feeds = JoinedFeeds([serving.teacher, *([feed] if feed is not None else [])])
     stack.callback(feeds.close)
