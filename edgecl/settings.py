@@ -108,7 +108,7 @@ def value_of(kind: Any, key: str, text: str, where: str) -> Any:
     known = {f.name: f for f in fields(kind)}
     if known.pop(REST, None) is None and key not in known:
         raise ConfigError(unknown(where, "key", key, known))
-    expected = type(known[key].default) if key in known else str
+    expected: Any = type(known[key].default) if key in known else str
     try:
         if expected is bool:
             return {"true": True, "false": False}[text.lower()]

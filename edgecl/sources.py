@@ -15,38 +15,39 @@ def open_sources(home: Home, *, label: str | None = None) -> Source:
 
     Args:
         home: The home.
-        label: Class of the frames of those that have none of their own.
+        label: Class of all frames, instead of what the settings say.
 
     Raises:
         UsageError: The settings name none, or an address that cannot be meant.
         SourceError: None of them can be opened, or a password file cannot be read.
     """
-    tables = home.config.source
-    if not tables:
+    if not home.config.source:
         raise UsageError(
             f"no source is named, and {home.settings} has no [[source]]; name one, as camera:0 or "
             "synthetic:, or set one: `edgecl config set source.NAME.url camera:0`"
         )
-    files = [home.path / t.password_file for t in tables if t.password_file]
-    return open_several(
-        parts_of(home),
-        label=label,
-        max_bytes=home.max_bytes,
-        notes=[
-            f"every user of this machine can read {path}; `chmod 600 {path}` keeps it to yours"
-            for path in files
-            if is_readable_by_all(path)
-        ],
-    )
+    parts = parts_of(home)
+    return open_several(parts, label=label, max_bytes=home.max_bytes, notes=notes_of(home))
 
 
 def parts_of(home: Home) -> list[Part]:
-    """Return what a home's settings name; passwords are read from their files.
+    """Return the sources that the settings name, with their passwords.
 
     Raises:
+        UsageError: A password file for an address that takes none.
         SourceError: A password file cannot be read.
     """
     return [_part(home, table) for table in home.config.source]
+
+
+def notes_of(home: Home) -> list[str]:
+    """Return what a person should know: password files that every user can read."""
+    files = [home.path / t.password_file for t in home.config.source if t.password_file]
+    return [
+        f"every user of this machine can read {path}; `chmod 600 {path}` keeps it to yours"
+        for path in files
+        if is_readable_by_all(path)
+    ]
 
 
 def _part(home: Home, table: SourceConfig) -> Part:

@@ -8,7 +8,8 @@ to the peer as it stands. A peer's own key of the same name is written with one 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from edgecl.errors import UsageError
@@ -62,6 +63,20 @@ class Part:
     labels: str | None = None
     vote: int | None = None
     threshold: float | None = None
+
+
+def overruled(
+    parts: Mapping[str, Part], *, vote: int | None, threshold: float | None
+) -> dict[str, Part]:
+    """Return parts without their own vote or threshold where somebody gave one for all."""
+    return {
+        name: replace(
+            part,
+            vote=part.vote if vote is None else None,
+            threshold=part.threshold if threshold is None else None,
+        )
+        for name, part in parts.items()
+    }
 
 
 def split_options(spec: str) -> tuple[str, Options]:

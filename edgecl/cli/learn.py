@@ -254,12 +254,14 @@ def _check_some(result: Mapping[str, Any], frames: Source) -> None:
 def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
     from edgecl.cli.consolidate import consolidator
+    from edgecl.runtime.options import overruled
     from edgecl.runtime.sources.labels import open_feed
     from edgecl.stream.commands import Consolidate
     from edgecl.stream.keys import Keyboard, has_keyboard
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
+    source.parts = overruled(source.parts, vote=asked.vote, threshold=asked.min_score)
     sink = opened_sink(session, source, asked.to, stack)
     feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     if feed is not None:

@@ -169,7 +169,7 @@ def _source(device: Home, specs: list[str], serving: Serving) -> Several:
     from edgecl.runtime.sources import is_address, open_source
     from edgecl.runtime.sources.several import Several
     from edgecl.serve.browser import ADDRESS, NAME
-    from edgecl.sources import parts_of
+    from edgecl.sources import notes_of, parts_of
 
     if len(set(specs)) < len(specs):
         raise UsageError("a source is named twice; name each once")
@@ -180,24 +180,27 @@ def _source(device: Home, specs: list[str], serving: Serving) -> Several:
                 f"learn files beside it: `edgecl train-stream {shlex.quote(redacted(spec))}`"
             )
     parts = [Part(redacted(spec), *split_options(spec)) for spec in specs] or parts_of(device)
+    notes = [] if specs else notes_of(device)
 
     def open_one(url: str) -> Source:
         if url == ADDRESS:
             return serving.browser
         return open_source(url, max_bytes=device.max_bytes)
 
-    return Several([*parts, Part(NAME, ADDRESS)], open_one)
+    return Several([*parts, Part(NAME, ADDRESS)], open_one, notes)
 
 
 def _options(
     session: Session, source: Source, serving: Serving, asked: _Asked, stack: ExitStack
 ) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
+    from edgecl.runtime.options import overruled
     from edgecl.runtime.sources.labels import JoinedFeeds, open_feed
     from edgecl.stream.keys import Keyboard, has_keyboard
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
 
+    source.parts = overruled(source.parts, vote=asked.vote, threshold=None)
     sink = opened_sink(session, source, asked.to, stack)
     feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     feeds = JoinedFeeds([serving.teacher, *([feed] if feed is not None else [])])

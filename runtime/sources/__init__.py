@@ -131,7 +131,7 @@ def open_several(
 
     Args:
         parts: The sources.
-        label: Class of the frames of those that have none of their own.
+        label: Class of all frames, instead of what the parts say.
         max_bytes: Larger pictures are skipped.
         notes: What a person should know beside what the sources say.
 
@@ -140,7 +140,7 @@ def open_several(
         SourceError: None of them can be opened.
     """
     return Several(
-        [part if part.label else replace(part, label=label) for part in parts],
+        [part if label is None else replace(part, label=label) for part in parts],
         lambda url: open_source(url, max_bytes=max_bytes),
         notes,
     )

@@ -73,7 +73,7 @@ class ViewedSource(Source):
         return self._source.lost
 
     @property
-    def on_news(self) -> Callable[[str], None] | None:  # type: ignore[override]
+    def on_news(self) -> Callable[[str], None] | None:
         """Told one line when its peer comes or goes."""
         return self._source.on_news
 

@@ -202,12 +202,12 @@ def test_the_sources_of_the_settings_are_opened(device: Home, tmp_path: Path) ->
     device.save_config(replace(device.config, source=tables))
     source = open_sources(device, label="mug")
     assert {name: (p.vote, p.threshold, p.label) for name, p in source.parts.items()} == {
-        "a": (2, None, "cup"),
+        "a": (2, None, "mug"),
         "b": (None, 0.5, "mug"),
     }
     frames = [f for f in source.frames() if isinstance(f, Frame)]
     assert {(f.source, f.label, f.cut is not None) for f in frames} == {
-        ("a", "cup", True),
+        ("a", "mug", True),
         ("b", "mug", False),
     }
 
