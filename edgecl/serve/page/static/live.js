@@ -73,8 +73,7 @@ export function show(place, signal) {
       return shown(answer, jpeg);
     }, mine.signal).catch((error) => {
       toast(new Error(`The browser gave no camera: ${error.message}. Allow it in the address bar, or use pictures.`));
-      chooser.value = "";
-      choose("");
+      choose(chooser.options[0].value);
     });
   }
 
