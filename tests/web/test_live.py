@@ -9,6 +9,8 @@ from paged import Site, Watched, hold
 from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Page as Tab
 
+import build
+
 pytestmark = pytest.mark.live
 
 
@@ -156,3 +158,13 @@ def test_the_cameras_of_the_browser_and_files_are_taught_with(
     expect(answer(tab)).not_to_have_text("\N{EN DASH}")
     hold(tab, name_class(tab, "testbild"), 1200)
     expect(answer(tab)).to_have_text(re.compile("testbild"))
+
+
+def test_a_picture_of_a_file_is_answered(site: Site, tabs: Watched) -> None:
+    tab = tabs.open()
+    jpeg = build.encode(build.part_picture("bracket", 900, 64))
+    tab.get_by_label("Use pictures").last.set_input_files(
+        {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": jpeg}
+    )
+    tab.get_by_role("dialog").get_by_role("button", name="Send").click()
+    expect(tab.locator(".toast")).to_contain_text(re.compile("1 looked at; the last one: bracket"))

@@ -12,6 +12,9 @@ from paged import Site, Watched
 from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 
+from edgecl.serve.page.access import hashed
+from edgecl.serve.page.server import Page, Wire
+
 pytestmark = pytest.mark.live
 SCREENS = ("live", "review", "classes", "classes/2", "forget", "report", "history", "setup")
 MOST_BYTES = 150_000
@@ -119,3 +122,28 @@ def test_axe_finds_no_serious_fault(site: Site, tabs: Watched, is_phone: bool) -
     tab.goto(f"{site.page.address}/#live")
     tab.get_by_role("button", name=re.compile("New class")).click()
     assert faults(tab, rules) == []
+
+
+def test_a_password_opens_the_role_that_it_is_for(
+    site: Site, tabs: Watched, browser: Browser
+) -> None:
+    tabs.allowed.append("401.*/login")
+    passwords = {"look": hashed("nur schauen"), "teach": hashed("auch lehren")}
+    page = Page(site.stream.serving, Wire("127.0.0.1:0"), passwords)
+    page.start()
+    try:
+        for password, may_teach in (("nur schauen", False), ("auch lehren", True)):
+            with browser.new_context() as context:
+                tab = context.new_page()
+                tab.goto(page.address)
+                tab.get_by_label("password").fill("falsch geraten")
+                tab.get_by_role("button", name="Sign in").click()
+                expect(tab.get_by_role("alert")).to_contain_text("opens nothing")
+                tab.get_by_label("password").fill(password)
+                tab.keyboard.press("Enter")
+                expect(tab.locator(".answer .big")).not_to_have_text("\N{EN DASH}")
+                expect(tab.locator(".class").first).to_be_visible(visible=may_teach)
+                tab.goto(f"{page.address}/#forget")
+                expect(tab.get_by_text("Only the role own may forget")).to_be_visible()
+    finally:
+        page.close()

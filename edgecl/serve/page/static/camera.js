@@ -1,7 +1,7 @@
 /** The browser's own camera and chosen files: pictures that this page sends to be learned or answered. */
 
 import { send } from "./api.js";
-import { ask, h, toast } from "./dom.js";
+import { ask, h, percent, toast } from "./dom.js";
 import { meant, nameField } from "./names.js";
 
 const SIDE = 480;
@@ -79,18 +79,21 @@ async function upload(files, show) {
   if (typed === null) return;
   const found = await meant(typed);
   if (typed.trim() && !found) return;
-  let failed = 0;
+  let failed = 0, seen = "";
   for (const [i, file] of files.entries()) {
     try {
       const image = await createImageBitmap(file);
       const jpeg = await shot(image, document.createElement("canvas"));
       image.close();
       const isNew = found?.isNew && i === failed ? 1 : undefined;
-      show(await send(jpeg, { answer: 1, label: found?.label, new: isNew }), jpeg);
+      const answer = await send(jpeg, { answer: 1, label: found?.label, new: isNew });
+      seen = answer.state === "nothing" ? "" : `${answer.label}, ${percent(answer.score)}`;
+      show(answer, jpeg);
     } catch (error) {
       failed++;
       if (failed === 1) toast(error instanceof DOMException ? new Error(`${file.name} is no picture that this browser can read.`) : /** @type {Error} */ (error));
     }
   }
-  toast(`${files.length - failed} sent${found ? ` as ${found.label}` : ""}` + (failed ? `, ${failed} could not be used.` : "."));
+  const sent = found ? `${files.length - failed} sent as ${found.label}` : `${files.length - failed} looked at${seen && `; the last one: ${seen}`}`;
+  toast(sent + (failed ? `. ${failed} could not be used.` : "."));
 }

@@ -73,18 +73,19 @@ export function show(place, signal) {
       return shown(answer, jpeg);
     }, mine.signal).catch((error) => {
       toast(new Error(`The browser gave no camera: ${error.message}. Allow it in the address bar, or use pictures.`));
-      chooser.value = "";
-      choose("");
+      choose(chooser.options[0].value);
     });
   }
 
   function sources() {
-    const names = cameras().map((one) => one.name);
-    const all = [...(names.length === 1 ? [] : [["", names.length ? "All cameras" : "No camera of the device"]]), ...names.map((/** @type {string} */ name, /** @type {number} */ i) => [names.length > 1 ? name : "", name]),
+    const found = cameras();
+    const all = [...(found.length === 1 ? [] : [["", found.length ? "All cameras" : "No camera of the device"]]),
+      ...found.map(({ name, crop }) => [name, name + (crop ? ` (crop ${crop})` : "")]),
       ...(hasCamera() ? [[OWN, "This browser's camera"]] : [])];
     const kept = chooser.value;
     put(chooser, ...all.map(([value, text]) => h("option", { value }, text)));
     if (all.some(([value]) => value === kept)) chooser.value = kept;
+    else choose(all[0][0]); // now that it is known which there are
   }
 
   async function takeBack() {
