@@ -126,7 +126,7 @@ def contents(home: Home) -> Contents:
 def test_the_page_says_what_was_learned_kept_held_out_and_unlearned(page: Page) -> None:
     for name, n in SAMPLES.items():
         held = n // 10
-        score = rf"{name} (\d+%|\d of {held}|not tested)"
+        score = rf"{name} (\d+ %|\d of {held}|not tested)"
         assert re.search(rf"{score}.* {n - held} {n - held} {held} ", page.text)
     for part in ("2023-11-17 22:13 UTC", "head ridge", "camera:0", "r1", "class 5", "verified"):
         assert part in page.text
