@@ -15,7 +15,7 @@ import pytest
 
 import build
 import edgecl
-from edgecl.config import tomllib
+from edgecl.settings import tomllib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -116,6 +116,8 @@ def test_pins_are_lower_bounds() -> None:
     wrong = [
         r for group in groups for r in group if not re.search(r">=[\d.]+$", r.partition(";")[0])
     ]
+    # But of a file that a test runs and whose hash it checks.
+    wrong = [r for r in wrong if not r.startswith("axe-playwright-python==")]
     assert not wrong
 
 

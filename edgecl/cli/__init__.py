@@ -24,8 +24,10 @@ def main() -> None:
 
 def run(line: list[str]) -> int:
     """Run a command line in this process; returns the documented exit status."""
+    from edgecl.cli.handover import set_runner
     from edgecl.cli.output import afresh
 
+    set_runner(run)
     with afresh():
         return _run(line)
 

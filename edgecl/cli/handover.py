@@ -110,6 +110,14 @@ def _is_agreed(lines: list[str]) -> bool:
     return True
 
 
+_runner: list[Callable[[list[str]], int]] = []
+
+
+def set_runner(run: Callable[[list[str]], int]) -> None:
+    """Say what runs a command line in this process; it imports all commands, which import this."""
+    _runner[:] = [run]
+
+
 class NeedsAnswerError(BaseException):  # an error of the command it is not
     """A person is to be asked first; nothing was done."""
 
@@ -120,7 +128,7 @@ class NeedsAnswerError(BaseException):  # an error of the command it is not
 
 def run_line(line: Line, emit: Emit) -> int:
     """Run a line that was handed over, in the thread that writes; returns its exit status."""
-    from edgecl.cli import confirm, run
+    from edgecl.cli import confirm
 
     def asked(lines: list[str]) -> None:
         if line.asks and not line.yes:
@@ -131,7 +139,7 @@ def run_line(line: Line, emit: Emit) -> int:
 
     with _placed(line), confirm.asking(asked), _captured(to("out"), to("err")):
         try:
-            return run(line.arguments)
+            return _runner[-1](line.arguments)
         except NeedsAnswerError as needed:
             emit({"ask": needed.lines})
             return 0
@@ -168,16 +176,30 @@ def _leave_shared_folder() -> None:
 
 
 class _Captured(io.TextIOBase):
-    """A stream that gives what one thread writes to a function, and all else to the real one."""
+    """A stream that gives what one thread writes to a function, and all else to the real one.
 
-    def __init__(self, real: TextIO, write: Callable[[str], None]) -> None:
-        self._real, self._write = real, write
-        self._thread = threading.get_ident()
+    The two below live as long as the process: `print` of another thread may still be in one of them
+    when `sys.stdout` is put back, and does not hold it.
+    """
+
+    def __init__(self) -> None:
+        self._real: TextIO = sys.__stdout__ or sys.stdout
+        self._write: Callable[[str], None] | None = None
+        self._thread = 0
+
+    def begin(self, real: TextIO, write: Callable[[str], None]) -> None:
+        """Capture what this thread writes."""
+        self._real, self._write, self._thread = real, write, threading.get_ident()
+
+    def end(self) -> TextIO:
+        """Capture nothing more; returns the real stream."""
+        self._write, self._thread = None, 0
+        return self._real
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):  # click finds out in this way what takes bytes
             raise TypeError(f"expected text, got {type(text).__name__}")
-        if threading.get_ident() == self._thread:
+        if self._write is not None and threading.get_ident() == self._thread:
             self._write(text)
             return len(text)
         return self._real.write(text)
@@ -194,13 +216,17 @@ class _Captured(io.TextIOBase):
         return "utf-8"
 
 
+_out, _err, _empty = _Captured(), _Captured(), io.StringIO("")
+
+
 @contextmanager
 def _captured(out: Callable[[str], None], err: Callable[[str], None]) -> Iterator[None]:
     """Give what this thread prints to functions; its standard input is empty."""
-    before = sys.stdin, sys.stdout, sys.stderr
-    sys.stdin = io.StringIO("")
-    sys.stdout, sys.stderr = _Captured(before[1], out), _Captured(before[2], err)
+    before = sys.stdin
+    _out.begin(sys.stdout, out)
+    _err.begin(sys.stderr, err)
+    sys.stdin, sys.stdout, sys.stderr = _empty, _out, _err
     try:
         yield
     finally:
-        sys.stdin, sys.stdout, sys.stderr = before
+        sys.stdin, sys.stdout, sys.stderr = before, _out.end(), _err.end()
