@@ -53,8 +53,8 @@ BEGINNING_S = 3.0
 STILL_FPS = 15.0
 # Of a camera in the light, grey levels.
 NOISE = 2.0
-# Of a camera against the engine, so that the engine is what limits.
-FASTER = 1.6
+# Four cameras of 30 a second: more than the engine takes, so that it is what limits.
+TOTAL_FPS = 120.0
 
 
 def main() -> None:
@@ -98,10 +98,9 @@ def sources(home: Home, seconds: float) -> None:
     """Print how fast one source and four sources are learned, in turns."""
     pattern = parse_pattern(f"synthetic:size={SIZE},classes=4,hold=10")
     shots = [Shot(pixels=pattern.picture(i), label=pattern.label(i)) for i in range(N_PICTURES)]
-    rate = streamed(home, camera(shots, 1000), seconds / 2)[0].samples_per_second
     print("| sources | frames/s each | taken/s | processor ms/frame | p50 ms | stale | of each |")
     print("|---|---|---|---|---|---|---|")
-    fps = FASTER * rate
+    fps = TOTAL_FPS
     ratios = []
     for _ in range(N_PAIRS):
         rates = []
