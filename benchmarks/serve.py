@@ -180,9 +180,8 @@ def streamed(home: Home, source: Source, seconds: float) -> tuple[Progress, floa
 
     def is_over() -> bool:
         now = time.monotonic()
-        if now - begin > BEGINNING_S:
+        if now - begin > BEGINNING_S and not busy:
             busy.append((now, time.process_time()))
-            del busy[1:-1]
         return now - begin > seconds + BEGINNING_S
 
     with home.lock(), open_store(home) as store:
@@ -196,6 +195,7 @@ def streamed(home: Home, source: Source, seconds: float) -> tuple[Progress, floa
             start=Position(0, b"", False),
             should_stop=is_over,
         )
+        busy.append((time.monotonic(), time.process_time()))
     return last, (busy[-1][1] - busy[0][1]) / (busy[-1][0] - busy[0][0])
 
 
