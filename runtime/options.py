@@ -88,7 +88,8 @@ def split_options(spec: str) -> tuple[str, Options]:
     found = _QUERY.search(spec)
     if found is None:
         return spec, Options()
-    theirs, ours = [], {}
+    theirs: list[str] = []
+    ours: dict[str, str] = {}
     for part in found[1].split("&"):
         key, equals, value = part.partition("=")
         if key not in KEYS or not equals:

@@ -97,9 +97,9 @@ class Region:
             pixels = pixels.swapaxes(0, 1)
             pixels = pixels[:, ::-1] if self.rotate == 90 else pixels[::-1]
         height, width = pixels.shape[:2]
-        full = (width, height) if size is None else size
-        if size is not None and self.rotate in (90, 270):
-            full = size[::-1]
+        full = (width, height)
+        if size is not None:
+            full = (size[1], size[0]) if self.rotate in (90, 270) else size
         scale = (width / full[0], height / full[1])
 
         def place(box: Box, what: str) -> tuple[int, int, int, int]:

@@ -244,10 +244,11 @@ def test_a_password_comes_from_a_file_and_is_shown_nowhere(device: Home) -> None
 @pytest.mark.slow
 def test_ten_thousand_frames_of_four_sources_take_no_more_memory(device: Home) -> None:
     names = ("washer", "bracket", "gasket", "bolt-m4")
-    parts = [Part(name, f"camera:{name}/{name}") for name in names]
+    # One is learned, so that most of the time does not go into commits.
+    parts = [Part(name, f"camera:{name}" + f"/{name}" * (i == 0)) for i, name in enumerate(names)]
     source = Several(parts, opened(n=10**6, every_s=0.004))
     sizes: list[float] = []
-    n_seen, end = 0, time.monotonic() + 400
+    n_seen, end = 0, time.monotonic() + 550
     with device.lock(), open_store(device) as store:
         learner = open_learner(device, store)
         steps = learn_stream(
