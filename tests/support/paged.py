@@ -108,6 +108,8 @@ def waiting(device: Device) -> list[tuple[int, str]]:
 @contextmanager
 def opened_site(folder: Path) -> Iterator[Site]:
     """Serve `folder/home`."""
+    with (folder / "home/edgecl.toml").open("a") as file:
+        file.write('\n[[source]]\nname = "camera"\nurl = "camera:0"\n')
     # What waits for review is what a test puts there.
     with ToyStream(Device.open(folder / "home"), finds_unknown=False) as stream:
         page = Page(stream.serving, Wire("127.0.0.1:0"))

@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 import pytest
 from paged import Site, Watched
 from playwright.sync_api import Page as Tab
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
+
+from edgecl.settings import load_config
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture
-def written(tabs: Watched) -> list[dict[str, Any]]:
-    """What the page writes into the settings, taken up before the server does."""
-    return []
-
-
-def open_setup(tabs: Watched, site: Site, written: list[dict[str, Any]], **how: bool) -> Tab:
-    def config(route: Route) -> None:
-        if route.request.method == "POST":
-            written.append(json.loads(route.request.post_data or ""))
-            route.fulfill(json={"needs_restart": True})
-        else:
-            route.fulfill(json={"values": {}, "read_only": False})
-
-    tab = tabs.open("live", **how)
-    tab.route("**/api/v1/config", config)
-    tab.goto(f"{site.page.address}/#setup")
+def open_setup(tabs: Watched, is_phone: bool = False) -> Tab:
+    tab = tabs.open("setup", is_phone=is_phone)
     tab.get_by_role("button", name="Draw the crop").click()
     return tab
 
 
-def numbers(value: str) -> list[int]:
-    assert re.fullmatch(r"(\d+%,){3}\d+%", value)
-    return [int(part.rstrip("%")) for part in value.split(",")]
+def written(site: Site) -> list[int]:
+    """The crop in the settings, per cent."""
+    (source,) = load_config(site.device.home.settings).source
+    assert re.fullmatch(r"(\d+%,){3}\d+%", source.crop)
+    return [int(part.rstrip("%")) for part in source.crop.split(",")]
 
 
 @pytest.mark.parametrize("is_phone", [False, True])
-def test_a_crop_is_drawn_by_dragging(
-    site: Site, tabs: Watched, written: list[dict[str, Any]], is_phone: bool
-) -> None:
-    tab = open_setup(tabs, site, written, is_phone=is_phone)
+def test_a_crop_is_drawn_by_dragging(site: Site, tabs: Watched, is_phone: bool) -> None:
+    tab = open_setup(tabs, is_phone)
     save = tab.get_by_role("button", name="Save this crop")
     expect(save).to_be_disabled()
     canvas = tab.get_by_role("application").locator("canvas")
@@ -59,22 +44,19 @@ def test_a_crop_is_drawn_by_dragging(
     tab.mouse.up()
     save.click()
     expect(tab.locator(".toast")).to_contain_text("next start")
-    assert written[0]["key"] == "source.camera.crop"
-    assert numbers(written[0]["value"]) == pytest.approx([20, 10, 50, 30], abs=1)
+    assert written(site) == pytest.approx([20, 10, 50, 30], abs=1)
 
 
-def test_a_crop_is_drawn_with_keys(
-    site: Site, tabs: Watched, written: list[dict[str, Any]]
-) -> None:
-    tab = open_setup(tabs, site, written)
+def test_a_crop_is_drawn_with_keys(site: Site, tabs: Watched) -> None:
+    tab = open_setup(tabs)
     tab.get_by_role("application").focus()
     for _ in range(5):
         tab.keyboard.press("Shift+ArrowLeft")
     for _ in range(2):
         tab.keyboard.press("ArrowRight")
     tab.get_by_role("button", name="Save this crop").click()
-    expect(tab.locator(".toast")).to_contain_text("is written")
-    assert numbers(written[0]["value"]) == [4, 0, 90, 100]
+    expect(tab.locator(".toast")).to_contain_text("next start")
+    assert written(site) == [4, 0, 90, 100]
 
 
 def test_the_camera_is_tested(site: Site, tabs: Watched) -> None:
@@ -82,3 +64,16 @@ def test_the_camera_is_tested(site: Site, tabs: Watched) -> None:
     tab.get_by_role("button", name="Test", exact=True).click()
     expect(tab.locator(".toast")).to_contain_text("camera sends pictures")
     expect(tab.get_by_role("img", name="newest picture of camera")).to_be_visible()
+
+
+def test_what_cannot_be_is_said(site: Site, tabs: Watched) -> None:
+    tabs.allowed.append("400.*/api/v1/config")
+    tab = tabs.open("setup")
+    tab.get_by_text("Motion, threshold and more").click()
+    tab.get_by_label("Threshold").fill("7")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("alert").filter(has_text="threshold")).to_be_visible()
+    tab.get_by_label("Threshold").fill("0.7")
+    tab.keyboard.press("Enter")
+    expect(tab.locator(".toast").filter(has_text="next start")).to_be_visible()
+    assert load_config(site.device.home.settings).source[0].threshold == 0.7

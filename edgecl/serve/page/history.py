@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -9,14 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgecl.device import Device
+from edgecl.edited import set_value, settings_in_effect
+from edgecl.errors import ConfigError, RequestError, UsageError
 from edgecl.evaluation.report import report_page
 from edgecl.evaluation.report.receipt import receipt_page
 from edgecl.governed import way_back
 from edgecl.governor.judge import judged
 from edgecl.governor.words import as_json
-from edgecl.runtime.redact import redacted
-from edgecl.serve.page.context import Context, Endpoint, Refusal
+from edgecl.serve.page.context import Context, Endpoint, Refusal, fields_of
 from edgecl.session import open_store, reading
+from edgecl.settings import load_config
 from edgecl.store.changes import changes_of
 from edgecl.store.runs import content_of, last_run
 from edgecl.store.snapshots import snapshots_of
@@ -29,6 +32,8 @@ _ALONE = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups"
 }
+# Of a camera; the rest is not for a page, since an address may start a program.
+_SETTABLE = ("crop", "rotate", "mask", "motion", "interval", "threshold", "vote")
 _NO_WAY = "there is no way back to before it, but a snapshot or forgetting"
 
 
@@ -182,16 +187,35 @@ async def report(context: Context, request: Request) -> Response:
 
 
 async def config(context: Context, request: Request) -> dict[str, Any]:
-    """The settings of the home, without passwords."""
-    settings = context.serving.device.home.config
-    parts = {k: v for k, v in asdict(settings).items() if isinstance(v, dict)}
-    parts |= {f"source.{one.name}": asdict(one) for one in settings.source}
-    flat = {
-        f"{section}.{key}": redacted(value) if isinstance(value, str) else value
-        for section, part in parts.items()
-        for key, value in part.items()
-    }
-    return {"values": flat, "read_only": True}
+    """The settings in the file, without passwords."""
+    found = await context.read(lambda device: settings_in_effect(device.home.settings, os.environ))
+    return {"values": {one.key: one.value for one in found}, "read_only": False}
+
+
+async def set_config(context: Context, request: Request) -> dict[str, Any]:
+    """Change a setting of a camera in the file; it counts from the next start on."""
+    fields = await fields_of(request)
+    key, text = fields.get("key", str), fields.get("value", str)
+    name, _, field = key.removeprefix("source.").rpartition(".")
+    if not key.startswith("source.") or field not in _SETTABLE:
+        raise UsageError(
+            f"key is {key[:80]!r}; the page sets source.NAME. and {', '.join(_SETTABLE)}, "
+            "`edgecl config set` the rest"
+        )
+
+    def change(device: Device) -> None:
+        path = device.home.settings
+        if name not in {one.name for one in load_config(path).source}:
+            raise RequestError(
+                f"camera {name[:80]!r} has no table [[source]] in {path.name}; give it one"
+            )
+        try:
+            set_value(path, key, text)
+        except ConfigError as error:
+            raise UsageError(str(error)) from error
+
+    await context.write("config", change)
+    return {"key": key, "needs_restart": True}
 
 
 ENDPOINTS = (
@@ -203,4 +227,5 @@ ENDPOINTS = (
     Endpoint("GET", "/api/v1/receipts/r{n:int}", receipt),
     Endpoint("GET", "/api/v1/report.html", report),
     Endpoint("GET", "/api/v1/config", config, "own"),
+    Endpoint("POST", "/api/v1/config", set_config, "own"),
 )

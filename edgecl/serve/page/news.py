@@ -47,6 +47,7 @@ class News:
         self._n = 0
         self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=_MOST_KEPT)
         self._encoded: dict[str, tuple[int, bytes]] = {}
+        self._shown: dict[str | None, tuple[float, Picture | None]] = {}
         self.n_watchers = 0
         self.n_sent = 0
         self._newest: dict[str, dict[str, Any]] = {}
@@ -97,6 +98,7 @@ class News:
                 ended = [e for e in self._kept if e[1] == "command" and _DONE in e[2]]
                 self._kept = deque(ended, maxlen=_MOST_KEPT)  # these hold no name
                 self._encoded.clear()
+                self._shown.clear()
                 self._newest.pop("progress", None)
                 self.n_forgotten += 1
                 self.on_forgotten()
@@ -155,18 +157,31 @@ class News:
                 if picture.jpeg:  # empty: a broken one
                     self.n_sent += 1
                     yield picture
-                pause = max(1 / MOST_A_SECOND, self.n_watchers / _BUDGET)
                 # Only what is left of it: sending took some.
-                await asyncio.sleep(max(0.0, pause - (time.monotonic() - begin)))
+                await asyncio.sleep(max(0.0, self._pause - (time.monotonic() - begin)))
         finally:
             self.n_watchers -= 1
+
+    @property
+    def _pause(self) -> float:
+        return max(1 / MOST_A_SECOND, self.n_watchers / _BUDGET)
+
+    def _shared(self, source: str | None) -> Picture | None:
+        """Return the picture that all who watch get now, so that few are encoded."""
+        since, picture = self._shown.get(source, (0.0, None))
+        if time.monotonic() - since >= self._pause:
+            newest = self._live.newest(source)
+            if newest is not picture:
+                self._shown[source] = time.monotonic(), newest
+            return newest
+        return picture
 
     async def _newer(self, source: str | None, n: int) -> Picture | None:
         """Return a newer picture than n, as soon as there is one; None at the end."""
         while not self.is_closed:
             self._live.look()
             seen = self._seen
-            picture = self._live.newest(source)
+            picture = self._shared(source)
             if picture is not None and picture.n > n:
                 return picture
             with suppress(asyncio.TimeoutError):

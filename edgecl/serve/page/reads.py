@@ -16,6 +16,7 @@ from edgecl.errors import StoreError, UsageError
 from edgecl.evaluation.status import status_of
 from edgecl.mistakes import find_mistakes
 from edgecl.review import alike_groups
+from edgecl.runtime.redact import redacted
 from edgecl.serve.page.context import Context, Endpoint, Refusal, number_of
 from edgecl.session import open_store, reading
 from edgecl.store.listing import Listed, list_samples
@@ -33,9 +34,19 @@ async def status(context: Context, request: Request) -> dict[str, Any]:
     """What `edgecl status --json` says, and what is going on."""
     serving = context.serving
     known = await context.shared("status", lambda device: status_of(device.home))
+    home = serving.device.home
+    tables = {one.name: one for one in home.config.source}
     return known | {
         "role": request.scope["role"],
-        "sources": [{"name": name} for name in serving.sources],
+        "sources": [
+            {
+                "name": name,
+                "url": redacted(tables[name].url) if name in tables else None,
+                "crop": (tables[name].crop or None) if name in tables else None,
+            }
+            for name in serving.sources
+        ],
+        "looks_at": home.manifest.preprocessing.crop_pct,
         "held": serving.teacher.label,
         "started": serving.started,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from starlette.requests import Request
@@ -30,14 +31,14 @@ async def teach(context: Context, request: Request) -> Any:
     if not fields.has("label"):
         if other is None:  # the hand that holds releases, no other
             teacher.release()
-        return answer({"label": teacher.label, "alike": None}, 202)
+        return answer({"label": teacher.label, "alike": None, "time": time.time()}, 202)
     name = clean_label(fields.get("label", str))
     if other is not None and other != name:
         raise Refusal(409, f"another page teaches {other!r} just now", {"held": other})
     if name != teacher.label:
         name = await checked_name(context, name, is_new=fields.get("new", bool, False))
     context.hand = hand
-    return answer({"label": teacher.hold(name), "alike": None}, 202)
+    return answer({"label": teacher.hold(name), "alike": None, "time": time.time()}, 202)
 
 
 async def undo(context: Context, request: Request) -> Any:

@@ -184,6 +184,14 @@ def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
             (409, {"snapshot": 999}),
             (200, {"snapshot": 1}),
         ],
+        "config": [
+            (400, {"key": "source.gate.crop"}),
+            (400, {"key": "head.name", "value": "uer"}),
+            (400, {"key": "source.gate.url", "value": "gst:x"}),
+            (409, {"key": "source.yard.crop", "value": "0%,0%,50%,50%"}),
+            (400, {"key": "source.gate.crop", "value": "90%,0%,50%,50%"}),
+            (200, {"key": "source.gate.crop", "value": "0%,0%,50%,50%"}),
+        ],
         "mqtt-test": [(400, {"url": "http://x/y"}), (400, {}), (409, {"url": "mqtt://127.0.0.1:1/x"})],
         "forget": [
             (400, {"kind": "age", "name": "x"}),
@@ -201,6 +209,8 @@ def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
 def test_every_error_that_the_file_names_can_be_had(own_site: Site, monkeypatch):
     """Of 401, 403, 415 and 421 see test_guard.py, for every path."""
     site = own_site
+    with site.stream.serving.device.home.settings.open("a") as file:
+        file.write('\n[[source]]\nname = "gate"\nurl = "camera:0"\n')
     seen: set[tuple[str, str, int]] = set()
     for path, cases in post_cases(site).items():
         said = described()["paths"][f"/api/v1/{path}"]["post"]["responses"]

@@ -8,7 +8,7 @@ import { cameras, may, on, refreshStatus } from "./state.js";
 /** Settings of a source that have a field: key, what it is, an example. */
 const OF_SOURCE = [
   ["motion", "Motion: share of pixels that must change, 0 to 1", "0.02"],
-  ["interval", "Interval: a frame at least so often, seconds", "10"],
+  ["interval", "Interval: with motion, a frame at least so often", "10s"],
   ["threshold", "Threshold: below this score it is unsure, 0 to 1", "0.6"],
   ["vote", "Vote: how many frames", "5"],
   ["rotate", "Rotate: 0, 90, 180 or 270 degrees", "0"],
@@ -27,22 +27,25 @@ export function show(place, signal) {
     toast(said.needs_restart ? `${key} is written; it counts from the next start on.` : `${key} is written.`);
   });
 
-  /** @param {string} key @param {string} label @param {string} example */
-  function setting(key, label, example) {
+  /** @param {string} key @param {string} label @param {string} example @param {boolean} can */
+  function setting(key, label, example, can) {
     const id = key.replace(/\W/g, "-");
-    const field = h("input", { id, type: "text", value: String(config.values[key] ?? ""), placeholder: example, disabled: config.read_only });
+    const field = h("input", { id, type: "text", value: String(config.values[key] ?? ""), placeholder: example, disabled: !can });
     return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); write(key, field.value.trim()); } },
-      h("span", { class: "grow" }, h("label", { htmlFor: id }, label), field), h("button", { disabled: config.read_only }, "Save"));
+      h("span", { class: "grow" }, h("label", { htmlFor: id }, label), field), h("button", { disabled: !can }, "Save"));
   }
 
   /** @param {any} source */
   function card(source) {
     const view = h("div");
     const key = `source.${source.name}.crop`;
+    const has = !config.read_only && `source.${source.name}.url` in config.values;
+    // A crop within a crop in pixels cannot be told in shares of the whole.
+    const canCrop = has && (!source.crop || /^([\d.]+%,){3}[\d.]+%$/.test(source.crop));
     let showing = new AbortController();
     signal.addEventListener("abort", () => showing.abort());
     function crop() {
-      const old = boxOf(config.values[key] ?? source.crop);
+      const old = boxOf(source.crop);
       let next = { x: 0, y: 0, w: 1, h: 1 };
       showing.abort();
       showing = new AbortController();
@@ -61,8 +64,9 @@ export function show(place, signal) {
       image.src = `/snapshot.jpg?source=${encodeURIComponent(source.name)}&t=${Date.now()}`;
     }
     return h("section", { class: "panel" }, h("h3", {}, source.name), h("p", { class: "quiet" }, source.url ?? "", source.crop ? ` · crop ${source.crop}` : ""),
-      h("div", { class: "row" }, h("button", { type: "button", onclick: test }, "Test"), h("button", { type: "button", onclick: crop, disabled: config.read_only }, "Draw the crop")), view,
-      h("details", {}, h("summary", {}, "Motion, threshold and more"), ...OF_SOURCE.map(([name, label, example]) => setting(`source.${source.name}.${name}`, label, example))));
+      h("div", { class: "row" }, h("button", { type: "button", onclick: test }, "Test"), h("button", { type: "button", onclick: crop, disabled: !canCrop }, "Draw the crop")), view,
+      !has && h("p", { class: "quiet" }, "To change it here give it a table [[source]] in edgecl.toml; see the documentation of serve."),
+      h("details", {}, h("summary", {}, "Motion, threshold and more"), ...OF_SOURCE.map(([name, label, example]) => setting(`source.${source.name}.${name}`, label, example, has))));
   }
 
   function update() {
