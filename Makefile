@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 MARK ?= not slow and not live
 # Processes that run tests, each with one thread; a file's tests stay together.
 JOBS ?= 2
-EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,demo,test,dev,docs,tensorrt-rtx
+EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,web,demo,test,dev,docs,tensorrt-rtx
 # What a device has; `make test-device PYTHON=python3.10` runs the tests that need no more.
 DEVICE_EXTRAS ?= cpu,mqtt,metrics,demo,test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -36,12 +36,13 @@ test: $(VENV)/installed
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(MARK)"
 
 # Without torch, on the interpreter named by PYTHON: which tests need none is seen by their imports.
+# DEVICE_TESTS names some of them only.
 test-device: DEVICE_VENV = .venv-device-$(notdir $(PYTHON))
 test-device:
 	$(PYTHON) -m venv $(DEVICE_VENV)
 	$(DEVICE_VENV)/bin/pip install --no-cache-dir --quiet -e '.[$(DEVICE_EXTRAS)]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(DEVICE_VENV)/bin/pytest --device -n $(JOBS) \
-		--dist loadfile -m "not slow and not live and not gpu" -rs
+		--dist loadfile -m "not slow and not live and not gpu" -rs $(DEVICE_TESTS)
 
 # Broker, RTSP server, GStreamer and browser on loopback; what Debian packages they need says .ci/run.
 test-live: $(VENV)/installed

@@ -1,29 +1,17 @@
-"""Settings of a device home: a TOML file read into frozen dataclasses."""
+"""Settings of a device home as frozen dataclasses; settings.py reads and writes them."""
 
 from __future__ import annotations
 
 import math
-import sys
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from edgecl.errors import ConfigError
-from edgecl.runtime.faults import in_words
-from edgecl.runtime.files import read_own, write_whole
-
-_MOST_BYTES = 2**20
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from edgecl.errors import ConfigError, UsageError
+from edgecl.runtime.options import Options, parse_options, split_options
 
 DEFAULT_HOME = "edgecl-home"
-# Field of a section that takes the keys which are not known here.
-_REST = "options"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +213,67 @@ class LiveConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """One live source of several, a table `[[source]]`.
+
+    Args:
+        name: What frames, events and `forget source` call it.
+        url: Its address, as `train-stream` takes it, without options of ours.
+        crop: Part of the picture, `x,y,w,h`; empty takes all.
+        rotate: Degrees by which the picture is turned before, clockwise.
+        mask: Boxes that are blacked out, with `;` between them.
+        motion: Share of changed pixels from which on a frame counts; 0 takes all.
+        interval: Longest time without a frame where `motion` is set, as `10s`.
+        threshold: Least score of an answer that is told; 0 takes the stream's own.
+        vote: How many of its frames vote; 0 takes `live.vote`.
+        labels: Where labels of this source alone come from, as `--labels`.
+        label: Class of all its frames.
+        password_file: File whose first line is the password of `url`, which then holds the user.
+    """
+
+    name: str = ""
+    url: str = ""
+    crop: str = ""
+    rotate: int = 0
+    mask: str = ""
+    motion: float = 0.0
+    interval: str = ""
+    threshold: float = 0.0
+    vote: int = 0
+    labels: str = ""
+    label: str = ""
+    password_file: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"source {self.name or '(without name)'}"
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
+            raise ConfigError(f"{where}: name must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
+        if not self.url:
+            raise ConfigError(f"{where}: url is missing; give its address, as camera:0")
+        if not (0 <= self.threshold < 1 and self.vote >= 0):
+            raise ConfigError(f"{where}: threshold must be from 0 to below 1, vote from 0 on")
+        try:
+            if split_options(self.url)[1]:
+                raise UsageError("url holds options of ours; write them as keys of the table")
+            _ = self.options
+        except UsageError as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+    @property
+    def options(self) -> Options:
+        """What of its frames counts."""
+        return parse_options(
+            self.crop,
+            str(self.rotate or ""),
+            self.mask,
+            f"{self.motion:f}" if self.motion else "",
+            self.interval,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """All settings of a home, one section each."""
+    """All settings of a home, one section each; of sources there may be several."""
 
     store: StoreConfig = field(default_factory=StoreConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -236,73 +283,13 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
+    source: tuple[SourceConfig, ...] = ()
 
-
-def load_config(path: Path) -> Config:
-    """Read settings; what the file leaves out has its default.
-
-    Raises:
-        ConfigError: Not TOML, an unknown section or key, a wrong type or a value out of range.
-    """
-    try:
-        raw = tomllib.loads(read_own(path, _MOST_BYTES).decode())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read {in_words(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
-    sections = {f.name: f for f in fields(Config)}
-    parts: dict[str, Any] = {}
-    for name, values in raw.items():
-        if name not in sections:
-            raise ConfigError(_unknown(str(path), "section", name, sections))
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: {name} is a value; expected a section [{name}]")
-        parts[name] = _section(path, name, values)
-    return Config(**parts)
-
-
-def save_config(config: Config, path: Path) -> None:
-    """Write settings as TOML, in one step."""
-    lines = ["# Settings of this edgecl home; see docs/configuration.md", ""]
-    for section, values in asdict(config).items():
-        values |= values.pop(_REST, {})
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
-        lines.append("")
-    write_whole(path, "\n".join(lines).encode(), mode=0o600)
-
-
-def _section(path: Path, name: str, values: dict[str, Any]) -> Any:
-    kind: Any = {f.name: f.default_factory for f in fields(Config)}[name]
-    known = {f.name: f for f in fields(kind)}
-    checked: dict[str, Any] = {}
-    if known.pop(_REST, None):
-        checked[_REST] = {key: value for key, value in values.items() if key not in known}
-    for key, value in values.items():
-        if key in checked.get(_REST, ()):
-            continue
-        if key not in known:
-            raise ConfigError(_unknown(str(path), f"key in [{name}]", key, known))
-        expected = type(known[key].default)
-        fits = isinstance(value, expected) and isinstance(value, bool) is (expected is bool)
-        if expected is float and isinstance(value, int) and not isinstance(value, bool):
-            value, fits = float(value), True
-        if not fits:
-            raise ConfigError(
-                f"{path}: {name}.{key} = {value!r} is {type(value).__name__}; "
-                f"expected {expected.__name__}"
-            )
-        checked[key] = value
-    try:
-        return kind(**checked)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _unknown(where: str, what: str, given: str, known: dict[str, Any]) -> str:
-    near = get_close_matches(given, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"{where}: unknown {what} {given!r}; {hint}"
+    def __post_init__(self) -> None:
+        names = [source.name for source in self.source]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"two sources are called {name}; each needs a name of its own")
 
 
 def _positive(section: str, config: Any, *names: str) -> None:
@@ -315,9 +302,3 @@ def _positive(section: str, config: Any, *names: str) -> None:
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(known)}")
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)

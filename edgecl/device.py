@@ -14,7 +14,6 @@ home's lock while they run, and first finish what an earlier process left undone
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from edgecl.exporters.precision import Options
 from edgecl.exporters.setup import Setup, set_up
 from edgecl.governed import governed, note_undone, take_back
 from edgecl.home import Home
-from edgecl.mending import Done, merge_classes, relabel, undo
+from edgecl.learning import Given, learning
+from edgecl.mending import Done, merge_classes, relabel, undo, unteach
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source
@@ -40,9 +40,8 @@ from edgecl.store.changes import Change, changes_of
 from edgecl.store.listing import Listed, list_samples
 from edgecl.store.snapshots import Snapshot
 from edgecl.store.table import Role
-from edgecl.stream.position import source_key, start_position
+from edgecl.stream.position import start_position
 from edgecl.stream.progress import Progress
-from edgecl.stream.run import learn_stream
 from edgecl.types import ForgetRequest, Kind, Pixels, Prediction, Say, clean_label
 from edgecl.unlearning.request import Unlearned, forget, writing
 
@@ -81,7 +80,7 @@ class Device:
 
     def learn(
         self,
-        source: str,
+        source: str | None,
         *,
         label: str | None = None,
         limit: int | None = None,
@@ -93,7 +92,8 @@ class Device:
         """Learn a source in one pass; every frame is predicted before it is learned.
 
         Args:
-            source: Folder, table, camera, stream: as `edgecl train-stream` takes it.
+            source: Folder, table, camera, stream: as `edgecl train-stream` takes it; None means the
+                sources that the settings name.
             label: Class of all frames, instead of what the source says.
             limit: Most frames to take.
             shuffle_seed: Visit them in the random order of this seed.
@@ -109,26 +109,13 @@ class Device:
             HomeLockedError: Another process writes to the home.
         """
         home = self.home
-        frames = open_source(
-            source, label=label, shuffle_seed=shuffle_seed, max_bytes=home.max_bytes
-        )
-        if every_s is not None:
-            frames.take_every(every_s)
+        given = Given(source, label, shuffle_seed, every_s)
+        frames = given.open(home)
         self._predictor = None
         with writing(home, self.options) as session:
-            key = source_key(home, source, label, shuffle_seed, every_s)
+            key = given.key(home)
             start = start_position(home, session.learner, frames, key, resume=resume)
-            run = learn_stream(
-                home,
-                session.learner,
-                session.engine,
-                frames,
-                key=key,
-                start=start,
-                limit=limit,
-                open_adapted=lambda: session.adapted_engine,
-            )
-            with closing(run), governed(session, "learn"):
+            with learning(session, frames, key=key, start=start, limit=limit) as (run, _):
                 for progress in run:
                     tell(progress)
         return progress
@@ -323,6 +310,16 @@ class Device:
         self._predictor = None
         with writing(self.home, self.options) as session, governed(session, "relabel"):
             return relabel(self.home, session.learner, uids, clean_label(name))
+
+    def unteach(self, uids: Sequence[int]) -> int:
+        """Take samples back, as if they had never been learned; returns how many.
+
+        Raises:
+            RequestError: One is not there; nothing was changed.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session:
+            return unteach(session.learner, uids)
 
     def merge_classes(self, of: str, to: str) -> Done:
         """Make all samples of a class those of another, and its name an alias of that.

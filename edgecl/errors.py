@@ -29,6 +29,10 @@ class UnknownClassError(RequestError):
     """A class that was never learned."""
 
 
+class UnknownSampleError(RequestError):
+    """A sample, or an entry of the review queue, that is not there."""
+
+
 class NothingLearnedError(RequestError):
     """A prediction or evaluation before the first sample."""
 

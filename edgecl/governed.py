@@ -15,15 +15,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.governor.judge import Judgement, judged
 from edgecl.governor.record import is_recorded, policy_hash
 from edgecl.governor.verdicts import NOBODY, paired, verdicts_of
 from edgecl.heads import make_head_of
-from edgecl.learner import Learner, Lesson
-from edgecl.mending import undo
+from edgecl.learner import Learner
+from edgecl.mending import lessons_between, undo
 from edgecl.session import Session
 from edgecl.snapshots import rollback, take
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
@@ -76,6 +76,8 @@ class Governed:
     uid: int | None = None
     state: str = SERVING
     judgement: Judgement | None = None
+    again: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Opens the change anew, if another one that came in between has closed it."""
 
 
 @contextmanager
@@ -97,13 +99,21 @@ def governed(
         yield done
         return
     learner = learner or session.learner
-    for left in [c for c in changes_of(store) if c.state == OPEN]:  # of a process that was killed
+
+    def again() -> None:
+        if not any(c.uid == done.uid for c in changes_of(store) if c.state == OPEN):
+            done.uid = _open(session, learner, kind)
+
+    # Of a process that was killed, or of the stream that this one came in between.
+    for left in [c for c in changes_of(store) if c.state == OPEN]:
         _close(session, learner, left, tell)
-    done.uid = _open(session, learner, kind)
+    again()
+    done.again = again
     try:
         yield done
     finally:
-        change = next((c for c in changes_of(store) if c.uid == done.uid), None)
+        opened = [c for c in changes_of(store) if c.state == OPEN]
+        change = next((c for c in opened if c.uid == done.uid), None)
         done.uid = None
         if change is not None:
             closed = _close(session, learner, change, tell)
@@ -312,11 +322,7 @@ def _subtract(learner: Learner, change: Change, note: Callable[[], None]) -> Non
         put_positions(store, change.body.get("positions", {}))
         note()
 
-    lessons = [
-        Lesson(uid, class_uid, source, store.opened([(uid, class_uid, x)])[0], is_held_out)
-        for uid, class_uid, source, x, is_held_out in lessons_of(store, *change.samples)
-    ]
-    learner.undo(lessons, also)
+    learner.undo(lessons_between(store, *change.samples), also)
     if store.names:
         learner.settle()
 

@@ -12,6 +12,8 @@
     engine/pretrained.safetensors   the classifier that its weights came with, if there is one
     engine/adapted/        the same two files of the engine that takes adapters, if one was made
     lock                   held by the one process that writes
+    socket                 where that process takes commands, while it serves
+    page.passwords         hashes of the passwords of its page, if it has some
 
 A new home is made beside its place, as `.NAME-new-...`, and moved there in one step, so it is whole
 or absent; one that is replaced (`--force`) changes places with it and is then overwritten and
@@ -30,9 +32,10 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from edgecl.config import Config, load_config, save_config
+from edgecl.config import Config, HeadConfig
 from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreError
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
@@ -41,6 +44,7 @@ from edgecl.runtime.faults import in_words, telling
 from edgecl.runtime.files import open_own, put_in_place, read_own, wipe, write_whole
 from edgecl.runtime.manifest import Manifest, checked_engine
 from edgecl.runtime.pretrained import Pretrained, load_pretrained
+from edgecl.settings import load_config, save_config
 
 _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "edgecl.toml",
@@ -52,6 +56,9 @@ _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "receipts.jsonl",
 )
 ADAPTED_FOLDER, _SNAPSHOTS = "adapted", "snapshots"
+_PASSWORDS = "page.passwords"
+SOCKET = "socket"
+"""Where the process that serves a home listens (edgecl/serve/socket.py)."""
 _KEY_BYTES = 32
 
 
@@ -80,7 +87,7 @@ class Home:
             )
         _check_parts(path)
         self.path = path
-        self.config: Config = load_config(path / _CONFIG)
+        self.config: Config = load_config(path / _CONFIG, os.environ)
         self.manifest = Manifest.load(path / ENGINE_FOLDER)
         if self.manifest.adapter_rank:
             raise IntegrityError(
@@ -104,6 +111,11 @@ class Home:
     def settings(self) -> Path:
         """Path of the settings."""
         return self.path / _CONFIG
+
+    @property
+    def passwords(self) -> Path:
+        """File of the passwords of the page, hashed; it may not be there."""
+        return self.path / _PASSWORDS
 
     @property
     def database(self) -> Path:
@@ -147,7 +159,11 @@ class Home:
     def save_config(self, config: Config) -> None:
         """Replace the settings, in one step."""
         save_config(config, self.path / _CONFIG)
-        self.config = config
+        self.config = load_config(self.path / _CONFIG, os.environ)
+
+    def save_head(self, head: HeadConfig) -> None:
+        """Replace the settings of the head; what the environment says is not written."""
+        self.save_config(replace(load_config(self.settings), head=head))
 
     @property
     def adapter_rank(self) -> int:
@@ -259,6 +275,8 @@ def _check_parts(path: Path) -> None:
         if not folder.is_dir() or folder.is_symlink():
             continue
         for entry in sorted(folder.iterdir()):
+            if entry.name == SOCKET and folder == path and entry.is_socket():
+                continue  # of the process that serves it, or of one that was killed
             if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                 raise IntegrityError(
                     f"{entry} is a link or no plain file, and nothing in a home may be one; put "

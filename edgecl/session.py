@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -38,7 +37,7 @@ from edgecl.runtime.scoring import Arrays, MaskedScorer, Scorer
 from edgecl.runtime.scoring import load_scorer as scorer_of
 from edgecl.store.adapters import adapter_rows, mixed_with, task_adapters
 from edgecl.store.ledger import check_not_older
-from edgecl.store.store import Store
+from edgecl.store.store import Store, describe, why_empty
 from edgecl.store.table import Role
 from edgecl.store.vault import Vault
 from edgecl.types import Float32, Frame, Say
@@ -350,7 +349,7 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
         made = make_head_of(config, store.num_features)
         with store.transaction():
             store.set_second_moment(spec.statistic.name)
-        home.save_config(replace(home.config, head=config))
+        home.save_head(config)
     else:
         _check_head(home, store)
         made = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
@@ -385,8 +384,8 @@ def check_learned(home: Home, store: Store) -> None:
     """
     if not store.names:
         raise NothingLearnedError(
-            f"the home {home.path} learned nothing yet; run `edgecl train-stream SOURCE "
-            f"--home {home.path}` first"
+            f"the home {home.path} {why_empty(describe(store))}; it learns with `edgecl "
+            f"train-stream SOURCE --home {home.path}`"
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -40,24 +39,17 @@ from edgecl.runtime.bundle import (
     read_manifest,
 )
 from edgecl.runtime.engines.tensorrt import Compiled
-from edgecl.runtime.faults import telling
-from edgecl.runtime.files import flush, put_in_place
+from edgecl.runtime.files import flush
 from edgecl.runtime.manifest import MANIFEST_NAME, Manifest
 from edgecl.runtime.scoring import Arrays, Scorer
 from edgecl.session import Session
 from edgecl.store.adapters import adapter_rows
-from edgecl.store.exports import (
-    Export,
-    add_export,
-    exports_of,
-    finish_exports,
-    part_of,
-    set_digest,
-)
+from edgecl.store.exports import Export, exports_of, finish_exports
 from edgecl.store.store import Store
 from edgecl.types import Say
 
-from .precision import Options, content_of
+from .precision import Content, Options, content_of
+from .registered import write_registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,91 +96,84 @@ def export_bundle(
         RequestError: Something else is there, or see `content_of`.
         IntegrityError: The engine was changed, or see `content_of`.
     """
-    options = options or Options()
-    place = Path(os.path.realpath(output))
+    options, place = options or Options(), Path(os.path.realpath(output))
     finish_exports(store)
     replaces = _check_place(home, store, place)
     content = content_of(home, store, scorer, adapters, options, say)
-    manifest, scorer = replace(content.manifest, pretrained=""), content.scorer
-    feature_map = manifest.feature_map
+    manifest = replace(content.manifest, pretrained="")
     uids = {name: uid for uid, name in store.names.items()}
-    classes = [uids[label] for label in scorer.labels]
+    classes = {uids[label]: label for label in content.scorer.labels}
     sources = [row.uid for row in adapter_rows(store) if row.epoch is None] if adapters else []
-    head = _head(scorer, classes) | _left_out(home, store, scorer.labels)
-    files = {
-        manifest.engine: content.model,
-        HEAD_NAME: save_arrays({name: np.ascontiguousarray(a) for name, a in head.items()}),
-    }
-    if content.fused is not None:
-        files[FUSED_NAME] = content.fused
-    files |= {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
+    files = _files(home, store, content, list(classes), adapters)
     about: dict[str, Any] = {"kind": ONNX, "precision": options.precision}
     if build is not None:
-        built = build(content.model)
-        files[compiled_name(manifest.engine)] = built.plan
-        about |= {"kind": TENSORRT, TENSORRT: built.as_json()}
-    values: dict[str, Any] = about | {
+        about |= _compiled(files, manifest.engine, build)
+    values = about | {
         "bundle": BUNDLE_SCHEMA,
         "home": public_id(home),
         "created": time.time(),
         "edgecl": edgecl.__version__,
-        "feature_map": feature_map,
-        "classes": [
-            {"uid": uid, "name": name} for uid, name in zip(classes, scorer.labels, strict=True)
-        ],
+        "feature_map": manifest.feature_map,
+        "classes": [{"uid": uid, "name": name} for uid, name in classes.items()],
         "adapters": [digest_of(adapter) for adapter in adapters],
         "adapter_uids": sources,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "engine": replace(manifest, keys=()).as_json(),  # of no use to who predicts
         "report": content.report,
     }
-    with telling(f"{place.parent} cannot be made"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with telling(f"the bundle {place} cannot be written"), store.transaction(changes_head=False):
-        uid = add_export(
-            store,
-            kind=about["kind"],
-            path=place,
-            feature_map=feature_map,
-            # An engine that was calibrated on a class's pictures holds the class.
-            classes=sorted({*classes, *content.calibrated_on}),
-            adapters=sources,
-            body=about | options.as_json() | {"replaces": replaces},
-        )
-        text = manifest_text(values | {"version": uid})
-        set_digest(store, uid, json.loads(text)["digest"])
-        export = _row(store, uid)
-        part = part_of(export)
-        part.mkdir(exist_ok=True)  # empty, if an earlier export was killed before it was noted
-    try:
-        with telling(f"the bundle {place} cannot be written"):
-            _write(files | {MANIFEST_NAME: text.encode()}, part)
-            open_bundle(part)
-            put_in_place(part, place)
-    finally:
-        finish_exports(store)
-    size_bytes = sum(path.stat().st_size for path in place.iterdir())
-    return Exported(_row(store, uid), manifest, size_bytes, content.report)
+    export = write_registered(
+        store,
+        place,
+        "the bundle",
+        lambda uid: manifest_text(values | {"version": uid}),
+        lambda part, text: _write(files | {MANIFEST_NAME: text.encode()}, part),
+        kind=about["kind"],
+        feature_map=manifest.feature_map,
+        # An engine that was calibrated on a class's pictures holds the class.
+        classes=sorted({*classes, *content.calibrated_on}),
+        adapters=sources,
+        body=about | options.as_json() | {"replaces": replaces},
+    )
+    n_bytes = sum(path.stat().st_size for path in place.iterdir())
+    return Exported(export, manifest, n_bytes, content.report)
+
+
+def _compiled(
+    files: dict[str, bytes], engine: str, build: Callable[[bytes], Compiled]
+) -> dict[str, Any]:
+    """Put an engine that is built for this GPU beside the ONNX file; returns what is said of it."""
+    built = build(files[engine])
+    files[compiled_name(engine)] = built.plan
+    return {"kind": TENSORRT, TENSORRT: built.as_json()}
+
+
+def _files(
+    home: Home, store: Store, content: Content, classes: list[int], adapters: Sequence[Adapter]
+) -> dict[str, bytes]:
+    """Return what a bundle holds beside its manifest, by name."""
+    head = content.scorer.arrays() | {"classes": np.array(classes, dtype=np.int64)}
+    head |= _left_out(home, store, content.scorer.labels)
+    files = {
+        content.manifest.engine: content.model,
+        HEAD_NAME: save_arrays({name: np.ascontiguousarray(a) for name, a in head.items()}),
+    }
+    if content.fused is not None:
+        files[FUSED_NAME] = content.fused
+    return files | {adapter_name(i): save_arrays(a) for i, a in enumerate(adapters, start=1)}
 
 
 def _write(files: dict[str, bytes], folder: Path) -> None:
+    """Write a bundle's files, and open it as who predicts will."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
         flush(folder / name)
     flush(folder)
+    open_bundle(folder)
 
 
 def public_id(home: Home) -> str:
     """Return what stands for a home outside of it; says nothing of its key."""
     return hmac.new(home.key, b"public id of this home", hashlib.sha256).hexdigest()[:32]
-
-
-def _row(store: Store, uid: int) -> Export:
-    return next(export for export in exports_of(store) if export.uid == uid)
-
-
-def _head(scorer: Scorer, classes: Sequence[int]) -> Arrays:
-    return scorer.arrays() | {"classes": np.array(classes, dtype=np.int64)}
 
 
 def _left_out(home: Home, store: Store, labels: tuple[str, ...]) -> Arrays:

@@ -15,7 +15,6 @@ in it, as long as it lies where it was written (edgecl/store/exports.py).
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -27,19 +26,14 @@ import edgecl
 from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.runtime.bundle import BUNDLE_SCHEMA, manifest_text
-from edgecl.runtime.faults import telling
-from edgecl.runtime.files import flush, private, put_in_place, write_whole
+from edgecl.runtime.files import flush, private, write_whole
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
 from edgecl.store.exports import (
     DATASET,
     Export,
-    add_export,
-    exports_of,
     finish_exports,
     index_line,
-    part_of,
-    set_digest,
 )
 from edgecl.store.samples import Origin
 from edgecl.store.store import Store
@@ -47,6 +41,7 @@ from edgecl.store.table import Role
 from edgecl.types import clean_label
 
 from .bundle import public_id
+from .registered import write_registered
 
 # Of a name in most file systems; room for `~UID`.
 _MAX_NAME_BYTES = 255 - 24
@@ -105,6 +100,37 @@ def export_dataset(
             "the store is sealed, and a dataset would hold its pictures unencrypted; add --plain "
             "if that is meant"
         )
+    origins = _chosen(store, classes, held_out=held_out)
+    names = {uid: store.names[uid] for uid in sorted({origin.class_uid for origin in origins})}
+    folders = folder_names(names)
+    counts: dict[str, int] = {}
+    size_bytes = 0
+
+    def write(part: Path, manifest: str) -> None:
+        nonlocal counts, size_bytes
+        counts, size_bytes = _write(store, origins, folders, part)
+        write_whole(part / MANIFEST_NAME, manifest.encode(), mode=0o600)
+        flush(part / MANIFEST_NAME)
+        flush(part)
+
+    export = write_registered(
+        store,
+        place,
+        "the dataset",
+        lambda uid: _manifest(home, uid, names),
+        write,
+        mode=0o700,
+        kind=DATASET,
+        feature_map=store.feature_map,
+        classes=sorted(folders),
+        adapters=(),
+        body={"kind": DATASET, "replaces": None},
+    )
+    return ExportedDataset(export, counts, size_bytes)
+
+
+def _chosen(store: Store, classes: Sequence[str], *, held_out: bool) -> list[Origin]:
+    """Return the samples of the classes that are asked for, of all if none is, at least one."""
     wanted = {store.class_uid(clean_label(name)) for name in classes} or set(store.names)
     wanted.difference_update(store.lost_classes())
     origins = [
@@ -119,37 +145,7 @@ def export_dataset(
             f"no picture{which} is kept, so there is nothing to write"
             + ("" if held_out else "; what is held out to test on is written with --held-out")
         )
-    folders = folder_names(
-        {uid: store.names[uid] for uid in sorted({origin.class_uid for origin in origins})}
-    )
-    with telling(f"{place.parent} cannot be made"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with telling(f"the dataset {place} cannot be written"), store.transaction(changes_head=False):
-        uid = add_export(
-            store,
-            kind=DATASET,
-            path=place,
-            feature_map=store.feature_map,
-            classes=sorted(folders),
-            adapters=(),
-            body={"kind": DATASET, "replaces": None},
-        )
-        text = _manifest(home, uid, {c: store.names[c] for c in sorted(folders)})
-        set_digest(store, uid, json.loads(text)["digest"])
-        part = part_of(_row(store, uid))
-        part.mkdir(
-            mode=0o700, exist_ok=True
-        )  # empty, if an earlier export was killed before it was noted
-    try:
-        with telling(f"the dataset {place} cannot be written"):
-            counts, size_bytes = _write(store, origins, folders, part)
-            write_whole(part / MANIFEST_NAME, text.encode(), mode=0o600)
-            flush(part / MANIFEST_NAME)
-            flush(part)
-            put_in_place(part, place)
-    finally:
-        finish_exports(store)
-    return ExportedDataset(_row(store, uid), counts, size_bytes)
+    return origins
 
 
 def _manifest(home: Home, version: int, names: dict[int, str]) -> str:
@@ -240,7 +236,3 @@ def _suffix(picture: bytes) -> str:
         return "webp"
     known = {b"BM": "bmp", b"GIF8": "gif", b"II*\0": "tif", b"MM\0*": "tif"}
     return next((name for head, name in known.items() if picture.startswith(head)), "ppm")
-
-
-def _row(store: Store, uid: int) -> Export:
-    return next(export for export in exports_of(store) if export.uid == uid)

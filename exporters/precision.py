@@ -29,7 +29,7 @@ from edgecl.runtime.mixture import plain_of
 from edgecl.runtime.scoring import Scorer
 from edgecl.session import Session
 from edgecl.store.store import Store
-from edgecl.types import Float32, Say
+from edgecl.types import Float16, Float32, Say
 
 from .fused import fuse
 from .graph import to_half, versions
@@ -45,7 +45,7 @@ from .parity import (
 )
 from .pictures import N_CALIBRATED, Pictures, from_folder
 from .quantize import RECIPES, calibrate, quantise_model, worst_nodes
-from .resolve import beside_opinions, candidates, choose, judge_of
+from .resolve import Verdict, beside_opinions, candidates, choose, judge_of
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # Of the nodes that can be quantised these shares, the worst ones, stay float32 in turn until the
@@ -190,6 +190,17 @@ def _half(
     return replace(own, manifest=manifest, model=model)
 
 
+@dataclass(frozen=True, slots=True)
+class _Quantised:
+    """A try: the model, its nodes in float32, and kept and held out features (N, D) of it."""
+
+    model: bytes
+    excluded: list[str]
+    features: Float16
+    judging: Float32
+    verdict: Verdict
+
+
 class _Int8:
     """The making of an int8 bundle: calibrate, quantise, give it a head, judge, perhaps again."""
 
@@ -223,11 +234,40 @@ class _Int8:
 
     def made(self) -> Content:
         """Return what is within its limit; with all nodes in int8 if a loss is allowed."""
+        made = self._within_limit()
+        verdict = made.verdict
+        check_parity(
+            f"top-1 agreement of int8 with fp32 (head {verdict.head}, {len(made.excluded)} nodes "
+            "in fp32)",
+            verdict.agreement,
+            LEAST_AGREEMENT_INT8,
+            allow_loss=self.options.allow_parity_loss,
+        )
+        every = np.ones(len(self.rows), dtype=np.bool_)
+        learned = plain_of(self.own.scorer)
+        scorers = candidates(self.home, self.store, every, learned, self.features, made.features)
+        parity = parity_of(made.judging, self.judge.reference_features, verdict.agreement)
+        made_with = ("onnx", "onnxruntime")
+        name = f"int8-{self.recipe}"
+        return Content(
+            manifest=_manifest(self.own.manifest, made.model, name, parity.as_json(), made_with),
+            model=made.model,
+            scorer=beside_opinions(self.own.scorer, scorers[verdict.head]),
+            calibrated_on=tuple(sorted({c for _, c in self.chosen})),
+            report={
+                "recipe": self.recipe,
+                "head": verdict.head,
+                "accuracy": verdict.accuracy,
+                "nodes_fp32": made.excluded,
+            },
+        )
+
+    def _within_limit(self) -> _Quantised:
+        """Quantise with ever more nodes in float32 until it agrees; returns the last try."""
         self.say("calibrating", 0, 1)
         how = self.home.manifest.preprocessing
         calibrated = calibrate(self.own.model, batches_of(self._calibration(), how), self.adapters)
         worst: list[str] = []
-        excluded: list[str] = []
         # Who insists wants the engine as fast as it gets.
         tries = 1 if self.options.allow_parity_loss else len(_FALLBACK_SHARES)
         for share in _FALLBACK_SHARES[:tries]:
@@ -245,34 +285,10 @@ class _Int8:
             verdict = choose(
                 self.home, self.store, self.judge, self.own.scorer, self.features, features, judging
             )
+            found = _Quantised(model, excluded, features, judging, verdict)
             if verdict.agreement >= LEAST_AGREEMENT_INT8:
                 break
-        check_parity(
-            f"top-1 agreement of int8 with fp32 (head {verdict.head}, {len(excluded)} nodes in "
-            "fp32)",
-            verdict.agreement,
-            LEAST_AGREEMENT_INT8,
-            allow_loss=self.options.allow_parity_loss,
-        )
-        every = np.ones(len(self.rows), dtype=np.bool_)
-        learned = plain_of(self.own.scorer)
-        scorers = candidates(self.home, self.store, every, learned, self.features, features)
-        parity = parity_of(judging, self.judge.reference_features, verdict.agreement)
-        made_with = ("onnx", "onnxruntime")
-        return Content(
-            manifest=_manifest(
-                self.own.manifest, model, f"int8-{self.recipe}", parity.as_json(), made_with
-            ),
-            model=model,
-            scorer=beside_opinions(self.own.scorer, scorers[verdict.head]),
-            calibrated_on=tuple(sorted({c for _, c in self.chosen})),
-            report={
-                "recipe": self.recipe,
-                "head": verdict.head,
-                "accuracy": verdict.accuracy,
-                "nodes_fp32": excluded,
-            },
-        )
+        return found
 
     def _calibration(self) -> Iterator[Image.Image]:
         if self.options.calibration is not None:

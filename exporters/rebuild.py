@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecl.errors import ParityError, RequestError, SourceError
+from edgecl.errors import NothingLearnedError, ParityError, RequestError, SourceError
 from edgecl.session import Session
 from edgecl.store.exports import (
     DATASET,
@@ -41,6 +41,12 @@ def rebuild_stale(session: Session) -> tuple[list[Exported], list[dict[str, Any]
     stale = [e for e in exports_of(store) if e.status == STALE and e.kind not in kinds]
     if not stale:
         return rebuilt, unreachable
+    if not store.names:
+        where = ", ".join(str(export.path) for export in stale)
+        raise NothingLearnedError(
+            f"all that {home.path} had learned was unlearned, so nothing is left to write its "
+            f"stale exports anew of; delete them, and every copy: {where}"
+        )
     scorer, adapters = session.served()
     for export in stale:
         why = "it is not there any more"

@@ -86,101 +86,142 @@ def embed(
             that a caller who scales them down need not decode them again; None changes no frame.
         wake: Called at the end, to wake a source that a thread waits for (`close` of a live one).
     """
-    stop = threading.Event()
-    if is_live:
-        batch_size = n_ahead = 1
-    ready: queue.Queue[Any] = queue.Queue(maxsize=1 if is_live else 2 * batch_size)
-    done: queue.Queue[Any] = queue.Queue(maxsize=max(1, n_ahead // batch_size))
-    pace = Pace(stop) if is_live else None
-
-    def taken() -> Iterator[Frame | Skipped]:
-        while True:
-            if pace is not None:
-                pace.wait()
-            frame = next(frames, None)
-            if frame is None or stop.is_set():
-                return
-            if pace is not None:
-                pace.taken()
-            yield frame
-
-    def decode_all() -> None:
-        for frame in taken():
-            begin = time.monotonic()
-            if isinstance(frame, Skipped):
-                item: _Ready | Skipped = frame
-            else:
-                try:
-                    image, has_levels = picture_and_depth(
-                        frame, max_pixels=max_pixels, levels=preprocessing.levels
-                    )
-                    item = _Ready(frame, preprocessing.tensor(image))
-                    # What was seen is what is kept, also where it is decoded again without levels.
-                    if has_levels or (pixels_above is not None and min(image.size) > pixels_above):
-                        decoded = replace(frame, encoded=None, pixels=np.asarray(image))
-                        item = _Ready(decoded, item.tensor)
-                except (DecodeError, MemoryError) as error:
-                    item = Skipped(frame.id, str(error) or "not enough memory")
-            if pace is not None:
-                pace.decoded(time.monotonic() - begin)
-            if not _put(ready, item, stop):
-                return
-        _put(ready, _END, stop)
-
-    def run_all() -> None:
-        is_open = True
-        while is_open:
-            group: list[_Ready | Skipped] = []
-            while len(group) < batch_size:
-                item = _take(ready, stop, wait=not group)
-                if item is None:
-                    break
-                if item is _END or isinstance(item, _Failed):
-                    is_open = False
-                    break
-                group.append(item)
-            if stop.is_set():
-                return
-            if group and pace is not None:
-                pace.engine_begins(len(group))
-            found = _run(engine, group)
-            if group and pace is not None:
-                pace.engine_ends()
-            if group and not _put(done, found, stop):
-                return
-            if not is_open:
-                _put(done, item, stop)
-
-    threads = [
-        threading.Thread(target=_guarded(decode_all, ready, stop), name="decode", daemon=True),
-        threading.Thread(target=_guarded(run_all, done, stop), name="engine", daemon=True),
-    ]
+    line = _Line(
+        frames,
+        preprocessing,
+        engine,
+        batch_size=1 if is_live else batch_size,
+        n_ahead=1 if is_live else n_ahead,
+        is_live=is_live,
+        max_pixels=max_pixels,
+        pixels_above=pixels_above,
+    )
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(min(switch_interval, _SWITCH_INTERVAL_S))
-    for thread in threads:
-        thread.start()
+    threads = line.started()
     try:
+        yield from line.found()
+    finally:
+        line.stop.set()
+        wake()
+        sys.setswitchinterval(switch_interval)
+        # A source that blocks (standard input) cannot be woken; its thread is a daemon.
+        for thread in threads:
+            thread.join(timeout=1)
+
+
+class _Line:
+    """What the two threads and the caller share: `decode_all` -> ready -> `run_all` -> done."""
+
+    def __init__(
+        self,
+        frames: Iterator[Frame | Skipped],
+        preprocessing: Preprocessing,
+        engine: Engine,
+        *,
+        batch_size: int,
+        n_ahead: int,
+        is_live: bool,
+        max_pixels: int,
+        pixels_above: int | None,
+    ) -> None:
+        self.frames, self.preprocessing, self.engine = frames, preprocessing, engine
+        self.batch_size, self.is_live = batch_size, is_live
+        self.max_pixels, self.pixels_above = max_pixels, pixels_above
+        self.stop = threading.Event()
+        self.pace = Pace(self.stop)
+        self.ready: queue.Queue[Any] = queue.Queue(maxsize=1 if is_live else 2 * batch_size)
+        self.done: queue.Queue[Any] = queue.Queue(maxsize=max(1, n_ahead // batch_size))
+
+    def started(self) -> list[threading.Thread]:
+        """Start both threads."""
+        threads = [
+            threading.Thread(target=_guarded(work, out, self.stop), name=name, daemon=True)
+            for name, work, out in (
+                ("decode", self.decode_all, self.ready),
+                ("engine", self.run_all, self.done),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def decode_all(self) -> None:
+        """Take frames, decode and scale them; the first thread."""
+        for frame in self._taken():
+            begin = time.monotonic()
+            item = frame if isinstance(frame, Skipped) else self._decoded(frame)
+            self.pace.decoded(time.monotonic() - begin)
+            if not _put(self.ready, item, self.stop):
+                return
+        _put(self.ready, _END, self.stop)
+
+    def _taken(self) -> Iterator[Frame | Skipped]:
+        while True:
+            if self.is_live:
+                self.pace.wait()
+            frame = next(self.frames, None)
+            if frame is None or self.stop.is_set():
+                return
+            self.pace.taken()
+            yield frame
+
+    def _decoded(self, frame: Frame) -> _Ready | Skipped:
+        try:
+            image, is_changed = picture_and_depth(
+                frame, max_pixels=self.max_pixels, levels=self.preprocessing.levels
+            )
+            tensor = self.preprocessing.tensor(image)
+            above = self.pixels_above
+            # What was seen is what is kept, also where it is decoded again.
+            if is_changed or (above is not None and min(image.size) > above):
+                frame = replace(frame, encoded=None, pixels=np.asarray(image), cut=None)
+        except (DecodeError, MemoryError) as error:
+            return Skipped(frame.id, str(error) or "not enough memory")
+        return _Ready(frame, tensor)
+
+    def run_all(self) -> None:
+        """Run the engine on what is ready together; the second thread."""
+        last: object = None
+        while last is None:
+            group, last = self._group()
+            if self.stop.is_set():
+                return
+            if group:
+                self.pace.engine_begins(len(group))
+                found = _run(self.engine, group)
+                self.pace.engine_ends()
+                if not _put(self.done, found, self.stop):
+                    return
+        _put(self.done, last, self.stop)
+
+    def _group(self) -> tuple[list[_Ready | Skipped], object]:
+        """Return what is ready, after one that is waited for, and the end if it came."""
+        group: list[_Ready | Skipped] = []
+        while len(group) < self.batch_size:
+            item = _take(self.ready, self.stop, wait=not group)
+            if item is None:
+                break
+            if item is _END or isinstance(item, _Failed):
+                return group, item
+            group.append(item)
+        return group, None
+
+    def found(self) -> Iterator[list[Embedded | Skipped]]:
+        """Yield what is done, in the caller's thread; an empty list while nothing comes."""
         while True:
             try:
-                item = done.get(timeout=_QUEUE_POLL_S)
+                item = self.done.get(timeout=_QUEUE_POLL_S)
             except queue.Empty:
                 item = []
             if item is _END:
                 return
             if isinstance(item, _Failed):
                 raise item.error
-            if item and pace is not None:
-                pace.caller_begins(len(item))
+            if item:
+                self.pace.caller_begins(len(item))
             yield item
-            if pace is not None:
-                pace.caller_ends()
-    finally:
-        stop.set()
-        wake()
-        sys.setswitchinterval(switch_interval)
-        # A source that blocks (standard input) cannot be woken; its thread is a daemon.
-        for thread in threads:
-            thread.join(timeout=1)
+            self.pace.caller_ends()
 
 
 def _run(engine: Engine, group: list[_Ready | Skipped]) -> list[Embedded | Skipped]:

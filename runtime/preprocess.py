@@ -180,16 +180,19 @@ def picture_of(frame: Frame, *, max_pixels: int = 50_000_000, levels: str = "aut
 
 
 def picture_and_depth(frame: Frame, *, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
-    """Return the frame's picture, and whether its levels were set by a number or by itself.
+    """Return the frame's picture, and whether it is another one than its bytes alone give.
 
-    Such a picture would be another one where it is decoded without these levels.
+    It is where its levels were set by a number or by itself, and where only a part of it counts.
 
     Raises:
-        DecodeError: As `decode`.
+        DecodeError: As `decode`; or the part that counts does not lie in the picture.
     """
     if frame.pixels is not None:
-        return Image.fromarray(frame.pixels), False
+        pixels = frame.pixels if frame.cut is None else frame.cut(frame.pixels)
+        return Image.fromarray(pixels), frame.cut is not None
     image, is_deep = _decoded(frame.encoded or b"", max_pixels, levels)
+    if frame.cut is not None:
+        return Image.fromarray(frame.cut(np.asarray(image))), True
     return image, is_deep and levels != "auto"
 
 
@@ -216,6 +219,10 @@ def _decoded(data: bytes, max_pixels: int, levels: str) -> tuple[Image.Image, bo
         raise DecodeError("its pixels are more than the 179 million that are ever read") from error
     except Exception as error:  # decoders raise many kinds on broken files, and MemoryError
         reason = str(error).split("<_io")[0].strip() or type(error).__name__
+        if reason.startswith("cannot identify"):  # as Pillow says of what is damaged, too
+            reason = f"it begins as {kind}, and the rest is damaged" if kind else reason
+        elif kind:
+            reason = f"{kind}: {reason}"
         raise DecodeError(f"not a picture that can be decoded ({reason})") from error
 
 

@@ -13,6 +13,7 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -118,7 +119,7 @@ class Topic:
 class Webhook:
     """Posts JSON, one connection an event."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         scheme = url.partition("://")[0]
         try:
             parts = split_url(url)
@@ -141,6 +142,7 @@ class Webhook:
             account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             token = base64.b64encode(account.encode()).decode()
             self._headers["Authorization"] = f"Basic {token}"
+        self._headers |= headers
 
     def send(self, text: str) -> None:
         """Post it."""

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgecl.errors import UsageError
@@ -66,10 +66,16 @@ class Sink(Protocol):
 FORMATS = ("json", "frigate")
 
 
-def open_sink(spec: str, about: About | None = None, format: str = "json") -> Sink:
+def open_sink(
+    spec: str,
+    about: About | None = None,
+    headers: Mapping[str, str] | None = None,
+    format: str = "json",
+) -> Sink:
     """Open a sink of events.
 
     Args:
+        headers: Sent with every event to a webhook, as `read_headers` returns them.
         spec: `-`, `mqtt://[user:password@]host[:port]/topic` (or `mqtts`), `http://...` or
             `https://...`. A webhook gets each event as the JSON body of a POST; redirects are not
             followed. An account in the address is sent as basic authentication. Or
@@ -79,9 +85,12 @@ def open_sink(spec: str, about: About | None = None, format: str = "json") -> Si
             as Frigate publishes `frigate/CAMERA/classification/MODEL`.
 
     Raises:
-        UsageError: None of these.
+        UsageError: None of these, or headers for what takes none.
         MissingPackageError: A topic, and paho-mqtt is not installed.
     """
+    is_hook = spec.startswith(("http://", "https://"))
+    if headers and not is_hook:
+        raise UsageError("headers of events belong to a webhook, http:// or https://")
     if format not in FORMATS or (format == "frigate" and not spec.startswith(SCHEMES)):
         raise UsageError(
             f"the format of events is one of {', '.join(FORMATS)}, and frigate is for mqtt://; "
@@ -97,15 +106,19 @@ def open_sink(spec: str, about: About | None = None, format: str = "json") -> Si
     if spec.lower().startswith(HOME_ASSISTANT):
         check_paho()
         return open_homeassistant(spec, about)
-    if spec.startswith(("http://", "https://")):
-        hook = Webhook(spec)
+    if is_hook:
+        hook = Webhook(spec, headers or {})
         return QueueSink(hook.name, lambda stop: hook)
     # The text may hold a password in a form that is not known here, so it is not repeated.
     raise UsageError(f"this is no place for events; expected {SYNTAX}")
 
 
 def open_sinks(
-    spec: str | None, sources: Iterable[Source], about: About | None = None, format: str = "json"
+    spec: str | None,
+    sources: Iterable[Source],
+    about: About | None = None,
+    headers: Mapping[str, str] | None = None,
+    format: str = "json",
 ) -> Sink | None:
     """Open all that hear of a run: what `--events` names, and sources that are answered.
 
@@ -113,6 +126,7 @@ def open_sinks(
         spec: As for `open_sink`, or None.
         sources: Of the frames; into a Frigate the class of each of its events is written.
         about: As for `open_sink`.
+        headers: As for `open_sink`.
         format: As for `open_sink`.
 
     Returns:
@@ -120,10 +134,10 @@ def open_sinks(
     """
     if spec is None and format != "json":
         raise UsageError("--event-format says how --events mqtt://host/topic is told; name one")
-    sinks = [] if spec is None else [open_sink(spec, about, format)]
-    for frigate in (source.answers for source in sources):
-        if frigate is not None:
-            sinks.append(_answers(frigate))
+    sinks = [] if spec is None else [open_sink(spec, about, headers, format)]
+    # Two cameras may be of one Frigate.
+    found = {(f.host, f.port): f for source in sources for f in source.answers}
+    sinks += [_answers(frigate) for frigate in found.values()]
     if len(sinks) < 2:
         return sinks[0] if sinks else None
     return _Joined(sinks)

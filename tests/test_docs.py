@@ -9,8 +9,9 @@ import pytest
 
 import edgecl
 from edgecl.cli.app import app
-from edgecl.config import Config, load_config, save_config
+from edgecl.config import Config
 from edgecl.heads import HEADS
+from edgecl.settings import load_config, save_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -25,6 +26,7 @@ def commands() -> list[str]:
         "review list",
         "review mistakes",
         "samples list",
+        "config set",
     ]
 
 
@@ -32,7 +34,7 @@ def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in commands():
         assert f"edgecl {command}" in readme, command
-    command = r"^edgecl ([a-z-]+(?: class| onnx| tensorrt| dataset| list| mistakes)?)"
+    command = r"^edgecl ([a-z-]+(?: class| onnx| tensorrt| dataset| list| mistakes| set)?)"
     named = re.findall(command, readme, re.MULTILINE)
     assert set(named) <= set(commands())
 

@@ -17,9 +17,10 @@ FOLDERS = {"edgecl": "edgecl", "runtime": "edgecl.runtime", "exporters": "edgecl
 LAYERS = (
     ("types", "errors"),
     ("runtime",),
-    ("config", "paired"),
-    ("home",),
-    ("weights", "directions"),
+    ("config", "paired", "figures"),
+    ("settings",),
+    ("home", "edited"),
+    ("weights", "directions", "sources"),
     ("backbones",),
     ("adapters",),
     ("heads",),
@@ -27,6 +28,7 @@ LAYERS = (
     ("calibration",),
     ("learner",),
     ("session",),
+    ("lending",),
     ("governor",),
     ("consolidation",),
     ("unlearning",),
@@ -35,8 +37,10 @@ LAYERS = (
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
     ("governed",),
+    ("learning",),
     ("exporters",),
     ("device",),
+    ("serve",),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

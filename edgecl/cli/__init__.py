@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import NoReturn
 
 
 def main() -> None:
@@ -20,44 +19,55 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    sys.exit(run(sys.argv[1:]))
 
+
+def run(line: list[str]) -> int:
+    """Run a command line in this process; returns the documented exit status."""
+    from edgecl.cli.output import afresh
+
+    with afresh():
+        return _run(line)
+
+
+def _run(line: list[str]) -> int:
     import typer
 
     from edgecl.cli.app import app
     from edgecl.errors import EdgeclError
 
     # Where an error shows up, `--debug` is added at the end of the line; so it may stand anywhere.
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    is_debugging = len(arguments) < len(sys.argv) - 1
+    arguments = [a for a in line if a != "--debug"]
+    is_debugging = len(arguments) < len(line)
     try:
         # Not standalone: what is wrong with an argument is told with the argument, an address too.
-        status = app(args=arguments, standalone_mode=False)
+        status = app(args=arguments, standalone_mode=False, obj=arguments)
     except EdgeclError as error:
         if is_debugging:
             raise
-        _end(arguments, str(error), error.exit_code)
+        return _ended(arguments, str(error), error.exit_code)
     except typer.Abort:
         print("Aborted!", file=sys.stderr)
-        _end(arguments, "aborted", 1, is_told=True)
+        return _ended(arguments, "aborted", 1, is_told=True)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "show"):  # click's, of wrong usage
             lines = str(getattr(error, "message", "")).split("\n")
             error.message = "\n".join(map(_line, lines))  # type: ignore[attr-defined]
             error.show()
             text = _line(error.format_message()).removesuffix(".")
-            _end(arguments, text, getattr(error, "exit_code", 2), is_told=True)
+            return _ended(arguments, text, getattr(error, "exit_code", 2), is_told=True)
         if is_debugging:
             raise
         # What no part of edgecl expected: a disk that fails, a package that misbehaves.
         status = 3 if isinstance(error, OSError) else 4 if _is_damage(error) else 1
-        _end(arguments, _unexpected(error), status)
+        return _ended(arguments, _unexpected(error), status)
     if status == 130:
-        _end(arguments, "interrupted", 130, is_told=True)
-    sys.exit(status if isinstance(status, int) else 0)
+        return _ended(arguments, "interrupted", 130, is_told=True)
+    return status if isinstance(status, int) else 0
 
 
-def _end(arguments: list[str], text: str, status: int, *, is_told: bool = False) -> NoReturn:
-    """End with an error: a line on stderr and, with `--json`, an object on stdout.
+def _ended(arguments: list[str], text: str, status: int, *, is_told: bool = False) -> int:
+    """Tell an error: a line on stderr and, with `--json`, an object on stdout; returns the status.
 
     A result that was printed stays the one object: the exit status says the rest.
     """
@@ -68,7 +78,7 @@ def _end(arguments: list[str], text: str, status: int, *, is_told: bool = False)
     if not has_result() and any(map(_asks_for_json, arguments)):
         with suppress(OSError):
             print_json({"error": _line(text), "exit": status})
-    sys.exit(status)
+    return status
 
 
 def _asks_for_json(argument: str) -> bool:
@@ -77,8 +87,10 @@ def _asks_for_json(argument: str) -> bool:
 
 
 def _tell(text: str) -> None:
+    from edgecl.cli.output import show
+
     with suppress(OSError):  # a log on a full disk must not change the status
-        print(_line(text), file=sys.stderr, flush=True)
+        show(_line(text), sys.stderr)
 
 
 def _line(text: str) -> str:

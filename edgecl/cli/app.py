@@ -10,6 +10,7 @@ import typer
 from edgecl.cli.bench import bench
 from edgecl.cli.changes import changes
 from edgecl.cli.commands import Command, Group, quiet_and_verbose
+from edgecl.cli.config import config_app
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
@@ -23,6 +24,7 @@ from edgecl.cli.report import report
 from edgecl.cli.retention import forget_app
 from edgecl.cli.review import review_app
 from edgecl.cli.score import evaluate, predict
+from edgecl.cli.serve import serve
 from edgecl.cli.status import status
 from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
@@ -41,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
     "doctor": doctor,
     "train-stream": train_stream,
+    "serve": serve,
     "import": import_,
     "consolidate": consolidate,
     "predict": predict,
@@ -61,6 +64,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
+app.add_typer(config_app, name="config", cls=Group)
 app.add_typer(export_app, name="export", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)

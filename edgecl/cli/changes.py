@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.output import print_json, print_table, printable
+from edgecl.cli.output import print_json, print_table, show
 
 if TYPE_CHECKING:
     from edgecl.store.changes import Change
+
+
+# In the table, which fits 80 columns; `edgecl changes c12` has them whole.
+_SHORT = {
+    "proved worse": "worse",
+    "not proved harmless": "unproved",
+    "nothing to compare": "",
+    "not judged": "",
+}
 
 
 def changes(
@@ -53,7 +62,7 @@ def changes(
         print_json({"changes": said} if wanted is None else said[0])
     elif wanted is not None:
         for line in in_words(found[0][0], found[0][1], names, found[0][2]):
-            print(printable(line))
+            show(line)
     else:
         _print_changes([(c, as_json(c, judgement, names, way)) for c, judgement, way in found])
 
@@ -62,12 +71,13 @@ def _print_changes(found: list[tuple[Change, dict[str, Any]]]) -> None:
     rows = [
         (
             c.name, c.kind, c.state.replace("_", " "), _clock(c.opened),
-            sum(part.learned for part in c.classes), said["n"], said["lost"], said["won"],
-            said["verdict"],
+            sum(part.learned for part in c.classes),
+            f"-{said['lost']} +{said['won']}" if said["n"] else "",
+            _SHORT.get(said["verdict"], said["verdict"]),
         )
         for c, said in found
     ]  # fmt: skip
-    columns = ("id", "kind", "state", "when", "learned", "compared", "lost", "won", "verdict")
+    columns = ("id", "kind", "state", "when", "learned", "answers", "verdict")
     print_table("changes", columns, rows)
 
 
@@ -86,4 +96,4 @@ def number_of(name: str) -> int:
 
 
 def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+    return time.strftime("%y-%m-%d %H:%M", time.gmtime(seconds))

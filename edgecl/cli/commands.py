@@ -7,11 +7,13 @@ typer makes commands of these classes. Help is written by click, not by rich, so
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from edgecl.cli.handover import handed_over
 from edgecl.cli.helps import EXAMPLES, PANELS
 from edgecl.cli.output import Level, set_level
 
@@ -55,6 +57,15 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
         _prepare(self.params)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; what writes to a home that another process serves, that process runs."""
+        home, arguments = ctx.params.get("home"), ctx.find_root().obj
+        if home is not None and isinstance(arguments, list):
+            status = handed_over(path_of(ctx), arguments, Path(home))
+            if status is not None:
+                return status
+        return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, with `-q` and `-v`, which every command takes."""

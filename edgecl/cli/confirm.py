@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +18,23 @@ if TYPE_CHECKING:
     from edgecl.session import Session
     from edgecl.store.store import Store
     from edgecl.types import ForgetRequest
-    from edgecl.unlearning.plan import Plan
 
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask; without a terminal nobody is asked.")
 ]
+
+
+_ask: list[Callable[[list[str]], None]] = []
+
+
+@contextmanager
+def asking(ask: Callable[[list[str]], None]) -> Iterator[None]:
+    """Ask by a function instead of on the terminal; it raises where the answer is not yes."""
+    _ask.append(ask)
+    try:
+        yield
+    finally:
+        _ask.pop()
 
 
 def confirm(plan: Callable[[], list[str]], *, yes: bool) -> None:
@@ -36,10 +49,13 @@ def confirm(plan: Callable[[], list[str]], *, yes: bool) -> None:
     """
     from edgecl.errors import RequestError
 
-    if yes or not is_terminal():
+    if yes or not (_ask or is_terminal()):
         return
     lines = plan()
     if not lines:
+        return
+    if _ask:
+        _ask[-1](lines)
         return
     for line in lines:
         say(line)
@@ -60,6 +76,7 @@ def forgetting(home: Path, asked: ForgetRequest) -> list[str]:
     from edgecl.home import Home
     from edgecl.types import Receipt
     from edgecl.unlearning.ask import plan_of
+    from edgecl.unlearning.plan_words import plan_in_words
 
     try:
         plan = plan_of(Home(home), asked)
@@ -69,40 +86,6 @@ def forgetting(home: Path, asked: ForgetRequest) -> list[str]:
         return []
     said = plan_in_words(plan, asked)
     return [*said, "Nobody can bring it back; backups and copies elsewhere are not reached."]
-
-
-def plan_in_words(plan: Plan, asked: ForgetRequest) -> list[str]:
-    """Return what an unlearning would remove, a sentence a line."""
-    rows = plan.rows
-    what = ", ".join(
-        counted(rows[name], word) if word in ("sample", "picture") else f"{rows[name]} {word}"
-        for name, word in (
-            ("samples", "sample"), ("pictures", "picture"), ("probes", "held out to test on"),
-            ("novel", "waiting for a name"),
-        )
-        if rows[name]
-    )  # fmt: skip
-    named = f"The {asked.kind} {asked.name}"
-    if asked.kind == "age":
-        named = f"All from before {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(plan.uid))}"
-    lines = [f"{named} goes for good: {what or 'no row is of it'}."]
-    if plan.aliases:
-        lines.append(
-            "Its other name goes with it."
-            if plan.aliases == 1
-            else f"Its {plan.aliases} other names go with it."
-        )
-    copies = [f"snapshot s{uid}" for uid in plan.snapshots]
-    copies += [f"adapter {uid}" for uid in (*plan.adapters, *plan.adapters_later)]
-    if copies:
-        verb = "goes" if len(copies) == 1 else "go"
-        lines.append(f"With it {verb} {', '.join(copies)}.")
-    if plan.exports:
-        uids = ", ".join(map(str, plan.exports))
-        lines.append(f"Exports that hold it are revoked where they can be reached: {uids}.")
-    if plan.is_last:
-        lines.append("Nothing is left in the home then.")
-    return lines
 
 
 def rolling_back(store: Store, uid: int) -> list[str]:

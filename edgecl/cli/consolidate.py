@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from edgecl.cli.options import (
 )
 from edgecl.cli.outcome import print_outcome
 from edgecl.cli.output import is_shown_live, print_json, say, say_step, working
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.adapters.training import Progress
@@ -105,7 +107,7 @@ def consolidator(
         say(
             f"consolidated {', '.join(done.classes)} on {done.samples} pictures in "
             f"{done.seconds:.0f} s: on {verdict.n} pictures that it was not trained on, "
-            f"{before:.1%} right before and {after:.1%} after; "
+            f"{percent(before, 1)} right before and {percent(after, 1)} after; "
             + ("taken" if done.accepted else "not taken, it answers as before")
         )
         return done
@@ -132,6 +134,9 @@ def _told_when_broken_off(store: Store) -> Iterator[None]:
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield

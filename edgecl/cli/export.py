@@ -253,8 +253,8 @@ def _rebuild_stale(home: Path, json: bool) -> None:
         )
     if unreachable and not rebuilt:
         raise RequestError(
-            f"none of {len(unreachable)} stale exports could be written anew, see above; write a "
-            "new one with `edgecl export onnx --output DIR`"
+            f"none of {len(unreachable)} stale exports could be written anew, see above; "
+            "write a new one with `edgecl export onnx --output DIR`"
         )
     if json:
         print_json({"rebuilt": [_as_json(done) for done in rebuilt], "unreachable": unreachable})

@@ -6,8 +6,8 @@ Two tables, so that a command without an example is seen (tests/edgecl/test_cli_
 from __future__ import annotations
 
 PANELS = {
-    "Start": ("demo", "init", "doctor"),
-    "Teach": ("train-stream", "import", "review", "consolidate"),
+    "Start": ("demo", "init", "config", "doctor"),
+    "Teach": ("serve", "train-stream", "import", "review", "consolidate"),
     "Look": ("predict", "evaluate", "status", "report", "bench"),
     "Mend": ("samples", "relabel", "merge-classes", "undo", "rename"),
     "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
@@ -27,6 +27,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl init                       a home in ./edgecl-home",
         "edgecl init --encrypt -H sealed   with a key for every class",
         "edgecl init --head key-value --keys photos/",
+    ),
+    "serve": (
+        "edgecl serve                      a page that teaches by the browser's camera",
+        "edgecl serve camera:0 'rtsp://gate/1?crop=10%,20%,30%,40%'",
+        "edgecl serve --set-password own   needed to be reached from elsewhere",
+        "edgecl serve --listen 0.0.0.0:8765 --tls-cert cert.pem --tls-key key.pem",
     ),
     "train-stream": (
         "edgecl train-stream parts/        a folder with a sub-folder a class",
@@ -130,6 +136,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl report                     edgecl-report.html, for the browser",
         "edgecl report -o line-3.html",
     ),
+    "config": ("edgecl config show", "edgecl config set store.capacity_samples 500"),
+    "config show": ("edgecl config show                what is set, and by whom",),
+    "config set": (
+        "edgecl config set store.capacity_samples 500",
+        "edgecl config set source.gate.url rtsp://10.0.0.9/live",
+        "edgecl config set source.gate.crop 10%,20%,30%,40%",
+    ),
+    "config check": ("edgecl config check",),
     "status": (
         "edgecl status",
         "edgecl status --json",

@@ -34,7 +34,8 @@ def import_(
     format: Annotated[
         str,
         typer.Option(
-            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot or edgecl."
+            help="auto, imagefolder, frigate, jetson, teachable-machine, coco, one-hot, "
+            "fiftyone or edgecl."
         ),
     ] = "auto",
     pictures: Annotated[
@@ -102,7 +103,7 @@ def import_(
             result,
         )
     else:
-        print_learned(result, taught)
+        print_learned(result, taught, dataset.notes)
     n_frames = 0 if dry_run else result["seen"] - sum(result["passed_over"].values())
     if n_frames and result["skipped"] == n_frames:
         from edgecl.errors import SourceError
@@ -131,45 +132,45 @@ def _learn(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Learn a dataset; returns what `train-stream` prints, and the samples of what was taught."""
     from edgecl.cli.check import check_names
-    from edgecl.cli.learn import (
+    from edgecl.cli.running import (
         change_of,
         followed,
+        listening,
         result_of,
         stop_flag,
         tell_same,
         tell_start,
     )
     from edgecl.exporters.setup import Setup, open_or_set_up
-    from edgecl.governed import governed
     from edgecl.learner import position_key
+    from edgecl.learning import learning
     from edgecl.runtime.sources.datasets import open_dataset
     from edgecl.stream.position import start_position
-    from edgecl.stream.run import learn_stream
     from edgecl.unlearning.request import writing
 
     device = open_or_set_up(home, Setup(), tell=say_step)
     source = open_dataset(path, max_bytes=device.max_bytes, **how).source
     with writing(device, options) as session, stop_flag() as flag, ExitStack() as stack:
         store = session.store
-        learner = session.learner
         check_names(store, source, None, is_new=is_new)
         key = position_key(device, "position", "import", read_as, os.path.realpath(path))
-        start = start_position(device, learner, source, key, resume=resume)
+        start = start_position(device, session.learner, source, key, resume=resume)
         before = store.n_seen()
         tell_start(store.position(key), resume=resume)
-        run = learn_stream(
-            device,
-            learner,
-            session.engine,
-            source,
-            key=key,
-            start=start,
-            limit=limit,
-            should_stop=lambda: bool(flag),
-            open_adapted=lambda: session.adapted_engine,
+        run, change = stack.enter_context(
+            learning(
+                session,
+                source,
+                kind="import",
+                key=key,
+                start=start,
+                limit=limit,
+                should_stop=lambda: bool(flag),
+                queue=stack.enter_context(listening(device)),
+                tell=say,
+            )
         )
         total = len(source) if limit is None else min(len(source), start.n + limit)
-        change = stack.enter_context(governed(session, "import", tell=say))
         progress = followed(run, observer, store, stack, total=total, done=start.n)
         taught = taught_since(store, before)
     if progress.is_interrupted:

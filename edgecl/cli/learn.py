@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
-from shlex import quote
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +17,7 @@ from edgecl.cli.observe import LogOption, MetricsOption, Observer, observing
 from edgecl.cli.options import (
     DEFAULT,
     EventFormatOption,
+    EventsHeaderOption,
     EventsOption,
     EveryOption,
     FallbackOption,
@@ -34,30 +34,39 @@ from edgecl.cli.options import (
     WeightsOption,
     headers_of,
 )
-from edgecl.cli.output import StreamBar, is_quiet, print_json, say, say_step
+from edgecl.cli.output import print_json, say, say_step
+from edgecl.cli.running import (
+    change_of,
+    followed,
+    listening,
+    opened_sink,
+    result_of,
+    stop_flag,
+    tell_same,
+    tell_start,
+)
 
 if TYPE_CHECKING:
-    from edgecl.governed import Governed
     from edgecl.home import Home
-    from edgecl.learner import Learner
+    from edgecl.learning import Given
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import Source
-    from edgecl.store.progress import Position
+    from edgecl.session import Session
     from edgecl.store.store import Store
-    from edgecl.stream.progress import Progress
     from edgecl.stream.run import StreamOptions
 
 
 def train_stream(
     context: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="Folder, .csv, .jsonl, IDX pair, picture, film, - (JSON lines), camera:N, "
             "rtsp://, http://, gst:PIPELINE, mqtt://host/topic, watch:DIR, or synthetic: for a "
-            "test pattern.",
+            "test pattern; else the sources that the home's settings name.",
             envvar="EDGECL_SOURCE",
         ),
-    ],
+    ] = None,
     home: HomeOption = DEFAULT,
     label: LabelOption = None,
     new: NewOption = False,
@@ -82,6 +91,7 @@ def train_stream(
     ] = None,
     events: EventsOption = None,
     event_format: EventFormatOption = "json",
+    events_header_file: EventsHeaderOption = None,
     vote: VoteOption = None,
     min_score: MinScoreOption = None,
     unknown: Annotated[
@@ -100,285 +110,190 @@ def train_stream(
     json: JsonOption = False,
 ) -> None:
     """Learn a source in one pass; every frame is predicted before it is learned."""
-    from edgecl.cli.consolidate import consolidator
     from edgecl.cli.times import seconds_of
-    from edgecl.errors import SourceError
     from edgecl.exporters.setup import Setup, open_or_set_up
-    from edgecl.governed import governed
+    from edgecl.learning import Given
     from edgecl.runtime.engines.base import EngineOptions
-    from edgecl.runtime.sources import open_source
-    from edgecl.session import open_learner
-    from edgecl.stream.commands import Consolidate
-    from edgecl.stream.position import source_key, start_position
-    from edgecl.stream.run import learn_stream
     from edgecl.types import clean_label
-    from edgecl.unlearning.request import writing
 
     observer = context.with_resource(observing(log_json, metrics, command="train-stream"))
-    name = None if label is None else clean_label(label)
-    headers = headers_of(header_file)
-    shuffle_seed = seed if shuffle else None
+    given = Given(
+        source,
+        label=None if label is None else clean_label(label),
+        shuffle_seed=seed if shuffle else None,
+        every_s=None if every is None else seconds_of(every),
+        headers=headers_of(header_file),
+    )
     device = open_or_set_up(
         home,
         Setup(head=head or "ridge"),
         # What cannot be learned is told before the time that making a home takes.
-        check=lambda: check_labels(
-            open_source(source, label=name, shuffle_seed=shuffle_seed, headers=headers)
-        ),
+        check=lambda: check_labels(given.open()),
         tell=say_step,
     )
-    frames = open_source(
-        source,
-        label=name,
-        shuffle_seed=shuffle_seed,
-        max_bytes=device.max_bytes,
-        headers=headers,
-    )
+    frames = given.open(device)
     check_labels(frames)
-    every_s = None if every is None else seconds_of(every)
-    if every_s is not None:
-        frames.take_every(every_s)
     tell_notes(frames)
-
+    asked = _Asked(
+        labels,
+        events,
+        events_header_file,
+        event_format,
+        vote,
+        min_score,
+        unknown,
+        new,
+        consolidate_every,
+        weights,
+    )
     engines = EngineOptions(provider, threads, allow_fallback)
+    result, taught = _learned(
+        device, given, frames, asked, engines, observer, head=head, limit=limit, resume=resume
+    )
+    if json:
+        print_json(result)
+    else:
+        print_learned(result, taught, frames.notes)
+    _check_some(result, frames)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a run does beside learning, as the options say."""
+
+    labels: str | None
+    events: str | None
+    events_header_file: Path | None
+    event_format: str
+    vote: int | None
+    min_score: float | None
+    unknown: bool
+    new: bool
+    consolidate_every: int | None
+    weights: str | None
+
+
+def _learned(
+    device: Home,
+    given: Given,
+    frames: Source,
+    asked: _Asked,
+    engines: EngineOptions,
+    observer: Observer,
+    *,
+    head: str | None,
+    limit: int | None,
+    resume: bool,
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Learn a source to its end; returns what is printed of it, and the classes it taught."""
+    from edgecl.learning import learning
+    from edgecl.session import open_learner
+    from edgecl.stream.position import start_position
+    from edgecl.unlearning.request import writing
+
     with writing(device, engines) as session, stop_flag() as flag, ExitStack() as stack:
         store = session.store
-        learner = open_learner(device, store, head=head)
-        check_names(store, frames, name, is_new=new)
-        consolidate = None
-        if consolidate_every is not None:
-            train = consolidator(session, weights)
-            consolidate = Consolidate(consolidate_every, lambda: train(lambda what: None))
-        key = source_key(device, source, name, shuffle_seed, every_s)
-        start = start_position(device, learner, frames, key, resume=resume)
+        if head is not None:
+            session.learner = open_learner(device, store, head=head)
+        check_names(store, frames, given.label, is_new=asked.new)
+        options = _options(session, frames, stack, asked)
+        key = given.key(device)
+        start = start_position(device, session.learner, frames, key, resume=resume)
         before = store.n_seen()
-        if frames.is_live:
-            if resume:
-                say(f"{frames.name} is live: nothing to go on from, it begins with what comes now")
-        else:
-            tell_start(store.position(key), resume=resume)
-        options = replace(
-            _options(
-                device, learner, frames, stack, labels=labels, events=events,
-                event_format=event_format, vote=vote, min_score=min_score, unknown=unknown,
-            ),
-            consolidate=consolidate,
-            takes_alike=new,
-        )  # fmt: skip
-        if frames.is_live and options.labeller is None and name is None:
-            say(
-                "frames that come without a label are predicted only; "
-                "--label NAME, --labels or keys in a terminal name them"
+        _tell_how(store, frames, given, options, key, resume=resume)
+        run, change = stack.enter_context(
+            learning(
+                session,
+                frames,
+                key=key,
+                start=start,
+                limit=limit,
+                should_stop=lambda: bool(flag),
+                options=options,
+                queue=stack.enter_context(listening(device)),
+                tell=say,
             )
-        run = learn_stream(
-            device,
-            learner,
-            session.engine,
-            frames,
-            key=key,
-            start=start,
-            limit=limit,
-            should_stop=lambda: bool(flag),
-            open_adapted=lambda: session.adapted_engine,
-            options=options,
         )
         total = len(frames) if limit is None else min(len(frames) or limit, start.n + limit)
-        change = stack.enter_context(governed(session, "learn", learner=learner, tell=say))
         progress = followed(run, observer, store, stack, total=total, done=start.n)
         taught = taught_since(store, before)
     if progress.is_interrupted and not frames.is_live:
         say("stopped; go on with --resume")
     tell_same(progress)
     result = result_of(progress, frames) | change_of(change)
-    if consolidate is not None:
-        result["consolidations"] = consolidate.accepted
-    if json:
-        print_json(result)
-    else:
-        print_learned(result, taught)
-    if progress.skipped and progress.skipped == progress.seen:
-        raise SourceError(
-            f"none of the {progress.seen} frames of {frames.name} could be learned; see above"
-        )
+    if options.consolidate is not None:
+        result["consolidations"] = options.consolidate.accepted
+    return result, taught
 
 
-def followed(
-    run: Generator[Progress],
-    observer: Observer,
-    store: Store,
-    stack: ExitStack,
-    *,
-    total: int,
-    done: int,
-) -> Progress:
-    """Show a run to its end; returns where it ended. The stack closes what shows it.
-
-    Args:
-        run: What `learn_stream` gives.
-        observer: Log and metrics.
-        store: The open store that is measured.
-        stack: Closed by the caller.
-        total: Frames in all, or 0 when that is not known.
-        done: Frames that an earlier run took.
-    """
-    stack.enter_context(observer.watching(store))
-    observers: list[Callable[[Progress], None]] = [observer.update]
-    if observer.is_for_people and not is_quiet():
-        observers.append(stack.enter_context(StreamBar(total, done)).show)
-    for progress in stack.enter_context(closing(run)):
-        for observe in observers:
-            observe(progress)
-    return progress
-
-
-def result_of(progress: Progress, source: Source) -> dict[str, Any]:
-    """Return what `train-stream` prints at the end; files that were passed over were seen, too."""
-    return {
-        "seen": progress.seen + progress.passed_over,
-        "learned": progress.learned,
-        "skipped": progress.skipped,
-        "classes": progress.n_classes,
-        "prequential_accuracy": progress.prequential_accuracy,
-        "samples_per_second": progress.samples_per_second,
-        "seconds": progress.seconds,
-        "started_at": progress.start,
-        "interrupted": progress.is_interrupted,
-        "held_out": progress.held_out,
-        "passed_over": dict(source.passed_over),
-        "unlabelled": progress.unlabelled,
-        "unknown": progress.unknown,
-        "duplicates": progress.duplicates,
-        "stale": progress.stale,
-        "undone": progress.undone,
-        "same_as": _same_as(progress),
-        "dropped": progress.dropped,
-        "reconnects": progress.reconnects,
-        "stalls": progress.stalls,
-        "repeated": progress.repeated,
-        "broken": progress.broken,
-        "oversize": progress.oversize,
-        "not_pictures": progress.not_pictures,
-        "p50_ms": progress.p50_ms,
-        "p99_ms": progress.p99_ms,
-    }
-
-
-def change_of(change: Governed) -> dict[str, Any]:
-    """Return what a command prints of the change that it made; nothing where none is recorded."""
-    if change.uid is None or change.judgement is None:
-        return {}
-    return {
-        "change": f"c{change.uid}",
-        "change_state": change.state,
-        "verdict": change.judgement.verdict,
-    }
-
-
-def _same_as(progress: Progress) -> dict[str, dict[str, int]]:
-    """Return how many pictures of each class another one has, too."""
-    found: dict[str, dict[str, int]] = {}
-    for label, other, n in progress.same_as:
-        found.setdefault(label, {})[other] = n
-    return found
-
-
-def tell_same(progress: Progress) -> None:
-    """Say that pictures were taught under another name than before, and how that is mended."""
-    for label, other, n in progress.same_as:
-        what = f"{n} of the pictures of {label} look" if n > 1 else f"a picture of {label} looks"
+def _tell_how(
+    store: Store, frames: Source, given: Given, options: StreamOptions, key: str, *, resume: bool
+) -> None:
+    """Say how a run begins, and what will not be learned."""
+    if not frames.is_live:
+        tell_start(store.position(key), resume=resume)
+        return
+    if resume:
+        say(f"{frames.name} is live: nothing to go on from, it begins with what comes now")
+    if options.labeller is None and given.label is None:
         say(
-            f"{what} exactly like {other}; if that was a slip, `edgecl undo` takes this run back, "
-            f"or `edgecl merge-classes {quote(label)} {quote(other)}` makes one class of both"
+            "frames that come without a label are predicted only; "
+            "--label NAME, --labels or keys in a terminal name them"
         )
 
 
-def _options(
-    device: Home,
-    learner: Learner,
-    source: Source,
-    stack: ExitStack,
-    *,
-    labels: str | None,
-    events: str | None,
-    event_format: str,
-    vote: int | None,
-    min_score: float | None,
-    unknown: bool,
-) -> StreamOptions:
+def _check_some(result: Mapping[str, Any], frames: Source) -> None:
+    """Check that not all frames had to be skipped.
+
+    Raises:
+        SourceError: They had.
+    """
+    from edgecl.errors import SourceError
+
+    n = result["skipped"]
+    if n and n == result["seen"] - sum(frames.passed_over.values()):
+        raise SourceError(f"none of the {n} frames of {frames.name} could be learned; see above")
+
+
+def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) -> StreamOptions:
     """Open who labels frames and who hears of them; the stack closes them."""
-    import edgecl
-    from edgecl.runtime.sinks import open_sinks
+    from edgecl.cli.consolidate import consolidator
     from edgecl.runtime.sources.labels import open_feed
-    from edgecl.store.published import note_published
+    from edgecl.stream.commands import Consolidate
     from edgecl.stream.keys import Keyboard, has_keyboard
     from edgecl.stream.labeller import Labeller
     from edgecl.stream.run import StreamOptions
-    from edgecl.stream.standing import about
 
-    what = about(device, edgecl.__version__, can_teach=source.kind != "finite")
-    sink = open_sinks(events, [source], what, event_format)
-    if sink is not None:
-        stack.callback(sink.close)
-        if sink.address is not None:
-            note_published(learner.store, sink.address)
-    feed = open_feed(labels, source, None if sink is None else sink.feed)
+    sink = opened_sink(
+        session, source, asked.events, asked.events_header_file, stack, asked.event_format
+    )
+    feed = open_feed(asked.labels, source, None if sink is None else sink.feed)
     if feed is not None:
         stack.callback(feed.close)
     keyboard = None
-    if source.is_live and labels != "-" and has_keyboard():
+    if source.is_live and asked.labels != "-" and has_keyboard():
         keyboard = stack.enter_context(Keyboard(sys.stdin.fileno()))
     labeller = None
     if feed is not None or keyboard is not None:
         labeller = Labeller(
-            lambda: learner.labels,
+            lambda: session.learner.labels,
             read_keys=None if keyboard is None else keyboard.read,
             feed=feed,
+            sources=[*source.parts] or [source.name],
         )
+    consolidate = None
+    if asked.consolidate_every is not None:
+        train = consolidator(session, asked.weights)
+        consolidate = Consolidate(asked.consolidate_every, lambda: train(lambda what: None))
+    settings = session.home.config.live
     return StreamOptions(
         labeller=labeller,
         emit=None if sink is None else sink.emit,
-        show=None if sink is None else sink.show,
+        illustrate=None if sink is None else sink.show,
         follow=None if sink is None else sink.follow,
-        vote=device.config.live.vote if vote is None else vote,
-        min_score=device.config.live.min_score if min_score is None else min_score,
-        finds_unknown=unknown,
+        vote=settings.vote if asked.vote is None else asked.vote,
+        min_score=settings.min_score if asked.min_score is None else asked.min_score,
+        finds_unknown=asked.unknown,
+        takes_alike=asked.new,
+        consolidate=consolidate,
     )
-
-
-def tell_start(kept: Position | None, *, resume: bool) -> None:
-    """Say what an earlier run learned of the source."""
-    if kept is None:
-        return
-    if kept.is_finished:
-        say(
-            f"this source was learned to its end before, {kept.n} frames; "
-            + ("only what is new at its end is learned now" if resume else "learning it again")
-        )
-    elif not resume:
-        say(f"an earlier run stopped at frame {kept.n}; --resume would go on from there")
-    else:
-        say(f"going on at frame {kept.n}")
-
-
-@contextmanager
-def stop_flag() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM instead of ending; the second one ends."""
-    flag: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        flag.append(number)
-        say("stopping after this step; once more to break off")
-        for name, handler in before.items():
-            signal.signal(name, _leave if handler is signal.SIG_DFL else handler)
-
-    before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
-def _leave(number: int, _: object) -> None:
-    """End at once, but restore the terminal."""
-    sys.exit(128 + number)

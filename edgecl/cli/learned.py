@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecl.cli.outcome import counted, print_outcome, time_text
+from edgecl.cli.output import is_quiet
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.store.store import Store
@@ -22,6 +24,7 @@ _ELSE = {
     "stale": "left out as too old",
     "undone": "undone",
     "dropped": "dropped for newer ones",
+    "still": "in which nothing had moved",
     "repeated": "sent twice",
     "broken": "cut or damaged",
     "oversize": "too large",
@@ -42,13 +45,18 @@ def taught_since(store: Store, before: Mapping[int, int]) -> dict[str, int]:
     return {name: now[uid] for uid, name in store.names.items() if now[uid] != before.get(uid, 0)}
 
 
-def print_learned(result: dict[str, Any], taught: Mapping[str, int]) -> None:
+def print_learned(
+    result: dict[str, Any], taught: Mapping[str, int], notes: Sequence[str] = ()
+) -> None:
     """Print how a run ended.
 
     Args:
         result: What `--json` prints.
         taught: Classes that were taught, with all samples that each has now.
+        notes: What was told of the source at the beginning.
     """
+    if not is_quiet() and any(note.startswith("passed over: ") for note in notes):
+        result = result | {"passed_over": {}}
     then = "edgecl predict PICTURE, edgecl report" if result["classes"] else ""
     if result["unknown"]:
         then = "edgecl review list, " + then
@@ -66,7 +74,7 @@ def learned_text(result: Mapping[str, Any], taught: Mapping[str, int]) -> str:
         if held_out:
             text += f", {held_out:,} kept to test on"
         if n:
-            text += f"; right at first sight {result['prequential_accuracy']:.0%}"
+            text += f"; right at first sight {percent(result['prequential_accuracy'])}"
     else:
         text = f"learned nothing: {counted(result['seen'], 'picture')} came"
     sentences = [text]
@@ -76,6 +84,12 @@ def learned_text(result: Mapping[str, Any], taught: Mapping[str, int]) -> str:
     left = [f"{result[name]:,} {what}" for name, what in _ELSE.items() if result[name]]
     if left:
         sentences.append(f"Also: {', '.join(left)}")
+    if by_source := result.get("sources"):
+        each = (
+            f"{name} {counts['learned']:,} of {counts['seen']:,}"
+            for name, counts in by_source.items()
+        )
+        sentences.append(f"By source: {', '.join(each)}")
     if result["passed_over"]:
         files = ", ".join(f"{n} {kind}" for kind, n in result["passed_over"].items())
         sentences.append(f"Passed over: {files}")

@@ -10,7 +10,7 @@ import typer
 from edgecl.cli.confirm import YesOption, confirm, replacing
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.outcome import next_text
-from edgecl.cli.output import print_json, say, say_skipped, say_step, working
+from edgecl.cli.output import is_verbose, print_json, say, say_skipped, say_step, working
 
 if TYPE_CHECKING:
     from edgecl.home import Home
@@ -132,9 +132,11 @@ def _told(made: Home) -> dict[str, Any]:
     manifest = made.manifest
     parity = manifest.parity["max_abs"]
     say(
-        f"made {made.path}: {manifest.backbone}, weights from {manifest.weights_source}, "
-        f"{manifest.num_features} features, parity with torch {parity:.1g}"
+        f"made {made.path}: {manifest.backbone} at {manifest.preprocessing.image_size} px, "
+        f"{manifest.num_features} features"
     )
+    if is_verbose():
+        say(f"weights from {manifest.weights_source}, parity with torch {parity:.1g}")
     return {
         "backbone": manifest.backbone,
         "num_features": manifest.num_features,

@@ -15,7 +15,7 @@ from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted
-from edgecl.cli.output import print_json, print_table, say, working
+from edgecl.cli.output import print_json, print_table, say, show, working
 
 if TYPE_CHECKING:
     from edgecl.mending import Done, Reversal
@@ -76,7 +76,7 @@ def list_samples(
         print_json({"samples": rows, "total": total})
         return
     if not found:
-        print("no sample is so; without options all are listed")
+        show("no sample is so; without options all are listed")
         return
     _print_samples(found)
     if total > len(found):
@@ -91,22 +91,17 @@ def relabel(
     json: JsonOption = False,
 ) -> None:
     """Give samples another class, as if they had been learned under it."""
-    from edgecl.errors import UsageError
+    from edgecl.cli.check import check_new_name
     from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.mending import relabel as work
-    from edgecl.types import alike, clean_label
+    from edgecl.types import clean_label
     from edgecl.unlearning.request import writing
 
     device, asked = Home(home), clean_label(name)
     with writing(device) as session, governed(session, "relabel", tell=say):
         store = session.store
-        near = None if store.has_class(asked) else alike(asked, store.aliases())
-        if near and not new:
-            raise UsageError(
-                f"class {asked!r} is new and looks like {near!r}, which is known; did you mean "
-                f"{near}? --new makes it another class"
-            )
+        check_new_name(store, asked, is_new=new)
         done = work(device, session.learner, uids, asked)
         known = store.canonical(asked)
     _show(done, _now(done, known), json=json, to=known)

@@ -33,6 +33,7 @@ _COUNTERS = {
     "skipped": ("frames_skipped", "Frames that could not be used."),
     "passed_over": ("files_passed_over", "Files that are no pictures that can be read."),
     "dropped": ("frames_dropped", "Frames of a live source that a newer one replaced."),
+    "still": ("frames_still", "Frames of a live source in which nothing had moved."),
     "duplicates": ("frames_duplicate", "Frames left out as near-duplicates."),
     "stale": ("frames_stale", "Frames left out as too old."),
     "unlabelled": ("frames_unlabelled", "Frames without a label, predicted only."),
@@ -43,6 +44,18 @@ _COUNTERS = {
     "oversize": ("frames_oversize", "Frames that came larger than the limit."),
     "not_pictures": ("parts_not_pictures", "Parts of a stream that were no pictures."),
     "stalls": ("source_stalls", "Times that nothing came from the source for too long."),
+}
+_GAUGES = {
+    "n_classes": ("classes", "Classes."),
+    "prequential_accuracy": (
+        "prequential_accuracy_ratio",
+        "Share of the samples of this run that were predicted rightly before.",
+    ),
+    "drift": (
+        "drift_ratio",
+        "How far live frames have moved from what was learned, over the threshold.",
+    ),
+    "seconds": ("run_seconds", "Time since the run began."),
 }
 # Upper edges of the latency buckets in microseconds' powers of two: 128 us to 16.8 s.
 _LATENCY_OCTAVES = range(7, 25)
@@ -99,20 +112,18 @@ class Metrics:
         if progress is not None:
             for field, (name, text) in _COUNTERS.items():
                 yield CounterMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
-            yield GaugeMetricFamily("edgecl_classes", "Classes.", value=progress.n_classes)
-            yield GaugeMetricFamily(
-                "edgecl_prequential_accuracy_ratio",
-                "Share of the samples of this run that were predicted rightly before.",
-                value=progress.prequential_accuracy,
-            )
-            yield GaugeMetricFamily(
-                "edgecl_drift_ratio",
-                "How far live frames have moved from what was learned, over the threshold.",
-                value=progress.drift,
-            )
-            yield GaugeMetricFamily(
-                "edgecl_run_seconds", "Time since the run began.", value=progress.seconds
-            )
+            for field, (name, text) in _GAUGES.items():
+                # Of nothing no share is right or wrong: 0 would be an alarm at night.
+                if progress.learned or field != "prequential_accuracy":
+                    yield GaugeMetricFamily(f"edgecl_{name}", text, value=getattr(progress, field))
+            if progress.by_source:
+                of_each = CounterMetricFamily(
+                    "edgecl_source_frames", "Frames of each source.", labels=["source", "what"]
+                )
+                for source, counts in progress.by_source.items():
+                    for what, n in counts.items():
+                        of_each.add_metric([source, what], n)
+                yield of_each
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(f"edgecl_{name}", text, value=value)
         # No counter: old ones go, and one that is taken back has another state.

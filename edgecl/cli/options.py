@@ -125,6 +125,14 @@ EventFormatOption = Annotated[
         metavar="FORMAT", help="json, or frigate: on a topic, the bare name of a class it knows."
     ),
 ]
+EventsHeaderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--events-header-file",
+        envvar="EDGECL_EVENTS_HEADER_FILE",
+        help="Lines `Name: value` sent with every event to a webhook, never to a source.",
+    ),
+]
 VoteOption = Annotated[
     int | None, typer.Option(min=1, help="Last frames that vote on what --events tells (5).")
 ]
@@ -138,10 +146,11 @@ DEFAULT = Path(DEFAULT_HOME)
 
 
 def headers_of(path: Path | None) -> dict[str, str] | None:
-    """Read what `--header-file` names; says so if everybody can read it."""
+    """Read a file of headers that an option names; says so if everybody can read it."""
     if path is None:
         return None
-    from edgecl.runtime.sources.headers import is_readable_by_all, read_headers
+    from edgecl.runtime.password import is_readable_by_all
+    from edgecl.runtime.sources.headers import read_headers
 
     headers = read_headers(path)
     if is_readable_by_all(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from edgecl.cli.output import is_quiet, is_verbose, print_values, printable
+from edgecl.cli.output import is_quiet, is_verbose, print_values, show
 
 _PLURALS = {"class": "classes"}
 _named_home: list[str] = []
@@ -24,7 +24,7 @@ def print_outcome(sentence: str, values: dict[str, Any], *, then: str = "") -> N
         values: What `--json` prints of it; shown with `-v`, without what is None.
         then: Commands that usually come next, with commas between.
     """
-    print(printable(sentence), flush=True)
+    show(sentence)
     if is_verbose():
         print_values("numbers", {name: v for name, v in values.items() if v is not None})
     if then:
@@ -34,7 +34,12 @@ def print_outcome(sentence: str, values: dict[str, Any], *, then: str = "") -> N
 def print_next(*commands: str) -> None:
     """Print the commands that usually come next; they name the home if this one did."""
     if not is_quiet():
-        print(printable(next_text(*commands)), flush=True)
+        show(next_text(*commands))
+
+
+def is_home_named() -> bool:
+    """Whether this command line has `--home`."""
+    return bool(_named_home)
 
 
 def next_text(*commands: str) -> str:

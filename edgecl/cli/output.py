@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,6 +46,17 @@ class _Shown:
 
     level = Level.NORMAL
     has_result = False
+
+
+@contextmanager
+def afresh() -> Iterator[None]:
+    """Show as a process does that has shown nothing yet; behind it all is as before."""
+    before = _Shown.level, _Shown.has_result
+    _Shown.level, _Shown.has_result = Level.NORMAL, False
+    try:
+        yield
+    finally:
+        _Shown.level, _Shown.has_result = before
 
 
 def set_level(level: Level) -> None:
@@ -82,6 +97,22 @@ def _escaped(character: str) -> str:
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Print a line for a person, on stdout; on a terminal it is broken between words.
+
+    Elsewhere a line stays one: who searches a file or a journal finds it whole.
+    """
+    stream = stream or sys.stdout
+    line = printable(text)
+    if stream.isatty():
+        width = max(20, shutil.get_terminal_size((80, 24)).columns)
+        line = textwrap.fill(
+            line, width, break_long_words=False, break_on_hyphens=False, drop_whitespace=True,
+            subsequent_indent=" " * (len(line) - len(line.lstrip())),
+        )  # fmt: skip
+    print(line, file=stream, flush=True)
+
+
 def say(text: str) -> None:
     """Tell a person something, on stderr; or a log, inside of `said_to`.
 
@@ -91,7 +122,7 @@ def say(text: str) -> None:
         _listeners[-1](text)
     elif not is_quiet():
         with suppress(OSError):
-            print(printable(text), file=sys.stderr, flush=True)
+            show(text, sys.stderr)
 
 
 @contextmanager
@@ -268,11 +299,12 @@ class StreamBar:
             if self._n_events <= _MOST_EVENTS:
                 text = escape(printable(event.text()))
                 with suppress(OSError):
-                    self._console.print(text, soft_wrap=True, highlight=False)
+                    soft = not self._console.is_terminal
+                    self._console.print(text, soft_wrap=soft, highlight=False)
         done = self._begin + progress.seen
         rate = progress.samples_per_second
         # Nothing was learned, so nothing was wrong.
-        accuracy = f"{progress.prequential_accuracy:.1%}" if progress.learned else "-"
+        accuracy = f"{percent(progress.prequential_accuracy, 1)}" if progress.learned else "-"
         n_classes = progress.n_classes
         self._bar.update(
             self._task,

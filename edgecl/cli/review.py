@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgecl.cli.mistakes import confirm_labels, mistakes
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted, print_outcome
 from edgecl.cli.output import print_json, print_table, say
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.runtime.pretrained import Guess, Pretrained
@@ -80,16 +82,24 @@ def list_entries(
         for k, gain in enumerate(gains or ()):
             found[k]["usefulness"] = gain
         print_json({"entries": found})
-        return
-    if not waiting:
+    elif waiting:
+        _print_waiting(waiting, names, hints, gains)
+    else:
         print(
             "nothing waits for a name; `train-stream --unknown` keeps what looks like nothing known"
         )
-        return
+
+
+def _print_waiting(
+    waiting: list[Entry],
+    names: Mapping[int, str],
+    hints: list[tuple[Guess, ...]],
+    gains: list[float] | None,
+) -> None:
     rows = [
         (
             e.uid,
-            e.score if gains is None else f"{gains[k]:.1%}",
+            e.score if gains is None else percent(gains[k], 1),
             names[e.guess],
             hints[k][0][0] if hints[k] else "",
             e.source,

@@ -29,8 +29,10 @@ from edgecl.cli.options import (
     VoteOption,
     headers_of,
 )
+from edgecl.cli.outcome import is_home_named
 from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
 from edgecl.cli.tally import Tally
+from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.answers import Answers
@@ -142,11 +144,7 @@ def predict(
                     _print_prediction(line, json=json)
         is_over = True
     if is_over and not tally.n_usable:
-        first = tally.first
-        raise DecodeError(
-            f"no picture could be predicted, skipped: {tally.n_skipped}"
-            + (f"; the first: {first.id}: {first.reason}" if first else "")
-        )
+        raise DecodeError(tally.nothing())
 
 
 def _groups(
@@ -187,7 +185,7 @@ def _sink(
 
     version = edgecl.__version__
     what = About("bundle", version) if device is None else about(device, version)
-    sink = open_sinks(spec, sources, what, format)
+    sink = open_sinks(spec, sources, what, format=format)
     if device is not None and sink is not None and sink.address is not None:
         with open_store(device) as store:
             note_published(store, sink.address)
@@ -287,21 +285,25 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
         return
     n_right = sum(row.get(label, 0) for label, row in scores.confusion.items())
     skipped = f", {len(scores.skipped):,} skipped" if scores.skipped else ""
-    print(f"accuracy {scores.accuracy:.1%}: {n_right:,} of {scores.n:,} pictures right{skipped}")
+    share = percent(scores.accuracy, 1)
+    print(f"accuracy {share}: {n_right:,} of {scores.n:,} pictures right{skipped}")
     rows = []
     for label, share in scores.per_class.items():
         row = scores.confusion[label]
         wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
         n = sum(row.values())
-        rows.append((label, f"{row.get(label, 0)} of {n}", f"{share:.0%}", ", ".join(wrong)))
+        rows.append((label, f"{row.get(label, 0)} of {n}", f"{percent(share)}", ", ".join(wrong)))
     print_table("by class", ("class", "right", "share", "taken for"), rows)
 
 
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
     """Return the home, unless there is a bundle, and the settings."""
     from edgecl.config import Config
+    from edgecl.errors import UsageError
 
     if bundle is not None:
+        if is_home_named():
+            raise UsageError("--bundle and --home exclude each other; leave one of them out")
         return None, Config()
     from edgecl.home import Home
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.outcome import counted, print_next, size_text
-from edgecl.cli.output import is_verbose, print_json, print_table, print_values, printable
+from edgecl.cli.output import is_verbose, print_json, print_table, print_values, show
+from edgecl.figures import percent
 
 _FEW = 10
 _MOST_SOURCES = 10
-_LAST_S = 253_402_300_799  # the end of the year 9999: what a source says may be later
 
 
 def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Say what a home has learned, how well, from where, and what to do next."""
-    values = _values(home)
+    from edgecl.evaluation.status import status_of
+    from edgecl.home import Home
+
+    values = status_of(Home(home))
     if json:
         print_json(values)
         return
     for line in _lines(values):
-        print(printable(line))
+        show(line)
     if values["classes"]:
         _print_classes(values["classes"], values["intervals"])
         _print_sources(values["learned_from"])
@@ -34,117 +36,65 @@ def status(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     print_next(*_next(values))
 
 
-def _values(path: Path) -> dict[str, Any]:
-    """Return what `--json` prints, read from one state of the store."""
-    from edgecl.evaluation.calibrated import calibration_summary
-    from edgecl.evaluation.continual import summary
-    from edgecl.evaluation.tested import shown_classes, tested_now
-    from edgecl.governor.words import said_of_changes
-    from edgecl.home import Home
-    from edgecl.paired import wilson
-    from edgecl.session import Session, open_store
-    from edgecl.store.adapters import adapter_rows
-    from edgecl.store.exports import FRESH, PUBLISHED, STALE, exports_of
-    from edgecl.store.requests import open_requests
-    from edgecl.store.store import describe
-
-    device = Home(path)
-    with open_store(device, read_only=True) as store, store.snapshot():
-        values = describe(store) | {"calibration": calibration_summary(Session(device, store))}
-        scores = summary(store)
-        uids = shown_classes(store)
-        tested = tested_now(device, store, uids)
-        names = [store.names[uid] for uid in uids]
-        times = store.times_by_source()
-        adapters = sum(row.epoch is None for row in adapter_rows(store))
-        exports = [export.status for export in exports_of(store) if export.kind != PUBLISHED]
-        pending = len(open_requests(store))
-        feature_map = store.feature_map
-        changes = said_of_changes(device, store)
-        taught = {store.names[uid]: last for uid, last in store.last_taught().items()}
-    right = dict(
-        zip(names, zip(tested.right.tolist(), tested.n.tolist(), strict=True), strict=True)
-    )
-    scored = scores.pop("classes")
-    for name, known in values["classes"].items():
-        n_right, n = right.get(name, (0, 0))
-        known |= scored.get(name, {}) | {
-            "right": n_right,
-            "accuracy": n_right / n if n else None,
-        }
-        if tested.is_left_out:
-            known["tested"] = n
-    manifest = device.manifest
-    last = max((last for _, last in times.values()), default=None)
-    return values | scores | changes | {
-        "accuracy": tested.accuracy,
-        "intervals": {name: list(wilson(*pair)) for name, pair in right.items() if pair[1]},
-        "last_taught": {name: _iso(taught[name]) for name in names if name in taught},
-        "right": int(tested.right.sum()),
-        "tested": int(tested.n.sum()),
-        "tested_on": "left out" if tested.is_left_out else "held out",
-        "learned_from": [
-            {"source": name, "samples": values["sources"][name], "first": _iso(a), "last": _iso(b)}
-            for name, (a, b) in times.items()
-        ],
-        "last_learned": None if last is None else _iso(last),
-        "pending": pending,
-        "home": str(device.path),
-        "head": device.config.head.name,
-        "backbone": manifest.backbone,
-        "num_features": manifest.num_features,
-        "image_size": manifest.preprocessing.image_size,
-        "feature_map": feature_map,
-        "adapters": adapters,
-        "exports": exports.count(FRESH) + exports.count(STALE),
-        "exports_stale": exports.count(STALE),
-        "database_bytes": device.database.stat().st_size,
-        "home_bytes": sum(f.stat().st_size for f in device.path.rglob("*") if f.is_file()),
-    }  # fmt: skip
-
-
 def _lines(values: dict[str, Any]) -> Iterator[str]:
     """Say in sentences what a person asks first."""
-    home = values["home"]
-    if not values["classes"]:
-        yield f"{home} has learned nothing yet ({size_text(values['home_bytes'])})"
-        return
-    last = values["last_learned"]
-    yield (
-        f"{home} knows {counted(len(values['classes']), 'class')}, learned from "
-        f"{counted(values['samples'], 'picture')}" + (f", the last on {_day(last)}" if last else "")
-    )
-    if values["accuracy"] is None:
-        yield "accuracy: not known, since no picture was kept to test on yet"
-    elif values["tested_on"] == "left out":
+    home, last = values["home"], values["last_learned"]
+    if values["classes"]:
         yield (
-            f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
-            f"{counted(values['tested'], 'kept picture')} are right, each asked for as if it had "
-            "not been learned"
+            f"{home} knows {counted(len(values['classes']), 'class')}, learned from "
+            f"{counted(values['samples'], 'picture')}"
+            + (f", the last on {_day(last)}" if last else "")
         )
+        yield _accuracy(values)
+        if (known := values["calibration"]) is not None:
+            yield _calibrated(known)
+        yield (
+            f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept; "
+            f"{size_text(values['home_bytes'])} on disk" + (", encrypted" * values["encrypted"])
+        )
+        parts = [f"backbone {values['backbone']} at {values['image_size']} px"]
+        parts += [
+            counted(values[name], what)
+            for name, what in (("adapters", "adapter"), ("exports", "export"))
+            if values[name]
+        ]
+        yield ", ".join(parts)
+        yield from (f"warning: {line}" for line in values["warnings"])
     else:
-        yield (
-            f"accuracy {values['accuracy']:.0%}: {values['right']:,} of "
-            f"{counted(values['tested'], 'picture')} that were kept to test on are right"
-        )
-    if (known := values["calibration"]) is not None:
-        yield _calibrated(known)
-    yield (
-        f"{values['stored']:,} of at most {values['capacity_samples']:,} pictures kept; "
-        f"{size_text(values['home_bytes'])} on disk" + (", encrypted" * values["encrypted"])
+        size = size_text(values["home_bytes"])
+        yield f"{home} {_empty(values)} ({size})"
+    yield from _waiting(values)
+
+
+def _empty(values: dict[str, Any]) -> str:
+    """Say why there is no class to speak of."""
+    from edgecl.store.store import why_empty
+
+    if values["pending"]:
+        return "answers with no class: all that it knows is being unlearned"
+    return why_empty(values)
+
+
+def _accuracy(values: dict[str, Any]) -> str:
+    if values["accuracy"] is None:
+        return "accuracy: not known, since no picture was kept to test on yet"
+    n = f"{values['right']:,} of {values['tested']:,}"
+    how = (
+        f"{n} kept pictures are right, each asked for as if it had not been learned"
+        if values["tested_on"] == "left out"
+        else f"{n} pictures that were kept to test on are right"
     )
-    parts = [f"backbone {values['backbone']} at {values['image_size']} px"]
-    parts += [
-        counted(values[name], what)
-        for name, what in (("adapters", "adapter"), ("exports", "export"))
-        if values[name]
-    ]
-    yield ", ".join(parts)
-    yield from (f"warning: {line}" for line in values["warnings"])
+    return f"accuracy {percent(values['accuracy'])}: {how}"
+
+
+def _waiting(values: dict[str, Any]) -> Iterator[str]:
+    """Say what a person has to see to."""
     if values["pending"]:
         yield f"{counted(values['pending'], 'request')} to unlearn not finished"
     if values["exports_stale"]:
-        yield f"{counted(values['exports_stale'], 'export')} with something that was unlearned"
+        exports = counted(values["exports_stale"], "export")
+        rest = "" if values["classes"] else ", to be deleted: nothing is left to make them anew of"
+        yield f"{exports} with something that was unlearned{rest}"
     if values["review"]:
         yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
 
@@ -154,8 +104,9 @@ def _calibrated(known: dict[str, Any]) -> str:
     sets, n = known["sets"], counted(known["samples"], "kept picture")
     how = "as if it had not learned it" if known["by"] == "left out" else "never learned"
     return (
-        f"asked for each of {n}, {how}: {known['accuracy']:.0%} right; sets for "
-        f"{sets['level']:.0%} (--set) held the truth in {sets['coverage']:.0%} of {sets['n']:,}"
+        f"asked for each of {n}, {how}: {percent(known['accuracy'])} right; sets for "
+        f"{percent(sets['level'])} (--set) held the truth in {percent(sets['coverage'])} of "
+        f"{sets['n']:,}"
     )
 
 
@@ -191,19 +142,14 @@ def _next(values: dict[str, Any]) -> list[str]:
     if values["pending"]:
         return ["edgecl forget pending"]
     if not values["classes"]:
-        return ["edgecl train-stream FOLDER"]
+        seen = ["edgecl receipts", "edgecl report"] if values["receipts"] else []
+        return [*seen, "edgecl train-stream FOLDER"]
     found = []
     if values["exports_stale"]:
         found.append("edgecl export --rebuild-stale")
     if values["review"]:
         found.append("edgecl review list")
     return [*found, "edgecl predict PICTURE", "edgecl report"][:3]
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(min(max(seconds, 0), _LAST_S), timezone.utc).isoformat(
-        timespec="seconds"
-    )
 
 
 def _day(iso: str) -> str:

@@ -20,8 +20,7 @@ class Tally:
 
     def __init__(self, observer: Observer, sources: Sequence[Source], n_classes: int) -> None:
         self.n_usable = self.n_skipped = 0
-        self.first: Skipped | None = None
-        """The first picture that could not be used."""
+        self._unsaid: list[Skipped] = []
         self._observer, self._sources, self._n_classes = observer, sources, n_classes
         self._begin = time.monotonic()
 
@@ -33,13 +32,15 @@ class Tally:
 
         skipped = [item for item in group if isinstance(item, Skipped)]
         usable = [item for item in group if not isinstance(item, Skipped)]
-        self.first = self.first or next(iter(skipped), None)
         self.n_skipped += len(skipped)
         self.n_usable += len(usable)
         events = tuple(FrameSkipped(item.id, item.reason) for item in skipped)
-        if self._observer.is_for_people:
-            for event in events:
-                say(event.text())
+        self._unsaid += skipped
+        # The only one, which is the end, is told by the error that ends it.
+        if self.n_usable or self.n_skipped > 1:
+            for item in self._unsaid if self._observer.is_for_people else ():
+                say(FrameSkipped(item.id, item.reason).text())
+            self._unsaid.clear()
         self._observer.update(
             Progress(
                 seen=self.n_usable + self.n_skipped,
@@ -53,8 +54,17 @@ class Tally:
         )
         return usable
 
+    def nothing(self) -> str:
+        """Return why nothing was predicted."""
+        if self._unsaid:
+            (only,) = self._unsaid
+            return f"{only.id} cannot be predicted: {only.reason}"
+        return f"no picture could be predicted, skipped: {self.n_skipped}" + (
+            "; see above" if self.n_skipped else ""
+        )
+
 
 def _live_counts(sources: Sequence[Source]) -> dict[str, Any]:
     """Return what became of the frames of live sources, all together."""
-    names = "dropped repeated broken oversize not_pictures reconnects stalls".split()
+    names = "dropped still repeated broken oversize not_pictures reconnects stalls".split()
     return {name: sum(getattr(source.counts, name) for source in sources) for name in names}

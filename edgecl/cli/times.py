@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 
 from edgecl.errors import UsageError
+from edgecl.runtime.options import duration
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DAY_S = 86400.0
 
 
@@ -17,7 +16,7 @@ def seconds_of(text: str) -> float:
     Raises:
         UsageError: It is none, or not above 0 and at most a day.
     """
-    found = _duration(text, default="s")
+    found = duration(text, default="s")
     if found is None or not 0 < found <= _DAY_S:
         raise UsageError(
             f"--every {text} is no time between frames; write it as 0.5s, 500ms or 2m, at most a "
@@ -36,7 +35,7 @@ def moment(text: str, now: float) -> float:
     Raises:
         UsageError: It is neither.
     """
-    ago = _duration(text)
+    ago = duration(text)
     if ago is not None:
         return now - ago
     try:
@@ -45,11 +44,3 @@ def moment(text: str, now: float) -> float:
         raise UsageError(
             f"--since {text} is no time; write 2026-11-28, 2026-11-28T10:30, or 90m, 2h, 3d"
         ) from error
-
-
-def _duration(text: str, default: str | None = None) -> float | None:
-    found = re.fullmatch(
-        r"([0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})\s?(ms|[smhdw])?", text.strip()
-    )
-    unit = found and (found[2] or default)
-    return float(found[1]) * _UNITS[unit] if found and unit else None

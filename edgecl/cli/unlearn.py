@@ -11,10 +11,10 @@ import typer
 
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
-from edgecl.cli.confirm import YesOption, confirm, forgetting, plan_in_words
+from edgecl.cli.confirm import YesOption, confirm, forgetting
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
 from edgecl.cli.outcome import counted, print_next, print_outcome, time_text
-from edgecl.cli.output import is_verbose, print_json, print_values, printable, say, working
+from edgecl.cli.output import is_verbose, print_json, print_values, say, show, working
 
 if TYPE_CHECKING:
     from edgecl.types import ForgetRequest
@@ -102,15 +102,13 @@ for _kind, _said in _KINDS.items():
 def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
     """Finish what was cut off, and unlearn again what an older copy of the store brought back."""
     from edgecl.home import Home
-    from edgecl.session import open_store
+    from edgecl.lending import holding
     from edgecl.unlearning.request import finish_requests
 
     device = Home(home)
-    with device.lock(), open_store(device, may_be_older=True) as store, working("unlearning"):
-        done = finish_requests(device, store)
+    with holding(device) as (store, learner), working("unlearning"):
+        done = finish_requests(device, store, learner)
     left = [part for part in done if part.is_open]
-    for part in done:
-        say(f"{part.receipt.receipt_id}: {part.mode}, {part.seconds:.1f} s")
     result = {
         "receipts": [part.receipt.receipt_id for part in done],
         "pending": [part.receipt.receipt_id for part in left],
@@ -118,8 +116,22 @@ def forget_pending(home: HomeOption = DEFAULT, json: JsonOption = False) -> None
     if json:
         print_json(result)
     else:
-        print_values("finished", result)
+        _print_finished(done)
     _check_faults(done)
+
+
+def _print_finished(done: list[Unlearned]) -> None:
+    """Say what of the requests is done, and what waits."""
+    if not done:
+        show("no request waits: all that was to be unlearned is")
+        return
+    for part in done:
+        how = f"unlearned in {time_text(part.seconds)}, {part.mode.replace('_', ' ')}"
+        if part.is_open:
+            how = "unlearned, but its bytes are not erased yet: another process reads the store"
+        show(f"{part.receipt.receipt_id}: the {part.receipt.body['what']} is {how}")
+    waits = any(part.is_open for part in done)
+    print_next("edgecl forget pending" if waits else "edgecl receipts")
 
 
 def carry_out(
@@ -243,6 +255,7 @@ def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
     from edgecl.home import Home
     from edgecl.types import Mode, Receipt
     from edgecl.unlearning.ask import plan_of
+    from edgecl.unlearning.plan_words import plan_in_words
 
     found = plan_of(Home(home), asked)
     plan: dict[str, Any]
@@ -258,7 +271,7 @@ def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
     else:
         lines = plan_in_words(found, asked)
     for line in (*lines, "This was a dry run: nothing was changed."):
-        print(printable(line))
+        show(line)
     if is_verbose():
         print_values("numbers", plan)
 
@@ -273,8 +286,14 @@ def _show_handed_over(done: HandedOver, asked: ForgetRequest, *, json: bool) -> 
     }
     if json:
         print_json(result)
-    else:
-        print_values("handed over", result)
+    elif done.receipt_id is not None:
+        how = "" if done.mode is None else f", {done.mode.replace('_', ' ')}"
+        checked = {True: "; checked", False: "; a check failed", None: ""}[done.verified]
+        show(
+            f"the process that writes to this home unlearned the {asked.kind}{how}{checked}; "
+            f"receipt {done.receipt_id}"
+        )
+        print_next(f"edgecl receipt {done.receipt_id}")
     if done.receipt_id is None:
         raise HomeLockedError(
             "the request is recorded, but another edgecl process writes to this home and did not "

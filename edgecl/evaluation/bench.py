@@ -198,7 +198,8 @@ def copied(home: Home) -> Iterator[Home]:
 
 def _copy_parts(home: Home, place: Path) -> None:
     for path in home.path.iterdir():
-        if path == home.snapshots or path.name.startswith(home.database.name):
+        is_database = path.name.startswith(home.database.name)
+        if path == home.snapshots or is_database or path.is_socket():
             continue
         if path.is_dir():
             shutil.copytree(path, place / path.name)

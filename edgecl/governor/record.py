@@ -85,7 +85,9 @@ def note_changed_settings(home: Home, store: Store) -> None:
 def settings_of(config: Config) -> dict[str, Any]:
     """Return all settings flat: numbers and words of edgecl's own by `section.key`."""
     found: dict[str, Any] = {}
-    for section, values in asdict(config).items():
+    sections = asdict(config)
+    del sections["source"]  # names and addresses are somebody else's
+    for section, values in sections.items():
         values |= values.pop("options", {})
         found |= {f"{section}.{key}": value for key, value in values.items()}
     return found

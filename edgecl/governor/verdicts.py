@@ -8,6 +8,7 @@ so that a change is judged on those that were witnesses before and after it, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -41,6 +42,7 @@ def kept_verdicts(learner: Learner) -> Verdicts:
     return NOBODY if found is None else Verdicts(found.uids, found.classes, found.verdicts)
 
 
+_kept: WeakKeyDictionary[Learner, tuple[object, Verdicts]] = WeakKeyDictionary()
 WITNESSES: tuple[Callable[[Learner], Verdicts], ...] = (
     held_out_verdicts,
     kept_verdicts,
@@ -49,10 +51,15 @@ WITNESSES: tuple[Callable[[Learner], Verdicts], ...] = (
 
 
 def verdicts_of(learner: Learner) -> Verdicts:
-    """Return the answers of all witnesses."""
-    found = [kind(learner) for kind in WITNESSES]
-    uids, classes, right = (np.concatenate(part) for part in zip(*found, strict=True))
-    return Verdicts(uids, classes, right)
+    """Return the answers of all witnesses; asked once for a state of the store."""
+    store = learner.store
+    key = (store.version, store.loads, store.blocked_classes())
+    kept = _kept.get(learner)
+    if kept is None or kept[0] != key:
+        found = [kind(learner) for kind in WITNESSES]
+        uids, classes, right = (np.concatenate(part) for part in zip(*found, strict=True))
+        kept = _kept[learner] = key, Verdicts(uids, classes, right)
+    return kept[1]
 
 
 def paired(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from edgecl.figures import percent
 from edgecl.governor.judge import Judgement, judged
 from edgecl.home import Home
 from edgecl.paired import Pairs
@@ -92,7 +93,7 @@ def _evidence(change: Change, judgement: Judgement, names: Mapping[int, str]) ->
     lines = [
         f"of {pairs.n} pictures answered before and after, {pairs.lost} were lost and "
         f"{pairs.won} won: {_share(pairs)} (by chance: p = {judgement.p:.2g}); it may be up to "
-        f"{judgement.upper:.1%} worse"
+        f"{percent(judgement.upper, 1)} worse"
     ]
     if judgement.worst is not None and judgement.worst in names:
         worst = judgement.worst_pairs

@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas, cho_factor, cho_solve, lapack
+from scipy.linalg import blas, lapack
 
 from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.leave_one_out import LeftOut, members
@@ -63,6 +62,8 @@ class RidgeHead(Head):
         self._pending: list[Float16] = []
         self._n_next_solve = 1
         self._is_settled = True
+        # Of the last solve, once somebody left something out.
+        self._kept_factor: Float64 | None = None
         # Of the last solve: centre, scale and weights (D, K) of scaled features, bias (K,).
         self._mean: Float64
         self._inverse_scale: Float64
@@ -147,10 +148,12 @@ class RidgeHead(Head):
         """
         self.check_learned(x)
         self.settle()
-        factor, n = self._factor(), self.n_samples
+        if self._kept_factor is None:
+            self._kept_factor = self._factor()
+        factor, n = self._kept_factor, self.n_samples
         targets = np.equal.outer(y, np.array(self.classes)).astype(np.float64)
         scores, leverage = np.zeros_like(targets), np.empty(len(x))
-        for groups_of_chunk in _chunks(members(groups, len(x)), groups is None):
+        for groups_of_chunk in _chunks(members(groups, len(x))):
             rows = np.concatenate(groups_of_chunk)
             z = (x[rows].astype(np.float64) - self._mean) * self._inverse_scale
             error = targets[rows] - (z @ self._weights + self._bias)
@@ -159,10 +162,16 @@ class RidgeHead(Head):
             leverage[rows] = np.einsum("dn,dn->n", half, half) + 1.0 / n
             if groups is None and n > 1:
                 scores[rows] = targets[rows] - error / (1.0 - leverage[rows, None])
-            elif len(rows) < n:
-                hat = half.T @ half + 1.0 / n
-                rest = cho_factor(np.eye(len(rows)) - hat, lower=True)
-                scores[rows] = targets[rows] - cho_solve(rest, error)
+                continue
+            begin = 0
+            for group in groups_of_chunk:
+                part = slice(begin, begin := begin + len(group))
+                if len(group) < n:
+                    rest = np.eye(len(group)) - half[:, part].T @ half[:, part] - 1.0 / n
+                    _, change, failed = lapack.dposv(rest, error[part], lower=1)
+                    if failed:
+                        raise AssertionError("what is left of learned rows is positive definite")
+                    scores[group] = targets[group] - change
         return LeftOut(scores, leverage)
 
     def scorer(self, names: Mapping[int, str]) -> LinearScorer:
@@ -243,6 +252,7 @@ class RidgeHead(Head):
         self._r_edge = np.zeros(d, np.float32)
         self._n_next_solve = max(1, 4 * n if n < _EARLY else n + min(n, _MOST_UPDATES))
         self._is_settled = True
+        self._kept_factor = None
         penalty = LAMBDA_PER_FEATURE * d
         if n == 0:
             self._mean, self._inverse_scale = np.zeros(d), np.ones(d)
@@ -279,11 +289,17 @@ class RidgeHead(Head):
         return np.asarray(factor)
 
 
-def _chunks(
-    groups: Iterator[npt.NDArray[np.intp]], are_single: bool
-) -> Iterator[list[npt.NDArray[np.intp]]]:
-    """Yield rows that go through one product: a group, or many of one row each."""
-    while chunk := list(islice(groups, _CHUNK if are_single else 1)):
+def _chunks(groups: Iterator[npt.NDArray[np.intp]]) -> Iterator[list[npt.NDArray[np.intp]]]:
+    """Yield groups whose rows go through one product: every call reads the whole factor."""
+    chunk: list[npt.NDArray[np.intp]] = []
+    n = 0
+    for group in groups:
+        if chunk and n + len(group) > _CHUNK:
+            yield chunk
+            chunk, n = [], 0
+        chunk.append(group)
+        n += len(group)
+    if chunk:
         yield chunk
 
 

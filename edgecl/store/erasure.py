@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from edgecl.errors import KeyDestroyedError, RequestError
+from edgecl.errors import KeyDestroyedError, UnknownSampleError
 from edgecl.heads.statistics import Moments
 from edgecl.store.retention import classes_emptied, has_older, take_off_older
 from edgecl.store.store import Store
@@ -207,9 +207,9 @@ def delete_held_out(store: Store, uids: Sequence[int]) -> None:
         drop_unused(store)
 
 
-def unknown_sample(uid: int) -> RequestError:
+def unknown_sample(uid: int) -> UnknownSampleError:
     """Return the error for a sample of which no row is there."""
-    return RequestError(
+    return UnknownSampleError(
         f"sample {uid} is not in the store; if it was learned, it is part of its class's "
         "statistics and cannot be told apart: forget its source or its class"
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
+from edgecl.errors import RequestError
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.store.text import plain_text
@@ -32,6 +35,30 @@ class Listed:
     has_picture: bool
 
 
+def source_uid(store: Store, name: str) -> int:
+    """Return the uid of a source by its text.
+
+    Raises:
+        RequestError: Nothing came from it.
+    """
+    known = {text: uid for uid, text in store.sources().items() if text}
+    if (wanted := plain_text(name)) in known:
+        return known[wanted]
+    raise RequestError(no_source(name, known))
+
+
+def no_source(name: str, known: Iterable[str]) -> str:
+    """Return that there is no source of this name, and the known ones that are meant perhaps."""
+    known = list(known)
+    near = get_close_matches(name, known, n=3)
+    near += [text for text in known if name.strip("/") in text.split("/") and text not in near]
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near[:3]))}?"
+    else:
+        hint = f"sources: {', '.join(map(repr, known[:5]))}" if known else "nothing was learned yet"
+    return f"no sample came from {name!r}; {hint}"
+
+
 def list_samples(
     store: Store,
     *,
@@ -53,6 +80,7 @@ def list_samples(
 
     Raises:
         UnknownClassError: There is no such class.
+        RequestError: There is no such source.
     """
     hidden = {*store.blocked_classes(), *store.lost_classes()}
     shown = set(store.names) - hidden
@@ -61,8 +89,8 @@ def list_samples(
     where = "class_uid IN (SELECT value FROM json_each(?))"
     values: list[str | float] = [str(sorted(shown))]
     if source is not None:
-        where += " AND source_uid IN (SELECT uid FROM sources WHERE text = ?)"
-        values.append(plain_text(source))
+        where += " AND source_uid = ?"
+        values.append(source_uid(store, source))
     if since is not None:
         where += " AND time >= ?"
         values.append(since)

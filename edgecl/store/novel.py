@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgecl.errors import RequestError
+from edgecl.errors import UnknownSampleError
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.store.text import dump_json, plain_text
@@ -206,8 +206,8 @@ def newest(store: Store) -> int:
     return int(uid)
 
 
-def _no_entry(uid: int) -> RequestError:
-    return RequestError(
+def _no_entry(uid: int) -> UnknownSampleError:
+    return UnknownSampleError(
         f"entry {uid} is not in the review queue; `edgecl review list` shows what is"
     )
 

@@ -122,6 +122,14 @@ def describe(store: Store) -> dict[str, Any]:
     }
 
 
+def why_empty(said: dict[str, Any]) -> str:
+    """Return why a home without classes has none; `said` is what `describe` says of its store."""
+    if not said["receipts"]:
+        return "has learned nothing yet"
+    requests = "1 request" if said["receipts"] == 1 else f"{said['receipts']:,} requests"
+    return f"knows nothing any more: all that it had learned was unlearned, on {requests}"
+
+
 def bytes_by_part(store: Store) -> dict[str, int]:
     """Return how many bytes each part of what was learned has."""
     blobs = {

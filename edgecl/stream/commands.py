@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from edgecl.consolidation.plan import is_due
 from edgecl.errors import RequestError
+from edgecl.lending import lending
 from edgecl.runtime.sources.messages import LabelWindow
+from edgecl.store.receipts import n_given, receipt_rows
 from edgecl.stream.events import NotConsolidated, NotLearned, Undone, Unlearned
 from edgecl.stream.state import Stream, labelled
+from edgecl.unlearning.receipt import Forgotten
 from edgecl.unlearning.request import finish_requests
 
 if TYPE_CHECKING:
     from edgecl.consolidation.run import Consolidated
+    from edgecl.session import Session
+    from edgecl.stream.queue import Work
 
 
 class Command:
@@ -67,7 +74,7 @@ class NameRecent(Command):
         label, recent = self.window.label, stream.view.recent
         if recent is None or label is None:
             return
-        for item in recent.take(self.window.holds):
+        for item in recent.take(self.window.holds, self.window.source):
             named = labelled(item, label)
             if reason := stream.usable.reason(named):  # an unlearning came first
                 stream.events.append(NotLearned(item.frame.id, reason))
@@ -83,20 +90,57 @@ class FinishRequests(Command):
 
     def run(self, stream: Stream) -> None:
         """Carry them out."""
-        store = stream.learner.store
-        names = {uid: store.names_of(uid) for uid in store.names}
-        sources = store.sources()
-        for done in finish_requests(stream.home, store, stream.learner):
-            body = done.receipt.body
-            stream.events.append(Unlearned(done.receipt.receipt_id, body["what"] != "sample"))
-            stream.usable.bar(
-                names.get(body.get("class_uid", 0), ()), sources.get(body.get("source_uid", 0), "")
-            )
+        with _barring(stream):
+            finish_requests(stream.home, stream.learner.store, stream.learner)
         # What is kept in memory of frames may be of what was unlearned.
         stream.lessons.clear()
         if stream.view.recent is not None:
             stream.view.recent.clear()
         stream.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Command):
+    """Something that another thread asked for, done on the session that is open.
+
+    Args:
+        work: What to do.
+        session: The session, whose learner the stream works with, as all that is done here must.
+        after: Called behind it; told what was done and whether it changed what is learned.
+    """
+
+    work: Work
+    session: Session
+    after: Callable[[Work, bool], None]
+    commits_first = True
+
+    def run(self, stream: Stream) -> None:
+        """Do it; what it raises is its asker's."""
+        store = stream.learner.store
+        version, loads = store.version, store.loads
+        with _barring(stream), lending(self.session):
+            self.work.do()
+        has_changed = (store.version, store.loads) != (version, loads)
+        if has_changed:
+            stream.changed()
+        self.after(self.work, has_changed)
+
+
+@contextmanager
+def _barring(stream: Stream) -> Iterator[None]:
+    """Skip from here on the frames of what is unlearned inside: they were on their way before."""
+    store = stream.learner.store
+    names = {uid: store.names_of(uid) for uid in store.names}
+    sources, n_before = store.sources(), n_given(store)
+    yield
+    for row in receipt_rows(store, after=n_before):
+        body = json.loads(row.body)
+        if body["kind"] == Forgotten.kind:
+            is_barred = body["what"] != "sample"
+            stream.events.append(Unlearned(f"r{row.number}", is_barred))
+            stream.usable.bar(
+                names.get(body.get("class_uid", 0), ()), sources.get(body.get("source_uid", 0), "")
+            )
 
 
 @dataclass(frozen=True, slots=True)

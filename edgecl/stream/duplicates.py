@@ -32,10 +32,11 @@ class Duplicates:
         self._cosine = cosine
         self._newest = newest
         self._n = n
-        self._rows: dict[str, Float32] = {}
-        self._n_rows: dict[str, int] = {}
+        # By class and source: what one camera shows is no copy of what another one does.
+        self._rows: dict[tuple[str, str], Float32] = {}
+        self._n_rows: dict[tuple[str, str], int] = {}
 
-    def is_near(self, label: str, x: Float32) -> bool:
+    def is_near(self, label: str, x: Float32, source: str = "") -> bool:
         """Whether a feature (D,) is a near-duplicate of its class; if not, it is one of the rows.
 
         The caller learns what is none.
@@ -43,13 +44,14 @@ class Duplicates:
         if self._cosine >= 1:
             return False
         unit = _unit(x[None])[0]
-        if label not in self._rows:
-            self._load(label, len(x))
-        rows, n = self._rows[label], self._n_rows[label]
+        key = (label, source)
+        if key not in self._rows:
+            self._load(key, len(x))
+        rows, n = self._rows[key], self._n_rows[key]
         if n and float((rows[: min(n, self._n)] @ unit).max()) > self._cosine:
             return True
         rows[n % self._n] = unit
-        self._n_rows[label] = n + 1
+        self._n_rows[key] = n + 1
         return False
 
     def forget(self) -> None:
@@ -57,14 +59,14 @@ class Duplicates:
         self._rows.clear()
         self._n_rows.clear()
 
-    def _load(self, label: str, width: int) -> None:
+    def _load(self, key: tuple[str, str], width: int) -> None:
         if len(self._rows) >= _MOST_CLASSES:
             oldest = next(iter(self._rows))
             del self._rows[oldest], self._n_rows[oldest]
         rows = np.zeros((self._n, width), np.float32)
-        kept = self._newest(label, self._n)
+        kept = self._newest(key[0], self._n)
         rows[: len(kept)] = _unit(kept.astype(np.float32))
-        self._rows[label], self._n_rows[label] = rows, len(kept)
+        self._rows[key], self._n_rows[key] = rows, len(kept)
 
 
 def _unit(x: Float32) -> Float32:

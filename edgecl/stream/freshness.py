@@ -18,25 +18,28 @@ class Freshness:
     """Running frame time, and a histogram of latencies; frames that are not live do not count.
 
     The frame time is the median interval between the frames that were taken: that of the source
-    while all are taken, that of the processing when it is slower.
+    while all are taken, that of the processing when it is slower. Each of several
+    sources has its own.
     """
 
     def __init__(self) -> None:
-        self._intervals = Recent()
-        self._last = 0.0
+        self._intervals: dict[str, Recent] = {}  # by source, as `_last`
+        self._last: dict[str, float] = {}
         self._counts: Counter[int] = Counter()
         self.oldest = 0.0
         """Age of the oldest frame that was learned, in frame times."""
 
     def came(self, frame: Frame) -> None:
         """Note that a frame was taken."""
-        if self._last and frame.monotonic > self._last:
-            self._intervals.add(frame.monotonic - self._last)
-        self._last = frame.monotonic or self._last
+        last = self._last.get(frame.source, 0.0)
+        if last and frame.monotonic > last:
+            self._intervals.setdefault(frame.source, Recent()).add(frame.monotonic - last)
+        self._last[frame.source] = frame.monotonic or last
 
     def age(self, frame: Frame, now: float) -> float:
         """Return a frame's age in frame times; 0 when it is not live or nothing is known."""
-        frame_time = self._intervals.median()
+        intervals = self._intervals.get(frame.source)
+        frame_time = intervals.median() if intervals is not None else 0.0
         return (now - frame.monotonic) / frame_time if frame.monotonic and frame_time else 0.0
 
     def committed(self, frame: Frame, age: float, now: float) -> None:

@@ -7,7 +7,7 @@ that the frame came with. Pausing keeps all of them and learns nothing of what c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from edgecl.errors import UsageError
 from edgecl.runtime.sources.messages import Command as Message
@@ -36,6 +36,7 @@ class Labeller:
         classes: Gives the names of the classes in the order of the keys `1` to `9`.
         read_keys: Gives the keys pressed since its last call; None without a keyboard.
         feed: Where windows and commands come from; None without one.
+        sources: Names of the sources that a window may be meant for.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Labeller:
         *,
         read_keys: Callable[[], str] | None = None,
         feed: LabelFeed | None = None,
+        sources: Collection[str] = (),
     ) -> None:
+        self._sources = sources
         self.has_feed = feed is not None
         self.is_paused = False
         self._classes = classes
@@ -71,19 +74,19 @@ class Labeller:
 
     def label_of(self, frame: Frame) -> str | None:
         """Return what a frame that came now shows, or None if nobody says."""
-        return self._label_at(frame.time or time.time(), frame.label)
+        return self._label_at(frame.time or time.time(), frame.label, frame.source)
 
     def teaching(self) -> str | None:
         """Return what is taught now, or None; what the frames say themselves is not known."""
         return self._label_at(time.time(), None)
 
-    def _label_at(self, moment: float, own: str | None) -> str | None:
+    def _label_at(self, moment: float, own: str | None, source: str = "") -> str | None:
         if self.is_paused:
             return None
         if self._label is not None:
             return self._label
         for window in reversed(self._windows):
-            if window.holds(moment):
+            if window.holds(moment) and (not source or window.source in (None, source)):
                 return own if window.label is None else window.label
         return own
 
@@ -164,6 +167,12 @@ class Labeller:
 
     def _hear(self, message: LabelWindow | Message) -> list[Command]:
         if isinstance(message, LabelWindow):
+            if message.source not in (None, *self._sources):
+                known = ", ".join(self._sources)
+                self._events.append(
+                    Said(f"a label is not used: no source is called {message.source!r}; {known}")
+                )
+                return []
             now = time.time()
             self._windows = [w for w in self._windows if w.end is None or now - w.end < _LATE_S]
             self._windows = [*self._windows[1 - _MOST_WINDOWS :], message]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -63,6 +63,7 @@ class Pending:
     ) -> None:
         self.items: list[Embedded] = []
         self.freshness = Freshness()
+        self.learned_by_source: Counter[str] = Counter()
         # Frames of a folder are what somebody chose; a camera and a film show one thing for long.
         is_filtered = source.is_live or source.is_film
         cosine = home.config.live.duplicate_cosine if is_filtered else 1.0
@@ -74,16 +75,16 @@ class Pending:
         self._is_reviewed = is_reviewed
         self._since = 0.0
         self._taken = self._settled = self._committed = start
-        is_placed = not source.is_live
-        learner.begin(
-            Start(
-                key=key if is_placed else None,
-                position=learner.store.position(key) if is_placed else None,
-            )
-        )
+        self.begin()
         # Whole batches of the head in every commit: a resumed stream then has the same batches.
         size = learner.head.batch_size
         self._n_step = -(-home.config.store.commit_every // size) * size
+
+    def begin(self) -> None:
+        """Let what is learned from here on be a run of its own."""
+        is_placed = not self._source.is_live
+        position = self._learner.store.position(self._key) if is_placed else None
+        self._learner.begin(Start(key=self._key if is_placed else None, position=position))
 
     @property
     def n_taken(self) -> int:
@@ -153,6 +154,9 @@ class Pending:
         now = time.monotonic()
         for item, age in zip(items, ages, strict=True):
             self.freshness.committed(item.frame, age, now)
+        if self._source.parts:
+            for item, report in zip(items, reports, strict=True):
+                self.learned_by_source[item.frame.source] += not report.is_held_out
         learned = [report for report in reports if not report.is_held_out]
         self._tally.add(
             learned=len(learned),
@@ -211,7 +215,7 @@ class Pending:
             age = self.freshness.age(item.frame, now) if self._source.is_live else 0.0
             if age > STALE_AFTER:
                 self._tally.add(stale=1)
-            elif self.duplicates.is_near(label, item.feature[:width]):
+            elif self.duplicates.is_near(label, item.feature[:width], item.frame.source):
                 self._tally.add(duplicates=1)
             else:
                 items.append(item)

@@ -7,6 +7,7 @@ import os
 from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.learner import Learner, chain, position_key
+from edgecl.runtime.options import split_options
 from edgecl.runtime.sources import is_address
 from edgecl.runtime.sources.base import Source
 from edgecl.store.progress import Position
@@ -45,8 +46,11 @@ def source_key(
     every_s: float | None = None,
 ) -> str:
     """Return the key of a source's position; however a path is spelled, the key is the same."""
-    place = spec
-    if spec != "-" and not is_address(spec):
-        place = ",".join(os.path.realpath(part) for part in spec.split(","))
+    base, options = split_options(spec)
+    place = base if options else spec
+    if place != "-" and not is_address(place):
+        place = ",".join(os.path.realpath(part) for part in place.split(","))
+    # What moves in a picture, or how often one is looked at, does not make it another source.
+    place += f"?{options.region}" if options.region else ""
     every = () if every_s is None else (every_s,)
     return position_key(home, "position", place, label, shuffle_seed, *every)

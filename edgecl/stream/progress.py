@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecl.stream.events import Event
@@ -46,6 +46,7 @@ class Progress:
         broken: Frames that came cut or damaged.
         oversize: Frames that came larger than the limit.
         not_pictures: Parts of a stream that were no pictures.
+        still: Frames of a live source in which nothing had moved since the last one.
         p50_ms: Median time from the shutter to the commit of a learned live frame, milliseconds;
             None without any.
         p99_ms: The same time's 99th percentile.
@@ -53,6 +54,8 @@ class Progress:
         passed_over: Files of the source that are no pictures it can read, beside the frames.
         same_as: Classes, another class that has the same picture, and how many pictures are so.
         status: What the keys do and what is being learned, for a person; empty without keys.
+        by_source: Of several sources, what became of the frames of each: `seen`, `learned` and what
+            is counted of live ones, by name.
         drift: How far live frames have moved from what was learned, over the threshold; 0 until
             that is known.
     """
@@ -80,6 +83,7 @@ class Progress:
     broken: int = 0
     oversize: int = 0
     not_pictures: int = 0
+    still: int = 0
     p50_ms: float | None = None
     p99_ms: float | None = None
     oldest: float = 0.0
@@ -87,6 +91,7 @@ class Progress:
     same_as: tuple[tuple[str, str, int], ...] = ()
     status: str = ""
     drift: float = 0.0
+    by_source: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def prequential_accuracy(self) -> float:

@@ -36,11 +36,20 @@ class RecentFrames:
         ):
             self.size_bytes -= _size(self._items.popleft()[0])
 
-    def take(self, holds: Callable[[float], bool]) -> list[Embedded]:
-        """Take out the frames whose moment is held, oldest first."""
-        taken = [item for item, moment in self._items if holds(moment)]
+    def take(self, holds: Callable[[float], bool], source: str | None = None) -> list[Embedded]:
+        """Take out the frames whose moment is held, oldest first.
+
+        Args:
+            holds: Says so of a moment.
+            source: The one of several sources whose frames are meant; None means all.
+        """
+
+        def is_meant(entry: tuple[Embedded, float]) -> bool:
+            return holds(entry[1]) and source in (None, entry[0].frame.source)
+
+        taken = [entry[0] for entry in self._items if is_meant(entry)]
         if taken:
-            self._items = deque(entry for entry in self._items if not holds(entry[1]))
+            self._items = deque(entry for entry in self._items if not is_meant(entry))
             self.size_bytes -= sum(map(_size, taken))
         return taken
 

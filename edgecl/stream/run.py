@@ -30,6 +30,7 @@ from edgecl.stream.progress import Progress
 from edgecl.stream.served import StreamEngine
 from edgecl.stream.standing import Standing
 from edgecl.stream.state import Stream, label_of, labelled
+from edgecl.stream.view import Sight
 from edgecl.types import Frame, Skipped
 
 
@@ -40,7 +41,7 @@ class StreamOptions:
     Args:
         labeller: Names frames and tells what to do, or None: then the source alone does.
         emit: Gets an event whenever the vote over the last frames changes, or None.
-        show: Gets the frame of an event before it, or None.
+        illustrate: Gets the frame of an event before it, or None.
         follow: Told how it stands with the device, or None.
         vote: How many frames vote.
         min_score: What is less sure is told as `unsure`.
@@ -53,13 +54,17 @@ class StreamOptions:
 
     labeller: Labeller | None = None
     emit: Callable[[dict[str, Any]], None] | None = None
-    show: Callable[[Frame], None] | None = None
+    illustrate: Callable[[Frame], None] | None = None
     follow: Callable[[Facts], None] | None = None
     vote: int = 5
     min_score: float = 0.0
     finds_unknown: bool = False
     takes_alike: bool = False
     consolidate: Consolidate | None = None
+    asked: Callable[[], Command | None] = lambda: None
+    """Gives the next command of another thread, until there is none."""
+    show: Callable[[Sight], None] | None = None
+    """Shown every frame with what was said of it, or None."""
 
 
 _PLAIN = StreamOptions()
@@ -116,11 +121,12 @@ def learn_stream(
         has_feed=labeller is not None and labeller.has_feed,
         status=labeller.status if labeller is not None and labeller.has_keyboard else None,
         emit=options.emit,
-        show=options.show,
+        illustrate=options.illustrate,
         vote=options.vote,
         min_score=options.min_score,
         finds_unknown=options.finds_unknown,
         takes_alike=options.takes_alike,
+        show=options.show,
     )
     if options.follow is not None:
         teaching = (lambda: None) if labeller is None else labeller.teaching
@@ -152,6 +158,7 @@ def _learn(
 ) -> Generator[Progress]:
     with closing(groups):
         for group in groups:
+            yield from _obey(stream, iter(options.asked, None))
             yield from _listen(stream, options.labeller)
             if not stream.is_stopped:
                 yield from _take(stream, group, options)

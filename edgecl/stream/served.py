@@ -85,7 +85,7 @@ class Served:
         self._frozen: Scorer | None = None
         self._mixed: Scorer | None = None
 
-    def predict(self, name: str, x: Float32) -> Prediction:
+    def predict(self, name: str, x: Float32, *, top: int = 1) -> Prediction:
         """Predict a frame with what the engine gave of it (M,).
 
         Its probability is by the temperature that was known when the run began, which a few frames
@@ -102,7 +102,7 @@ class Served:
             scorer = self._frozen
         known = self._calibration if scorer is self._frozen else None
         x = x[None, : scorer.n_maps * d]
-        found = predictions(scorer, [name], x, top=1, calibration=known)[0]
+        found = predictions(scorer, [name], x, top=top, calibration=known)[0]
         return found if known is not None else replace(found, probabilities=())
 
 

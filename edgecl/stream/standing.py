@@ -60,6 +60,7 @@ class Standing:
                 self._teaching(),
                 n_waiting(self._learner.store),
                 self._is_worse,
-                lost=frozenset({""} if self._source.is_lost else ()),
+                tuple(self._source.parts) or ("",),
+                self._source.lost,
             )
         )

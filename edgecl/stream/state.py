@@ -22,11 +22,13 @@ from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served, StreamEngine
 from edgecl.stream.standing import Standing
 from edgecl.stream.usable import Usable
-from edgecl.stream.view import View
+from edgecl.stream.view import Sight, View
 from edgecl.types import Frame, Skipped
 
 # Samples that can be taken back.
 _MOST_LESSONS = 500
+# Reasons for which frames of a live source were skipped, of which each is told once.
+_MOST_REASONS = 100
 
 
 class Stream:
@@ -42,11 +44,12 @@ class Stream:
         has_feed: Whether a label may come after its frame.
         status: Gives the line of keys to a person who sees that; None without one.
         emit: Gets an event whenever the vote over the last frames changes, or None.
-        show: Gets the frame of an event before it, or None.
+        illustrate: Gets the frame of an event before it, or None.
         vote: How many frames vote.
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
         takes_alike: Whether a new class may have a name that looks like a known one's.
+        show: Shown every frame with what was said of it, or None.
     """
 
     def __init__(
@@ -61,11 +64,12 @@ class Stream:
         has_feed: bool,
         status: Callable[[str], str] | None,
         emit: Callable[[dict[str, Any]], None] | None,
-        show: Callable[[Frame], None] | None,
+        illustrate: Callable[[Frame], None] | None,
         vote: int,
         min_score: float,
         finds_unknown: bool,
         takes_alike: bool,
+        show: Callable[[Sight], None] | None = None,
     ) -> None:
         self.home, self.learner, self.source = home, learner, source
         self.is_stopped = False
@@ -79,7 +83,7 @@ class Stream:
             tally=self.tally, is_reviewed=has_feed,
         )  # fmt: skip
         finds_unknown = finds_unknown or home.config.head.pretrained
-        is_looked_at = emit is not None or status is not None
+        is_looked_at = emit is not None or status is not None or show is not None
         self.view = View(
             learner,
             Served(
@@ -93,12 +97,15 @@ class Stream:
             finds_unknown=finds_unknown,
             min_score=min_score,
             is_shown=status is not None,
+            show=show,
             recent=RecentFrames(int(home.config.live.ring_mb * 1e6)) if has_feed else None,
             pretrained=home.pretrained() if finds_unknown and is_looked_at else None,
             takes_guess=home.config.head.pretrained,
-            show=show,
+            illustrate=illustrate,
+            parts=source.parts,
         )
         self._status = status
+        self._reasons: set[str] = set()
         self.standing: Standing | None = None
         self.movement = Movement(
             learner, home.manifest.stages, self.events, is_recorded=is_recorded(home)
@@ -117,7 +124,10 @@ class Stream:
         """Take in one frame: it waits to be learned, is only predicted, or is skipped."""
         name = item.id if isinstance(item, Skipped) else item.frame.id
         if reason := self.usable.reason(item):
-            self.events.append(FrameSkipped(name, reason))
+            # Of a camera every frame may be so, thirty a second: told once, and all are counted.
+            if not (self.source.is_live and reason in self._reasons):
+                self.events.append(FrameSkipped(name, reason))
+                self._reasons = {*list(self._reasons)[-_MOST_REASONS:], reason}
             self.pending.take(name, None, skipped=1)
             return
         assert isinstance(item, Embedded)
@@ -136,6 +146,14 @@ class Stream:
         """Learn what waits, with the position."""
         self.lessons.extend(self.pending.commit(is_finished=is_finished))
         self.view.served.learned()
+
+    def changed(self) -> None:
+        """Take all of the store anew: a command changed it, by way of the stream's learner."""
+        self.pending.begin()
+        self.lessons.clear()
+        if self.view.recent is not None:
+            self.view.recent.clear()
+        self.forget()
 
     def forget(self) -> None:
         """Read anew what was kept of the store: it lost some."""
@@ -169,7 +187,16 @@ class Stream:
             events=tuple(self.events.popleft() for _ in range(len(self.events))),
             is_interrupted=is_interrupted,
             drift=self.movement.ratio,
+            by_source=self._by_source(),
         )
+
+    def _by_source(self) -> dict[str, dict[str, int]]:
+        """Return what became of the frames of each of several sources."""
+        learned = self.pending.learned_by_source
+        return {
+            name: {"learned": learned[name], **counts}
+            for name, counts in self.source.by_source.items()
+        }
 
 
 def labelled(item: Embedded, label: str | None) -> Embedded:

@@ -60,6 +60,6 @@ class Told:
     def stand(self) -> None:
         """Tell how it stands with the sources."""
         names = tuple(s.name for s in self._sources) if len(self._sources) > 1 else ("",)
-        lost = {name for name, s in zip(names, self._sources, strict=True) if s.is_lost}
+        lost = {name for name, s in zip(names, self._sources, strict=True) if s.lost}
         classes = tuple(self._predictor.scorer.labels)
         self._sink.follow(Facts(classes, sources=names, lost=frozenset(lost)))

@@ -106,6 +106,11 @@ class Votes:
         score = sum(p.score for p in own) / n
         return Vote(label, score, n, of, state, sure if is_calibrated else None)
 
+    @property
+    def told(self) -> str:
+        """The label that was told last, empty before there is one."""
+        return self._told[0]
+
     def forget(self) -> None:
         """Drop all votes: one may be for a class that is gone."""
         self._last.clear()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgecl.errors import HomeLockedError, RequestError, UsageError
 from edgecl.home import Home
+from edgecl.lending import lent
 from edgecl.session import open_learner, open_store
 from edgecl.store.exports import finish_exports
 from edgecl.store.requests import record
@@ -71,7 +72,8 @@ def unlearn(
             finish_exports(chain.store)
             found = find(chain, asked)  # what cannot be done is refused before the rest is loaded
             say("unlearning", 0, 1)
-            learner = open_learner(home, chain.store)
+            session = lent(home)
+            learner = open_learner(home, chain.store) if session is None else session.learner
             return forget_found(
                 chain, learner, found, asked, verify=verify, weights=weights, say=say
             )

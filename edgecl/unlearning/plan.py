@@ -18,6 +18,7 @@ from edgecl.store.erasure import (
     statistics_bytes,
 )
 from edgecl.store.exports import holding, naming
+from edgecl.store.listing import no_source
 from edgecl.store.moves import merged_into
 from edgecl.store.retention import classes_older
 from edgecl.store.snapshots import snapshots_with
@@ -129,11 +130,8 @@ def resolve(store: Store, request: ForgetRequest, aside: Aside | None = None) ->
     for uid, text in found:
         if text == wanted:
             return _source_target(store, uid, aside)
-    known = [repr(text) for text in store.sources().values() if text]
-    raise RequestError(
-        f"no sample came from {request.name!r}; "
-        + (f"sources: {', '.join(known[:5])}" if known else "nothing was learned yet")
-    )
+    known = [text for text in store.sources().values() if text]
+    raise RequestError(no_source(request.name, known))
 
 
 def target_of(store: Store, kind: str, uid: int, aside: Aside | None = None) -> Target:

@@ -25,8 +25,9 @@ from edgecl.governor.record import is_recorded, note_forgotten, noting
 from edgecl.governor.verdicts import NOBODY, held_out_verdicts
 from edgecl.home import Home
 from edgecl.learner import Learner, save_scorer
+from edgecl.lending import holding, lent
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
-from edgecl.session import Session, open_learner, open_store
+from edgecl.session import Session, open_learner
 from edgecl.store.exports import (
     exports_of,
     finish_exports,
@@ -58,11 +59,7 @@ from edgecl.unlearning.erase import remove_left_copies, remove_unlisted_snapshot
 from edgecl.unlearning.evidence import Evidence, gather
 from edgecl.unlearning.lookup import find, look_up_again
 from edgecl.unlearning.plan import Plan, Target, make_plan
-from edgecl.unlearning.receipt import (
-    Erased,
-    Refused,
-    Verified,
-)
+from edgecl.unlearning.receipt import Erased, Refused, Verified
 from edgecl.unlearning.removal import Changed, check_all, entry_of, fingerprint, take_out
 
 
@@ -316,6 +313,8 @@ def _close(
 def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
     """Lock a home and open it to write, after finishing what is open in it.
 
+    Inside a process that holds the home already, its own session is given (edgecl/lending.py).
+
     An older copy of the store gets the receipts that it lacks and unlearns again what they name;
     requests that were cut off, or were asked for by another process meanwhile, are carried out:
     before the caller's work and after it.
@@ -326,18 +325,18 @@ def writing(home: Home, options: EngineOptions = AS_SET) -> Iterator[Session]:
         IntegrityError: The chain of receipts is broken.
     """
     with writing_chain(home) as chain, noting(home, chain.store):
-        yield Session(home, chain.store, options)
+        yield lent(home) or Session(home, chain.store, options)
 
 
 @contextmanager
 def writing_chain(home: Home) -> Iterator[Chain]:
     """Do what `writing` does; yields the chain, which was checked, and holds home and store."""
-    with home.lock(), open_store(home, may_be_older=True) as store:
+    with holding(home) as (store, learner):
         chain = Chain(home, store)
-        _finish(chain)
+        _finish(chain, learner)
         yield chain
         if store.has_requests():
-            finish_requests(home, store)
+            finish_requests(home, store, learner)
 
 
 def finish_requests(home: Home, store: Store, learner: Learner | None = None) -> list[Unlearned]:

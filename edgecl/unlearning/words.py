@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edgecl.figures import percent
 from edgecl.types import Kind, Mode
 from edgecl.unlearning.account import Account, moment, subject_of
 
@@ -246,12 +247,12 @@ def _measured(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "weights_gap" in found:
         yield "largest difference to a head built anew without it", f"{found['weights_gap']:.3g}"
     if "accuracy_kept" in found:
-        yield "right on the rest, now", f"{found['accuracy_kept']:.1%}"
-        yield "right on the rest, built anew", f"{found['accuracy_kept_retrained']:.1%}"
+        yield "right on the rest, now", percent(found["accuracy_kept"], 1)
+        yield "right on the rest, built anew", percent(found["accuracy_kept_retrained"], 1)
     attack = found.get("membership") or {}
     if "forget" in attack:
         yield (
-            "attack: tells it from what was never learned (50% is a guess)",
+            "attack: tells it from what was never learned (50 % is a guess)",
             _percent(attack["forget"]),
         )
         if "row_drop" in attack:
@@ -262,7 +263,7 @@ def _measured(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _percent(attack: dict[str, float]) -> str:
-    return f"{attack['auc']:.0%}"
+    return percent(attack["auc"])
 
 
 def _not_covered(account: Account) -> Iterator[str]:

@@ -6,13 +6,16 @@ are the whole list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from edgecl.errors import SourceError, UsageError
 
 from ..formats import kind_of_file
+from ..options import Options, Part, split_options
 from ..redact import redacted
 from .base import PICTURE_SUFFIXES, Source
 from .folder import FolderSource, PictureSource
@@ -23,11 +26,20 @@ from .idx import IdxSource
 from .lines import LinesSource
 from .mqtt import open_mqtt
 from .opencv import VIDEO_SUFFIXES, VideoSource, open_camera, open_rtsp
+from .several import Several
 from .synthetic import open_synthetic
 from .table import TABLE_SUFFIXES, TableSource
+from .viewed import ViewedSource
 from .watch import open_watch
 
-__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "is_address", "open_source"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Source",
+    "is_address",
+    "open_several",
+    "open_source",
+]
 
 
 class Opener(Protocol):
@@ -89,7 +101,7 @@ def open_source(
     """Open a source of frames; a live one connects when its first frame is asked for.
 
     Args:
-        spec: The source as the user names it.
+        spec: The source as the user names it, with options of ours (options.py) behind a `?`.
         label: Class of all its frames, instead of what the source says.
         shuffle_seed: Visit the frames in the random order of this seed; None keeps the order.
         max_bytes: Larger files and pictures are skipped unread.
@@ -99,9 +111,49 @@ def open_source(
 
     Raises:
         SourceError: Nothing there, or nothing that edgecl can read.
-        UsageError: A source that cannot be shuffled, or headers for one that takes none.
+        UsageError: A source that cannot be shuffled, headers for one that takes none, or an option
+            that cannot be meant.
         MissingPackageError: A package that this kind of source needs is not installed.
     """
+    base, options = (spec, Options()) if os.path.lexists(spec) else split_options(spec)
+    source = _open(base, label, shuffle_seed, max_bytes, wants_classes, headers)
+    return ViewedSource(source, options) if options else source
+
+
+def open_several(
+    parts: Sequence[Part],
+    *,
+    label: str | None = None,
+    max_bytes: int = 64_000_000,
+    notes: Sequence[str] = (),
+) -> Source:
+    """Open several live sources as one; parts of one camera share its connection.
+
+    Args:
+        parts: The sources.
+        label: Class of the frames of those that have none of their own.
+        max_bytes: Larger pictures are skipped.
+        notes: What a person should know beside what the sources say.
+
+    Raises:
+        UsageError: An address that cannot be meant, or one of a source that is not live.
+        SourceError: None of them can be opened.
+    """
+    return Several(
+        [part if part.label else replace(part, label=label) for part in parts],
+        lambda url: open_source(url, max_bytes=max_bytes),
+        notes,
+    )
+
+
+def _open(
+    spec: str,
+    label: str | None,
+    shuffle_seed: int | None,
+    max_bytes: int,
+    wants_classes: bool,
+    headers: Mapping[str, str] | None,
+) -> Source:
     opener = _opener(spec)
     is_frigate = opener is open_frigate
     if headers and opener is not open_http and not is_frigate:
@@ -118,6 +170,13 @@ def open_source(
             open_with = open_frigate if is_frigate else open_http
             return open_with(spec, label=label, max_bytes=max_bytes, headers=headers)
         return opener(spec, label=label, max_bytes=max_bytes)
+    return _open_local(spec, label, shuffle_seed, max_bytes, wants_classes)
+
+
+def _open_local(
+    spec: str, label: str | None, shuffle_seed: int | None, max_bytes: int, wants_classes: bool
+) -> Source:
+    """Open what lies on disk."""
     path = Path(spec)
     if path.is_dir():
         return FolderSource(

@@ -16,6 +16,7 @@ from edgecl.types import Frame, Skipped
 
 from ..faults import in_words, is_lost, is_of_machine
 from ..frigate import Frigate
+from ..options import Part
 from .connection import Counts
 from .messages import LabelFeed
 
@@ -55,10 +56,14 @@ class Source(ABC):
     """Labels and commands that come with the frames."""
     counts = Counts()
     """What became of the frames so far, where some may be lost."""
-    answers: Frigate | None = None
+    answers: Sequence[Frigate] = ()
     """Where what is seen is written back."""
-    is_lost = False
-    """Whether its peer was there and is away."""
+    parts: Mapping[str, Part] = MappingProxyType({})
+    """The sources that it is made of, by the names their frames carry; none where it is one."""
+    by_source: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    """What became of the frames of each of them."""
+    lost: frozenset[str] = frozenset()
+    """Those of its sources whose peer was there and is away; the only one has no name."""
     on_news: Callable[[str], None] | None = None
     """Told one line, without secrets, from any thread, when its peer comes or goes."""
 

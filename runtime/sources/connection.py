@@ -76,6 +76,7 @@ class Counts:
         not_pictures: Parts of a stream that are no pictures.
         reconnects: Connections after the first that gave frames.
         stalls: Connections that were ended because nothing came.
+        still: Frames that showed what the last one showed, and were not looked at (motion.py).
     """
 
     received: int = 0
@@ -86,6 +87,7 @@ class Counts:
     not_pictures: int = 0
     reconnects: int = 0
     stalls: int = 0
+    still: int = 0
 
 
 class Counters:

@@ -5,8 +5,9 @@
     jetson             jetson-inference, torchvision, ultralytics: `train/CLASS/`, beside it `val/`,
                        `test/` (or as layouts.py knows them), `labels.txt`
     teachable-machine  a project file of Teachable Machine (zips.py)
-    coco               COCO JSON with one category a picture (listed.py)
+    coco               COCO JSON with one category a picture (listed.py; in a zip coco_zip.py)
     one-hot            Roboflow's `_classes.csv`, a column a class (listed.py)
+    fiftyone           FiftyOne's `labels.json` beside `data/` (fiftyone.py)
     edgecl             what `edgecl export dataset` wrote (listed.py)
 
 Layouts are those of Frigate 0.17 (its web interface lists `.webp`, `.png`, `.jpg` and `.jpeg` in
@@ -30,6 +31,8 @@ from edgecl.types import clean_label
 from ..faults import in_words, telling
 from ..redact import redacted
 from .base import Item, ListSource, read_frame
+from .coco_zip import CocoZip, coco_lists_in
+from .fiftyone import LABELS, fiftyone_labels, read_fiftyone
 from .layouts import SPLIT, kind_of_folder, no_classes, some, unnamed_tries, warnings_of
 from .listed import (
     EDGECL_INDEX,
@@ -137,7 +140,12 @@ def _guess(path: Path) -> dict[str, str]:
         with telling(f"dataset {path} cannot be read", SourceError), path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
         if is_zip:
-            return {"teachable-machine": "it is a zip"}
+            lists = coco_lists_in(path)
+            return (
+                {"coco": f"{lists[0]} in it is such a list"}
+                if lists
+                else {"teachable-machine": "it is a zip"}
+            )
         if path.suffix.lower() == ".json":
             return {"coco": "it is a .json file"}
         if path.name == ONE_HOT:
@@ -157,6 +165,8 @@ def _guess(path: Path) -> dict[str, str]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list"
     elif lists := [found for name in _splits(path) for found in coco_lists(path / name)]:
         found["coco"] = f"{lists[0].relative_to(path)} is such a list of one split"
+    elif fiftyone_labels(path) is not None:
+        found["fiftyone"] = f"it has {LABELS} beside data/"
     if one_hot := _one_hot_folder(path):
         found["one-hot"] = f"{(one_hot / ONE_HOT).relative_to(path)} has a column a class"
     if not found and _has_class_folders(path):
@@ -268,7 +278,7 @@ def _folders(
         notes += warnings_of(str(labelled), found.pictures)
     loose = [parts for parts in found.pictures if len(parts) == 1]
     found.leave_out(loose, "pictures in no class's folder")
-    notes += told(found.passed_over, found.unreadable)
+    notes += told(found.passed_over, found.unreadable) + found.empty()
     if without is not None:
         found.leave_out([p for p in found.pictures if p[0] == without], f"{without}/")
     for parts in found.pictures:
@@ -296,6 +306,9 @@ def _teachable_machine(path: Path, how: Reading) -> Dataset:
 
 
 def _coco(path: Path, how: Reading) -> Dataset:
+    if path.is_file() and zipfile.is_zipfile(path):
+        packed = CocoZip(path, max_bytes=how.max_bytes, encoding=how.encoding)
+        return Dataset("coco", "", packed, _sorted(packed.classes), tuple(packed.notes))
     notes: list[str] = []
     splits: list[str] = []
     lists = coco_lists(path) if path.is_dir() else [path]
@@ -329,6 +342,12 @@ def _one_hot(path: Path, how: Reading) -> Dataset:
     source = ListSource(str(path), items, labels=classes)
     notes += _unnamed(folder, source)
     return Dataset("one-hot", "", source, _sorted(classes), tuple(notes))
+
+
+def _fiftyone(path: Path, how: Reading) -> Dataset:
+    items, classes, notes = read_fiftyone(path, how.max_bytes)
+    source = ListSource(str(path), items, labels=classes)
+    return Dataset("fiftyone", "", source, _sorted(classes), tuple(notes))
 
 
 def _edgecl(path: Path, how: Reading) -> Dataset:
@@ -371,5 +390,6 @@ FORMATS: dict[str, Callable[[Path, Reading], Dataset]] = {
     "teachable-machine": _teachable_machine,
     "coco": _coco,
     "one-hot": _one_hot,
+    "fiftyone": _fiftyone,
     "edgecl": _edgecl,
 }

@@ -75,7 +75,7 @@ class FolderSource(ListSource):
         if tries:
             self.notes.append("train/ holds what Frigate saw and nobody named; it is left out")
         if is_sorted:
-            self.notes += warnings_of(str(folder), found.pictures)
+            self.notes += warnings_of(str(folder), found.pictures) + found.empty()
 
 
 class PictureSource(ListSource):

@@ -49,8 +49,3 @@ def read_headers(path: Path) -> dict[str, str]:
     if not headers:
         raise SourceError(f"header file {path} is empty; expected lines of the form Name: value")
     return headers
-
-
-def is_readable_by_all(path: Path) -> bool:
-    """Whether every user of the machine can read a file."""
-    return bool(path.stat().st_mode & 0o004)

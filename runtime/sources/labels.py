@@ -12,7 +12,7 @@ import select
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +87,25 @@ def open_feed(spec: str | None, source: Source, other: LabelFeed | None = None) 
     feeds = [feed for feed in (source.feed, other) if feed is not None]
     if spec is not None:
         feeds.append(open_labels(spec, source=source.name))
-    return feeds[0] if len(feeds) == 1 else _Joined(feeds) if feeds else None
+    return feeds[0] if len(feeds) == 1 else JoinedFeeds(feeds) if feeds else None
 
 
-class _Joined:
+class JoinedFeeds:
     """Several feeds, read one after the other."""
 
-    def __init__(self, feeds: list[LabelFeed]) -> None:
+    def __init__(self, feeds: Sequence[LabelFeed]) -> None:
         self._feeds = feeds
 
     def poll(self) -> list[LabelWindow | Command]:
+        """Return what came since the last call, feed by feed."""
         return [message for feed in self._feeds for message in feed.poll()]
 
     def news(self) -> list[str]:
+        """Return what could not be used since the last call."""
         return [line for feed in self._feeds for line in feed.news()]
 
     def close(self) -> None:
+        """End all of them."""
         for feed in self._feeds:
             feed.close()
 

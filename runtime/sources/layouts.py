@@ -154,14 +154,8 @@ def no_classes(
             below[parts[0]].add(parts[1])
     odd = [name for name in names if kinds[name]]
     if len(names) == 1 and names[0] not in direct:
-        inner = _real_classes(below[names[0]])
-        if why := _no_class_in(where, names[0], pictures):
+        if why := _around(where, names[0], _real_classes(below[names[0]]), pictures):
             return why
-        if not odd and inner:  # one folder around a dataset, as that of a project
-            return (
-                f"{where} holds one folder, {names[0]}/, with {some(inner)} in it; did you mean "
-                f"{where}/{names[0]}? If {names[0]} is the class, name it with --label"
-            )
     if len(names) > 1 and (name := _dataset_in(below, pictures)):
         return (
             f"{where} holds datasets, such as {name}/, and no classes; did you mean "
@@ -180,23 +174,52 @@ def no_classes(
     ]
     if len(odd) < len(names) and not any(kinds[name] == SPLIT for name in deep):
         return ""
-    what = _WHAT[Counter(kinds[name] for name in odd).most_common(1)[0][0]]
-    if len(odd) == 1:
-        what = what.replace("splits", "a split").replace("parts", "a part")
-    text = f"{where} holds {_all(odd)}, {what} and no class; "
+    text = f"{where} holds {_all(odd)}, {_what([kinds[name] for name in odd])} and no class; "
     if deep:
-        first = next((name for name in deep if plain(name).startswith("train")), deep[0])
-        text += f"did you mean {where}/{first}?"
-        if len(odd) > 1 and kinds[first] == SPLIT and plain(first).startswith("train"):
-            text += f" `edgecl import {where}` learns {first}/ and leaves out the others."
-        return text + _insist(where)
+        return text + _deeper(where, deep, kinds, is_alone=len(odd) == 1)
+    boxes = beside or PART in map(kind_of_folder, (*_all_names(pictures), where.rpartition("/")[2]))
+    return text + _lists(where, others, has_boxes=bool(boxes)) + _insist(where)
+
+
+def _around(where: str, name: str, inner: Sequence[str], pictures: Collection[Parts]) -> str:
+    """Return why the only folder is no class: it holds splits, parts or, as a project, classes."""
+    if why := _no_class_in(where, name, pictures):
+        return why
+    if kind_of_folder(name) or not inner:
+        return ""
+    return (
+        f"{where} holds one folder, {name}/, with {some(inner)} in it; did you mean "
+        f"{where}/{name}? If {name} is the class, name it with --label"
+    )
+
+
+def _what(kinds: Sequence[str]) -> str:
+    """Return what most of the folders are, in words."""
+    what = _WHAT[Counter(kinds).most_common(1)[0][0]]
+    if len(kinds) == 1:
+        what = what.replace("splits", "a split").replace("parts", "a part")
+    return what
+
+
+def _deeper(where: str, deep: Sequence[str], kinds: Mapping[str, str], *, is_alone: bool) -> str:
+    """Return which of the splits that hold classes is meant."""
+    first = next((name for name in deep if plain(name).startswith("train")), deep[0])
+    text = f"did you mean {where}/{first}?"
+    if not is_alone and kinds[first] == SPLIT and plain(first).startswith("train"):
+        text += f" `edgecl import {where}` learns {first}/ and leaves out the others."
+    return text + _insist(where)
+
+
+def _lists(where: str, others: Collection[str], *, has_boxes: bool) -> str:
+    """Return what may say what the pictures show, and what to do if nothing does."""
+    text = ""
     if ".json" in others:
         text += f"`edgecl import {where}` reads its list if that is COCO's; else "
-    elif beside or PART in map(kind_of_folder, (*_all_names(pictures), where.rpartition("/")[2])):
+    elif has_boxes:
         text += NO_BOXES
     if ".csv" in others:
         text += f"`edgecl import {where}` reads Roboflow's _classes.csv; else "
-    return text + to_do(", or write a .csv with path,label") + "." + _insist(where)
+    return text + to_do(", or write a .csv with path,label") + "."
 
 
 def to_do(more: str = "") -> str:

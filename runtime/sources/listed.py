@@ -16,10 +16,11 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 from edgecl.errors import SourceError
 from edgecl.types import Frame, Skipped
@@ -32,9 +33,11 @@ from .table import cells_of
 
 EDGECL_INDEX, ONE_HOT = "edgecl.jsonl", "_classes.csv"
 # A list of 1,000,000 pictures; COCO's own files with outlines of objects are larger, and not meant.
-_MAX_LIST_BYTES = 100_000_000
+MAX_LIST_BYTES = 100_000_000
 _MOST_OBJECTS, _MOST_VALUES = 2_000_000, 10_000_000
-_LISTS_IN = ("annotations", "annotation")
+LISTS_IN = ("annotations", "annotation")
+_Place = TypeVar("_Place")
+_List = TypeVar("_List", bound=PurePath)
 _COCO_PARTS = ("images", "annotations", "categories")
 
 
@@ -49,7 +52,7 @@ def read_index(index: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]:
     """
     items: list[Item] = []
     classes: Counter[str] = Counter()
-    for number, line in enumerate(read_text(index, _MAX_LIST_BYTES).split("\n"), start=1):
+    for number, line in enumerate(read_text(index, MAX_LIST_BYTES).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -76,7 +79,7 @@ def read_one_hot(table: Path, max_bytes: int) -> tuple[list[Item], Counter[str]]
     Raises:
         SourceError: It cannot be read, or its first column is no file name.
     """
-    rows = cells_of(read_text(table, _MAX_LIST_BYTES), ",")
+    rows = cells_of(read_text(table, MAX_LIST_BYTES), ",")
     _, head = next(rows, (0, ""))
     names = [name.strip() for name in head] if isinstance(head, list) else []
     if len(names) < 2 or names[0].lower() != "filename":
@@ -126,14 +129,50 @@ def read_coco(path: Path, max_bytes: int, *, pictures: Path | None = None) -> Co
     Raises:
         SourceError: It cannot be read, or is no COCO list.
     """
-    values = _coco_values(path)
+    values = coco_values(read_text(path, MAX_LIST_BYTES), str(path))
     if values is None:
         raise SourceError(
             f"{path} is no COCO file; expected one object with images, annotations and categories"
         )
-    names, images = _coco_entries(path, values)
-    labels, n_unfit = _labels(values["annotations"], names)
     places = _Places(path, pictures)
+
+    def read(id: str, place: Path, label: str) -> Item:
+        source = str(path.parent)
+        return id, partial(
+            read_frame, place, id=id, label=label, source=source, max_bytes=max_bytes
+        )
+
+    found, missing = coco_items(str(path), values, places.find, read)
+    if missing:
+        found.notes.append(
+            f"not found: {len(missing)} of {len(found.items)} pictures ({some(missing)}); looked "
+            f"in {places.root}; --pictures DIR names another folder"
+        )
+    return found
+
+
+def coco_items(
+    name: str,
+    values: dict[str, list[Any]],
+    find: Callable[[str], _Place | str],
+    read: Callable[[str, _Place, str], Item],
+) -> tuple[CocoList, list[str]]:
+    """Return the pictures of a COCO list and their classes.
+
+    Args:
+        name: The list, as messages name it.
+        values: What `coco_values` returned.
+        find: Where the picture of a file's name lies, or why it is not read.
+        read: Makes an item of id, place and label.
+
+    Returns:
+        What was found, and the pictures that were not.
+
+    Raises:
+        SourceError: An entry is none of COCO.
+    """
+    names, images = _coco_entries(name, values)
+    labels, n_unfit = _labels(values["annotations"], names)
     found = CocoList([], Counter(), [])
     if n_unfit:
         found.notes.append(f"left out: {n_unfit} annotations without a picture or known category")
@@ -142,33 +181,25 @@ def read_coco(path: Path, max_bytes: int, *, pictures: Path | None = None) -> Co
     for key, file in images:
         own = sorted(labels.get(key, ()))
         id = file or f"picture {key}"
-        place: Path | str = ""
+        place: _Place | str = ""
         if uses[key] > 1:
             place = f"its id {key} is that of several pictures"
         elif len(own) != 1:
             place = f"it has several categories ({some(own)})" if own else "it has no category"
         else:
-            place = places.find(file)
+            place = find(file)
             found.classes[own[0]] += 1
             if isinstance(place, str):
                 missing.append(id)
         if isinstance(place, str):
             found.items.append((id, partial(Skipped, id, place)))
-            continue
-        read = partial(
-            read_frame, place, id=id, label=own[0], source=str(path.parent), max_bytes=max_bytes
-        )
-        found.items.append((id, read))
-    if missing:
-        found.notes.append(
-            f"not found: {len(missing)} of {len(images)} pictures ({some(missing)}); looked in "
-            f"{places.root}; --pictures DIR names another folder"
-        )
-    return found
+        else:
+            found.items.append(read(id, place, own[0]))
+    return found, missing
 
 
 def _coco_entries(
-    path: Path, values: dict[str, Any]
+    name: str, values: dict[str, Any]
 ) -> tuple[dict[int | str, str], list[tuple[int | str, str]]]:
     """Return the names of categories, and id and file of every picture."""
     try:
@@ -176,7 +207,7 @@ def _coco_entries(
         return names, [(_id(i["id"]), _name(i["file_name"])) for i in values["images"]]
     except (KeyError, TypeError) as error:
         raise SourceError(
-            f"{path} cannot be read as COCO: an entry lacks {error}, or is no object"
+            f"{name} cannot be read as COCO: an entry lacks {error}, or is no object"
         ) from error
 
 
@@ -195,6 +226,12 @@ def _labels(
     return labels, n_unfit
 
 
+def below_of(path: PurePath) -> tuple[str, ...]:
+    """Return the folders in which tools put the pictures of a list."""
+    split = path.stem.rpartition("_")[2]
+    return ".", "images", "data", split, f"images/{split}", f"{split}/images"
+
+
 class _Places:
     """Where the pictures of a list lie: tried in this order, and never outside of its dataset.
 
@@ -209,16 +246,11 @@ class _Places:
 
     def __init__(self, path: Path, pictures: Path | None) -> None:
         folder = path.parent
-        above = folder.parent if folder.name.lower() in _LISTS_IN else folder
+        above = folder.parent if folder.name.lower() in LISTS_IN else folder
         self.root = pictures or above
         self._real = os.path.realpath(self.root)
-        split = path.stem.rpartition("_")[2]
         bases = [self.root] if pictures else [folder, above]
-        self._bases = [
-            base / below
-            for base in dict.fromkeys(bases)
-            for below in (".", "images", "data", split, f"images/{split}", f"{split}/images")
-        ]
+        self._bases = [base / below for base in dict.fromkeys(bases) for below in below_of(path)]
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path | str:
@@ -261,17 +293,19 @@ def coco_lists(folder: Path) -> list[Path]:
         return found
     for path in files:
         try:
-            if not path.name.startswith(".") and _coco_values(path) is not None:
+            if path.name.startswith("."):
+                continue
+            if coco_values(read_text(path, MAX_LIST_BYTES), str(path)) is not None:
                 found.append(path)
         except SourceError:
             continue  # no text, or too long: none that is read
-    if not found and folder.name.lower() not in _LISTS_IN:
+    if not found and folder.name.lower() not in LISTS_IN:
         lists = (coco_lists(folder / name) for name in ("annotations", "Annotations"))
         return next(filter(None, lists), [])
     return found
 
 
-def choose_list(lists: list[Path]) -> Path | None:
+def choose_list(lists: Sequence[_List]) -> _List | None:
     """Return the list to learn from: the only one, or the only one of boxes or of a train split."""
     for wanted in ("", "instances_", "train", "instances_train"):
         chosen = [path for path in lists if wanted in path.name.lower()]
@@ -298,13 +332,16 @@ def read_text(path: Path, limit: int) -> str:
         raise SourceError(f"{path} cannot be read as UTF-8 text ({error})") from error
 
 
-def _coco_values(path: Path) -> dict[str, list[Any]] | None:
-    """Return what a COCO file holds, None for other JSON."""
-    text = read_text(path, _MAX_LIST_BYTES)
+def coco_values(text: str, name: str) -> dict[str, list[Any]] | None:
+    """Return what a COCO file holds, None for other JSON.
+
+    Raises:
+        SourceError: More than is read.
+    """
     # Parsed, a text of many small parts takes fifty times its size.
     if text.count("{") + text.count("[") > _MOST_OBJECTS or text.count(",") > _MOST_VALUES:
         raise SourceError(
-            f"{path} has more than {_MOST_OBJECTS:,} entries or {_MOST_VALUES:,} values; split it"
+            f"{name} has more than {_MOST_OBJECTS:,} entries or {_MOST_VALUES:,} values; split it"
         )
     if not all(f'"{part}"' in text for part in _COCO_PARTS):
         return None

@@ -336,7 +336,7 @@ class _Link:
             n_failed = min(n_failed + 1, 30)
             self.source._tell(f"{reason}; connecting again in {_in_words(wait)}")
             with self._changed:
-                self.source.is_lost = True
+                self.source.lost = frozenset({""})
                 self._changed.wait_for(lambda: self._is_over, wait)
 
     def _wait(self, n_failed: int, n_refused: int) -> float:
@@ -378,7 +378,7 @@ class _Link:
     def _greet(self) -> None:
         if self.source._has_given:
             self.source.counters.add("reconnects")
-        self.source._has_given, self.source.is_lost = True, False
+        self.source._has_given, self.source.lost = True, frozenset()
         self.source._tell("connected")
 
 

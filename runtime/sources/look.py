@@ -41,12 +41,23 @@ class Found:
         unreadable: Folders that cannot be looked into, and why; each is counted as one, too.
         beside: How many pictures have a file of their name beside them, by its suffix: a detection
             set's boxes, as a rule.
+        folders: Its sub-folders that could be classes.
     """
 
     pictures: list[Parts] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     unreadable: dict[str, str] = field(default_factory=dict)
     beside: Counter[str] = field(default_factory=Counter)
+    folders: set[str] = field(default_factory=set)
+
+    def empty(self) -> list[str]:
+        """Return a line on the sub-folders beside classes that hold no picture, if there are."""
+        with_some = {parts[0] for parts in self.pictures if len(parts) > 1}
+        none = sorted(name for name in self.folders - with_some if not kind_of_folder(name))
+        names = ", ".join(f"{name}/" for name in none[:MOST_NAMED])
+        more = f" and {len(none) - MOST_NAMED} more" if len(none) > MOST_NAMED else ""
+        is_told = with_some and none
+        return [f"no picture is in {names}{more}, so no class is made of it"] if is_told else []
 
     def leave_out(self, parts: Iterable[Parts], kind: str) -> None:
         """Count pictures as passed over."""
@@ -86,6 +97,8 @@ def look(folder: Path, *, above: tuple[str, ...] = ()) -> Found:
                 real = os.path.realpath(entry.path)
                 if real not in way:
                     kind = over or _over(entry.name)
+                    if not base and not kind:
+                        found.folders.add(entry.name)
                     waiting.append((parts, kind, (*way, real)))
             elif over:
                 found.passed_over[over] += 1

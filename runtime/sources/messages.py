@@ -5,6 +5,7 @@ One JSON object a message:
     {"label": "cup", "from": 1764000000.0, "to": 1764000010.5}   what was seen in that time
     {"label": "cup"}                                             from now on, until told otherwise
     {"label": null}                                              from now on nothing is labelled
+    {"label": "cup", "source": "gate"}                           of one of several sources only
     {"command": "pause"}, {"command": "resume"}, {"command": "undo", "n": 5}
 
 Times are wall clock: seconds since the epoch, or ISO 8601 text; without a zone it is local time.
@@ -25,6 +26,7 @@ from edgecl.types import clean_label
 
 COMMANDS = ("pause", "resume", "undo")
 MAX_UNDO = 10_000
+_LONGEST_NAME = 1_000
 _MOST_AHEAD_S, _MOST_PLANNED_S = 86_400.0, 366 * 86_400.0
 # The year 2100 in seconds; in milliseconds that number is one of 1970.
 _LATEST = 4_102_444_800.0
@@ -42,11 +44,13 @@ class LabelWindow:
         label: Class name, or None: frames of this time are not labelled.
         begin: First moment, wall clock, seconds since the epoch.
         end: Moment after the last, or None: until further notice.
+        source: The one of several sources whose frames are meant, or None: all.
     """
 
     label: str | None
     begin: float
     end: float | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if self.label is not None:
@@ -126,7 +130,10 @@ def message_of(value: Any, *, now: float | None = None) -> LabelWindow | Command
     begin, end = (moment_of(value.get(key), key) for key in ("from", "to"))
     if begin is None:
         begin = time.time() if now is None else now
-    return LabelWindow(None if label is None else clean_label(label), begin, end)
+    source = value.get("source")
+    if source is not None and not (isinstance(source, str) and 0 < len(source) <= _LONGEST_NAME):
+        raise UsageError("`source` must be the name of a source, or be left out: all are meant")
+    return LabelWindow(None if label is None else clean_label(label), begin, end, source)
 
 
 def _command(value: dict[str, Any]) -> Command:

@@ -29,7 +29,7 @@ from edgecl.types import Frame, Skipped
 
 from ..faults import in_words
 from ..formats import HEAD_BYTES, is_readable, kind_of
-from .base import ListSource
+from .base import Item, ListSource
 from .layouts import SPLIT, SYSTEM, kind_of_folder, kind_of_other, may_be_picture, no_classes
 
 # What stands in the directory of a zip (65,535 entries with long names), and all of its content.
@@ -43,7 +43,31 @@ _IS_UTF8, _UNICODE_PATH = 0x800, 0x7075
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class ZipSource(ListSource):
+class PackedSource(ListSource):
+    """Pictures of a zip, which is open while frames are taken."""
+
+    def __init__(self, path: Path, items: list[Item], classes: Counter[str]) -> None:
+        self.classes = classes
+        """Pictures of each class."""
+        self._path = path
+        self._archive: zipfile.ZipFile | None = None
+        super().__init__(str(path), items, labels=classes)
+
+    def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
+        """Yield the frames from position `start` on; the zip is open meanwhile."""
+        with open_zip(self._path) as self._archive:
+            yield from super().frames(start)
+
+    def read(self, id: str, member: zipfile.ZipInfo, label: str, max_bytes: int) -> Frame | Skipped:
+        """Read an entry; only while frames are taken."""
+        assert self._archive is not None
+        data = content_of(self._archive, member, max_bytes)
+        if isinstance(data, str):
+            return Skipped(id, data)
+        return Frame(id=id, encoded=data, label=label, source=str(self._path))
+
+
+class ZipSource(PackedSource):
     """The labelled pictures of a zip.
 
     Args:
@@ -62,10 +86,10 @@ class ZipSource(ListSource):
         self.others: Counter[str] = Counter()
         """Entries that are no picture of a class, by kind."""
         labelled: list[tuple[str, zipfile.ZipInfo, str]] = []
-        with _open(path) as archive:
+        with open_zip(path) as archive:
             _check_kind(path, archive)
             is_project = _MANIFEST in archive.namelist()
-            entries = self._pictures(path, archive, encoding)
+            entries = pictures_of(path, archive, encoding, self.others)
             marked = {parts: _marked(parts, is_project) for parts in entries}
             foldered = {p: p[:-1] for p in entries if not marked[p]}
             plain, left = _classes(str(path), foldered)
@@ -77,8 +101,8 @@ class ZipSource(ListSource):
                 labelled += [("/".join(parts), member, label) for member in members if label]
         if not labelled and self.others.keys() & {".json", ".csv"}:
             raise SourceError(
-                f"{path} holds pictures and a list, which is read from a folder only: "
-                "unpack it, and `edgecl import FOLDER` finds COCO's list or Roboflow's _classes.csv"
+                f"{path} holds pictures and a list that is not COCO's, which is read from a folder "
+                "only: unpack it, and `edgecl import FOLDER` finds Roboflow's _classes.csv"
             )
         if not labelled:
             raise SourceError(
@@ -86,50 +110,37 @@ class ZipSource(ListSource):
                 "class; samples of one class do not name it: unpack those, and use "
                 "`edgecl train-stream FOLDER --label NAME`"
             )
-        self.classes = Counter(label for _, _, label in labelled)
-        self._path = path
-        self._max_bytes = max_bytes
-        self._archive: zipfile.ZipFile | None = None
-        items = [(id, partial(self._read, id, member, label)) for id, member, label in labelled]
-        super().__init__(str(path), items, labels=self.classes)
-
-    def _pictures(
-        self, path: Path, archive: zipfile.ZipFile, encoding: str | None
-    ) -> dict[tuple[str, ...], list[zipfile.ZipInfo]]:
-        """Return the pictures by the parts of their names; the other entries are counted."""
-        found: dict[tuple[str, ...], list[zipfile.ZipInfo]] = {}
-        for member in archive.infolist():
-            name = _name(path, member, encoding)
-            if name.endswith("/") or name == _MANIFEST:
-                continue
-            parts = PurePosixPath(name).parts
-            if not parts or parts[0] == "/" or ".." in parts or parts[0].endswith(":"):
-                self.others["names that lead elsewhere"] += 1
-                continue
-            system = next((p for p in parts[:-1] if kind_of_folder(p) == SYSTEM), None)
-            by_name = may_be_picture(parts[-1])
-            if system is not None:
-                self.others[f"{system}/"] += 1
-            elif is_readable(_kind(archive, member)) if by_name is None else by_name:
-                found.setdefault(parts, []).append(member)
-            else:
-                self.others[kind_of_other(parts[-1])] += 1
-        return found
-
-    def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
-        """Yield the frames from position `start` on; the zip is open meanwhile."""
-        with _open(self._path) as self._archive:
-            yield from super().frames(start)
-
-    def _read(self, id: str, member: zipfile.ZipInfo, label: str) -> Frame | Skipped:
-        assert self._archive is not None  # only `frames` reads
-        data = _content(self._archive, member, self._max_bytes)
-        if isinstance(data, str):
-            return Skipped(id, data)
-        return Frame(id=id, encoded=data, label=label, source=str(self._path))
+        items = [
+            (id, partial(self.read, id, member, label, max_bytes)) for id, member, label in labelled
+        ]
+        super().__init__(path, items, Counter(label for _, _, label in labelled))
 
 
-def _name(path: Path, member: zipfile.ZipInfo, encoding: str | None) -> str:
+def pictures_of(
+    path: Path, archive: zipfile.ZipFile, encoding: str | None, others: Counter[str]
+) -> dict[tuple[str, ...], list[zipfile.ZipInfo]]:
+    """Return a zip's pictures by the parts of their names; the other entries are counted."""
+    found: dict[tuple[str, ...], list[zipfile.ZipInfo]] = {}
+    for member in archive.infolist():
+        name = name_of(path, member, encoding)
+        if name.endswith("/") or name == _MANIFEST:
+            continue
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts or parts[0].endswith(":"):
+            others["names that lead elsewhere"] += 1
+            continue
+        system = next((p for p in parts[:-1] if kind_of_folder(p) == SYSTEM), None)
+        by_name = may_be_picture(parts[-1])
+        if system is not None:
+            others[f"{system}/"] += 1
+        elif is_readable(_kind(archive, member)) if by_name is None else by_name:
+            found.setdefault(parts, []).append(member)
+        else:
+            others[kind_of_other(parts[-1])] += 1
+    return found
+
+
+def name_of(path: Path, member: zipfile.ZipInfo, encoding: str | None) -> str:
     """Return an entry's name with slashes, as who packed it wrote it.
 
     Raises:
@@ -213,7 +224,7 @@ def _check_kind(path: Path, archive: zipfile.ZipFile) -> None:
     """Refuse a project of sounds or poses."""
     if _MANIFEST not in archive.namelist():
         return
-    data = _content(archive, archive.getinfo(_MANIFEST), _MAX_MANIFEST_BYTES)
+    data = content_of(archive, archive.getinfo(_MANIFEST), _MAX_MANIFEST_BYTES)
     try:
         kind = json.loads(data).get("type", "image")
     except (ValueError, AttributeError, RecursionError):
@@ -222,7 +233,7 @@ def _check_kind(path: Path, archive: zipfile.ZipFile) -> None:
         raise SourceError(f"{path} is a Teachable Machine project of type {kind!r}; expected image")
 
 
-def _open(path: Path) -> zipfile.ZipFile:
+def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip after the size of its directory was checked."""
     try:
         with path.open("rb") as file:
@@ -251,7 +262,7 @@ def _open(path: Path) -> zipfile.ZipFile:
     return archive
 
 
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes | str:
+def content_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes | str:
     """Return the content of an entry, or why it is not read."""
     if member.flag_bits & 0x1:
         return "it is encrypted"

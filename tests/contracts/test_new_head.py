@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import build
-from edgecl.config import HeadConfig, load_config
+from edgecl.config import HeadConfig
 from edgecl.errors import ConfigError, UsageError
 from edgecl.heads import HEADS, HeadSpec, head_config
 from edgecl.heads.base import Head, Replay, State
@@ -21,6 +21,7 @@ from edgecl.home import Home
 from edgecl.runtime.mixture import load_served
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.session import Session, open_learner, open_predictor, open_store
+from edgecl.settings import load_config
 from edgecl.types import Float16, Float32, ForgetRequest, Labels
 from edgecl.unlearning.request import forget, writing
 

@@ -211,28 +211,28 @@ def test_after_the_last_class_nothing_can_be_written_anew(device: Path, tmp_path
         unlearn(device, name)
     done = build.run_edgecl("export", "--rebuild-stale", "--home", device, "--json")
     assert build.is_refused(done, 3)
-    assert "learned nothing" in done.stderr
+    assert "nothing is left to write its stale exports anew of; delete them" in done.stderr
     assert "stale" in read_manifest(tmp_path / "bundle")
 
 
 KILLED = """
 import os, sys
-import edgecl.exporters.bundle as bundle
+import edgecl.exporters.bundle as bundle, edgecl.exporters.registered as registered
 
 def die(*_):
     os._exit(137)
 
 where = sys.argv.pop(1)
 if where == "written":
-    bundle.put_in_place = die
+    registered.put_in_place = die
 elif where == "started":
     bundle.flush = die
 else:
-    put_in_place = bundle.put_in_place
+    put_in_place = registered.put_in_place
     def in_place(part, place):
         put_in_place(part, place)
         die()
-    bundle.put_in_place = in_place
+    registered.put_in_place = in_place
 from edgecl.cli import main
 main()
 """

@@ -12,6 +12,7 @@ import pytest
 import build
 import edgecl
 from edgecl.backbones import load_backbone_of
+from edgecl.figures import percent
 from edgecl.home import Home
 from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.grid import quantise
@@ -111,7 +112,7 @@ def test_status_says_how_well_classes_are_known_and_what_waits(tmp_path: Path) -
     assert [s["source"] for s in values["learned_from"]] == list(values["sources"])
     assert values["last_learned"] == values["learned_from"][-1]["last"]
     first = next(iter(values["classes"].values()))
-    for word in (f"accuracy {values['accuracy']:.0%}: {n_right} of {sum(held)} pictures",
+    for word in (f"accuracy {percent(values['accuracy'])}: {n_right} of {sum(held)} pictures",
                  f"{first['right']} of {first['held_out']}", "learned from", "to review: 1",
                  "Next: edgecl review list"):  # fmt: skip
         assert word in told

@@ -212,6 +212,14 @@ def test_a_file_of_metrics_is_whole_at_any_time(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["edgecl.prom"]
 
 
+def test_of_a_run_that_learned_nothing_no_accuracy_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "edgecl.prom"
+    with observing(None, str(path), command="x") as observer:
+        observer.update(Progress(seen=20))
+    assert values(path.read_text()).keys() >= {"edgecl_frames_seen_total", "edgecl_drift_ratio"}
+    assert "prequential" not in path.read_text()
+
+
 def test_the_file_is_written_every_few_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

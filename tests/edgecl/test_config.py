@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ from edgecl.config import (
     EngineConfig,
     HeadConfig,
     PictureConfig,
+    SourceConfig,
     StoreConfig,
-    load_config,
-    save_config,
 )
 from edgecl.errors import ConfigError
+from edgecl.settings import load_config, save_config
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -126,3 +127,95 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> N
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="is not TOML"):
         load_config(path)
+
+
+TABLES = """
+[[source]]
+name = "gate"
+url = "rtsp://admin:1@10.0.0.9/live?sub=1"
+crop = ["10%", "20%", 30, 40]
+rotate = 90
+mask = ["0,0,5,5", "1%,1%,5%,5%"]
+motion = 0.02
+interval = 10
+threshold = 0.5
+vote = 3
+labels = "mqtt://h/gate"
+label = "caf\\u00e9 \\"x\\""
+
+[[source]]
+name = "yard"
+url = "camera:0"
+"""
+
+
+def test_sources_are_read_and_written_back(tmp_path: Path) -> None:
+    path = written(tmp_path, TABLES)
+    config = load_config(path)
+    gate, yard = config.source
+    assert (gate.crop, gate.mask, gate.interval) == ("10%,20%,30,40", "0,0,5,5;1%,1%,5%,5%", "10s")
+    assert gate.options.region.rotate == 90
+    assert (gate.options.motion, gate.options.interval_s) == (0.02, 10.0)
+    assert yard == SourceConfig("yard", "camera:0")
+    save_config(config, path)
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[source]\nname = 'a'\n", "expected [[source]]"),
+        ("source = 3\n", "expected [[source]]"),
+        ("[[source]]\nname = 'a'\n", "url is missing"),
+        ("[[source]]\nurl = 'camera:0'\n", "name must be"),
+        ("[[source]]\nname = 'a b'\nurl = 'camera:0'\n", "name must be"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\ncorp = ''\n", "did you mean 'crop'?"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\ncrop = '1,2,3'\n", "source a: crop=1,2,3 has"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\ncrop = 7\n", "source.crop = 7 is int"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\nrotate = 45\n", "rotate=45"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\nmotion = 2\n", "motion=2"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\ninterval = '10s'\n", "motion="),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0?crop=1,1,1,1'\n", "keys of the table"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\nvote = -1\n", "vote from 0"),
+        ("[[source]]\nname = 'a'\nurl = 'camera:0'\n" * 2, "two sources are called a"),
+    ],
+)
+def test_a_source_that_cannot_be_meant_is_refused_in_one_line(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, text))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_environment_counts_more_than_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "[store]\ncapacity_samples = 7\ncapacity_mb = 5.0\n")
+    environ = {
+        "EDGECL_STORE_CAPACITY_SAMPLES": "9",
+        "EDGECL_HEAD_PRETRAINED": "true",
+        "EDGECL_HEAD_PROFILE": "light",
+        "EDGECL_HOME": "elsewhere",
+        "EDGECL_SOURCE": "camera:0",
+        "EDGECL_HEADER_FILE": "x",
+    }
+    config = load_config(path, environ)
+    assert config.store == StoreConfig(capacity_samples=9, capacity_mb=5.0)
+    assert (config.head.pretrained, config.head.options) == (True, {"profile": "light"})
+    assert load_config(path).store.capacity_samples == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("EDGECL_STORE_CAPACITY_SAMPLES", "many", "'many' is no int"),
+        ("EDGECL_STORE_CAPACITY_SAMPLE", "7", "did you mean 'capacity_samples'?"),
+        ("EDGECL_STORE_CAPACITY_SAMPLES", "-1", "must be a number above 0"),
+        ("EDGECL_HEAD_PRETRAINED", "1", "'1' is no bool"),
+    ],
+)
+def test_a_variable_that_cannot_be_meant_is_refused(
+    tmp_path: Path, name: str, value: str, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_config(written(tmp_path, ""), {name: value})

@@ -37,6 +37,7 @@ from edgecl.evaluation.report.measures import drops_of, gaps_of
 from edgecl.evaluation.report.page import render
 from edgecl.evaluation.report.svg import COLOURS
 from edgecl.evaluation.report.verdict import Verdict, verdict_of
+from edgecl.figures import percent
 from edgecl.home import Home
 from edgecl.session import open_learner, open_store
 from edgecl.store.requests import record
@@ -133,7 +134,7 @@ def test_the_page_says_what_was_learned_kept_held_out_and_unlearned(page: Page) 
     assert "Nothing was exported" in page.text
     assert "delete them and every copy by hand" in page.text
     assert "Classes are unequal" in page.text
-    assert re.search(r"engine: half below .* ms, 99% below .* ms", page.text)
+    assert re.search(r"engine: half below .* ms, 99 % below .* ms", page.text)
 
 
 def test_what_was_unlearned_is_named_nowhere(written: Report) -> None:
@@ -456,8 +457,8 @@ def test_nothing_to_warn_about() -> None:
             {"classes": (ClassRow("a", 50, 20, 4), ClassRow("b", 50, 20, 10))},
             "Fewer than 5 test pictures, so their accuracy is a rough guess: a (4)",
         ),
-        ({"capacity_samples": 42}, "The store of kept pictures is 95% full"),
-        ({"picture_bytes": 10**6}, "The store of kept pictures is 100% full"),
+        ({"capacity_samples": 42}, "The store of kept pictures is 95 % full"),
+        ({"picture_bytes": 10**6}, "The store of kept pictures is 100 % full"),
     ],
 )
 def test_what_is_wrong_is_said(changes: dict[str, object], expected: str) -> None:
@@ -587,7 +588,7 @@ def test_one_definition_of_accuracy_in_status_report_and_chart(home: Home) -> No
     right, n = int(np.diagonal(c.confusion).sum()), int(c.confusion.sum())
     assert values["accuracy"] == right / n
     assert (values["right"], values["probes"]) == (right, n)
-    assert f"{right / n:.0%} {right} of {n} test pictures right" in Page(render(c, {})).text
+    assert f"{percent(right / n)} {right} of {n} test pictures right" in Page(render(c, {})).text
     asked, known = c.history.n_probes[-1], np.nan_to_num(c.history.accuracy[-1])
     assert c.history.together[-1] == pytest.approx((known * asked).sum() / asked.sum())
 

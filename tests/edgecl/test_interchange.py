@@ -240,7 +240,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("edgecl.exporters.dataset.put_in_place", full)
+    monkeypatch.setattr("edgecl.exporters.registered.put_in_place", full)
     with pytest.raises(RequestError, match="No space"):
         exported(home, tmp_path / "out" / "data")
     assert list((tmp_path / "out").iterdir()) == []
@@ -257,8 +257,8 @@ def test_an_export_that_was_killed_is_taken_back(
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("edgecl.exporters.dataset.put_in_place", killed)
-        patch.setattr("edgecl.exporters.dataset.finish_exports", lambda store: None)
+        patch.setattr("edgecl.exporters.registered.put_in_place", killed)
+        patch.setattr("edgecl.exporters.registered.finish_exports", lambda store: None)
         with pytest.raises(KeyboardInterrupt):
             exported(home, tmp_path / "out" / "data")
     assert list((tmp_path / "out").iterdir()) != []

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import build
-from edgecl.config import Config, LiveConfig, load_config
+from edgecl.config import Config, LiveConfig
 from edgecl.errors import ConfigError, RequestError
 from edgecl.heads import HEADS
 from edgecl.home import Home
@@ -35,6 +35,7 @@ from edgecl.runtime.sources import Source, open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.runtime.sources.messages import Command, LabelWindow
 from edgecl.session import Session, open_learner, open_predictor, open_store
+from edgecl.settings import load_config
 from edgecl.store.progress import Position
 from edgecl.stream.commands import Consolidate, Stop, Undo
 from edgecl.stream.duplicates import Duplicates

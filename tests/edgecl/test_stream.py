@@ -26,7 +26,7 @@ from edgecl.stream.run import learn_stream
 COUNTS = (
     "seen", "learned", "n_correct", "seconds", "skipped", "held_out", "unlabelled", "unknown",
     "duplicates", "stale", "undone", "commits", "dropped", "reconnects", "stalls", "repeated",
-    "broken", "oversize", "not_pictures", "passed_over",
+    "broken", "oversize", "not_pictures", "passed_over", "still",
 )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_stopped_at_once_nothing_is_learned_and_threads_end(home: Home, tmp_path
 def test_what_is_told_never_falls_and_a_stopped_run_says_where_the_next_begins(
     home: Home, tmp_path: Path, stops_at: int, n_broken: int
 ) -> None:
-    folder = build.part_folder(tmp_path / "parts", 8)
+    folder = build.part_folder(tmp_path / "parts", 12)  # six full groups: the fifth is not the last
     for i in range(n_broken):
         (folder / build.PARTS[i] / "broken.jpg").write_bytes(b"no picture")
     asked: list[int] = []
@@ -155,7 +155,7 @@ def test_what_is_told_never_falls_and_a_stopped_run_says_where_the_next_begins(
         assert last.seen == last.learned + last.held_out + last.skipped
         assert last.start + last.seen == start.n
     assert steps[0][-1].is_interrupted
-    assert sum(run[-1].learned for run in steps) == 32
+    assert sum(run[-1].learned + run[-1].held_out for run in steps) == 48
     assert sum(run[-1].skipped for run in steps) == n_broken
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import build
 from edgecl.cli.app import app
+from edgecl.figures import percent
 from edgecl.home import Home
 from edgecl.runtime.grid import quantise
 from edgecl.session import open_learner, reading
@@ -142,7 +143,7 @@ def test_the_queue_by_usefulness(tmp_path: Path, head: str) -> None:
     table = CliRunner().invoke(
         app, ["review", "list", "--by", "usefulness", "--home", str(home.path)]
     )
-    assert f"{gains[0]:.1%}" in table.stdout
+    assert f"{percent(gains[0], 1)}" in table.stdout
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

@@ -37,7 +37,7 @@ from hypothesis import strategies as st
 
 import build
 from edgecl.cli import _line
-from edgecl.cli.learn import result_of
+from edgecl.cli.running import result_of
 from edgecl.errors import EdgeclError, UsageError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.connection import Counters

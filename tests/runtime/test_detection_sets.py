@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -193,3 +194,128 @@ def test_a_list_in_a_zip_has_to_be_unpacked_and_that_is_said(list_: str, tmp_pat
         archive.writestr("annotations/instances_default.json", "{}")
     with pytest.raises(SourceError, match="unpack it and name the folder"):
         open_dataset(tmp_path / "b.zip")
+
+
+# COCO in a zip
+
+
+def packed_list(*files: str, labels: tuple[str, ...] = ("cup",)) -> str:
+    """A COCO list of files, each of the next of the labels."""
+    names = sorted(set(labels))
+    return json.dumps(
+        {
+            "images": [{"id": i, "file_name": name} for i, name in enumerate(files)],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+            "annotations": [
+                {"image_id": i, "category_id": names.index(labels[i % len(labels)])}
+                for i in range(len(files))
+            ],
+        }
+    )
+
+
+def zipped(path: Path, entries: dict[str, str | bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("list_", "picture", "named"),
+    [
+        ("annotations/instances_default.json", "images/default/0.png", "0.png"),  # CVAT
+        ("_annotations.coco.json", "0.png", "0.png"),
+        ("train/_annotations.coco.json", "train/0.png", "0.png"),  # Roboflow
+        ("result.json", "images/0.png", "images\\0.png"),  # Label Studio on Windows
+        ("result.json", "images/0.png", "../../media/upload/4/0.png"),
+        ("set/annotations/instances_val2017.json", "set/val2017/0.png", "0.png"),
+        ("labels.json", "data/0.png", "0.png"),  # FiftyOne
+        ("a/b.json", "c/d/0.png", "/home/me/0.png"),
+    ],
+)
+def test_a_coco_list_in_a_zip_is_read_with_its_pictures(
+    list_: str, picture: str, named: str, tmp_path: Path
+) -> None:
+    dataset = open_dataset(
+        zipped(tmp_path / "a.zip", {list_: packed_list(named), picture: PNG, "x/more.png": PNG})
+    )
+    assert (dataset.format, dataset.classes) == ("coco", {"cup": 1})
+    assert list_ in dataset.why
+    assert dataset.notes == ("left out: 1 pictures that the list does not name",)
+    (frame,) = dataset.source.frames()
+    assert isinstance(frame, Frame)
+    assert (frame.encoded, frame.label, frame.id) == (PNG, "cup", named)
+    assert not dataset.source.passed_over
+
+
+def test_of_lists_in_a_zip_the_training_one_is_read_and_what_is_lost_is_told(
+    tmp_path: Path,
+) -> None:
+    path = zipped(
+        tmp_path / "a.zip",
+        {
+            "train/_annotations.coco.json": packed_list("0.png", "1.png", "9.png"),
+            "test/_annotations.coco.json": packed_list("0.png"),
+            "train/0.png": PNG, "train/1.png": PNG, "test/0.png": PNG, "__MACOSX/._0.png": b"x",
+            "README.txt": b"hello",
+        },
+    )  # fmt: skip
+    dataset = open_dataset(path)
+    frames = list(dataset.source.frames())
+    assert [type(f) for f in frames] == [Frame, Frame, Skipped]
+    assert dataset.notes == (
+        "left out: test/_annotations.coco.json, another list",
+        "not found in it: 1 of 3 pictures (9.png)",
+        "left out: 1 pictures that the list does not name",
+    )
+    assert dataset.source.passed_over == {"__MACOSX/": 1, ".txt": 1}
+    lists = {f"{name}.json": packed_list("0.png") for name in "ab"}
+    with pytest.raises(SourceError, match=r"2 COCO lists \(a.json, b.json\); unpack it"):
+        open_dataset(zipped(tmp_path / "b.zip", {**lists, "0.png": PNG}))
+
+
+# FiftyOne's own list
+
+
+@pytest.mark.parametrize(
+    ("classes", "targets"),
+    [
+        (["bolt", "cup"], (0, 1)),
+        (None, ("bolt", "cup")),
+        (["bolt", "cup"], ({"label": 0, "confidence": 0.9}, {"label": 1})),
+        (["bolt", "cup"], ("bolt", "cup")),
+    ],
+)
+def test_fiftyones_labels_are_read(
+    classes: list[str] | None, targets: tuple[object, object], tmp_path: Path
+) -> None:
+    put(tmp_path, "data/1.png", "data/deep/2.png", "data/other.png", "data/a.png", "data/a.webp")
+    labels = {"1": targets[0], "deep/2": targets[1], "a": targets[0], "gone": targets[0]}
+    labels |= {"other": None}
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": classes, "labels": labels}))
+    dataset = open_dataset(tmp_path)
+    assert (dataset.format, dataset.classes) == ("fiftyone", {"bolt": 1, "cup": 1})
+    items = list(dataset.source.frames())
+    assert [(i.id, i.label) for i in items if isinstance(i, Frame)] == [
+        ("data/1.png", "bolt"), ("data/deep/2.png", "cup"),
+    ]  # fmt: skip
+    assert {i.id: i.reason for i in items if isinstance(i, Skipped)} == {
+        "a": "2 pictures in data/ are called so",
+        "gone": "it is not in data/",
+        "other": "it has no class",
+    }
+    assert dataset.notes == ("not found: 1 of 5 pictures (gone)",)
+
+
+@pytest.mark.parametrize("target", [7, -1, True, 1.5, ["bolt", "cup"], [], {"label": {}}, {}])
+def test_what_is_no_class_of_fiftyones_list_is_skipped_and_named(
+    target: object, tmp_path: Path
+) -> None:
+    put(tmp_path, "data/1.png", "data/2.png")
+    labels = {"classes": ["bolt", "cup"], "labels": {"1": target, "2": 1}}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    first, second = open_dataset(tmp_path).source.frames()
+    assert isinstance(first, Skipped)
+    assert "class" in first.reason
+    assert isinstance(second, Frame)

@@ -487,3 +487,24 @@ def test_a_watched_folder_goes_by_the_same_table(tmp_path: Path) -> None:
         assert isinstance(item, Frame)
         assert item.label == "images"  # there is a class beside it now
         assert source.passed_over == {".txt": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("gasket",), "no picture is in gasket/, so no class is made of it"),
+        (("gasket", "nut/deep"), "no picture is in gasket/, nut/, so no class is made of it"),
+        ([f"c{i}" for i in range(7)], "c0/, c1/, c2/, c3/, c4/ and 2 more"),
+        (("labels", ".git", "@eaDir"), ""),
+    ],
+)
+def test_an_empty_class_folder_is_told(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    put(tmp_path, "cup/1.png", "bolt/1.png")
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    for notes in (open_source(str(tmp_path)).notes, open_dataset(tmp_path).notes):
+        assert [n for n in notes if "no picture is in" in n] == ([] if not said else [
+            n for n in notes if said in n
+        ])  # fmt: skip
+        assert any(said in n for n in notes) or not said
+    assert not any("no picture is in" in n for n in open_source(str(tmp_path), label="x").notes)

@@ -505,3 +505,23 @@ def test_a_format_that_would_start_an_interpreter_is_not_opened() -> None:
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     with pytest.raises(DecodeError, match="cannot identify"):
         decode(postscript)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("AVIF", b"\0\0\0\x18ftypavif\0\0\0\0mif1avif"),
+        ("PNG", b"\x89PNG\r\n\x1a\n"),
+        ("JPEG", b"\xff\xd8\xff\xe0"),
+        ("TIFF", b"II*\0"),
+        ("WEBP", b"RIFF\x20\0\0\0WEBP"),
+        ("BMP", b"BM\x99\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0"),
+    ],
+)
+def test_a_damaged_picture_is_called_by_its_kind(kind: str, head: bytes) -> None:
+    if not is_readable(kind):
+        pytest.skip(f"{kind} is not read on this machine")
+    with pytest.raises(DecodeError, match=rf"\((it begins as )?{kind}\b") as error:
+        decode(head + b"\x07" * 90)
+    assert "identify" not in str(error.value)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ import pytest
 from edgecl.errors import MissingPackageError, UsageError
 from edgecl.runtime import senders, sinks
 from edgecl.runtime.sinks import MAX_WAITING, open_sink, open_sinks
+from edgecl.runtime.sources.headers import read_headers
 
 SECRET = "hunter2"
+TOKEN = "zq8w7e5r"
 
 
 class Hook(ThreadingHTTPServer):
@@ -162,6 +165,34 @@ def test_a_webhook_gets_each_event_as_json_with_its_account(hook: Hook) -> None:
     assert sink.n_sent == 2
     assert SECRET not in sink.name
     assert "key" not in sink.name
+
+
+@pytest.mark.parametrize("account", ["", f"me:{SECRET}@"])
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_webhook_gets_the_headers_of_a_file_which_nothing_shows(
+    status: int, account: str, hook: Hook, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "headers").write_text(f"authorization: Bearer {TOKEN}\nX-From: line 3\n")
+    hook.answers = [status]
+    url = hook.url.replace("://", f"://{account}")
+    with (
+        caplog.at_level(logging.DEBUG),
+        closing(open_sink(url, headers=read_headers(tmp_path / "headers"))) as sink,
+    ):
+        sink.emit({"n": 1})
+    ((_, headers, event),) = hook.taken
+    assert event["n"] == 1
+    assert headers["Authorization"] == f"Bearer {TOKEN}"
+    assert headers["X-From"] == "line 3"
+    assert headers["Content-Type"] == "application/json"
+    assert TOKEN not in caplog.text + sink.name + repr(sink)
+
+
+@pytest.mark.parametrize("spec", ["-", "mqtt://127.0.0.1/events"])
+def test_headers_are_for_a_webhook_only(spec: str) -> None:
+    with pytest.raises(UsageError, match="belong to a webhook") as error:
+        open_sink(spec, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert TOKEN not in str(error.value)
 
 
 def test_a_webhook_that_is_busy_is_tried_again_and_no_event_comes_twice_after_success(

@@ -16,8 +16,9 @@ import pytest
 import build
 from edgecl.errors import SourceError, UsageError
 from edgecl.runtime.address import split_url
+from edgecl.runtime.password import is_readable_by_all
 from edgecl.runtime.sources import open_source
-from edgecl.runtime.sources.headers import is_readable_by_all, read_headers
+from edgecl.runtime.sources.headers import read_headers
 from edgecl.runtime.sources.http import open_http
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.runtime.sources.login import Credentials, parse_challenges

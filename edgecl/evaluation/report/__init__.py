@@ -7,6 +7,7 @@ is wrong, `charts` draws (`svg` for the page), `page` writes the HTML with its `
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time as clock
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,19 @@ class Report:
 
     path: Path
     pictures: tuple[Path, ...]
+
+
+def report_page(home: Home) -> str:
+    """Return the report of a home as HTML; nothing of it is written to the disk.
+
+    Raises:
+        NothingLearnedError: The home knows no class.
+        MissingPackageError: matplotlib is not installed.
+    """
+    with open_store(home, read_only=True) as store, store.snapshot():
+        contents = gather(home, store, time=clock.time())
+    with tempfile.TemporaryDirectory() as folder:  # for matplotlib's list of fonts
+        return render(contents, draw(contents, Path(folder)))
 
 
 def write_report(home: Home, output: Path, *, time: float | None = None) -> Report:

@@ -23,6 +23,7 @@ from edgecl.evaluation.report.findings import short
 from edgecl.evaluation.report.matrix import confusion, matrix_height
 from edgecl.evaluation.report.measures import arrivals_of, last_accuracy
 from edgecl.evaluation.report.svg import COLOURS, NARROW, WIDE, drawing, svg_of
+from edgecl.figures import percent
 from edgecl.types import Float64
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def _accuracy_by_day(figure: Figure, c: Contents, is_alone: bool) -> str:
 def _said(c: Contents, against: str, n_marks: int) -> str:
     return (
         f"Accuracy of all classes together on the test pictures against {against}, now "
-        f"{c.history.together[-1]:.0%}; {len(arrivals_of(c))} classes came, {n_marks} unlearnings."
+        f"{percent(c.history.together[-1])}; {len(arrivals_of(c))} classes came, "
+        f"{n_marks} unlearnings."
     )
 
 
@@ -192,7 +194,7 @@ def _lines(
     history = c.history
     axes = axes_in(figure, 52, 170 if is_alone else 14, 34, 46)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.grid(axis="y")
     colours = class_colours(c)
     for i, column in enumerate(history.by_class.T):
@@ -272,10 +274,10 @@ def _classes(figure: Figure, c: Contents, is_alone: bool) -> str:
     axes.tick_params(axis="y", length=0, labelcolor=_INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+    axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     axes.grid(axis="x")
     for y, (i, row) in enumerate(zip(order, rows, strict=True)):
-        score = f"{accuracy[i]:.0%}" if np.isfinite(accuracy[i]) else "-"
+        score = percent(accuracy[i]) if np.isfinite(accuracy[i]) else "-"
         counts = f"{score}   {row.learned} / {row.kept} / {row.held_out}"
         axes.text(1.02, y, counts, va="center", size=11, clip_on=False)
     axes.text(1.02, -0.9, "now   learned / kept / held out", va="center", size=9, clip_on=False)
@@ -301,7 +303,7 @@ def _latency(figure: Figure, c: Contents, is_alone: bool) -> str:
         p50, p99 = quantile(edges, counts, 0.5), quantile(edges, counts, 0.99)
         for at in (p50, p99):
             axes.axvline(at, color=_INK, lw=1, ls=(0, (3, 2)))
-        text = f"half below {time_text(p50)}, 99% below {time_text(p99)}"
+        text = f"half below {time_text(p50)}, 99 % below {time_text(p99)}"
         axes.set_title(f"{stage}: {text}", loc="left", size=11, color=_INK)
         said.append(f"{stage} {text}")
     return "How long steps took: " + "; ".join(said) + "."

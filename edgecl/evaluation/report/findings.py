@@ -8,6 +8,7 @@ import numpy as np
 
 from edgecl.evaluation.report.contents import Contents
 from edgecl.evaluation.report.measures import drops_of, lost_places, never_right
+from edgecl.figures import percent
 from edgecl.store.probes import FEW_PROBES
 
 TOO_FEW = 10
@@ -174,7 +175,7 @@ def _store(c: Contents) -> Iterator[str]:
     )
     if share >= _NEARLY_FULL:
         yield (
-            f"The store of kept pictures is {min(share, 1):.0%} full: a new one takes the place of "
-            "an old one. Nothing is lost of the exact head; to keep more, raise "
+            f"The store of kept pictures is {percent(min(share, 1))} full: a new one takes the "
+            "place of an old one. Nothing is lost of the exact head; to keep more, raise "
             "`store.capacity_samples` and `store.capacity_mb` in edgecl.toml."
         )

@@ -10,6 +10,7 @@ import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -75,13 +76,7 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         IntegrityError: The chain of receipts is broken.
     """
     chain = Chain(home, store)
-    if not any(chain.of(Forgotten)):
-        check_learned(home, store)  # when all was unlearned, the receipts are what is asked for
-    uids = shown_classes(store)
-    if store.names and not uids:
-        raise NothingLearnedError(
-            f"every class of {home.path} is being unlearned; run `edgecl forget pending`"
-        )
+    uids = _shown(home, store, chain)
     places = {uid: place for place, uid in enumerate(uids)}
     limit = home.max_pixels
     tested = tested_now(home, store, uids)
@@ -95,11 +90,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     n_novel, novel = _novel(store, limit)
     n_doubts, doubts = _doubts(Session(home, store), limit)
     return Contents(
-        home=home.path,
-        backbone=home.manifest.backbone,
-        image_size=home.manifest.preprocessing.image_size,
-        head=home.config.head.name,
-        version=edgecl.__version__,
+        **_home_fields(home),
+        **_store_fields(store),
         time=time,
         classes=_classes(store, uids, held, limit),
         history=past,
@@ -116,24 +108,51 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         latencies=_latencies(store),
         kept_steps=kept_steps,
         kept_times=kept_times,
-        capacity_samples=store.capacity_samples,
-        capacity_bytes=store.capacity_bytes,
-        picture_bytes=store.stored_bytes,
-        bytes_by_part=bytes_by_part(store),
-        sources=_sources(store),
         receipts=_receipts(chain, past),
-        exports=tuple(
+        n_novel=n_novel,
+        novel=novel,
+        changes=_changes(home, store, places),
+        warnings=tuple(said_of_changes(home, store)["warnings"]),
+    )
+
+
+def _shown(home: Home, store: Store, chain: Chain) -> list[int]:
+    """Return the uids of the classes that a report may name, none if all was unlearned."""
+    if not any(chain.of(Forgotten)):
+        check_learned(home, store)  # when all was unlearned, the receipts are what is asked for
+    uids = shown_classes(store)
+    if store.names and not uids:
+        raise NothingLearnedError(
+            f"every class of {home.path} is being unlearned; run `edgecl forget pending`"
+        )
+    return uids
+
+
+def _home_fields(home: Home) -> dict[str, Any]:
+    return {
+        "home": home.path,
+        "backbone": home.manifest.backbone,
+        "image_size": home.manifest.preprocessing.image_size,
+        "head": home.config.head.name,
+        "version": edgecl.__version__,
+    }
+
+
+def _store_fields(store: Store) -> dict[str, Any]:
+    return {
+        "capacity_samples": store.capacity_samples,
+        "capacity_bytes": store.capacity_bytes,
+        "picture_bytes": store.stored_bytes,
+        "bytes_by_part": bytes_by_part(store),
+        "sources": _sources(store),
+        "exports": tuple(
             ExportRow(e.uid, e.kind, str(e.path), e.created, len(e.classes), e.status == STALE)
             for e in exports_of(store)
             if e.status in (FRESH, STALE)
         ),
-        n_novel=n_novel,
-        novel=novel,
-        n_pending=len(open_requests(store)),
-        is_sealed=store.is_sealed,
-        changes=_changes(home, store, places),
-        warnings=tuple(said_of_changes(home, store)["warnings"]),
-    )
+        "n_pending": len(open_requests(store)),
+        "is_sealed": store.is_sealed,
+    }
 
 
 def thumbnail(data: bytes, *, max_pixels: int) -> bytes | None:

@@ -34,6 +34,7 @@ from edgecl.evaluation.report.measures import (
 from edgecl.evaluation.report.style import style_sheet
 from edgecl.evaluation.report.svg import NARROW, WIDE
 from edgecl.evaluation.report.verdict import verdict_of
+from edgecl.figures import percent
 from edgecl.paired import wilson
 from edgecl.store.probes import FEW_PROBES
 
@@ -109,8 +110,8 @@ def _tiles(c: Contents) -> str:
     tiles = []
     if n:
         low, high = wilson(right, n)
-        tiles.append(("accuracy now", f"{right / n:.0%}", f"{right} of {n} {c.test_pictures} "
-                      f"right; the true share is likely {low:.0%} to {high:.0%}"))  # fmt: skip
+        tiles.append(("accuracy now", percent(right / n), f"{right} of {n} {c.test_pictures} right"
+                      f"; the true share is likely {percent(low)} to {percent(high)}"))  # fmt: skip
     tiles.append(("classes", _number(len(c.classes)), ""))
     tiles.append(("pictures learned", _number(c.samples), f"{_number(len(c.kept_steps))} kept"))
     if len(c.history.times):
@@ -176,9 +177,9 @@ def _papers(c: Contents) -> str:
         return ""
     return (
         '<p class="quiet">To compare with papers, means over classes from their fifth test picture '
-        f"on: min-ACC {c.scores['min_accuracy']:.1%}, "
-        f"WC-ACC {c.scores['worst_case_accuracy']:.1%}, "
-        f"forgetting {c.scores['forgetting']:.1%}.</p>"
+        f"on: min-ACC {percent(c.scores['min_accuracy'], 1)}, "
+        f"WC-ACC {percent(c.scores['worst_case_accuracy'], 1)}, "
+        f"forgetting {percent(c.scores['forgetting'], 1)}.</p>"
     )
 
 
@@ -226,7 +227,7 @@ def _classes(c: Contents) -> str:
         elif np.isfinite(accuracy[i]):
             bar = f'<span class="bar"><b style="width: {100 * accuracy[i]:.0f}%"></b></span>'
             low, high = wilson(int(right[i]), int(n[i]))
-            score = f"{bar}{accuracy[i]:.0%} ({100 * low:.0f}-{100 * high:.0f})"
+            score = f"{bar}{percent(accuracy[i])} ({100 * low:.0f}-{100 * high:.0f})"
         cells = [
             _cell(_image(row.picture, "") if row.picture else "", "picture"),
             _cell(_name(row.name), "name"),

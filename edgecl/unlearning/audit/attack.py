@@ -40,6 +40,8 @@ _RELEARN_RATE = 0.5
 # A new row starts with a score that loses to every kept class.
 _START = -7.0
 MOST_RELEARN_STEPS = 400
+# By way of unlearning, pair and side: statistics of the targets, by name.
+_Found = dict[str, list[list[dict[str, Float64]]]]
 
 
 class _WithClass:
@@ -123,17 +125,13 @@ def shadow_attack(
     n_targets = min(N_TARGETS, len(x))
     targets = x[:n_targets].astype(np.float32)
     beside = rng.permutation(len(kept_x))[:N_TARGETS]
-    found: dict[str, list[list[dict[str, Float64]]]] = {
-        way: [] for way in ("forget", "retrained", "row_drop", "not_at_all")
-    }
+    found: _Found = {way: [] for way in ("forget", "retrained", "row_drop", "not_at_all")}
     kept_margins: dict[str, list[Float64]] = {"forget": [], "retrained": []}
     is_in = np.zeros((settings.n_pairs, 2, n_targets), bool)
     for pair in range(settings.n_pairs):
         half = _half_of_each(kept_y, rng)
         memory = RowMemory(kept_x[half], kept_y[half], statistic, keeps=True)
-        fresh = make()
-        fresh.rebuild(memory)
-        fresh.settle(memory)
+        fresh = _taught(make, memory)
         retrained = _scorer_of(fresh)
         seen = kept_x[beside].astype(np.float32)
         columns = np.searchsorted(np.sort(fresh.classes), kept_y[beside])
@@ -144,9 +142,7 @@ def shadow_attack(
         for side, members in enumerate((order[: len(x) // 2], order[len(x) // 2 :])):
             is_in[pair, side] = np.isin(np.arange(n_targets), members)
             full = _WithClass(memory, uid, x[members], statistic)
-            head = make()
-            head.rebuild(full)
-            head.settle(full)
+            head = _taught(make, full)
             before = _scorer_of(head)
             z = before.scores(targets)
             found["row_drop"][pair].append(_statistics(before, z[:, :-1]))
@@ -157,6 +153,18 @@ def shadow_attack(
                 found[way][pair].append(_statistics(scorer, scorer.scores(targets)))
                 if len(retrained.labels) > 1:
                     kept_margins[way].append(margins(scorer.scores(seen), columns))
+    return _summed_up(found, is_in) | {"klom_95": _klom_95(**kept_margins)}
+
+
+def _taught(make: Callable[[], Head], memory: RowMemory | _WithClass) -> Head:
+    head = make()
+    head.rebuild(memory)
+    head.settle(memory)
+    return head
+
+
+def _summed_up(found: _Found, is_in: Any) -> dict[str, Any]:
+    """Judge every way by the statistic that is strongest against the dropped column."""
     judged = {
         way: {
             name: _judge(np.array([[s[name] for s in pair] for pair in pairs]), is_in)
@@ -171,11 +179,13 @@ def shadow_attack(
         out[way] = {"auc": auc, "tpr_1_fpr": tpr}
         if way == "forget":
             out["quality"] = quality
-    ours, theirs = (kept_margins[way] for way in ("forget", "retrained"))
-    out["klom_95"] = None
-    if ours:
-        out["klom_95"] = float(np.percentile(klom(np.array(ours), np.array(theirs)), 95))
     return out
+
+
+def _klom_95(forget: list[Float64], retrained: list[Float64]) -> float | None:
+    if not forget:
+        return None
+    return float(np.percentile(klom(np.array(forget), np.array(retrained)), 95))
 
 
 def _half_of_each(y: Labels, rng: np.random.Generator) -> Labels:

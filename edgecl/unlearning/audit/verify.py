@@ -126,15 +126,7 @@ def audit(
     if not names:
         missing["all"] = "no class is left: the home is as new"
         return Audit(metrics, ())
-    x, y = memory.stored_rows()
-
-    def built(of: HeadConfig, source: Memory) -> Head:
-        head = make_head_of(of, d, codebook=statistic.keys)
-        head.rebuild(source)
-        head.settle(source)
-        return head
-
-    retrained_head = built(config, memory)
+    retrained_head = _built(config, d, statistic, memory)
     retrained = retrained_head.scorer(names)
     if set(served.labels) != set(retrained.labels):
         fault = (
@@ -143,17 +135,12 @@ def audit(
         )
         return Audit(metrics, (fault,))
     is_gradient = not retrained_head.unlearns_exactly
-    gap = weights_gap(served, retrained)
-    metrics["weights_gap"] = gap if np.isfinite(gap) else None
-    if not np.isfinite(gap):
-        missing["weights_gap"] = "arrays of other shapes, or not finite"
-
+    _compare_weights(metrics, served, retrained)
     rivals: list[Scorer] = []
     if is_gradient:
-        rivals.append(built(replace(config, seed=config.seed + 1), memory).scorer(names))
-
-    place = np.sort(np.random.default_rng(config.seed).permutation(len(x))[:_MOST_ROWS])
-    x, y = x[place], y[place]
+        other = replace(config, seed=config.seed + 1)
+        rivals.append(_built(other, d, statistic, memory).scorer(names))
+    x, y = _some(memory, config.seed)
     rows = {"forgotten": forgotten, "kept": x}
     ours = _View(served, rows, retrained.labels)
     theirs = _View(retrained, rows, retrained.labels)
@@ -161,14 +148,25 @@ def audit(
     uids = np.array([uid_of[label] for label in retrained.labels])
     _compare(metrics, ours, theirs, [_View(r, rows, r.labels) for r in rivals], y, uids)
     _attack(metrics, ours, theirs, before)
-    metrics["membership"] = None
-    if len(forgotten) < _FEWEST_ROWS or len(x) < _FEWEST_ROWS:
-        missing["membership"] = f"needs {_FEWEST_ROWS} rows of the class and of the others"
-    else:
-        size = shadows or (_GRADIENT if is_gradient else ShadowSettings())
-        metrics["membership"] = _membership(config, statistic, x, y, forgotten, size)
+    size = shadows or (_GRADIENT if is_gradient else ShadowSettings())
+    metrics["membership"] = _membership(config, statistic, (x, y), forgotten, size, missing)
     metrics["seconds"] = round(time.perf_counter() - begin, 3)
     return Audit(metrics, tuple(_faults(metrics, is_gradient=is_gradient)))
+
+
+def _built(config: HeadConfig, width: int, statistic: Statistic, memory: Memory) -> Head:
+    """Return a head that learned what a memory holds, and nothing else."""
+    head = make_head_of(config, width, codebook=statistic.keys)
+    head.rebuild(memory)
+    head.settle(memory)
+    return head
+
+
+def _some(memory: Memory, seed: int) -> tuple[Float16, Labels]:
+    """Draw kept rows (M, D) and their classes, in their order."""
+    x, y = memory.stored_rows()
+    place = np.sort(np.random.default_rng(seed).permutation(len(x))[:_MOST_ROWS])
+    return x[place], y[place]
 
 
 class _View:
@@ -204,6 +202,13 @@ def weights_gap(ours: Scorer, theirs: Scorer) -> float:
         if gap:
             gaps.append(gap / max(float(np.abs(wanted).max()), 1e-300))
     return max(gaps)
+
+
+def _compare_weights(metrics: dict[str, Any], served: Scorer, retrained: Scorer) -> None:
+    gap = weights_gap(served, retrained)
+    metrics["weights_gap"] = gap if np.isfinite(gap) else None
+    if not np.isfinite(gap):
+        metrics["missing"]["weights_gap"] = "arrays of other shapes, or not finite"
 
 
 def _compare(
@@ -293,11 +298,16 @@ def _attack(metrics: dict[str, Any], ours: _View, theirs: _View, before: Scorer 
 def _membership(
     config: HeadConfig,
     of: Statistic,
-    x: Float16,
-    y: Labels,
+    others: tuple[Float16, Labels],
     forgotten: Float16,
     size: ShadowSettings,
-) -> dict[str, Any]:
+    missing: dict[str, str],
+) -> dict[str, Any] | None:
+    """Return what the shadow attack found; None, said why in `missing`, of too few rows."""
+    x, y = others
+    if len(forgotten) < _FEWEST_ROWS or len(x) < _FEWEST_ROWS:
+        missing["membership"] = f"needs {_FEWEST_ROWS} rows of the class and of the others"
+        return None
     projection = shadow_projection(x.shape[1])
     kept, rows = projected(x, projection), projected(forgotten, projection)
     width = kept.shape[1]

@@ -1,0 +1,206 @@
+"""Command lines that the process which serves a home carries out, and how it does.
+
+`handed_over` is the side that was typed, `run_line` the side of the stream.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from edgecl.serve.socket import Emit, Line
+
+# Commands that write to a home. `init --force` is none: what is served is not replaced.
+WRITES = frozenset(
+    {
+        "train-stream", "learn", "import", "consolidate", "relabel", "merge-classes", "undo",
+        "rename", "snapshot", "rollback", "export onnx", "export tensorrt",
+        "export dataset", "export", "forget", "forget class", "forget sample", "forget source",
+        "forget pending", "review label", "review drop", "review confirm", "config set",
+    }
+)  # fmt: skip
+_CLONE_FS = 0x200  # <linux/sched.h>
+# What the command reads from here: without a home of its own, the other process would take its.
+_VARIABLES = (
+    "EDGECL_HOME", "EDGECL_SOURCE", "EDGECL_LABELS", "EDGECL_EVENTS", "EDGECL_HEADER_FILE",
+)  # fmt: skip
+
+
+def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
+    """Let the process that serves a home carry a command line out, and show what it says.
+
+    Args:
+        words: The command, as `forget class`.
+        arguments: The whole line behind `edgecl`.
+        home: Its home.
+
+    Returns:
+        The exit status; None if nobody serves the home, or the command only reads.
+
+    Raises:
+        UsageError: It reads standard input, which only this process has.
+        HomeLockedError: The other process ended before it answered.
+    """
+    if words not in WRITES or not (home / "socket").exists():
+        return None
+    from edgecl.cli.confirm import is_terminal
+    from edgecl.errors import HomeLockedError, UsageError
+    from edgecl.lending import is_lending
+    from edgecl.serve.socket import Line, hand_over, is_served
+
+    if is_lending() or not is_served(home):  # this is the other process, or there is none
+        return None
+    if "-" in arguments:
+        raise UsageError(
+            "the home is served by another process, which cannot read the standard input of "
+            "this one; write it to a file and name that"
+        )
+    environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    environment["EDGECL_HOME"] = str(home)
+    line = Line(
+        arguments,
+        folder=os.getcwd(),
+        environment=environment,
+        columns=shutil.get_terminal_size().columns,
+        asks=is_terminal(),
+    )
+    while True:
+        answers = hand_over(home, line)
+        if answers is None:
+            return None
+        asked, status = _shown(answers)
+        if asked is None:
+            break
+        from dataclasses import replace
+
+        line = replace(line, yes=_is_agreed(asked))
+    if status is None:
+        raise HomeLockedError(
+            "the process that serves the home ended before it answered; look with `edgecl status` "
+            "at what was done"
+        )
+    return status
+
+
+def _shown(answers: Iterator[dict[str, Any]]) -> tuple[list[str] | None, int | None]:
+    """Print what comes; returns what is to be asked, or the status."""
+    for piece in answers:
+        if "ask" in piece:
+            return list(piece["ask"]), None
+        if "status" in piece:
+            return None, int(piece["status"])
+        print(piece.get("out", ""), end="", flush=True)
+        print(piece.get("err", ""), end="", file=sys.stderr, flush=True)
+    return None, None
+
+
+def _is_agreed(lines: list[str]) -> bool:
+    from edgecl.cli.confirm import confirm
+
+    confirm(lambda: lines, yes=False)  # raises if the answer is no
+    return True
+
+
+class NeedsAnswerError(BaseException):  # an error of the command it is not
+    """A person is to be asked first; nothing was done."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("a person is to be asked first")
+        self.lines = lines
+
+
+def run_line(line: Line, emit: Emit) -> int:
+    """Run a line that was handed over, in the thread that writes; returns its exit status."""
+    from edgecl.cli import confirm, run
+
+    def asked(lines: list[str]) -> None:
+        if line.asks and not line.yes:
+            raise NeedsAnswerError(lines)
+
+    def to(stream: str) -> Callable[[str], None]:
+        return lambda text: emit({stream: text})
+
+    with _placed(line), confirm.asking(asked), _captured(to("out"), to("err")):
+        try:
+            return run(line.arguments)
+        except NeedsAnswerError as needed:
+            emit({"ask": needed.lines})
+            return 0
+
+
+@contextmanager
+def _placed(line: Line) -> Iterator[None]:
+    """Stand where a line was typed: its folder, its variables, the width of its terminal."""
+    before, folder = dict(os.environ), os.getcwd()
+    for name in _VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update({k: v for k, v in line.environment.items() if k in _VARIABLES})
+    os.environ["COLUMNS"] = str(line.columns)
+    try:
+        _leave_shared_folder()
+        os.chdir(line.folder)
+        yield
+    finally:
+        os.chdir(folder)
+        for name in (*_VARIABLES, "COLUMNS"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _leave_shared_folder() -> None:
+    """Give this thread a current folder of its own: others read files by relative paths meanwhile.
+
+    Containers may refuse it; there a source should be named by its whole path.
+    """
+    with suppress(OSError, AttributeError):
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_FS):
+            raise OSError(ctypes.get_errno(), "unshare")
+
+
+class _Captured(io.TextIOBase):
+    """A stream that gives what one thread writes to a function, and all else to the real one."""
+
+    def __init__(self, real: TextIO, write: Callable[[str], None]) -> None:
+        self._real, self._write = real, write
+        self._thread = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):  # click finds out in this way what takes bytes
+            raise TypeError(f"expected text, got {type(text).__name__}")
+        if threading.get_ident() == self._thread:
+            self._write(text)
+            return len(text)
+        return self._real.write(text)
+
+    def flush(self) -> None:
+        if threading.get_ident() != self._thread:
+            self._real.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+
+@contextmanager
+def _captured(out: Callable[[str], None], err: Callable[[str], None]) -> Iterator[None]:
+    """Give what this thread prints to functions; its standard input is empty."""
+    before = sys.stdin, sys.stdout, sys.stderr
+    sys.stdin = io.StringIO("")
+    sys.stdout, sys.stderr = _Captured(before[1], out), _Captured(before[2], err)
+    try:
+        yield
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before

@@ -1,0 +1,1 @@
+"""One process that sees, is taught, and is asked: `edgecl serve`."""

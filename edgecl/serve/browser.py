@@ -1,0 +1,66 @@
+"""Pictures that a page sends, as a live source: the browser's camera, or one that is uploaded."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+
+from edgecl.errors import HomeLockedError
+from edgecl.runtime.sources.live import LiveBase
+from edgecl.types import Frame, clean_label
+
+NAME = "browser"
+ADDRESS = "browser:"
+_MOST_WAITING = 8
+
+
+class BrowserSource(LiveBase):
+    """Frames that `put` gives; none is dropped, since who sends one waits for its answer."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        self._waiting: queue.Queue[Frame | None] = queue.Queue(_MOST_WAITING)
+        self._closed = threading.Event()
+
+    def put(self, encoded: bytes, label: str | None = None) -> str:
+        """Let the stream see a picture file; returns the id of its frame.
+
+        Raises:
+            HomeLockedError: Too many wait already.
+            UsageError: The label cannot be one.
+        """
+        frame = Frame(
+            id=f"{NAME}-{secrets.token_hex(8)}",
+            encoded=encoded,
+            label=None if label is None else clean_label(label),
+            source=NAME,
+            time=time.time(),
+            monotonic=time.monotonic(),
+        )
+        try:
+            self._waiting.put_nowait(frame)
+        except queue.Full as error:
+            raise HomeLockedError(
+                f"{_MOST_WAITING} pictures wait for the stream already; send fewer a second"
+            ) from error
+        return frame.id
+
+    def frames(self, start: int = 0) -> Iterator[Frame]:
+        """Yield what is put, until it is closed."""
+        self._closed.clear()
+        while not self._closed.is_set():
+            frame = self._waiting.get()
+            if frame is not None:
+                self.counters.add("received")
+                yield frame
+
+    def close(self) -> None:
+        """End it; wakes who waits for a picture."""
+        self._closed.set()
+        try:
+            self._waiting.put_nowait(None)
+        except queue.Full:
+            pass

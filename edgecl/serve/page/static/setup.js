@@ -1,0 +1,96 @@
+/** Setup: sources with their crop, motion, threshold, MQTT, password. */
+
+import { get, post } from "./api.js";
+import { boxOf, cropView, textOf, within } from "./crop.js";
+import { h, put, toast, tried } from "./dom.js";
+import { cameras, may, on, refreshStatus } from "./state.js";
+
+/** Settings of a source that have a field: key, what it is, an example. */
+const OF_SOURCE = [
+  ["motion", "Motion: share of pixels that must change, 0 to 1", "0.02"],
+  ["interval", "Interval: a frame at least so often, seconds", "10"],
+  ["threshold", "Threshold: below this score it is unsure, 0 to 1", "0.6"],
+  ["vote", "Vote: how many frames", "5"],
+  ["rotate", "Rotate: 0, 90, 180 or 270 degrees", "0"],
+];
+
+/** @param {HTMLElement} place @param {AbortSignal} signal */
+export function show(place, signal) {
+  /** @type {{values: Record<string, any>, read_only?: boolean}} */
+  let config = { values: {} };
+  const sources = h("div");
+
+  /** Write one setting, and say what the server said. @param {string} key @param {string} value */
+  const write = (key, value) => tried(async () => {
+    const said = await post("config", { key, value });
+    config.values[key] = value;
+    toast(said.needs_restart ? `${key} is written; it counts from the next start on.` : `${key} is written.`);
+  });
+
+  /** @param {string} key @param {string} label @param {string} example */
+  function setting(key, label, example) {
+    const id = key.replace(/\W/g, "-");
+    const field = h("input", { id, type: "text", value: String(config.values[key] ?? ""), placeholder: example, disabled: config.read_only });
+    return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); write(key, field.value.trim()); } },
+      h("span", { class: "grow" }, h("label", { htmlFor: id }, label), field), h("button", { disabled: config.read_only }, "Save"));
+  }
+
+  /** @param {any} source */
+  function card(source) {
+    const view = h("div");
+    const key = `source.${source.name}.crop`;
+    let showing = new AbortController();
+    signal.addEventListener("abort", () => showing.abort());
+    function crop() {
+      const old = boxOf(config.values[key] ?? source.crop);
+      let next = { x: 0, y: 0, w: 1, h: 1 };
+      showing.abort();
+      showing = new AbortController();
+      const save = h("button", { type: "button", class: "main", disabled: true, onclick: () => store(textOf(within(next, old))) }, "Save this crop");
+      const store = async (/** @type {string} */ text) => {
+        if (await write(key, text)) { end(); refreshStatus().catch(() => {}); }
+      };
+      const end = () => { showing.abort(); put(view); };
+      put(view, cropView(source.name, (box) => { next = box; save.disabled = false; }, showing.signal), h("div", { class: "row" }, save,
+        h("button", { type: "button", onclick: () => store("0%,0%,100%,100%") }, "Whole picture"), h("button", { type: "button", onclick: end }, "Cancel")));
+    }
+    async function test() {
+      const image = h("img", { alt: `The newest picture of ${source.name}`, class: "thumb large", onload: () => toast(`${source.name} sends pictures.`),
+        onerror: () => { image.remove(); toast(new Error(`${source.name} sent no picture in 3 s.`)); } });
+      put(view, image);
+      image.src = `/snapshot.jpg?source=${encodeURIComponent(source.name)}&t=${Date.now()}`;
+    }
+    return h("section", { class: "panel" }, h("h3", {}, source.name), h("p", { class: "quiet" }, source.url ?? "", source.crop ? ` · crop ${source.crop}` : ""),
+      h("div", { class: "row" }, h("button", { type: "button", onclick: test }, "Test"), h("button", { type: "button", onclick: crop, disabled: config.read_only }, "Draw the crop")), view,
+      h("details", {}, h("summary", {}, "Motion, threshold and more"), ...OF_SOURCE.map(([name, label, example]) => setting(`source.${source.name}.${name}`, label, example))));
+  }
+
+  function update() {
+    const found = cameras();
+    put(sources, ...(found.length ? found.map(card) : [h("p", { class: "quiet" }, "No source; give one to edgecl serve.")]));
+  }
+
+  function mqtt() {
+    const field = h("input", { id: "mqtt", type: "text", placeholder: "mqtt://broker/edgecl/test", required: true });
+    return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => {
+      e.preventDefault();
+      tried(async () => toast((await post("mqtt-test", { url: field.value.trim() })).said ?? "The broker took the message."));
+    } }, h("span", { class: "grow" }, h("label", { htmlFor: "mqtt" }, "Address of the topic"), field), h("button", {}, "Send a test message"));
+  }
+
+  put(place, h("h1", {}, "Setup"));
+  if (!may("own")) return void place.append(h("p", {}, "Only the role own may change settings."));
+  place.append(h("h2", {}, "Sources"), sources, h("h2", {}, "MQTT"), mqtt(),
+    h("h2", {}, "Password"), h("p", {}, "This page is for this computer only until a password is set: ", h("code", {}, "edgecl serve --set-password own"),
+      " asks for one and keeps its hash. From other addresses it also needs TLS; see the documentation of serve."));
+  get("config").then((found) => { config = found; }, () => { config = { values: {}, read_only: true }; }).finally(() => {
+    if (signal.aborted) return;
+    update();
+    let names = "";
+    on("status", () => {
+      const now = JSON.stringify(cameras());
+      if (now !== names) update();
+      names = now;
+    }, signal);
+  });
+}

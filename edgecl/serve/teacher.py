@@ -1,0 +1,89 @@
+"""Labels that a page gives: held as long as a button is, and no longer than its page lives."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from edgecl.runtime.sources.messages import Command, LabelWindow
+from edgecl.types import clean_label
+
+# A hold that its page does not renew is over after this: the phone may have gone to sleep.
+HOLD_S = 2.0
+
+
+class Teacher:
+    """A feed of labels (`LabelFeed`) whose messages come from a page."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._messages: list[LabelWindow | Command] = []
+        self._label: str | None = None
+        self._source: str | None = None
+        self._until = 0.0
+
+    def hold(self, label: str, *, source: str | None = None, now: float | None = None) -> str:
+        """Let frames show a class from now on, for two seconds or until `release`.
+
+        To be said again every second while the button is held.
+
+        Args:
+            label: The class.
+            source: The one of several sources whose frames are meant; None means all.
+            now: When it begins, seconds since the epoch; None takes the clock.
+
+        Returns:
+            The name as it is learned.
+
+        Raises:
+            UsageError: It cannot be a name.
+        """
+        name = clean_label(label)
+        moment = time.time() if now is None else now
+        with self._lock:
+            if (name, source) != (self._label, self._source):
+                self._end()
+                self._messages.append(LabelWindow(name, moment, source=source))
+            self._label, self._source = name, source
+            self._until = time.monotonic() + HOLD_S
+        return name
+
+    def release(self) -> None:
+        """Let frames show nothing that is known."""
+        with self._lock:
+            self._end()
+
+    def undo(self, n: int) -> None:
+        """Take back the newest n samples of this run."""
+        with self._lock:
+            self._messages.append(Command("undo", n))
+
+    def say(self, message: LabelWindow | Command) -> None:
+        """Take any message that `--labels` takes."""
+        with self._lock:
+            self._messages.append(message)
+
+    @property
+    def label(self) -> str | None:
+        """What is held now."""
+        return self._label
+
+    def poll(self) -> list[LabelWindow | Command]:
+        """Return what came since the last call, in order."""
+        with self._lock:
+            if self._label is not None and time.monotonic() > self._until:
+                self._end()
+            came, self._messages = self._messages, []
+        return came
+
+    def news(self) -> list[str]:
+        """Return nothing: what cannot be used is refused at once."""
+        return []
+
+    def close(self) -> None:
+        """Have nothing to end."""
+
+    def _end(self) -> None:
+        if self._label is not None:
+            self._messages.append(LabelWindow(None, time.time(), source=self._source))
+        self._label = self._source = None

@@ -1,0 +1,297 @@
+"""A command beside a running stream does what it does without one: output, status, store, head."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+import build
+from edgecl.cli import run
+from edgecl.cli.app import app
+from edgecl.cli.handover import WRITES
+from edgecl.cli.running import listening
+from edgecl.config import Config, HeadConfig
+from edgecl.device import Device
+from edgecl.exporters.onnx import init_home
+from edgecl.exporters.shipped import shipped
+from edgecl.home import SOCKET, Home
+from edgecl.learning import Given, learning
+from edgecl.serve.socket import Line, hand_over, is_served
+from edgecl.session import open_predictor
+from edgecl.stream.position import start_position
+from edgecl.unlearning.request import writing
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that learned four parts, named one frame late, and has a snapshot."""
+    folder = tmp_path_factory.mktemp("handover")
+    engine = shipped("tf_efficientnet_lite0", image_size=64)
+    assert engine is not None
+    init_home(folder / "home", engine, Config(head=HeadConfig("ridge")))
+    device = Device.open(folder / "home")
+    device.learn(str(build.part_folder(folder / "parts", 6)))
+    device.snapshot()
+    device.relabel([2], "nut")
+    return folder
+
+
+@contextmanager
+def streaming(path: Path) -> Iterator[threading.Thread]:
+    """Run a stream on a home in a thread, as `train-stream` does in its process."""
+    stopped, started = threading.Event(), threading.Event()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with writing(Home(path)) as session, ExitStack() as stack:
+                given = Given("synthetic:labels=0,fps=20")
+                source = given.open()
+                key = given.key(session.home)
+                start = start_position(session.home, session.learner, source, key, resume=False)
+                queue = stack.enter_context(listening(session.home))
+                started.set()
+                run_, _ = stack.enter_context(
+                    learning(
+                        session,
+                        source,
+                        key=key,
+                        start=start,
+                        queue=queue,
+                        should_stop=stopped.is_set,
+                    )
+                )
+                for _ in run_:
+                    pass
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert started.wait(30)
+    try:
+        yield thread
+    finally:
+        stopped.set()
+        thread.join(30)
+        assert not failed, failed
+
+
+def plain(text: str) -> str:
+    """Leave out of an output what differs from run to run: times, digests, places."""
+    text = re.sub(r"/\S*/(beside|alone)", "HOME", text)
+    text = re.sub(r"\d+\.\d+(e-?\d+)?", "N", text)
+    text = re.sub(r"[0-9a-f]{16,}|\b\d{10}\b", "DIGEST", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?", "TIME", text)
+    text = re.sub(r"\b\d+(\.\d+)?(e-?\d+)? (ms|s|kB|MB)\b", "N", text)
+    # Changes are numbered; the stream is one more.
+    return re.sub(r"\bc\d+\b", "cN", text)
+
+
+CASES: dict[str, tuple[str, ...]] = {
+    "relabel": ("relabel", "3", "nut", "--json"),
+    "relabel to a new name": ("relabel", "3", "4", "rivet"),
+    "relabel of nothing": ("relabel", "9999", "nut"),
+    "relabel in words": ("relabel", "3", "nut"),
+    "a name that looks like another": ("relabel", "3", "nuts"),
+    "rename": ("rename", "nut", "nuts", "--json"),
+    "rename of nothing": ("rename", "cup", "mug"),
+    "merge": ("merge-classes", "nut", "washer", "--json"),
+    "undo": ("undo", "--yes"),
+    "snapshot": ("snapshot", "--json"),
+    "rollback": ("rollback", "s1", "--json"),
+    "rollback of nothing": ("rollback", "s9"),
+    "forget class": ("forget", "class", "washer", "--reason", "asked", "--json"),
+    "forget class in words": ("forget", "class", "washer"),
+    "forget sample": ("forget", "sample", "5", "--json"),
+    "forget source": ("forget", "source", "PARTS", "--json"),
+    "forget pending": ("forget", "pending", "--json"),
+    "forget of nothing": ("forget", "class", "unicorn", "--json"),
+    "forget by age": ("forget", "--older-than", "9000d", "--json"),
+    "train": ("train-stream", "PARTS", "--limit", "5", "--json"),
+    "train from nowhere": ("train-stream", "nowhere"),
+    "import": ("import", "PARTS", "--json"),
+    "review drop": ("review", "drop", "--all", "--yes"),
+    "review label of nothing": ("review", "label", "77", "nut"),
+    "confirm": ("review", "confirm", "5"),
+    "export": ("export", "onnx", "out", "--json"),
+    "consolidate": ("consolidate", "--epochs", "1", "--recipe", "nope"),
+    "wrong usage": ("relabel",),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_command_says_and_does_the_same_beside_a_stream(
+    name: str, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    found = []
+    for place in ("alone", "beside"):
+        folder = tmp_path / place
+        shutil.copytree(base / "home", folder / "home")
+        words = [str(base / "parts") if word == "PARTS" else word for word in CASES[name]]
+        monkeypatch.chdir(folder)
+        with ExitStack() as stack:
+            if place == "beside":
+                stack.enter_context(streaming(folder / "home"))
+            status = run([*words, "--home", "home"])
+            printed = capfd.readouterr()
+        capfd.readouterr()
+        home = Home(folder / "home")
+        known: Any = None
+        if Device(home).samples():
+            predictor = open_predictor(home)
+            pictures = [np.asarray(build.part_picture(part, 50)) for part in build.PARTS]
+            answers = [predictor.predict(picture) for picture in pictures]
+            known = [[(n, round(score, 9)) for n, score in a.top] for a in answers]
+        samples = [(s.uid, s.label, s.role) for s in Device(home).samples()]
+        found.append((status, plain(printed.out), plain(printed.err), known, samples))
+    for alone, beside in zip(*found, strict=True):
+        assert beside == alone
+
+
+def test_every_command_that_writes_is_handed_over() -> None:
+    # What opens a home to write is looked for in the code, so that a new command is not left out.
+    folder = Path(__file__).parents[2] / "edgecl/cli"
+    writing_files = {
+        path.stem
+        for path in folder.glob("*.py")
+        if any(
+            isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("writing", "unlearn")
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    group = typer.main.get_command(app)
+    named: dict[str, str] = {}
+
+    def visit(command: Any, words: tuple[str, ...]) -> None:
+        for name, sub in getattr(command, "commands", {}).items():
+            visit(sub, (*words, name))
+        if words and command.callback is not None:
+            named[" ".join(words)] = command.callback.__module__.rsplit(".", 1)[-1]
+
+    visit(group, ())
+    reads = {
+        "samples", "samples list", "changes", "snapshots", "export list", "export verify", "review",
+        "review list", "review mistakes", "receipts", "receipt", "status", "predict", "evaluate",
+        "report", "help",
+    }  # fmt: skip
+    left = {
+        words for words, module in named.items() if module in writing_files and words not in WRITES
+    }
+    assert left <= reads | {"export", "demo", "init", "serve"}, left
+    assert set(named) >= WRITES - {"config set"}
+
+
+def test_who_says_no_changes_nothing(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base / "home", tmp_path / "home")
+    with streaming(tmp_path / "home"):
+        line = Line(
+            ["rollback", "s1", "--home", "home"], folder=str(tmp_path), asks=True, columns=80
+        )
+        before = Device.open(tmp_path / "home").samples()
+        (asked, ended) = list(hand_over(tmp_path / "home", line) or ())
+        assert "goes back to s1" in " ".join(asked["ask"])
+        assert ended == {"status": 0}
+        assert Device.open(tmp_path / "home").samples() == before
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\n",
+        b"nonsense\n",
+        b"[1, 2]\n",
+        b'{"arguments": []}\n',
+        b'{"arguments": ["undo"], "folder": 3}\n',
+        b'{"arguments": [1], "folder": "/"}\n',
+        b'{"arguments": ["undo"], "folder": "/", "version": 99}\n',
+        b'{"arguments": ["undo"], "folder": "/nowhere"}\n',
+        b'{"arguments": ["--help"], "folder": "/"}\n',
+        b"[" * 100_000 + b"\n",
+        b"x" * 2_000_000,
+    ],
+    ids=range(12),
+)
+def test_what_a_client_sends_never_stops_the_stream(
+    sent: bytes, base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(base / "home", tmp_path / "home")
+    with streaming(tmp_path / "home") as thread:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "home" / SOCKET))
+            client.settimeout(20)
+            try:
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda: client.recv(65_536), b""))
+            except OSError:
+                answer = b""
+        if answer:
+            assert "status" in json.loads(answer.splitlines()[-1])
+        assert thread.is_alive()
+        assert run(["snapshot", "--home", str(tmp_path / "home")]) == 0
+
+
+def test_a_client_that_never_reads_and_one_that_leaves_hold_nothing_up(
+    base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(base / "home", tmp_path / "home")
+    with streaming(tmp_path / "home") as thread, ExitStack() as stack:
+        for _ in range(5):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(tmp_path / "home" / SOCKET))
+            line = {"arguments": ["snapshots", "--home", "home"], "folder": str(tmp_path)}
+            client.sendall(json.dumps(line).encode() + b"\n")
+        client.close()
+        begin = time.monotonic()
+        assert run(["snapshot", "--home", str(tmp_path / "home")]) == 0
+        assert time.monotonic() - begin < 20
+        assert thread.is_alive()
+
+
+def test_a_socket_that_was_left_behind_is_no_process(base: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(base / "home", home)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(home / SOCKET))
+    assert not is_served(home)
+    assert run(["snapshot", "--home", str(home)]) == 0
+    with streaming(home):
+        assert is_served(home)
+        mode = os.stat(home / SOCKET).st_mode & 0o777
+        assert mode == 0o600
+    assert not (home / SOCKET).exists()
+
+
+def test_a_home_whose_name_is_longer_than_a_sockets_address(base: Path, tmp_path: Path) -> None:
+    home = tmp_path / ("long" * 30) / "home"
+    shutil.copytree(base / "home", home)
+    with streaming(home):
+        assert is_served(home)
+        assert run(["snapshot", "--home", str(home)]) == 0
+
+
+def test_standard_input_cannot_be_handed_over(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(base / "home", tmp_path / "home")
+    with streaming(tmp_path / "home"):
+        assert run(["train-stream", "-", "--home", str(tmp_path / "home")]) == 2
+    assert "cannot read the standard input" in capfd.readouterr().err
