@@ -316,7 +316,7 @@ def test_a_person_at_the_keys_is_shown_what_is_seen(device: Home) -> None:
         return StreamOptions(labeller=Labeller(lambda: learner.labels, read_keys=lambda: ""))
 
     last = run(device, FakeLive(shots("bracket", n=6, labels=False)), teach=teach)[-1]
-    assert re.fullmatch(r"watching  sees bracket \d+%  1 washer  2 bracket  n new .*", last.status)
+    assert re.fullmatch(r"watching  sees bracket \d+ %  1 washer  2 bracket  n new .*", last.status)
 
 
 def test_a_command_pauses_and_an_undo_takes_back(device: Home) -> None:
