@@ -158,8 +158,8 @@ class Frame:
         source: The source as the user named it, without secrets.
         time: Wall clock, seconds since the epoch, or 0 when the source has none.
         monotonic: `time.monotonic()` when it was taken, seconds, or 0 for what is not live.
-        cut: Makes of the decoded picture the one that counts (runtime/region.py); None: all of it.
         thing: Frames that say the same show one thing, and are voted on by themselves; or empty.
+        cut: Makes of the decoded picture the one that counts (runtime/region.py); None: all of it.
     """
 
     id: str
@@ -169,8 +169,8 @@ class Frame:
     source: str = ""
     time: float = 0.0
     monotonic: float = 0.0
-    cut: Callable[[Pixels], Pixels] | None = None
     thing: str = ""
+    cut: Callable[[Pixels], Pixels] | None = None
 
     def __post_init__(self) -> None:
         if not self.id:

@@ -69,8 +69,8 @@ FORMATS = ("json", "frigate")
 def open_sink(
     spec: str,
     about: About | None = None,
-    format: str = "json",
     headers: Mapping[str, str] | None = None,
+    format: str = "json",
 ) -> Sink:
     """Open a sink of events.
 
@@ -117,8 +117,8 @@ def open_sinks(
     spec: str | None,
     sources: Iterable[Source],
     about: About | None = None,
-    format: str = "json",
     headers: Mapping[str, str] | None = None,
+    format: str = "json",
 ) -> Sink | None:
     """Open all that hear of a run: what `--events` names, and sources that are answered.
 
@@ -126,6 +126,7 @@ def open_sinks(
         spec: As for `open_sink`, or None.
         sources: Of the frames; into a Frigate the class of each of its events is written.
         about: As for `open_sink`.
+        headers: As for `open_sink`.
         format: As for `open_sink`.
         headers: As for `open_sink`.
 
@@ -134,10 +135,10 @@ def open_sinks(
     """
     if spec is None and format != "json":
         raise UsageError("--event-format says how --events mqtt://host/topic is told; name one")
-    sinks = [] if spec is None else [open_sink(spec, about, format, headers)]
-    for frigate in (source.answers for source in sources):
-        if frigate is not None:
-            sinks.append(_answers(frigate))
+    sinks = [] if spec is None else [open_sink(spec, about, headers, format)]
+    # Two cameras may be of one Frigate.
+    found = {(f.host, f.port): f for source in sources for f in source.answers}
+    sinks += [_answers(frigate) for frigate in found.values()]
     if len(sinks) < 2:
         return sinks[0] if sinks else None
     return _Joined(sinks)

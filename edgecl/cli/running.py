@@ -101,7 +101,7 @@ def opened_sink(session: Session, source: Source, to: To, stack: ExitStack) -> S
 
     what = about(session.home, edgecl.__version__, can_teach=source.kind != "finite")
     headers = headers_of(to.header_file)
-    sink = open_sinks(to.spec, source.members or [source], what, to.format, headers)
+    sink = open_sinks(to.spec, [source], what, headers, to.format)
     if sink is not None:
         stack.callback(sink.close)
         if sink.address is not None:

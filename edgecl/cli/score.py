@@ -186,7 +186,7 @@ def _sink(to: To, sources: Sequence[Source], device: Home | None) -> Sink | None
 
     version = edgecl.__version__
     what = About("bundle", version) if device is None else about(device, version)
-    sink = open_sinks(to.spec, sources, what, to.format, headers_of(to.header_file))
+    sink = open_sinks(to.spec, sources, what, headers_of(to.header_file), to.format)
     if device is not None and sink is not None and sink.address is not None:
         with open_store(device) as store:
             note_published(store, sink.address)

@@ -56,16 +56,14 @@ class Source(ABC):
     """Labels and commands that come with the frames."""
     counts = Counts()
     """What became of the frames so far, where some may be lost."""
+    answers: Sequence[Frigate] = ()
+    """Where what is seen is written back."""
     parts: Mapping[str, Part] = MappingProxyType({})
     """The sources that it is made of, by the names their frames carry; none where it is one."""
-    members: Sequence[Source] = ()
-    """Those that are open of the sources that it is made of."""
     by_source: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     """What became of the frames of each of them."""
     lost: frozenset[str] = frozenset()
     """Those of its sources whose peer was there and is away; the only one has no name."""
-    answers: Frigate | None = None
-    """Where what is seen is written back."""
     on_news: Callable[[str], None] | None = None
     """Told one line, without secrets, from any thread, when its peer comes or goes."""
 

@@ -51,7 +51,7 @@ class FrigateSource(LiveSource):
     ) -> None:
         check_paho()
         frigate = parse_frigate(spec, headers)
-        self.answers = frigate if frigate.writes else None
+        self.answers = (frigate,) if frigate.writes else ()
         super().__init__(
             spec,
             lambda counters: _Events(frigate, counters, max_bytes),

@@ -16,6 +16,7 @@ from functools import cached_property
 from edgecl.errors import EdgeclError, SourceError, UsageError
 from edgecl.types import Frame, Skipped
 
+from ..frigate import Frigate
 from ..options import Part
 from ..redact import redacted
 from .base import Source
@@ -101,15 +102,15 @@ class Several(LiveBase):
         }
 
     @property
-    def members(self) -> list[Source]:  # type: ignore[override]
-        """Those that are open."""
-        return [peer.source for peer in self._peers if peer.source is not None]
-
-    @property
     def lost(self) -> frozenset[str]:  # type: ignore[override]
         """Names of those whose peer is away, or was never there."""
         away = [p for p in self._peers if p.error or (p.source is not None and p.source.lost)]
         return frozenset(slot.part.name for peer in away for slot in peer.slots)
+
+    @property
+    def answers(self) -> list[Frigate]:  # type: ignore[override]
+        """Where what is seen is written back, of all."""
+        return [to for p in self._peers if p.source is not None for to in p.source.answers]
 
     def take_every(self, seconds: float) -> None:
         """Take a frame of each only every so many seconds; the others are dropped and counted."""

@@ -59,6 +59,7 @@ class ViewedSource(Source):
         joint = "&" if "?" in source.name else "?"
         self.name = f"{source.name}{joint}{region}" if region else source.name
         self.kind, self.is_film, self.feed = source.kind, source.is_film, source.feed
+        self.answers = source.answers
         self.class_names, self.no_label = source.class_names, source.no_label
         self.passed_over, self.notes = source.passed_over, source.notes
 

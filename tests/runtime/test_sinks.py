@@ -177,7 +177,7 @@ def test_a_webhook_gets_the_headers_of_a_file_which_nothing_shows(
     url = hook.url.replace("://", f"://{account}")
     with (
         caplog.at_level(logging.DEBUG),
-        closing(open_sink(url, read_headers(tmp_path / "headers"))) as sink,
+        closing(open_sink(url, headers=read_headers(tmp_path / "headers"))) as sink,
     ):
         sink.emit({"n": 1})
     ((_, headers, event),) = hook.taken
@@ -191,7 +191,7 @@ def test_a_webhook_gets_the_headers_of_a_file_which_nothing_shows(
 @pytest.mark.parametrize("spec", ["-", "mqtt://127.0.0.1/events"])
 def test_headers_are_for_a_webhook_only(spec: str) -> None:
     with pytest.raises(UsageError, match="belong to a webhook") as error:
-        open_sink(spec, {"Authorization": f"Bearer {TOKEN}"})
+        open_sink(spec, headers={"Authorization": f"Bearer {TOKEN}"})
     assert TOKEN not in str(error.value)
 
 
