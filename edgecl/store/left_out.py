@@ -19,7 +19,7 @@ from edgecl.store.store import Store
 # A score may cost so many multiply-adds for each frame since the last, a twentieth of a step at
 # most, and has a fixed price: the inverse of ridge is read whole, and all rows are counted, which
 # takes as long as some 24 rows. Measured: docs/benchmarks.md, Continual evaluation.
-_BUDGET, _FEWEST, _WORTH_IT = 3_500_000, 24, 150_000_000
+_BUDGET, _FEWEST, _WORTH_IT = 3_000_000, 24, 150_000_000
 Row = tuple[int, int, bytes, float | None]
 Counts = dict[int, list[Any]]
 _COUNTED = (
