@@ -93,6 +93,16 @@ def test_scores_come_without_held_out_samples(tmp_path: Path, name: str) -> None
     learner.store.close()
 
 
+def test_those_of_a_sealed_store_are_the_same(tmp_path: Path) -> None:
+    found = []
+    for sealed in (False, True):
+        learner = learner_on(tmp_path / f"{sealed}.db", sealed=sealed, capacity_samples=30)
+        teach(learner, 60)
+        found.append(rows(learner.store, "class_scores"))
+        learner.store.close()
+    assert found[0] == found[1] != []
+
+
 def test_a_head_by_gradient_has_none(tmp_path: Path) -> None:
     learner = learner_on(tmp_path / "s.db", "uer")
     teach(learner, 40)
