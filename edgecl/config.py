@@ -143,7 +143,8 @@ class EvaluationConfig:
 
     Args:
         probes: Labelled samples of each class that are held out and never learned, every tenth
-            until there are so many; 0 switches continual evaluation off.
+            until there are so many. With 0 a head in closed form is asked for kept ones, as if it
+            had not learned them; other heads are not scored.
     """
 
     probes: int = 20

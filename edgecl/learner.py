@@ -75,7 +75,8 @@ class Learner:
         max_pixels: Limit for decoding a picture again when it is re-encoded or viewed.
         embed_views: Gives the features (N, D) of N pictures; without it a kept sample has no
             views but its own feature.
-        probes: Samples of each class that are held out for continual evaluation; 0 switches it off.
+        probes: Samples of each class that are held out for continual evaluation; with 0 a head in
+            closed form is asked for kept ones. None switches it off, as 0 does with other heads.
         probe_side: Re-encode pictures of probes whose shorter side is longer than this, pixels:
             they stand beside the store's capacity, so they are kept small whatever it keeps.
     """
@@ -89,11 +90,12 @@ class Learner:
         shrink_to: int | None = None,
         max_pixels: int = 50_000_000,
         embed_views: EmbedViews | None = None,
-        probes: int = 0,
+        probes: int | None = None,
         probe_side: int | None = None,
     ) -> None:
         self.embed_views = embed_views
-        self.probes = Probes(store, probes) if probes else None
+        self._is_left_out = probes == 0 and head.left_out_cost is not None
+        self.probes = Probes(store, probes or 0) if probes or self._is_left_out else None
         self._probe_side = probe_side or shrink_to
         self.store = store
         self.head = head
@@ -283,7 +285,8 @@ class Learner:
             if self.probes is not None and held:
                 small = self._encoded(frame, self._probe_side)
                 uid = self.probes.add(class_uid, row, small, frame, is_right=guess == name)
-            written.append((uid, False) if held else self._write(frame, row, class_uid, rng))
+            said = float(guess == name) if self._is_left_out else None
+            written.append((uid, False) if held else self._write(frame, row, class_uid, rng, said))
         self._add_views([uid for uid, is_stored in written if is_stored])
 
         if n_new:
@@ -307,7 +310,12 @@ class Learner:
         return [self.store.names[head.classes[i]] for i in best]
 
     def _write(
-        self, frame: Frame, row: Float16, class_uid: int, rng: np.random.Generator
+        self,
+        frame: Frame,
+        row: Float16,
+        class_uid: int,
+        rng: np.random.Generator,
+        said: float | None,
     ) -> tuple[int, bool]:
         """Store a sample; returns its uid and whether its picture is kept for replay."""
         return self.store.add_sample(
@@ -318,6 +326,7 @@ class Learner:
             frame=frame.id,
             time=frame.time or time.time(),
             rng=rng,
+            score=said,
         )
 
     def _draw(self, n_new: int, rng: np.random.Generator) -> Replay | None:

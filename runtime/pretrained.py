@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ _MOST_BYTES, _MOST_NAMES = 2**28, 100_000
 Guess = tuple[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pretrained:
     """A linear classifier of F features over C classes.
 
@@ -52,13 +53,18 @@ class Pretrained:
         if not f or self.offset.shape != (c,) or len(set(self.labels)) != c:
             raise ValueError(f"{f} features, {self.offset.shape} offsets, {len(self.labels)} names")
 
+    @cached_property
+    def _wide(self) -> Float32:
+        # Widening takes several times as long as the product of one frame with it.
+        return self.weights.astype(np.float32)
+
     def guesses(self, x: Float32, *, top: int = 1) -> list[tuple[Guess, ...]]:
         """Return the best classes of plain features (N, D) with their shares, largest first.
 
         The share is a softmax over its own classes: a guess, not calibrated on anything here.
         """
         z = x[:, x.shape[1] - len(self.weights) :].astype(np.float32)
-        logits = z @ self.weights.astype(np.float32) + self.offset
+        logits = z @ self._wide + self.offset
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         best = np.argsort(-shares, axis=1, kind="stable")[:, :top]

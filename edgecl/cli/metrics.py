@@ -85,7 +85,7 @@ class Metrics:
         accuracy = last_accuracy(store)
         if accuracy is not None:
             gauges["probe_accuracy_ratio"] = (
-                "Share of the held out samples that are right.",
+                "Share of the held out samples, else of kept ones left out, that are right.",
                 accuracy,
             )
         latencies = {}

@@ -144,6 +144,20 @@ class Head(ABC):
         del x, y, groups
         return None
 
+    def left_out_now(self, x: Float16, y: Labels) -> Float64 | None:
+        """Return the scores (N, K) of `left_out`, one row at a time; changes nothing.
+
+        Where `left_out` brings the head to its exact state first, this is of the head as it stands
+        between two steps.
+        """
+        found = self.left_out(x, y)
+        return None if found is None else found.scores
+
+    @property
+    def left_out_cost(self) -> int | None:
+        """How long one row of `left_out_now` takes, in multiply-adds; None where it says None."""
+        return None
+
     def state(self) -> State | None:
         """Return what must be committed with every step, or None when the statistics suffice."""
         return None

@@ -184,6 +184,13 @@ class PrototypeHead(Head):
                 scores[rows, place[uid]] = cosine_of if whole.n > len(own) else -1.0
         return LeftOut(scores, np.array([1 / self._moments[uid].n for uid in y.tolist()]))
 
+    @property
+    def left_out_cost(self) -> int | None:
+        """Products with all means, and a mean without the row; None with PRD."""
+        if self.relation != "none":
+            return None
+        return self._width * (len(self._moments) + 3500)
+
     def scorer(self, names: Mapping[int, str]) -> ProjectedScorer:
         """Return the head as arrays on plain features."""
         mean, scale = self._standard()

@@ -231,8 +231,8 @@ def drop_unused(store: Store, *, is_unlearned: bool = True) -> None:
         "DELETE FROM changes WHERE state != 'open' AND taught "
         "AND uid NOT IN (SELECT change_uid FROM change_classes WHERE learned)"
     )
-    # What was last said of each held-out sample, a head said that learned what is gone.
-    execute("UPDATE samples SET score = NULL WHERE role = 'held_out' AND score IS NOT NULL")
+    # What was last said of each sample, a head said that learned what is gone.
+    execute("UPDATE samples SET score = NULL WHERE role != 'review' AND score IS NOT NULL")
     execute("DELETE FROM head WHERE kind != 'before' OR ?", (is_unlearned,))
     store.reload_classes()
 

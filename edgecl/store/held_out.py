@@ -11,6 +11,8 @@ A score must cost a small part of a step, however many classes there are. So the
 each frame that was learned: of many probes only the next few are predicted anew, in turn, and the
 others count with what was last said of them.
 
+Where nothing is held out, a head in closed form is asked for kept samples instead (left_out.py).
+
 Reference: De Lange et al. 2023, "Continual evaluation for lifelong learning", arXiv:2205.13452.
 """
 
@@ -25,6 +27,7 @@ from itertools import repeat
 import numpy as np
 
 from edgecl.heads.base import Head
+from edgecl.store.left_out import affordable, score_left_out
 from edgecl.store.probes import (
     BUCKETS_PER_OCTAVE,
     ClassLatency,
@@ -61,7 +64,7 @@ class Probes:
 
     Args:
         store: Open store.
-        most: Probes of a class.
+        most: Probes of a class; with 0 kept samples are scored as if they had not been learned.
     """
 
     def __init__(self, store: Store, most: int) -> None:
@@ -101,6 +104,8 @@ class Probes:
             names: Classes of the frames, in their order.
             x: Their quantised features (N, D).
         """
+        if not self._most:
+            return [False] * len(names)
         self._refresh()
         n_seen = self._store.n_seen()
         arrived: dict[str, int] = {}
@@ -199,8 +204,14 @@ class Probes:
         self._frames += n_frames
         is_due = self._steps >= STEPS_BETWEEN or (self._fast and self._frames >= LEAST_FRAMES)
         self._fast = max(0, self._fast - 1)
+        most = 0 if self._most or not is_due else affordable(head, self._frames)
+        is_due = bool(is_due and (self._most or most))
         if is_due:
-            self._evaluate(head)
+            if most:
+                self._last, is_scored = score_left_out(self._store, head, most, self._last)
+                self._count(is_scored)
+            else:
+                self._evaluate(head)
             self._steps = self._frames = 0
         execute = self._store.connection.execute
         for uid in sorted(self._changed):
@@ -268,7 +279,11 @@ class Probes:
         )
         scores = zip(repeat(cursor.lastrowid), classes, counts, right.tolist(), strict=False)
         store.connection.executemany("INSERT INTO class_scores VALUES (?, ?, ?, ?)", scores)
-        self._n_evaluations += 1
+        self._count(True)
+
+    def _count(self, is_scored: bool) -> None:
+        """Thin the scores if one more is one too many."""
+        self._n_evaluations += is_scored
         if self._n_evaluations >= MOST_EVALUATIONS:
             self._thin()
 

@@ -42,7 +42,7 @@ def move_samples(store: Store, uids: Sequence[int], to: int, *, is_whole: bool =
         _seal_anew(store, uid, of, to)
         execute(
             "UPDATE samples SET class_uid = ?, is_folded = is_folded AND ?, "
-            "score = CASE role WHEN 'held_out' THEN NULL ELSE score END WHERE uid = ?",
+            "score = CASE role WHEN 'review' THEN score END WHERE uid = ?",
             (to, is_whole, uid),
         )
         if role == Role.REPLAY.value and not (is_folded and is_whole):

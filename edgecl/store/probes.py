@@ -1,4 +1,7 @@
-"""Scores on the held-out samples over time, and how long things took; held_out.py writes them."""
+"""Scores over time, and how long things took; held_out.py writes them.
+
+They are of samples that are held out, or of kept ones that are left out (left_out.py).
+"""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ class Samples(Reservoir):
         frame: str,
         time: float,
         rng: np.random.Generator,
+        score: float | None = None,
     ) -> tuple[int, bool]:
         """Write one learned sample, evicting another if the store is full.
 
@@ -77,6 +78,7 @@ class Samples(Reservoir):
             frame: Its name there.
             time: Wall clock, seconds since the epoch.
             rng: Decides what is kept.
+            score: Whether the head was right before it learned it, where that is kept.
 
         Returns:
             Its uid, and whether it is kept for replay.
@@ -90,7 +92,14 @@ class Samples(Reservoir):
         source_uid = self.source_uid(source)
         data = self._make_room(class_uid, picture, rng)
         uid = self._insert(
-            Role.REPLAY, class_uid, x, data, source_uid=source_uid, frame=frame, time=time
+            Role.REPLAY,
+            class_uid,
+            x,
+            data,
+            source_uid=source_uid,
+            frame=frame,
+            time=time,
+            score=score,
         )
         if data is not None:
             self._keep(uid, class_uid, len(data))

@@ -73,7 +73,7 @@ TABLES: tuple[Table, ...] = (
         -- Every frame that the home keeps something of; read through the views of its role. One for
         -- replay is there while it is kept (is_stored) or its feature is not yet part of its
         -- class's statistics (not is_folded). `score` is how novel one to review is, and whether
-        -- one that is held out was right when it was last predicted.
+        -- another was right when it was last predicted, not having been learned.
         CREATE TABLE samples (
             uid INTEGER PRIMARY KEY AUTOINCREMENT,
             role TEXT NOT NULL CHECK (role IN ({", ".join(f"'{role.value}'" for role in Role)})),
@@ -241,7 +241,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "evaluations",
         """
-        -- When the held-out samples were scored; goes with the last of its scores.
+        -- When samples were scored; goes with the last of its scores.
         CREATE TABLE evaluations (
             uid INTEGER PRIMARY KEY AUTOINCREMENT,
             step INTEGER NOT NULL,

@@ -40,7 +40,7 @@ LABELS = ("purple bracket", "brass washer", "steel gasket")
 
 
 def learner_on(
-    path: Path, name: str = "ridge", *, most: int = 20, sealed: bool = False, **options: Any
+    path: Path, name: str = "ridge", *, most: int | None = 20, sealed: bool = False, **options: Any
 ) -> Learner:
     store = build.store(path, D, second_moment=HEADS[name].statistic.name, sealed=sealed, **options)
     return Learner(store, make_head(name, D), seed=1, probes=most)
@@ -103,7 +103,7 @@ def test_every_tenth_of_a_class_is_held_out_and_never_learned(tmp_path: Path) ->
     assert store.picture(reports[held[0]].uid) == frames[held[0]].encoded
     with pytest.raises(StoreError, match="sample 999"):
         store.picture(999)
-    never = learner_on(tmp_path / "never.db", most=0)
+    never = learner_on(tmp_path / "never.db", most=None)
     never.learn_many([frames[i] for i in rest], x[rest])
     learner.settle()
     never.settle()

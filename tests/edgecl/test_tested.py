@@ -17,6 +17,7 @@ from edgecl.evaluation import tested as tests
 from edgecl.evaluation.report import write_report
 from edgecl.home import Home
 from edgecl.session import open_learner, reading
+from edgecl.store.probes import last_accuracy
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.request import forget, writing
 
@@ -59,6 +60,10 @@ def test_without_probes_every_kept_picture_is_a_test(tmp_path: Path, head: str) 
     assert found["accuracy"] == right / 60
     assert 0.5 < found["accuracy"] < 1
     assert found["probes"] == 0
+    assert found["evaluations"] == 1
+    assert found["min_accuracy"] is not None
+    with reading(home) as session:
+        assert last_accuracy(session.store) == pytest.approx(found["accuracy"], abs=0.1)
     by_class = {name: c["tested"] for name, c in found["classes"].items()}
     assert (sum(by_class.values()), by_class["disc"]) == (60, 0)
     assert found["classes"]["disc"]["accuracy"] is None
@@ -82,7 +87,7 @@ def test_the_report_says_whose_accuracy_it_is(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", page))
     assert f"{right} of {n} kept pictures (each as if not learned) right" in text
-    assert "No picture is held out here" in text
+    assert "kept pictures, each asked in turn as if it had not been learned" in text
     assert "No confusion matrix" not in text
 
 

@@ -62,11 +62,17 @@ State = tuple[list[Sample], list[Sample], list[Sample]]
 class History(RuleBasedStateMachine):
     """A home beside a plain list of what it should know."""
 
+    probes = 3
+
     def __init__(self) -> None:
         super().__init__()
         self.place = Path(tempfile.mkdtemp(dir=PLACE))
         self.home = build.tiny_home(
-            self.place / "home", num_features=D, capacity_samples=CAPACITY, snapshots=2, probes=3
+            self.place / "home",
+            num_features=D,
+            capacity_samples=CAPACITY,
+            snapshots=2,
+            probes=self.probes,
         )
         self.known: list[Sample] = []
         self.held: list[Sample] = []
@@ -413,8 +419,14 @@ class History(RuleBasedStateMachine):
                 assert not [text for (text,) in said if any(name in text for name in gone)]
 
 
+class WithoutProbes(History):
+    """Kept samples are scored instead, as if they had not been learned."""
+
+    probes = 0
+
+
 HISTORIES = int(os.environ.get("EDGECL_HISTORIES", "60"))
-History.TestCase.settings = settings(
+History.TestCase.settings = WithoutProbes.TestCase.settings = settings(
     max_examples=HISTORIES,
     stateful_step_count=12,
     deadline=None,
@@ -426,3 +438,8 @@ History.TestCase.settings = settings(
 @pytest.mark.slow
 class TestHistory(History.TestCase):  # type: ignore[name-defined,misc]
     """Run the histories."""
+
+
+@pytest.mark.slow
+class TestWithoutProbes(WithoutProbes.TestCase):  # type: ignore[name-defined,misc]
+    """Run them where nothing is held out."""

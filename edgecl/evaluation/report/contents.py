@@ -44,7 +44,7 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Scores on the probes over time.
+    """Scores on the probes over time; where none is held out, on kept samples left out.
 
     Args:
         steps: Samples learned by each evaluation, shape (E,), not decreasing.

@@ -43,7 +43,10 @@ _NO_PROBES = (
     "No picture was held out to test on yet, so there is no accuracy to show. One of ten is set "
     "aside while a stream is learned."
 )
-_LEFT_OUT = "No picture is held out here, so accuracy is known for now, and has no curve."
+_LEFT_OUT = (
+    "Every kept picture is a test, as if it had not been learned. Its curve over time begins with "
+    "the next pictures that are taught."
+)
 
 
 def render(contents: Contents, charts: dict[str, Chart]) -> str:
@@ -155,8 +158,11 @@ def _accuracy(c: Contents, charts: dict[str, Chart]) -> str:
         f'<li style="color: var({colour})"><i></i><span>{_name(name)}</span></li>'
         for colour, name in entries
     )
+    which = "pictures that were held out, never learned"
+    if c.is_left_out:
+        which = "kept pictures, each asked in turn as if it had not been learned"
     caption = (
-        "Right answers divided by test pictures: pictures that were held out, never learned. A "
+        f"Right answers divided by test pictures: {which}. A "
         "triangle above: a class came; it has a line of its own from its fifth test picture on."
     )
     if any(row.step is not None for row in c.receipts):
@@ -173,7 +179,10 @@ def _accuracy(c: Contents, charts: dict[str, Chart]) -> str:
 
 def _papers(c: Contents) -> str:
     """Return what papers report, where all classes count in it; elsewhere it would mislead."""
-    if len(c.scores) < 3 or any(row.held_out < FEW_PROBES for row in c.classes):
+    n_tested = [row.held_out for row in c.classes]
+    if c.is_left_out:
+        n_tested = c.history.n_probes[-1].tolist()
+    if len(c.scores) < 3 or min(n_tested, default=0) < FEW_PROBES:
         return ""
     return (
         '<p class="quiet">To compare with papers, means over classes from their fifth test picture '
