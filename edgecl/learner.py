@@ -274,9 +274,8 @@ class Learner:
 
         written = []
         y = []
-        for frame, row, name, guess, held in zip(
-            frames, features, names, predicted, is_held, strict=True
-        ):
+        rows = zip(frames, features, names, predicted, is_held, strict=True)
+        for frame, row, name, guess, held in rows:
             is_new = not store.has_class(name)
             class_uid = store.add_class(name)
             y.append(class_uid)

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgecl.evaluation.report.charts import Chart, class_colours
 from edgecl.evaluation.report.contents import Contents
+from edgecl.evaluation.report.done import changes, exports, receipts
 from edgecl.evaluation.report.doubts import doubtful
 from edgecl.evaluation.report.findings import short, warnings_of
 from edgecl.evaluation.report.html import cell as _cell
@@ -69,11 +70,11 @@ def render(contents: Contents, charts: dict[str, Chart]) -> str:
         _section("Perhaps taught wrong", doubtful(c)),
         _section("How long a step takes", _latency(c, charts)),
         _section("The store", _store(c, charts)),
-        _section("Changes", _changes(c)),
-        _section("Unlearned", _receipts(c)),
+        _section("Changes", changes(c)),
+        _section("Unlearned", receipts(c)),
         # With what ends the page, so that no printed page holds the footer alone.
         '<div class="end">',
-        _section("Exports", _exports(c)),
+        _section("Exports", exports(c)),
         _section("Waiting for a name", _novel(c)) if c.n_novel else "",
         _foot(c),
         "</div>",
@@ -321,63 +322,6 @@ def _store(c: Contents, charts: dict[str, Chart]) -> str:
     body = text + ".</p>" + (_figure(charts["store"]) if "store" in charts else "")
     rows = [(_name(name or "(unnamed)"), _number(n)) for name, n in c.sources]
     return body + _table(("source", "samples still there"), rows[:20], numbers=(1,))
-
-
-def _changes(c: Contents) -> str:
-    if not c.changes:
-        return "<p>No change is on record.</p>"
-    rows = [
-        (
-            row.change,
-            escape(row.kind),
-            escape(row.state.replace("_", " ")),
-            _when(row.time),
-            _number(row.learned),
-            f"{_number(row.lost)} lost, {_number(row.won)} won of {_number(row.n)}",
-            escape(row.verdict),
-        )
-        for row in c.changes
-    ]
-    note = (
-        '<p class="quiet">The same pictures were answered before and after each change. '
-        "`edgecl changes c12` says what one did, `edgecl rollback c12` takes it back.</p>"
-    )
-    head = ("change", "kind", "state", "when", "learned", "answers", "verdict")
-    return _table(head, rows) + note
-
-
-def _receipts(c: Contents) -> str:
-    if not c.receipts:
-        return "<p>Nothing was unlearned.</p>"
-    rows = [
-        (
-            row.receipt_id,
-            escape(row.what),
-            escape(row.mode.replace("_", " ")),
-            _when(row.time),
-            escape(row.check),
-        )
-        for row in c.receipts
-    ]
-    note = '<p class="quiet">The chain of receipts was checked; receipts hold no names.</p>'
-    return _table(("receipt", "what", "mode", "when", "check"), rows) + note
-
-
-def _exports(c: Contents) -> str:
-    if not c.exports:
-        return "<p>Nothing was exported.</p>"
-    rows = [
-        (
-            str(row.uid),
-            escape(row.kind),
-            _name(row.path),
-            _number(row.n_classes),
-            _when(row.created),
-            "stale" if row.is_stale else "in use",
-        )
-        for row in c.exports
-    ]
-    return _table(("export", "kind", "folder", "classes", "when", "state"), rows, numbers=(3,))
 
 
 def _novel(c: Contents) -> str:
