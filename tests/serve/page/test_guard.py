@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,14 @@ def test_a_host_is_ours_or_not(place: Place, host: str, is_ours: bool):
 )
 def test_an_origin_is_ours_or_not(place: Place, origin: str, is_same: bool):
     assert place.is_same(origin) is is_same
+
+
+def test_wrong_logins_that_come_at_once_are_as_many_tries(toy: Path, tmp_path: Path):
+    with opened(toy, tmp_path, passwords={"own": hashed("for the owner")}) as site:
+
+        def guess(i: int) -> int:
+            return site.ask("POST", "/login", {"password": f"guess {i}"}, role=None).status
+
+        with ThreadPoolExecutor(20) as pool:
+            statuses = list(pool.map(guess, range(20)))
+    assert sorted(statuses) == [401] * 5 + [429] * 15
