@@ -22,7 +22,7 @@ class Teacher:
         self._source: str | None = None
         self._until = 0.0
 
-    def hold(self, label: str, *, source: str | None = None, now: float | None = None) -> str:
+    def hold(self, label: str, *, source: str | None = None) -> str:
         """Let frames show a class from now on, for two seconds or until `release`.
 
         To be said again every second while the button is held.
@@ -30,7 +30,6 @@ class Teacher:
         Args:
             label: The class.
             source: The one of several sources whose frames are meant; None means all.
-            now: When it begins, seconds since the epoch; None takes the clock.
 
         Returns:
             The name as it is learned.
@@ -39,11 +38,11 @@ class Teacher:
             UsageError: It cannot be a name.
         """
         name = clean_label(label)
-        moment = time.time() if now is None else now
         with self._lock:
+            self._end_late()
             if (name, source) != (self._label, self._source):
                 self._end()
-                self._messages.append(LabelWindow(name, moment, source=source))
+                self._messages.append(LabelWindow(name, time.time(), source=source))
             self._label, self._source = name, source
             self._until = time.monotonic() + HOLD_S
         return name
@@ -58,21 +57,17 @@ class Teacher:
         with self._lock:
             self._messages.append(Command("undo", n))
 
-    def say(self, message: LabelWindow | Command) -> None:
-        """Take any message that `--labels` takes."""
-        with self._lock:
-            self._messages.append(message)
-
     @property
     def label(self) -> str | None:
         """What is held now."""
-        return self._label
+        with self._lock:
+            self._end_late()
+            return self._label
 
     def poll(self) -> list[LabelWindow | Command]:
         """Return what came since the last call, in order."""
         with self._lock:
-            if self._label is not None and time.monotonic() > self._until:
-                self._end()
+            self._end_late()
             came, self._messages = self._messages, []
         return came
 
@@ -83,7 +78,13 @@ class Teacher:
     def close(self) -> None:
         """Have nothing to end."""
 
-    def _end(self) -> None:
+    def _end_late(self) -> None:
+        """End a hold that was not renewed, as of then: the stream may have been busy since."""
+        late = time.monotonic() - self._until
+        if late > 0:
+            self._end(late)
+
+    def _end(self, ago_s: float = 0.0) -> None:
         if self._label is not None:
-            self._messages.append(LabelWindow(None, time.time(), source=self._source))
+            self._messages.append(LabelWindow(None, time.time() - ago_s, source=self._source))
         self._label = self._source = None

@@ -263,8 +263,10 @@ class _Peer:
                         self._open()
                     self._read(closed)
                     return
-                except EdgeclError as error:
-                    self.error = redacted(str(error))
+                except Exception as error:  # also what a driver raises: the others go on
+                    text = redacted(str(error))
+                    is_told = isinstance(error, EdgeclError)
+                    self.error = text if is_told else f"{type(error).__name__}: {text}"
                     seconds = REFUSED_WAIT_S if isinstance(error, Refused) else wait
                     self._tell(f"{self.error}; trying again in {seconds:.0f} s")
                     wait = min(2 * wait, LONGEST_WAIT_S)

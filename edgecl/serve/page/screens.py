@@ -88,13 +88,15 @@ async def login_page(context: Context, request: Request) -> Response:
 
 async def login(context: Context, request: Request) -> Response:
     """Change a password for a session."""
-    _check_wait(context, request)
     password = (await fields_of(request)).get("password", str)
+    _check_wait(context, request)
+    # Counted as wrong before it is looked at: many at once are no way round the wait.
+    context.access.note_try(_peer(request), is_right=False)
     loop = asyncio.get_running_loop()
     role = await loop.run_in_executor(context.pool, context.access.role_of, password)
-    context.access.note_try(_peer(request), is_right=role is not None)
     if role is None:
         raise Refusal(401, "that password opens nothing")
+    context.access.note_try(_peer(request), is_right=True)
     return _let_in(context, answer({"role": role}), role)
 
 
