@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 from edgecl.runtime.sources.messages import Command, LabelWindow
 from edgecl.types import clean_label
 
 # A hold that its page does not renew is over after this: the phone may have gone to sleep.
 HOLD_S = 2.0
+_SHORTEST_S = 1e-3
 
 
 class Teacher:
@@ -86,5 +88,10 @@ class Teacher:
 
     def _end(self, ago_s: float = 0.0) -> None:
         if self._label is not None:
-            self._messages.append(LabelWindow(None, time.time() - ago_s, source=self._source))
+            end, last = time.time() - ago_s, self._messages[-1:]
+            if last and isinstance(last[0], LabelWindow) and last[0].label is not None:
+                # Nobody heard of it yet: frames that came since are not named late.
+                end = max(end, last[0].begin + _SHORTEST_S)
+                self._messages[-1] = replace(last[0], end=end)
+            self._messages.append(LabelWindow(None, end, source=self._source))
         self._label = self._source = None

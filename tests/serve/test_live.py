@@ -29,6 +29,7 @@ def test_a_hold_that_nobody_renews_ends_when_it_was_over(monkeypatch: pytest.Mon
     assert (start.label, start.source, end.label, end.source) == ("cup", "gate", None, "gate")
     assert start.begin - wall < 1
     assert end.begin - wall == pytest.approx(HOLD_S, abs=0.5)
+    assert start.end == end.begin
     teacher.hold("cup", source="gate")  # a new one, not the old one renewed
     assert [m.label for m in teacher.poll() if isinstance(m, LabelWindow)] == ["cup"]
 
