@@ -60,8 +60,8 @@ class HomeAssistant:
         self.name: str = place.address
         self.address: str | None = place.address
         self.n_sent = self.n_dropped = 0
-        self.feed: LabelFeed | None = None
-        self._labels = self.feed = MessageQueue() if about.can_teach else None
+        self._labels = MessageQueue() if about.can_teach else None
+        self.feed: LabelFeed | None = self._labels
         self._place, self._about = place, about
         self._facts: Facts | None = None
         self._kept: dict[str, bytes] = {}  # what every topic shall hold
@@ -69,6 +69,7 @@ class HomeAssistant:
         self._frames: dict[str, Frame] = {}
         self._shown: Frame | None = None
         self._frame_due = 0.0
+        self._n_drops = 0
         self._is_sending = self._is_closing = self._is_told = False
         self._changed = threading.Condition()
         _open[self.name] = self
@@ -115,6 +116,7 @@ class HomeAssistant:
         What is on its way is waited for, a few seconds at most.
         """
         with self._changed:
+            self._n_drops += 1
             for topic in [t for t in self._kept if t.rpartition("/")[2] in SAYS_NAMES]:
                 self._put(topic, b"")
             self._frames.clear()
@@ -217,11 +219,14 @@ class HomeAssistant:
             else:
                 topic, frame = self._frames.popitem()
                 self._frame_due = time.monotonic() + _FRAME_EVERY_S
-            self._is_sending = True
+            self._is_sending, n_drops = True, self._n_drops
         try:
             if frame is not None:
                 payload = _jpeg(frame)
-                self._kept[topic] = payload
+                with self._changed:
+                    if self._n_drops != n_drops:  # it may show what was just unlearned
+                        return True
+                    self._kept[topic] = payload
             connection.publish(payload, topic, retain=True)
             self.n_sent += topic.endswith("/event") and bool(payload)
         except ConnectionError:
@@ -307,7 +312,7 @@ def _take_back(place: Place, broker: Broker, classes: Sequence[str]) -> None:
         deadline = time.monotonic() + _KEPT_S
         while came.wait(_QUIET_S) and time.monotonic() < deadline:
             came.clear()
-        for topic in kept:
+        for topic in list(kept):  # one more may come meanwhile
             if topic.rpartition("/")[2] in SAYS_NAMES:
                 connection.publish(b"", topic, retain=True)
         if len(found := kept.get(place.config, b"")) > _MOST_BYTES:

@@ -128,7 +128,6 @@ def open_sinks(
         about: As for `open_sink`.
         headers: As for `open_sink`.
         format: As for `open_sink`.
-        headers: As for `open_sink`.
 
     Returns:
         One sink for all, or None where nobody hears.
@@ -279,6 +278,9 @@ class QueueSink:
                 reason = str(error)
                 if error.is_final:
                     break
+            except Exception as error:  # a fault of ours: this event is lost, not those behind it
+                reason = f"it cannot be sent ({type(error).__name__})"
+                break
             else:
                 self.n_sent += 1
                 return

@@ -48,7 +48,7 @@ def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
 
     Raises:
         UsageError: It reads standard input, which only this process has.
-        HomeLockedError: The other process ended before it answered.
+        HomeLockedError: The other process ended before it answered, or takes no more commands.
     """
     if words not in WRITES or not (home / "socket").exists():
         return None
@@ -85,8 +85,8 @@ def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
         line = replace(line, yes=_is_agreed(asked))
     if status is None:
         raise HomeLockedError(
-            "the process that serves the home ended before it answered; look with `edgecl status` "
-            "at what was done"
+            "the process that serves the home ended before it answered, or has too many commands; "
+            "look with `edgecl status` at what was done"
         )
     return status
 

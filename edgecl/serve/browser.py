@@ -58,8 +58,11 @@ class BrowserSource(LiveBase):
             ) from error
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
-        """Yield what is put, until it is closed."""
+        """Return what is put, until it is closed; also before the first is asked for."""
         self._closed.clear()
+        return self._until_closed()
+
+    def _until_closed(self) -> Iterator[Frame]:
         while not self._closed.is_set():
             frame = self._waiting.get()
             if frame is not None:

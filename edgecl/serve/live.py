@@ -23,7 +23,6 @@ LONGEST_SIDE = 640
 # A look that is not renewed is over after this; encoding then stops.
 _LOOK_S = 3.0
 _QUALITY = 80
-_MOST_ASKED = 64
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,13 @@ class Live:
         self._asked: dict[str, Future[dict[str, Any]]] = {}
         self._n = 0
         self._looked_at = -_LOOK_S
-        self.state: dict[str, Any] = {}
+        self._state: dict[str, dict[str, Any]] = {}
+
+    @property
+    def state(self) -> dict[str, dict[str, Any]]:
         """The last news of each kind, for who comes later."""
+        with self._lock:
+            return dict(self._state)
 
     def look(self) -> None:
         """Say that somebody looks; to be said again every second while that is so."""
@@ -74,11 +78,15 @@ class Live:
     def answer_to(self, frame: str) -> Future[dict[str, Any]]:
         """Return what will be said of a frame that is on its way, by its id."""
         answer: Future[dict[str, Any]] = Future()
+        # Also if who asked waits no longer: the frame may have been none that could be used.
+        answer.add_done_callback(lambda _: self._taken(frame))
         with self._lock:
             self._asked[frame] = answer
-            while len(self._asked) > _MOST_ASKED:
-                self._asked.pop(next(iter(self._asked))).cancel()
         return answer
+
+    def _taken(self, frame: str) -> Future[dict[str, Any]] | None:
+        with self._lock:
+            return self._asked.pop(frame, None)
 
     @property
     def is_looked_at(self) -> bool:
@@ -87,8 +95,7 @@ class Live:
 
     def show(self, sight: Sight) -> None:
         """Take in what was seen; in the stream's thread."""
-        with self._lock:
-            asked = self._asked.pop(sight.frame.id, None)
+        asked = self._taken(sight.frame.id)
         if asked is not None and asked.set_running_or_notify_cancel():
             asked.set_result(sight.as_json())
         if not self.is_looked_at:
@@ -109,16 +116,18 @@ class Live:
         """Drop all pictures and news: something was unlearned, and they may show or name it."""
         with self._lock:
             self._newest.clear()
-        self.state.clear()
+            self._state.clear()
 
     def tell(self, kind: str, data: dict[str, Any]) -> None:
         """Tell who listens; any thread.
 
         Args:
-            kind: `progress`, `classes`, `command`, `forgotten`, `event` or `stopped`.
+            kind: `progress`, `classes`, `command`, `forgotten`, `event`, `seen` (the event that a
+                sink gets) or `stopped`.
             data: JSON values.
         """
-        self.state[kind] = data
+        with self._lock:
+            self._state[kind] = data
         self._notify(kind, data)
 
     def listen(self, listener: Listener) -> Callable[[], None]:

@@ -79,10 +79,11 @@ def _told(session: Session, serving: Serving, run: Iterator[Progress]) -> Iterat
     """Yield where a run stands, and tell the page."""
     live, version = serving.live, -1
     for progress in run:
-        if any(isinstance(event, Unlearned) for event in progress.events):
-            live.drop()
-            live.tell("forgotten", {})
         for event in progress.events:
+            if isinstance(event, Unlearned):  # what was told before may name what is gone
+                live.drop()
+                serving.meant.clear()
+                live.tell("forgotten", {})
             live.tell("event", {"level": event.level, "name": event.name, "text": event.text()})
         if session.store.version != version:
             version = session.store.version

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from edgecl.device import Device
+from edgecl.errors import EdgeclError
 from edgecl.serve.browser import BrowserSource, new_id
 from edgecl.serve.live import Live
 from edgecl.serve.teacher import Teacher
@@ -30,6 +31,7 @@ class Serving:
         browser: Pictures that the page sends.
         sources: Names of the sources.
         started: When it began, seconds since the epoch.
+        meant: Names of new classes that a person means though they look like known ones.
     """
 
     device: Device
@@ -39,6 +41,7 @@ class Serving:
     browser: BrowserSource = field(default_factory=BrowserSource)
     sources: tuple[str, ...] = ()
     started: float = field(default_factory=time.time)
+    meant: set[str] = field(default_factory=set)
 
     def do(self, name: str, work: Callable[[Device], T]) -> Future[T]:
         """Let something be done to the home between two commits; see `CommandQueue.submit`."""
@@ -60,5 +63,9 @@ class Serving:
         """
         frame_id = new_id()
         answer = self.live.answer_to(frame_id)  # before the stream can have seen it
-        self.browser.put(encoded, label, frame_id=frame_id)
+        try:
+            self.browser.put(encoded, label, frame_id=frame_id)
+        except EdgeclError:
+            answer.cancel()
+            raise
         return answer

@@ -22,13 +22,14 @@ import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgecl.errors import EdgeclError, StoreError
+from edgecl.errors import EdgeclError, StoreError, UsageError
 from edgecl.home import SOCKET as NAME
 from edgecl.runtime.faults import in_words
 from edgecl.stream.queue import CommandQueue
@@ -39,6 +40,8 @@ _MOST_CLIENTS = 16
 # What a client does not read is held for it up to so many pieces; what comes then is dropped.
 _MOST_PIECES = 10_000
 _PATIENCE_S = 10.0
+_LAST_S = 1.0
+_AGAIN_S = 0.1
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -82,6 +85,7 @@ class CommandSocket:
         self._commands, self._run = commands, run
         self._home = home
         self._clients = threading.BoundedSemaphore(_MOST_CLIENTS)
+        self._closed = threading.Event()
         try:
             with suppress(FileNotFoundError):  # of a process that was killed: this one has the lock
                 os.unlink(home / NAME)
@@ -100,19 +104,27 @@ class CommandSocket:
         threading.Thread(target=self._accept, name="socket", daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more; safe to call twice."""
+        """Listen no more; clients have a moment to get what they wait for. Safe to call twice."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with suppress(FileNotFoundError):
             os.unlink(self._home / NAME)
+        end = time.monotonic() + _LAST_S
+        for _ in range(_MOST_CLIENTS):
+            self._clients.acquire(timeout=max(0.0, end - time.monotonic()))
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
+            except OSError:  # closed, or this process has too many files open just now
+                if self._closed.wait(_AGAIN_S):
+                    return
+                continue
             if not self._clients.acquire(blocking=False):
                 client.close()
                 continue
@@ -133,29 +145,29 @@ class CommandSocket:
         try:
             line = _parsed(_read_line(client))
         except ValueError as error:
-            _send(client, {"err": f"edgecl: {error}\n"})
-            _send(client, {"status": 2})
+            _tell(client, UsageError(str(error)))
             return
-        pieces: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_PIECES)
+        # Without a bound of its own: the stream, which says that a command is done, never waits.
+        pieces: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
         def emit(piece: dict[str, Any]) -> None:
-            with suppress(queue.Full):  # the stream never waits for a client
-                pieces.put_nowait(piece)
+            if pieces.qsize() < _MOST_PIECES:
+                pieces.put(piece)
 
         try:
             done = self._commands.submit(line.arguments[0], lambda: self._run(line, emit))
         except EdgeclError as error:
-            _send(client, {"err": f"edgecl: {error}\n"})
-            _send(client, {"status": error.exit_code})
+            _tell(client, error)
             return
         done.add_done_callback(lambda _: pieces.put(None))
         client.settimeout(None)
         while (piece := pieces.get()) is not None:
             _send(client, piece)
         failure = done.exception()
-        if isinstance(failure, EdgeclError):
-            _send(client, {"err": f"edgecl: {failure}\n"})
-        _send(client, {"status": getattr(failure, "exit_code", 1) if failure else done.result()})
+        if failure is not None:
+            _tell(client, failure)
+        else:
+            _send(client, {"status": done.result()})
 
 
 def is_served(home: Path) -> bool:
@@ -185,11 +197,12 @@ def hand_over(home: Path, line: Line) -> Iterator[dict[str, Any]] | None:
 
 
 def _answers(client: socket.socket, line: Line) -> Iterator[dict[str, Any]]:
-    with client:
+    with client, suppress(ConnectionError):  # it ended, or has too many clients
         _send(client, asdict(line))
         with client.makefile("rb") as file:
             for text in file:
-                yield json.loads(text)
+                if text.endswith(b"\n"):
+                    yield json.loads(text)
 
 
 def _connected(home: Path) -> socket.socket:
@@ -247,6 +260,13 @@ def _parsed(text: bytes) -> Line:
             f"edgecl version {line.version}; start both from the same edgecl"
         )
     return line
+
+
+def _tell(client: socket.socket, error: BaseException) -> None:
+    """End a command with its error; what is no error of edgecl's is named by its type alone."""
+    text = str(error) if isinstance(error, EdgeclError) else f"it failed ({type(error).__name__})"
+    _send(client, {"err": f"edgecl: {text}\n"})
+    _send(client, {"status": getattr(error, "exit_code", 1)})
 
 
 def _send(client: socket.socket, piece: dict[str, Any]) -> None:

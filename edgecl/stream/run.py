@@ -47,7 +47,7 @@ class StreamOptions:
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Answer frames that look like nothing learned with `unknown`, and put the
             most novel into the review queue.
-        takes_alike: Learn new classes whose names look like known ones.
+        takes_alike: Whether a new class is meant though its name looks like a known one.
         consolidate: Done before the first frame of a new class, all before being committed, and at
             the end; None trains no adapter.
     """
@@ -59,7 +59,7 @@ class StreamOptions:
     vote: int = 5
     min_score: float = 0.0
     finds_unknown: bool = False
-    takes_alike: bool = False
+    takes_alike: Callable[[str], bool] = lambda name: False
     consolidate: Consolidate | None = None
     asked: Callable[[], Command | None] = lambda: None
     """Gives the next command of another thread, until there is none."""

@@ -48,7 +48,7 @@ class Stream:
         vote: How many frames vote.
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
-        takes_alike: Whether a new class may have a name that looks like a known one's.
+        takes_alike: Whether a new class may have a name though it looks like a known one's.
         show: Shown every frame with what was said of it, or None.
     """
 
@@ -68,7 +68,7 @@ class Stream:
         vote: int,
         min_score: float,
         finds_unknown: bool,
-        takes_alike: bool,
+        takes_alike: Callable[[str], bool],
         show: Callable[[Sight], None] | None = None,
     ) -> None:
         self.home, self.learner, self.source = home, learner, source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -24,15 +24,15 @@ class Usable:
         home: The home.
         store: Its open store.
         source: Where the frames come from.
-        takes_alike: Whether a new class may look like a known one. What a file names was checked
-            before it was read.
+        takes_alike: Whether a new class of this name may look like a known one. What
+            a file names was checked before it was read.
     """
 
     def __init__(
-        self, home: Home, store: Store, source: Source, *, takes_alike: bool = False
+        self, home: Home, store: Store, source: Source, *, takes_alike: Callable[[str], bool]
     ) -> None:
         self._home, self._store, self._source = home, store, source
-        self._takes_alike = takes_alike or source.kind == "finite"
+        self._takes_alike = takes_alike
         self._new: set[str] = set()
         # Of pictures that made the keys, which outlive an unlearning; and classes told about.
         self._key_pictures = frozenset(home.manifest.keys)
@@ -57,11 +57,13 @@ class Usable:
             return "its class was unlearned while this source was learned"
         if self._sources and plain_text(item.frame.source) in self._sources:
             return "its source was unlearned while it was learned"
-        return "" if self._takes_alike else self._alike(item.frame.label)
+        return self._alike(item.frame.label)
 
     def _alike(self, label: str | None) -> str:
         """Return why a new class is not learned: its name is easily confused with a known one."""
-        if label is None or self._store.has_class(label):
+        if label is None or self._source.kind == "finite" or self._store.has_class(label):
+            return ""
+        if self._takes_alike(label):
             return ""
         if near := alike(label, (*self._store.aliases(), *self._new)):
             return (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 
 from edgecl.errors import EdgeclError, SourceError, UsageError
@@ -28,6 +28,7 @@ from .viewed import View
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 _JOIN_S = 1.0
+_COUNTS = tuple(f.name for f in fields(Counts))
 
 
 class Several(LiveBase):
@@ -262,8 +263,10 @@ class _Peer:
                         self._open()
                     self._read(closed)
                     return
-                except EdgeclError as error:
-                    self.error = redacted(str(error))
+                except Exception as error:  # also what a driver raises: the others go on
+                    text = redacted(str(error))
+                    is_told = isinstance(error, EdgeclError)
+                    self.error = text if is_told else f"{type(error).__name__}: {text}"
                     seconds = REFUSED_WAIT_S if isinstance(error, Refused) else wait
                     self._tell(f"{self.error}; trying again in {seconds:.0f} s")
                     wait = min(2 * wait, LONGEST_WAIT_S)
@@ -307,8 +310,5 @@ class _Sourced:
 
 
 def _sum(all_counts: Sequence[Counts]) -> Counts:
-    totals = asdict(Counts())
-    for counts in all_counts:
-        for name, n in asdict(counts).items():
-            totals[name] += n
-    return Counts(**totals)
+    # Told with every commit, so not by `asdict`, which copies deeply.
+    return Counts(**{name: sum(getattr(c, name) for c in all_counts) for name in _COUNTS})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from typing import Any
 
 import jinja2
 import pytest
 
 from edgecl.errors import UsageError
+from edgecl.runtime import homeassistant
 from edgecl.runtime.discovery import About, discovery, parse_place, place_at, slug, without
 from edgecl.runtime.redact import redacted
 from edgecl.runtime.sources.messages import Command, LabelWindow, parse_message
+from edgecl.types import Frame
 
 PLACE = parse_place("homeassistant://me:hunter2@broker:1884/gate")
 NAMES = ("cup", 'a "big" cup', "Schlüssel & Bund", "-", "unsure", "it's\\so")
@@ -186,3 +189,42 @@ def test_an_address_that_is_none_is_told_in_its_own_words(spec: str) -> None:
         parse_place(spec)
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in redacted(spec)
+
+
+def test_a_picture_that_is_encoded_while_something_is_forgotten_is_never_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    published: list[tuple[str | None, bytes]] = []
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class Peer:
+        is_alive = True
+
+        def __init__(self, *args: Any, **values: Any) -> None:
+            pass
+
+        def publish(self, payload: bytes, topic: str, *, retain: bool) -> None:
+            published.append((topic, payload))
+
+        def close(self) -> None:
+            pass
+
+    def encode(frame: Frame) -> bytes:
+        begun.set()
+        goes_on.wait(10)
+        return b"a picture of what is gone"
+
+    monkeypatch.setattr(homeassistant, "Connection", Peer)
+    monkeypatch.setattr(homeassistant, "_jpeg", encode)
+    sink = homeassistant.HomeAssistant(PLACE, About())
+    try:
+        sink.show(Frame(id="1", encoded=b"x"))
+        sink.emit({"label": "gone", "state": "known", "score": 1.0})
+        assert begun.wait(10)
+        threading.Timer(0.1, goes_on.set).start()
+        sink.drop(["cup"])
+        assert goes_on.is_set()  # what was on its way was waited for
+    finally:
+        sink.close()
+    assert not [topic for topic, payload in published if b"a picture" in payload]
+    assert (PLACE.topic("event"), b"") in published

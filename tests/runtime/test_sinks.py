@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -250,6 +250,30 @@ def test_a_webhook_that_never_answers_drops_the_oldest(hook: Hook) -> None:
     hook.hold.set()
     wait_for(lambda: bool(hook.taken) and hook.taken[-1][2]["n"] == MAX_WAITING + 49)
     sink.close()
+
+
+def test_a_fault_of_ours_loses_one_event_and_not_those_behind_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Faulty:
+        taken: ClassVar[list[str]] = []
+
+        def send(self, text: str) -> None:
+            if not self.taken:
+                self.taken.append("")
+                raise KeyError("state")
+            self.taken.append(text)
+
+        def close(self) -> None:
+            pass
+
+    sink = sinks.QueueSink("here", lambda stop: Faulty())
+    for i in range(3):
+        sink.emit({"n": i})
+    sink.close()
+    assert Faulty.taken == ["", '{"n":1}', '{"n":2}']
+    assert (sink.n_sent, sink.n_dropped) == (2, 1)
+    assert "KeyError" in caplog.text
 
 
 def test_events_after_the_end_are_passed_over(hook: Hook) -> None:

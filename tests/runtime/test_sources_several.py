@@ -163,6 +163,27 @@ def test_what_is_lost_or_ends_does_not_end_the_others(monkeypatch: pytest.Monkey
     assert source.notes == [line for line in source.notes if line.startswith("s8")]
 
 
+def test_what_a_driver_raises_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 0.01)
+    faults, told = [RuntimeError("driver fell over")], []
+
+    def connect(grey: int) -> Camera:
+        if grey and faults:
+            raise faults.pop()
+        return Camera(grey)
+
+    parts = [Part("good", "camera:0"), Part("bad", "camera:9")]
+    source = Several(parts, lambda url: LiveSource(url, lambda _: connect(int(url[-1]))))
+    source.on_news = told.append
+    seen = set()
+    for frame in source.frames():
+        seen.add(frame.source if isinstance(frame, Frame) else "")
+        if len(seen) == 2:
+            source.close()
+    assert seen == {"good", "bad"}
+    assert "bad: RuntimeError: driver fell over; trying again in 0 s" in told
+
+
 def test_when_all_have_ended_it_ends_and_threads_are_gone() -> None:
     source = Several([Part(n, f"camera:{i}") for i, n in enumerate("ab")], cameras(c0=5, c1=5))
     assert {f.source for f in source.frames() if isinstance(f, Frame)} == {"a", "b"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from edgecl.exporters.onnx import init_home
 from edgecl.exporters.shipped import shipped
 from edgecl.home import SOCKET, Home
 from edgecl.learning import Given, learning
-from edgecl.serve.socket import Line, hand_over, is_served
+from edgecl.serve.socket import CommandSocket, Emit, Line, hand_over, is_served
 from edgecl.session import open_predictor
 from edgecl.stream.position import start_position
+from edgecl.stream.queue import CommandQueue, Work
 from edgecl.unlearning.request import writing
 
 
@@ -270,6 +272,65 @@ def test_a_client_that_never_reads_and_one_that_leaves_hold_nothing_up(
         assert run(["snapshot", "--home", str(tmp_path / "home")]) == 0
         assert time.monotonic() - begin < 20
         assert thread.is_alive()
+
+
+def asked_in(folder: Path, commands: CommandQueue) -> tuple[socket.socket, Work]:
+    """Send a line to a socket in a folder; returns the client, and what waits for the stream."""
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(folder / SOCKET))
+    client.sendall(b'{"arguments": ["undo"], "folder": "/"}\n')
+    end = time.monotonic() + 10
+    while (work := commands.take()) is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return client, work
+
+
+def test_more_than_is_held_for_a_client_never_holds_the_stream(tmp_path: Path) -> None:
+    def talks(line: Line, emit: Emit) -> int:
+        for _ in range(20_000):
+            emit({"out": "x" * 100})
+        return 0
+
+    commands = CommandQueue()
+    with closing(CommandSocket(tmp_path, commands, talks)):
+        client, work = asked_in(tmp_path, commands)
+        with client:
+            stream = threading.Thread(target=work.do, daemon=True)
+            stream.start()
+            stream.join(10)
+            assert not stream.is_alive()
+            assert client.makefile("rb").readlines()[-1] == b'{"status": 0}\n'
+
+
+def test_a_client_gets_its_answer_though_the_process_ends(tmp_path: Path) -> None:
+    commands = CommandQueue()
+    served = CommandSocket(tmp_path, commands, lambda line, emit: 7)
+    client, work = asked_in(tmp_path, commands)
+    with client:
+        work.do()
+        served.close()
+        served.close()
+        assert client.recv(100) == b'{"status": 7}\n'
+
+
+def test_a_process_with_too_many_files_open_listens_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, faults = socket.socket.accept, [OSError(errno.EMFILE, "too many")] * 2
+
+    def fails_first(listener: socket.socket) -> Any:
+        if faults:
+            raise faults.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", fails_first)
+    commands = CommandQueue()
+    with closing(CommandSocket(tmp_path, commands, lambda line, emit: 0)):
+        client, work = asked_in(tmp_path, commands)
+        client.close()
+        work.do()
+    assert not faults
 
 
 def test_a_socket_that_was_left_behind_is_no_process(base: Path, tmp_path: Path) -> None:

@@ -35,4 +35,6 @@ async def checked_name(context: Context, given: str, *, is_new: bool, of: str | 
     if near is not None and not is_new:
         sentence = f"class {name!r} is new and looks like {near!r}, which is known; which is meant?"
         raise Refusal(409, sentence, {"alike": near}, code=2)
+    if near is not None:
+        context.serving.meant.add(found)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -39,7 +40,7 @@ class News:
         self._lock = threading.Lock()
         # Bounded: a loop that hangs must not fill the memory.
         self._inbox: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MOST_KEPT)
-        self._is_woken = False
+        self._is_woken = self._has_forgotten = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = asyncio.Event()
         self._seen = asyncio.Event()
@@ -74,6 +75,9 @@ class News:
         """Take in one piece of news; any thread, never waits."""
         with self._lock:
             if kind != "frame":
+                # Full: the oldest goes, but that something was forgotten is told in any case.
+                if len(self._inbox) == _MOST_KEPT and self._inbox[0][0] == "forgotten":
+                    self._has_forgotten = True
                 self._inbox.append((kind, data))
             if self._is_woken or self._loop is None:
                 return
@@ -86,8 +90,10 @@ class News:
     def _wake(self) -> None:
         with self._lock:
             came = list(self._inbox)
+            if self._has_forgotten:
+                came.insert(0, ("forgotten", {}))
             self._inbox.clear()
-            self._is_woken = False
+            self._is_woken = self._has_forgotten = False
         for kind, data in came:
             if kind == "classes":
                 self.on_changed()
@@ -123,10 +129,10 @@ class News:
     async def events(self, last: str = "") -> AsyncGenerator[bytes, None]:
         """Yield server-sent events, after the one that a page saw last if that is known."""
         epoch, _, number = last.partition("-")
-        n = int(number) if epoch == self._epoch and number.isdigit() else -1
+        n = int(number) if epoch == self._epoch and re.fullmatch("[0-9]{1,15}", number) else -1
         if not 0 <= n <= self._n or (self._kept and n < self._kept[0][0] - 1):
             n = self._n
-            for kind, data in list(self._live.state.items()):
+            for kind, data in self._live.state.items():
                 if kind == "forgotten":  # an event, not a state
                     continue
                 yield self._event(n, kind, _data(data))
@@ -203,7 +209,7 @@ class News:
         """Return a picture with its answer as /api/v1/live sends it; made once for all."""
         n, found = self._encoded.get(picture.source, (0, b""))
         if n != picture.n:
-            head = _data(picture.answer | {"n": picture.n, "jpeg": len(picture.jpeg)})
+            head = _data(picture.answer | {"jpeg": len(picture.jpeg)})
             found = len(head).to_bytes(4, "big") + head + picture.jpeg
             self._encoded[picture.source] = picture.n, found
         return found

@@ -33,12 +33,17 @@ async def teach(context: Context, request: Request) -> Any:
             teacher.release()
         return answer({"label": teacher.label, "alike": None, "time": time.time()}, 202)
     name = clean_label(fields.get("label", str))
+    source = fields.get("source", str, "") or None
+    if source not in (None, *context.serving.sources):
+        raise UsageError(f"no source is called {source[:80]!r}; /api/v1/status names them")
     if other is not None and other != name:
         raise Refusal(409, f"another page teaches {other!r} just now", {"held": other})
     if name != teacher.label:
         name = await checked_name(context, name, is_new=fields.get("new", bool, False))
     context.hand = hand
-    return answer({"label": teacher.hold(name), "alike": None, "time": time.time()}, 202)
+    return answer(
+        {"label": teacher.hold(name, source=source), "alike": None, "time": time.time()}, 202
+    )
 
 
 async def undo(context: Context, request: Request) -> Any:

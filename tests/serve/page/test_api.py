@@ -145,6 +145,9 @@ def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
             (202, {"label": None, "hand": "a"}),
             (409, {"label": near}),
             (202, {"label": None}),
+            (202, {"label": "bolt-m4", "source": "camera"}),
+            (202, {"label": None}),
+            (400, {"label": "bolt-m4", "source": "nobody"}),
             *((400, {"label": label}) for label in ("", "\n", 7, ["x"], "x" * 201)),
         ],
         "relabel": [

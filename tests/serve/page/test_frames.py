@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytest.importorskip("uvicorn", reason="the extra web is not installed: uvicorn")
@@ -10,6 +12,7 @@ pytest.importorskip("starlette", reason="the extra web is not installed: starlet
 from asking import Site
 
 import build
+from edgecl.errors import HomeLockedError
 
 
 def send(site: Site, part: str, i: int, query: str = "", format: str = "JPEG"):
@@ -40,7 +43,29 @@ def test_a_picture_with_a_label_is_learned_and_can_be_taken_back(own_site: Site)
 def test_a_new_name_that_looks_like_a_known_one_is_asked_about(own_site: Site):
     refused = send(own_site, "washer", 1, "?label=Bolt-M4")
     assert (refused.status, refused.json["alike"]) == (409, "bolt-m4")
-    assert send(own_site, "washer", 1, "?label=Bolt-M4&new=1").status == 200
+    assert send(own_site, "washer", 1, "?label=Bolt-M4&new=1").json["taught"] == "Bolt-M4"
+    for _ in range(100):  # it is answered, then learned
+        if "Bolt-M4" in [one["name"] for one in own_site.get("classes")]:
+            return
+        time.sleep(0.1)
+    raise AssertionError("it was not learned")
+
+
+def test_more_pictures_than_can_wait_leave_nothing_behind(site: Site):
+    serving = site.stream.serving
+    picture = build.encode(build.part_picture("washer", 1), "JPEG")
+    asked, n_refused = [], 0
+    for _ in range(200):
+        try:
+            asked.append(serving.see(picture))
+        except HomeLockedError:
+            n_refused += 1
+    assert n_refused
+    for answer in asked:
+        assert answer.result(30)["source"] == "browser"
+    gone = serving.live.answer_to("no frame has this id")
+    gone.cancel()
+    assert not serving.live._asked
 
 
 def test_pictures_come_at_once_and_each_gets_its_own_answer(site: Site):

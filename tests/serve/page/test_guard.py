@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,6 +149,17 @@ def test_passwords_open_roles_and_guessing_costs_time(toy: Path, tmp_path: Path)
         link = site.page.url.removeprefix(site.page.address)
         assert site.ask("GET", link, role=None).status == 429
         assert site.ask("GET", "/api/v1/status").status == 200  # who is in stays in
+
+
+def test_many_guesses_at_once_are_no_way_round_the_wait(toy: Path, tmp_path: Path):
+    with opened(toy, tmp_path, passwords={"own": hashed("for the owner")}) as site:
+
+        def guess(i: int) -> int:
+            return site.ask("POST", "/login", {"password": f"guess {i}"}, role=None).status
+
+        with ThreadPoolExecutor(20) as pool:
+            statuses = Counter(pool.map(guess, range(20)))
+    assert statuses == {401: 5, 429: 15}
 
 
 def test_a_head_without_end_is_refused_and_costs_no_memory(site: Site):

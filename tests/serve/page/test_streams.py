@@ -123,8 +123,12 @@ def test_news_that_come_often_are_told_now_and_then(site: Site):
 
 def test_a_hold_teaches_what_is_shown_and_a_release_ends_it(own_site: Site):
     own_site.stream.part = 2
-    assert own_site.post("teach", {"label": "washer"}, 202)["label"] == "washer"
-    assert until(lambda: "washer" in [c["name"] for c in own_site.get("classes")])
+
+    def is_known() -> bool:  # it is held as a page does, again and again
+        assert own_site.post("teach", {"label": "washer"}, 202)["label"] == "washer"
+        return "washer" in [one["name"] for one in own_site.get("classes")]
+
+    assert until(is_known)
     assert own_site.get("status")["held"] in ("washer", None)
     own_site.post("teach", {"label": None}, 202)
     assert own_site.get("status")["held"] is None

@@ -42,7 +42,7 @@ export function show(place, signal) {
   /** @type {any} */ let own = null;
 
   const hold = new Hold((label, isNew) => {
-    if (!isOwn) return post("teach", { label, hand: HAND, ...(isNew ? { new: true } : {}) });
+    if (!isOwn) return post("teach", { label, hand: HAND, ...(chooser.value ? { source: chooser.value } : {}), ...(isNew ? { new: true } : {}) });
     own = label === null ? null : { label, isNew };
     return Promise.resolve(); // the pictures tell the times
   });
@@ -84,7 +84,7 @@ export function show(place, signal) {
       ...(hasCamera() ? [[OWN, "This browser's camera"]] : [])];
     const kept = chooser.value;
     put(chooser, ...all.map(([value, text]) => h("option", { value }, text)));
-    if (all.some(([value]) => value === kept)) chooser.value = kept;
+    if (seenAt && all.some(([value]) => value === kept)) chooser.value = kept;
     else choose(all[0][0]); // now that it is known which there are
   }
 
@@ -123,5 +123,4 @@ export function show(place, signal) {
   }, 500);
   signal.addEventListener("abort", () => { clearInterval(clock); watching.abort(); });
   sources();
-  choose("");
 }
