@@ -83,7 +83,8 @@ def run(
         for name, value in names.items():
             filled = [part.replace(name, value) for part in filled]
         at = place if command in OF_HOME.values() else home
-        monkeypatch.setattr(sys, "argv", ["edgecl", *filled, "--home", str(at)])
+        of = [] if "--bundle" in filled else ["--home", str(at)]
+        monkeypatch.setattr(sys, "argv", ["edgecl", *filled, *of])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()

@@ -75,7 +75,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("status", "-j"), 3, "there is no edgecl home"),
         (("status", "-qj"), 3, "there is no edgecl home"),
         (("forget", "class", "cup", "--json"), 3, "there is no edgecl home"),
-        (("train-stream", "--json"), 2, "Missing argument"),
+        (("train-stream", "--json"), 2, "no source is named"),
         (("train-stream", "nowhere", "--json", "--limit", "0"), 2, "limit"),
         (("predict", "nowhere.jpg", "--json"), 3, "there is no edgecl home"),
         (("fly", "--json"), 2, "No such command"),

@@ -25,8 +25,8 @@ from peers import HEAD, Call, part, peer
 
 NEW_KEYS = {
     "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
-    "stalls", "repeated", "broken", "oversize", "not_pictures", "passed_over", "p50_ms", "p99_ms",
-    "same_as",
+    "stalls", "repeated", "broken", "oversize", "not_pictures", "still", "passed_over", "p50_ms",
+    "p99_ms", "same_as",
 }  # fmt: skip
 
 

@@ -161,7 +161,16 @@ def test_predict_says_unknown(taught_home: Path, tmp_path: Path) -> None:
     done = build.run_edgecl("predict", known, strange, "--unknown", "--home", taught_home, "--json")
     assert done.returncode == 0, done.stderr
     *found, last = (json.loads(line) for line in done.stdout.splitlines())
-    assert set(last) == {"path", "label", "score", "probability", "top", "unknown", "novelty"}
+    assert set(last) == {
+        "path",
+        "label",
+        "score",
+        "probability",
+        "top",
+        "unknown",
+        "state",
+        "novelty",
+    }
     assert (last["label"], last["unknown"]) == ("unknown", True)
     assert last["novelty"] > max(one["novelty"] for one in found)
     assert last["top"][0]["label"] in build.PARTS

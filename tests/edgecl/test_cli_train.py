@@ -25,8 +25,8 @@ KEYS = {
     "seen", "learned", "skipped", "classes", "prequential_accuracy", "samples_per_second",
     "seconds", "started_at", "interrupted",
     "held_out", "unlabelled", "unknown", "duplicates", "stale", "undone", "dropped", "reconnects",
-    "stalls", "repeated", "broken", "oversize", "not_pictures", "passed_over", "p50_ms", "p99_ms",
-    "same_as", "change", "change_state", "verdict",
+    "stalls", "repeated", "broken", "oversize", "not_pictures", "still", "passed_over", "p50_ms",
+    "p99_ms", "same_as", "change", "change_state", "verdict",
 }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def outputs(address: str) -> Iterator[str]:
         yield said(lambda: split_url(address) and "")
         yield said(lambda: open_http(address, label=None, max_bytes=1).name)
     yield said(lambda: parse_broker(address).name)
-    yield said(lambda: Webhook(address).name)
+    yield said(lambda: Webhook(address, {}).name)
     if not address.startswith("mqtt"):  # it would be connected to
         yield said(lambda: open_labels(address))
     yield said(lambda: metrics_of(address.partition("://")[2] or address))
