@@ -131,7 +131,8 @@ def relabel(home: Home, learner: Learner, uids: Sequence[int], name: str) -> Don
         name: Name or alias of the class; a new name adds one.
 
     Raises:
-        RequestError: One is not there, or all are of that class already; nothing was changed.
+        RequestError: One is not there, all are of that class already, or a new class would have
+            nothing that is learned; nothing was changed.
     """
     store = learner.store
     uids = list(dict.fromkeys(map(int, uids)))
@@ -146,6 +147,11 @@ def relabel(home: Home, learner: Learner, uids: Sequence[int], name: str) -> Don
         what = f"sample {uids[0]} is" if len(uids) == 1 else f"all {len(uids)} samples are"
         raise RequestError(f"{what} of the class {name!r} already")
     replayed = Counter(of for uid, of in moved.items() if there[uid][1] is Role.REPLAY)
+    if not (to or waiting or replayed):
+        raise RequestError(
+            f"what would be {name!r} was kept to test on, and a new class needs something that is "
+            "learned; name a sample that was learned, or a frame that waits, with it"
+        )
     emptied = [of for of, n in replayed.items() if n == store.n_seen()[of]]
     for of in emptied:
         moved |= {uid: of for uid in samples_of(store, of) if uid not in waiting}

@@ -27,6 +27,7 @@ from edgecl.store.progress import Position
 from edgecl.store.runs import Start, last_run
 from edgecl.store.snapshots import snapshots_of
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 from edgecl.types import ForgetRequest, Frame, Kind
 from edgecl.unlearning.chain import Chain
 from edgecl.unlearning.request import forget, writing
@@ -176,6 +177,22 @@ def test_a_run_over_a_source_is_taken_back_with_its_position(tmp_path: Path) -> 
         assert _rows(store, "evaluations") == scores
         with pytest.raises(RequestError, match="nothing to undo"):
             mending.undo(home, learner)
+
+
+def test_what_was_held_out_makes_no_class_by_itself(tmp_path: Path) -> None:
+    # Found by a random history: the class had nothing learned, so it went, and its sample with it.
+    home = build.tiny_home(tmp_path / "home", probes=3)
+    x, _ = build.features(20)
+    with writing(home) as session:
+        learner = session.learner
+        uids = teach(learner, [NAMES[0]] * 20, x)
+        (held, *_) = [o.uid for o in session.store.origins(Role.HELD_OUT)]
+        with pytest.raises(RequestError, match="kept to test on"):
+            mending.relabel(home, learner, [held], "plate")
+        assert held in {o.uid for o in session.store.origins(Role.HELD_OUT)}
+        learned = next(uid for uid in uids if uid != held)
+        mending.relabel(home, learner, [held, learned], "plate")
+        assert session.store.n_seen()[session.store.class_uid("plate")] == 1
 
 
 def test_a_run_is_taken_back_that_holds_all_that_an_unlearning_left_of_a_class(
@@ -453,8 +470,6 @@ def test_a_slip_is_mended_by_command(taught: Home) -> None:
     kinds = [answer("receipt", f"r{i}", *at)["how"] for i in range(1, 6)]
     assert kinds == ["relabel", "undo", "merge", "undo", "relabel"]
 
-
-def _role(name: str) -> Any:
     from edgecl.store.table import Role
 
     return Role(name)
