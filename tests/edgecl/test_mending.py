@@ -136,7 +136,7 @@ def test_an_undo_of_every_kind_ends_in_the_head_before(tmp_path: Path, head: str
         teach(learner, [NAMES[c - 1] for c in y], x)
         learner.settle()
         kept, seen = build.learned(learner.head), store.n_seen()
-        names, held = dict(store.names), len(store.rows(_role("held_out")).uids)
+        names, held = dict(store.names), len(store.rows(Role.HELD_OUT).uids)
         works: dict[str, Callable[[], Any]] = {
             "learn": lambda: teach(learner, ["nut", "new"] * 40, x[:80]),
             "relabel": lambda: mending.relabel(home, learner, [1, 2, 3, 10], "new"),
@@ -150,7 +150,7 @@ def test_an_undo_of_every_kind_ends_in_the_head_before(tmp_path: Path, head: str
             mending.undo(home, learner)
             assert store.n_seen() == seen, kind
             assert dict(store.names) == names
-            assert len(store.rows(_role("held_out")).uids) == held
+            assert len(store.rows(Role.HELD_OUT).uids) == held
             assert last_run(store) is None
             learner.settle()
             now = build.learned(learner.head)
@@ -469,10 +469,6 @@ def test_a_slip_is_mended_by_command(taught: Home) -> None:
     assert answer("relabel", 26, "Bolt", "--new", *at)["to"] == "Bolt"
     kinds = [answer("receipt", f"r{i}", *at)["how"] for i in range(1, 6)]
     assert kinds == ["relabel", "undo", "merge", "undo", "relabel"]
-
-    from edgecl.store.table import Role
-
-    return Role(name)
 
 
 def _rows(store: Store, table: str) -> list[Any]:
