@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgecl.errors import EdgeclError, StoreError
+from edgecl.errors import EdgeclError, HomeLockedError, StoreError, UsageError
 from edgecl.home import SOCKET as NAME
 from edgecl.runtime.faults import in_words
 from edgecl.stream.queue import CommandQueue
@@ -39,6 +39,7 @@ _MOST_CLIENTS = 16
 # What a client does not read is held for it up to so many pieces; what comes then is dropped.
 _MOST_PIECES = 10_000
 _PATIENCE_S = 10.0
+_BUSY = HomeLockedError(f"{_MOST_CLIENTS} commands wait for this home already; try again later")
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -114,7 +115,8 @@ class CommandSocket:
             except OSError:  # closed
                 return
             if not self._clients.acquire(blocking=False):
-                client.close()
+                with closing(client), suppress(OSError):
+                    _refuse(client, _BUSY)
                 continue
             threading.Thread(
                 target=self._answer_and_close, args=(client,), name="client", daemon=True
@@ -133,8 +135,7 @@ class CommandSocket:
         try:
             line = _parsed(_read_line(client))
         except ValueError as error:
-            _send(client, {"err": f"edgecl: {error}\n"})
-            _send(client, {"status": 2})
+            _refuse(client, UsageError(str(error)))
             return
         pieces: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_PIECES)
 
@@ -145,8 +146,7 @@ class CommandSocket:
         try:
             done = self._commands.submit(line.arguments[0], lambda: self._run(line, emit))
         except EdgeclError as error:
-            _send(client, {"err": f"edgecl: {error}\n"})
-            _send(client, {"status": error.exit_code})
+            _refuse(client, error)
             return
         done.add_done_callback(lambda _: pieces.put(None))
         client.settimeout(None)
@@ -154,8 +154,11 @@ class CommandSocket:
             _send(client, piece)
         failure = done.exception()
         if isinstance(failure, EdgeclError):
-            _send(client, {"err": f"edgecl: {failure}\n"})
-        _send(client, {"status": getattr(failure, "exit_code", 1) if failure else done.result()})
+            _refuse(client, failure)
+            return
+        if failure is not None:  # what no part of edgecl expected
+            _send(client, {"err": f"edgecl: the command failed ({type(failure).__name__})\n"})
+        _send(client, {"status": 1 if failure else done.result()})
 
 
 def is_served(home: Path) -> bool:
@@ -185,10 +188,12 @@ def hand_over(home: Path, line: Line) -> Iterator[dict[str, Any]] | None:
 
 
 def _answers(client: socket.socket, line: Line) -> Iterator[dict[str, Any]]:
-    with client:
-        _send(client, asdict(line))
-        with client.makefile("rb") as file:
-            for text in file:
+    # Where the other process was killed, or refused before it read, what it said is all there is.
+    with client, suppress(OSError), client.makefile("rb") as file:
+        with suppress(OSError):
+            _send(client, asdict(line))
+        for text in file:
+            if text.endswith(b"\n"):  # or it was cut off
                 yield json.loads(text)
 
 
@@ -247,6 +252,12 @@ def _parsed(text: bytes) -> Line:
             f"edgecl version {line.version}; start both from the same edgecl"
         )
     return line
+
+
+def _refuse(client: socket.socket, error: EdgeclError) -> None:
+    """Answer with an error."""
+    _send(client, {"err": f"edgecl: {error}\n"})
+    _send(client, {"status": error.exit_code})
 
 
 def _send(client: socket.socket, piece: dict[str, Any]) -> None:
