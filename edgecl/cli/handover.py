@@ -32,6 +32,7 @@ _CLONE_FS = 0x200  # <linux/sched.h>
 # What the command reads from here: without a home of its own, the other process would take its.
 _VARIABLES = (
     "EDGECL_HOME", "EDGECL_SOURCE", "EDGECL_LABELS", "EDGECL_EVENTS", "EDGECL_HEADER_FILE",
+    "EDGECL_EVENTS_HEADER_FILE",
 )  # fmt: skip
 
 
@@ -47,23 +48,17 @@ def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
         The exit status; None if nobody serves the home, or the command only reads.
 
     Raises:
-        UsageError: It reads standard input, which only this process has.
-        HomeLockedError: The other process ended before it answered, or takes no more commands.
+        HomeLockedError: The other process ended before it answered.
     """
     if words not in WRITES or not (home / "socket").exists():
         return None
     from edgecl.cli.confirm import is_terminal
-    from edgecl.errors import HomeLockedError, UsageError
+    from edgecl.errors import HomeLockedError
     from edgecl.lending import is_lending
     from edgecl.serve.socket import Line, hand_over, is_served
 
     if is_lending() or not is_served(home):  # this is the other process, or there is none
         return None
-    if "-" in arguments:
-        raise UsageError(
-            "the home is served by another process, which cannot read the standard input of "
-            "this one; write it to a file and name that"
-        )
     environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     environment["EDGECL_HOME"] = str(home)
     line = Line(
@@ -85,8 +80,8 @@ def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
         line = replace(line, yes=_is_agreed(asked))
     if status is None:
         raise HomeLockedError(
-            "the process that serves the home ended before it answered, or has too many commands; "
-            "look with `edgecl status` at what was done"
+            "the process that serves the home ended before it answered; look with `edgecl status` "
+            "at what was done"
         )
     return status
 
@@ -216,16 +211,41 @@ class _Captured(io.TextIOBase):
         return "utf-8"
 
 
-_out, _err, _empty = _Captured(), _Captured(), io.StringIO("")
+class _NoInput(io.TextIOBase):
+    """The standard input of a line that was handed over, which its own process has."""
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        raise self._refusal
+
+    def readable(self) -> bool:
+        raise self._refusal
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
+        raise self._refusal
+
+    @property
+    def _refusal(self) -> Exception:
+        from edgecl.errors import UsageError
+
+        return UsageError(
+            "the home is served by another process, which cannot read the standard input of "
+            "this one; write it to a file and name that"
+        )
+
+
+_out, _err, _none = _Captured(), _Captured(), _NoInput()
 
 
 @contextmanager
 def _captured(out: Callable[[str], None], err: Callable[[str], None]) -> Iterator[None]:
-    """Give what this thread prints to functions; its standard input is empty."""
+    """Give what this thread prints to functions; it has no standard input."""
     before = sys.stdin
     _out.begin(sys.stdout, out)
     _err.begin(sys.stderr, err)
-    sys.stdin, sys.stdout, sys.stderr = _empty, _out, _err
+    sys.stdin, sys.stdout, sys.stderr = _none, _out, _err
     try:
         yield
     finally:

@@ -93,6 +93,8 @@ def serve(
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.serve.page.server import Wire
 
+    if set_password is not None:
+        _check_role(set_password)  # before a home is made
     observer = context.with_resource(observing(log_json, metrics, command="serve"))
     device = open_or_set_up(home.absolute(), Setup(), tell=say_step)
     if set_password is not None:
@@ -243,16 +245,22 @@ def _open_page(serving: Serving, wire: Wire, stack: ExitStack) -> None:
     say(f"open {page.url} once; later {page.address} is enough")
 
 
+def _check_role(role: str) -> None:
+    from edgecl.errors import UsageError
+    from edgecl.serve.page.access import ROLES
+
+    if role not in ROLES:
+        raise UsageError(f"role {role!r} is unknown; expected one of {', '.join(ROLES)}")
+
+
 def _set_password(device: Home, role: str) -> None:
     """Ask for a password and keep its hash."""
     from getpass import getpass
 
     from edgecl.cli.confirm import is_terminal
     from edgecl.errors import UsageError
-    from edgecl.serve.page.access import ROLES, hashed, load_passwords, save_passwords
+    from edgecl.serve.page.access import hashed, load_passwords, save_passwords
 
-    if role not in ROLES:
-        raise UsageError(f"role {role!r} is unknown; expected one of {', '.join(ROLES)}")
     if is_terminal():
         password = getpass(f"Password of {role}: ")
         if getpass("Once more: ") != password:

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgecl.errors import EdgeclError, StoreError, UsageError
+from edgecl.errors import EdgeclError, HomeLockedError, StoreError, UsageError
 from edgecl.home import SOCKET as NAME
 from edgecl.runtime.faults import in_words
 from edgecl.stream.queue import CommandQueue
@@ -42,6 +42,7 @@ _MOST_PIECES = 10_000
 _PATIENCE_S = 10.0
 _LAST_S = 1.0
 _AGAIN_S = 0.1
+_BUSY = HomeLockedError(f"{_MOST_CLIENTS} commands wait for this home already; try again later")
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -126,7 +127,8 @@ class CommandSocket:
                     return
                 continue
             if not self._clients.acquire(blocking=False):
-                client.close()
+                with closing(client), suppress(OSError):
+                    _tell(client, _BUSY)
                 continue
             threading.Thread(
                 target=self._answer_and_close, args=(client,), name="client", daemon=True
@@ -197,12 +199,13 @@ def hand_over(home: Path, line: Line) -> Iterator[dict[str, Any]] | None:
 
 
 def _answers(client: socket.socket, line: Line) -> Iterator[dict[str, Any]]:
-    with client, suppress(ConnectionError):  # it ended, or has too many clients
-        _send(client, asdict(line))
-        with client.makefile("rb") as file:
-            for text in file:
-                if text.endswith(b"\n"):
-                    yield json.loads(text)
+    # Where the other process was killed, or refused before it read, what it said is all there is.
+    with client, suppress(OSError), client.makefile("rb") as file:
+        with suppress(OSError):
+            _send(client, asdict(line))
+        for text in file:
+            if text.endswith(b"\n"):  # or it was cut off
+                yield json.loads(text)
 
 
 def _connected(home: Path) -> socket.socket:

@@ -43,6 +43,7 @@ class LinesSource(Source):
             )
         if sys.stdin is None:  # as a service may be started
             raise SourceError("the source - has no standard input; pipe JSON lines into it")
+        sys.stdin.readable()  # raises where it belongs to another process
         self._label = label
         self._max_bytes = max_bytes
         # A longer line is broken input, or a picture above the limit.

@@ -23,7 +23,7 @@ import typer
 import build
 from edgecl.cli import run
 from edgecl.cli.app import app
-from edgecl.cli.handover import WRITES
+from edgecl.cli.handover import _VARIABLES, WRITES, set_runner
 from edgecl.cli.running import listening
 from edgecl.config import Config, HeadConfig
 from edgecl.device import Device
@@ -55,6 +55,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def streaming(path: Path) -> Iterator[threading.Thread]:
     """Run a stream on a home in a thread, as `train-stream` does in its process."""
+    set_runner(run)
     stopped, started = threading.Event(), threading.Event()
     failed: list[BaseException] = []
 
@@ -355,10 +356,69 @@ def test_a_home_whose_name_is_longer_than_a_sockets_address(base: Path, tmp_path
         assert run(["snapshot", "--home", str(home)]) == 0
 
 
-def test_standard_input_cannot_be_handed_over(
-    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["train-stream", "-"], 2),
+        (["train-stream", "synthetic:", "--limit", "3", "--labels", "-"], 2),
+        (["train-stream", "synthetic:", "--limit", "3", "--events", "-"], 0),
+        (["rename", "nut", "-"], 0),
+    ],
+)
+def test_only_what_reads_standard_input_cannot_be_handed_over(
+    words: list[str],
+    status: int,
+    base: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(base / "home", tmp_path / "home")
     with streaming(tmp_path / "home"):
-        assert run(["train-stream", "-", "--home", str(tmp_path / "home")]) == 2
-    assert "cannot read the standard input" in capfd.readouterr().err
+        assert run([*words, "--home", str(tmp_path / "home")]) == status
+    assert ("cannot read the standard input" in capfd.readouterr().err) == (status == 2)
+
+
+def test_who_finds_all_places_taken_is_told_so(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(base / "home", home)
+    with streaming(home), ExitStack() as stack:
+        for _ in range(16):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(home / SOCKET))
+        assert run(["snapshot", "--home", str(home)]) == 3
+    assert "16 commands wait for this home already; try again later" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [b"", b'{"out": "a"}\n', b'{"out": "a"}\n{"ou'])
+def test_a_process_that_ends_before_it_answers_is_told(
+    answer: bytes, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(base / "home", home)
+
+    def end(listener: socket.socket) -> None:
+        listener.accept()[0].close()  # who asks whether anybody listens
+        with listener.accept()[0] as client:
+            client.sendall(answer)  # what was sent is left unread: its end is a reset
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home / SOCKET))
+        listener.listen()
+        threading.Thread(target=end, args=(listener,), daemon=True).start()
+        assert run(["snapshot", "--home", str(home)]) == 3
+    assert "ended before it answered" in capfd.readouterr().err
+
+
+def test_variables_of_options_are_handed_over() -> None:
+    named: set[str] = set()
+
+    def collect(command: Any) -> None:
+        for param in command.params:
+            named.update([param.envvar] if isinstance(param.envvar, str) else param.envvar or ())
+        for inner in getattr(command, "commands", {}).values():
+            collect(inner)
+
+    collect(typer.main.get_command(app))
+    assert named == set(_VARIABLES)

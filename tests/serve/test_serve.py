@@ -164,6 +164,13 @@ def test_what_cannot_be_served_is_refused_in_one_line(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_role_that_is_none_makes_no_home(tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    done = build.run_edgecl("serve", "--set-password", "nobody", "--home", home, stdin="")
+    assert done.returncode == 2
+    assert not home.exists()
+
+
 def test_a_second_process_is_refused(home: Path) -> None:
     with serving(home, CAMERA):
         done = build.run_edgecl("serve", CAMERA, "--home", home, "--no-page", "--json")

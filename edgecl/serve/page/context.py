@@ -274,6 +274,7 @@ async def fields_of(request: Request) -> Fields:
     """
     try:
         values = json.loads(await body_of(request, MOST_JSON))
+        json.dumps(values, ensure_ascii=False).encode()  # "\\ud800" is no text
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
