@@ -289,26 +289,28 @@ def _take_back(
             note()
     elif way == "subtract":
         _subtract(learner, change, note)
-    elif way == "undo":
-        undo(session.home, learner)
-        with store.transaction(changes_head=False):
-            note()
-    elif way == "snapshot" and change.snapshot is not None:
-        rollback(session.home, learner, change.snapshot)
-        with store.transaction(changes_head=False):
-            note()
-    elif change.kind in _STAYS:
-        raise RequestError(
-            f"change {change.name} ({change.kind}) is no learning, so there is nothing to take back"
-        )
     else:
-        raise RequestError(
-            f"change {change.name} ({change.kind}) cannot be taken back any more: it is not the "
-            "last run, its samples cannot be told apart from others in the sums, and no snapshot "
-            "was taken before it; roll back to one (`edgecl snapshots`), or forget"
-        )
+        if way == "undo":
+            undo(session.home, learner)
+        elif way == "snapshot" and change.snapshot is not None:
+            rollback(session.home, learner, change.snapshot)
+        else:
+            raise RequestError(_no_way_back(change))
+        with store.transaction(changes_head=False):
+            note()
     chain.settle()
     return chain.receipts[-1].receipt_id
+
+
+def _no_way_back(change: Change) -> str:
+    what = f"change {change.name} ({change.kind})"
+    if change.kind in _STAYS:
+        return f"{what} is no learning, so there is nothing to take back"
+    return (
+        f"{what} cannot be taken back any more: it is not the last run, its samples cannot be told "
+        "apart from others in the sums, and no snapshot was taken before it; roll back to one "
+        "(`edgecl snapshots`), or forget"
+    )
 
 
 def _subtract(learner: Learner, change: Change, note: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from contextlib import suppress
@@ -47,6 +48,14 @@ def split_url(url: str) -> SplitResult:
     raise SourceError(
         f"source {redacted(url)} is no address ({why}); expected {scheme}://HOST[:PORT]/PATH"
     )
+
+
+def basic_login(parts: SplitResult) -> dict[str, str]:
+    """Return the header with the account of an address (RFC 7617); none of one without."""
+    if parts.username is None:
+        return {}
+    account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"}
 
 
 def shut(sock: socket.socket) -> None:

@@ -187,7 +187,11 @@ class Connection:
             self.close()
             raise ConnectionError(f"{broker.name} is not reached ({error})") from error
         client.loop_start()
-        deadline = time.monotonic() + _TIMEOUT_S
+        self._wait_for_welcome()
+
+    def _wait_for_welcome(self) -> None:
+        """Wait until what is subscribed to is confirmed; closes and raises where it is not."""
+        broker, deadline = self._broker, time.monotonic() + _TIMEOUT_S
         with self._changed:
             while not (self._is_ready or self._ended or self._fault):
                 if not self._changed.wait(deadline - time.monotonic()):

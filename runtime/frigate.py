@@ -6,7 +6,6 @@ its documentation says (HTTP API; MQTT, `frigate/events`); a running Frigate was
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import re
@@ -14,11 +13,11 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote
 
 from edgecl.errors import UsageError
 
-from .address import split_url
+from .address import basic_login, split_url
 from .broker import Broker, parse_broker
 
 SCHEMES = ("frigate://", "frigates://")
@@ -124,10 +123,6 @@ def parse_frigate(spec: str, headers: Mapping[str, str] | None = None) -> Frigat
         options[key] = value
     if parts.path not in ("", "/") or options.get("write", "yes") not in ("yes", "no"):
         raise UsageError(f"this is no address of Frigate; expected {_SYNTAX}, and write=yes or no")
-    own = dict(headers or {})
-    if parts.username is not None:
-        account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        own["Authorization"] = "Basic " + base64.b64encode(account.encode()).decode()
     host = parts.hostname or ""
     broker = options.get("broker", f"[{host}]" if ":" in host else host)
     if "://" not in broker:
@@ -136,7 +131,7 @@ def parse_frigate(spec: str, headers: Mapping[str, str] | None = None) -> Frigat
         host,
         parts.port or _PORT,
         parts.scheme == "https",
-        own,
+        dict(headers or {}) | basic_login(parts),
         parse_broker(f"{broker}/{options.get('topic', 'frigate')}/events", may_match=False),
         options.get("camera", ""),
         options.get("label", ""),

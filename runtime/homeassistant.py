@@ -6,7 +6,6 @@ was sent is not missed. What may say the name of a class is taken back by `withd
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edgecl.errors import DecodeError, EdgeclError
+from edgecl.errors import EdgeclError
 from edgecl.types import Frame
 
 from .broker import Broker, Connection, Refused
@@ -33,9 +32,9 @@ from .discovery import (
     place_at,
     without,
 )
-from .preprocess import picture_of
 from .sources.labels import MessageQueue
 from .sources.messages import LabelFeed
+from .thumbnail import small_jpeg
 
 _log = logging.getLogger(__name__)
 
@@ -222,7 +221,7 @@ class HomeAssistant:
             self._is_sending, n_drops = True, self._n_drops
         try:
             if frame is not None:
-                payload = _jpeg(frame)
+                payload = small_jpeg(frame, _FRAME_SIDE)
                 with self._changed:
                     if self._n_drops != n_drops:  # it may show what was just unlearned
                         return True
@@ -323,18 +322,6 @@ def _take_back(place: Place, broker: Broker, classes: Sequence[str]) -> None:
             connection.publish(_dumped(message), place.config, retain=True)
     finally:
         connection.close()
-
-
-def _jpeg(frame: Frame) -> bytes:
-    """Return a picture as a small JPEG; nothing for one that cannot be decoded."""
-    try:
-        image = picture_of(frame).convert("RGB")
-    except DecodeError:
-        return b""
-    image.thumbnail((_FRAME_SIDE, _FRAME_SIDE))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=80)
-    return out.getvalue()
 
 
 def _dumped(value: Any) -> bytes:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import os
@@ -15,11 +14,10 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import unquote
 
 from edgecl.errors import SourceError, UsageError
 
-from .address import ESCAPES, split_url
+from .address import ESCAPES, basic_login, split_url
 from .broker import Broker, Connection, Refused
 from .frigate import Frigate, fault_of
 
@@ -138,11 +136,7 @@ class Webhook:
         self._host, self._port = name, parts.port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._headers = {"Content-Type": "application/json", "User-Agent": "edgecl"}
-        if parts.username is not None:
-            account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            token = base64.b64encode(account.encode()).decode()
-            self._headers["Authorization"] = f"Basic {token}"
-        self._headers |= headers
+        self._headers |= {**basic_login(parts), **headers}
 
     def send(self, text: str) -> None:
         """Post it."""

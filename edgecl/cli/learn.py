@@ -290,6 +290,6 @@ def _options(session: Session, source: Source, stack: ExitStack, asked: _Asked) 
         vote=settings.vote if asked.vote is None else asked.vote,
         min_score=settings.min_score if asked.min_score is None else asked.min_score,
         finds_unknown=asked.unknown,
-        takes_alike=lambda name: asked.new,
+        takes_alike=asked.new,
         consolidate=consolidate,
     )

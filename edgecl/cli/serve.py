@@ -229,7 +229,7 @@ def _options(
         vote=session.home.config.live.vote if asked.vote is None else asked.vote,
         min_score=session.home.config.live.min_score,
         finds_unknown=True,
-        takes_alike=serving.meant.__contains__,
+        meant=serving.meant,
         show=serving.live.show,
     )
 

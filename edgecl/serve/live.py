@@ -5,7 +5,6 @@ The stream's thread puts things in and never waits. A picture is encoded only wh
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections.abc import Callable
@@ -15,14 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from PIL import Image
-
+from edgecl.runtime.thumbnail import small_jpeg
 from edgecl.stream.view import Sight
 
 LONGEST_SIDE = 640
 # A look that is not renewed is over after this; encoding then stops.
 _LOOK_S = 3.0
-_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Picture:
 
         Encoded when it is first asked for, in the thread of who shows it and not the stream's.
         """
-        return _jpeg(self.sight) or b""
+        return small_jpeg(self.sight.frame, LONGEST_SIDE)
 
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -151,21 +148,3 @@ class Live:
         for listener in listeners:
             with suppress(Exception):  # a page that is gone never stops the stream
                 listener(kind, data)
-
-
-def _jpeg(sight: Sight) -> bytes | None:
-    frame = sight.frame
-    if frame.pixels is not None:
-        image = Image.fromarray(frame.pixels)
-    else:
-        try:
-            image = Image.open(io.BytesIO(frame.encoded or b""))
-            if image.format == "JPEG" and max(image.size) <= LONGEST_SIDE:
-                return frame.encoded
-            image = image.convert("RGB")
-        except (OSError, ValueError):
-            return None
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=_QUALITY)
-    return out.getvalue()

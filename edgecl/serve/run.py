@@ -82,7 +82,6 @@ def _told(session: Session, serving: Serving, run: Iterator[Progress]) -> Iterat
         for event in progress.events:
             if isinstance(event, Unlearned):  # what was told before may name what is gone
                 live.drop()
-                serving.meant.clear()
                 live.tell("forgotten", {})
             live.tell("event", {"level": event.level, "name": event.name, "text": event.text()})
         if session.store.version != version:

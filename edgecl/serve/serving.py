@@ -31,7 +31,8 @@ class Serving:
         browser: Pictures that the page sends.
         sources: Names of the sources.
         started: When it began, seconds since the epoch.
-        meant: Names of new classes that a person means though they look like known ones.
+        meant: Names that somebody gave to new classes on the page; without those that were
+            unlearned since.
     """
 
     device: Device

@@ -118,8 +118,8 @@ class Asked(Command):
         """Do it; what it raises is its asker's."""
         store = stream.learner.store
         version, loads = store.version, store.loads
-        with _barring(stream), lending(self.session):
-            self.work.do()
+        with lending(self.session):
+            self.work.do(_barring(stream))
         has_changed = (store.version, store.loads) != (version, loads)
         if has_changed:
             stream.changed()
@@ -132,12 +132,14 @@ def _barring(stream: Stream) -> Iterator[None]:
     store = stream.learner.store
     names = {uid: store.names_of(uid) for uid in store.names}
     sources, n_before = store.sources(), n_given(store)
-    yield
-    for row in receipt_rows(store, after=n_before):
-        body = json.loads(row.body)
-        if body["kind"] == Forgotten.kind:
-            is_barred = body["what"] != "sample"
-            stream.events.append(Unlearned(f"r{row.number}", is_barred))
+    try:
+        yield
+    finally:  # it may have failed behind it
+        for row in receipt_rows(store, after=n_before):
+            body = json.loads(row.body)
+            if body["kind"] != Forgotten.kind:
+                continue
+            stream.events.append(Unlearned(f"r{row.number}", body["what"] != "sample"))
             stream.usable.bar(
                 names.get(body.get("class_uid", 0), ()), sources.get(body.get("source_uid", 0), "")
             )

@@ -24,7 +24,7 @@ from edgecl.stream.freshness import STALE_AFTER, Freshness
 from edgecl.stream.progress import Tally
 from edgecl.stream.same import SamePictures
 from edgecl.stream.usable import Usable
-from edgecl.types import Skipped
+from edgecl.types import Float16, Skipped, UpdateReport
 
 # A frame that waits longer is committed alone, so that a slow camera loses no more at a power cut.
 _COMMIT_WITHIN_S = 2.0
@@ -167,17 +167,11 @@ class Pending:
         self._tally.settle()
         self.items.clear()
         self._settled = self._committed = self._taken
-        store = self._learner.store
-        return [
-            Lesson(
-                report.uid,
-                store.class_uid(item.frame.label or ""),
-                plain_text(item.frame.source),
-                row,
-                report.is_held_out,
-            )
-            for item, report, row in zip(items, reports, quantise(x), strict=True)
-        ]
+        return [self._lesson(*one) for one in zip(items, reports, quantise(x), strict=True)]
+
+    def _lesson(self, item: Embedded, report: UpdateReport, row: Float16) -> Lesson:
+        uid = self._learner.store.class_uid(item.frame.label or "")
+        return Lesson(report.uid, uid, plain_text(item.frame.source), row, report.is_held_out)
 
     def leave(self) -> None:
         """Commit how far nothing waits; what waits is left to the run that resumes.

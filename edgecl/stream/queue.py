@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,14 +30,21 @@ class Work:
     run: Callable[[], Any]
     answer: Future[Any]
 
-    def do(self) -> None:
-        """Do it, unless who asked has gone; nothing that it raises gets out of here."""
+    def do(self, within: AbstractContextManager[object] | None = None) -> None:
+        """Do it, unless who asked has gone; nothing that it raises gets out of here.
+
+        Args:
+            within: Entered around it, and left before who asked hears of it.
+        """
         if not self.answer.set_running_or_notify_cancel():
             return
         try:
-            self.answer.set_result(self.run())
+            with within or nullcontext():
+                found = self.run()
         except BaseException as error:  # also SystemExit: it ends the command, not the stream
             self.answer.set_exception(error)
+        else:
+            self.answer.set_result(found)
 
 
 class CommandQueue:

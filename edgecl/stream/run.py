@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -47,7 +47,9 @@ class StreamOptions:
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Answer frames that look like nothing learned with `unknown`, and put the
             most novel into the review queue.
-        takes_alike: Whether a new class is meant though its name looks like a known one.
+        takes_alike: Learn new classes whose names look like known ones.
+        meant: Names of new classes that may, and of unlearned ones that are to be learned again;
+            may change while it runs.
         consolidate: Done before the first frame of a new class, all before being committed, and at
             the end; None trains no adapter.
     """
@@ -59,7 +61,8 @@ class StreamOptions:
     vote: int = 5
     min_score: float = 0.0
     finds_unknown: bool = False
-    takes_alike: Callable[[str], bool] = lambda name: False
+    takes_alike: bool = False
+    meant: set[str] = field(default_factory=set)
     consolidate: Consolidate | None = None
     asked: Callable[[], Command | None] = lambda: None
     """Gives the next command of another thread, until there is none."""
@@ -126,6 +129,7 @@ def learn_stream(
         min_score=options.min_score,
         finds_unknown=options.finds_unknown,
         takes_alike=options.takes_alike,
+        meant=options.meant,
         show=options.show,
     )
     if options.follow is not None:

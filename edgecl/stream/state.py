@@ -48,7 +48,8 @@ class Stream:
         vote: How many frames vote.
         min_score: What is less sure is told as `unsure`.
         finds_unknown: Whether frames that look like nothing learned are told and kept for review.
-        takes_alike: Whether a new class may have a name though it looks like a known one's.
+        takes_alike: Whether a new class may have a name that looks like a known one's.
+        meant: Names of new classes that may, and of unlearned ones that may be learned again.
         show: Shown every frame with what was said of it, or None.
     """
 
@@ -68,7 +69,8 @@ class Stream:
         vote: int,
         min_score: float,
         finds_unknown: bool,
-        takes_alike: Callable[[str], bool],
+        takes_alike: bool,
+        meant: set[str],
         show: Callable[[Sight], None] | None = None,
     ) -> None:
         self.home, self.learner, self.source = home, learner, source
@@ -77,7 +79,7 @@ class Stream:
         self.events: deque[Event] = deque()
         source.on_news = lambda line: self.events.append(Said(line))
         self.lessons: deque[Lesson] = deque(maxlen=_MOST_LESSONS)
-        self.usable = Usable(home, learner.store, source, takes_alike=takes_alike)
+        self.usable = Usable(home, learner.store, source, takes_alike=takes_alike, meant=meant)
         self.pending = Pending(
             home, learner, source, key=key, start=start, usable=self.usable, events=self.events,
             tally=self.tally, is_reviewed=has_feed,

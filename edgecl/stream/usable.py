@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -24,15 +24,18 @@ class Usable:
         home: The home.
         store: Its open store.
         source: Where the frames come from.
-        takes_alike: Whether a new class of this name may look like a known one. What
-            a file names was checked before it was read.
+        takes_alike: Whether a new class may look like a known one. What a file names was checked
+            before it was read.
+        meant: Names that a person gives to new classes: these may look like known ones, and a
+            class that was unlearned may be learned again. Those that are unlearned leave it.
     """
 
     def __init__(
-        self, home: Home, store: Store, source: Source, *, takes_alike: Callable[[str], bool]
+        self, home: Home, store: Store, source: Source, *, takes_alike: bool, meant: set[str]
     ) -> None:
         self._home, self._store, self._source = home, store, source
-        self._takes_alike = takes_alike
+        self._takes_alike = takes_alike or source.kind == "finite"
+        self._meant = meant
         self._new: set[str] = set()
         # Of pictures that made the keys, which outlive an unlearning; and classes told about.
         self._key_pictures = frozenset(home.manifest.keys)
@@ -43,6 +46,7 @@ class Usable:
     def bar(self, labels: Iterable[str], source: str) -> None:
         """Use no more frames of a class by any of its names, or of a source; `""` is none."""
         self._labels.update(labels)
+        self._meant.difference_update(labels)
         self._sources.update({source} - {""})
 
     def reason(self, item: Embedded | Skipped) -> str:
@@ -53,7 +57,7 @@ class Usable:
             return self._source.no_label
         if not np.isfinite(item.feature).all():
             return "its feature is not finite"
-        if item.frame.label in self._labels:
+        if item.frame.label in self._labels and item.frame.label not in self._meant:
             return "its class was unlearned while this source was learned"
         if self._sources and plain_text(item.frame.source) in self._sources:
             return "its source was unlearned while it was learned"
@@ -61,9 +65,9 @@ class Usable:
 
     def _alike(self, label: str | None) -> str:
         """Return why a new class is not learned: its name is easily confused with a known one."""
-        if label is None or self._source.kind == "finite" or self._store.has_class(label):
+        if label is None or self._takes_alike or label in self._meant:
             return ""
-        if self._takes_alike(label):
+        if self._store.has_class(label):
             return ""
         if near := alike(label, (*self._store.aliases(), *self._new)):
             return (

@@ -269,23 +269,7 @@ def _percent(attack: dict[str, float]) -> str:
 def _not_covered(account: Account) -> Iterator[str]:
     entry = account.entry
     has_keys = any(e.keys_destroyed for e in account.erasures)
-    by_how = {how: sorted(u for u, h in account.exports.items() if h == how) for how in _HOW}
-    if by_how["republished"]:
-        yield (
-            f"MQTT discovery (export {', '.join(by_how['republished'])}): republished, and what "
-            "the broker kept is emptied; the history of receivers is out of reach."
-        )
-    if by_how["unreached"]:
-        yield (
-            f"MQTT discovery (export {', '.join(by_how['unreached'])}): the broker was not "
-            "reached. It is out of reach, and what it keeps is taken back when edgecl publishes "
-            "there again; the history of receivers is not."
-        )
-    if lost := by_how["unreachable"]:
-        yield (
-            f"Export{'s' if len(lost) > 1 else ''} {', '.join(lost)}: not where written, or not "
-            "writable. Whoever has a copy can go on using it."
-        )
+    yield from _not_covered_of_exports(account)
     if has_keys and entry.classes_gone:
         yield (
             "Backups and copies of the device's folder: what they hold of it is encrypted with a "
@@ -309,6 +293,26 @@ def _not_covered(account: Account) -> Iterator[str]:
         "is gone, which took room."
     )
     yield ("Who asked, and whether what was named is what was meant: the device knows neither.")
+
+
+def _not_covered_of_exports(account: Account) -> Iterator[str]:
+    by_how = {how: sorted(u for u, h in account.exports.items() if h == how) for how in _HOW}
+    if by_how["republished"]:
+        yield (
+            f"MQTT discovery (export {', '.join(by_how['republished'])}): republished, and what "
+            "the broker kept is emptied; the history of receivers is out of reach."
+        )
+    if by_how["unreached"]:
+        yield (
+            f"MQTT discovery (export {', '.join(by_how['unreached'])}): the broker was not "
+            "reached. It is out of reach, and what it keeps is taken back when edgecl publishes "
+            "there again; the history of receivers is not."
+        )
+    if lost := by_how["unreachable"]:
+        yield (
+            f"Export{'s' if len(lost) > 1 else ''} {', '.join(lost)}: not where written, or not "
+            "writable. Whoever has a copy can go on using it."
+        )
 
 
 def _signature(account: Account, public_key: str) -> Part:

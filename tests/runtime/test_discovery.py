@@ -209,13 +209,13 @@ def test_a_picture_that_is_encoded_while_something_is_forgotten_is_never_publish
         def close(self) -> None:
             pass
 
-    def encode(frame: Frame) -> bytes:
+    def encode(frame: Frame, side: int) -> bytes:
         begun.set()
         goes_on.wait(10)
         return b"a picture of what is gone"
 
     monkeypatch.setattr(homeassistant, "Connection", Peer)
-    monkeypatch.setattr(homeassistant, "_jpeg", encode)
+    monkeypatch.setattr(homeassistant, "small_jpeg", encode)
     sink = homeassistant.HomeAssistant(PLACE, About())
     try:
         sink.show(Frame(id="1", encoded=b"x"))

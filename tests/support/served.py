@@ -112,7 +112,7 @@ class ToyStream:
                 emit=lambda event: serving.live.tell("seen", event),
                 show=serving.live.show,
                 finds_unknown=self._finds_unknown,
-                takes_alike=serving.meant.__contains__,
+                meant=serving.meant,
             )
             with served(
                 session, serving, source, options,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,8 +24,10 @@ ENDPOINTS = tuple(
 )
 
 
-def app_of(serving: Serving, access: Access, place: Place) -> tuple[Guard, News]:
-    """Return the page as an ASGI application, and what tells it news.
+def app_of(
+    serving: Serving, access: Access, place: Place
+) -> tuple[Guard, News, Callable[[], None]]:
+    """Return the page as an ASGI application, what tells it news, and what ends its threads.
 
     Args:
         serving: The home, and its stream.
@@ -40,7 +44,7 @@ def app_of(serving: Serving, access: Access, place: Place) -> tuple[Guard, News]
         exception_handlers={HTTPException: _as_json},
     )
     app.router.redirect_slashes = False
-    return Guard(app, access, place), news
+    return Guard(app, access, place), news, context.close
 
 
 async def _as_json(request: Request, error: Exception) -> Response:

@@ -118,6 +118,10 @@ class Context:
             value_: T = kept.value
             return value_
 
+    def close(self) -> None:
+        """End the threads that read, when they are through with what they are at."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
     def drop(self, *, everything: bool) -> None:
         """Drop what is kept of answers: all, or what is found anew without a cost."""
         for name in [n for n, kept in self._kept.items() if everything or kept.cost < _LIGHT_S]:

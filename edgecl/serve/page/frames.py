@@ -37,7 +37,8 @@ async def frames(context: Context, request: Request) -> dict[str, Any]:
         )
     except asyncio.TimeoutError:
         raise HomeLockedError(
-            f"the stream did not come to the picture in {_ANSWER_S:.0f} s; try again"
+            f"the stream said nothing of the picture in {_ANSWER_S:.0f} s: it is busy, or cannot "
+            "use it; try again"
         ) from None
 
 

@@ -24,17 +24,17 @@ async def checked_name(context: Context, given: str, *, is_new: bool, of: str | 
     """
     name = clean_label(given)
 
-    def find(device: Device) -> tuple[str, str | None]:
+    def find(device: Device) -> tuple[str, str | None, bool]:
         with open_store(device.home, read_only=True) as store:
             own = () if of is None else store.names_of(store.class_uid(of))
             if store.has_class(name):
-                return store.canonical(name) if of is None else name, None
-            return name, alike(name, store.aliases().keys() - {*own})
+                return store.canonical(name) if of is None else name, None, True
+            return name, alike(name, store.aliases().keys() - {*own}), False
 
-    found, near = await context.read(find)
+    found, near, is_known = await context.read(find)
     if near is not None and not is_new:
         sentence = f"class {name!r} is new and looks like {near!r}, which is known; which is meant?"
         raise Refusal(409, sentence, {"alike": near}, code=2)
-    if near is not None:
+    if not is_known:
         context.serving.meant.add(found)
     return found

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import re
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgecl.serve.page.guard import App, Guard
     from edgecl.serve.page.news import News
 
+_log = logging.getLogger(__name__)
 _PATIENCE_S = 5.0
 _LOOK_S = 0.1
 _MOST_CONNECTIONS = 512
@@ -77,7 +78,7 @@ class Page:
         self._socket = _bound(host, port)
         try:
             self._place = _place(wire, host, self._socket.getsockname()[1])
-            app, self._news = app_of(serving, self.access, self._place)
+            app, self._news, self._close_app = app_of(serving, self.access, self._place)
             self._config = _config(app, wire)
         except BaseException:
             self._socket.close()
@@ -112,8 +113,10 @@ class Page:
 
     def _run(self) -> None:
         assert self._server is not None
-        with suppress(Exception):  # uvicorn has logged it; the stream goes on without a page
+        try:
             asyncio.run(self._serve(self._server))
+        except Exception as error:  # the stream goes on without a page
+            _log.error("the page has ended (%s)", type(error).__name__)
         self._socket.close()  # or who asks would wait for an answer
 
     async def _serve(self, server: Server) -> None:
@@ -125,9 +128,10 @@ class Page:
         finally:
             self._news.end()  # ends the answers without an end, which it would wait for
             await serving
+            self._close_app()
 
 
-def _imported() -> Callable[[Serving, Access, Place], tuple[Guard, News]]:
+def _imported() -> Callable[[Serving, Access, Place], tuple[Guard, News, Callable[[], None]]]:
     """Return what makes the application; all that imports the extra `web` is behind it."""
     try:
         import uvicorn  # noqa: F401

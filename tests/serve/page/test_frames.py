@@ -68,6 +68,18 @@ def test_more_pictures_than_can_wait_leave_nothing_behind(site: Site):
     assert not serving.live._asked
 
 
+def test_a_class_that_was_forgotten_can_be_taught_anew(own_site: Site):
+    asked = {"kind": "class", "name": "bracket", "confirm": "bracket"}
+    job = own_site.post("forget", asked, 202)["request"]
+    for _ in range(300):
+        if own_site.get(f"requests/{job}")["state"] == "done":
+            break
+        time.sleep(0.1)
+    for i in range(2):  # and again, though it was named on the page
+        assert send(own_site, "bracket", 500 + i, "?label=bracket").json["taught"] == "bracket"
+    assert own_site.stream.serving.meant == {"bracket"}
+
+
 def test_pictures_come_at_once_and_each_gets_its_own_answer(site: Site):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -46,8 +46,8 @@ export const post = (path, body, rest = {}) =>
   call("POST", path, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...rest });
 
 /**
- * Send a picture to be learned (`label`) or answered (`answer`).
- * @param {Blob} blob @param {{label?: string, answer?: number, new?: number}} params
+ * Send a picture to be answered, and learned if it has a label.
+ * @param {Blob} blob @param {{label?: string, new?: number}} params
  */
 export const send = (blob, params) =>
   call("POST", "frames" + query(params), { headers: { "Content-Type": blob.type || "image/jpeg" }, body: blob });

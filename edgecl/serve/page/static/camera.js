@@ -32,7 +32,7 @@ export async function runCamera(held, show, signal) {
     const jpeg = await shot(video, canvas);
     const teach = held();
     try {
-      const answer = await send(jpeg, { answer: 1, label: teach?.label, new: teach?.isNew ? 1 : undefined });
+      const answer = await send(jpeg, { label: teach?.label, new: teach?.isNew ? 1 : undefined });
       if (!signal.aborted) await show(answer, jpeg);
     } catch (error) {
       if (/** @type {any} */ (error).status) toast(/** @type {Error} */ (error));
@@ -86,7 +86,7 @@ async function upload(files, show) {
       const jpeg = await shot(image, document.createElement("canvas"));
       image.close();
       const isNew = found?.isNew && i === failed ? 1 : undefined;
-      const answer = await send(jpeg, { answer: 1, label: found?.label, new: isNew });
+      const answer = await send(jpeg, { label: found?.label, new: isNew });
       seen = answer.state === "nothing" ? "" : `${answer.label}, ${percent(answer.score)}`;
       show(answer, jpeg);
     } catch (error) {

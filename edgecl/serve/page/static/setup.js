@@ -59,7 +59,7 @@ export function show(place, signal) {
     }
     async function test() {
       const image = h("img", { alt: `The newest picture of ${source.name}`, class: "thumb large", onload: () => toast(`${source.name} sends pictures.`),
-        onerror: () => { image.remove(); toast(new Error(`${source.name} sent no picture in 3 s.`)); } });
+        onerror: () => { image.remove(); toast(new Error(`${source.name} sent no picture.`)); } });
       put(view, image);
       image.src = `/snapshot.jpg?source=${encodeURIComponent(source.name)}&t=${Date.now()}`;
     }

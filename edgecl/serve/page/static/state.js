@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 
-const KINDS = ["progress", "classes", "command", "forgotten", "event", "frame", "stopped"];
+const KINDS = ["progress", "classes", "command", "forgotten", "stopped"];
 const RETRY_MS = 1500;
 
 /** @typedef {{uid: string, name: string, aliases: string[], seen: number, kept: number, held_out: number,
