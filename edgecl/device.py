@@ -30,7 +30,7 @@ from edgecl.exporters.setup import Setup, set_up
 from edgecl.governed import governed, note_undone, take_back
 from edgecl.home import Home
 from edgecl.learning import Given, learning
-from edgecl.mending import Done, merge_classes, relabel, undo, unteach
+from edgecl.mending import Done, hold_out, merge_classes, relabel, undo, unteach
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source
@@ -332,8 +332,18 @@ class Device:
         with writing(self.home, self.options) as session, governed(session, "merge-classes"):
             return merge_classes(self.home, session.learner, of, to)
 
+    def hold_out(self, uids: Sequence[int]) -> Done:
+        """Hold learned samples out to test on, as if they had never been learned; see `mending`.
+
+        Raises:
+            RequestError: One is not kept, or nothing learned would be left of its class.
+        """
+        self._predictor = None
+        with writing(self.home, self.options) as session, governed(session, "hold-out"):
+            return hold_out(self.home, session.learner, uids)
+
     def undo(self) -> Done:
-        """Take back the last run: what it learned, named, relabelled or merged, and its position.
+        """Take back the last run: what it learned, named, moved or held out, and its position.
 
         Raises:
             RequestError: There is nothing to take back.

@@ -53,7 +53,7 @@ from edgecl.unlearning.receipt import Changed
 
 TAUGHT = ("learn", "import", "label")
 """Kinds that only add samples, which an exact head can subtract."""
-RUNS = (*TAUGHT, "relabel", "merge-classes")
+RUNS = (*TAUGHT, "relabel", "merge-classes", "hold-out")
 """Kinds that are a run, which can be undone while it is the last one (edgecl/mending.py)."""
 _STAYS = ("export", "settings", "forget", "drift")
 Tell = Callable[[str], None]
@@ -90,7 +90,8 @@ def governed(
 
     Args:
         session: The home, whose lock the caller holds.
-        kind: `learn`, `import`, `label`, `relabel`, `merge-classes`, `merge`, or `rollback`.
+        kind: `learn`, `import`, `label`, `relabel`, `merge-classes`, `hold-out`, `merge`, or
+            `rollback`.
         learner: Who learns; None is the session's.
         tell: Told if something was proved worse.
     """

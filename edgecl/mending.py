@@ -1,5 +1,7 @@
 """Mistakes are mended: samples get another name, two classes become one, a run is taken back.
 
+Or samples that were learned are held out, to test on.
+
 Each is one transaction with an entry in the chain of receipts. A head in closed form is, bit for
 bit, the one that learned it right in the first place, or never; one by gradient learns anew from
 the kept samples, and goes back to what it was where an undo still has that. It is no unlearning:
@@ -32,9 +34,11 @@ from edgecl.store.moves import (
     move_samples,
     note_move,
     samples_of,
+    set_role,
 )
 from edgecl.store.novel import entry_of, take
 from edgecl.store.runs import (
+    HOLD_OUT,
     MERGE,
     RELABEL,
     Content,
@@ -207,6 +211,46 @@ def merge_classes(home: Home, learner: Learner, of: str, to: str) -> Done:
     return _mend(home, learner, start, work, counts, [whole])
 
 
+def hold_out(home: Home, learner: Learner, uids: Sequence[int]) -> Done:
+    """Let learned samples be held out, to test on: the head is the one that never learned them.
+
+    Args:
+        home: The home, whose lock the caller holds.
+        learner: Its learner.
+        uids: Kept samples; those that are held out already stay so.
+
+    Raises:
+        RequestError: One is not there, is not kept or waits for a name, all are held out already,
+            or nothing learned would be left of a class; nothing was changed.
+    """
+    store = learner.store
+    uids = list(dict.fromkeys(map(int, uids)))
+    there = classes_with(store, uids)
+    for uid in uids:
+        if uid not in there:
+            raise unknown_sample(uid)
+        if there[uid][1] is Role.REVIEW:
+            raise RequestError(f"sample {uid} waits for a name; it can be held out once it has one")
+        if there[uid][1] is Role.REPLAY and not store.is_stored(uid):
+            raise RequestError(f"the picture of sample {uid} is not kept any more; hold out others")
+    moved = {uid: there[uid][0] for uid in uids if there[uid][1] is Role.REPLAY}
+    if not moved:
+        what = f"sample {uids[0]} is" if len(uids) == 1 else f"all {len(uids)} samples are"
+        raise RequestError(f"{what} held out already")
+    counts = Counter(moved.values())
+    for class_uid, n in counts.items():
+        if n == store.n_seen()[class_uid]:
+            raise RequestError(
+                f"nothing learned would be left of {store.names[class_uid]!r}; hold out fewer"
+            )
+
+    def work() -> None:
+        set_role(store, list(moved), Role.HELD_OUT)
+
+    targets = [Target(Kind.SAMPLE, u, (), (c,), u, role=Role.REPLAY) for u, c in moved.items()]
+    return _mend(home, learner, Start(HOLD_OUT, moved=tuple(moved.items())), work, counts, targets)
+
+
 def plan_undo(store: Store) -> Reversal:
     """Return what `undo` would take back; changes nothing.
 
@@ -285,7 +329,7 @@ def _mend(
     home: Home,
     learner: Learner,
     start: Start,
-    work: Callable[[], int],
+    work: Callable[[], int | None],
     counts: Counter[int],
     targets: Sequence[Target],
 ) -> Done:
@@ -295,7 +339,7 @@ def _mend(
         home: The home.
         learner: Its learner.
         start: How the run begins.
-        work: Moves them; returns the uid of the class that has them then.
+        work: Moves them; returns the uid of the class that has them then, if it is another.
         counts: How many samples of each class are moved, by its uid.
         targets: What is moved, for the adapters that saw it.
     """

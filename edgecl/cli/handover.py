@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 # Commands that write to a home. `init --force` is none: what is served is not replaced.
 WRITES = frozenset(
     {
-        "train-stream", "learn", "import", "consolidate", "relabel", "merge-classes", "undo",
-        "rename", "snapshot", "rollback", "export onnx", "export tensorrt",
-        "export dataset", "export", "forget", "forget class", "forget sample", "forget source",
-        "forget pending", "review label", "review drop", "review confirm", "config set",
+        "train-stream", "learn", "import", "consolidate", "relabel", "merge-classes",
+        "samples hold-out", "undo", "rename", "snapshot", "rollback", "export onnx",
+        "export tensorrt", "export dataset", "export", "forget", "forget class", "forget sample",
+        "forget source", "forget pending", "review label", "review drop", "review confirm",
+        "config set",
     }
 )  # fmt: skip
 _CLONE_FS = 0x200  # <linux/sched.h>

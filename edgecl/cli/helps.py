@@ -99,6 +99,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl samples list --class washer",
         "edgecl samples list --since 2d --pictures look/",
     ),
+    "samples hold-out": ("edgecl samples hold-out 12 13     two learned samples are for testing",),
     "relabel": ("edgecl relabel 12 13 washer       two samples are washers",),
     "merge-classes": ("edgecl merge-classes mug cup      what was a mug is a cup from now on",),
     "undo": ("edgecl undo                       take the last run back",),

@@ -1,4 +1,4 @@
-"""`edgecl samples list`, `edgecl relabel`, `edgecl merge-classes` and `edgecl undo`."""
+"""`edgecl samples list`, `hold-out`, `edgecl relabel`, `edgecl merge-classes` and `edgecl undo`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ if TYPE_CHECKING:
     from edgecl.store.listing import Listed
 
 samples_app = typer.Typer(
-    help="Look through what is kept, by uid.", no_args_is_help=True, rich_markup_mode=None
+    help="Look through what is kept, by uid; hold some of it out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 _ROLES = {"replay": "learned", "held_out": "held out", "review": "waiting"}
-_RUNS = {"learn": "learned", "review": "named", "relabel": "relabelled", "merge": "merged"}
+_RUNS = {
+    "learn": "learned", "review": "named", "relabel": "relabelled", "merge": "merged",
+    "hold-out": "held out",
+}  # fmt: skip
 
 
 @samples_app.callback()
 def _group() -> None:
-    """Look through what is kept, by uid."""
+    """Look through what is kept, by uid; hold some of it out."""
 
 
 @samples_app.command("list", cls=Command)
@@ -81,6 +86,26 @@ def list_samples(
     _print_samples(found)
     if total > len(found):
         say(f"older ones not shown: {total - len(found)}; --limit {total} shows all")
+
+
+@samples_app.command("hold-out", cls=Command)
+def hold_out(
+    uids: Annotated[list[int], typer.Argument(help="Kept samples, as `samples list` has them.")],
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Hold learned samples out to test on, as if they had never been learned."""
+    from edgecl.governed import governed
+    from edgecl.home import Home
+    from edgecl.mending import hold_out as work
+    from edgecl.unlearning.request import writing
+
+    device = Home(home)
+    with writing(device) as session, governed(session, "hold-out", tell=say):
+        done = work(device, session.learner, uids)
+    n = sum(done.samples.values())
+    text = f"{_counted(done.samples)} {'is' if n == 1 else 'are'} held out to test on now"
+    _show(done, text, json=json)
 
 
 def relabel(
@@ -146,7 +171,7 @@ def undo(
     home: HomeOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Take back the last run: what it learned, named, relabelled or merged."""
+    """Take back the last run: what it learned, named, moved or held out."""
     from edgecl.governed import note_undone
     from edgecl.home import Home
     from edgecl.mending import plan_undo
@@ -182,7 +207,9 @@ def in_words(plan: Reversal, *, is_done: bool = False) -> list[str]:
         where = f" from {', '.join(content.sources[:3])}" if content.sources else ""
         lines.append(f"{learned}{where}")
     lines += [
-        f"{n} of {names[to]} {'goes' if n == 1 else 'go'} back to {names[of]}"
+        f"{n} of {names[to]} {'is' if n == 1 else 'are'} learned again"
+        if of == to
+        else f"{n} of {names[to]} {'goes' if n == 1 else 'go'} back to {names[of]}"
         for (of, to), n in content.moved.items()
     ]
     beside = {

@@ -13,8 +13,8 @@ from edgecl.paired import Pairs
 from edgecl.store.changes import SERVING, Change, changes_of
 from edgecl.store.store import Store
 
-_JUDGED = ("learn", "import", "label", "relabel", "merge-classes", "merge", "rollback",
-           "consolidate", "forget")  # fmt: skip
+_JUDGED = ("learn", "import", "label", "relabel", "merge-classes", "hold-out", "merge",
+           "rollback", "consolidate", "forget")  # fmt: skip
 
 
 def as_json(

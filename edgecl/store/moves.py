@@ -1,5 +1,7 @@
 """Samples go from one class to another: rows, sums and seals, and what older copies hold of them.
 
+Or they are held out from now on, which is a move out of the sums.
+
 A row that moves is sealed anew with the key of its new class. Its feature leaves the sums of the
 old one, exactly, and is a row of the new one: the statistics are, bit for bit, those of a store
 that learned it under the new name.
@@ -49,6 +51,30 @@ def move_samples(store: Store, uids: Sequence[int], to: int, *, is_whole: bool =
             execute("UPDATE classes SET n_seen = n_seen - 1 WHERE uid = ?", (of,))
             execute("UPDATE classes SET n_seen = n_seen + 1 WHERE uid = ?", (to,))
     # Nothing is folded here: what an undo moves back must have its row.
+    store.reload_classes()
+
+
+def set_role(store: Store, uids: Sequence[int], role: Role) -> None:
+    """Hold learned samples out, or learn them again; inside a transaction, rebuild the head after.
+
+    Args:
+        store: The store.
+        uids: Kept samples, learned or held out.
+        role: `HELD_OUT`, or `REPLAY` for those that were held out like this.
+    """
+    execute, n = store.connection.execute, 1 if role is Role.REPLAY else -1
+    for uid in uids:
+        class_uid, source_uid, is_folded = execute(
+            "SELECT class_uid, source_uid, is_folded FROM samples WHERE uid = ?", (uid,)
+        ).fetchone()
+        if is_folded:
+            moments = store.statistic.of(feature_of(store, uid)[None])
+            store.take_off_statistics(class_uid, source_uid, moments)
+        execute(
+            "UPDATE samples SET role = ?, is_folded = 0, score = NULL WHERE uid = ?",
+            (role.value, uid),
+        )
+        execute("UPDATE classes SET n_seen = n_seen + ? WHERE uid = ?", (n, class_uid))
     store.reload_classes()
 
 

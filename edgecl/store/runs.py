@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgecl.store.erasure import drop_classes_of_nothing, drop_run, drop_unused
-from edgecl.store.moves import feature_of, merge_sums, move_samples, note_move, sums_of_run
+from edgecl.store.moves import (
+    feature_of,
+    merge_sums,
+    move_samples,
+    note_move,
+    set_role,
+    sums_of_run,
+)
 from edgecl.store.novel import Entry
 from edgecl.store.progress import PROBES, Position
 from edgecl.store.store import Store
@@ -23,7 +30,7 @@ from edgecl.store.table import Role
 from edgecl.store.text import dump_json
 from edgecl.types import Kind
 
-LEARN, REVIEW, RELABEL, MERGE = "learn", "review", "relabel", "merge"
+LEARN, REVIEW, RELABEL, MERGE, HOLD_OUT = "learn", "review", "relabel", "merge", "hold-out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +38,10 @@ class Start:
     """How a run begins, known before its first commit.
 
     Args:
-        kind: `learn`, `review`, `relabel` or `merge`.
+        kind: `learn`, `review`, `relabel`, `merge` or `hold-out`.
         key: Key of the source's position; None without one.
         position: How far that source was learned before.
-        moved: Samples that it moves, each with the class that it was of.
+        moved: Samples that it moves or holds out, each with the class that it was of.
         created: When the classes were made that it may empty, by uid.
     """
 
@@ -51,7 +58,7 @@ class Run:
 
     Args:
         uid: Its number.
-        kind: `learn`, `review`, `relabel` or `merge`.
+        kind: `learn`, `review`, `relabel`, `merge` or `hold-out`.
         time: When it first committed, seconds since the epoch.
         first: Samples with larger uids came with it.
         body: How it was before, JSON values.
@@ -73,7 +80,8 @@ class Content:
         held_out: Samples that were held out.
         review: Frames that wait for a name.
         named: Frames of the review queue that it named.
-        moved: How many samples go back from one class to another, by both uids.
+        moved: How many samples go back from one class to another, by both uids; one and the same of
+            those that were held out.
         left: Samples that it moved and that cannot go back: they, or their class, were unlearned.
         new: Classes that came with it and would be empty.
         sources: Where its samples came from.
@@ -176,7 +184,7 @@ def content_of(store: Store, run: Run) -> Content:
     )
     rows, left = _movable(store, run)
     moved = Counter((source, to) for _, source, to in rows)
-    gains = learned + Counter(to for _, _, to in rows)
+    gains = learned + Counter(to for _, of, to in rows if of != to)
     if run.kind == MERGE:  # of what was evicted the sums go back
         moved = Counter((source, to) for uid, source, to in rows if not _is_folded(store, uid))
         for to, source, n in execute(
@@ -222,6 +230,9 @@ def take_back(store: Store, run: Run) -> bytes | None:
     for (source, to), n in sorted(Counter((source, to) for _, source, to in moved).items()):
         uids = [uid for uid, *way in moved if way == [source, to]]
         assert len(uids) == n
+        if run.kind == HOLD_OUT:
+            set_role(store, uids, Role.REPLAY)
+            continue
         move_samples(store, uids, source, is_whole=run.kind == MERGE)
         note_move(store, to, source, uids)
     if run.kind == MERGE:

@@ -229,13 +229,13 @@ class Changed(Entry):
 
 @dataclass(frozen=True, slots=True)
 class Mended(Entry):
-    """Samples were given to another class, or a run was taken back.
+    """Samples were given to another class, or held out, or a run was taken back.
 
     Args:
-        how: `relabel`, `merge` or `undo`.
+        how: `relabel`, `merge`, `hold-out` or `undo`.
         time: Seconds since the epoch.
         samples: Samples that were moved, or taken back, each class's by its uid.
-        to: Uid of the class that got them; None if they were taken back.
+        to: Uid of the class that got them; None if none did.
         run: Kind of the run that was taken back.
     """
 

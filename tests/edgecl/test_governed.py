@@ -178,20 +178,22 @@ def test_what_is_no_run_has_a_snapshot(home: Home) -> None:
     build.assert_same(before, scorer(home))
 
 
-def test_relabel_merge_and_undo_are_changes(home: Home) -> None:
+def test_relabel_hold_out_merge_and_undo_are_changes(home: Home) -> None:
     with reading(home) as session:
         uids = [uid for uid, c in session.store.stored_samples() if c == 1][:5]
     place = ["--home", str(home.path), "--json"]
     for arguments in (
         ["relabel", *map(str, uids), "part-1"],
         ["undo", "--yes"],
+        ["samples", "hold-out", *map(str, uids)],
         ["merge-classes", "part-0", "part-1", "--yes"],
     ):
         done = CliRunner().invoke(app, [*arguments, *place])
         assert done.exit_code == 0, done.output
     found = changes(home)
-    assert [(c.kind, c.state) for c in found][-3:] == [
-        ("relabel", "rolled_back"), ("rollback", "serving"), ("merge-classes", "serving"),
+    assert [(c.kind, c.state) for c in found][-4:] == [
+        ("relabel", "rolled_back"), ("rollback", "serving"), ("hold-out", "serving"),
+        ("merge-classes", "serving"),
     ]  # fmt: skip
     assert way_back_of(home, found[-1]) == "undo"
     back = CliRunner().invoke(app, ["rollback", found[-1].name, *place])

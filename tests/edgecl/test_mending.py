@@ -90,6 +90,7 @@ def test_the_head_is_bit_for_bit_the_one_that_saw_the_right_labels(
     )
     labels: list[str] = []
     uids: list[int] = []
+    held: set[int] = set()
     x = build.features(300)[0]
     with writing(home) as session:
         learner = session.learner
@@ -101,11 +102,18 @@ def test_the_head_is_bit_for_bit_the_one_that_saw_the_right_labels(
             uids += teach(learner, taught, x[at : at + n], source)
             labels += taught
         for _ in range(data.draw(st.integers(1, 3))):
-            before = list(labels)
+            before = list(labels), set(held)
             name = data.draw(st.sampled_from((*NAMES, "new")))
-            if data.draw(st.booleans()):
-                there = {u for (u,) in session.store.connection.execute("SELECT uid FROM samples")}
-                chosen = data.draw(st.sets(st.sampled_from(sorted(there)), min_size=1, max_size=9))
+            there = {u for (u,) in session.store.connection.execute("SELECT uid FROM samples")}
+            chosen = data.draw(st.sets(st.sampled_from(sorted(there)), min_size=1, max_size=9))
+            kind = data.draw(st.sampled_from(("relabel", "merge", "hold out")))
+            if kind == "hold out":
+                try:
+                    mending.hold_out(home, learner, sorted(chosen))
+                except RequestError:
+                    continue
+                held |= chosen
+            elif kind == "relabel":
                 try:
                     mending.relabel(home, learner, sorted(chosen), name)
                 except RequestError:
@@ -121,10 +129,40 @@ def test_the_head_is_bit_for_bit_the_one_that_saw_the_right_labels(
                 labels = [to if c == of else c for c in labels]
             if data.draw(st.booleans()):
                 mending.undo(home, learner)
-                labels = before
+                labels, held = before
         learner.settle()
-    right = right_home(place / "right", head, labels, x, home)
+    learned = [i for i, uid in enumerate(uids) if uid not in held]
+    labels = [labels[i] for i in learned]
+    right = right_home(place / "right", head, labels, x[learned], home)
     assert weights(home) == weights(right)
+
+
+@both
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_what_is_held_out_is_never_drawn_and_is_scored(
+    tmp_path: Path, head: str, sealed: bool
+) -> None:
+    home = build.tiny_home(tmp_path / "home", head, sealed=sealed, probes=3)
+    x, y = build.features(90)
+    with writing(home) as session:
+        learner, store = session.learner, session.store
+        uids = teach(learner, [NAMES[c - 1] for c in y], x)
+        chosen = [uid for uid in uids if store.is_stored(uid)][:4]
+        pictures = [store.picture(uid) for uid in chosen]
+        seen, held = sum(store.n_seen().values()), len(store.rows(Role.HELD_OUT).uids)
+        done = mending.hold_out(home, learner, [*chosen, chosen[0]])
+        assert sum(done.samples.values()) == 4
+        assert sum(store.n_seen().values()) == seen - 4
+        rows = store.rows(Role.HELD_OUT)
+        assert len(rows.uids) == held + 4
+        at = [rows.uids.tolist().index(uid) for uid in chosen]
+        assert np.array_equal(rows.x[at], quantise(x[[uids.index(uid) for uid in chosen]]))
+        assert [store.picture(uid) for uid in chosen] == pictures
+        assert not {uid for uid, _ in store.stored_samples()} & {*chosen}
+        teach(learner, ["bolt"] * 40, build.features(40, seed=5)[0])  # scores them on the way
+        scores = {o.uid: o.score for o in store.origins(Role.HELD_OUT)}
+        assert all(scores[uid] in (0.0, 1.0) for uid in chosen)
+        assert Chain(home, store).receipts[-1].body["how"] == "hold-out"
 
 
 @pytest.mark.parametrize("head", sorted(HEADS))
@@ -141,6 +179,7 @@ def test_an_undo_of_every_kind_ends_in_the_head_before(tmp_path: Path, head: str
             "learn": lambda: teach(learner, ["nut", "new"] * 40, x[:80]),
             "relabel": lambda: mending.relabel(home, learner, [1, 2, 3, 10], "new"),
             "merge": lambda: mending.merge_classes(home, learner, "bolt", "nut"),
+            "hold-out": lambda: mending.hold_out(home, learner, [1, 2, 3]),
         }
         for kind, work in works.items():
             work()
@@ -359,6 +398,8 @@ def test_what_cannot_be_mended_is_refused_and_nothing_changes(tmp_path: Path) ->
             (lambda: mending.relabel(home, learner, [1, 99], "nut"), RequestError, "sample 99"),
             (lambda: mending.relabel(home, learner, [1, 2], "bolt"), RequestError, "already"),
             (lambda: mending.merge_classes(home, learner, "bolt", "x"), UnknownClassError, "x"),
+            (lambda: mending.hold_out(home, learner, [1, 99]), RequestError, "sample 99"),
+            (lambda: mending.hold_out(home, learner, [6, 7, 8, 9]), RequestError, "of 'nut'"),
             (lambda: mending.merge_classes(home, learner, "nut", "nut"), RequestError, "one class"),
         ):
             with pytest.raises(error, match=text):
@@ -386,6 +427,7 @@ def test_a_failure_in_the_middle_leaves_all_as_it_was(
             for work in (
                 lambda: mending.relabel(home, learner, [1], "nut"),
                 lambda: mending.merge_classes(home, learner, "bolt", "nut"),
+                lambda: mending.hold_out(home, learner, [1]),
                 lambda: mending.undo(home, learner),
             ):
                 with pytest.raises(ValueError, match="in the middle"):
@@ -469,6 +511,25 @@ def test_a_slip_is_mended_by_command(taught: Home) -> None:
     assert answer("relabel", 26, "Bolt", "--new", *at)["to"] == "Bolt"
     kinds = [answer("receipt", f"r{i}", *at)["how"] for i in range(1, 6)]
     assert kinds == ["relabel", "undo", "merge", "undo", "relabel"]
+
+
+def test_samples_are_held_out_by_command(taught: Home) -> None:
+    at = ("--home", taught.path)
+
+    def listed() -> int:
+        return int(answer("samples", "list", "--role", "held-out", *at)["total"])
+
+    n = listed()
+    assert answer("samples", "hold-out", 1, 2, 26, *at)["samples"] == {"bolt": 2, "nut": 1}
+    assert listed() == n + 3
+    lines = invoke("undo", "--dry-run", *at).stdout
+    assert ("held out at" in lines, "2 of bolt are learned again" in lines) == (True, True)
+    with pytest.raises(RequestError, match="all 2 samples are held out already"):
+        invoke("samples", "hold-out", 1, 2, *at)
+    answer("undo", *at)
+    assert listed() == n
+    assert "1 sample (nut 1) is held out" in invoke("samples", "hold-out", 26, *at).stdout
+    assert next(c["kind"] for c in answer("changes", *at)["changes"]) == "hold-out"
 
 
 def _rows(store: Store, table: str) -> list[Any]:

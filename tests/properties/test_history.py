@@ -1,5 +1,5 @@
 """Random histories of a home: learn, evict, predict, forget, relearn, snapshot, roll back, reopen,
-relabel, merge and undo.
+relabel, merge, hold out and undo.
 
 After every step: statistics are those of the samples that remain, bit for bit; the head is the one
 that these statistics define; probes and frames to review are those that remain; no row is orphaned,
@@ -11,6 +11,7 @@ unlearned is named. `EDGECL_HISTORIES` says how many histories are tried (60 if 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -187,6 +188,22 @@ class History(RuleBasedStateMachine):
         with self.store.transaction(changes_head=False):
             self.store.connection.execute("DELETE FROM aliases")
             self.store.reload_classes()
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def hold_out(self, data: st.DataObject) -> None:
+        """Hold learned samples out, those that are kept; some of each class stay learned."""
+        chosen = data.draw(st.sets(st.sampled_from([s.uid for s in self.known]), min_size=1))
+        before = self.state()
+        try:
+            mending.hold_out(self.home, self.learner, sorted(chosen))
+        except RequestError as error:
+            assert re.search("not in the store|not kept|nothing learned", str(error))  # noqa: PT017
+            return
+        self.run_begins()
+        self.before = before
+        self.held += [s for s in self.known if s.uid in chosen]
+        self.known = [s for s in self.known if s.uid not in chosen]
 
     @rule()
     def undo(self) -> None:

@@ -113,6 +113,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "relabel of nothing": ("relabel", "9999", "nut"),
     "relabel in words": ("relabel", "3", "nut"),
     "a name that looks like another": ("relabel", "3", "nuts"),
+    "hold out": ("samples", "hold-out", "3", "--json"),
     "rename": ("rename", "nut", "nuts", "--json"),
     "rename of nothing": ("rename", "cup", "mug"),
     "merge": ("merge-classes", "nut", "washer", "--json"),

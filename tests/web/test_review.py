@@ -148,6 +148,22 @@ def test_pictures_of_a_class_are_moved_to_another(site: Site, tabs: Watched) -> 
     expect(options(tab)).to_have_count(n - 1)
 
 
+def test_pictures_of_a_class_are_marked_as_test(site: Site, tabs: Watched) -> None:
+    tab = tabs.open("classes")
+    tab.get_by_role("link", name="bracket").click()
+    n, held = n_learned(site, "bracket"), site.device.samples(label="bracket", role=Role.HELD_OUT)
+    expect(options(tab)).to_have_count(n + len(held))
+    learned = options(tab).filter(has_not_text="test")
+    expect(learned).to_have_count(n)
+    learned.nth(0).click()
+    learned.nth(1).click(modifiers=["Control"])
+    tab.get_by_role("button", name="Mark as test").click()
+    expect(tab.locator(".toast")).to_contain_text("2 pictures marked as test")
+    expect(learned).to_have_count(n - 2)
+    expect(options(tab)).to_have_count(n + len(held))
+    assert n_learned(site, "bracket") == n - 2
+
+
 def test_a_class_is_renamed_and_made_one_with_another(site: Site, tabs: Watched) -> None:
     tab = tabs.open("classes")
     tab.get_by_role("link", name="bolt-m4").click()

@@ -73,6 +73,13 @@ async def relabel(context: Context, request: Request) -> dict[str, Any]:
     return _mended(done) | {"class": name}
 
 
+async def hold_out(context: Context, request: Request) -> dict[str, Any]:
+    """Hold learned samples out, to test on."""
+    uids = (await fields_of(request)).uids()
+    done = await context.write("hold-out", lambda device: device.hold_out(uids))
+    return {"held_out": sum(done.samples.values()), "receipt": done.receipt_id}
+
+
 async def merge(context: Context, request: Request) -> dict[str, Any]:
     """Make one class of two."""
     fields = await fields_of(request)
@@ -174,6 +181,7 @@ ENDPOINTS = (
     Endpoint("POST", "/api/v1/teach", teach, "teach"),
     Endpoint("POST", "/api/v1/undo", undo, "teach"),
     Endpoint("POST", "/api/v1/relabel", relabel, "teach"),
+    Endpoint("POST", "/api/v1/hold-out", hold_out, "teach"),
     Endpoint("POST", "/api/v1/review", review, "teach"),
     Endpoint("POST", "/api/v1/merge", merge, "own"),
     Endpoint("POST", "/api/v1/rename", rename, "own"),

@@ -126,7 +126,7 @@ def test_answers_hold_what_the_file_says(own_site: Site):
 
 def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
     """Return bodies of each path that writes, with the status that they get, in this order."""
-    first = site.get("samples")[-1]["uid"]
+    second, first = [one["uid"] for one in site.get("samples?role=learned")][-2:]
     uids = site.stream.serving.do("wait", waiting).result(30)
     site.post("relabel", {"uids": [first], "label": "bracket"})  # what is undone
     near, gone = "Bolt-M4", {"uids": [999_999]}
@@ -157,6 +157,13 @@ def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
             (409, {"uids": [first], "label": near}),
             (200, {"uids": [first], "label": near, "new": True}),
             (409, {"uids": [first], "label": near}),
+        ],
+        "hold-out": [
+            *((400, body) for body in wrong_uids),
+            (404, gone),
+            (409, {"uids": uids}),
+            (200, {"uids": [second]}),
+            (409, {"uids": [second]}),
         ],
         "review": [
             (400, {"label": "x"}),

@@ -9,10 +9,10 @@ const KEYS = "123456789";
 
 /**
  * @param {{grid: import("./grid.js").Grid, signal: AbortSignal, name: (label: string, isNew: boolean) => void,
- *   not?: string, drop?: () => void, undo?: () => void, hint: string}} options `not`: a class that is not offered
+ *   not?: string, drop?: () => void, undo?: () => void, hint: string, more?: HTMLElement}} options `not`: a class that is not offered
  * @returns {{element: HTMLElement, update: () => void}}
  */
-export function chooser({ grid, signal, name, not, drop, undo, hint }) {
+export function chooser({ grid, signal, name, not, drop, undo, hint, more }) {
   const said = h("p", { role: "status", class: "quiet" });
   const row = h("div", { class: "row classes" });
   const field = nameField({ placeholder: "another name", "aria-label": "Name of the selected pictures", onkeydown: (/** @type {KeyboardEvent} */ e) => {
@@ -61,7 +61,7 @@ export function chooser({ grid, signal, name, not, drop, undo, hint }) {
     element.classList.toggle("idle", n === 0);
   };
   const element = h("div", { class: "chooser", role: "group", "aria-label": "Name the selected pictures" }, said, row, form,
-    (drop || undo) && h("div", { class: "row" }, drop && h("button", { type: "button", onclick: drop }, h("kbd", { "aria-hidden": "true" }, "x"), "Drop"),
+    more && h("div", { class: "row" }, more), (drop || undo) && h("div", { class: "row" }, drop && h("button", { type: "button", onclick: drop }, h("kbd", { "aria-hidden": "true" }, "x"), "Drop"),
       undo && h("button", { type: "button", onclick: undo }, h("kbd", { "aria-hidden": "true" }, "z"), "Undo")));
   return { element, update };
 }

@@ -45,7 +45,10 @@ function inside(place, signal, name, uid) {
   const line = h("p", { class: "quiet", role: "status" });
   const gone = new Set();
   const grid = new Grid(`Kept pictures of ${name}`, signal, () => bar.update());
-  const bar = chooser({ grid, signal, not: name, name: move, hint: "Select pictures, then press 1–9 or type a name to move them." });
+  /** @param {string} label @param {boolean} isNew */
+  const move = (label, isNew) => give("relabel", { label, ...(isNew ? { new: true } : {}) }, `moved to ${label}`);
+  const test = () => give("hold-out", {}, "marked as test");
+  const bar = chooser({ grid, signal, not: name, name: move, more: h("button", { type: "button", onclick: test, title: "Never learned, only to test on" }, "Mark as test"), hint: "Select pictures, then press 1–9 or type a name to move them." });
   const own = may("own");
 
   async function refresh() {
@@ -59,12 +62,13 @@ function inside(place, signal, name, uid) {
     say(line, one ? figures(one) : "This class is gone.");
   }
 
-  /** @param {string} label @param {boolean} isNew */
-  async function move(label, isNew) {
+  /** @param {string} path @param {Record<string, any>} body @param {string} done what they are then */
+  async function give(path, body, done) {
     const uids = [...grid.selected];
+    if (!uids.length) return toast("Select pictures first.");
     for (const uid of uids) gone.add(uid);
     grid.remove(uids);
-    if (await tried(() => post("relabel", { uids, label, ...(isNew ? { new: true } : {}) }))) toast(`${count(uids.length, "picture")} moved to ${label}.`);
+    if (await tried(() => post(path, { uids, ...body }))) toast(`${count(uids.length, "picture")} ${done}.`);
     for (const uid of uids) gone.delete(uid);
     soon();
   }

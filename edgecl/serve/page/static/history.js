@@ -28,7 +28,7 @@ export function show(place, signal) {
 
   const runs = (/** @type {any[]} */ found) => table(["Last run", "When", "From", "Learned", ""], found.map((one) => [
     one.kind, when(one.time), one.source, one.learned, may("teach") && one.can_undo && h("button", { type: "button", onclick: async () => {
-      if (!(await confirmed("Take the last run back?", `${count(one.learned, "picture")} that it learned, and ${one.moved} that it moved, are taken back.`, "Take back"))) return;
+      if (!(await confirmed("Take the last run back?", `${count(one.learned, "picture")} that it learned, and ${one.moved} that it moved or held out, are taken back.`, "Take back"))) return;
       if (await tried(() => post("undo", { run: true }))) toast("The last run was taken back.");
       soon();
     } }, "Take it back")]));
