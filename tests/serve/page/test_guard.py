@@ -272,3 +272,16 @@ def test_wrong_logins_that_come_at_once_are_as_many_tries(toy: Path, tmp_path: P
         with ThreadPoolExecutor(20) as pool:
             statuses = list(pool.map(guess, range(20)))
     assert sorted(statuses) == [401] * 5 + [429] * 15
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/login", {"password": "\ud800"}),
+        ("/api/v1/forget", {"kind": "source", "name": "\ud800"}),
+        ("/api/v1/teach", {"hand": ["\udfff"]}),
+        ("/api/v1/config", {"\ud800": 1}),
+    ],
+)
+def test_half_a_character_is_no_text(site: Site, path: str, body: dict[str, object]):
+    assert site.ask("POST", path, body).status == 400
