@@ -33,8 +33,8 @@ async def teach(context: Context, request: Request) -> Any:
             teacher.release()
         return answer({"label": teacher.label, "alike": None, "time": time.time()}, 202)
     name = clean_label(fields.get("label", str))
-    source = fields.get("source", str, "") or None
-    if source not in (None, *context.serving.sources):
+    source = fields.get("source", str, "")
+    if source and source not in context.serving.sources:
         raise UsageError(f"no source is called {source[:80]!r}; /api/v1/status names them")
     if other is not None and other != name:
         raise Refusal(409, f"another page teaches {other!r} just now", {"held": other})
@@ -42,7 +42,8 @@ async def teach(context: Context, request: Request) -> Any:
         name = await checked_name(context, name, is_new=fields.get("new", bool, False))
     context.hand = hand
     return answer(
-        {"label": teacher.hold(name, source=source), "alike": None, "time": time.time()}, 202
+        {"label": teacher.hold(name, source=source or None), "alike": None, "time": time.time()},
+        202,
     )
 
 
