@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,15 +93,18 @@ def forgotten(site: Site, name: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_answers_hold_what_the_file_says(own_site: Site):
+def test_answers_hold_what_the_file_says(own_site: Site, tmp_path: Path):
     site = own_site
     uids = site.stream.serving.do("wait", waiting).result(30)
     said = described()["paths"]
+    site.stream.serving.do("export", lambda device: device.export(tmp_path / "bundle")).result(90)
+    assert [one["state"] for one in site.get("exports")] == ["fresh"]
     samples = site.get("samples")
     site.post("relabel", {"uids": [samples[0]["uid"]], "label": "bolt-m4"})
     done = forgotten(site, "bracket", verify=True, reason="asked for")
     site.post("snapshots", {})
     assert (done["state"], done["error"], done["verified"]) == ("done", None, True)
+    assert [one["state"] for one in site.get("exports")] == ["revoked"]
     number = done["receipt"].removeprefix("r")
     fill = {
         "/api/v1/requests/{n}": "/api/v1/requests/1",
