@@ -66,6 +66,20 @@ def test_the_camera_is_tested(site: Site, tabs: Watched) -> None:
     expect(tab.get_by_role("img", name="newest picture of camera")).to_be_visible()
 
 
+def test_a_password_is_set_and_removed(site: Site, tabs: Watched) -> None:
+    tabs.allowed.append("401|ERR_INCOMPLETE|ERR_ABORTED")
+    tab, other = tabs.open("setup"), tabs.open("live")
+    expect(other.locator(".answer .big")).not_to_have_text("\N{EN DASH}")
+    tab.get_by_label("Role").select_option("look")
+    tab.get_by_label("New password").fill("nur schauen")
+    tab.get_by_role("button", name="Set", exact=True).click()
+    expect(tab.locator(".toast")).to_contain_text("A password has: look.")
+    expect(other.locator("#banner")).to_be_visible()
+    tab.get_by_role("button", name="Remove").click()
+    expect(tab.locator(".toast").filter(has_text="No role has")).to_be_visible()
+    assert site.page.access.passwords == {}
+
+
 def test_what_cannot_be_is_said(site: Site, tabs: Watched) -> None:
     tabs.allowed.append("400.*/api/v1/config")
     tab = tabs.open("setup")

@@ -203,6 +203,14 @@ def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
             (400, {"key": "source.gate.crop", "value": "90%,0%,50%,50%"}),
             (200, {"key": "source.gate.crop", "value": "0%,0%,50%,50%"}),
         ],
+        "password": [
+            (400, {}),
+            *((400, {"role": role}) for role in ("root", 7)),
+            *((400, {"role": "look", "password": word}) for word in ("", "short", 7, "x" * 1001)),
+            (409, {"role": "look"}),
+            (200, {"role": "look", "password": "long enough"}),
+            (200, {"role": "look", "password": None}),
+        ],
         "mqtt-test": [(400, {"url": "http://x/y"}), (400, {}), (409, {"url": "mqtt://127.0.0.1:1/x"})],
         "forget": [
             (400, {"kind": "age", "name": "x"}),
@@ -284,7 +292,10 @@ def test_every_error_that_the_file_names_can_be_had(own_site: Site, monkeypatch)
     while site.ask("POST", "/login", {"password": "no"}).status == 401:
         pass
     assert site.ask("GET", "/login?token=x").status == 429
-    seen |= {("post", "/login", 429), ("get", "/login", 429)}
+    assert site.ask("POST", "/api/v1/password", {"role": "look"}).status == 429
+    seen |= {(m, p, 429) for m, p in (
+        ("post", "/login"), ("get", "/login"), ("post", "/api/v1/password")
+    )}  # fmt: skip
     for path, one in described()["paths"].items():
         for method, said in one.items():
             for status in said["responses"]:

@@ -82,11 +82,24 @@ export function show(place, signal) {
     } }, h("span", { class: "grow" }, h("label", { htmlFor: "mqtt" }, "Address of the topic"), field), h("button", {}, "Send a test message"));
   }
 
+  function password() {
+    const role = h("select", { id: "role" }, ...["own", "teach", "look"].map((name) => h("option", { value: name }, name)));
+    const field = h("input", { id: "password", type: "password", autocomplete: "new-password", minLength: 8, maxLength: 1000, required: true });
+    const set = (/** @type {string | null} */ text) => tried(async () => {
+      const { roles } = await post("password", { role: role.value, password: text });
+      field.value = "";
+      toast(roles.length ? `Everybody else is logged out. A password has: ${roles.join(", ")}.` : "Everybody else is logged out. No role has a password.");
+    });
+    return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); set(field.value); } },
+      h("span", {}, h("label", { htmlFor: "role" }, "Role"), role), h("span", { class: "grow" }, h("label", { htmlFor: "password" }, "New password, 8 characters or more"), field),
+      h("button", {}, "Set"), h("button", { type: "button", onclick: () => set(null) }, "Remove"));
+  }
+
   put(place, h("h1", {}, "Setup"));
   if (!may("own")) return void place.append(h("p", {}, "Only the role own may change settings."));
   place.append(h("h2", {}, "Sources"), sources, h("h2", {}, "MQTT"), mqtt(),
-    h("h2", {}, "Password"), h("p", {}, "This page is for this computer only until a password is set: ", h("code", {}, "edgecl serve --set-password own"),
-      " asks for one and keeps its hash. From other addresses it also needs TLS; see the documentation of serve."));
+    h("h2", {}, "Password"), h("p", {}, "Whoever has the password of a role may log in without a link; only its hash is kept. ",
+      "To be reached from other addresses the page needs one, and TLS; see the documentation of serve."), password());
   get("config").then((found) => { config = found; }, () => { config = { values: {}, read_only: true }; }).finally(() => {
     if (signal.aborted) return;
     update();
