@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { boxOf, cropView, textOf, within } from "./crop.js";
 import { h, put, toast, tried } from "./dom.js";
-import { cameras, may, on, refreshStatus } from "./state.js";
+import { cameras, may, on, partOf, refreshStatus } from "./state.js";
 
 /** Settings of a source that have a field: key, what it is, an example. */
 const OF_SOURCE = [
@@ -40,8 +40,8 @@ export function show(place, signal) {
     const view = h("div");
     const key = `source.${source.name}.crop`;
     const has = !config.read_only && `source.${source.name}.url` in config.values;
-    // A crop within a crop in pixels cannot be told in shares of the whole.
-    const canCrop = has && (!source.crop || /^([\d.]+%,){3}[\d.]+%$/.test(source.crop));
+    // A crop within a crop is told in its unit; one of both units has none.
+    const canCrop = has && (!source.crop || /^(([\d.]+%,){3}[\d.]+%|(\d+,){3}\d+)$/.test(source.crop));
     let showing = new AbortController();
     signal.addEventListener("abort", () => showing.abort());
     function crop() {
@@ -63,7 +63,7 @@ export function show(place, signal) {
       put(view, image);
       image.src = `/snapshot.jpg?source=${encodeURIComponent(source.name)}&t=${Date.now()}`;
     }
-    return h("section", { class: "panel" }, h("h3", {}, source.name), h("p", { class: "quiet" }, source.url ?? "", source.crop ? ` · crop ${source.crop}` : ""),
+    return h("section", { class: "panel" }, h("h3", {}, source.name), h("p", { class: "quiet" }, source.url ?? "", partOf(source.name) && ` · ${partOf(source.name)}`),
       h("div", { class: "row" }, h("button", { type: "button", onclick: test }, "Test"), h("button", { type: "button", onclick: crop, disabled: !canCrop }, "Draw the crop")), view,
       !has && h("p", { class: "quiet" }, "To change it here give it a table [[source]] in edgecl.toml; see the documentation of serve."),
       h("details", {}, h("summary", {}, "Motion, threshold and more"), ...OF_SOURCE.map(([name, label, example]) => setting(`source.${source.name}.${name}`, label, example, has))));
