@@ -30,7 +30,8 @@ from edgecl.exporters.setup import Setup, set_up
 from edgecl.governed import governed, note_undone, take_back
 from edgecl.home import Home
 from edgecl.learning import Given, learning
-from edgecl.mending import Done, hold_out, merge_classes, relabel, undo, unteach
+from edgecl.lessons import unteach
+from edgecl.mending import Done, hold_out, merge_classes, relabel, undo
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources import open_source

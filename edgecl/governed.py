@@ -23,7 +23,8 @@ from edgecl.governor.record import is_recorded, policy_hash
 from edgecl.governor.verdicts import NOBODY, paired, verdicts_of
 from edgecl.heads import make_head_of
 from edgecl.learner import Learner
-from edgecl.mending import lessons_between, undo
+from edgecl.lessons import lessons_between
+from edgecl.mending import undo
 from edgecl.session import Session
 from edgecl.snapshots import rollback, take
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters

@@ -20,9 +20,8 @@ from safetensors.numpy import load as load_arrays
 
 from edgecl.errors import RequestError
 from edgecl.home import Home
-from edgecl.learner import Learner, Lesson
+from edgecl.learner import Learner
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
-from edgecl.store.changes import lessons_of
 from edgecl.store.erasure import drop_classes_of_nothing, drop_unused, unknown_sample
 from edgecl.store.exports import holding
 from edgecl.store.moves import (
@@ -96,30 +95,6 @@ class Reversal:
     run: Run
     content: Content
     names: dict[int, str] = field(default_factory=dict)
-
-
-def lessons_between(store: Store, first: int, last: int) -> list[Lesson]:
-    """Return what is there of samples with uids above `first` and up to `last`, oldest first."""
-    return [
-        Lesson(uid, class_uid, source, store.opened([(uid, class_uid, x)])[0], is_held_out)
-        for uid, class_uid, source, x, is_held_out in lessons_of(store, first, last)
-    ]
-
-
-def unteach(learner: Learner, uids: Sequence[int]) -> int:
-    """Take back samples, as if they had never been learned; returns how many.
-
-    Raises:
-        RequestError: One is not there, or waits for review; nothing was changed.
-    """
-    store, wanted = learner.store, set(map(int, uids))
-    if not wanted:
-        return 0
-    found = [x for x in lessons_between(store, min(wanted) - 1, max(wanted)) if x.uid in wanted]
-    for uid in sorted(wanted - {lesson.uid for lesson in found}):
-        raise unknown_sample(uid)
-    learner.undo(found)
-    return len(found)
 
 
 def relabel(home: Home, learner: Learner, uids: Sequence[int], name: str) -> Done:

@@ -35,7 +35,7 @@ LAYERS = (
     ("novelty", "drift", "mistakes", "explain"),
     ("answers", "usefulness"),
     ("stream",),
-    ("snapshots", "evaluation", "doctor", "review", "transfer", "mending"),
+    ("snapshots", "evaluation", "doctor", "review", "transfer", "mending", "lessons"),
     ("governed",),
     ("learning",),
     ("exporters",),

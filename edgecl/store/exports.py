@@ -218,6 +218,14 @@ def is_reachable(export: Export) -> bool:
     return _manifest_at(export) is not None
 
 
+def state_of(export: Export) -> str:
+    """Return its status; `revoked` where it is stale, and useless by now; looks into its folder."""
+    if export.status != STALE or export.kind in _MENDED:
+        return export.status
+    found = _manifest_at(export)
+    return "revoked" if found is not None and "stale" in found else STALE
+
+
 def names_in(found: Iterable[tuple[Export, dict[str, Any]]]) -> list[tuple[int, str]]:
     """Return uid and name of the classes in exports that are in reach."""
     return [

@@ -82,6 +82,12 @@ def test_keys_are_shown_and_screens_are_reached_by_them(site: Site, tabs: Watche
     expect(tab.get_by_role("heading", name="Review")).to_be_visible()
 
 
+EVERYTHING: dict[str, Any] = {
+    "type": "tag",
+    "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+}
+
+
 def axe() -> str:
     """The source of axe-core."""
     pytest.importorskip("axe_playwright_python", reason="the package axe-playwright-python")
@@ -92,7 +98,7 @@ def axe() -> str:
 
 def faults(tab: Tab, rules: dict[str, Any]) -> list[str]:
     """What axe finds that is serious or critical, and where."""
-    # The report in its frame lets no script in.
+    # The report in its frame lets no script in; a test of its own looks at it.
     options = {"runOnly": rules, "resultTypes": ["violations"], "iframes": False}
     found: dict[str, Any] = tab.evaluate("options => axe.run(document, options)", options)
     return [
@@ -106,8 +112,7 @@ def faults(tab: Tab, rules: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("is_phone", [False, True])
 def test_axe_finds_no_serious_fault(site: Site, tabs: Watched, is_phone: bool) -> None:
     """All of it on a light desk; on a dark phone what is otherwise there: colours and sizes."""
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    rules: dict[str, Any] = {"type": "tag", "values": tags}
+    rules = EVERYTHING
     if is_phone:
         rules = {"type": "rule", "values": ["color-contrast", "target-size"]}
     site.add_waiting(3)
@@ -122,6 +127,19 @@ def test_axe_finds_no_serious_fault(site: Site, tabs: Watched, is_phone: bool) -
     tab.goto(f"{site.page.address}/#live")
     tab.get_by_role("button", name=re.compile("New class")).click()
     assert faults(tab, rules) == []
+
+
+def test_axe_finds_no_serious_fault_in_the_report(site: Site, tabs: Watched) -> None:
+    """Alone, as its own page, since the frame lets no script in."""
+    tab = tabs.open()
+    report = tab.request.get(f"{site.page.address}/api/v1/report.html")
+    assert report.ok
+    alone = tab.context.new_page()
+    alone.set_content(report.text())
+    alone.evaluate(axe())
+    for scheme in ("light", "dark"):
+        alone.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert faults(alone, EVERYTHING) == [], scheme
 
 
 def test_a_password_opens_the_role_that_it_is_for(

@@ -132,6 +132,8 @@ class Guard:
                 given = {name for name, _ in message.get("headers", ())}
                 more = [pair for pair in _HEADERS if pair[0] not in given]
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
+            elif message.get("more_body") and scope["role"] and not self._role(_headers(scope)):
+                raise ConnectionError("logged out while an answer without an end goes on")
             await asyncio.wait_for(send(message), SEND_S)
 
         try:
@@ -149,7 +151,7 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return status and sentence of a refusal, or None."""
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         path, writes = scope["path"], scope["method"] not in ("GET", "HEAD")
         if len(path) > _LONGEST_PATH:
             return 414, f"a path of {len(path)} characters; at most {_LONGEST_PATH:,}"
@@ -187,7 +189,7 @@ class Guard:
 
 async def _refuse(send: Send, scope: Scope, status: int, sentence: str) -> None:
     """Answer with an error; a browser that wants a page is shown where to log in."""
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    headers = _headers(scope)
     if status == 401 and "text/html" in headers.get(b"accept", "") and scope["method"] == "GET":
         start: dict[str, Any] = {"status": 303, "headers": [(b"location", b"/login")]}
         body = b""
@@ -197,6 +199,10 @@ async def _refuse(send: Send, scope: Scope, status: int, sentence: str) -> None:
     start["headers"].append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", **start})
     await send({"type": "http.response.body", "body": body})
+
+
+def _headers(scope: Scope) -> dict[bytes, str]:
+    return {name: value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _split(host: str) -> tuple[str, int | None]:

@@ -21,6 +21,7 @@ from edgecl.serve.page.context import Context, Endpoint, Refusal, fields_of
 from edgecl.session import open_store, reading
 from edgecl.settings import load_config
 from edgecl.store.changes import changes_of
+from edgecl.store.exports import PUBLISHED, address_of, exports_of, state_of
 from edgecl.store.runs import content_of, last_run
 from edgecl.store.snapshots import snapshots_of
 from edgecl.unlearning.account import Account, account_with, accounts_of
@@ -96,6 +97,27 @@ async def snapshots(context: Context, request: Request) -> list[dict[str, Any]]:
                 }
                 for one in reversed(snapshots_of(store))
             ]
+
+    return await context.read(find)
+
+
+async def exports(context: Context, request: Request) -> list[dict[str, Any]]:
+    """Bundles, datasets and brokers that hold what was learned, the newest first."""
+
+    def find(device: Device) -> list[dict[str, Any]]:
+        with open_store(device.home, read_only=True) as store:
+            found = exports_of(store)
+        return [
+            {
+                "uid": one.uid,
+                "kind": one.kind,
+                "path": address_of(one) if one.kind == PUBLISHED else str(one.path),
+                "time": one.created,
+                "classes": len(one.classes),
+                "state": state_of(one),
+            }
+            for one in reversed(found)
+        ]
 
     return await context.read(find)
 
@@ -221,6 +243,7 @@ async def set_config(context: Context, request: Request) -> dict[str, Any]:
 ENDPOINTS = (
     Endpoint("GET", "/api/v1/changes", changes),
     Endpoint("GET", "/api/v1/snapshots", snapshots),
+    Endpoint("GET", "/api/v1/exports", exports, "own"),
     Endpoint("GET", "/api/v1/runs", runs),
     Endpoint("GET", "/api/v1/receipts", receipts),
     Endpoint("GET", "/api/v1/receipts/r{n:int}.html", receipt_html),

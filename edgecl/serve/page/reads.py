@@ -43,6 +43,7 @@ async def status(context: Context, request: Request) -> dict[str, Any]:
                 "name": name,
                 "url": redacted(tables[name].url) if name in tables else None,
                 "crop": (tables[name].crop or None) if name in tables else None,
+                "rotate": tables[name].rotate if name in tables else 0,
             }
             for name in serving.sources
         ],

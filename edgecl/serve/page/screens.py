@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
 from importlib.resources import files
 from typing import Any
@@ -12,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 import edgecl
-from edgecl.serve.page.access import SESSION_S
+from edgecl.device import Device
+from edgecl.errors import RequestError, UsageError
+from edgecl.serve.page.access import ROLES, SESSION_S, hashed, load_passwords, save_passwords
 from edgecl.serve.page.context import Context, Endpoint, Refusal, answer, fields_of
 
 _PACKAGE = "edgecl.serve.page"
@@ -100,6 +103,36 @@ async def login(context: Context, request: Request) -> Response:
     return _let_in(context, answer({"role": role}), role)
 
 
+async def set_password(context: Context, request: Request) -> Response:
+    """Set or remove the password of a role; everybody but who asked is logged out."""
+    if request.scope["scheme"] != "https" and not _is_here(request):
+        raise Refusal(403, "a password is taken over TLS, or from this machine only")
+    _check_wait(context, request)
+    fields, access = await fields_of(request), context.access
+    role, is_removed = fields.get("role", str), not fields.has("password")
+    if role not in ROLES:
+        raise UsageError(f"role is {role[:20]!r}; expected one of {', '.join(ROLES)}")
+    made = {}
+    if not is_removed:
+        loop, password = asyncio.get_running_loop(), fields.get("password", str)
+        made = {role: await loop.run_in_executor(context.pool, hashed, password)}
+
+    def write(device: Device) -> None:
+        known = load_passwords(device.home.passwords)
+        if is_removed and known.pop(role, None) is None:
+            raise RequestError(f"the role {role} has no password")
+        known |= made
+        if not known and context.place.scheme == "https":
+            raise RequestError("this page can be reached from elsewhere; it must keep a password")
+        save_passwords(device.home.passwords, known)
+        access.passwords = known
+
+    await context.write("password", write)
+    access.note_try(_peer(request), is_right=False)  # to try many costs what guessing does
+    known = sorted(access.passwords, key=ROLES.index)
+    return _let_in(context, answer({"roles": known}), request.scope["role"])
+
+
 async def logout(context: Context, request: Request) -> Response:
     """Have the browser drop its session."""
     response = answer({})
@@ -125,6 +158,13 @@ def _check_wait(context: Context, request: Request) -> None:
         raise Refusal(429, f"too many wrong logins; try again in {wait} s", {"wait": wait})
 
 
+def _is_here(request: Request) -> bool:
+    try:
+        return ipaddress.ip_address(_peer(request)).is_loopback
+    except ValueError:
+        return False
+
+
 def _peer(request: Request) -> str:
     return request.client.host if request.client else ""
 
@@ -138,4 +178,5 @@ ENDPOINTS = (
     Endpoint("GET", "/login", login_page, ""),
     Endpoint("POST", "/login", login, ""),
     Endpoint("POST", "/logout", logout),
+    Endpoint("POST", "/api/v1/password", set_password, "own"),
 )

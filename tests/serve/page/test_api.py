@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,15 +93,18 @@ def forgotten(site: Site, name: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_answers_hold_what_the_file_says(own_site: Site):
+def test_answers_hold_what_the_file_says(own_site: Site, tmp_path: Path):
     site = own_site
     uids = site.stream.serving.do("wait", waiting).result(30)
     said = described()["paths"]
+    site.stream.serving.do("export", lambda device: device.export(tmp_path / "bundle")).result(90)
+    assert [one["state"] for one in site.get("exports")] == ["fresh"]
     samples = site.get("samples")
     site.post("relabel", {"uids": [samples[0]["uid"]], "label": "bolt-m4"})
     done = forgotten(site, "bracket", verify=True, reason="asked for")
     site.post("snapshots", {})
     assert (done["state"], done["error"], done["verified"]) == ("done", None, True)
+    assert [one["state"] for one in site.get("exports")] == ["revoked"]
     number = done["receipt"].removeprefix("r")
     fill = {
         "/api/v1/requests/{n}": "/api/v1/requests/1",
@@ -202,6 +206,14 @@ def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
             (400, {"key": "source.gate.crop", "value": "90%,0%,50%,50%"}),
             (200, {"key": "source.gate.crop", "value": "0%,0%,50%,50%"}),
         ],
+        "password": [
+            (400, {}),
+            *((400, {"role": role}) for role in ("root", 7)),
+            *((400, {"role": "look", "password": word}) for word in ("", "short", 7, "x" * 1001)),
+            (409, {"role": "look"}),
+            (200, {"role": "look", "password": "long enough"}),
+            (200, {"role": "look", "password": None}),
+        ],
         "mqtt-test": [(400, {"url": "http://x/y"}), (400, {}), (409, {"url": "mqtt://127.0.0.1:1/x"})],
         "forget": [
             (400, {"kind": "age", "name": "x"}),
@@ -283,7 +295,10 @@ def test_every_error_that_the_file_names_can_be_had(own_site: Site, monkeypatch)
     while site.ask("POST", "/login", {"password": "no"}).status == 401:
         pass
     assert site.ask("GET", "/login?token=x").status == 429
-    seen |= {("post", "/login", 429), ("get", "/login", 429)}
+    assert site.ask("POST", "/api/v1/password", {"role": "look"}).status == 429
+    seen |= {(m, p, 429) for m, p in (
+        ("post", "/login"), ("get", "/login"), ("post", "/api/v1/password")
+    )}  # fmt: skip
     for path, one in described()["paths"].items():
         for method, said in one.items():
             for status in said["responses"]:

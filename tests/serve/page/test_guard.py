@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import re
 import socket
+import stat
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ pytest.importorskip("starlette", reason="the extra web is not installed: starlet
 
 from asking import Site, opened
 
-from edgecl.serve.page.access import hashed
+from edgecl.serve.page.access import hashed, load_passwords
 from edgecl.serve.page.app import ENDPOINTS
 from edgecl.serve.page.guard import CSP, Place
 
@@ -160,6 +162,32 @@ def test_many_guesses_at_once_are_no_way_round_the_wait(toy: Path, tmp_path: Pat
         with ThreadPoolExecutor(20) as pool:
             statuses = Counter(pool.map(guess, range(20)))
     assert statuses == {401: 5, 429: 15}
+
+
+def test_a_password_is_set_here_and_logs_everybody_else_out(own_site: Site, caplog):
+    site, path = own_site, "/api/v1/password"
+    link, kept = site.page.url.removeprefix(site.page.address), site.stream.serving.device.home
+    mine = site.ask("GET", link, role=None).headers["set-cookie"].partition(";")[0]
+    other = {"Authorization": f"Bearer {site.page.access.session('own')}"}
+    watched = site.open("GET", "/api/v1/live", headers=other, role=None)
+    assert watched.read(4)
+    sent = {"role": "teach", "password": "ganz geheim"}
+    done = site.ask("POST", path, sent, headers={"Cookie": mine}, role=None)
+    assert (done.status, done.json) == (200, {"roles": ["teach"]})
+    now = {"Cookie": done.headers["set-cookie"].partition(";")[0]}
+    for headers, status in ((other, 401), ({"Cookie": mine}, 401), (now, 200)):
+        assert site.ask("GET", "/api/v1/status", headers=headers, role=None).status == status
+    with pytest.raises(IncompleteRead):  # who watches is put out, too
+        watched.read()
+    assert (
+        site.ask("POST", "/login", {"password": "ganz geheim"}, role=None).json["role"] == "teach"
+    )
+    assert load_passwords(kept.passwords) == site.page.access.passwords
+    assert stat.S_IMODE(kept.passwords.stat().st_mode) == 0o600
+    gone = site.ask("POST", path, {"role": "teach"}, headers=now, role=None)
+    assert (gone.status, gone.json) == (200, {"roles": []})
+    assert site.ask("POST", "/login", {"password": "ganz geheim"}, role=None).status == 401
+    assert "geheim" not in caplog.text
 
 
 def test_a_head_without_end_is_refused_and_costs_no_memory(site: Site):

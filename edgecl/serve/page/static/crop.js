@@ -6,19 +6,23 @@ import { draw, watch } from "./frames.js";
 const STEP = 0.02;
 const LEAST = 0.05;
 
-/** @typedef {{x: number, y: number, w: number, h: number}} Box shares of the picture, 0 to 1 */
+/** @typedef {{x: number, y: number, w: number, h: number, px?: boolean}} Box shares of the picture, 0 to 1, or pixels */
 
-/** @param {string | null | undefined} text `10%,20%,30%,40%` @returns {Box} all of it where there is none */
+/** @param {string | null | undefined} text `10%,20%,30%,40%`, or pixels `64,48,320,240` @returns {Box} all of it where there is none */
 export function boxOf(text) {
+  if (/^(\d+,){3}\d+$/.test(text ?? "")) {
+    const [x, y, w, h] = /** @type {string} */ (text).split(",").map(Number);
+    return { x, y, w, h, px: true };
+  }
   const found = (text ?? "").split(",").map((part) => (part.trim().endsWith("%") ? parseFloat(part) / 100 : NaN));
   return found.length === 4 && found.every((n) => n >= 0 && n <= 1) ? { x: found[0], y: found[1], w: found[2], h: found[3] } : { x: 0, y: 0, w: 1, h: 1 };
 }
 
 /** @param {Box} box */
-export const textOf = (box) => [box.x, box.y, box.w, box.h].map((n) => `${Math.round(n * 100)}%`).join(",");
+export const textOf = (box) => [box.x, box.y, box.w, box.h].map((n) => (box.px ? `${Math.round(n)}` : `${Math.round(n * 100)}%`)).join(",");
 
 /** A box within a picture that is itself a part of the whole. @param {Box} inner @param {Box} outer @returns {Box} */
-export const within = (inner, outer) => ({ x: outer.x + inner.x * outer.w, y: outer.y + inner.y * outer.h, w: inner.w * outer.w, h: inner.h * outer.h });
+export const within = (inner, outer) => ({ ...outer, x: outer.x + inner.x * outer.w, y: outer.y + inner.y * outer.h, w: inner.w * outer.w, h: inner.h * outer.h });
 
 /** @param {number} n @param {number} low @param {number} high */
 const clamp = (n, low, high) => Math.min(high, Math.max(low, n));

@@ -7,7 +7,7 @@ import { count, h, put, say, toast, tried } from "./dom.js";
 import { draw, watch } from "./frames.js";
 import { Hold } from "./hold.js";
 import { CLASS_KEYS, useKeys } from "./keys.js";
-import { cameras, on, state } from "./state.js";
+import { cameras, on, partOf, state } from "./state.js";
 import { strip } from "./strip.js";
 import { teachButtons } from "./teach.js";
 import { welcome } from "./welcome.js";
@@ -35,6 +35,7 @@ function counters(p) {
 export function show(place, signal) {
   const canvas = h("canvas", { width: 320, height: 240, role: "img", "aria-label": "What the camera sees" });
   const stale = h("p", { class: "stale", hidden: true });
+  const part = h("figcaption", { class: "quiet" });
   const view = answerView();
   const line = h("p", { class: "quiet counters" });
   const chooser = h("select", { "aria-label": "Camera", onchange: () => choose(chooser.value) });
@@ -53,6 +54,7 @@ export function show(place, signal) {
   async function shown(answer, jpeg) {
     await draw(canvas, jpeg, state.status.looks_at ?? null);
     view.show(answer);
+    say(part, isOwn ? "" : partOf(answer.source ?? chooser.value));
     seenAt = performance.now();
     stale.hidden = true;
   }
@@ -80,7 +82,7 @@ export function show(place, signal) {
   function sources() {
     const found = cameras();
     const all = [...(found.length === 1 ? [] : [["", found.length ? "All cameras" : "No camera of the device"]]),
-      ...found.map(({ name, crop }) => [name, name + (crop ? ` (crop ${crop})` : "")]),
+      ...found.map(({ name }) => [name, name]),
       ...(hasCamera() ? [[OWN, "This browser's camera"]] : [])];
     const kept = chooser.value;
     put(chooser, ...all.map(([value, text]) => h("option", { value }, text)));
@@ -105,7 +107,7 @@ export function show(place, signal) {
   ], signal);
 
   put(place, h("h1", { class: "unseen" }, "Live"),
-    h("div", { class: "see" }, view.element, h("figure", {}, canvas, stale)),
+    h("div", { class: "see" }, view.element, h("figure", {}, canvas, stale, part)),
     h("div", { class: "do" }, welcome({ canCamera: hasCamera(), useCamera: () => choose(OWN), upload: uploadField(shown), add: buttons.add }, signal),
       h("h2", {}, "Hold to teach"), buttons.element,
       h("button", { type: "button", onclick: takeBack }, "Take the last burst back ", h("kbd", { "aria-hidden": "true" }, "u")),

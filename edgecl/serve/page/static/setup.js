@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { boxOf, cropView, textOf, within } from "./crop.js";
 import { h, put, toast, tried } from "./dom.js";
-import { cameras, may, on, refreshStatus } from "./state.js";
+import { cameras, may, on, partOf, refreshStatus } from "./state.js";
 
 /** Settings of a source that have a field: key, what it is, an example. */
 const OF_SOURCE = [
@@ -40,8 +40,8 @@ export function show(place, signal) {
     const view = h("div");
     const key = `source.${source.name}.crop`;
     const has = !config.read_only && `source.${source.name}.url` in config.values;
-    // A crop within a crop in pixels cannot be told in shares of the whole.
-    const canCrop = has && (!source.crop || /^([\d.]+%,){3}[\d.]+%$/.test(source.crop));
+    // A crop within a crop is told in its unit; one of both units has none.
+    const canCrop = has && (!source.crop || /^(([\d.]+%,){3}[\d.]+%|(\d+,){3}\d+)$/.test(source.crop));
     let showing = new AbortController();
     signal.addEventListener("abort", () => showing.abort());
     function crop() {
@@ -63,7 +63,7 @@ export function show(place, signal) {
       put(view, image);
       image.src = `/snapshot.jpg?source=${encodeURIComponent(source.name)}&t=${Date.now()}`;
     }
-    return h("section", { class: "panel" }, h("h3", {}, source.name), h("p", { class: "quiet" }, source.url ?? "", source.crop ? ` · crop ${source.crop}` : ""),
+    return h("section", { class: "panel" }, h("h3", {}, source.name), h("p", { class: "quiet" }, source.url ?? "", partOf(source.name) && ` · ${partOf(source.name)}`),
       h("div", { class: "row" }, h("button", { type: "button", onclick: test }, "Test"), h("button", { type: "button", onclick: crop, disabled: !canCrop }, "Draw the crop")), view,
       !has && h("p", { class: "quiet" }, "To change it here give it a table [[source]] in edgecl.toml; see the documentation of serve."),
       h("details", {}, h("summary", {}, "Motion, threshold and more"), ...OF_SOURCE.map(([name, label, example]) => setting(`source.${source.name}.${name}`, label, example, has))));
@@ -82,11 +82,24 @@ export function show(place, signal) {
     } }, h("span", { class: "grow" }, h("label", { htmlFor: "mqtt" }, "Address of the topic"), field), h("button", {}, "Send a test message"));
   }
 
+  function password() {
+    const role = h("select", { id: "role" }, ...["own", "teach", "look"].map((name) => h("option", { value: name }, name)));
+    const field = h("input", { id: "password", type: "password", autocomplete: "new-password", minLength: 8, maxLength: 1000, required: true });
+    const set = (/** @type {string | null} */ text) => tried(async () => {
+      const { roles } = await post("password", { role: role.value, password: text });
+      field.value = "";
+      toast(roles.length ? `Everybody else is logged out. A password has: ${roles.join(", ")}.` : "Everybody else is logged out. No role has a password.");
+    });
+    return h("form", { class: "row bottom", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); set(field.value); } },
+      h("span", {}, h("label", { htmlFor: "role" }, "Role"), role), h("span", { class: "grow" }, h("label", { htmlFor: "password" }, "New password, 8 characters or more"), field),
+      h("button", {}, "Set"), h("button", { type: "button", onclick: () => set(null) }, "Remove"));
+  }
+
   put(place, h("h1", {}, "Setup"));
   if (!may("own")) return void place.append(h("p", {}, "Only the role own may change settings."));
   place.append(h("h2", {}, "Sources"), sources, h("h2", {}, "MQTT"), mqtt(),
-    h("h2", {}, "Password"), h("p", {}, "This page is for this computer only until a password is set: ", h("code", {}, "edgecl serve --set-password own"),
-      " asks for one and keeps its hash. From other addresses it also needs TLS; see the documentation of serve."));
+    h("h2", {}, "Password"), h("p", {}, "Whoever has the password of a role may log in without a link; only its hash is kept. ",
+      "To be reached from other addresses the page needs one, and TLS; see the documentation of serve."), password());
   get("config").then((found) => { config = found; }, () => { config = { values: {}, read_only: true }; }).finally(() => {
     if (signal.aborted) return;
     update();

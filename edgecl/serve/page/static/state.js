@@ -33,8 +33,14 @@ export const emit = (kind, detail) => bus.dispatchEvent(new CustomEvent(kind, { 
 /** Whether this page may do what a role may. @param {"teach" | "own"} role */
 export const may = (role) => state.status.role === "own" || state.status.role === role || !state.status.role;
 
-/** Sources of the device; what pages send is none. @returns {{name: string, url?: string, crop?: string | null}[]} */
+/** Sources of the device; what pages send is none. @returns {{name: string, url?: string, crop?: string | null, rotate?: number}[]} */
 export const cameras = () => (state.status.sources ?? []).filter((/** @type {any} */ one) => one.name !== "browser");
+
+/** Which part of its picture a camera shows, in words. @param {string} name */
+export function partOf(name) {
+  const one = cameras().find((camera) => camera.name === name);
+  return [one?.crop && `crop ${one.crop}`, one?.rotate && `turned ${one.rotate}`].filter(Boolean).join(", ");
+}
 
 export async function refreshClasses() {
   state.classes = await get("classes");
