@@ -26,6 +26,7 @@ def commands() -> list[str]:
         "review list",
         "review mistakes",
         "samples list",
+        "samples hold-out",
         "config set",
     ]
 
@@ -34,7 +35,9 @@ def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in commands():
         assert f"edgecl {command}" in readme, command
-    command = r"^edgecl ([a-z-]+(?: class| onnx| tensorrt| dataset| list| mistakes| set| hold-out)?)"
+    command = (
+        r"^edgecl ([a-z-]+(?: class| onnx| tensorrt| dataset| list| mistakes| set| hold-out)?)"
+    )
     named = re.findall(command, readme, re.MULTILINE)
     assert set(named) <= set(commands())
 
