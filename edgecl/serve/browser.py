@@ -6,7 +6,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from edgecl.errors import HomeLockedError
 from edgecl.runtime.sources.live import LiveBase
@@ -27,16 +27,26 @@ class BrowserSource(LiveBase):
 
     def __init__(self) -> None:
         super().__init__(NAME)
-        self._waiting: queue.Queue[Frame | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[tuple[Frame, Callable[[], bool]] | None] = queue.Queue(
+            _MOST_WAITING
+        )
         self._closed = threading.Event()
 
-    def put(self, encoded: bytes, label: str | None = None, *, frame_id: str) -> None:
+    def put(
+        self,
+        encoded: bytes,
+        label: str | None = None,
+        *,
+        frame_id: str,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Let the stream see a picture file.
 
         Args:
             encoded: The file.
             label: Its class, or None.
             frame_id: Id of its frame, as `new_id` gives it.
+            is_wanted: Asked when its turn comes; who waits no more may send it again.
 
         Raises:
             HomeLockedError: Too many wait already.
@@ -51,7 +61,7 @@ class BrowserSource(LiveBase):
             monotonic=time.monotonic(),
         )
         try:
-            self._waiting.put_nowait(frame)
+            self._waiting.put_nowait((frame, is_wanted))
         except queue.Full as error:
             raise HomeLockedError(
                 f"{_MOST_WAITING} pictures wait for the stream already; send fewer a second"
@@ -64,10 +74,13 @@ class BrowserSource(LiveBase):
 
     def _until_closed(self) -> Iterator[Frame]:
         while not self._closed.is_set():
-            frame = self._waiting.get()
-            if frame is not None:
+            taken = self._waiting.get()
+            if taken is not None:
                 self.counters.add("received")
-                yield frame
+                if taken[1]():
+                    yield taken[0]
+                else:
+                    self.counters.add("dropped")
 
     def close(self) -> None:
         """End it; wakes who waits for a picture."""

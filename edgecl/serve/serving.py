@@ -65,7 +65,9 @@ class Serving:
         frame_id = new_id()
         answer = self.live.answer_to(frame_id)  # before the stream can have seen it
         try:
-            self.browser.put(encoded, label, frame_id=frame_id)
+            self.browser.put(
+                encoded, label, frame_id=frame_id, is_wanted=lambda: not answer.cancelled()
+            )
         except EdgeclError:
             answer.cancel()
             raise
