@@ -300,11 +300,10 @@ def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: b
 def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
     """Return the home, unless there is a bundle, and the settings."""
     from edgecl.config import Config
-    from edgecl.errors import UsageError
 
     if bundle is not None:
         if is_home_named():
-            raise UsageError("--bundle and --home exclude each other; leave one of them out")
+            say("--bundle is asked; the home that --home names is not looked at")
         return None, Config()
     from edgecl.home import Home
 

@@ -83,8 +83,7 @@ def run(
         for name, value in names.items():
             filled = [part.replace(name, value) for part in filled]
         at = place if command in OF_HOME.values() else home
-        of = [] if "--bundle" in filled else ["--home", str(at)]
-        monkeypatch.setattr(sys, "argv", ["edgecl", *filled, *of])
+        monkeypatch.setattr(sys, "argv", ["edgecl", *filled, "--home", str(at)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()

@@ -13,7 +13,7 @@ import pytest
 from reported import reported_home
 
 import build
-from edgecl.cli import output, unlearn
+from edgecl.cli import output, run, unlearn
 from edgecl.cli.changes import _print_changes
 from edgecl.cli.learn import result_of
 from edgecl.cli.learned import print_learned
@@ -173,12 +173,15 @@ def test_a_source_that_is_one_is_listed(known: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_a_bundle_and_a_home_exclude_each_other(command: str, known: Path, tmp_path: Path) -> None:
+def test_a_home_that_is_named_beside_a_bundle_is_said_to_be_passed_over(
+    command: str, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     picture = tmp_path / "washer" / "a.png"
     picture.parent.mkdir()
     build.part_picture("washer", 0).save(picture)
-    with pytest.raises(UsageError, match="--bundle and --home exclude each other"):
-        build.invoke(command, tmp_path, "--bundle", tmp_path / "b", "--home", known)
+    words = [command, str(tmp_path), "--bundle", str(tmp_path / "b"), "--home", str(known)]
+    assert run(words) == 3  # there is no such bundle
+    assert "the home that --home names is not looked at" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [("review", "label", "1"), ("relabel", "1")], ids=" ".join)

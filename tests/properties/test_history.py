@@ -321,6 +321,7 @@ class History(RuleBasedStateMachine):
         touched = {s.label for s in self.known if s not in rest} | gone
         purged = done.receipt.body["snapshots_purged"]
         everything = self.known + self.held + self.waiting + list(lost)
+        before = {s.uid for s in everything}
         self.lost |= gone
         # What was relabelled may come from a file of that name; only a class's unlearning asks.
         self.mended = self.mended - gone if kind == "class" else self.mended | gone
@@ -334,7 +335,8 @@ class History(RuleBasedStateMachine):
         self.never(removed)
         for uid in list(self.kept):
             state = self.kept[uid][0]
-            held = {s.label for s in state[0]}
+            # A class that was taken back and learned again is another, of which it holds nothing.
+            held = {s.label for s in state[0] if kind == "class" or s.uid in before}
             assert (uid in purged) or not (held & touched)
             # Also not under the name of a class that a sample was of.
             assert (uid in purged) or not removed & {s.uid for rows in state for s in rows}
