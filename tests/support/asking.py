@@ -66,8 +66,9 @@ class Site:
         role: str | None = "own",
     ) -> Answer:
         """Ask once; a body that is no bytes goes as JSON, a header of '' is left out."""
-        response = self.open(method, path, body, headers=headers, role=role)
+        connection, response = self._asked(method, path, body, headers, role)
         data = response.read()
+        connection.close()  # a page takes so many at once, and these are quick
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, data)
 
     def open(
@@ -80,8 +81,14 @@ class Site:
         role: str | None = "own",
     ) -> HTTPResponse:
         """Ask, and leave the answer to be read."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=90)
+        connection, response = self._asked(method, path, body, headers, role)
         self._open.append(connection)
+        return response
+
+    def _asked(
+        self, method: str, path: str, body: Any, headers: dict[str, str] | None, role: str | None
+    ) -> tuple[HTTPConnection, HTTPResponse]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=90)
         given = {"Authorization": f"Bearer {self.page.access.session(role)}"} if role else {}
         if body is not None and not isinstance(body, bytes):
             given |= JSON
@@ -90,7 +97,7 @@ class Site:
         connection.request(
             method, path, body=body, headers={k: v for k, v in given.items() if v != ""}
         )
-        return connection.getresponse()
+        return connection, connection.getresponse()
 
     def get(self, path: str, status: int = 200) -> Any:
         """Return the JSON values of an answer of the interface."""
