@@ -60,12 +60,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it; what writes to a home that another process serves, that process runs."""
-        home, arguments = ctx.params.get("home"), ctx.find_root().obj
-        if home is not None and isinstance(arguments, list):
-            status = handed_over(path_of(ctx), arguments, Path(home))
-            if status is not None:
-                return status
-        return super().invoke(ctx)
+        status = _status_elsewhere(ctx)
+        return super().invoke(ctx) if status is None else status
 
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, with `-q` and `-v`, which every command takes."""
@@ -89,6 +85,12 @@ class Group(TyperGroup):
         super().__init__(*args, **values)
         _prepare(self.params)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run it as a command does, where it is one without a command behind it."""
+        words = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        status = None if words else _status_elsewhere(ctx)
+        return super().invoke(ctx) if status is None else status
+
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, with `-q` and `-v`, which every command takes."""
         return _with_shared(ctx, super().get_params(ctx))
@@ -110,6 +112,14 @@ class Group(TyperGroup):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def _status_elsewhere(ctx: Any) -> int | None:
+    """Return the status of what the process that serves its home ran; None if none did."""
+    home, arguments = ctx.params.get("home"), ctx.find_root().obj
+    if home is None or not isinstance(arguments, list):
+        return None
+    return handed_over(path_of(ctx), arguments, Path(home))
 
 
 def first_sentence(text: str | None) -> str:

@@ -127,6 +127,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "forget source": ("forget", "source", "PARTS", "--json"),
     "forget pending": ("forget", "pending", "--json"),
     "forget of nothing": ("forget", "class", "unicorn", "--json"),
+    "forget by age": ("forget", "--older-than", "9000d", "--json"),
+    "export of what is stale": ("export", "--rebuild-stale", "--json"),
     "train": ("train-stream", "PARTS", "--limit", "5", "--json"),
     "train from nowhere": ("train-stream", "nowhere"),
     "import": ("import", "PARTS", "--json"),
