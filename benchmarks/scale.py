@@ -39,7 +39,10 @@ def rows_of(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
 
 def head() -> None:
     """Print how long a step and the first samples of classes take."""
-    print("| K | predict + learn, median (mean) ms | a read of R and W, ms | ratio (of means) | ", end="")
+    print(
+        "| K | predict + learn, median (mean) ms | a read of R and W, ms | ratio (of means) | ",
+        end="",
+    )
     print("first samples, learned s | predicted and learned s |")
     print("|---|---|---|---|---|---|")
     for k in CLASSES:
