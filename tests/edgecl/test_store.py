@@ -29,6 +29,7 @@ from edgecl.store.sampling import class_to_evict
 from edgecl.store.store import Store, describe
 from edgecl.store.table import Role
 from edgecl.store.text import plain_text
+from edgecl.store.total_tables import TOTAL_TABLES
 from edgecl.types import Kind
 
 D = 12
@@ -321,7 +322,7 @@ def test_a_store_of_the_first_version_gets_the_tables_of_runs(tmp_path: Path) ->
     path = tmp_path / "s.db"
     with build.store(path) as store:
         fill(store, 9)
-        added = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES)
+        added = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES, *TOTAL_TABLES)
         for table in reversed(added):
             store.connection.execute(f"DROP TABLE {table.name}")
         store.connection.execute("PRAGMA user_version = 1")
