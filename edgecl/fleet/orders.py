@@ -13,18 +13,18 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgecl.errors import IntegrityError, RequestError
-from edgecl.fleet.identity import class_id, is_hex, is_signed
+from edgecl.errors import EdgeclError, IntegrityError, RequestError
+from edgecl.fleet.identity import check_device_name, class_id, is_hex, is_signed
 from edgecl.runtime.files import loads
 from edgecl.store.text import dump_json
 from edgecl.types import Receipt
 from edgecl.unlearning.chain import START, digest_of, has_its_digest
 
 CLASS, DEVICE, ALIAS, ADMIT, REFUSE = "forget class", "forget device", "alias", "admit", "refuse"
-# What a body must say beside its kind: how many hex digits, or of what each of a list.
+# What a body must say beside its kind, time and reason.
 _FIELDS: dict[str, tuple[str, ...]] = {
     CLASS: ("ids",),
-    DEVICE: ("key",),
+    DEVICE: ("key", "name"),
     ALIAS: ("ids", "to"),
     ADMIT: ("key", "digest"),
     REFUSE: ("key", "digest"),
@@ -190,7 +190,7 @@ def read_order(data: bytes, what: str) -> Order:
         if order.line() != data or type(order.number) is not int or order.number < 1:
             raise ValueError("it is not in the form in which it was written")
         _check_body(order.body)
-    except (ValueError, TypeError, LookupError, RequestError) as error:
+    except (ValueError, TypeError, LookupError, EdgeclError) as error:
         raise IntegrityError(f"{what} is no order of a fleet, or damaged ({error})") from error
     return order
 
@@ -208,7 +208,9 @@ def _check_body(body: dict[str, Any]) -> None:
     fields = _FIELDS.get(str(body.get("kind")))
     if fields is None or set(body) != {"kind", "time", "reason", *fields}:
         raise RequestError(f"an order of kind {body.get('kind')!r} says {', '.join(sorted(body))}")
-    texts: Sequence[Any] = [body[field] for field in fields if field != "ids"]
+    if "name" in fields:
+        check_device_name(str(body["name"]))
+    texts: Sequence[Any] = [body[field] for field in fields if field not in ("ids", "name")]
     texts = [*texts, *(body["ids"] if "ids" in fields else ())]
     if not texts or len(texts) > _MOST_IDS or not all(is_hex(text, 64) for text in texts):
         raise RequestError(f"an order of kind {body['kind']!r} has a target that is no id")

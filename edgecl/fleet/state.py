@@ -105,9 +105,13 @@ def settle(
         known, last = _one_a_generation(known, admitted), before.get(device, 0)
         held += [(offer, offer.fault) for offer in known if offer.fault]
         known = [offer for offer in known if not offer.fault]
-        went_back |= {device: o.generation for o in known[::-1] if o.generation < last}
-        accepted |= {device: offer for offer in known if offer.generation == last}
-        new += [offer for offer in known if offer.generation > last]
+        for offer in known[::-1]:
+            if offer.generation < last:
+                went_back[device] = offer.generation
+            elif offer.generation == last:
+                accepted[device] = offer
+            else:
+                new.append(offer)
     held += _judge(new, accepted, admitted, doubt)
     return State(accepted, tuple(held), went_back, _old(by_device, accepted, held))
 

@@ -20,8 +20,7 @@ OLD, NEW, OTHER, COPY = (
 
 def order(kind: str, offer: Offer) -> Orders:
     body: dict[str, Any] = {"kind": kind, "time": 1, "reason": "", "key": offer.device}
-    if kind != DEVICE:
-        body["digest"] = offer.digest
+    body |= {"name": "press"} if kind == DEVICE else {"digest": offer.digest}
     return Orders().add(body, ADMIN.sign)
 
 
@@ -37,35 +36,38 @@ def test_the_newest_counts_in_every_order_and_however_often_it_came() -> None:
 
 
 CASES = {
-    "a stranger": (dict(offers=[Offer("c" * 64, 1, "05" * 32)]), {}, 0),
-    "a copied home": (dict(offers=[NEW, COPY, OTHER]), {B: OTHER}, 2),
+    "a stranger": ({"offers": [Offer("c" * 64, 1, "05" * 32)]}, {}, 0),
+    "a copied home": ({"offers": [NEW, COPY, OTHER]}, {B: OTHER}, 2),
     "a copied home, decided": (
-        dict(offers=[NEW, COPY, OTHER], orders=order(ADMIT, COPY)), {A: COPY, B: OTHER}, 0,
+        {"offers": [NEW, COPY, OTHER], "orders": order(ADMIT, COPY)}, {A: COPY, B: OTHER}, 0,
     ),
-    "a copied home, one refused": (dict(offers=[NEW, COPY], orders=order(REFUSE, COPY)), {A: NEW}, 0),
+    "a copied home, one refused": (
+        {"offers": [NEW, COPY], "orders": order(REFUSE, COPY)}, {A: NEW}, 0,
+    ),
     "refused: the one before counts": (
-        dict(offers=[OLD, NEW], orders=order(REFUSE, NEW)), {A: OLD}, 0,
+        {"offers": [OLD, NEW], "orders": order(REFUSE, NEW)}, {A: OLD}, 0,
     ),
     "a device that was forgotten": (
-        dict(offers=[NEW, OTHER], orders=order(DEVICE, NEW)), {B: OTHER}, 0,
+        {"offers": [NEW, OTHER], "orders": order(DEVICE, NEW)}, {B: OTHER}, 0,
     ),
-    "another map": (dict(offers=[OLD, Offer(A, 2, "06" * 32, fault="map")]), {A: OLD}, 1),
+    "another map": ({"offers": [OLD, Offer(A, 2, "06" * 32, fault="map")]}, {A: OLD}, 1),
     "another map, admitted in vain": (
-        dict(
-            offers=[Offer(A, 2, "06" * 32, fault="map")],
-            orders=order(ADMIT, Offer(A, 2, "06" * 32)),
-        ),
+        {
+            "offers": [Offer(A, 2, "06" * 32, fault="map")],
+            "orders": order(ADMIT, Offer(A, 2, "06" * 32)),
+        },
         {}, 1,
     ),
-    "doubtful": (dict(offers=[OLD, NEW], doubt=lambda o, a: "far" * (o == NEW)), {A: OLD}, 1),
+    "doubtful": ({"offers": [OLD, NEW], "doubt": lambda o, a: "far" * (o == NEW)}, {A: OLD}, 1),
     "doubtful and admitted": (
-        dict(offers=[OLD, NEW], doubt=lambda o, a: "far", orders=order(ADMIT, NEW)), {A: NEW}, 0,
+        {"offers": [OLD, NEW], "doubt": lambda o, a: "far", "orders": order(ADMIT, NEW)},
+        {A: NEW}, 0,
     ),
     "what counted is not doubted again": (
-        dict(offers=[OLD], before={A: 1}, doubt=lambda o, a: "far"), {A: OLD}, 0,
+        {"offers": [OLD], "before": {A: 1}, "doubt": lambda o, a: "far"}, {A: OLD}, 0,
     ),
     "reduced by the merger, and the original again": (
-        dict(offers=[NEW, Offer(A, 2, "07" * 32, is_reduced=True)]),
+        {"offers": [NEW, Offer(A, 2, "07" * 32, is_reduced=True)]},
         {A: Offer(A, 2, "07" * 32, is_reduced=True)}, 0,
     ),
 }  # fmt: skip
