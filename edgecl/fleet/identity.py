@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edgecl.errors import IntegrityError, UsageError
+from edgecl.home import Home
 from edgecl.runtime.files import loads
 from edgecl.store.text import dump_json
 from edgecl.unlearning.chain import signing_key
@@ -50,10 +51,10 @@ class DeviceKeys:
     box: X25519PrivateKey
 
     @classmethod
-    def of(cls, device_key: bytes) -> DeviceKeys:
-        """Derive the keys from the content of a home's `device.key`."""
-        seed = hmac.new(device_key, b"fleet, x25519", hashlib.sha256).digest()
-        return cls(signing_key(device_key), X25519PrivateKey.from_private_bytes(seed))
+    def of(cls, home: Home) -> DeviceKeys:
+        """Derive the keys of a home's device."""
+        seed = hmac.new(home.key, b"fleet, x25519", hashlib.sha256).digest()
+        return cls(signing_key(home), X25519PrivateKey.from_private_bytes(seed))
 
     @property
     def key(self) -> str:

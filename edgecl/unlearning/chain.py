@@ -51,7 +51,7 @@ class Chain:
 
     def __init__(self, home: Home, store: Store) -> None:
         self.home, self.store = home, store
-        self._key = signing_key(home.key)
+        self._key = signing_key(home)
         self._public = self._key.public_key()
         # Read first: another process may add a receipt meanwhile, and none goes.
         n_ever = n_given(store)
@@ -216,9 +216,9 @@ def line_of(receipt: Receipt) -> ledger.Entry:
     }
 
 
-def signing_key(device_key: bytes) -> Ed25519PrivateKey:
-    """Return the key with which a device signs, derived from the content of its `device.key`."""
-    seed = hmac.new(device_key, b"receipts, ed25519", hashlib.sha256).digest()
+def signing_key(home: Home) -> Ed25519PrivateKey:
+    """Return the key with which a home signs what it says."""
+    seed = hmac.new(home.key, b"receipts, ed25519", hashlib.sha256).digest()
     return Ed25519PrivateKey.from_private_bytes(seed)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from fleets import device_keys
 
 from edgecl.errors import IntegrityError, UsageError
 from edgecl.fleet.identity import (
-    DeviceKeys,
     check_device_name,
     class_id,
     opened,
@@ -16,7 +16,7 @@ from edgecl.fleet.identity import (
     unseal,
 )
 
-KEYS = [DeviceKeys.of(bytes([i]) * 32) for i in range(2)]
+KEYS = [device_keys(i) for i in range(2)]
 FLEET, SECRET = "f" * 32, bytes(range(32))
 
 

@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fleets import device_keys
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,7 +24,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from edgecl.fleet.identity import DeviceKeys
 from edgecl.fleet.orders import ALIAS, CLASS, DEVICE, Orders
 from edgecl.fleet.state import Offer, State, settle
 
@@ -31,7 +31,7 @@ STEPS = int(os.environ.get("EDGECL_FLEET_STEPS", "2000"))
 PER_WALK = 50
 NAMES = ("cup", "mug", "jug")
 SECRET = bytes(32)
-ADMIN = DeviceKeys.of(bytes(32))
+ADMIN = device_keys(0)
 DEVICES = tuple(f"{i:064x}" for i in range(4))
 DEVICE_OF, NAME_OF = st.sampled_from(DEVICES), st.sampled_from(NAMES)
 

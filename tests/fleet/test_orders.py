@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fleets import device_keys
 
 from edgecl.errors import IntegrityError, RequestError, UsageError
-from edgecl.fleet.identity import DeviceKeys, class_id
+from edgecl.fleet.identity import class_id
 from edgecl.fleet.orders import ALIAS, CLASS, DEVICE, REFUSE, Order, Orders, read_order
 
-ADMIN, THIEF = (DeviceKeys.of(bytes([i]) * 32) for i in (1, 2))
+ADMIN, THIEF = (device_keys(i) for i in (1, 2))
 SECRET = bytes(32)
 CUP, MUG = (class_id(SECRET, name, 0) for name in ("cup", "mug"))
 

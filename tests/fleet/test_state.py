@@ -6,12 +6,12 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from fleets import device_keys
 
-from edgecl.fleet.identity import DeviceKeys
 from edgecl.fleet.orders import ADMIT, DEVICE, REFUSE, Orders
 from edgecl.fleet.state import Offer, State, settle
 
-ADMIN = DeviceKeys.of(bytes(32))
+ADMIN = device_keys(0)
 A, B = "a" * 64, "b" * 64
 OLD, NEW, OTHER, COPY = (
     Offer(A, 1, "01" * 32), Offer(A, 2, "02" * 32), Offer(B, 7, "03" * 32), Offer(A, 2, "04" * 32),
