@@ -188,6 +188,7 @@ def _end(
                 saw=chosen.saw,
                 task=chosen.task,
                 body=chosen.body | {"verdict": asdict(verdict)},
+                key=chosen.key,
             )
         store.note_attempt(max(store.names))
         note_consolidated(session.home, store, adapter, *on_record)
