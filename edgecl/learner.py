@@ -263,8 +263,9 @@ class Learner:
         store, head = self.store, self.head
         names = [store.canonical(_label(frame)) for frame in frames]
 
-        predicted = self._predicted(x)
         features = quantise(x)
+        # As it is learned, so that a head need not score it twice.
+        predicted = self._predicted(features.astype(np.float32))
         is_held = [False] * len(frames)
         if self.probes is not None:
             is_held = self.probes.choose(names, features)
