@@ -17,19 +17,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from edgecl.calibration import calibration_of
+from edgecl.calibration import calibration_of, mixture_key
 from edgecl.errors import (
     UsageError,
 )
 from edgecl.heads.base import Head
 from edgecl.home import Home
+from edgecl.runtime.calibration import Calibration, calibration_from
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.preprocess import encode_png, picture_of, shrink
-from edgecl.store.adapters import (
-    adapter_rows,
-    descending,
-    drop_adapters,
-)
+from edgecl.runtime.scoring import Arrays
+from edgecl.store.adapters import adapter_rows, descending, drop_adapters
 from edgecl.store.erasure import delete_held_out, take_back
 from edgecl.store.held_out import Probes
 from edgecl.store.novel import entry_of, take
@@ -42,6 +40,7 @@ from edgecl.types import Float16, Float32, Float64, Frame, Labels, UpdateReport
 
 EmbedViews = Callable[[Sequence[Image.Image]], Float32]
 Replay = tuple[Float16, Labels]
+MIXTURE = "mixture."
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +232,14 @@ class Learner:
         if self.probes is not None:
             self.probes.note_latency(stage, seconds)
 
-    def settle(self) -> None:
-        """Make the head fit to be deployed, and keep what it then serves at hand."""
+    def settle(self, *, anew: bool = False) -> None:
+        """Make the head fit to be deployed, and keep what it then serves at hand.
+
+        Args:
+            anew: Also if that is kept already: more is known of how far it can be believed.
+        """
         self.head.settle(self.store)
-        if self.store.load_head("scorer", self.head.name) is None:
+        if anew or self.store.load_head("scorer", self.head.name) is None:
             with self.store.transaction(changes_head=False):
                 save_scorer(self.store, self.head)
                 self.save_state()
@@ -369,9 +372,32 @@ def save_scorer(store: Store, head: Head) -> None:
     scorer = head.scorer(store.names)
     uids = {name: uid for uid, name in store.names.items()}
     classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
-    calibration = calibration_of(store, head)
-    known = {} if calibration is None else calibration.arrays()
-    store.save_head("scorer", head.name, scorer.arrays() | known | {"classes": classes})
+    known: Arrays = {"classes": classes, MIXTURE + "of": mixture_key(store)}
+    for prefix, is_mixed in (("", False), (MIXTURE, True)):
+        found = calibration_of(store, head, is_mixed=is_mixed)
+        if found is not None:
+            known |= {prefix + key: array for key, array in found.arrays().items()}
+    store.save_head("scorer", head.name, scorer.arrays() | known)
+
+
+def kept_calibration(
+    store: Store, kept: Arrays, *, is_mixed: bool
+) -> tuple[Calibration | None, bool]:
+    """Return what `save_scorer` kept of how far answers can be believed, and whether it is of now.
+
+    Args:
+        store: The store.
+        kept: The kept arrays.
+        is_mixed: Of the head with its adapters; other adapters since make it out of date.
+    """
+    labels = tuple(store.names[int(uid)] for uid in kept["classes"])
+    if not is_mixed:
+        return calibration_from(kept, labels), True
+    of = kept.get(MIXTURE + "of")
+    if of is None or not np.array_equal(of, mixture_key(store)):
+        return None, False
+    part = {k.removeprefix(MIXTURE): a for k, a in kept.items() if k.startswith(MIXTURE)}
+    return calibration_from(part, labels), True
 
 
 def _label(frame: Frame) -> str:
