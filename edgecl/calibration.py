@@ -16,10 +16,10 @@ import numpy as np
 
 from edgecl.heads.base import Head
 from edgecl.heads.leave_one_out import LeaveOneOut
-from edgecl.runtime.calibration import Calibration, logarithms
+from edgecl.runtime.calibration import Calibration, calibration_from, logarithms
 from edgecl.runtime.mixture import mixed
 from edgecl.runtime.novelty import directions
-from edgecl.runtime.scoring import softmax
+from edgecl.runtime.scoring import Arrays, softmax
 from edgecl.store.adapters import adapter_rows, heard, task_adapters
 from edgecl.store.opinions import n_opinions, opinions_of
 from edgecl.store.store import Store
@@ -33,6 +33,7 @@ _NEAR = 0.6
 # Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
 _LEAST, _MOST = 2.0**-6, 2.0**10
 _STEPS = 60
+_MIXTURE = "mixture."
 
 
 def left_out_of(
@@ -177,6 +178,42 @@ def _fitted(
     shares = softmax(temperature * scores)[np.arange(len(targets)), targets]
     right = scores.argmax(axis=1) == targets
     return Calibration(temperature, targets, shares, right, labels, is_left_out, of_shares)
+
+
+def save_scorer(store: Store, head: Head) -> None:
+    """Keep the head's weights, and how far they can be believed, until something is learned again.
+
+    Inside a transaction.
+    """
+    scorer = head.scorer(store.names)
+    uids = {name: uid for uid, name in store.names.items()}
+    classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
+    known: Arrays = {"classes": classes, _MIXTURE + "of": mixture_key(store)}
+    for prefix, is_mixed in (("", False), (_MIXTURE, True)):
+        found = calibration_of(store, head, is_mixed=is_mixed)
+        if found is not None:
+            known |= {prefix + key: array for key, array in found.arrays().items()}
+    store.save_head("scorer", head.name, scorer.arrays() | known)
+
+
+def kept_calibration(
+    store: Store, kept: Arrays, *, is_mixed: bool
+) -> tuple[Calibration | None, bool]:
+    """Return what `save_scorer` kept of how far answers can be believed, and whether it is of now.
+
+    Args:
+        store: The store.
+        kept: The kept arrays.
+        is_mixed: Of the head with its adapters; other adapters since make it out of date.
+    """
+    labels = tuple(store.names[int(uid)] for uid in kept["classes"])
+    if not is_mixed:
+        return calibration_from(kept, labels), True
+    of = kept.get(_MIXTURE + "of")
+    if of is None or not np.array_equal(of, mixture_key(store)):
+        return None, False
+    part = {k.removeprefix(_MIXTURE): a for k, a in kept.items() if k.startswith(_MIXTURE)}
+    return calibration_from(part, labels), True
 
 
 def bursts_of(rows: Float32, classes: Labels) -> Labels:

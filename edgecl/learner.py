@@ -17,16 +17,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from edgecl.calibration import calibration_of, mixture_key
-from edgecl.errors import (
-    UsageError,
-)
+from edgecl.calibration import save_scorer
+from edgecl.errors import UsageError
 from edgecl.heads.base import Head
 from edgecl.home import Home
-from edgecl.runtime.calibration import Calibration, calibration_from
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.preprocess import encode_png, picture_of, shrink
-from edgecl.runtime.scoring import Arrays
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
 from edgecl.store.erasure import delete_held_out, take_back
 from edgecl.store.held_out import Probes
@@ -40,7 +36,6 @@ from edgecl.types import Float16, Float32, Float64, Frame, Labels, UpdateReport
 
 EmbedViews = Callable[[Sequence[Image.Image]], Float32]
 Replay = tuple[Float16, Labels]
-MIXTURE = "mixture."
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,42 +357,6 @@ class Learner:
             return frame.encoded
         assert frame.pixels is not None
         return encode_png(frame.pixels)
-
-
-def save_scorer(store: Store, head: Head) -> None:
-    """Keep the head's weights, and how far they can be believed, until something is learned again.
-
-    Inside a transaction.
-    """
-    scorer = head.scorer(store.names)
-    uids = {name: uid for uid, name in store.names.items()}
-    classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
-    known: Arrays = {"classes": classes, MIXTURE + "of": mixture_key(store)}
-    for prefix, is_mixed in (("", False), (MIXTURE, True)):
-        found = calibration_of(store, head, is_mixed=is_mixed)
-        if found is not None:
-            known |= {prefix + key: array for key, array in found.arrays().items()}
-    store.save_head("scorer", head.name, scorer.arrays() | known)
-
-
-def kept_calibration(
-    store: Store, kept: Arrays, *, is_mixed: bool
-) -> tuple[Calibration | None, bool]:
-    """Return what `save_scorer` kept of how far answers can be believed, and whether it is of now.
-
-    Args:
-        store: The store.
-        kept: The kept arrays.
-        is_mixed: Of the head with its adapters; other adapters since make it out of date.
-    """
-    labels = tuple(store.names[int(uid)] for uid in kept["classes"])
-    if not is_mixed:
-        return calibration_from(kept, labels), True
-    of = kept.get(MIXTURE + "of")
-    if of is None or not np.array_equal(of, mixture_key(store)):
-        return None, False
-    part = {k.removeprefix(MIXTURE): a for k, a in kept.items() if k.startswith(MIXTURE)}
-    return calibration_from(part, labels), True
 
 
 def _label(frame: Frame) -> str:

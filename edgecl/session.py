@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from edgecl.calibration import calibration_of, left_out_of
+from edgecl.calibration import calibration_of, kept_calibration, left_out_of
 from edgecl.errors import (
     DecodeError,
     FeatureMapError,
@@ -25,7 +25,7 @@ from edgecl.errors import (
 from edgecl.heads import HEADS, check_head, head_config, make_head_of, spec_of
 from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
-from edgecl.learner import Learner, kept_calibration
+from edgecl.learner import Learner
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.calibration import Calibration
 from edgecl.runtime.engines.base import AS_SET, EngineOptions

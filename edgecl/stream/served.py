@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from edgecl.learner import Learner, kept_calibration
+from edgecl.calibration import kept_calibration
+from edgecl.learner import Learner
 from edgecl.runtime.calibration import Calibration
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -107,7 +108,7 @@ class Served:
 
 
 def _kept_calibrations(learner: Learner) -> tuple[Calibration | None, Calibration | None]:
-    """Return how far the head's answers can be believed, and the mixture's, as the last run said."""
+    """Return how far answers of the head and of the mixture can be believed, as kept."""
     store = learner.store
     kept = store.load_head("scorer", learner.head.name)
     if kept is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import build
 from build import answer
 from edgecl.calibration import FEWEST, mixture_of
+from edgecl.config import EvaluationConfig
 from edgecl.consolidation.opinions import ask_opinions
 from edgecl.governed import governed, take_back
 from edgecl.governor.record import note_consolidated
@@ -169,3 +171,17 @@ def test_an_older_adapter_is_asked_for_new_pictures_only(home: Home) -> None:
     with open_store(home, read_only=True) as store:
         (oldest,) = store.connection.execute("SELECT min(uid) FROM opinions").fetchone()
     assert oldest > 3 * 40
+
+
+@pytest.mark.parametrize("probes", [20, 0])
+def test_status_says_how_good_the_mixture_is(home: Home, probes: int) -> None:
+    home.save_config(replace(home.config, evaluation=EvaluationConfig(probes=probes)))
+    said = answer("status", "--home", home.path)
+    assert said["calibration"]["by"] == "mixed"
+    with reading(home) as session:
+        mixed = mixture_of(session.store, session.learner.head)
+        assert mixed is not None
+        role = Role.HELD_OUT if probes else Role.REPLAY
+        own = np.isin(mixed.uids, session.store.rows(role).uids)
+    assert said["tested"] == own.sum()
+    assert said["right"] == mixed.verdicts[own].sum()
