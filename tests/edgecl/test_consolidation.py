@@ -33,6 +33,7 @@ from edgecl.learner import Learner
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.adapters import adapter_rows, task_adapters
+from edgecl.store.opinions import n_opinions
 from edgecl.store.requests import record
 from edgecl.store.store import Store
 from edgecl.types import ForgetRequest, Frame
@@ -120,6 +121,7 @@ def test_an_adapter_that_is_taken_is_served_beside_a_head_that_stays(
         assert equal(heads(learner), before)
         scorer, adapters = Session(device, store).served()
         assert scorer.n_maps == 1 + len(adapters) == 2
+        assert n_opinions(store) == 4  # it was asked for what judged it
         picture = store.picture(store.stored_samples()[0][0])
     predictor = open_predictor(device)
     (device.path / "one.jpg").write_bytes(picture)
