@@ -13,7 +13,6 @@ import numpy.typing as npt
 from edgecl.heads.statistics import Moments, Statistic
 from edgecl.types import Float16, Float64, Labels
 
-
 Sums = dict[int, tuple[int, Float64]]
 
 
