@@ -118,7 +118,7 @@ def opened() -> None:
 
 
 def _fill(path: Path, n: int, k: int) -> None:
-    """Add samples of classes in turn, without pictures but small ones; the first call keeps a total."""
+    """Add samples of classes in turn with small pictures; the first call keeps a total."""
     is_new = not path.exists()
     if is_new:
         create_store(path, feature_map="f" * 64, num_features=D, second_moment="full")

@@ -49,11 +49,11 @@ def uer_gradient(
             apart = p - p[:, :1]  # of the weak view nothing, which gets no gradient
             share = np.float32(view_weight / (len(p) * (n_views - 1)))
             slopes[n:] += share * apart.reshape(-1, len(w))
-    gradient = slopes.T @ rows
+    gradient: Float32 = slopes.T @ rows
     # d(w / (l + eps)) / dw = 1 / (l + eps) - w w' / (l (l + eps)^2); the last term is 0 for w = 0.
     along = (slope * cosines).sum(axis=0) * under
     gradient -= (along / np.maximum(lengths, np.finfo(np.float32).tiny))[:, None] * w
-    return cast(Float32, gradient)
+    return gradient
 
 
 def _slope(logits: Float32, target: Labels, gamma: float) -> Float32:
