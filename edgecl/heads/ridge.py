@@ -25,7 +25,7 @@ from scipy.linalg import blas, lapack
 from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.leave_one_out import LeftOut, members
 from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
-from edgecl.heads.memory import Memory
+from edgecl.heads.memory import Memory, Whole, whole_of
 from edgecl.heads.recursion import Recursion
 from edgecl.heads.statistics import Gram, Moments
 from edgecl.runtime.scoring import LinearScorer
@@ -141,13 +141,16 @@ class RidgeHead(Head):
         del state
         self._pending.clear()
         self._pending_columns.clear()
-        self._sums = {}
-        self._moments = self.statistic.empty()
-        for uid, part in moments.items():
-            self._moments = self._moments.plus(part)
-            self._sums[uid] = (part.n, part.total.copy())
+        whole = whole_of(moments, self.statistic)
+        self._moments, self._sums = whole.moments, whole.sums
         self._number()
         self._solve()
+
+    def whole(self) -> Whole:
+        """Return what was learned."""
+        self._catch_up()
+        self._fold()
+        return Whole(self._moments, self._sums)
 
     def left_out(self, x: Float16, y: Labels, groups: Labels | None = None) -> LeftOut:
         """Return scores and leverage of learned rows without themselves; see `Head.left_out`.

@@ -89,6 +89,7 @@ class Samples(Reservoir):
         self._check_feature(x)
         self.step += 1
         self._n_seen[class_uid] += 1
+        self._n_since += 1
         source_uid = self.source_uid(source)
         data = self._make_room(class_uid, picture, rng)
         uid = self._insert(

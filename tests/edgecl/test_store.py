@@ -29,6 +29,7 @@ from edgecl.store.sampling import class_to_evict
 from edgecl.store.store import Store, describe
 from edgecl.store.table import Role, Table
 from edgecl.store.text import plain_text
+from edgecl.store.total_tables import TOTAL_TABLES
 from edgecl.types import Kind
 
 D = 12
@@ -318,7 +319,7 @@ def test_an_older_schema_is_migrated_in_a_transaction(
 
 
 RUNS = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES)
-WITNESSES = witness_tables.WITNESS_TABLES
+WITNESSES = (*witness_tables.WITNESS_TABLES, *TOTAL_TABLES)
 
 
 @pytest.mark.parametrize(("version", "added"), [(1, (*RUNS, *WITNESSES)), (2, WITNESSES)])
