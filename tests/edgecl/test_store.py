@@ -24,6 +24,7 @@ from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
 from edgecl.store import change_tables, run_tables, runs, schema
 from edgecl.store.erasure import erase
+from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.progress import Position
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.store import Store, describe
@@ -321,7 +322,7 @@ def test_a_store_of_the_first_version_gets_the_tables_of_runs(tmp_path: Path) ->
     path = tmp_path / "s.db"
     with build.store(path) as store:
         fill(store, 9)
-        added = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES)
+        added = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES, *FLEET_TABLES)
         for table in reversed(added):
             store.connection.execute(f"DROP TABLE {table.name}")
         store.connection.execute("PRAGMA user_version = 1")
