@@ -94,7 +94,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "forget sample": ("edgecl forget sample 1204",),
     "forget source": (
         "edgecl forget source camera:0    as `edgecl status` names it",
-        "edgecl forget source fleet:press-2-1f0a2b3c    what `merge` took in of a device",
+        "edgecl forget source fleet:press-2    what `merge` took in of a device",
     ),
     "forget pending": ("edgecl forget pending",),
     "receipts": (

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,7 +41,18 @@ from edgecl.store.text import dump_json
 from edgecl.types import Float16
 
 SUFFIX = ".efc"
-__all__ = ["Contribution", "Part", "digest", "encode", "read", "rows", "sums", "total", "write"]
+__all__ = [
+    "Contribution",
+    "Part",
+    "bodies",
+    "digest",
+    "encode",
+    "read",
+    "rows",
+    "sums",
+    "total",
+    "write",
+]
 _SIGNED = b"edgecl contribution\n"
 _MOST_HEADER = 32 * 2**20
 
@@ -148,6 +159,16 @@ def read(path: Path) -> Contribution:
         raise IntegrityError(
             f"{path} is damaged or no contribution of edgecl ({why}); have it written anew"
         ) from error
+
+
+def bodies(contribution: Contribution, digests: Iterable[str]) -> dict[str, bytes]:
+    """Return the packed bytes of parts, by digest, as `encode` takes them.
+
+    Raises:
+        IntegrityError: The file was changed since it was read.
+    """
+    spans = contribution.spans
+    return {d: _body(contribution, d, spans[d][1] - spans[d][0]) for d in digests}
 
 
 def rows(contribution: Contribution, part: Part) -> Float16:

@@ -160,7 +160,7 @@ class ClassSums:
                 raise IntegrityError(f"counts of keys are not those of {n} samples")
         if not layout.n_second or layout.statistic == KeyCounts.name:
             return
-        gram = self.gram if layout.statistic == Diagonal.name else self.gram[_diagonal(layout.dim)]
+        gram = diagonal_of(self, layout)
         for square, total in zip(gram.tolist(), self.total.tolist(), strict=True):
             if square < 0 or square * n * SCALE < total * total:
                 raise IntegrityError(
@@ -195,10 +195,12 @@ def check_exact(head: Head) -> None:
         )
 
 
-def _diagonal(d: int) -> Int64:
-    """Return where the diagonal is in a packed triangle."""
-    i = np.arange(d, dtype=np.int64)
-    return np.asarray(i * d - i * (i - 1) // 2)
+def diagonal_of(sums: ClassSums, layout: Layout) -> Int64:
+    """Return the sums of squares (D,) of some samples."""
+    if layout.statistic == Diagonal.name:
+        return sums.gram
+    i = np.arange(layout.dim, dtype=np.int64)  # where the diagonal is in a packed triangle
+    return sums.gram[i * layout.dim - i * (i - 1) // 2]
 
 
 def _check_gram(sums: ClassSums, d: int) -> None:

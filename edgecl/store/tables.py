@@ -9,6 +9,7 @@ from edgecl.store.change_tables import CHANGE_TABLES
 from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.table import Role, Table
+from edgecl.store.witness_tables import WITNESS_TABLES
 
 _WORD = "one of a few words of edgecl's own"
 _HASH = "a hash"
@@ -168,8 +169,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "fixed",
         """
-        -- Arrays that never change while classes are there, and that statistics depend on (keys of
-        -- a key-value head); no class's samples made them.
+        -- Arrays that never change while classes are there (keys); no class's samples made them.
         CREATE TABLE fixed (
             name TEXT PRIMARY KEY,
             digest TEXT NOT NULL,
@@ -389,7 +389,7 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
-    *(*CHANGE_TABLES, *RUN_TABLES, *FLEET_TABLES),
+    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES, *FLEET_TABLES),
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)
