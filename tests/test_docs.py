@@ -35,9 +35,8 @@ def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in commands():
         assert f"edgecl {command}" in readme, command
-    command = (
-        r"^edgecl ([a-z-]+(?: class| onnx| tensorrt| dataset| list| mistakes| set| hold-out)?)"
-    )
+    behind = "class|onnx|tensorrt|dataset|contribution|list|mistakes|set|hold-out"
+    command = rf"^edgecl ([a-z-]+(?: (?:{behind}))?)"
     named = re.findall(command, readme, re.MULTILINE)
     assert set(named) <= set(commands())
 

@@ -20,6 +20,7 @@ from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
 from edgecl.cli.mend import merge_classes, relabel, samples_app, undo
+from edgecl.cli.merge import merge
 from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.retention import forget_app
@@ -46,6 +47,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train-stream": train_stream,
     "serve": serve,
     "import": import_,
+    "merge": merge,
     "consolidate": consolidate,
     "predict": predict,
     "evaluate": evaluate,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 PANELS = {
     "Start": ("demo", "init", "config", "doctor"),
-    "Teach": ("serve", "train-stream", "import", "review", "consolidate"),
+    "Teach": ("serve", "train-stream", "import", "merge", "review", "consolidate"),
     "Look": ("predict", "evaluate", "status", "report", "bench"),
     "Mend": ("samples", "relabel", "merge-classes", "undo", "rename"),
     "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
@@ -76,6 +76,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "export tensorrt": ("edgecl export tensorrt -o bundle-gpu/ --precision fp16",),
     "export dataset": ("edgecl export dataset -o pictures/",),
+    "export contribution": ("edgecl export contribution -o /media/usb/press-2.efc",),
+    "merge": (
+        "edgecl merge press-2.efc          what another device learned, added exactly",
+        "edgecl merge /media/usb/*.efc     of many, in any order",
+    ),
     "forget": (
         "edgecl forget class washer --dry-run    what would be removed",
         "edgecl forget class washer",
@@ -87,7 +92,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'edgecl forget class washer --reason "request 2026-17" --verify',
     ),
     "forget sample": ("edgecl forget sample 1204",),
-    "forget source": ("edgecl forget source camera:0    as `edgecl status` names it",),
+    "forget source": (
+        "edgecl forget source camera:0    as `edgecl status` names it",
+        "edgecl forget source fleet:press-2    what `merge` took in of a device",
+    ),
     "forget pending": ("edgecl forget pending",),
     "receipts": (
         "edgecl receipts                   all of them",
