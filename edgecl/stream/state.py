@@ -82,7 +82,7 @@ class Stream:
         self.usable = Usable(home, learner.store, source, takes_alike=takes_alike, meant=meant)
         self.pending = Pending(
             home, learner, source, key=key, start=start, usable=self.usable, events=self.events,
-            tally=self.tally, is_reviewed=has_feed,
+            tally=self.tally, is_reviewed=has_feed, answer=lambda x: self.view.served.answer(x),
         )  # fmt: skip
         finds_unknown = finds_unknown or home.config.head.pretrained
         is_looked_at = emit is not None or status is not None or show is not None
