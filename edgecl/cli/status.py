@@ -91,6 +91,8 @@ def _waiting(values: dict[str, Any]) -> Iterator[str]:
     """Say what a person has to see to."""
     if values["pending"]:
         yield f"{counted(values['pending'], 'request')} to unlearn not finished"
+    if values["candidate"]:
+        yield f"an adapter is a candidate: {values['candidate']}"
     if values["exports_stale"]:
         exports = counted(values["exports_stale"], "export")
         rest = "" if values["classes"] else ", to be deleted: nothing is left to make them anew of"

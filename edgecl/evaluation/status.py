@@ -86,10 +86,12 @@ def _from_where(store: Store) -> dict[str, Any]:
 
 def _kept(store: Store) -> dict[str, Any]:
     """Return what else lies in the store, and what waits."""
+    rows = adapter_rows(store)
     exports = [export.status for export in exports_of(store) if export.kind != PUBLISHED]
     return {
         "feature_map": store.feature_map,
-        "adapters": sum(row.epoch is None for row in adapter_rows(store)),
+        "adapters": sum(row.is_served for row in rows),
+        "candidate": next((row.shadow.in_words() for row in rows if row.shadow is not None), None),
         "exports": exports.count(FRESH) + exports.count(STALE),
         "exports_stale": exports.count(STALE),
     }

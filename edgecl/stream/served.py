@@ -47,11 +47,16 @@ class StreamEngine:
 
     def serve(self, bank: list[TaskAdapter]) -> None:
         """Give from now on the features that a bank of adapters wants."""
-        if not bank:
+        adapters = served_adapters(bank)
+        if not adapters:
             self._now = self.plain
             return
+        self._now = self.open_adapted().with_adapters(*adapters)
+
+    def open_adapted(self) -> OnnxEngine:
+        """Return the engine that takes adapters."""
         self._adapted = self._adapted or self._open_adapted()
-        self._now = self._adapted.with_adapters(*served_adapters(bank))
+        return self._adapted
 
 
 class Served:
