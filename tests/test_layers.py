@@ -39,6 +39,7 @@ LAYERS = (
     ("governed",),
     ("learning",),
     ("exporters",),
+    ("fleet",),
     ("device",),
     ("serve",),
     ("cli",),

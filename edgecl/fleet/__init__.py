@@ -1,0 +1,1 @@
+"""Many devices, one head: exact sums that travel as files."""
