@@ -6,11 +6,13 @@ Needs `make flower` (the carrier's own environment) and ssh-keygen.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -65,6 +67,15 @@ def members(home: Path) -> list[int]:
     return found
 
 
+def gone(home: Path) -> bool:
+    """Whether all of them end by themselves, soon."""
+    for _ in range(50):
+        if not members(home):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 class Plant:
     """A SuperLink with its merger's carrier folder, and the folders of three devices."""
 
@@ -87,17 +98,37 @@ class Plant:
                 home=folder / "link",
             )
         )
+        self.gate = free_port()
+        stack.enter_context(
+            group(
+                BIN / "edgecl-flower-gate",
+                *("--superlink", f"127.0.0.1:{self.port}", "--port", self.gate),
+                *("--host", "127.0.0.1", "--ssl-cafile", self.cert),
+                *("--ssl-certfile", self.cert, "--ssl-keyfile", self.cert),
+                home=folder / "gate",
+            )
+        )
         env(folder / "cli")
         (folder / "cli/config.toml").write_text(
-            f'[superlink.plant]\naddress = "127.0.0.1:{self.port}"\n'
-            f'root-certificates = "{self.cert}"\n'
+            "".join(
+                f'[superlink.{name}]\naddress = "127.0.0.1:{port}"\n'
+                f'root-certificates = "{self.cert}"\n'
+                for name, port in (("plant", self.port), ("outside", self.gate))
+            )
         )
-        for name in NAMES:
-            for _ in range(20):
-                done = self.flwr("supernode", "register", folder / name / "key.pub", "plant")
-                if done.returncode == 0:
-                    break
-            assert done.returncode == 0, done.stdout + self.log("link")
+        # Here, not at the gate: asked until it is up.
+        while self.register(NAMES[0]):
+            assert self.link.poll() is None, self.log("link")
+        with ThreadPoolExecutor(2) as pool:
+            assert not any(pool.map(self.register, NAMES[1:])), self.log("link")
+
+    def register(self, name: str, where: str = "plant") -> int:
+        key = self.folder / name / "key.pub"
+        return self.flwr("supernode", "register", key, where).returncode
+
+    def try_from_outside(self) -> tuple[int, int]:
+        """Start a run, and register a key, through the gate; return the statuses."""
+        return self.flwr("run", APP, "outside").returncode, self.register("stranger", "outside")
 
     def flwr(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         command = [str(a) for a in (BIN / "flwr", *arguments)]
@@ -119,14 +150,14 @@ class Plant:
         place = self.folder / name
         command = (
             BIN / "edgecl-flower-node",
-            *("--superlink", f"127.0.0.1:{self.port}", "--root-certificates", self.cert),
+            *("--superlink", f"127.0.0.1:{self.gate}", "--root-certificates", self.cert),
             *("--key", place / "key", "--outbox", place / "outbox", "--inbox", place / "inbox"),
             *("--port", free_port(), "--for", seconds),
         )
         home = self.folder / f"{name}-node"
         with group(*command, home=home) as node:
             status = node.wait(100)
-            assert members(home) == [], "it left something behind"
+            assert gone(home), "it left something behind"
         return status
 
     @contextmanager
@@ -205,15 +236,19 @@ def test_files_reach_the_merger_and_orders_reach_every_device(flower: None, tmp_
         second = passed_down(carrier)
         assert len(second) == 4
         with plant.exchange(3):
-            with ThreadPoolExecutor(1) as pool:
+            with ThreadPoolExecutor(2) as pool:
                 stranger = pool.submit(plant.start, "stranger", 30)
+                outside = pool.submit(plant.try_from_outside)
                 plant.come("door", "press-1")
                 assert stranger.result() == 1
+                assert 0 not in outside.result()
             assert (carrier / "contributions/press-1" / new.name).read_bytes() == new.read_bytes()
             assert [tree(tmp_path / n / "inbox") for n in NAMES] == [second, second, first]
             plant.come("press-2")
         assert tree(tmp_path / "press-2/inbox") == second
+        assert plant.log("link").count("/v1/control/start-run HTTP") == 2
+        assert plant.log("link").count("/v1/control/register-node HTTP") == 3
         # Nobody registered the key of the stranger.
         assert "Failed to activate SuperNode" in plant.log("stranger-node")
         assert tree(tmp_path / "stranger/inbox") == {}
-    assert members(tmp_path) == []
+    assert gone(tmp_path)
