@@ -1,1 +1,1 @@
-"""Many devices, one head: exact sums that travel as files."""
+"""Many devices, one head, exactly: contributions are sums, and orders to forget reach all."""

@@ -33,7 +33,7 @@ import numpy as np
 from edgecl.adapters.anchors import consistency_loss
 from edgecl.errors import MissingPackageError
 from edgecl.heads.base import Head, Replay, State, relearn_batches
-from edgecl.heads.linear import scale_of
+from edgecl.heads.linear import on_each_column, scale_of
 from edgecl.heads.memory import Memory
 from edgecl.heads.profile import BALANCED, Profile, profile_of
 from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay
@@ -181,7 +181,7 @@ class UerHead(Head):
         weights = (self._served().astype(np.float64) / self._scale).T  # (D, K)
         return LinearScorer(
             weights=weights,
-            bias=-(self._mean.astype(np.float64) @ weights),
+            bias=-on_each_column(self._mean.astype(np.float64), weights),
             labels=tuple(names[c] for c in self._moments),
             kind="logits",
         )

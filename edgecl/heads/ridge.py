@@ -26,7 +26,7 @@ from scipy.linalg import blas, lapack
 
 from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.leave_one_out import LeftOut, members
-from edgecl.heads.linear import LAMBDA_PER_FEATURE, scale_of
+from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
 from edgecl.heads.memory import Memory
 from edgecl.heads.statistics import Gram, Moments
 from edgecl.runtime.scoring import LinearScorer
@@ -208,7 +208,7 @@ class RidgeHead(Head):
         weights = self._weights * self._inverse_scale[:, None]
         return LinearScorer(
             weights=weights,
-            bias=self._bias - self._mean @ weights,
+            bias=self._bias - on_each_column(self._mean, weights),
             labels=tuple(names[c] for c in self._sums),
             kind="regression",
         )
@@ -297,8 +297,11 @@ class RidgeHead(Head):
         if self._is_left_out:
             self._kept_factor = factor
         targets = (sums - np.outer(self._mean, counts)) * self._inverse_scale[:, None]
-        self._weights, _ = lapack.dpotrs(factor, np.asfortranarray(targets), lower=1)
-        self._weights = self._weights.reshape((d, k), order="F")
+        # Columns are solved in an order of their own: how a solve rounds one may hang on its place.
+        place = np.array(sorted(range(k), key=lambda c: (counts[c], sums[:, c].tobytes())))
+        self._weights = np.empty((d, k), order="F")
+        solved, _ = lapack.dpotrs(factor, np.asfortranarray(targets[:, place]), lower=1)
+        self._weights[:, place] = solved.reshape((d, k), order="F")
         self._bias = counts / n
         self._r, _ = lapack.spotri(
             np.asfortranarray(factor, dtype=np.float32), lower=1, overwrite_c=1

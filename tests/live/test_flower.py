@@ -6,7 +6,6 @@ Needs `make flower` (the carrier's own environment) and ssh-keygen.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
