@@ -40,7 +40,6 @@ LAYERS = (
     ("fleet",),
     ("learning",),
     ("exporters",),
-    ("fleet",),
     ("device",),
     ("serve",),
     ("cli",),

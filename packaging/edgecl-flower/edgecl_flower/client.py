@@ -26,9 +26,11 @@ def collect(message: Message, context: Context) -> Message:
     (outbox, inbox), known = _folders(context), set(texts(message.content, "known"))
     limit = int(message.content["limit"]["bytes"])
     lacking = [f for f in listed(outbox, UP) if f.digest not in known]
+    refused = [f"{f.name} is larger than {limit:,} bytes" for f in lacking if f.size > limit]
+    lacking = [f for f in lacking if f.size <= limit]
     now = fitting(lacking, limit)
     content = RecordDict()
-    refused = put_files(content, outbox, now, limit)
+    refused += put_files(content, outbox, now, limit)
     content["list"] = ConfigRecord(
         {
             "inbox": [f"{f.name} {f.digest}" for f in listed(inbox, DOWN)],
