@@ -251,3 +251,39 @@ def test_files_reach_the_merger_and_orders_reach_every_device(flower: None, tmp_
         assert "Failed to activate SuperNode" in plant.log("stranger-node")
         assert tree(tmp_path / "stranger/inbox") == {}
     assert gone(tmp_path)
+
+
+def test_devices_that_lie_leave_nothing_and_are_named(flower: None, tmp_path: Path) -> None:
+    carrier = tmp_path / "a" / "carrier"
+    carrier.mkdir(parents=True)
+    script = Path(__file__).with_name("flower_hostile.py")
+    done = subprocess.run(
+        [BIN / "python", script, carrier],
+        env=env(tmp_path / "home"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    files = [p for p in (tmp_path / "a").rglob("*") if p.is_file()]
+    assert [p.read_bytes() for p in files] == [b"a file"]
+    assert files[0].parent == carrier / "contributions/good"
+    lines = done.stderr + done.stdout
+    for node, text in (
+        (2, "'../../evil' is not the name"),
+        (2, "is not the name of a file that travels this way"),
+        (2, "does not have the digest that its name says"),
+        (3, r"'contributions/a\x1b[2J/g1-"),
+        (4, "is larger than 1,000 bytes"),
+        (5, "a message has no list"),
+        (6, "a message has no list 'inbox'"),
+        (8, "says 4980 things more"),
+        (9, "was not served"),
+        (10, "gave no answer to collect"),
+        (11, "a message has no list 'refused'"),
+    ):
+        assert re.search(f"device {node}:? .*{re.escape(text)}", lines), (node, text)
+    assert "\x1b[2J" not in lines
+    # Seven were served, and the one that always has more was not asked for ever.
+    assert done.stdout.split()[-2:] == ["7", "19"]

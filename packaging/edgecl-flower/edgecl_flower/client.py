@@ -20,11 +20,17 @@ def _folders(context: Context) -> tuple[Path, Path]:
     return Path(str(context.node_config["outbox"])), Path(str(context.node_config["inbox"]))
 
 
+def _limit(message: Message) -> int:
+    found = message.content.config_records["limit"]["bytes"]
+    assert isinstance(found, int)
+    return found
+
+
 @app.query("collect")
 def collect(message: Message, context: Context) -> Message:
     """Hand out what the carrier lacks, as much as fits, and say what the inbox has."""
     (outbox, inbox), known = _folders(context), set(texts(message.content, "known"))
-    limit = int(message.content["limit"]["bytes"])
+    limit = _limit(message)
     lacking = [f for f in listed(outbox, UP) if f.digest not in known]
     refused = [f"{f.name} is larger than {limit:,} bytes" for f in lacking if f.size > limit]
     lacking = [f for f in lacking if f.size <= limit]
@@ -45,10 +51,10 @@ def collect(message: Message, context: Context) -> Message:
 @app.query("deliver")
 def deliver(message: Message, context: Context) -> Message:
     """Take files into the inbox, and merged heads that the merger has revoked out of it."""
-    inbox, refused = _folders(context)[1], []
+    inbox, refused, limit = _folders(context)[1], [], _limit(message)
     for name, data in files_in(message.content):
         try:
-            write(inbox, name, data, DOWN, int(message.content["limit"]["bytes"]))
+            write(inbox, name, data, DOWN, limit)
         except Refused as error:
             refused.append(str(error))
     gone = texts(message.content, "gone")

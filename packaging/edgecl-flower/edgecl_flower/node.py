@@ -42,7 +42,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> bool:
     """Run the node until an exchange has ended or the time is over; return whether one has."""
-    stamp = options.inbox.resolve() / STAMP
+    stamp: Path = options.inbox.resolve() / STAMP
     stamp.unlink(missing_ok=True)
     command = [
         str(Path(sys.executable).with_name("flower-supernode")),

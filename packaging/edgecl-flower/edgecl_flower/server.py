@@ -22,6 +22,8 @@ log = logging.getLogger("flwr")
 _AT_ONCE = 8
 # Messages each way in one exchange with a device.
 _MOST_STEPS = 64
+# Of what a device refused.
+_MOST_TOLD = 20
 
 
 @app.main()
@@ -84,7 +86,7 @@ class Exchange:
                     log.warning("device %d: %s", node, error)
                     inboxes.pop(node, None)
                     continue
-                if left and tried:
+                if left and not known_before[node].issuperset(tried):
                     known[node] = known_before[node] | set(tried)
             if not known:
                 break
@@ -148,6 +150,12 @@ class Exchange:
         return answers
 
     def _tell(self, node: int, content: RecordDict) -> None:
-        """Log what a device refused."""
-        for text in texts(content, "refused")[:100]:
+        """Log what a device refused, the first of it."""
+        try:
+            refused = texts(content, "refused")
+        except Refused as error:
+            refused = [str(error)]
+        for text in refused[:_MOST_TOLD]:
             log.warning("device %d says: %.200a", node, text)
+        if len(refused) > _MOST_TOLD:
+            log.warning("device %d says %d things more", node, len(refused) - _MOST_TOLD)
