@@ -1,1 +1,1 @@
-"""Many devices, one head, exactly: contributions are sums, and orders to forget reach all."""
+"""Many devices, one head: what a device learned as a file, and files added up exactly."""

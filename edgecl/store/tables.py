@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgecl.store.change_tables import CHANGE_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.table import Role, Table
+from edgecl.store.witness_tables import WITNESS_TABLES
 
 _WORD = "one of a few words of edgecl's own"
 _HASH = "a hash"
@@ -389,7 +390,7 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
-    *(*CHANGE_TABLES, *RUN_TABLES),
+    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES),
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)
