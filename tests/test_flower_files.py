@@ -127,7 +127,8 @@ def test_units_start_what_the_distribution_has_and_keep_it_from_the_home() -> No
         assert service["User"] == "edgecl-flower"
         assert service["ProtectSystem"] == "strict"
     node = services["edgecl-flower-node.service"]
-    assert node["ReadWritePaths"] == "/var/lib/edgecl-fleet/inbox"
+    assert node["ReadWritePaths"] == "/var/lib/edgecl-fleet/carrier"
+    assert node["ReadOnlyPaths"] == "/var/lib/edgecl-fleet/carrier/contributions"
     assert node["InaccessiblePaths"] == "-/var/lib/edgecl"
     link = services["edgecl-flower-link.service"]["ExecStart"]
     for option in (
