@@ -1,5 +1,9 @@
 """How far a head's scores can be believed: from its kept samples left out, or from held-out ones.
 
+Where adapters are mixed into the head, the mixture says it of the pictures that no adapter was
+trained on: the head's left-out or held-out scores, with what the adapters said of the same pictures
+(edgecl/consolidation/opinions.py).
+
 Everything is a function of the store and the head, so that after an unlearning it is, bit for bit,
 that of a home that never saw what was unlearned.
 """
@@ -12,9 +16,12 @@ import numpy as np
 
 from edgecl.heads.base import Head
 from edgecl.heads.leave_one_out import LeaveOneOut
-from edgecl.runtime.calibration import Calibration
+from edgecl.runtime.calibration import Calibration, calibration_from, logarithms
+from edgecl.runtime.mixture import mixed
 from edgecl.runtime.novelty import directions
-from edgecl.runtime.scoring import softmax
+from edgecl.runtime.scoring import Arrays, softmax
+from edgecl.store.adapters import adapter_rows, heard, task_adapters
+from edgecl.store.opinions import n_opinions, opinions_of
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.types import Float32, Float64, Labels
@@ -26,6 +33,7 @@ _NEAR = 0.6
 # Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
 _LEAST, _MOST = 2.0**-6, 2.0**10
 _STEPS = 60
+_MIXTURE = "mixture."
 
 
 def left_out_of(
@@ -68,14 +76,73 @@ def left_out_of(
     return whole.only(~np.isin(classes, list(blocked)))
 
 
-def calibration_of(store: Store, head: Head) -> Calibration | None:
+def mixture_of(store: Store, head: Head, *, by_burst: bool = False) -> LeaveOneOut | None:
+    """Return what the head with the adapters that are heard says of pictures that none has learned.
+
+    Args:
+        store: Open store.
+        head: Its exact head.
+        by_burst: See `left_out_of`.
+
+    Returns:
+        Shares as scores, of the classes that may be named, oldest picture first; None without
+        adapters, or where these were asked for no picture.
+    """
+    speakers = heard(task_adapters(store))
+    uids, opinions = opinions_of(store, {task.uid: len(task.classes) for task in speakers})
+    if not len(uids) or not head.classes:
+        return None
+    columns: Labels = np.array(head.classes, dtype=np.int64)
+    held, left_out = store.rows(Role.HELD_OUT), left_out_of(store, head, by_burst=by_burst)
+    own = np.isin(held.uids, uids) & np.isin(held.classes, columns)
+    parts = [(held.uids[own], held.classes[own], np.zeros((0, len(columns))))]
+    if own.any():
+        parts[0] = (*parts[0][:2], head.predict_many(held.x[own].astype(np.float32)))
+    if left_out is not None:
+        some = left_out.only(np.isin(left_out.uids, uids))
+        parts.append((some.uids, some.classes, some.scores))
+    found, classes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(found)
+    found, classes, scores = found[order], classes[order], scores[order]
+    place = {uid: k for k, uid in enumerate(head.classes)}
+    shares = softmax(speakers[-1].body["temperature"] * scores)
+    for task, said in zip(speakers, opinions, strict=True):
+        own_columns = [place[uid] for uid in task.classes]
+        said = said[np.searchsorted(uids, found)]
+        shares = mixed(shares, said, own_columns, float(task.body["share"]))
+    blocked = list(store.blocked_classes())
+    is_open = ~np.isin(columns, blocked)
+    whole = LeaveOneOut(
+        found, classes, columns[is_open], shares[:, is_open], np.full(len(found), np.nan)
+    )
+    return whole.only(~np.isin(classes, blocked))
+
+
+def mixture_key(store: Store) -> Labels:
+    """Return what the mixture's answers depend on beside the head: adapters, and pictures asked."""
+    adapters = [row.uid for row in adapter_rows(store) if row.epoch is None]
+    return np.array([*adapters, n_opinions(store)], np.int64)
+
+
+def calibration_of(store: Store, head: Head, *, is_mixed: bool = False) -> Calibration | None:
     """Return how far a head's scores can be believed; columns are the head's classes.
 
     Of heads without leave-one-out, the samples that are held out say it.
 
+    Args:
+        store: Open store.
+        head: Its exact head.
+        is_mixed: Ask for what is served with the adapters that are heard, instead of the head.
+
     Returns:
         None while fewer than `FEWEST` samples of two classes say anything.
     """
+    if is_mixed:
+        said = mixture_of(store, head, by_burst=True)
+        if said is None:
+            return None
+        labels = tuple(store.names[uid] for uid in said.columns.tolist())
+        return _fitted(logarithms(said.scores), said.targets, labels, of_shares=True)
     left_out = left_out_of(store, head, by_burst=True)
     if left_out is not None:
         scores, classes = left_out.scores, left_out.classes
@@ -90,15 +157,63 @@ def calibration_of(store: Store, head: Head) -> Calibration | None:
         uids, counts = np.unique(classes, return_counts=True)
         is_usual = np.isin(classes, uids[counts > 1])
         scores, classes = scores[is_usual], classes[is_usual]
-    if len(classes) < FEWEST or len(np.unique(classes)) < 2:
-        return None
     place = {uid: k for k, uid in enumerate(head.classes)}
     targets = np.array([place[uid] for uid in classes.tolist()], dtype=np.int64)
+    labels = tuple(store.names[uid] for uid in head.classes)
+    return _fitted(scores, targets, labels, is_left_out=left_out is not None)
+
+
+def _fitted(
+    scores: Float64,
+    targets: Labels,
+    labels: tuple[str, ...],
+    *,
+    is_left_out: bool = False,
+    of_shares: bool = False,
+) -> Calibration | None:
+    """Return the calibration of scores (N, K) of columns (N,); None while too few say anything."""
+    if len(targets) < FEWEST or len(np.unique(targets)) < 2:
+        return None
     temperature = fitted_temperature(scores, targets)
     shares = softmax(temperature * scores)[np.arange(len(targets)), targets]
-    labels = tuple(store.names[uid] for uid in head.classes)
     right = scores.argmax(axis=1) == targets
-    return Calibration(temperature, targets, shares, right, labels, left_out is not None)
+    return Calibration(temperature, targets, shares, right, labels, is_left_out, of_shares)
+
+
+def save_scorer(store: Store, head: Head) -> None:
+    """Keep the head's weights, and how far they can be believed, until something is learned again.
+
+    Inside a transaction.
+    """
+    scorer = head.scorer(store.names)
+    uids = {name: uid for uid, name in store.names.items()}
+    classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
+    known: Arrays = {"classes": classes, _MIXTURE + "of": mixture_key(store)}
+    for prefix, is_mixed in (("", False), (_MIXTURE, True)):
+        found = calibration_of(store, head, is_mixed=is_mixed)
+        if found is not None:
+            known |= {prefix + key: array for key, array in found.arrays().items()}
+    store.save_head("scorer", head.name, scorer.arrays() | known)
+
+
+def kept_calibration(
+    store: Store, kept: Arrays, *, is_mixed: bool
+) -> tuple[Calibration | None, bool]:
+    """Return what `save_scorer` kept of how far answers can be believed, and whether it is of now.
+
+    Args:
+        store: The store.
+        kept: The kept arrays.
+        is_mixed: Of the head with its adapters; other adapters since make it out of date.
+    """
+    labels = tuple(store.names[int(uid)] for uid in kept["classes"])
+    if not is_mixed:
+        return calibration_from(kept, labels), True
+    of = kept.get(_MIXTURE + "of")
+    if of is None or not np.array_equal(of, mixture_key(store)):
+        return None, False
+    part = {k.removeprefix(_MIXTURE): a for k, a in kept.items() if k.startswith(_MIXTURE)}
+    return calibration_from(part, labels), True
 
 
 def bursts_of(rows: Float32, classes: Labels) -> Labels:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from edgecl.consolidation.opinions import ask_opinions
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.governor.judge import Judgement, judged
 from edgecl.governor.record import is_recorded, policy_hash
@@ -204,6 +205,7 @@ def _close(
     had, before = noted_before(store, change.uid)
     has = store.n_seen()
     learner.head.settle(store)
+    _ask_adapters(session, learner, tell)
     after = verdicts_of(learner) if store.names else NOBODY
     classes = paired(before, after, had, has)
     judgement = judged(classes, policy)
@@ -231,6 +233,15 @@ def _close(
     elif policy.mode == "gate":
         _sign(session, change, judgement)
     return state, judgement
+
+
+def _ask_adapters(session: Session, learner: Learner, tell: Tell) -> None:
+    """Let the adapters answer the new witnesses, which then speak for the next change."""
+    try:
+        if session.store.names and ask_opinions(session):
+            learner.settle(anew=True)
+    except EdgeclError as error:
+        tell(f"the adapters could not be asked for the new pictures that judge: {error}")
 
 
 def _answer(

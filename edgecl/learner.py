@@ -17,19 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from edgecl.calibration import calibration_of
-from edgecl.errors import (
-    UsageError,
-)
+from edgecl.calibration import save_scorer
+from edgecl.errors import UsageError
 from edgecl.heads.base import Head
 from edgecl.home import Home
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.preprocess import encode_png, picture_of, shrink
-from edgecl.store.adapters import (
-    adapter_rows,
-    descending,
-    drop_adapters,
-)
+from edgecl.store.adapters import adapter_rows, descending, drop_adapters
 from edgecl.store.erasure import delete_held_out, take_back
 from edgecl.store.held_out import Probes
 from edgecl.store.novel import entry_of, take
@@ -233,10 +227,14 @@ class Learner:
         if self.probes is not None:
             self.probes.note_latency(stage, seconds)
 
-    def settle(self) -> None:
-        """Make the head fit to be deployed, and keep what it then serves at hand."""
+    def settle(self, *, anew: bool = False) -> None:
+        """Make the head fit to be deployed, and keep what it then serves at hand.
+
+        Args:
+            anew: Also if that is kept already: more is known of how far it can be believed.
+        """
         self.head.settle(self.store)
-        if self.store.load_head("scorer", self.head.name) is None:
+        if anew or self.store.load_head("scorer", self.head.name) is None:
             with self.store.transaction(changes_head=False):
                 save_scorer(self.store, self.head)
                 self.save_state()
@@ -263,8 +261,9 @@ class Learner:
         store, head = self.store, self.head
         names = [store.canonical(_label(frame)) for frame in frames]
 
-        predicted = self._predicted(x)
         features = quantise(x)
+        # As it is learned, so that a head need not score it twice.
+        predicted = self._predicted(features.astype(np.float32))
         is_held = [False] * len(frames)
         if self.probes is not None:
             is_held = self.probes.choose(names, features)
@@ -359,19 +358,6 @@ class Learner:
             return frame.encoded
         assert frame.pixels is not None
         return encode_png(frame.pixels)
-
-
-def save_scorer(store: Store, head: Head) -> None:
-    """Keep the head's weights, and how far they can be believed, until something is learned again.
-
-    Inside a transaction.
-    """
-    scorer = head.scorer(store.names)
-    uids = {name: uid for uid, name in store.names.items()}
-    classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
-    calibration = calibration_of(store, head)
-    known = {} if calibration is None else calibration.arrays()
-    store.save_head("scorer", head.name, scorer.arrays() | known | {"classes": classes})
 
 
 def _label(frame: Frame) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from edgecl.calibration import calibration_of, left_out_of
+from edgecl.calibration import calibration_of, kept_calibration, left_out_of
 from edgecl.errors import (
     DecodeError,
     FeatureMapError,
@@ -27,7 +27,7 @@ from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.runtime.adapters import Adapter
-from edgecl.runtime.calibration import Calibration, calibration_from
+from edgecl.runtime.calibration import Calibration
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
@@ -117,19 +117,21 @@ class Session:
             max_pixels=self.home.max_pixels,
         )
 
-    def calibration(self) -> Calibration | None:
-        """Return how far the exact head's scores can be believed, or None; no mixture has one.
+    def calibration(self, *, is_exact: bool = False) -> Calibration | None:
+        """Return how far what is served can be believed, or None where nothing says it.
 
         Kept with the head's weights, or computed anew where they are out of date.
+
+        Args:
+            is_exact: Ask for the exact head, also where adapters are mixed into it.
         """
         with self.store.snapshot():
-            if any(row.epoch is None for row in adapter_rows(self.store)):
-                return None
-            kept = self._kept_head()
-            if kept is None:
-                found = calibration_of(self.store, self.learner.head)
-            else:
-                found = calibration_from(kept, self._names(kept))
+            is_mixed = not is_exact and any(row.epoch is None for row in adapter_rows(self.store))
+            kept, found, is_current = self._kept_head(), None, False
+            if kept is not None:
+                found, is_current = kept_calibration(self.store, kept, is_mixed=is_mixed)
+            if not is_current:
+                found = calibration_of(self.store, self.learner.head, is_mixed=is_mixed)
             if found is None:
                 return None
             blocked = {self.store.names[uid] for uid in self.store.blocked_classes()}

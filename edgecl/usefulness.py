@@ -102,7 +102,7 @@ def useful_entries(session: Session, waiting: Sequence[Entry]) -> list[tuple[Ent
     learned = store.open_rows().x
     if len(learned):
         wide = x.astype(np.float32)
-        scorer, known = session.exact_scorer(), session.calibration()
+        scorer, known = session.exact_scorer(), session.calibration(is_exact=True)
         scores = scorer.scores(wide)
         by = scorer.probabilities if known is None else known.probabilities
         probabilities = by(scores)

@@ -2,7 +2,8 @@
 
 What a head says of samples that it did not learn, or has left out (edgecl/calibration.py), says how
 far its scores can be believed. A probability is the softmax of the scores times one temperature
-(Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599). A set holds every
+(Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599); of a mixture, whose
+scores are shares already, of their logarithms. A set holds every
 label that is at least as probable as the taught one was for all but a share of those samples: split
 conformal prediction with leave-one-out scores, the jackknife (Vovk et al. 2005; Barber et al. 2021,
 arXiv:1905.02928); a class with enough samples has a bound of its own (Mondrian). A set may be
@@ -27,6 +28,8 @@ PREFIX = "calibration."
 # A bound of its own needs ten samples beyond it.
 _BEYOND = 10
 _TINY = 1e-9
+_LEAST_SHARE = 1e-12
+_TEMPERATURE, _POWER = "temperature", "power"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Calibration:
         right: Whether that class was named (M,).
         labels: Names of the K classes, in the order of the scorer's columns.
         is_left_out: Whether they were learned and left out in closed form, and not held out.
+        of_shares: Whether the scores are shares, of a head that adapters are mixed into.
     """
 
     temperature: float
@@ -48,10 +52,11 @@ class Calibration:
     right: npt.NDArray[np.bool_]
     labels: tuple[str, ...]
     is_left_out: bool
+    of_shares: bool = False
 
     def probabilities(self, scores: Float64) -> Float64:
         """Return calibrated probabilities (N, K) of raw scores (N, K)."""
-        return softmax(self.temperature * scores)
+        return softmax(self.temperature * (logarithms(scores) if self.of_shares else scores))
 
     def least(self, level: float) -> Float64:
         """Return the least probability (K,) with which each label is in a set.
@@ -86,8 +91,9 @@ class Calibration:
 
     def arrays(self) -> Arrays:
         """Return all but the labels as arrays; `calibration_from` reads them."""
+        # By another name: an edgecl that knows no mixture's would take it for a head's.
         return {
-            f"{PREFIX}temperature": np.array([self.temperature]),
+            PREFIX + (_POWER if self.of_shares else _TEMPERATURE): np.array([self.temperature]),
             f"{PREFIX}targets": self.targets,
             f"{PREFIX}shares": self.shares,
             f"{PREFIX}right": self.right,
@@ -103,10 +109,11 @@ def calibration_from(
     Raises:
         IntegrityError: It does not fit the labels.
     """
-    if f"{PREFIX}temperature" not in arrays:
+    of_shares = PREFIX + _POWER in arrays
+    if not of_shares and PREFIX + _TEMPERATURE not in arrays:
         return None
     try:
-        temperature = float(arrays[f"{PREFIX}temperature"][0])
+        temperature = float(arrays[PREFIX + (_POWER if of_shares else _TEMPERATURE)][0])
         targets, shares, right = (arrays[PREFIX + name] for name in ("targets", "shares", "right"))
         is_left_out = bool(arrays[f"{PREFIX}is_left_out"][0])
     except (KeyError, IndexError) as error:
@@ -116,9 +123,14 @@ def calibration_from(
         raise IntegrityError(
             f"a kept calibration does not fit {len(labels)} classes; learn or export anew"
         )
-    return Calibration(
-        temperature, targets.astype(np.int64), shares, right.astype(np.bool_), labels, is_left_out
-    )
+    targets, right = targets.astype(np.int64), right.astype(np.bool_)
+    return Calibration(temperature, targets, shares, right, labels, is_left_out, of_shares)
+
+
+def logarithms(shares: Float64) -> Float64:
+    """Return the logarithms of shares, of one that is zero a very low one."""
+    found: Float64 = np.log(np.maximum(shares, _LEAST_SHARE))
+    return found
 
 
 def _bound(shares: Float64, level: float) -> float:

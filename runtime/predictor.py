@@ -18,7 +18,7 @@ from edgecl.errors import (
     RequestError,
     SourceError,
 )
-from edgecl.types import Float32, Frame, Pixels, Prediction
+from edgecl.types import Float32, Float64, Frame, Labels, Pixels, Prediction
 
 from .bundle import Bundle, open_bundle
 from .calibration import Calibration
@@ -214,7 +214,8 @@ def predictions(
             "write the bundle anew with `edgecl export`"
         )
     likely = shares if calibration is None else calibration.probabilities(scores)
-    order = np.argsort(-scores, axis=1, kind="stable")
+    n_named = max(1, top) if level is None else scores.shape[1]
+    order = [best(row, n_named) for row in scores]
     found = [
         Prediction(
             path=name,
@@ -237,3 +238,12 @@ def predictions(
         replace(one, labels=tuple(scorer.labels[i] for i in row if is_in[i]))
         for one, row, is_in in zip(found, order, sets, strict=True)
     ]
+
+
+def best(scores: Float64, n: int) -> Labels:
+    """Return the columns of the n largest scores (K,), largest first, of equal ones the first."""
+    found = np.arange(len(scores))
+    if n < len(scores):
+        found = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
+    order: Labels = found[np.argsort(-scores[found], kind="stable")][:n]
+    return order

@@ -33,7 +33,10 @@ class Recipe:
         anchors: Terms of the loss beside the cross-entropy.
         step: How one batch changes the tensors.
         keep: What of the trajectory stays.
-        blend: Which adapters are heard: `newest`, which knows all that was kept, or `every`.
+        blend: Which adapters are heard: `newest`, which knows all that was kept, `every`, or
+            `mixed`: every one by how near a picture is to what it was trained on.
+        depth: Share of its residual that an adapter of the first block keeps, all in the last
+            (`blends.depth_scaled`).
         sees: What of the store the training may read: all that is `kept`, or the `session` alone.
         mixup: Both numbers of the Beta distribution from which a batch's share is drawn; 0 mixes
             nothing. Mixed is what the last frozen block gives (Verma et al. 2019, "Manifold Mixup",
@@ -48,7 +51,8 @@ class Recipe:
     anchors: tuple[Anchor, ...] = ()
     step: Step = steps.plain
     keep: Keep = keeps.slow
-    blend: Literal["newest", "every"] = "newest"
+    blend: Literal["newest", "every", "mixed"] = "newest"
+    depth: float = 1.0
     sees: Literal["kept", "session"] = "kept"
     mixup: float = 0.4
     shift: int = 1
@@ -65,6 +69,8 @@ RECIPES: dict[str, Recipe] = {
     "isolated": Recipe(
         start=starts.fresh, anchors=(anchors.margin,), blend="every", sees="session"
     ),
+    "mixed": Recipe(start=starts.fresh, anchors=(anchors.margin,), blend="mixed", sees="session"),
+    "depth-scaled": Recipe(depth=0.5),
     "view-batch": Recipe(anchors=(anchors.agreement,), has_strong_views=True, **_PUBLISHED),  # type: ignore[arg-type]
     "half": Recipe(mask=masks.half),
     "well-conditioned": Recipe(mask=masks.well_conditioned),

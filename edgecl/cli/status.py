@@ -102,7 +102,11 @@ def _waiting(values: dict[str, Any]) -> Iterator[str]:
 def _calibrated(known: dict[str, Any]) -> str:
     """Say how good the head is on samples of which it is asked without having learned them."""
     sets, n = known["sets"], counted(known["samples"], "kept picture")
-    how = "as if it had not learned it" if known["by"] == "left out" else "never learned"
+    how = {
+        "left out": "as if it had not learned it",
+        "held out": "never learned",
+        "mixed": "of which no adapter was trained",
+    }[known["by"]]
     return (
         f"asked for each of {n}, {how}: {percent(known['accuracy'])} right; sets for "
         f"{percent(sets['level'])} (--set) held the truth in {percent(sets['coverage'])} of "

@@ -25,6 +25,7 @@ import numpy as np
 from edgecl.adapters.training import Progress, Trained, Training
 from edgecl.backbones import Backbone
 from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirror, witnesses_of
+from edgecl.consolidation.opinions import ask_opinions
 from edgecl.consolidation.plan import check_backbone, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
@@ -142,6 +143,8 @@ def consolidate(
     chosen, verdict, by_class = judge(session, plan, witnesses, bank, candidate)
     seconds["judging"] = time.perf_counter() - begin - seconds["training"]
     adapter = _end(session, chosen, head[0], verdict, (by_class, opened))
+    if adapter is not None and ask_opinions(session, new=adapter):
+        session.learner.settle(anew=True)
     say("judging", 1, 1)
     return Consolidated(
         accepted=verdict.accepted,
@@ -188,6 +191,7 @@ def _end(
                 saw=chosen.saw,
                 task=chosen.task,
                 body=chosen.body | {"verdict": asdict(verdict)},
+                key=chosen.key,
             )
         store.note_attempt(max(store.names))
         note_consolidated(session.home, store, adapter, *on_record)

@@ -37,7 +37,7 @@ def calibration_summary(session: Session) -> dict[str, Any] | None:
         shares = found[np.arange(len(targets)), targets]
         n_labels = float(known.sets(found, LEVEL).sum(axis=1).mean())
     return {
-        "by": "left out" if known.is_left_out else "held out",
+        "by": "mixed" if known.of_shares else "left out" if known.is_left_out else "held out",
         "samples": len(known.targets),
         "temperature": known.temperature,
         "accuracy": float(known.right.mean()),

@@ -1,7 +1,8 @@
 """How good a home is now: its head's answers to the pictures that were held out.
 
 Where none is (`evaluation.probes = 0`), an exact head is asked for each picture that it keeps, as
-if it had not learned that one (docs/decisions/0021-no-picture-wasted.md).
+if it had not learned that one (docs/decisions/0021-no-picture-wasted.md). Where adapters are mixed
+into the head, the mixture is asked, for those of either kind that no adapter was trained on.
 
 *Accuracy* means one thing in edgecl: right answers divided by pictures asked (docs/evaluation.md).
 `status`, `report` and whatever else says how good a home is take it from here.
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgecl.calibration import mixture_of
 from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
 from edgecl.session import Session
+from edgecl.store.adapters import adapter_rows
 from edgecl.store.samples import Rows
 from edgecl.store.store import Store
 from edgecl.store.table import Role
@@ -63,7 +66,7 @@ def shown_classes(store: Store) -> list[int]:
 
 
 def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
-    """Ask the exact head for the test pictures of some classes; inside a snapshot.
+    """Ask what is served for the test pictures of some classes; inside a snapshot.
 
     Args:
         home: The home.
@@ -71,11 +74,14 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
         uids: Classes, none of which is being unlearned.
     """
     places = {uid: place for place, uid in enumerate(uids)}
-    session = Session(home, store)
-    if home.config.evaluation.probes == 0 and uids:
-        left_out = session.leave_one_out()
+    session, is_kept = Session(home, store), home.config.evaluation.probes == 0
+    mixed = mixture_of(store, session.learner.head) if uids and adapter_rows(store) else None
+    if is_kept and uids:
+        left_out = mixed or session.leave_one_out()
         if left_out is not None:
-            return _of_left_out(store, left_out, places)
+            return _of_answers(store.rows(Role.REPLAY), left_out, places, is_left_out=True)
+    if mixed is not None:
+        return _of_answers(store.rows(Role.HELD_OUT), mixed, places)
     probes = _of(store.rows(Role.HELD_OUT), places)
     guesses = np.zeros(0, np.int64)
     if len(probes.uids):
@@ -87,20 +93,25 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
     return Tested(probes, guesses, _confusion(probes.classes, guesses, len(uids)))
 
 
-def _of_left_out(store: Store, left_out: LeaveOneOut, places: Mapping[int, int]) -> Tested:
-    """Return the answers without the picture itself.
+def _of_answers(
+    rows: Rows, said: LeaveOneOut, places: Mapping[int, int], *, is_left_out: bool = False
+) -> Tested:
+    """Return the answers to those of some pictures of which something was said.
 
-    The only picture of a class says nothing: without it the head does not know the class.
+    The only picture of a class left out says nothing: without it the head does not know the class.
     """
-    classes, counts = np.unique(left_out.classes, return_counts=True)
-    usual = set(classes[counts > 1].tolist())
-    columns = np.array([uid in places for uid in left_out.columns.tolist()], dtype=bool)
-    answers = np.array([places[uid] for uid in left_out.columns[columns].tolist()], np.int64)
-    named = answers[left_out.scores[:, columns].argmax(axis=1)]
-    by_uid = dict(zip(left_out.uids.tolist(), named.tolist(), strict=True))
-    probes = _of(store.rows(Role.REPLAY), {u: p for u, p in places.items() if u in usual})
+    classes, counts = np.unique(said.classes, return_counts=True)
+    usual = set(classes[counts > is_left_out].tolist())
+    columns = np.array([uid in places for uid in said.columns.tolist()], dtype=bool)
+    answers = np.array([places[uid] for uid in said.columns[columns].tolist()], np.int64)
+    named = answers[said.scores[:, columns].argmax(axis=1)]
+    by_uid = dict(zip(said.uids.tolist(), named.tolist(), strict=True))
+    known = np.isin(rows.uids, said.uids)
+    rows = Rows(rows.uids[known], rows.x[known], rows.classes[known])
+    probes = _of(rows, {u: p for u, p in places.items() if u in usual})
     guesses = np.array([by_uid[uid] for uid in probes.uids.tolist()], dtype=np.int64)
-    return Tested(probes, guesses, _confusion(probes.classes, guesses, len(places)), True)
+    confusion = _confusion(probes.classes, guesses, len(places))
+    return Tested(probes, guesses, confusion, is_left_out)
 
 
 def _of(rows: Rows, places: Mapping[int, int]) -> Rows:

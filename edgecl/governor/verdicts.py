@@ -2,7 +2,9 @@
 
 A witness is a sample that the head did not learn from, or whose answer is what the head would give
 had it not: held-out samples, and kept ones by leave-one-out. Both kinds share one space of uids,
-so that a change is judged on those that were witnesses before and after it, whichever kind.
+so that a change is judged on those that were witnesses before and after it, whichever kind. Where
+adapters are mixed into the head it is the mixture that is judged, on those of both kinds that no
+adapter was trained on.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from edgecl.calibration import left_out_of
+from edgecl.calibration import left_out_of, mixture_key, mixture_of
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
 from edgecl.store.changes import OfClass, Verdicts
@@ -53,12 +55,17 @@ WITNESSES: tuple[Callable[[Learner], Verdicts], ...] = (
 def verdicts_of(learner: Learner) -> Verdicts:
     """Return the answers of all witnesses; asked once for a state of the store."""
     store = learner.store
-    key = (store.version, store.loads, store.blocked_classes())
+    of = tuple(mixture_key(store).tolist())
+    key = (store.version, store.loads, store.blocked_classes(), of)
     kept = _kept.get(learner)
     if kept is None or kept[0] != key:
-        found = [kind(learner) for kind in WITNESSES]
-        uids, classes, right = (np.concatenate(part) for part in zip(*found, strict=True))
-        kept = _kept[learner] = key, Verdicts(uids, classes, right)
+        mixed = mixture_of(store, learner.head)
+        if mixed is not None:
+            found = Verdicts(mixed.uids, mixed.classes, mixed.verdicts)
+        else:
+            parts = [kind(learner) for kind in WITNESSES]
+            found = Verdicts(*map(np.concatenate, zip(*parts, strict=True)))
+        kept = _kept[learner] = key, found
     return kept[1]
 
 

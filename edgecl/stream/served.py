@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from edgecl.calibration import kept_calibration
 from edgecl.learner import Learner
-from edgecl.runtime.calibration import PREFIX, Calibration, calibration_from
+from edgecl.runtime.calibration import Calibration
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.predictor import predictions
@@ -71,11 +72,11 @@ class Served:
         self._is_wanted = is_wanted
         self.adapters_changed()
         self._n_left = 0  # nothing was embedded yet
-        self._calibration = _kept_calibration(learner) if is_wanted else None
 
     def adapters_changed(self) -> None:
         """Take the adapters from the store anew; what is on its way has the old ones' features."""
         self._bank = task_adapters(self._learner.store) if self._is_wanted else []
+        self._calibrations = _kept_calibrations(self._learner) if self._is_wanted else (None, None)
         self._engine.serve(self._bank)
         self._n_left = self._n_ahead
         self.learned()
@@ -88,8 +89,8 @@ class Served:
     def predict(self, name: str, x: Float32, *, top: int = 1) -> Prediction:
         """Predict a frame with what the engine gave of it (M,).
 
-        Its probability is by the temperature that was known when the run began, which a few frames
-        more hardly change; without one, and with adapters, it has none beside its score.
+        Its probability is by the temperature that was known when the run began, or the adapters
+        came, which a few frames more hardly change; without one it has none beside its score.
         """
         d = self._learner.head.num_features
         if self._frozen is None:
@@ -100,16 +101,17 @@ class Served:
         if self._n_left or scorer is None or len(x) != scorer.n_maps * d:
             self._n_left = max(0, self._n_left - 1)
             scorer = self._frozen
-        known = self._calibration if scorer is self._frozen else None
+        known = self._calibrations[scorer is not self._frozen]
         x = x[None, : scorer.n_maps * d]
         found = predictions(scorer, [name], x, top=top, calibration=known)[0]
         return found if known is not None else replace(found, probabilities=())
 
 
-def _kept_calibration(learner: Learner) -> Calibration | None:
-    """Return what the last run left of how far the head's scores can be believed, if it did."""
-    kept = learner.store.load_head("scorer", learner.head.name)
-    names = learner.store.names
-    if kept is None or f"{PREFIX}temperature" not in kept:
-        return None
-    return calibration_from(kept, tuple(names[int(uid)] for uid in kept["classes"]))
+def _kept_calibrations(learner: Learner) -> tuple[Calibration | None, Calibration | None]:
+    """Return how far answers of the head and of the mixture can be believed, as kept."""
+    store = learner.store
+    kept = store.load_head("scorer", learner.head.name)
+    if kept is None:
+        return None, None
+    exact, mixed = (kept_calibration(store, kept, is_mixed=m)[0] for m in (False, True))
+    return exact, mixed

@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgecl.calibration import save_scorer
 from edgecl.errors import EdgeclError, MissingPackageError, RequestError, StoreError
 from edgecl.governor.record import is_recorded, note_forgotten, noting
 from edgecl.governor.verdicts import NOBODY, held_out_verdicts
 from edgecl.home import Home
-from edgecl.learner import Learner, save_scorer
+from edgecl.learner import Learner
 from edgecl.lending import holding, lent
 from edgecl.runtime.engines.base import AS_SET, EngineOptions
 from edgecl.session import Session, open_learner

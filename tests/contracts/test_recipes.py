@@ -153,7 +153,7 @@ def test_what_it_does_not_see_changes_no_bit(vit: Backbone, recipe: Recipe) -> N
     a = trained(vit, recipe, x, y)
     b = trained(vit, recipe, x, y, earlier=earlier_adapters(vit))
     assert digest_of(a.adapter) == digest_of(b.adapter)
-    assert recipe.blend == "every"
+    assert recipe.blend in ("every", "mixed")
 
 
 def test_ten_steps_lower_the_loss(vit: Backbone, recipe: Recipe) -> None:

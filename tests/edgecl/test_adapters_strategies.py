@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edgecl.adapters.anchors import drift, largest, pair_loss, teacher_loss
+from edgecl.adapters.blends import depth_scaled
 from edgecl.adapters.bottleneck import adapt
 from edgecl.adapters.keeps import averaged, retrodicted, steady_step
 from edgecl.adapters.masks import (
@@ -224,6 +225,26 @@ def test_every_site_has_a_reader_that_computes_what_the_backbone_does(name: str)
     for site, (weight, bias) in zip(network.sites, found, strict=True):
         assert weight.shape[1] == site.width
         assert bias.shape == (len(weight),)
+
+
+@pytest.mark.parametrize(
+    ("name", "a", "block", "wanted"),
+    [
+        ("tf_efficientnet_lite0", 0.0, 5, 1 / 3),
+        ("tf_efficientnet_lite0", 0.0, 10, 2 / 3),
+        ("tf_efficientnet_lite0", 0.25, 5, 0.5),
+        ("tf_efficientnet_lite0", 0.25, 6, 0.55),
+        ("tf_efficientnet_lite0", 0.25, 15, 1),
+        ("vit_tiny_patch16_224", 0.3, 5, 0.6181818),
+    ],
+)
+def test_depth_scales_by_the_blocks_own_number(
+    name: str, a: float, block: int, wanted: float
+) -> None:
+    network = adapt(load_backbone(name, weights="random", image_size=32), rank=2)
+    factors = list(depth_scaled(network, a).values())
+    first = (16 if "lite0" in name else 12) - len(factors)
+    assert factors[block - first] == pytest.approx(wanted, abs=1e-7)
 
 
 def test_uphill_equals_the_worked_numbers() -> None:

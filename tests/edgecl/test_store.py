@@ -22,12 +22,12 @@ from edgecl.errors import (
 )
 from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
-from edgecl.store import change_tables, run_tables, runs, schema
+from edgecl.store import change_tables, fleet_tables, run_tables, runs, schema, witness_tables
 from edgecl.store.erasure import erase
 from edgecl.store.progress import Position
 from edgecl.store.sampling import class_to_evict
 from edgecl.store.store import Store, describe
-from edgecl.store.table import Role
+from edgecl.store.table import Role, Table
 from edgecl.store.text import plain_text
 from edgecl.types import Kind
 
@@ -317,14 +317,23 @@ def test_an_older_schema_is_migrated_in_a_transaction(
         assert store.connection.execute("PRAGMA user_version").fetchone() == (now + 1,)
 
 
-def test_a_store_of_the_first_version_gets_the_tables_of_runs(tmp_path: Path) -> None:
+RUNS = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES)
+FLEETS = fleet_tables.FLEET_TABLES
+WITNESSES = (*witness_tables.WITNESS_TABLES, *FLEETS)
+
+
+@pytest.mark.parametrize(
+    ("version", "added"), [(1, (*RUNS, *WITNESSES)), (2, WITNESSES), (3, FLEETS)]
+)
+def test_a_store_of_an_older_version_gets_what_came_since(
+    tmp_path: Path, version: int, added: tuple[Table, ...]
+) -> None:
     path = tmp_path / "s.db"
     with build.store(path) as store:
         fill(store, 9)
-        added = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES)
         for table in reversed(added):
             store.connection.execute(f"DROP TABLE {table.name}")
-        store.connection.execute("PRAGMA user_version = 1")
+        store.connection.execute(f"PRAGMA user_version = {version}")
     with Store(path) as store:  # which checks that every table is as it would be made now
         assert sum(store.n_seen().values()) == 9
         assert runs.last_run(store) is None

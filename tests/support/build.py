@@ -30,6 +30,7 @@ from edgecl.runtime.preprocess import Preprocessing, picture_of
 from edgecl.runtime.scoring import LinearScorer, Scorer
 from edgecl.session import open_store
 from edgecl.store.adapters import add_adapter
+from edgecl.store.changes import newest_sample
 from edgecl.store.store import Store, create_store
 from edgecl.store.vault import Vault
 from edgecl.types import Frame
@@ -83,14 +84,14 @@ def tensor_of(home: Home, frame: Frame) -> np.ndarray:
     return tensor(picture_of(frame))
 
 
-def adapt_home(home: Home, n: int, bank: str = "last") -> None:
+def adapt_home(home: Home, n: int, bank: str = "last") -> int:
     """Give a home random adapters with random heads, without the time of a training."""
     with open_store(home) as store, store.transaction(changes_head=False):
-        add_adapters(home, store, n, bank)
+        return add_adapters(home, store, n, bank)
 
 
-def add_adapters(home: Home, store: Store, n: int, bank: str = "last") -> None:
-    """Do what `adapt_home` does, inside a transaction."""
+def add_adapters(home: Home, store: Store, n: int, bank: str = "last") -> int:
+    """Do what `adapt_home` does, inside a transaction; returns the uid of the last adapter."""
     rng = np.random.default_rng(0)
     names = tuple(store.names.values())
     d, k = store.num_features, len(names)
@@ -107,10 +108,13 @@ def add_adapters(home: Home, store: Store, n: int, bank: str = "last") -> None:
     if bank == "last":
         head = LinearScorer(rng.normal(0, 0.1, (d, k)), rng.normal(size=k), names, "logits")
     body = {"blend": "newest", "bank": bank, "share": 0.7, "temperature": 10.0, "parents": []}
+    body["newest_sample"] = newest_sample(store)
+    uid = 0
     for _ in range(n):
         adapter = {key: rng.normal(0, 0.05, s).astype(np.float32) for key, s in shapes.items()}
         saw = dict.fromkeys(store.names, 1)
-        add_adapter(store, adapter, head, tuple(store.names), saw=saw, task=(), body=body)
+        uid = add_adapter(store, adapter, head, tuple(store.names), saw=saw, task=(), body=body)
+    return uid
 
 
 def features(
