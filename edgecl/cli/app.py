@@ -14,11 +14,13 @@ from edgecl.cli.config import config_app
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
 from edgecl.cli.export import export_app
+from edgecl.cli.fleet import fleet_app
 from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
 from edgecl.cli.mend import merge_classes, relabel, samples_app, undo
+from edgecl.cli.merge import merge
 from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.retention import forget_app
@@ -45,6 +47,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train-stream": train_stream,
     "serve": serve,
     "import": import_,
+    "merge": merge,
     "consolidate": consolidate,
     "predict": predict,
     "evaluate": evaluate,
@@ -66,6 +69,7 @@ for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 app.add_typer(config_app, name="config", cls=Group)
 app.add_typer(export_app, name="export", cls=Group)
+app.add_typer(fleet_app, name="fleet", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)
 app.add_typer(samples_app, name="samples", cls=Group)

@@ -109,9 +109,15 @@ def write(
     write_pieces(path, encode(contribution, bodies, signing_key))
 
 
-def write_pieces(path: Path, pieces: list[bytes]) -> None:
-    """Do what `write` does with what `encode` returned."""
-    part = path.with_name(f".{path.name}.part")
+def write_pieces(path: Path, pieces: list[bytes], part: Path | None = None) -> None:
+    """Do what `write` does with what `encode` returned.
+
+    Args:
+        path: The file.
+        pieces: Its bytes.
+        part: Where they are written before they are whole; a hidden file beside it if None.
+    """
+    part = part or path.with_name(f".{path.name}.part")
     with telling(f"{path} cannot be written"):
         part.unlink(missing_ok=True)
         try:
