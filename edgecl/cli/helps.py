@@ -13,6 +13,7 @@ PANELS = {
     "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
     "Unlearn": ("forget", "receipts"),
     "Ship": ("export",),
+    "Fleet": ("fleet",),
 }
 """Commands of the line by what they are for, in the order of the help."""
 
@@ -162,6 +163,38 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": (
         "edgecl demo",
         "edgecl demo --keep demo/          keep the home and the pictures",
+    ),
+    "fleet": (
+        "edgecl fleet join /media/usb/fleet.json    on a device",
+        "edgecl fleet add press-1 KEY               where the fleet was made",
+        "edgecl fleet sync --carrier /media/usb     on a device, again and again",
+        "edgecl fleet forget class washer           reaches all devices",
+    ),
+    "fleet init": ("edgecl fleet init --fleet plant --feature-map-of edgecl-home",),
+    "fleet join": (
+        "edgecl fleet join /media/usb/fleet.json",
+        "edgecl fleet join /media/usb/fleet.json --again    after a backup was put back",
+    ),
+    "fleet add": ("edgecl fleet add press-1 KEY --fleet plant",),
+    "fleet export": ("edgecl fleet export -o /media/usb",),
+    "fleet sync": ("edgecl fleet sync --carrier /media/usb",),
+    "fleet merge": ("edgecl fleet merge /media/usb/*.efc -o /media/usb --fleet plant",),
+    "fleet serve": (
+        "edgecl fleet serve --carrier /mnt/plant --fleet plant",
+        "edgecl fleet serve --carrier /media/usb --fleet plant --once",
+    ),
+    "fleet forget": (
+        "edgecl fleet forget class washer --fleet plant",
+        "edgecl fleet forget device press-1 --fleet plant",
+    ),
+    "fleet forget class": ('edgecl fleet forget class washer --reason "request 2026-17"',),
+    "fleet forget device": ("edgecl fleet forget device press-1",),
+    "fleet alias": ("edgecl fleet alias mug cup            what some call mug is a cup",),
+    "fleet admit": ("edgecl fleet admit press-1            as `edgecl fleet status` names it",),
+    "fleet refuse": ("edgecl fleet refuse press-1",),
+    "fleet status": (
+        "edgecl fleet status                   of this device",
+        "edgecl fleet status --fleet plant     of all",
     ),
     "help": ("edgecl help forget class",),
 }
