@@ -22,6 +22,7 @@ def commands() -> list[str]:
         "export onnx",
         "export tensorrt",
         "export dataset",
+        "export contribution",
         "forget class",
         "review list",
         "review mistakes",
