@@ -129,6 +129,7 @@ def export(
     bodies: dict[str, bytes],
     *,
     is_plain: bool = False,
+    since: Contribution | None = None,
 ) -> int:
     """Write a contribution and note it as an export, which an unlearning erases or names.
 
@@ -138,6 +139,7 @@ def export(
         contribution: What `collect` returned.
         bodies: And its bytes.
         is_plain: Whether what a sealed store learned may be written unencrypted.
+        since: An earlier one that whoever reads this has; its parts are left out.
 
     Returns:
         The number of the export.
@@ -152,7 +154,8 @@ def export(
             "that is meant"
         )
     finish_exports(store)
-    pieces = encode(contribution, bodies, signing_key(session.home))
+    without = () if since is None else since.spans.keys()
+    pieces = encode(contribution, bodies, signing_key(session.home), without)
     whole = hashlib.sha256()
     for piece in pieces:
         whole.update(piece)
