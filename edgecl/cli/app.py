@@ -28,6 +28,7 @@ from edgecl.cli.retention import forget_app
 from edgecl.cli.review import review_app
 from edgecl.cli.score import predict
 from edgecl.cli.serve import serve
+from edgecl.cli.statistics import statistics
 from edgecl.cli.status import status
 from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
@@ -48,6 +49,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train-stream": train_stream,
     "serve": serve,
     "import": import_,
+    "statistics": statistics,
     "merge": merge,
     "consolidate": consolidate,
     "predict": predict,
