@@ -26,7 +26,7 @@ def merge(
     import time
 
     from edgecl.cli.check import check_new_name
-    from edgecl.fleet.contribution import read
+    from edgecl.fleet.contribution import Contribution, read
     from edgecl.fleet.take import SOURCE, take
     from edgecl.governed import governed
     from edgecl.home import Home
@@ -34,7 +34,7 @@ def merge(
 
     begin, device = time.perf_counter(), Home(home)
     with working("reading") as tell:
-        found = []
+        found: list[Contribution] = []
         for i, path in enumerate(files):
             tell(f"reading {i} of {len(files)}")
             found.append(read(path, *found))
