@@ -21,6 +21,8 @@ GOOD_DOWN = [
     f"orders/000001-{DIGEST}.json",
     f"merged/v7-{DIGEST}.json",
     f"merged/v7-{DIGEST}.efb",
+    f"masks/r1-{DIGEST}.json",
+    f"masks/l1-{DIGEST}.json",
 ]
 
 
@@ -53,6 +55,8 @@ BAD_NAMES = [
     f"contributions\\a\\g1-{DIGEST}.efc",
     f"contributions/a/g\u0661-{DIGEST}.efc",
     f"contributions/a/.g1-{DIGEST}.efc.part",
+    f"masks/x/press-1/s1-{DIGEST}.json",
+    f"masks/seats/../s1-{DIGEST}.json",
     GOOD_DOWN[1],
 ]
 
@@ -77,6 +81,15 @@ def test_bytes_that_are_not_those_of_the_name_leave_nothing(
     with pytest.raises(Refused, match=text):
         write(tmp_path, GOOD_UP, data, UP, limit)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("name", [GOOD_UP, *(f"masks/{n}" for n in (
+    f"seats/press-1/s1-{DIGEST}.json", f"masked/press-1/m1-{DIGEST}.efc",
+))])  # fmt: skip
+def test_what_a_device_sends_arrives_in_its_folder(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, DATA, UP, 100)
+    assert [f.name for f in listed(tmp_path, UP)] == [name]
+    assert listed(tmp_path, DOWN) == []
 
 
 def test_links_are_neither_listed_nor_read_nor_written_through(tmp_path: Path) -> None:

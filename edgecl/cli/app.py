@@ -16,6 +16,7 @@ from edgecl.cli.demo import demo
 from edgecl.cli.evaluate import evaluate
 from edgecl.cli.export import export_app
 from edgecl.cli.fleet import fleet_app
+from edgecl.cli.fleet_masks import mask, unmask
 from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
@@ -72,6 +73,8 @@ for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 app.add_typer(config_app, name="config", cls=Group)
 app.add_typer(export_app, name="export", cls=Group)
+fleet_app.command("mask", cls=Command)(mask)
+fleet_app.command("unmask", cls=Command)(unmask)
 app.add_typer(fleet_app, name="fleet", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)

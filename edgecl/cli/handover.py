@@ -27,7 +27,7 @@ WRITES = frozenset(
         "export tensorrt", "export dataset", "export contribution", "export", "forget",
         "forget class", "forget sample", "forget source", "forget pending", "review label",
         "review drop", "review confirm", "config set",
-        "fleet join", "fleet export", "fleet sync",
+        "fleet join", "fleet export", "fleet sync", "fleet mask",
     }
 )  # fmt: skip
 _CLONE_FS = 0x200  # <linux/sched.h>

@@ -196,6 +196,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "fleet alias": ("edgecl fleet alias mug cup            what some call mug is a cup",),
     "fleet admit": ("edgecl fleet admit press-1            as `edgecl fleet status` names it",),
     "fleet refuse": ("edgecl fleet refuse press-1",),
+    "fleet mask": ("edgecl fleet mask --carrier /media/usb    twice: for a seat, and with sums",),
+    "fleet unmask": (
+        "edgecl fleet unmask --carrier /mnt/plant --open washer --open nut",
+        "edgecl fleet unmask --carrier /mnt/plant --close",
+        "edgecl fleet unmask --carrier /mnt/plant    adds up when all have come",
+    ),
     "fleet status": (
         "edgecl fleet status                   of this device",
         "edgecl fleet status --fleet plant     of all",

@@ -3,6 +3,7 @@
     HOME/fleet/fleet.json      the fleet, as its admin signed it
     HOME/fleet/orders/         the orders, as on every carrier
     HOME/fleet/device.json     the last order that was applied, its receipt, what was sent
+    HOME/fleet/mask.json       its secret in a round of masks (masking.py)
     HOME/fleet/merged/         the merged head: its description, and `bundle/` for `predict -b`
 
 The generation is the store's `version`, which the transaction that changes a statistic raises and
@@ -47,6 +48,7 @@ from edgecl.unlearning.ask import unlearn
 from edgecl.unlearning.request import Unlearned, writing
 
 _STATE = "device.json"
+MASK_STATE = "mask.json"
 _BUNDLE = "bundle"
 _MOST_STATE = 65536
 
@@ -121,6 +123,11 @@ class Device:
         return self.home.fleet / MERGED / _BUNDLE
 
     @property
+    def is_masked(self) -> bool:
+        """Whether it took part in a round of masks, so that it sends nothing in the clear."""
+        return (self.home.fleet / MASK_STATE).exists()
+
+    @property
     def member(self) -> Member | None:
         """This device on the list of the fleet; None while it is not there."""
         return self.fleet.of_key(self.keys.key)
@@ -192,7 +199,12 @@ class Device:
             RequestError: The device is not a member, its head does not add up, or its store is
                 sealed and `is_plain` is off.
         """
-        found, bodies = self._collected(session, total=total)
+        if self.is_masked:
+            raise RequestError(
+                "this device takes part in rounds of masks, and what it writes in the clear would "
+                "count twice; `edgecl fleet mask` sends what it knows"
+            )
+        found, bodies = self.collected(session, total=total)
         path = output / f"{found.device}-g{found.generation}.efc"
         export(session, path, found, bodies, is_plain=is_plain)
         return path, found.generation
@@ -209,7 +221,7 @@ class Device:
             RequestError: As of `export`.
         """
         before = self.kept.sent
-        found, bodies = self._collected(session, total=total)
+        found, bodies = self.collected(session, total=total)
         here = list(carrier.files(CONTRIBUTIONS, found.device, suffix="efc"))
         said, newest = digest(replace(found, generation=0)), max(map(number_of, here), default=-1)
         if here and said == before and newest <= found.generation:
@@ -227,7 +239,10 @@ class Device:
         self._keep(sent=said)
         return found.generation
 
-    def _collected(self, session: Session, *, total: bool) -> tuple[Contribution, dict[str, bytes]]:
+    def collected(
+        self, session: Session, *, total: bool, min_rows: int = 0
+    ) -> tuple[Contribution, dict[str, bytes]]:
+        """Return what this device learned itself, and its bytes; see `collect`."""
         key, member, orders = self.key, self.member, self.orders.until(self.kept.order)
         if member is None:
             raise RequestError("an order took this device out of the fleet; it sends nothing more")
@@ -240,7 +255,7 @@ class Device:
             order=self.kept.order,
             receipt=self.kept.receipt,
             total=total,
-            min_rows=self.fleet.policy.min_rows,
+            min_rows=max(min_rows, self.fleet.policy.min_rows),
         )
 
     def take_merged(self, carrier: Folder) -> bool:
@@ -276,7 +291,10 @@ class Device:
             applied = tuple(self.apply(session))
             if self.keys.key in self.orders.out:
                 return Synced(applied, None, None, False, True)
-            sent = self.send(session, carrier, total=total, is_plain=is_plain)
+            # Beside masked sums, what was sent in the clear would count twice.
+            sent = None
+            if not self.is_masked:
+                sent = self.send(session, carrier, total=total, is_plain=is_plain)
             is_new = self.take_merged(carrier)
         return Synced(applied, sent, self.merged(), is_new, False)
 

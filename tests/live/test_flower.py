@@ -1,4 +1,4 @@
-"""A SuperLink and three SuperNodes on loopback, with TLS and registered keys.
+"""Homes of a fleet over a SuperLink and three SuperNodes on loopback, with TLS and registered keys.
 
 Needs `make flower` (the carrier's own environment) and ssh-keygen.
 """
@@ -15,10 +15,22 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fleets import DIM, holders, teach, toy_home, toy_rows
 
+from edgecl.fleet.carriers.folder import Folder
+from edgecl.fleet.member import Device, Synced, join
+from edgecl.fleet.merge import add_up
+from edgecl.fleet.merger import Merger
+from edgecl.fleet.orders import CLASS
+from edgecl.fleet.plant import Plant as Merging
+from edgecl.fleet.plant import Policy, make_plant
+from edgecl.fleet.sums import ClassSums
+from edgecl.heads.statistics import Gram
 from peers import certificate, free_port, require
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -84,8 +96,7 @@ class Plant:
         self.carrier.mkdir()
         self.cert = certificate(folder)
         for name in (*NAMES, "stranger"):
-            (folder / name / "outbox").mkdir(parents=True)
-            (folder / name / "inbox").mkdir()
+            (folder / name / "carrier").mkdir(parents=True)
             keygen = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f"]
             subprocess.run([*keygen, folder / name / "key"], check=True)
         self.link = stack.enter_context(
@@ -150,7 +161,7 @@ class Plant:
         command = (
             BIN / "edgecl-flower-node",
             *("--superlink", f"127.0.0.1:{self.gate}", "--root-certificates", self.cert),
-            *("--key", place / "key", "--outbox", place / "outbox", "--inbox", place / "inbox"),
+            *("--key", place / "key", "--outbox", place / "carrier", "--inbox", place / "carrier"),
             *("--port", free_port(), "--for", seconds),
         )
         home = self.folder / f"{name}-node"
@@ -185,9 +196,9 @@ def put(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def tree(folder: Path, before: str = "") -> dict[str, bytes]:
     files = (p for p in folder.rglob("*") if p.is_file() and p.name != ".exchanged")
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+    return {before + p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
 @pytest.fixture(scope="module")
@@ -196,75 +207,167 @@ def flower() -> None:
     require(shutil.which("ssh-keygen"), "apt install openssh-client")
 
 
-def passed_down(folder: Path) -> dict[str, bytes]:
-    return {n: d for n, d in tree(folder).items() if not n.startswith(("contrib", "orders/."))}
-
-
-def test_files_reach_the_merger_and_orders_reach_every_device(flower: None, tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        plant = Plant(tmp_path, stack)
-        carrier = plant.carrier
-        sent = {}
-        for i, name in enumerate(NAMES):
-            for generation in (1, 2):  # Of press-2 the two do not fit into one message.
-                data = os.urandom(400_000 * (i + 1))
-                path = f"contributions/{name}/g{generation}-{{}}.efc"
-                path = put(tmp_path / name / "outbox", path, data).name
-                sent[f"contributions/{name}/{path}"] = data
-        put(carrier, "fleet.json", b'{"fleet":"plant"}')
-        put(carrier, "orders/000001-{}.json", b"order 1")
-        head = put(carrier, "merged/v1-{}.efb", os.urandom(300_000))
-        # What does not belong to the layout stays where it is; what is too large is named.
-        put(carrier, "orders/.secret", b"x")
-        put(tmp_path / "door/outbox", "contributions/door/home.db", b"x")
-        large = put(tmp_path / "door/outbox", "contributions/door/g3-{}.efc", bytes(3 << 20))
-
-        # Press-2 is away. A stranger comes, and somebody in the network tries to start a run.
-        with plant.exchange(2) as said, ThreadPoolExecutor(2) as pool:
-            stranger = pool.submit(plant.start, "stranger", 60)
-            outside = pool.submit(plant.try_from_outside)
-            plant.come("door", "press-1")
-            assert stranger.result() == 1
-            assert 0 not in outside.result()
-        assert f"{large.name} is larger than 2,097,152 bytes" in said[0]
-        came = {n: d for n, d in tree(carrier).items() if n.startswith("contrib")}
-        assert came == {n: d for n, d in sent.items() if "press-2" not in n}
-        first = passed_down(carrier)
-        assert len(first) == 3
-        assert [tree(tmp_path / n / "inbox") for n in NAMES] == [first, first, {}]
-
-        # It is back, and meanwhile a class was forgotten: an order, and the merged head is revoked.
-        head.unlink()
-        put(carrier, "orders/000002-{}.json", b"order 2: forget a class")
-        put(carrier, "merged/v2-{}.efb", os.urandom(300_000))
-        new = put(tmp_path / "press-1/outbox", "contributions/press-1/g3-{}.efc", os.urandom(9000))
-        sent[f"contributions/press-1/{new.name}"] = new.read_bytes()
-        second = passed_down(carrier)
-        assert len(second) == 4
-        with plant.exchange(3):
-            plant.come(*NAMES)
-        assert {n: d for n, d in tree(carrier).items() if n.startswith("contrib")} == sent
-        assert [tree(tmp_path / n / "inbox") for n in NAMES] == [second] * 3
-        assert plant.log("link").count("/v1/control/start-run HTTP") == 2
-        assert plant.log("link").count("/v1/control/register-node HTTP") == 3
-        # Nobody registered the key of the stranger.
-        assert "Failed to activate SuperNode" in plant.log("stranger-node")
-        assert tree(tmp_path / "stranger/inbox") == {}
-    assert gone(tmp_path)
-
-
-def test_devices_that_lie_leave_nothing_and_are_named(flower: None, tmp_path: Path) -> None:
-    carrier = tmp_path / "a" / "carrier"
-    carrier.mkdir(parents=True)
-    script = Path(__file__).with_name("flower_hostile.py")
-    done = subprocess.run(
-        [BIN / "python", script, carrier],
+def run(tmp_path: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script of this folder in the carrier's environment."""
+    return subprocess.run(
+        [str(a) for a in (BIN / "python", Path(__file__).with_name(script), *arguments)],
         env=env(tmp_path / "home"),
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+class Fleet:
+    """Homes of a few features, and the merger; their carriers are the folders of a plant."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+        self.homes = [toy_home(plant.folder / name / "edgecl") for name in NAMES]
+        self.path = plant.folder / "fleet"
+        make_plant(self.path, self.homes[0], None, Policy(most_distance=0))
+        for name, home in zip(NAMES, self.homes, strict=True):
+            Merging(self.path).add(name, join(home, self.path / "fleet.json").keys.public)
+        # The admin hands the list to the devices; from here on all goes over the network.
+        for name in NAMES:
+            shutil.copy(self.path / "fleet.json", plant.folder / name / "carrier")
+
+    def sync(self, i: int) -> Synced:
+        return Device(self.homes[i]).sync(Folder(self.plant.folder / NAMES[i] / "carrier"))
+
+    def merge(self) -> Merger:
+        merger, carrier = Merger(Merging(self.path)), Folder(self.plant.carrier)
+        merger.pull(carrier)
+        merger.merge()
+        merger.push(carrier)
+        assert merger.faults == {}
+        return merger
+
+
+def sums_of(merger: Merger) -> dict[str, str]:
+    """Return what the merged head rests on, by the names of the classes."""
+    found = [c for c, offer in merger.offers() if offer.digest in {
+        o.digest for o in merger.state().accepted.values()
+    }]  # fmt: skip
+    summed = add_up(found, merger.orders, Gram(DIM))
+    sums = {summed.names[i]: each.digest for i, each in summed.classes.items()}
+    return sums | {"second": hashlib.sha256(summed.second.tobytes()).hexdigest()}
+
+
+def in_one_place(taught: list[tuple[int, str, int]]) -> dict[str, str]:
+    """Return the same of all rows in one place."""
+    gram, found = Gram(DIM), {}
+    rows: dict[str, list[np.ndarray]] = {}
+    for i, name, n in taught:
+        rows.setdefault(name, []).append(toy_rows(name, n, i))
+    for name, some in rows.items():
+        sums = ClassSums.of(gram, gram.of(np.concatenate(some)))
+        found[name] = replace(sums, gram=np.zeros(0, np.int64)).digest
+    every = ClassSums.of(gram, gram.of(np.concatenate([x for some in rows.values() for x in some])))
+    return found | {"second": hashlib.sha256(every.gram.tobytes()).hexdigest()}
+
+
+def test_homes_merge_over_the_network_and_an_order_reaches_all(
+    flower: None, tmp_path: Path
+) -> None:
+    taught = [(0, "cup", 4), (0, "plate", 3), (1, "plate", 5), (1, "spoon", 4), (2, "cup", 6),
+              (2, "spoon", 7)]  # fmt: skip
+    with ExitStack() as stack:
+        plant = Plant(tmp_path, stack)
+        fleet = Fleet(plant)
+        for i, name, n in taught:
+            teach(fleet.homes[i], {name: n}, seed=i)
+        for i in range(3):
+            fleet.sync(i)
+        fleet.merge()
+
+        # Press-2 is away. A stranger comes, and somebody in the network tries to start a run.
+        with plant.exchange(2), ThreadPoolExecutor(2) as pool:
+            stranger = pool.submit(plant.start, "stranger", 120)
+            outside = pool.submit(plant.try_from_outside)
+            plant.come("door", "press-1")
+            assert stranger.result() == 1
+            assert 0 not in outside.result()
+        merger = fleet.merge()
+        assert sums_of(merger) == in_one_place([each for each in taught if each[0] < 2])
+        kept = tree(tmp_path / "door/carrier/contributions")
+        assert kept == tree(plant.carrier / "contributions/door", "door/")
+
+        # A class is forgotten while it is away, which it still has; and it is back.
+        ids = [merger.orders.id_of(merger.plant.key, "cup")]
+        body = {"kind": CLASS, "ids": ids, "reason": "", "time": 1}
+        Merger(Merging(fleet.path)).give(body)
+        fleet.merge()
+        with plant.exchange(3):
+            plant.come(*NAMES)
+        merger = fleet.merge()
+        left = [each for each in taught if each[1] != "cup"]
+        assert sums_of(merger) == in_one_place(left)
+        synced = [fleet.sync(i) for i in range(3)]
+        assert [[n for n, _ in each.orders] for each in synced] == [[1]] * 3
+        assert [bool(each.orders[0][1]) for each in synced] == [True, False, True]
+        merged = [each.merged for each in synced]
+        assert [m is not None and {n for _, n, _ in m.classes} for m in merged] == [
+            {"plate", "spoon"}
+        ] * 3
+        assert holders(plant.carrier, ids[0].encode()) == [
+            p.relative_to(plant.carrier).as_posix() for p in plant.carrier.glob("orders/*.json")
+        ]
+
+        assert plant.log("link").count("/v1/control/start-run HTTP") == 2
+        assert plant.log("link").count("/v1/control/register-node HTTP") == 3
+        # Nobody registered the key of the stranger.
+        assert "Failed to activate SuperNode" in plant.log("stranger-node")
+        assert tree(tmp_path / "stranger/carrier") == {}
+    assert gone(tmp_path)
+
+
+def test_both_sides_move_what_the_other_lacks_and_no_more(flower: None, tmp_path: Path) -> None:
+    carrier, folders = tmp_path / "carrier", [tmp_path / name for name in NAMES]
+    carrier.mkdir()
+    sent = {}
+    for i, (name, folder) in enumerate(zip(NAMES, folders, strict=True)):
+        (folder / "inbox").mkdir(parents=True)
+        for generation in (1, 2):  # Of press-2 the two do not fit into one message.
+            data = os.urandom(400_000 * (i + 1))
+            path = f"contributions/{name}/g{generation}-{{}}.efc"
+            path = put(folder / "outbox", path, data).name
+            sent[f"contributions/{name}/{path}"] = data
+    put(carrier, "fleet.json", b'{"fleet":"plant"}')
+    put(carrier, "orders/000001-{}.json", b"order 1")
+    head = put(carrier, "merged/v1-{}.efb", os.urandom(300_000))
+    # What does not belong to the layout stays where it is; what is too large is named.
+    put(carrier, "orders/.secret", b"x")
+    put(folders[0] / "outbox", "contributions/door/home.db", b"x")
+    large = put(folders[0] / "outbox", "contributions/door/g3-{}.efc", bytes(3 << 20))
+
+    done = run(tmp_path, "flower_pair.py", 2 << 20, carrier, *folders)
+    assert done.stdout.split()[-2:] == ["3", "7"], done.stderr
+    assert f"{large.name} is larger than 2,097,152 bytes" in done.stderr + done.stdout
+    came = tree(carrier)
+    assert {n: d for n, d in came.items() if n.startswith("contrib")} == sent
+    first = {n: d for n, d in came.items() if not n.startswith(("contrib", "orders/."))}
+    assert len(first) == 3
+    assert [tree(f / "inbox") for f in folders] == [first] * 3
+
+    # The merged head is revoked, and fleet.json is another one.
+    head.unlink()
+    put(carrier, "fleet.json", b'{"fleet":"plant","revision":2}')
+    put(carrier, "masks/r1-{}.json", b"a round")
+    done = run(tmp_path, "flower_pair.py", 2 << 20, carrier, *folders)
+    assert done.stdout.split()[-2:] == ["3", "6"], done.stderr
+    assert (done.stderr + done.stdout).count(": 0 files taken") == 3
+    assert (done.stderr + done.stdout).count(": 2 files sent") == 3
+    second = {n: d for n, d in tree(carrier).items() if not n.startswith(("contrib", "orders/."))}
+    assert [tree(f / "inbox") for f in folders] == [second] * 3
+    assert {n.partition("/")[0] for n in second} == {"fleet.json", "orders", "masks"}
+
+
+def test_devices_that_lie_leave_nothing_and_are_named(flower: None, tmp_path: Path) -> None:
+    carrier = tmp_path / "a" / "carrier"
+    carrier.mkdir(parents=True)
+    done = run(tmp_path, "flower_hostile.py", carrier)
     assert done.returncode == 0, done.stderr
     files = [p for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert [p.read_bytes() for p in files] == [b"a file"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from edgecl_flower.files import DOWN, STAMP, UP, Refused, fitting, listed, write
+from edgecl_flower.files import DOWN, REVOKED, STAMP, UP, Refused, fitting, listed, write
 from edgecl_flower.records import files_in, put_files, texts
 
 app = ClientApp()
@@ -50,7 +50,7 @@ def collect(message: Message, context: Context) -> Message:
 
 @app.query("deliver")
 def deliver(message: Message, context: Context) -> Message:
-    """Take files into the inbox, and merged heads that the merger has revoked out of it."""
+    """Take files into the inbox, and out of it what the merger has revoked."""
     inbox, refused, limit = _folders(context)[1], [], _limit(message)
     for name, data in files_in(message.content):
         try:
@@ -59,7 +59,7 @@ def deliver(message: Message, context: Context) -> Message:
             refused.append(str(error))
     gone = texts(message.content, "gone")
     for file in listed(inbox, DOWN):
-        if file.name in gone and file.name.startswith("merged/"):
+        if file.name in gone and file.name.startswith(REVOKED):
             (inbox / file.name).unlink()
     if message.content["limit"]["is-last"]:
         (inbox / STAMP).touch()

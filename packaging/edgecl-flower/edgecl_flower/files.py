@@ -18,17 +18,23 @@ from pathlib import Path
 
 # What edgecl takes for the name of a device (edgecl/fleet/identity.py).
 _DEVICE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-UP = re.compile(rf"contributions/{_DEVICE}/g[0-9]{{1,18}}-[0-9a-f]{{16}}\.efc")
+_DIGEST = "[0-9a-f]{16}"
+UP = re.compile(
+    rf"contributions/{_DEVICE}/g[0-9]{{1,18}}-{_DIGEST}\.efc"
+    rf"|masks/(?:seats|masked)/{_DEVICE}/[sm][0-9]{{1,18}}-{_DIGEST}\.(?:json|efc)"
+)
 """What a device sends."""
 DOWN = re.compile(
-    r"fleet\.json|orders/[0-9]{6,18}-[0-9a-f]{16}\.json"
-    r"|merged/v[A-Za-z0-9._]{1,80}-[0-9a-f]{16}\.(?:efb|json)"
+    rf"fleet\.json|orders/[0-9]{{6,18}}-{_DIGEST}\.json|masks/[rl][0-9]{{1,18}}-{_DIGEST}\.json"
+    rf"|merged/v[0-9]{{1,18}}-{_DIGEST}\.(?:efb|json)"
 )
-"""What a device is sent; in this order: who the members are, orders, the merged head."""
+"""What a device is sent."""
+REVOKED = ("merged/", "masks/")
+"""Of which a device keeps only what the merger still has."""
 STAMP = ".exchanged"
 """Written into an inbox when an exchange has ended."""
 MOST_FILES = 10_000
-_MOST_DEPTH = 3
+_MOST_DEPTH = 4
 
 
 @dataclass(frozen=True)

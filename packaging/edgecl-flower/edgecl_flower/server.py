@@ -105,7 +105,7 @@ class Exchange:
         log.info("device %d: %d files taken", node, n_taken)
 
     def _deliver(self, inboxes: dict[int, list[str]]) -> None:
-        """Send each device what its inbox lacks, and say which merged heads are revoked."""
+        """Send each device what its inbox lacks, and say what is there no more."""
         ours = listed(self.carrier, DOWN)
         names = {f.name for f in ours}
         left = {n: [f for f in ours if f"{f.name} {f.digest}" not in i] for n, i in inboxes.items()}
