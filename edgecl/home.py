@@ -14,6 +14,7 @@
     lock                   held by the one process that writes
     socket                 where that process takes commands, while it serves
     page.passwords         hashes of the passwords of its page, if it has some
+    fleet/                 what it keeps of a fleet that it joined (edgecl/fleet/member.py)
 
 A new home is made beside its place, as `.NAME-new-...`, and moved there in one step, so it is whole
 or absent; one that is replaced (`--force`) changes places with it and is then overwritten and
@@ -56,7 +57,7 @@ _CONFIG, _KEY, _DATABASE, _CLASS_KEYS, ENGINE_FOLDER, _LOCK, _LEDGER = (
     "receipts.jsonl",
 )
 ADAPTED_FOLDER, _SNAPSHOTS = "adapted", "snapshots"
-_PASSWORDS = "page.passwords"
+_PASSWORDS, _FLEET = "page.passwords", "fleet"
 SOCKET = "socket"
 """Where the process that serves a home listens (edgecl/serve/socket.py)."""
 _KEY_BYTES = 32
@@ -131,6 +132,11 @@ class Home:
     def snapshots(self) -> Path:
         """Folder of the snapshots; it may not be there yet."""
         return self.path / _SNAPSHOTS
+
+    @property
+    def fleet(self) -> Path:
+        """Folder of the fleet that it joined; it may not be there."""
+        return self.path / _FLEET
 
     @property
     def class_keys(self) -> Path:
@@ -271,7 +277,7 @@ def _check_parts(path: Path) -> None:
         IntegrityError: It holds a link, a pipe or a device.
     """
     engine = path / ENGINE_FOLDER
-    for folder in (path, engine, engine / ADAPTED_FOLDER, path / _SNAPSHOTS):
+    for folder in (path, engine, engine / ADAPTED_FOLDER, path / _SNAPSHOTS, path / _FLEET):
         if not folder.is_dir() or folder.is_symlink():
             continue
         for entry in sorted(folder.iterdir()):

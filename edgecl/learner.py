@@ -242,15 +242,23 @@ class Learner:
         if anew or self.store.load_head("scorer", self.head.name) is None:
             with self.store.transaction(changes_head=False):
                 save_scorer(self.store, self.head)
-                self.save_state()
+                self.save_state(at_end=True)
                 if self.probes is not None:
                     self.probes.flush()
 
-    def save_state(self) -> None:
-        """Write what the head learned and the statistics do not hold; inside a transaction."""
+    def save_state(self, *, at_end: bool = False) -> None:
+        """Write what the head learned and the statistics do not hold; inside a transaction.
+
+        And their total, when that pays.
+
+        Args:
+            at_end: Whether nothing more is learned for now.
+        """
         state = self.head.state()
         if state is not None:
             self.store.save_head("state", self.head.name, state)
+        if self.store.total_is_due(at_end=at_end) and (whole := self.head.whole()) is not None:
+            self.store.save_total(whole)
 
     def reload(self) -> None:
         """Take the head back from the store, as after the last commit."""
@@ -266,8 +274,9 @@ class Learner:
         store, head = self.store, self.head
         names = [store.canonical(_label(frame)) for frame in frames]
 
-        predicted = self._predicted(x)
         features = quantise(x)
+        # As it is learned, so that a head need not score it twice.
+        predicted = self._predicted(features.astype(np.float32))
         is_held = [False] * len(frames)
         if self.probes is not None:
             is_held = self.probes.choose(names, features)

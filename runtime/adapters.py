@@ -30,6 +30,16 @@ def mean_of(adapters: Sequence[Adapter]) -> Adapter:
     return mean
 
 
+def scaled(adapter: Adapter, factors: Mapping[str, float]) -> Adapter:
+    """Return an adapter whose residual at each named site is so many times as long."""
+    out = dict(adapter)
+    for site, factor in factors.items():
+        for part in ("up", "up_bias"):  # the residual is linear in these
+            name = f"adapter.{site}.{part}"
+            out[name] = (adapter[name] * np.float32(factor)).astype(np.float32)
+    return out
+
+
 def padded(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
     """Return an adapter of smaller rank as one of the engine's rank, the rest zeros.
 

@@ -22,6 +22,8 @@ from edgecl.types import Float32, Float64
 from .scoring import Arrays, Scorer, load_scorer, softmax, text_of, word_of
 
 _FORM = "mixed"
+# Of the cosines to the keys.
+_TEMPERATURE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,13 @@ class Opinion:
     Args:
         scorer: Its classes are some of the frozen head's.
         share: w, from 0 (not heard) to 1.
+        key: Mean plain features (D,) of the pictures that it was trained on, where each picture
+            chooses whom it hears (`routed`); None is heard alike by all.
     """
 
     scorer: Scorer
     share: float
+    key: Float64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +82,15 @@ class MixedScorer:
         d = x.shape[1] // self.n_maps
         q = softmax(self.temperature * self.frozen.scores(x[:, :d]))
         at = d
+        keys = [opinion.key for opinion in self.opinions if opinion.key is not None]
+        weights = iter(routed(x[:, :d], np.array(keys)).T) if len(keys) > 1 else None
         for opinion in self.opinions:
             end = at + opinion.scorer.n_maps * d
             p = opinion.scorer.probabilities(opinion.scorer.scores(x[:, at:end]))
-            q = mixed(q, p, self._columns(opinion), opinion.share)
+            share = np.full(len(x), opinion.share)
+            if weights is not None and opinion.key is not None:
+                share = share * next(weights)
+            q = mixed(q, p, self._columns(opinion), share[:, None])
             at = end
         return q
 
@@ -101,6 +111,8 @@ class MixedScorer:
         for i, opinion in enumerate(self.opinions):
             arrays[f"{i}.columns"] = np.array(self._columns(opinion), dtype=np.int64)
             arrays |= {f"{i}.{name}": array for name, array in opinion.scorer.arrays().items()}
+            if opinion.key is not None:
+                arrays[f"key.{i}"] = opinion.key
         return arrays
 
     def _columns(self, opinion: Opinion) -> list[int]:
@@ -108,14 +120,27 @@ class MixedScorer:
         return [places[label] for label in opinion.scorer.labels]
 
 
-def mixed(q: Float64, p: Float64, columns: list[int], share: float) -> Float64:
+def routed(x: Float32, keys: Float64, temperature: float = _TEMPERATURE) -> Float64:
+    """Return how much each of T opinions is heard by each picture (N, T), adding up to 1.
+
+    The softmax of the cosines of plain features (N, D) to keys (T, D), over a temperature. Weights
+    of answers for each picture, where HY-WU (2026) makes the weights of a network for each.
+    """
+    unit_x, unit_keys = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        for rows in (x.astype(np.float64), keys)
+    )
+    return softmax(unit_x @ unit_keys.T / temperature)
+
+
+def mixed(q: Float64, p: Float64, columns: list[int], share: float | Float64) -> Float64:
     """Return shares (N, K) of which those of some columns are dealt out anew.
 
     Args:
         q: Calibrated shares of the frozen head (N, K).
         p: An opinion on J of the classes (N, J).
         columns: Their places in q.
-        share: How much the opinion is heard, w.
+        share: How much the opinion is heard, w, or by each picture (N, 1).
     """
     out = q.copy()
     known = q[:, columns]
@@ -140,7 +165,8 @@ def load_served(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...])
         opinions = []
         for i, share in enumerate(arrays["shares"]):
             names = tuple(labels[int(k)] for k in arrays[f"{i}.columns"])
-            opinions.append(Opinion(load_scorer(_part(arrays, f"{i}."), names), float(share)))
+            key = None if f"key.{i}" not in arrays else np.array(arrays[f"key.{i}"], np.float64)
+            opinions.append(Opinion(load_scorer(_part(arrays, f"{i}."), names), float(share), key))
         frozen = load_scorer(_part(arrays, "frozen."), labels)
         return MixedScorer(frozen, float(arrays["temperature"][0]), tuple(opinions))
     except (KeyError, ValueError, IndexError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgecl.errors import (
     RequestError,
     SourceError,
 )
-from edgecl.types import Float32, Frame, Pixels, Prediction
+from edgecl.types import Float32, Float64, Frame, Labels, Pixels, Prediction
 
 from .bundle import Bundle, open_bundle
 from .calibration import Calibration
@@ -54,6 +55,8 @@ class Predictor:
     calibration: Calibration | None
     novelty: Novelty | None
     """What tells the unknown in a bundle; in a home `edgecl.novelty.open_novelty` makes it."""
+    serve_until: float | None
+    """When a bundle of a fleet ends to predict, seconds since the epoch."""
     max_pixels: int
 
     def __init__(
@@ -72,6 +75,9 @@ class Predictor:
         self.scorer = found.scorer
         self.calibration, self.novelty = found.calibration, found.novelty
         self.max_pixels = max_pixels
+        until = found.values.get("serve_until") or None
+        self.serve_until = None if until is None else float(until)
+        self.check_lease()
 
     @classmethod
     def of(
@@ -95,6 +101,7 @@ class Predictor:
         made = cls.__new__(cls)
         made.engine, made.preprocessing, made.scorer = engine, preprocessing, scorer
         made.calibration, made.novelty, made.max_pixels = calibration, None, max_pixels
+        made.serve_until = None
         return made
 
     def predict(
@@ -152,9 +159,23 @@ class Predictor:
         Raises:
             RequestError: Sets are asked for and nothing says how large they must be.
         """
+        self.check_lease()
         return predictions(
             self.scorer, names, features, top=top, calibration=self.calibration, level=level
         )
+
+    def check_lease(self) -> None:
+        """Check that a bundle of a fleet may still predict.
+
+        Raises:
+            RequestError: Its lease is over.
+        """
+        if self.serve_until is not None and time.time() > self.serve_until:
+            ended = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.serve_until))
+            raise RequestError(
+                f"this bundle's lease ended {ended}; what it knows may have been unlearned since: "
+                "bring a newer one with `edgecl fleet sync`"
+            )
 
 
 def _engine(
@@ -193,7 +214,8 @@ def predictions(
             "write the bundle anew with `edgecl export`"
         )
     likely = shares if calibration is None else calibration.probabilities(scores)
-    order = np.argsort(-scores, axis=1, kind="stable")
+    n_named = max(1, top) if level is None else scores.shape[1]
+    order = [best(row, n_named) for row in scores]
     found = [
         Prediction(
             path=name,
@@ -216,3 +238,12 @@ def predictions(
         replace(one, labels=tuple(scorer.labels[i] for i in row if is_in[i]))
         for one, row, is_in in zip(found, order, sets, strict=True)
     ]
+
+
+def best(scores: Float64, n: int) -> Labels:
+    """Return the columns of the n largest scores (K,), largest first, of equal ones the first."""
+    found = np.arange(len(scores))
+    if n < len(scores):
+        found = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
+    order: Labels = found[np.argsort(-scores[found], kind="stable")][:n]
+    return order

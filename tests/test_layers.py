@@ -37,6 +37,7 @@ LAYERS = (
     ("stream",),
     ("snapshots", "evaluation", "doctor", "review", "transfer", "mending", "lessons"),
     ("governed",),
+    ("fleet",),
     ("learning",),
     ("exporters",),
     ("device",),

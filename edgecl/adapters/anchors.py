@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,13 @@ _SPREAD = 0.1
 _SPREAD_TEMPERATURE = 0.8
 _MARGIN = 0.03
 _LEAST_DEVIATION = 1e-6
+_TEACHER = 0.3
+_TEACHER_TEMPERATURE = 2.0
+_PAIR_SLOPE = 0.1
+_PAIR_POWER = 2.0
+# Of the entries of a site's product, by size.
+_OWNED = 0.02
+_PROTECT = 0.1
 
 
 def spreading(scene: Scene) -> Term:
@@ -68,6 +76,141 @@ def agreement(scene: Scene) -> Term:
 
     del scene
     return term
+
+
+def protect(scene: Scene) -> Term:
+    """Hold the entries of up @ down that earlier sessions made large (SEFE's RegLoRA).
+
+    Of each site's product the 2 % largest entries of every earlier adapter are held where the last
+    one has them, at a weight of 0.1 over their mean size. Where nothing came before it is 0.
+    Departures: entries are held at their value (the release: at nothing), and the weight knows
+    their size; a relu lies between, so the product is a stand-in. No gain on lite0.
+
+    Reference: "SEFE: Superficial and Essential Forgetting Eliminator for Multimodal Continual
+    Instruction Tuning" (2025), ICML.
+    """
+    import torch
+
+    if not scene.earlier:
+        return _nothing
+    shapes, scale = scene.network.shapes, scene.network.scale
+    names = [f"adapter.{site.name}" for site in scene.network.sites]
+    places = list(shapes)
+    held = []
+    for name in names:
+        products = [torch.from_numpy(a[f"{name}.up"] @ a[f"{name}.down"]) for a in scene.earlier]
+        owned = torch.unique(torch.cat([largest(product) for product in products]))
+        before = products[-1].flatten()[owned]
+        weight = _PROTECT / float(before.abs().mean().clamp_min(1e-12))
+        pair = places.index(f"{name}.up"), places.index(f"{name}.down")
+        held.append((pair, owned, before, weight))
+
+    def term(batch: Batch) -> torch.Tensor:
+        parts = [
+            weight * drift(batch.tensors[up] @ batch.tensors[down] * scale, owned, before)
+            for (up, down), owned, before, weight in held
+        ]
+        return torch.stack(parts).mean()
+
+    return term
+
+
+def teacher(scene: Scene) -> Term:
+    """Let the head give the answers that it gives to the last adapter's features (MoDE).
+
+    Weight 0.3, temperature 2; the first session has no teacher. Departures: the head is the one
+    that is learning, which is no teacher of much (measured: no gain on lite0); with mixup features
+    are mixed alike.
+
+    Reference: Hinton et al. 2015, arXiv:1503.02531; Li and Hoiem 2016, "Learning without
+    Forgetting", arXiv:1606.09282; "MoDE" (2025), modality-decoupled experts, whose teacher is free.
+    """
+    if not scene.earlier:
+        return _nothing
+    taught = _mixed_features(scene)
+    return lambda batch: _TEACHER * teacher_loss(batch.head(taught(batch)).detach(), batch.logits)
+
+
+def pairwise(scene: Scene) -> Term:
+    """Prefer the own class to the hardest other one by more than the last adapter did (phi-DPO).
+
+    See `pair_loss`; the first session has nothing to be compared with.
+
+    Reference: Rafailov et al. 2023, "Direct Preference Optimization", arXiv:2305.18290; "phi-DPO"
+    (2026) for its focal exponent; departure: classes in place of answers.
+    """
+    if not scene.earlier:
+        return _nothing
+    taught = _mixed_features(scene)
+
+    def term(batch: Batch) -> torch.Tensor:
+        return pair_loss(batch.logits, batch.head(taught(batch)).detach(), batch.target)
+
+    return term
+
+
+def _nothing(batch: Batch) -> torch.Tensor:
+    return batch.logits.sum() * 0.0
+
+
+def _mixed_features(scene: Scene) -> Callable[[Batch], torch.Tensor]:
+    """Return what gives the last adapter's features of a batch, mixed as the batch is."""
+    before = scene.features(scene.earlier[-1])
+
+    def of(batch: Batch) -> torch.Tensor:
+        rows = before[batch.rows]
+        return batch.own * rows + (1 - batch.own) * rows[batch.partner]
+
+    return of
+
+
+def largest(product: torch.Tensor, share: float = _OWNED) -> torch.Tensor:
+    """Return the places, in the flat matrix and sorted, of the largest entries by size."""
+    import torch
+
+    n = max(1, math.ceil(share * product.numel()))
+    order = torch.sort(product.abs().flatten(), descending=True, stable=True).indices
+    return torch.sort(order[:n]).values
+
+
+def drift(product: torch.Tensor, owned: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Return the mean of |product - before| at the owned places of the flat matrix."""
+    return (product.flatten()[owned] - before).abs().mean()
+
+
+def teacher_loss(
+    taught: torch.Tensor, logits: torch.Tensor, temperature: float = _TEACHER_TEMPERATURE
+) -> torch.Tensor:
+    """Return T^2 times the mean KL(softmax(taught / T) || softmax(logits / T)), (N, K) each."""
+    target = (taught / temperature).log_softmax(dim=1)
+    gap = target - (logits / temperature).log_softmax(dim=1)
+    return temperature**2 * (target.exp() * gap).sum(dim=1).mean()
+
+
+def pair_loss(logits: torch.Tensor, before: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean of -(1 - s(r))^2 log s(r), s the logistic function.
+
+    r = 0.1 ((z_y - z_l) - (t_y - t_l)), l the hardest wrong class of z, not of t.
+
+    Args:
+        logits: z (N, K); with one class there is no pair, and the loss is 0.
+        before: t (N, K).
+        target: y (N,).
+    """
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    if logits.shape[1] < 2:
+        return logits.sum() * 0.0
+    rows = torch.arange(len(target))
+    others = logits.detach().clone()
+    others[rows, target] = -torch.inf
+    hardest = others.argmax(dim=1)
+    gap = logits[rows, target] - logits[rows, hardest]
+    gap_before = before[rows, target] - before[rows, hardest]
+    r = _PAIR_SLOPE * (gap - gap_before)
+    loss: torch.Tensor = ((1 - r.sigmoid()) ** _PAIR_POWER * -logsigmoid(r)).mean()
+    return loss
 
 
 def spreading_loss(z: torch.Tensor, means: torch.Tensor) -> torch.Tensor:

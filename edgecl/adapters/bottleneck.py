@@ -126,6 +126,7 @@ def residual(h: torch.Tensor, parts: Sequence[torch.Tensor], *, dropout: float) 
 
 
 if TYPE_CHECKING:
+    Sites = list[tuple[torch.Tensor, torch.Tensor]]
 
     class AdaptedNetwork(nn.Module):
         """A frozen backbone with sites for adapters; `forward` is `suffix` after `prefix`."""
@@ -150,8 +151,12 @@ if TYPE_CHECKING:
             adapter: Sequence[torch.Tensor] | None,
             *,
             dropout: float = 0.0,
+            seen: Sites | None = None,
         ) -> torch.Tensor:
-            """Return features (N, D) of what `prefix` returned, the residuals added if any."""
+            """Return features (N, D) of what `prefix` returned, the residuals added if any.
+
+            What each site takes, and what it adds to, is put into `seen`.
+            """
 
         def forward(self, pixels: torch.Tensor, adapter: Sequence[torch.Tensor]) -> torch.Tensor:
             """Return plain and adapted features (N, 2 D) of pictures (N, 3, S, S).
@@ -204,11 +209,14 @@ def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
             adapter: Sequence[torch.Tensor] | None,
             *,
             dropout: float = 0.0,
+            seen: Sites | None = None,
         ) -> torch.Tensor:
             x, pooled, at = h, [early], 0
             for stage in range(first, len(self.model.blocks)):
                 for block in self.model.blocks[stage]:
                     x = block(x)
+                    if seen is not None:
+                        seen.append((x, x))
                     if adapter is not None:
                         x = x + residual(x, adapter[at : at + len(_PARTS)], dropout=dropout)
                         at += len(_PARTS)
@@ -262,11 +270,14 @@ def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
             adapter: Sequence[torch.Tensor] | None,
             *,
             dropout: float = 0.0,
+            seen: Sites | None = None,
         ) -> torch.Tensor:
             x = h
             for i, block in enumerate(self.model.blocks):
                 x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
                 beyond = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+                if seen is not None:
+                    seen.append((x, beyond))
                 if adapter is not None:
                     parts = adapter[i * len(_PARTS) : (i + 1) * len(_PARTS)]
                     beyond = beyond + residual(x, parts, dropout=dropout)

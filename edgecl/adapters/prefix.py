@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecl.types import Float32
+from edgecl.adapters.scene import Walk
+from edgecl.runtime.adapters import Adapter
+from edgecl.types import Float32, Labels
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +77,31 @@ class Prefixes:
         out = rows, torch.stack([part for _, part in parts])
         self._seconds.input += time.perf_counter() - begin
         return out
+
+    def features(self, adapter: Adapter, rows: Labels, size: int) -> torch.Tensor:
+        """Return the features (N, D) of pictures, as they are, under an adapter, by so many."""
+        import torch
+
+        tensors = [torch.from_numpy(adapter[name]) for name in self._network.shapes]
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(rows), size):
+                h, early = self.take([(int(i), 0) for i in rows[start : start + size]])
+                begin = time.perf_counter()
+                parts.append(self._network.suffix(h, early, tensors))
+                self._seconds.forward += time.perf_counter() - begin
+        return torch.cat(parts)
+
+    def walk(self, rows: Labels, size: int) -> Iterator[Walk]:
+        """Take pictures through the plain backbone, by so many."""
+        import torch
+
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            h, early = self.take([(int(i), 0) for i in part])
+            sites: list[tuple[torch.Tensor, torch.Tensor]] = []
+            z = self._network.suffix(h.requires_grad_(True), early, None, seen=sites)
+            yield Walk(torch.from_numpy(part), z, sites)
 
     def _compute(
         self, missing: Sequence[tuple[int, int]]

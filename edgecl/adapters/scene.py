@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     import torch
 
     from edgecl.adapters.bottleneck import AdaptedNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Some pictures on their way through the plain backbone; tensors have gradients if asked for.
+
+    Args:
+        rows: Their places in the scene (B,).
+        z: Their features (B, D).
+        sites: What each site takes, and what it adds to, (B, T, C) or (B, C, H, W) each.
+    """
+
+    rows: torch.Tensor
+    z: torch.Tensor
+    sites: Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,7 @@ class Scene:
             session only.
         class_means: Mean plain features (M, D) of the classes of earlier sessions; likewise.
         features: Features (N, D) of all pictures, as they are, under an adapter; no gradient.
+        walk: Takes so many pictures, spread over all, through the plain backbone.
     """
 
     network: AdaptedNetwork
@@ -35,6 +51,7 @@ class Scene:
     earlier: tuple[Adapter, ...]
     class_means: Float32
     features: Callable[[Adapter], torch.Tensor]
+    walk: Callable[[int], Iterator[Walk]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,7 @@ class Batch:
         partner: Place in the batch of the row that is mixed in (B,).
         own: Share of the row itself, 1 without mixup; the partner has the rest.
         tensors: The adapter, in the order of `network.shapes`, the scale left out.
+        head: The head of this step: features (B, D) to logits (B, K).
     """
 
     rows: torch.Tensor
@@ -58,3 +76,4 @@ class Batch:
     partner: torch.Tensor
     own: float
     tensors: Sequence[torch.Tensor]
+    head: Callable[[torch.Tensor], torch.Tensor]

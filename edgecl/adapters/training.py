@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from edgecl.adapters.prefix import CACHE_BYTES, Prefixes, Seconds, fused
 from edgecl.adapters.recipes import Recipe
-from edgecl.adapters.scene import Batch, Scene
+from edgecl.adapters.scene import Batch, Scene, Walk
 from edgecl.adapters.views import shifted, view_batches
 from edgecl.runtime.adapters import Adapter
 from edgecl.types import Float32, Labels
@@ -172,14 +172,14 @@ class _Run:
         self.target = torch.from_numpy(target.astype(np.int64))
         empty = np.zeros((0, 0), np.float32)
         means = empty if class_means is None else class_means
-        self.scene = Scene(network, y, seed, tuple(earlier), means, self._features)
+        self.scene = Scene(network, y, seed, tuple(earlier), means, self._features, self._walk)
         self.start = recipe.start(self.scene)
         self.masks = [
             None if mask is None else torch.from_numpy(mask)
             for mask in map(recipe.mask(self.scene).get, network.shapes)
         ]
         self.terms = [anchor(self.scene) for anchor in recipe.anchors]
-        self.step = recipe.step(self.scene)
+        self.weigh, self.step = recipe.weigh(self.scene), recipe.step(self.scene)
 
     def train(
         self, resume: Mapping[str, npt.NDArray[Any]] | None, tell: Callable[[Progress], None]
@@ -265,7 +265,6 @@ class _Run:
     ) -> float:
         """Learn one batch; returns its loss."""
         import torch
-        from torch.nn import functional as F
 
         h, early = self.prefixes.take(batch)
         begin = time.perf_counter()
@@ -275,32 +274,51 @@ class _Run:
             own = float(generator.beta(self.recipe.mixup, self.recipe.mixup))
             partner = torch.from_numpy(generator.permutation(len(batch)))
             h, early = torch.lerp(h[partner], h, own), torch.lerp(early[partner], early, own)
-        z = self.network.suffix(h, early, self._scaled(), dropout=self.training.dropout)
-        logits = (z - self.centre) / self.spread @ self.weights.T + self.bias
         rows = torch.tensor([i for i, _ in batch])
-        target = self.target[rows]
-        each = own * F.cross_entropy(logits, target, reduction="none") + (
-            1 - own
-        ) * F.cross_entropy(logits, target[partner], reduction="none")
-        loss = (self.recipe.weigh(torch.exp(-each.detach())) * each).mean()
-        seen = Batch(rows, z, logits, target, partner, own, self.tensors)
-        for term in self.terms:
-            loss = loss + term(seen)
-        self.seconds.forward += time.perf_counter() - begin
-        begin = time.perf_counter()
+        losses = []
+
+        def loss(reaches_adapter: bool) -> torch.Tensor:
+            begin = time.perf_counter()
+            with torch.set_grad_enabled(reaches_adapter):
+                z = self.network.suffix(h, early, self._scaled(), dropout=self.training.dropout)
+            losses.append(self._loss(rows, z, partner, own))
+            self.seconds.forward += time.perf_counter() - begin
+            return losses[-1]
+
         for group in self.optimiser.param_groups:
             rate = self.training.learning_rate
             group["lr"] = rate * (1 + math.cos(math.pi * done / n_steps)) / 2
-        self.step(self.optimiser, loss, self.tensors)
-        self.seconds.backward += time.perf_counter() - begin
+        before = self.seconds.forward
+        self.step(self.optimiser, loss, self.tensors, done)
+        self.seconds.backward += time.perf_counter() - begin - (self.seconds.forward - before)
         begin = time.perf_counter()
         with torch.no_grad():
             for part, start, mask in zip(self.tensors, self.frozen, self.masks, strict=True):
                 if mask is not None:  # decay and moments move what has no gradient
                     part.copy_(torch.where(mask, part, start))
-            self.recipe.keep(self.kept, self.all, done + 1)
+            self.recipe.keep(self.kept, self.all, done + 1, n_steps)
         self.seconds.other += time.perf_counter() - begin
-        return float(loss.detach())
+        return float(losses[0].detach())
+
+    def _head(self, z: torch.Tensor) -> torch.Tensor:
+        return (z - self.centre) / self.spread @ self.weights.T + self.bias
+
+    def _loss(
+        self, rows: torch.Tensor, z: torch.Tensor, partner: torch.Tensor, own: float
+    ) -> torch.Tensor:
+        """Return the loss of features (B, D), mixed of those of rows and of their partners."""
+        import torch
+        from torch.nn import functional as F
+
+        logits, target = self._head(z), self.target[rows]
+        each = own * F.cross_entropy(logits, target, reduction="none") + (
+            1 - own
+        ) * F.cross_entropy(logits, target[partner], reduction="none")
+        seen = Batch(rows, z, logits, target, partner, own, self.tensors, self._head)
+        loss = (self.weigh(torch.exp(-each.detach()), seen) * each).mean()
+        for term in self.terms:
+            loss = loss + term(seen)
+        return loss
 
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
         training = self.training
@@ -365,20 +383,13 @@ class _Run:
         return z.mean(dim=0), z.std(dim=0, unbiased=False) + 1e-3
 
     def _features(self, adapter: Adapter, rows: Labels | None = None) -> torch.Tensor:
-        """Return the features (N, D) of pictures, as they are, under an adapter."""
-        import torch
-
         rows = np.arange(len(self.target)) if rows is None else rows
-        tensors = [torch.from_numpy(adapter[name]) for name in self.network.shapes]
-        size = self.training.batch_size
-        parts = []
-        with torch.no_grad():
-            for start in range(0, len(rows), size):
-                h, early = self.prefixes.take([(int(i), 0) for i in rows[start : start + size]])
-                begin = time.perf_counter()
-                parts.append(self.network.suffix(h, early, tensors))
-                self.seconds.forward += time.perf_counter() - begin
-        return torch.cat(parts)
+        return self.prefixes.features(adapter, rows, self.training.batch_size)
+
+    def _walk(self, most: int) -> Iterator[Walk]:
+        n = len(self.target)
+        rows = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+        return self.prefixes.walk(rows, self.training.batch_size)
 
 
 def _part(name: str, array: Float32, scale: float) -> torch.Tensor:

@@ -204,6 +204,7 @@ def _end(
                 saw=chosen.saw,
                 task=chosen.task,
                 body=body,
+                key=chosen.key,
             )
         store.note_attempt(max(store.names))
         note_consolidated(session.home, store, adapter, *on_record)

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from edgecl.adapters.bank import bank_scorer
+from edgecl.adapters.blends import depth_scaled
 from edgecl.adapters.bottleneck import adapt
 from edgecl.adapters.training import Progress, Trained, Training, train_adapter
 from edgecl.backbones import Backbone
@@ -29,7 +30,7 @@ from edgecl.store.adapters import (
 )
 from edgecl.store.store import Store
 from edgecl.store.table import Role
-from edgecl.types import Float32
+from edgecl.types import Float32, Float64
 
 
 class ResumableTraining:
@@ -57,6 +58,7 @@ class ResumableTraining:
         judges = set(self._store.names) if plan.recipe.sees == "kept" else set(plan.session)
         self.saw = {c: counts.get(c, 0) for c in sorted(judges | set(counts))}
         self._body = self._described()
+        self._depths: dict[str, float] = {}
 
     def train(self, backbone: Backbone, tell: Callable[[Progress], None]) -> Trained:
         """Train, from where it was cut off if that was this training; state is kept on the way."""
@@ -78,8 +80,11 @@ class ResumableTraining:
                     )  # fmt: skip
             tell(progress)
 
+        network = adapt(backbone, rank=home.adapter_rank)
+        if plan.recipe.depth != 1:
+            self._depths = depth_scaled(network, plan.recipe.depth)
         return train_adapter(
-            adapt(backbone, rank=home.adapter_rank),
+            network,
             self._pixels(),
             np.array([c for _, c in plan.trained_on], dtype=np.int64),
             recipe=plan.recipe,
@@ -100,11 +105,22 @@ class ResumableTraining:
             epoch=None,
             saw=self.saw,
             task=self._task,
-            body=self._body | {"share": USUAL_SHARE, "temperature": USUAL_TEMPERATURE},
+            body=self._body
+            | {"share": USUAL_SHARE, "temperature": USUAL_TEMPERATURE}
+            | ({"depths": self._depths} if self._depths else {}),
             adapter=trained.adapter,
             head=scorer.arrays(),
             classes=classes,
+            key=self._key() if self._plan.recipe.blend == "mixed" else None,
         )
+
+    def _key(self) -> Float64:
+        """Return the mean plain features (D,) of the pictures that train."""
+        used = {uid for uid, _ in self._plan.trained_on}
+        x, _ = self._store.stored_rows()
+        rows = [k for k, (uid, _) in enumerate(self._store.stored_samples()) if uid in used]
+        mean: Float64 = x[rows].astype(np.float64).mean(axis=0)
+        return mean
 
     def _described(self) -> dict[str, object]:
         """Return what the row says of the training; two that are equal are the same training."""

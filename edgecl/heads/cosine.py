@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecl.adapters.anchors import consistency_loss
-from edgecl.errors import MissingPackageError
 from edgecl.heads.base import Head, Replay, State, relearn_batches
-from edgecl.heads.linear import scale_of
+from edgecl.heads.linear import on_each_column, scale_of
 from edgecl.heads.memory import Memory
 from edgecl.heads.profile import BALANCED, Profile, profile_of
 from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay
 from edgecl.heads.statistics import Diagonal, Moments
+from edgecl.heads.uer_step import EPSILON, TEMPERATURE, uer_gradient
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64, Labels
@@ -45,11 +45,8 @@ from edgecl.types import Float16, Float32, Float64, Labels
 if TYPE_CHECKING:
     import torch
 
-TEMPERATURE = 0.09
 LEARNING_RATE = 1.0
 STEPS = 3
-# The authors' PCR code keeps a cosine finite with this.
-EPSILON = 1e-6
 # Updates before views are asked to agree: while the head is untrained there is nothing to agree on.
 VIEWS_AFTER = 200
 
@@ -62,7 +59,7 @@ class UerHead(Head):
         seed: Seed of the new rows and of the order in which survivors are learned anew.
         profile: What is done for stability, or the name of it.
 
-    torch is imported by the first update, so that a kept head predicts without it.
+    The gradient is in closed form (heads/uer_step.py): nothing here needs torch.
     """
 
     name = "uer"
@@ -181,7 +178,7 @@ class UerHead(Head):
         weights = (self._served().astype(np.float64) / self._scale).T  # (D, K)
         return LinearScorer(
             weights=weights,
-            bias=-(self._mean.astype(np.float64) @ weights),
+            bias=-on_each_column(self._mean.astype(np.float64), weights),
             labels=tuple(names[c] for c in self._moments),
             kind="logits",
         )
@@ -224,37 +221,29 @@ class UerHead(Head):
         return mean.astype(np.float32), scale.astype(np.float32)
 
     def _standardised(self, rows: Float16 | Float32) -> Float32:
-        z: Float32 = (rows.astype(np.float32) - self._mean) / self._scale
+        z: Float32 = rows.astype(np.float32)
+        z -= self._mean
+        z /= self._scale
         return z
 
     def _step(self, rows: Float16, y: Labels, replay: Replay | None) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise MissingPackageError(
-                f"learning with uer needs torch ({error}); run `pip install 'edgecl[torch]'`"
-            ) from error
-
         profile = self.profile
-        z = torch.from_numpy(self._standardised(rows))  # (N, D)
-        target = torch.from_numpy(self._places(y))
+        z = self._standardised(rows)  # (N, D)
+        target = self._places(y)
         old_z = old_target = None
         if replay is not None:
             old_x, old_y = replay
             known = np.isin(old_y, self.classes)
             if known.any():
-                old_z = torch.from_numpy(self._standardised(quantise(old_x[known])))
-                old_target = torch.from_numpy(self._places(old_y[known]))
+                old_z = self._standardised(quantise(old_x[known]))
+                old_target = self._places(old_y[known])
         view_weight = profile.view_weight if self._n_updates >= VIEWS_AFTER else 0.0
-        w = torch.from_numpy(self._rows)
+        w = self._rows
         for _ in range(STEPS):
-            w = w.detach().requires_grad_(True)
-            loss = uer_loss(
+            w = w - np.float32(LEARNING_RATE) * uer_gradient(
                 w, z, target, old_z, old_target, gamma=profile.focal_gamma, view_weight=view_weight
             )
-            (gradient,) = torch.autograd.grad(loss, w)
-            w = w.detach() - LEARNING_RATE * gradient
-        self._rows = w.numpy()
+        self._rows = w
         keep = np.float32(slow_decay(self._n_updates, profile.slow_decay))
         self._slow = keep * self._slow + (1 - keep) * self._rows
         self._settled = self._no_rows()
@@ -271,7 +260,7 @@ def uer_loss(
     gamma: float = 0.0,
     view_weight: float = 0.0,
 ) -> torch.Tensor:
-    """Return the loss of one step.
+    """Return the loss of one step, of which `uer_gradient` is the gradient (tests compare them).
 
     Args:
         w: Class rows (K, D).

@@ -25,6 +25,15 @@ def scale_of(variance: Float64) -> Float64:
     return out
 
 
+def on_each_column(mean: Float64, weights: Float64) -> Float64:
+    """Return the products (K,) of a centre (D,) with the columns of weights (D, K).
+
+    One dot product of contiguous numbers for each: in one product of a vector and a matrix BLAS
+    rounds a column by where it stands, and the order of classes must not change a bit.
+    """
+    return np.array([mean.dot(np.ascontiguousarray(column)) for column in weights.T])
+
+
 def ridge(z: Float64, targets: Float64) -> Float64:
     """Return weights (D, K) of scaled, centred rows (N, D) for targets (N, K), penalised as a head.
 

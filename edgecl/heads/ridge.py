@@ -1,13 +1,12 @@
 """Ridge regression to one-hot targets, online and exactly forgettable.
 
-Between two exact solves a sample is one rank-one update of the inverse (recursive least squares,
-Plackett 1950); the update is exact for the centre and scale of the last solve. The exact solve
-takes centre, scale and weights from the statistics alone, so after `settle` the head is a pure
-function of the set of its samples: "learn A, B, C, forget B" has the very weights of "learn A, C".
+Between two exact solves a sample is one rank-one update (heads/recursion.py), exact for the centre
+and scale of the last solve. The exact solve takes centre, scale and weights from the statistics
+alone, in float64, so after `settle` the head is a pure function of the set of its samples: "learn
+A, B, C, forget B" has the very weights of "learn A, C".
 
-The inverse is kept as R - U U^T: new rank-one terms collect in U (D, 64) and go into R in one block
-update, which reads R once instead of 64 times. It is float32, which moves scores by less than 1e-5
-between solves (measured over 4,000 updates); statistics, weights and solves are float64.
+What is learned waits until somebody asks: a prediction takes it in, with the scores of the
+prediction before it if that was of the same sample. Few samples are solved over the samples.
 
 Same closed form as ACIL (Zhuang et al. 2022, arXiv:2205.14922) and RanPAC (McDonnell et al. 2023,
 arXiv:2307.02251) without the random expansion; deletion by dropping a class's statistics as in the
@@ -18,7 +17,6 @@ features, a fixed penalty (docs/decisions/0002), sums that are exact (heads/stat
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -27,13 +25,13 @@ from scipy.linalg import blas, lapack
 
 from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.leave_one_out import LeftOut, members
-from edgecl.heads.linear import LAMBDA_PER_FEATURE, scale_of
-from edgecl.heads.memory import Memory
+from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
+from edgecl.heads.memory import Memory, Whole, whole_of
+from edgecl.heads.recursion import Recursion
 from edgecl.heads.statistics import Gram, Moments
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64, Labels
 
-_BLOCK = 64
 # Rows are cheapest to add many at a time; 512 rows of lite0 are 2 MB.
 _MOST_PENDING = 512
 # A solve comes when the samples have doubled; below this many, when there are four times as many,
@@ -61,34 +59,38 @@ class RidgeHead(Head):
         del seed
         super().__init__(Gram(num_features))
         self._sums: dict[int, tuple[int, Float64]] = {}
+        self._columns: dict[int, int] = {}
+        self._known: tuple[int, ...] = ()
         self._moments = self.statistic.empty()
+        # Rows that are not in the moments yet, with their columns; the last `_n_waiting` are not
+        # in the weights either, nor is what came before them if `_is_stale`.
         self._pending: list[Float16] = []
+        self._pending_columns: list[int] = []
+        self._n_waiting = 0
+        self._is_stale = False
         self._n_next_solve = 1
         self._is_settled = True
-        # Of the last solve, for who leaves something out; kept by solves once somebody did.
-        self._kept_factor: Float64 | None = None
-        self._is_left_out = False
-        # What was said of rows, each alone, since then: which ones, as a hash, and what.
-        self._alone: tuple[bytes, LeftOut] | None = None
-        # Of the last solve: centre, scale and weights (D, K) of scaled features, bias (K,).
+        # Of the last solve: centre, scale, factor of what was inverted (D, D), and, until something
+        # is learned on, weights (D, K) of scaled features and bias (K,).
         self._mean: Float64
         self._inverse_scale: Float64
+        self._factor: Float64 | None
+        # What was said of rows, each alone, since then: which ones, as a hash, and what.
+        self._alone: tuple[bytes, LeftOut] | None
         self._weights: Float64
         self._bias: Float64
-        # The inverse (D + 1, D + 1) of the scaled, centred problem with its intercept: the lower
-        # triangle of its D x D part, border and corner, less U U^T for the terms since.
-        self._r: Float32
-        self._r_edge: Float32
-        self._r_corner: float
-        self._u: Float32
-        self._u_edge: Float32
-        self._n_block: int
+        # The head since then.
+        self._recursion: Recursion | None
+        # The sample that was predicted last, and its scores (1, K), while nothing has changed.
+        self._said: tuple[Float32, Float64] | None
         self._solve()
 
     @property
     def classes(self) -> tuple[int, ...]:
         """Uids of the classes, in the order in which they came."""
-        return tuple(self._sums)
+        if len(self._known) != len(self._sums):
+            self._known = tuple(self._sums)
+        return self._known
 
     @property
     def n_samples(self) -> int:
@@ -99,14 +101,14 @@ class RidgeHead(Head):
         """Learn features (N, D) of classes (N,), one after the other; replay is not needed."""
         rows, y = self.checked(x, y)
         for row, uid in zip(rows, y.tolist(), strict=True):
-            self._learn(row, uid)
+            self._note(row, uid)
 
     def predict_many(self, x: Float32) -> Float64:
         """Return scores (N, K) of features (N, D): estimated probabilities, not clipped."""
         self.check_learned(x)
-        z = (x - self._mean) * self._inverse_scale
-        scores: Float64 = z @ self._weights
-        scores += self._bias
+        self._catch_up()
+        scores = self._scores(x)
+        self._said = (x[0].copy(), scores) if len(x) == 1 else None
         return scores  # (N, K)
 
     def settle(self, memory: Memory | None = None) -> None:
@@ -134,18 +136,24 @@ class RidgeHead(Head):
             for part in kept:
                 self._moments = self._moments.plus(part)
         del self._sums[y]
+        self._number()
         self._solve()
 
     def restore(self, moments: Mapping[int, Moments], state: State | None) -> None:
         """Add up the statistics that a store kept, and solve."""
         del state
         self._pending.clear()
-        self._sums = {}
-        self._moments = self.statistic.empty()
-        for uid, part in moments.items():
-            self._moments = self._moments.plus(part)
-            self._sums[uid] = (part.n, part.total.copy())
+        self._pending_columns.clear()
+        whole = whole_of(moments, self.statistic)
+        self._moments, self._sums = whole.moments, whole.sums
+        self._number()
         self._solve()
+
+    def whole(self) -> Whole:
+        """Return what was learned."""
+        self._catch_up()
+        self._fold()
+        return Whole(self._moments, self._sums)
 
     def left_out(self, x: Float16, y: Labels, groups: Labels | None = None) -> LeftOut:
         """Return scores and leverage of learned rows without themselves; see `Head.left_out`.
@@ -158,10 +166,7 @@ class RidgeHead(Head):
         asked = hashlib.blake2b(x.tobytes() + y.tobytes()).digest()
         if groups is None and self._alone is not None and self._alone[0] == asked:
             return self._alone[1]
-        self._is_left_out = True
-        if self._kept_factor is None:
-            self._kept_factor = self._factor()
-        factor, n = self._kept_factor, self.n_samples
+        factor, n = self._factor, self.n_samples
         targets = np.equal.outer(y, np.array(self.classes)).astype(np.float64)
         scores, leverage = np.zeros_like(targets), np.empty(len(x))
         alone = np.zeros_like(targets)
@@ -194,17 +199,12 @@ class RidgeHead(Head):
         Exact for the centre and scale of the last solve, as the head's own scores are.
         """
         self.check_learned(x)
-        z = (x.astype(np.float64) - self._mean) * self._inverse_scale
-        z32 = np.asfortranarray(z.T, dtype=np.float32)
-        u, u_edge = self._u[:, : self._n_block], self._u_edge[: self._n_block]
-        border = self._r_edge - u @ u_edge
-        product = blas.ssymm(1.0, self._r, z32, lower=1) - u @ (u.T @ z32)  # (D, N)
-        leverage = np.einsum("dn,dn->n", z32, product + 2 * border[:, None])
-        leverage += self._r_corner - float(u_edge @ u_edge)
+        self._catch_up()
+        leverage = self._live().left_out(self._scaled(x))
         targets = np.equal.outer(y, np.array(self.classes)).astype(np.float64)
-        error = targets - (z @ self._weights + self._bias)
+        error = targets - self._scores(x)
         # A lone sample decides all about itself.
-        rest = np.maximum(1.0 - leverage.astype(np.float64), _LEAST_REST)
+        rest = np.maximum(1.0 - leverage, _LEAST_REST)
         scores: Float64 = targets - error / rest[:, None]
         return scores
 
@@ -215,108 +215,151 @@ class RidgeHead(Head):
 
     def scorer(self, names: Mapping[int, str]) -> LinearScorer:
         """Return the head as weights on plain features."""
-        weights = self._weights * self._inverse_scale[:, None]
+        self._catch_up()
+        weights, bias = self._weights, self._bias
+        if self._recursion is not None and not self._is_settled:
+            weights, bias = self._recursion.weights()
+        weights = weights * self._inverse_scale[:, None]
         return LinearScorer(
             weights=weights,
-            bias=self._bias - self._mean @ weights,
+            bias=bias - on_each_column(self._mean, weights),
             labels=tuple(names[c] for c in self._sums),
             kind="regression",
         )
 
-    def _learn(self, row: Float16, uid: int) -> None:
-        x = row.astype(np.float64)
+    def _number(self) -> None:
+        """Number the classes as they stand."""
+        self._columns = {uid: k for k, uid in enumerate(self._sums)}
+        self._known = ()
+
+    def _note(self, row: Float16, uid: int) -> None:
+        """Add a sample to the statistics; weights and inverse wait."""
         if uid not in self._sums:
             self._sums[uid] = (0, np.zeros(self.num_features))
-            column = np.zeros(self.num_features)
-            self._weights = np.asfortranarray(np.column_stack([self._weights, column]))
-            self._bias = np.append(self._bias, 0.0)
+            self._columns[uid] = len(self._columns)
         n, total = self._sums[uid]
-        total += x
+        total += row
         self._sums[uid] = (n + 1, total)
         self._pending.append(row)
+        self._pending_columns.append(self._columns[uid])
+        self._n_waiting += 1
         self._is_settled = False
         if len(self._pending) == _MOST_PENDING:
+            # So many at once are cheaper to solve than to take in, when somebody asks.
+            self._is_stale |= self._n_waiting == _MOST_PENDING
+            if not self._is_stale or not self._moments.n:
+                self._catch_up()
             self._fold()
-        if self.n_samples >= self._n_next_solve:
-            self._solve()
-        else:
-            self._update(x, list(self._sums).index(uid))
 
-    def _update(self, x: Float64, k: int) -> None:
-        """Add one sample of column k to the weights and the inverse."""
-        z = (x - self._mean) * self._inverse_scale
-        z32 = z.astype(np.float32)
-        j = self._n_block
-        u, u_edge = self._u[:, :j], self._u_edge[:j]
-        # The intercept is one more feature, always 1 and not penalised: its row of the inverse is
-        # kept apart, so that the other D x D part stays the plain block that the solve gives.
-        border = self._r_edge - u @ u_edge
-        corner = self._r_corner - float(u_edge @ u_edge)
-        gain = blas.ssymv(1.0, self._r, z32, lower=1) - u @ (u.T @ z32) + border  # (D,)
-        edge = float(z32 @ border) + corner
-        denominator = 1.0 + float(z32 @ gain) + edge
-        error = -(z @ self._weights) - self._bias  # (K,)
-        error[k] += 1.0
-        self._weights = blas.dger(
-            1.0 / denominator, gain.astype(np.float64), error, a=self._weights, overwrite_a=1
-        )
-        self._bias += edge / denominator * error
-        root = math.sqrt(denominator)
-        self._u[:, j] = gain / root
-        self._u_edge[j] = edge / root
-        self._n_block += 1
-        if self._n_block == _BLOCK:
-            self._flush()
+    def _catch_up(self) -> None:
+        """Take what waits into weights and inverse."""
+        n = self._n_waiting
+        if self._is_stale or (n and self.n_samples >= self._n_next_solve):
+            few = min(_MOST_PENDING, self.num_features // 2)
+            if self._moments.n or len(self._pending) > few:
+                self._solve()
+            else:
+                self._solve_rows()
+        elif n:
+            rows = np.array(self._pending[-n:])
+            said = None
+            if n == 1 and self._said is not None and np.array_equal(self._said[0], rows[0]):
+                missing = len(self._sums) - self._said[1].shape[1]
+                said = np.pad(self._said[1], ((0, 0), (0, missing)))
+            recursion = self._live()
+            recursion.grow(len(self._sums))
+            recursion.learn(self._scaled(rows), self._pending_columns[-n:], said)
+            self._n_waiting, self._said, self._factor = 0, None, None
+            self._weights = np.zeros((self.num_features, 0))
 
-    def _flush(self) -> None:
-        """Take the collected rank-one terms into R."""
-        self._r = blas.ssyrk(-1.0, self._u, beta=1.0, c=self._r, lower=1, overwrite_c=1)
-        self._r_edge -= self._u @ self._u_edge
-        self._r_corner -= float(self._u_edge @ self._u_edge)
-        self._n_block = 0
+    def _live(self) -> Recursion:
+        """Return weights and inverse as they stand since the last solve."""
+        if self._recursion is None:
+            d, n = self.num_features, self._moments.n
+            if self._factor is None:
+                inverse = np.asfortranarray(np.eye(d, dtype=np.float32) / (LAMBDA_PER_FEATURE * d))
+            else:
+                inverse, _ = lapack.spotri(
+                    np.asfortranarray(self._factor, dtype=np.float32), lower=1, overwrite_c=1
+                )
+            corner = 1.0 / n if n else 1.0
+            self._recursion = Recursion(inverse, corner, self._weights, self._bias)
+        return self._recursion
+
+    def _scaled(self, x: Float32 | Float16) -> Float32:
+        z: Float64 = (x - self._mean) * self._inverse_scale
+        return z.astype(np.float32)
+
+    def _scores(self, x: Float32 | Float16) -> Float64:
+        """Return scores (N, K) of features (N, D) when nothing waits."""
+        if not self._is_settled:
+            return self._live().scores(self._scaled(x))
+        scores: Float64 = (x - self._mean) * self._inverse_scale @ self._weights
+        scores += self._bias
+        return scores
 
     def _fold(self) -> None:
         """Take the rows since the last solve into the Gram matrix."""
         if self._pending:
             self._moments = self._moments.plus(self.statistic.of(np.array(self._pending)))
             self._pending.clear()
+            self._pending_columns.clear()
+
+    def _begin(self, n: int) -> None:
+        """Begin anew with what a solve of n samples is about to find."""
+        self._n_next_solve = max(1, 4 * n if n < _EARLY else n + min(n, _MOST_UPDATES))
+        self._n_waiting, self._is_stale = 0, False
+        self._recursion = self._said = self._factor = self._alone = None
 
     def _solve(self) -> None:
-        """Set centre, scale, inverse and weights from the statistics alone."""
+        """Set centre, scale and weights from the statistics alone."""
         self._fold()
         d, k, n = self.num_features, len(self._sums), self._moments.n
-        self._u = np.zeros((d, _BLOCK), np.float32, order="F")
-        self._u_edge = np.zeros(_BLOCK, np.float32)
-        self._n_block = 0
-        self._r_edge = np.zeros(d, np.float32)
-        self._n_next_solve = max(1, 4 * n if n < _EARLY else n + min(n, _MOST_UPDATES))
+        self._begin(n)
         self._is_settled = True
-        self._kept_factor = self._alone = None
-        penalty = LAMBDA_PER_FEATURE * d
         if n == 0:
             self._mean, self._inverse_scale = np.zeros(d), np.ones(d)
-            self._r = np.asfortranarray(np.eye(d, dtype=np.float32) / np.float32(penalty))
-            self._r_corner = 1.0
             self._weights, self._bias = np.zeros((d, 0), order="F"), np.zeros(0)
             return
         self._mean = self._moments.total / n
         self._inverse_scale = 1.0 / _scale(self._moments)
         counts = np.array([c for c, _ in self._sums.values()], dtype=np.float64)
         sums = np.array([s for _, s in self._sums.values()]).T  # (D, K)
-        factor = self._factor()
-        if self._is_left_out:
-            self._kept_factor = factor
+        self._factor = self._factored()
         targets = (sums - np.outer(self._mean, counts)) * self._inverse_scale[:, None]
-        self._weights, _ = lapack.dpotrs(factor, np.asfortranarray(targets), lower=1)
-        self._weights = self._weights.reshape((d, k), order="F")
+        # Columns are solved in an order of their own: how a solve rounds one may hang on its place.
+        place = np.array(sorted(range(k), key=lambda c: (counts[c], sums[:, c].tobytes())))
+        self._weights = np.empty((d, k), order="F")
+        solved, _ = lapack.dpotrs(self._factor, np.asfortranarray(targets[:, place]), lower=1)
+        self._weights[:, place] = solved.reshape((d, k), order="F")
         self._bias = counts / n
-        self._r, _ = lapack.spotri(
-            np.asfortranarray(factor, dtype=np.float32), lower=1, overwrite_c=1
-        )
-        self._r_corner = 1.0 / n
 
-    def _factor(self) -> Float64:
-        """Return the Cholesky factor (D, D), lower, of what the last solve inverted."""
+    def _solve_rows(self) -> None:
+        """Set all for the time being from a few rows Z (n, D): a solve with Z Z' instead of Z' Z.
+
+        With a penalty p and L L' = Z Z' + p the inverse is (1 - H' H) / p for H = L^-1 Z.
+        """
+        d, n, k = self.num_features, len(self._pending), len(self._sums)
+        self._begin(n)
+        x = np.array(self._pending, dtype=np.float64)
+        self._mean = x.mean(axis=0)
+        self._inverse_scale = 1.0 / scale_of(x.var(axis=0))
+        z = (x - self._mean) * self._inverse_scale
+        penalty = LAMBDA_PER_FEATURE * d
+        factor, _ = lapack.dpotrf(z @ z.T + penalty * np.eye(n), lower=1)
+        half = np.ascontiguousarray(blas.dtrsm(1.0, factor, z, lower=1))  # (n, D)
+        targets = np.zeros((n, k))
+        targets[np.arange(n), self._pending_columns] = 1.0
+        weights = half.T @ blas.dtrsm(1.0, factor, targets, lower=1)
+        inverse = np.asfortranarray(np.eye(d, dtype=np.float32) / penalty)
+        inverse = blas.ssyrk(
+            -1.0 / penalty, half.T.astype(np.float32), beta=1.0, c=inverse, lower=1, overwrite_c=1
+        )
+        self._weights = np.zeros((d, 0))
+        self._recursion = Recursion(inverse, 1.0 / n, weights, targets.mean(axis=0))
+
+    def _factored(self) -> Float64:
+        """Return the Cholesky factor (D, D), lower, of what a solve inverts."""
         d, n = self.num_features, self._moments.n
         # In place, and lower triangles only: at D = 2,224 every copy is 40 MB.
         a = np.array(self._moments.second, order="F")

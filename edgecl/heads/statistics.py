@@ -113,9 +113,18 @@ class Statistic(ABC):
         d = self.num_features
         return max(_FEWEST_ROWS, -(-(self.n_packed + d) * 8 // (2 * d)))
 
+    def flat(self, second: Float64) -> Float64:
+        """Return `second` without what it says twice, in one row."""
+        return second
+
+    def shaped(self, flat: Float64) -> Float64:
+        """Return what `flat` was made of."""
+        return flat
+
     def pack(self, moments: Moments) -> tuple[bytes, bytes]:
         """Return `total` and `second` as bytes."""
-        return moments.total.astype("<f8").tobytes(), moments.second.astype("<f8").tobytes()
+        second = self.flat(moments.second)
+        return moments.total.astype("<f8").tobytes(), second.astype("<f8").tobytes()
 
     def unpack(self, n: int, total: bytes, second: bytes) -> Moments:
         """Read what `pack` wrote.
@@ -129,7 +138,7 @@ class Statistic(ABC):
                 f"statistics of a class are damaged: {len(b)} values for {len(a)} features; "
                 "restore the home from a backup"
             )
-        return Moments(n, a, b)
+        return Moments(n, a, self.shaped(b))
 
     def shadow(self, rows: Float16) -> Statistic:
         """Return the like for the width of rows (N, W), which may make keys for it.
@@ -159,20 +168,18 @@ class Gram(Statistic):
         """Numbers of the triangle."""
         return self.num_features * (self.num_features + 1) // 2
 
-    def pack(self, moments: Moments) -> tuple[bytes, bytes]:
-        """Return `total` and the triangle as bytes."""
-        triangle = np.concatenate([row[i:] for i, row in enumerate(moments.second)])
-        return moments.total.astype("<f8").tobytes(), triangle.astype("<f8").tobytes()
+    def flat(self, second: Float64) -> Float64:
+        """Return the triangle."""
+        return np.concatenate([row[i:] for i, row in enumerate(second)])
 
-    def unpack(self, n: int, total: bytes, second: bytes) -> Moments:
-        """Read what `pack` wrote."""
-        packed = super().unpack(n, total, second)
+    def shaped(self, flat: Float64) -> Float64:
+        """Return the matrix of a triangle."""
         d = self.num_features
         gram, start = np.zeros((d, d)), 0
         for i in range(d):
-            gram[i, i:] = gram[i:, i] = packed.second[start : start + d - i]
+            gram[i, i:] = gram[i:, i] = flat[start : start + d - i]
             start += d - i
-        return Moments(n, packed.total, gram)
+        return gram
 
 
 class Diagonal(Statistic):

@@ -22,15 +22,17 @@ from safetensors.numpy import save as save_arrays
 
 from edgecl.errors import IntegrityError
 from edgecl.paired import Pairs
-from edgecl.runtime.adapters import Adapter, mean_of
+from edgecl.runtime.adapters import Adapter, mean_of, scaled
 from edgecl.runtime.bank import BankScorer
 from edgecl.runtime.mixture import MixedScorer, Opinion
 from edgecl.runtime.scoring import LinearScorer, Scorer, load_scorer
 from edgecl.store.store import Store
+from edgecl.types import Float64
 
 Arrays = dict[str, npt.NDArray[Any]]
 _HEAD = "head."
 _CLASSES = "classes"
+_KEY = "key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,18 @@ class TaskAdapter(Row):
         adapter: Its arrays.
         head: Arrays of the head on adapted features, as `Scorer.arrays` gives them.
         classes: Uids of the head's classes.
+        key: See `Opinion`.
     """
 
     adapter: Adapter
     head: Arrays
     classes: tuple[int, ...]
+    key: Float64 | None = None
+
+    @property
+    def served(self) -> Adapter:
+        """The arrays as the engine takes them; those of the row are what was trained."""
+        return scaled(self.adapter, self.body.get("depths", {}))
 
     def taken(self) -> TaskAdapter:
         """Return it as if it were no candidate."""
@@ -153,8 +162,11 @@ def task_adapters(store: Store) -> list[TaskAdapter]:
             arrays = _arrays(store, row.uid)
             parts = {k.removeprefix(_HEAD): a for k, a in arrays.items() if k.startswith(_HEAD)}
             classes = tuple(int(c) for c in parts.pop(_CLASSES))
+            key = parts.pop(_KEY, None)
             adapter = {k: a for k, a in arrays.items() if not k.startswith(_HEAD)}
-            found.append(TaskAdapter(**vars(row), adapter=adapter, head=parts, classes=classes))
+            found.append(
+                TaskAdapter(**vars(row), adapter=adapter, head=parts, classes=classes, key=key)
+            )
     return found
 
 
@@ -193,7 +205,7 @@ def served_adapters(bank: Sequence[TaskAdapter]) -> tuple[Adapter, ...]:
     return tuple(
         adapter
         for task in heard(bank)
-        for adapter in maps_of(task.body["bank"], [t.adapter for t in bank if t.uid <= task.uid])
+        for adapter in maps_of(task.body["bank"], [t.served for t in bank if t.uid <= task.uid])
     )
 
 
@@ -210,7 +222,9 @@ def mixed_with(
     speakers = heard(bank)
     if not speakers:
         return frozen, ()
-    opinions = tuple(Opinion(head_of(task, names), task.body["share"]) for task in speakers)
+    opinions = tuple(
+        Opinion(head_of(task, names), task.body["share"], task.key) for task in speakers
+    )
     scorer = MixedScorer(frozen, speakers[-1].body["temperature"], opinions)
     return scorer, served_adapters(bank)
 
@@ -224,10 +238,13 @@ def add_adapter(
     saw: Mapping[int, int],
     task: Sequence[int],
     body: Mapping[str, Any],
+    key: Float64 | None = None,
 ) -> int:
     """Write a finished adapter with its head, inside a transaction; returns its uid."""
     arrays = {f"{_HEAD}{name}": array for name, array in head.arrays().items()}
     arrays[_HEAD + _CLASSES] = np.array(classes, dtype=np.int64)
+    if key is not None:
+        arrays[_HEAD + _KEY] = key
     return _insert(store, None, adapter | arrays, saw=saw, task=task, body=body)
 
 
@@ -291,6 +308,7 @@ def replace_adapter(
     classes = [task.classes[i] for i in left]
     head = head_of(task, {c: str(c) for c in task.classes})
     assert isinstance(head, LinearScorer | BankScorer)
+    # Without the key, which is a mean of pictures of that class as well.
     arrays = {f"{_HEAD}{name}": array for name, array in head.only(left).arrays().items()}
     arrays[_HEAD + _CLASSES] = np.array(classes, dtype=np.int64)
     data = save_arrays({**adapter, **arrays})

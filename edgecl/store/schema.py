@@ -9,8 +9,10 @@ from functools import cache
 
 from edgecl.errors import IntegrityError
 from edgecl.store.change_tables import CHANGE_TABLES
+from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.tables import TABLES, schema_of
+from edgecl.store.total_tables import TOTAL_TABLES
 from edgecl.store.witness_tables import WITNESS_TABLES
 
 SCHEMA_VERSION = 3
@@ -25,13 +27,13 @@ def _add_runs(connection: sqlite3.Connection) -> None:
         connection.execute(table.ddl)
 
 
-def _add_witnesses(connection: sqlite3.Connection) -> None:
-    for statement in schema_of(WITNESS_TABLES).split(";"):
+def _add_third(connection: sqlite3.Connection) -> None:
+    for statement in schema_of((*WITNESS_TABLES, *TOTAL_TABLES, *FLEET_TABLES)).split(";"):
         connection.execute(statement)
 
 
 # From version N to N + 1, run in one transaction each; the key is N.
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _add_runs, 2: _add_witnesses}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _add_runs, 2: _add_third}
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

@@ -6,8 +6,10 @@ One that does not say enough fails tests/contracts/test_tables.py.
 from __future__ import annotations
 
 from edgecl.store.change_tables import CHANGE_TABLES
+from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.table import Role, Table
+from edgecl.store.total_tables import TOTAL_TABLES
 from edgecl.store.witness_tables import WITNESS_TABLES
 
 _WORD = "one of a few words of edgecl's own"
@@ -16,8 +18,7 @@ _UIDS = "uids as JSON"
 _SAID = "uids, numbers and what was asked for; a reason that names a class is refused"
 _WEIGHTS = "arrays of all classes at once; every unlearning makes them anew or deletes them"
 
-# Parents come first.
-TABLES: tuple[Table, ...] = (
+TABLES: tuple[Table, ...] = (  # parents come first
     Table(
         "meta",
         """
@@ -168,8 +169,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "fixed",
         """
-        -- Arrays that never change while classes are there, and that statistics depend on (keys of
-        -- a key-value head); no class's samples made them.
+        -- Arrays that never change while classes are there (keys); no class's samples made them.
         CREATE TABLE fixed (
             name TEXT PRIMARY KEY,
             digest TEXT NOT NULL,
@@ -242,7 +242,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "evaluations",
         """
-        -- When samples were scored; goes with the last of its scores.
+        -- When samples were scored.
         CREATE TABLE evaluations (
             uid INTEGER PRIMARY KEY AUTOINCREMENT,
             step INTEGER NOT NULL,
@@ -254,8 +254,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "class_scores",
         """
-        -- No index by class: it would have every score write one page a class, and a class is only
-        -- looked for when it is unlearned.
+        -- No index by class: every score would write one page a class.
         CREATE TABLE class_scores (
             evaluation INTEGER NOT NULL REFERENCES evaluations(uid) ON DELETE CASCADE,
             class_uid INTEGER NOT NULL REFERENCES classes(uid) ON DELETE CASCADE,
@@ -270,8 +269,8 @@ TABLES: tuple[Table, ...] = (
     Table(
         "class_latency",
         """
-        -- How many frames of a new class it took until it was right: for the first time, and 9
-        -- times of the last 10. `recent` holds those 10 as 0 and 1; `step` is where the class came.
+        -- Frames of a new class until it was right for the first time, and 9 times of the last 10;
+        -- `recent` holds those 10 as 0 and 1, `step` is where the class came.
         CREATE TABLE class_latency (
             class_uid INTEGER PRIMARY KEY REFERENCES classes(uid) ON DELETE CASCADE,
             step INTEGER NOT NULL,
@@ -288,7 +287,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "latencies",
         """
-        -- Histogram of how long a step took: `bucket` b counts times from 2^(b/4) us on.
+        -- How long a step took: `bucket` b counts times from 2^(b/4) us on.
         CREATE TABLE latencies (
             stage TEXT NOT NULL,
             bucket INTEGER NOT NULL,
@@ -390,7 +389,7 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
-    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES),
+    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES, *TOTAL_TABLES, *FLEET_TABLES),
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)

@@ -51,8 +51,7 @@ class Chain:
 
     def __init__(self, home: Home, store: Store) -> None:
         self.home, self.store = home, store
-        seed = hmac.new(home.key, b"receipts, ed25519", hashlib.sha256).digest()
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._key = signing_key(home)
         self._public = self._key.public_key()
         # Read first: another process may add a receipt meanwhile, and none goes.
         n_ever = n_given(store)
@@ -215,6 +214,12 @@ def line_of(receipt: Receipt) -> ledger.Entry:
         "digest": receipt.digest,
         "signature": receipt.signature,
     }
+
+
+def signing_key(home: Home) -> Ed25519PrivateKey:
+    """Return the key with which a home signs what it says."""
+    seed = hmac.new(home.key, b"receipts, ed25519", hashlib.sha256).digest()
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def digest_of(previous: str, body: str) -> str:

@@ -91,11 +91,13 @@ def remove_unlisted_snapshots(home: Home, store: Store) -> int:
 def remove_left_copies(home: Home) -> int:
     """Overwrite and delete what a killed `bench` or `init` left beside the home; returns how many.
 
-    The caller holds the home's lock, which a running `bench` would hold; a running `init` holds
-    that of what it makes.
+    The merged head of a fleet goes, too: it may know what was unlearned here, and comes anew. The
+    caller holds the home's lock, which a running `bench` would hold; a running `init` holds that of
+    what it makes.
     """
     left = sorted(home.path.parent.glob(f"{glob.escape(home.copies)}*"))
     left += unfinished_homes(home.path)
+    left += [folder for folder in [home.fleet / "merged"] if folder.is_dir()]
     for path in left:
         wipe(path)
     return len(left)

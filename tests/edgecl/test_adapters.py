@@ -168,10 +168,10 @@ def test_the_margin_equals_the_worked_numbers() -> None:
 
 def test_slow_weights_are_a_mean_that_is_not_mostly_the_start() -> None:
     kept, now = [torch.zeros(1)], [torch.ones(1)]
-    slow(kept, now, 1)
+    slow(kept, now, 1, 2)
     assert float(kept[0]) == pytest.approx(1 - 2 / 11)
     for step in range(2, 5000):
-        slow(kept, now, step)
+        slow(kept, now, step, 5000)
     assert float(kept[0]) == pytest.approx(1, abs=1e-4)
 
 

@@ -440,6 +440,26 @@ def test_one_that_stands_alone_is_heard_beside_the_whole_one_before_it(
         assert Session(device, store).served()[0].n_maps == 3
 
 
+def test_a_residual_is_scaled_where_it_is_served_and_not_where_it_is_kept(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    with_settings(device, recipe="depth-scaled")
+    with open_store(device) as store:
+        taught(device, store, build.PARTS[:2])
+        run(device, store, backbone)
+        (task,) = task_adapters(store)
+        (served,) = Session(device, store).served()[1]
+        sites = task.body["depths"]
+        for site, factor in sites.items():
+            for part in ("up", "up_bias"):
+                name = f"adapter.{site}.{part}"
+                assert np.array_equal(served[name], task.adapter[name] * np.float32(factor))
+            name = f"adapter.{site}.down"
+            assert np.array_equal(served[name], task.adapter[name])
+        assert list(sites.values())[-1] == 1
+        assert 0.5 <= min(sites.values()) < 1
+
+
 def test_a_sample_that_only_judged_takes_the_adapter_along(
     device: Home, backbone: Backbone, always: None
 ) -> None:
@@ -451,10 +471,11 @@ def test_a_sample_that_only_judged_takes_the_adapter_along(
         assert done.receipt.body["adapters"] == [1]
 
 
+@pytest.mark.parametrize("recipe", ["isolated", "mixed"])
 def test_of_adapters_that_stand_alone_forgetting_drops_one(
-    device: Home, backbone: Backbone, always: None
+    device: Home, backbone: Backbone, always: None, recipe: str
 ) -> None:
-    with_settings(device, recipe="isolated")
+    with_settings(device, recipe=recipe)
     with open_store(device) as store:
         taught(device, store, build.PARTS[:2], 12)
         run(device, store, backbone)
@@ -468,6 +489,8 @@ def test_of_adapters_that_stand_alone_forgetting_drops_one(
         assert done.verified, done.faults
         (left,) = task_adapters(store)
         assert equal(left.adapter, second.adapter)
+        assert (left.key is None) == (recipe == "isolated")
+        assert left.key is None or np.array_equal(left.key, second.key)
         # What is left of its session waits for another.
         with pytest.raises(RequestError, match="classes: 1"):
             plan_of(Session(device, store))

@@ -57,6 +57,49 @@ def test_rank_one_updates_equal_a_solve_with_the_same_centre_and_scale() -> None
     np.testing.assert_allclose(head.predict_many(at), z @ weights, atol=1e-5)
 
 
+@pytest.mark.parametrize("asked", ["before each", "each by each other", "sometimes", "at the end"])
+def test_classes_that_come_one_by_one_are_what_a_solve_gives(asked: str) -> None:
+    d, n, k = 40, 900, 300
+    x, y = build.features(n, d, k)
+    head = RidgeHead(d)
+    for i in range(n):
+        if i and asked == "before each":  # of the sample that is learned next
+            head.predict_many(x[i : i + 1])
+        if i and (asked == "each by each other" or (asked == "sometimes" and i % 50 == 0)):
+            head.predict_many(x[i - 1 : i])
+        head.learn_many(x[i : i + 1], y[i : i + 1])
+    now = head.predict_many(x)
+    now_left_out = head.left_out_now(quantise(x), y)
+    mean, scale = head._mean, 1 / head._inverse_scale
+    z = (quantise(x).astype(np.float64) - mean) / scale
+    design = np.column_stack([z, np.ones(n)])
+    penalty = np.diag([LAMBDA_PER_FEATURE * d] * d + [0.0])
+    targets = (y[:, None] == np.array(head.classes)).astype(float)
+    inverse = np.linalg.inv(design.T @ design + penalty)
+    scores = design @ inverse @ design.T @ targets
+    at = np.column_stack([(x - mean) / scale, np.ones(n)])
+    np.testing.assert_allclose(now, at @ inverse @ design.T @ targets, atol=1e-5)
+    leverage = np.einsum("nd,de,ne->n", design, inverse, design)
+    wanted = targets - (targets - scores) / (1 - leverage[:, None])
+    np.testing.assert_allclose(now_left_out, wanted, atol=1e-4)
+    once = RidgeHead(d)
+    once.learn_many(x, y)
+    for one in (head, once):
+        one.settle()
+    assert np.array_equal(head.predict_many(x), once.predict_many(x))
+
+
+def test_a_new_class_needs_no_room_for_itself_alone() -> None:
+    head = RidgeHead(D)
+    x, y = build.features(400, D, 400)
+    rooms = set()
+    for i in range(400):
+        head.learn_many(x[i : i + 1], y[i : i + 1])
+        assert head.predict_many(x[i : i + 1]).shape == (1, i + 1)
+        rooms.add(len(head._live()._w))
+    assert len(rooms) < 12
+
+
 @given(seed=st.integers(0, 1000), split=st.integers(1, 59))
 @settings(max_examples=25, deadline=None)
 def test_order_and_batching_do_not_change_a_single_bit(seed: int, split: int) -> None:

@@ -300,15 +300,15 @@ def test_a_session_keeps_it_until_something_is_learned(tmp_path: Path) -> None:
 
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of each product with the factor, which is what leaving out costs."""
+    """Rows of each time that ridge multiplies them with the factor, which is what it costs."""
     rows: list[int] = []
-    plain = ridge.blas.dtrsm
+    plain = ridge.members
 
-    def counted(alpha: float, a: np.ndarray, b: np.ndarray, **options: int) -> np.ndarray:
-        rows.append(b.shape[1])
-        return plain(alpha, a, b, **options)
+    def counted(groups: np.ndarray | None, n: int) -> list[np.ndarray]:
+        rows.append(n)
+        return plain(groups, n)
 
-    monkeypatch.setattr(ridge.blas, "dtrsm", counted)
+    monkeypatch.setattr(ridge, "members", counted)
     return rows
 
 

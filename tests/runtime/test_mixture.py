@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecl.errors import IntegrityError, ShapeError
-from edgecl.runtime.mixture import MixedScorer, Opinion, load_served, mixed
+from edgecl.runtime.mixture import MixedScorer, Opinion, load_served, mixed, routed
 from edgecl.runtime.scoring import LinearScorer, MaskedScorer, softmax
 
 D, LABELS = 3, ("a", "b", "c", "d")
@@ -50,6 +50,32 @@ def test_shares_stay_probabilities_and_the_unknown_keep_theirs(
     assert (out >= 0).all()
     others = [k for k in range(5) if k not in known]
     assert np.array_equal(out[:, others], q[:, others])
+
+
+def test_a_picture_chooses_whom_it_hears_as_in_the_worked_numbers() -> None:
+    keys = np.array([[1.0, 0], [0, 1]])
+    out = routed(np.array([[0.6, 0.8]], np.float32), keys, 0.1)
+    assert np.allclose(out, [[0.1192029, 0.8807971]], atol=1e-6)
+    keys = np.array([[1.0, 0, 0], [0, 1, 0], [0.6, 0.8, 0]])
+    out = routed(np.array([[3.0, 3, 1]], np.float32), keys, 0.1)
+    assert np.allclose(out, [[0.0565309, 0.0565309, 0.8869383]], atol=1e-6)
+
+
+def test_opinions_with_keys_are_heard_by_how_near_a_picture_is_and_others_as_ever() -> None:
+    plain = scorer(("b", "a"), ("c", "d"), ("a", "d"))
+    keys = (np.array([1.0, 0, 0]), None, np.array([0, 1.0, 0]))
+    opinions = tuple(
+        Opinion(o.scorer, o.share, key) for o, key in zip(plain.opinions, keys, strict=True)
+    )
+    keyed = MixedScorer(plain.frozen, plain.temperature, opinions)
+    x = np.random.default_rng(1).normal(size=(4, 4 * D)).astype(np.float32)
+    x[:, :D] = [1, 0, 0]
+    again = load_served(keyed.arrays(), keyed.labels)
+    assert np.array_equal(again.scores(x), keyed.scores(x))
+    only_first = scorer(("b", "a"), ("c", "d"), ("a", "d"))
+    silent = (*only_first.opinions[:2], Opinion(only_first.opinions[2].scorer, 0.0))
+    wanted = MixedScorer(plain.frozen, plain.temperature, silent)
+    assert np.allclose(keyed.scores(x), wanted.scores(x), atol=1e-6)
 
 
 def test_without_a_share_it_is_the_calibrated_frozen_head() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 import build
 from edgecl.errors import DecodeError, NothingLearnedError, ShapeError, SourceError
 from edgecl.home import Home
-from edgecl.runtime.predictor import Predictor, predictions
+from edgecl.runtime.predictor import Predictor, best, predictions
 from edgecl.runtime.scoring import LinearScorer, nearest_simplex
 
 SCORES = arrays(
@@ -187,3 +187,8 @@ def test_file_that_is_missing_or_no_picture_is_named(predictor: Predictor, tmp_p
 def test_array_that_is_no_rgb_picture_is_refused(predictor: Predictor, pixels: np.ndarray) -> None:
     with pytest.raises(ShapeError, match=r"\(H, W, 3\) uint8"):
         predictor.predict(pixels)
+
+
+@given(arrays(np.float64, st.integers(1, 30), elements=st.integers(-4, 4)), st.integers(1, 40))
+def test_the_best_are_those_of_a_whole_sort_that_is_stable(scores: np.ndarray, n: int) -> None:
+    assert best(scores, n).tolist() == np.argsort(-scores, kind="stable")[:n].tolist()

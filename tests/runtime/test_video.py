@@ -81,9 +81,7 @@ def test_a_film_of_any_usual_suffix_is_read(video: Path, tmp_path: Path, suffix:
 def test_a_file_that_is_no_film_is_an_error_of_one_line(
     tmp_path: Path, content: bytes, suffix: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # Silent in a process of its own; here another test may have loaded it with its usual level.
-    logging = require_opencv().utils.logging
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    require_opencv()
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"cannot be opened; it is damaged, or of a kind"):

@@ -166,7 +166,10 @@ def require(is_there: object, command: str) -> None:
 def require_opencv() -> Any:
     """Return OpenCV as the sources load it, or skip (fail) a test that needs it."""
     require(importlib.util.find_spec("cv2"), "pip install opencv-python-headless")
-    return import_cv2()
+    cv2 = import_cv2()
+    # Silent in a process of its own; here another test may have loaded it with its usual level.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
 
 
 def free_port() -> int:

@@ -1,4 +1,8 @@
-"""One browser for all tests of this folder, one served home for each file."""
+"""One browser and one served home for each file.
+
+The browser's driver keeps an event loop in the thread of the tests for as long as it is open, so it
+does not outlive its file: another file's `asyncio.run` would be refused.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserType
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser_type() -> Iterator[BrowserType]:
     from playwright.sync_api import expect, sync_playwright
 
@@ -23,7 +27,7 @@ def browser_type() -> Iterator[BrowserType]:
         yield playwright.chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(browser_type: BrowserType) -> Iterator[Browser]:
     from paged import ARGUMENTS, chromium
 

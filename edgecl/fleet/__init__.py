@@ -1,0 +1,1 @@
+"""Many devices, one head: what a device learned as a file, and files added up exactly."""

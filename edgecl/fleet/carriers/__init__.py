@@ -1,0 +1,1 @@
+"""What carries files between devices and the merger."""
