@@ -189,9 +189,7 @@ def main() -> None:
         print(f"{x.shape[2]} features; {CLASSES} classes of {asked.rows} rows a device\n")
         file = second(place, first, x, asked.rows)
         late(place, first, x, file)
-        print(
-            "\n| devices | rows | MB a file | merge s (of the CPU) | MB memory | largest difference |"
-        )
+        print("\n| devices | rows | MB a file | merge s (of the CPU) | MB memory | difference |")
         print("|---|---|---|---|---|---|")
         for n in asked.devices:
             merged(place, first, x, n, asked.rows)
