@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
+FLOWER_VENV ?= .venv-flower
 BIN := $(VENV)/bin
 # Which tests: without those that take many seconds each or need a peer from Debian
 # (`make test-live`); `make test MARK=` runs all, as CI does.
@@ -14,7 +15,7 @@ EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,web,demo,test,dev,docs,tensorrt-r
 DEVICE_EXTRAS ?= cpu,mqtt,metrics,demo,test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-device test-live docs types format jetson clean
+.PHONY: demo test test-device test-live flower docs types format jetson clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +49,14 @@ test-device:
 test-live: $(VENV)/installed
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m live
 
+# The carrier of a fleet on Flower, whose pins stay out of the other environments (300 MB).
+flower: $(FLOWER_VENV)/installed
+
+$(FLOWER_VENV)/installed: packaging/edgecl-flower/pyproject.toml
+	$(PYTHON) -m venv $(FLOWER_VENV)
+	$(FLOWER_VENV)/bin/pip install --no-cache-dir --quiet -e packaging/edgecl-flower
+	@touch $@
+
 # Into .site/html; a warning is an error.
 docs: $(VENV)/installed
 	$(BIN)/mkdocs build --strict
@@ -72,4 +81,4 @@ jetson:
 	$(BIN)/edgecl doctor
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .site
+	rm -rf $(VENV) $(DEMO_VENV) $(FLOWER_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .site

@@ -26,6 +26,7 @@ from edgecl.runtime.preprocess import encode_png, picture_of, shrink
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
 from edgecl.store.erasure import delete_held_out, take_back
 from edgecl.store.held_out import Probes
+from edgecl.store.live_answers import LiveAnswer, note_answers
 from edgecl.store.novel import entry_of, take
 from edgecl.store.progress import Position
 from edgecl.store.runs import Start, begin_run, note_reviewed
@@ -126,6 +127,7 @@ class Learner:
         *,
         position: tuple[str, Position] | None = None,
         reviewed: Sequence[int] = (),
+        answers: Sequence[LiveAnswer] = (),
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
@@ -137,6 +139,7 @@ class Learner:
             position: Key and position of the source after these frames, committed with them.
             reviewed: For each frame the entry of the review queue that it was, which leaves the
                 queue, or 0; empty if none was in it.
+            answers: What was served of live ones among them.
 
         Raises:
             UsageError: A frame has no label.
@@ -160,6 +163,8 @@ class Learner:
                     if entry:
                         note_reviewed(self.store, report.uid, entry_of(self.store, entry))
                         take(self.store, entry, self.store.class_uid(_label(frame)))
+                if answers:
+                    note_answers(self.store, answers)
                 self.save_state()
         except BaseException:
             self.reload()

@@ -7,6 +7,7 @@ from typing import Any
 from edgecl.errors import NothingLearnedError, ParityError, RequestError, SourceError
 from edgecl.session import Session
 from edgecl.store.exports import (
+    CONTRIBUTION,
     DATASET,
     PUBLISHED,
     STALE,
@@ -36,8 +37,8 @@ def rebuild_stale(session: Session) -> tuple[list[Exported], list[dict[str, Any]
     finish_exports(store)
     rebuilt: list[Exported] = []
     unreachable: list[dict[str, Any]] = []
-    # A dataset or a broker is stale only while it is out of reach.
-    kinds = (DATASET, PUBLISHED)
+    # A dataset or a broker is stale only while it is out of reach; a contribution is gone.
+    kinds = (DATASET, PUBLISHED, CONTRIBUTION)
     stale = [e for e in exports_of(store) if e.status == STALE and e.kind not in kinds]
     if not stale:
         return rebuilt, unreachable

@@ -9,6 +9,7 @@ import pytest
 
 import edgecl
 from edgecl.cli.app import app
+from edgecl.cli.fleet import fleet_app
 from edgecl.config import Config
 from edgecl.heads import HEADS
 from edgecl.settings import load_config, save_config
@@ -22,12 +23,15 @@ def commands() -> list[str]:
         "export onnx",
         "export tensorrt",
         "export dataset",
+        "export contribution",
         "forget class",
         "review list",
         "review mistakes",
         "samples list",
         "samples hold-out",
         "config set",
+        *(f"fleet {c.name}" for c in fleet_app.registered_commands),
+        "fleet forget",
     ]
 
 
@@ -35,9 +39,8 @@ def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in commands():
         assert f"edgecl {command}" in readme, command
-    command = (
-        r"^edgecl ([a-z-]+(?: class| onnx| tensorrt| dataset| list| mistakes| set| hold-out)?)"
-    )
+    of_group = " class| onnx| tensorrt| dataset| contribution| list| mistakes| set| hold-out"
+    command = rf"^edgecl (fleet [a-z]+|[a-z-]+(?:{of_group})?)"
     named = re.findall(command, readme, re.MULTILINE)
     assert set(named) <= set(commands())
 

@@ -13,18 +13,23 @@ from edgecl.cli.commands import Command, Group, quiet_and_verbose
 from edgecl.cli.config import config_app
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
+from edgecl.cli.evaluate import evaluate
 from edgecl.cli.export import export_app
+from edgecl.cli.fleet import fleet_app
+from edgecl.cli.fleet_masks import mask, unmask
 from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
 from edgecl.cli.make import init
 from edgecl.cli.mend import merge_classes, relabel, samples_app, undo
+from edgecl.cli.merge import merge
 from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.retention import forget_app
 from edgecl.cli.review import review_app
-from edgecl.cli.score import evaluate, predict
+from edgecl.cli.score import predict
 from edgecl.cli.serve import serve
+from edgecl.cli.statistics import statistics
 from edgecl.cli.status import status
 from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
@@ -45,6 +50,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train-stream": train_stream,
     "serve": serve,
     "import": import_,
+    "statistics": statistics,
+    "merge": merge,
     "consolidate": consolidate,
     "predict": predict,
     "evaluate": evaluate,
@@ -66,6 +73,9 @@ for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 app.add_typer(config_app, name="config", cls=Group)
 app.add_typer(export_app, name="export", cls=Group)
+fleet_app.command("mask", cls=Command)(mask)
+fleet_app.command("unmask", cls=Command)(unmask)
+app.add_typer(fleet_app, name="fleet", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)
 app.add_typer(samples_app, name="samples", cls=Group)

@@ -51,8 +51,8 @@ def export(
     else:
         raise UsageError(
             "nothing to do; expected `edgecl export onnx --output DIR`, `edgecl export "
-            "tensorrt --output DIR`, `edgecl export dataset --output DIR` or "
-            "`edgecl export --rebuild-stale`"
+            "tensorrt --output DIR`, `edgecl export dataset --output DIR`, `edgecl export "
+            "contribution --output FILE` or `edgecl export --rebuild-stale`"
         )
 
 
@@ -226,6 +226,58 @@ def dataset(
             f"{counted(len(done.classes), 'class')}, {size_text(done.size_bytes)}",
             result,
         )
+
+
+@export_app.command("contribution", cls=Command)
+def contribution(
+    output: Annotated[Path, typer.Option(help="The file, .efc; an earlier one is replaced.")],
+    total: Annotated[
+        bool,
+        typer.Option("--total", help="Sums of all classes together: small, only for a fleet."),
+    ] = False,
+    since: Annotated[
+        Path | None,
+        typer.Option(help="Leave out what this earlier file of this home has, which is there."),
+    ] = None,
+    min_rows: Annotated[int, typer.Option(min=0, help="Leave out classes of fewer samples.")] = 0,
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Of an encrypted home: write its features unencrypted."),
+    ] = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Write what this home learned itself into a file that `edgecl merge` takes in elsewhere."""
+    from edgecl.fleet.collect import collect, export
+    from edgecl.fleet.contribution import read
+    from edgecl.home import Home
+    from edgecl.unlearning.request import writing
+
+    with writing(Home(home)) as session:
+        found, bodies = collect(session, total=total, min_rows=min_rows)
+        earlier = None if since is None else read(since)
+        uid = export(session, output, found, bodies, is_plain=plain, since=earlier)
+        left_out = sorted({*session.store.names.values()} - {part.name for part in found.parts})
+    result: dict[str, Any] = {
+        "path": str(output),
+        "bytes": output.stat().st_size,
+        "device": found.device,
+        "generation": found.generation,
+        "classes": {part.name: part.count for part in found.parts},
+        "left_out": left_out,
+        "feature_map": found.feature_map,
+        "export": uid,
+    }
+    if json:
+        print_json(result)
+    else:
+        print_outcome(
+            f"{output}: {counted(found.count, 'sample')} of {counted(len(found.parts), 'class')} "
+            f"as {found.device}, generation {found.generation}, {size_text(result['bytes'])}"
+            + (f"; left out: {', '.join(left_out)}" if left_out else ""),
+            result,
+        )
+        say(f"`edgecl merge {shlex.quote(str(output))}` takes it in on another device")
 
 
 def _print_bundle(done: Exported, result: dict[str, Any]) -> None:

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 WRITES = frozenset(
     {
         "train-stream", "learn", "import", "consolidate", "relabel", "merge-classes",
-        "samples hold-out", "undo", "rename", "snapshot", "rollback", "export onnx",
-        "export tensorrt", "export dataset", "export", "forget", "forget class", "forget sample",
-        "forget source", "forget pending", "review label", "review drop", "review confirm",
-        "config set",
+        "samples hold-out", "merge", "undo", "rename", "snapshot", "rollback", "export onnx",
+        "export tensorrt", "export dataset", "export contribution", "export", "forget",
+        "forget class", "forget sample", "forget source", "forget pending", "review label",
+        "review drop", "review confirm", "config set",
+        "fleet join", "fleet export", "fleet sync", "fleet mask",
     }
 )  # fmt: skip
 _CLONE_FS = 0x200  # <linux/sched.h>

@@ -13,6 +13,7 @@ PANELS = {
     "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
     "Unlearn": ("forget", "receipts"),
     "Ship": ("export",),
+    "Fleet": ("fleet", "statistics", "merge"),
 }
 """Commands of the line by what they are for, in the order of the help."""
 
@@ -76,6 +77,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "export tensorrt": ("edgecl export tensorrt -o bundle-gpu/ --precision fp16",),
     "export dataset": ("edgecl export dataset -o pictures/",),
+    "export contribution": ("edgecl export contribution -o /media/usb/press-2.efc",),
+    "statistics": (
+        "edgecl statistics parts/ -o parts.efc    what a head needs of a folder",
+        "edgecl statistics big/ --shard 17/512 -o s17.efc    of a part of it",
+    ),
+    "merge": (
+        "edgecl merge press-2.efc          what another device learned, added exactly",
+        "edgecl merge /media/usb/*.efc     of many, in any order",
+    ),
     "forget": (
         "edgecl forget class washer --dry-run    what would be removed",
         "edgecl forget class washer",
@@ -87,7 +97,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'edgecl forget class washer --reason "request 2026-17" --verify',
     ),
     "forget sample": ("edgecl forget sample 1204",),
-    "forget source": ("edgecl forget source camera:0    as `edgecl status` names it",),
+    "forget source": (
+        "edgecl forget source camera:0    as `edgecl status` names it",
+        "edgecl forget source fleet:press-2    what `merge` took in of a device",
+    ),
     "forget pending": ("edgecl forget pending",),
     "receipts": (
         "edgecl receipts                   all of them",
@@ -154,6 +167,44 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": (
         "edgecl demo",
         "edgecl demo --keep demo/          keep the home and the pictures",
+    ),
+    "fleet": (
+        "edgecl fleet join /media/usb/fleet.json    on a device",
+        "edgecl fleet add press-1 KEY               where the fleet was made",
+        "edgecl fleet sync --carrier /media/usb     on a device, again and again",
+        "edgecl fleet forget class washer           reaches all devices",
+    ),
+    "fleet init": ("edgecl fleet init --fleet plant --feature-map-of edgecl-home",),
+    "fleet join": (
+        "edgecl fleet join /media/usb/fleet.json",
+        "edgecl fleet join /media/usb/fleet.json --again    after a backup was put back",
+    ),
+    "fleet add": ("edgecl fleet add press-1 KEY --fleet plant",),
+    "fleet export": ("edgecl fleet export -o /media/usb",),
+    "fleet sync": ("edgecl fleet sync --carrier /media/usb",),
+    "fleet merge": ("edgecl fleet merge /media/usb/*.efc -o /media/usb --fleet plant",),
+    "fleet serve": (
+        "edgecl fleet serve --carrier /mnt/plant --fleet plant",
+        "edgecl fleet serve --carrier /media/usb --fleet plant --once",
+    ),
+    "fleet forget": (
+        "edgecl fleet forget class washer --fleet plant",
+        "edgecl fleet forget device press-1 --fleet plant",
+    ),
+    "fleet forget class": ('edgecl fleet forget class washer --reason "request 2026-17"',),
+    "fleet forget device": ("edgecl fleet forget device press-1",),
+    "fleet alias": ("edgecl fleet alias mug cup            what some call mug is a cup",),
+    "fleet admit": ("edgecl fleet admit press-1            as `edgecl fleet status` names it",),
+    "fleet refuse": ("edgecl fleet refuse press-1",),
+    "fleet mask": ("edgecl fleet mask --carrier /media/usb    twice: for a seat, and with sums",),
+    "fleet unmask": (
+        "edgecl fleet unmask --carrier /mnt/plant --open washer --open nut",
+        "edgecl fleet unmask --carrier /mnt/plant --close",
+        "edgecl fleet unmask --carrier /mnt/plant    adds up when all have come",
+    ),
+    "fleet status": (
+        "edgecl fleet status                   of this device",
+        "edgecl fleet status --fleet plant     of all",
     ),
     "help": ("edgecl help forget class",),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -76,27 +77,27 @@ class Orders:
         """Number of the newest order; 0 if there is none."""
         return len(self.entries)
 
-    @property
+    @cached_property
     def closed(self) -> frozenset[str]:
         """Ids that no contribution may bring any more."""
         return frozenset(i for order in self.entries if order.kind == CLASS for i in order.ids)
 
-    @property
+    @cached_property
     def out(self) -> frozenset[str]:
         """Keys of the devices that were forgotten: nothing of theirs counts again."""
         return self._of(DEVICE, "key")
 
-    @property
+    @cached_property
     def admitted(self) -> frozenset[str]:
         """Digests of contributions that count although something was doubtful."""
         return self._of(ADMIT, "digest") - self.refused
 
-    @property
+    @cached_property
     def refused(self) -> frozenset[str]:
         """Digests of contributions that never count."""
         return self._of(REFUSE, "digest")
 
-    @property
+    @cached_property
     def aliases(self) -> dict[str, str]:
         """Ids whose sums are added to those of another id."""
         found: dict[str, str] = {}

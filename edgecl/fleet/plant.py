@@ -37,6 +37,8 @@ from edgecl.fleet.identity import (
     signed,
     split_public,
 )
+from edgecl.fleet.sums import check_exact
+from edgecl.heads import make_head_of
 from edgecl.home import Home
 from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.runtime.faults import telling
@@ -278,8 +280,9 @@ def make_plant(path: Path, home: Home, keys: Keys | None, policy: Policy) -> Pla
         policy: What the merger asks for.
 
     Raises:
-        RequestError: Something is there.
+        RequestError: Something is there, or what the head learns does not add up.
     """
+    check_exact(make_head_of(home.config.head, home.manifest.num_features, codebook=keys))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RequestError(f"{path} is there already; name a new folder with --fleet")
     part = path.with_name(f".{path.name}.part")

@@ -117,8 +117,9 @@ def settle(
 
 
 _COPIED = (
-    "two contributions of generation {n} differ: the home was copied, and two devices have one "
-    "key; admit the one that counts, and have the other join with a home of its own"
+    "two contributions of generation {n} differ: the home was copied, so that two devices have one "
+    "key, or was put back from a backup; admit the one that counts; then have a device with a "
+    "home from a backup run `edgecl fleet join --again`, a copy join with a home of its own"
 )
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgecl.fleet.contribution import Contribution
+from edgecl.fleet.member import Device
 from edgecl.fleet.merged import Merged
 from edgecl.fleet.merger import Merger
 from edgecl.fleet.orders import CLASS, DEVICE, Orders
 from edgecl.fleet.plant import Member
-
-if TYPE_CHECKING:
-    from edgecl.fleet.member import Device
+from edgecl.home import Home
 
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
@@ -102,6 +101,25 @@ def in_words_of_device(status: dict[str, Any]) -> list[str]:
     if status["bundle"]:
         lines.append(f"what all know predicts with `edgecl predict -b {status['bundle']} PICTURE`")
     return lines
+
+
+def events_of(home: Home) -> list[dict[str, Any]]:
+    """Return the fleet's orders and merged head that a home has, the newest first.
+
+    Empty where it joined none.
+    """
+    if not home.fleet.is_dir():
+        return []
+    device = Device(home)
+    newest, found = device.merged(), []
+    for order in device.orders.entries:
+        said = "done here" if order.number <= device.kept.order else "not done here yet"
+        what = f"order {order.number}: {order.kind}"
+        found.append({"what": what, "time": order.body["time"], "said": said})
+    if newest is not None:
+        said = f"{len(newest.classes)} classes of {len(newest.devices)} devices"
+        found.append({"what": f"merged head v{newest.version}", "time": newest.time, "said": said})
+    return sorted(found, key=lambda event: -event["time"])
 
 
 def ago(now: float, then: float) -> str:

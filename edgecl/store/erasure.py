@@ -299,7 +299,7 @@ def _each(store: Store, kind: Kind, uid: int, verb: str) -> dict[str, int]:
             parts = {name: f"role = '{role.value}' AND " for role, name in _COUNTED.items()}
         for name, only in parts.items():
             cursor = store.connection.execute(
-                f"{verb} {table.name} AS o WHERE {only}({where})", values
+                f"{verb} {table.name} AS o WHERE {only}({where})", values[: 1 + ("?2" in where)]
             )
             row = cursor.fetchone()
             if not table.is_counted:

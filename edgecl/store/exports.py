@@ -8,6 +8,8 @@ they are `replaced` by a new bundle in the same folder.
 A dataset (exporters/dataset.py) holds pictures, each of one class: revoking takes out those that
 were unlearned and leaves the rest, which is fresh again. One out of reach stays stale.
 
+A contribution (edgecl/fleet/) is one file, which goes as a whole.
+
 A broker (published.py) may keep the name of any class, so it is part of every unlearning.
 
 What was copied elsewhere, or moved, cannot be reached from here: revoking says so.
@@ -29,13 +31,13 @@ from edgecl.runtime.bundle import BUNDLE_SCHEMA, holds_learned, manifest_text, r
 from edgecl.runtime.files import aside_of, flush
 from edgecl.runtime.manifest import MANIFEST_NAME
 from edgecl.runtime.sources.listed import EDGECL_INDEX
-from edgecl.store.folders import erase_file, erase_folder, replace_text
+from edgecl.store.folders import erase_file, erase_folder, hash_at, replace_text
 from edgecl.store.moves import may_hold
 from edgecl.store.store import Store
 from edgecl.store.text import holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
-DATASET, PUBLISHED = "dataset", "homeassistant"
+DATASET, PUBLISHED, CONTRIBUTION = "dataset", "homeassistant", "contribution"
 # What is fresh again once that which was unlearned is out of it.
 _MENDED = (DATASET, PUBLISHED)
 
@@ -46,8 +48,9 @@ class Export:
 
     Args:
         uid: Its number, also its version: later ones are larger.
-        kind: What it is for, `onnx`, `tensorrt`, `dataset` or `homeassistant`.
-        path: Its folder, absolute, when it was written; of a broker its address (`address_of`).
+        kind: What it is for, `onnx`, `tensorrt`, `dataset`, `contribution` or `homeassistant`.
+        path: Its folder or file, absolute, when it was written; of a broker its address
+            (`address_of`).
         created: Wall clock, seconds since the epoch.
         digest: The hash that its manifest carries.
         feature_map: The map of the head in it.
@@ -143,7 +146,7 @@ def reachable(store: Store) -> list[tuple[Export, dict[str, Any]]]:
         (export, manifest)
         for export in exports_of(store)
         if (export.status in (WRITING, FRESH) or export.kind == DATASET)
-        and export.kind != PUBLISHED
+        and export.kind not in (PUBLISHED, CONTRIBUTION)
         if (manifest := _manifest_at(export)) is not None
     ]
 
@@ -254,7 +257,7 @@ def finish_exports(store: Store) -> None:
         if aside.exists() and not export.path.exists():
             aside.replace(export.path)
         erase_folder(aside)
-        erase_folder(part_of(export), is_learned=export.kind == DATASET)
+        _erase_part(export)
         is_written = is_reachable(export)
         with store.transaction(changes_head=False):
             if is_written:
@@ -292,12 +295,15 @@ def revoke(
         that copy can go on using it.
     """
     try:
-        is_dataset = export.kind == DATASET
-        erase_folder(part_of(export), is_learned=is_dataset)
+        _erase_part(export)
         found = _manifest_at(export)
         if found is None:
             return "unreachable"
-        if is_dataset:
+        if export.kind == CONTRIBUTION:
+            erase_file(export.path, is_learned=True)
+            flush(export.path.parent)
+            return "erased"
+        if export.kind == DATASET:
             _take_out(export, found, receipt or {}, sources)
         else:
             _revoke_bundle(export, found, receipt_id)
@@ -307,6 +313,14 @@ def revoke(
     except (ValueError, KeyError, TypeError):  # an index that is not as it was written
         return "unreachable"
     return "erased"
+
+
+def _erase_part(export: Export) -> None:
+    """Erase what a killed export left beside its place."""
+    part = part_of(export)
+    if export.kind == CONTRIBUTION and part.is_file():
+        erase_file(part, is_learned=True)
+    erase_folder(part, is_learned=export.kind == DATASET)
 
 
 def _revoke_bundle(export: Export, found: dict[str, Any], receipt_id: str) -> None:
@@ -376,6 +390,8 @@ def index_line(row: dict[str, Any]) -> str:
 def _manifest_at(export: Export) -> dict[str, Any] | None:
     """Return the manifest in an export's folder if it is this export's, whole or revoked."""
     try:
+        if export.kind == CONTRIBUTION:
+            return {"digest": export.digest} if hash_at(export.path) == export.digest else None
         found = read_manifest(export.path)
     except EdgeclError:
         return None

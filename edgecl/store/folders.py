@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
 
 from edgecl.runtime.bundle import holds_learned
-from edgecl.runtime.files import flush, overwrite, write_whole
+from edgecl.runtime.files import flush, open_own, overwrite, write_whole
 from edgecl.runtime.manifest import MANIFEST_NAME
 
 
@@ -44,3 +45,15 @@ def erase_file(path: Path, *, is_learned: bool = False) -> None:
         with path.open("r+b") as file:
             overwrite(file)
     path.unlink()
+
+
+def hash_at(path: Path) -> str:
+    """Return the SHA-256 of a file, '' if it is none that can be read."""
+    found = hashlib.sha256()
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            while data := file.read(2**20):
+                found.update(data)
+    except OSError:
+        return ""
+    return found.hexdigest()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgecl.errors import ShapeError, StoreError
+from edgecl.heads.statistics import Moments
 from edgecl.store.reservoir import Reservoir
 from edgecl.store.table import Role
 from edgecl.store.text import plain_text
@@ -88,8 +89,7 @@ class Samples(Reservoir):
         """
         self._check_feature(x)
         self.step += 1
-        self._n_seen[class_uid] += 1
-        self._n_since += 1
+        self._learn_more(class_uid, 1)
         source_uid = self.source_uid(source)
         data = self._make_room(class_uid, picture, rng)
         uid = self._insert(
@@ -104,11 +104,40 @@ class Samples(Reservoir):
         )
         if data is not None:
             self._keep(uid, class_uid, len(data))
-        self.connection.execute(
-            "UPDATE classes SET n_seen = n_seen + 1 WHERE uid = ?", (class_uid,)
-        )
         self._count_unfolded(class_uid, source_uid)
         return uid, data is not None
+
+    def add_rows(self, class_uid: int, x: Float16, *, source_uid: int, time: float) -> None:
+        """Write learned samples of which nothing is there but quantised features (N, D).
+
+        Args:
+            class_uid: Their class.
+            x: Their features.
+            source_uid: Where they came from.
+            time: Wall clock, seconds since the epoch.
+
+        Raises:
+            ShapeError: x is not (N, D) float16.
+        """
+        for row in x:
+            self._check_feature(row)
+            self._insert(
+                Role.REPLAY, class_uid, row, None, source_uid=source_uid, frame="", time=time
+            )
+        self._learn_more(class_uid, len(x))
+        self._count_unfolded(class_uid, source_uid, len(x))
+
+    def add_sums(self, class_uid: int, moments: Moments, *, source_uid: int) -> None:
+        """Write the statistics of learned samples of which nothing else is there."""
+        self._add_folded(class_uid, source_uid, moments)
+        self._learn_more(class_uid, moments.n)
+
+    def _learn_more(self, class_uid: int, n: int) -> None:
+        self._n_seen[class_uid] += n
+        self._n_since += n
+        self.connection.execute(
+            "UPDATE classes SET n_seen = n_seen + ? WHERE uid = ?", (n, class_uid)
+        )
 
     def add_aside(
         self,

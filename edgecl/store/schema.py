@@ -9,6 +9,7 @@ from functools import cache
 
 from edgecl.errors import IntegrityError
 from edgecl.store.change_tables import CHANGE_TABLES
+from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.tables import TABLES, schema_of
 from edgecl.store.total_tables import TOTAL_TABLES
@@ -27,7 +28,7 @@ def _add_runs(connection: sqlite3.Connection) -> None:
 
 
 def _add_third(connection: sqlite3.Connection) -> None:
-    for statement in schema_of((*WITNESS_TABLES, *TOTAL_TABLES)).split(";"):
+    for statement in schema_of((*WITNESS_TABLES, *TOTAL_TABLES, *FLEET_TABLES)).split(";"):
         connection.execute(statement)
 
 

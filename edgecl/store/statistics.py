@@ -247,10 +247,10 @@ class Statistics(Classes):
         ).fetchall()
         return self.opened([(uid, y, x) for uid, x in rows])
 
-    def _count_unfolded(self, class_uid: int, source_uid: int) -> None:
-        """Count a new feature, and fold those of its class and source once that is smaller."""
+    def _count_unfolded(self, class_uid: int, source_uid: int, n: int = 1) -> None:
+        """Count new features, and fold those of their class and source once that is smaller."""
         shard = (class_uid, source_uid)
-        self._n_unfolded[shard] = self._n_unfolded.get(shard, 0) + 1
+        self._n_unfolded[shard] = self._n_unfolded.get(shard, 0) + n
         if self._n_unfolded[shard] >= self.statistic.fold_limit:
             self._fold(*shard)
 

@@ -6,6 +6,7 @@ One that does not say enough fails tests/contracts/test_tables.py.
 from __future__ import annotations
 
 from edgecl.store.change_tables import CHANGE_TABLES
+from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.table import Role, Table
 from edgecl.store.total_tables import TOTAL_TABLES
@@ -168,8 +169,7 @@ TABLES: tuple[Table, ...] = (  # parents come first
     Table(
         "fixed",
         """
-        -- Arrays that never change while classes are there, and that statistics depend on (keys of
-        -- a key-value head); no class's samples made them.
+        -- Arrays that never change while classes are there (keys); no class's samples made them.
         CREATE TABLE fixed (
             name TEXT PRIMARY KEY,
             digest TEXT NOT NULL,
@@ -287,7 +287,7 @@ TABLES: tuple[Table, ...] = (  # parents come first
     Table(
         "latencies",
         """
-        -- Histogram of how long a step took: `bucket` b counts times from 2^(b/4) us on.
+        -- How long a step took: `bucket` b counts times from 2^(b/4) us on.
         CREATE TABLE latencies (
             stage TEXT NOT NULL,
             bucket INTEGER NOT NULL,
@@ -389,7 +389,7 @@ TABLES: tuple[Table, ...] = (  # parents come first
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
-    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES, *TOTAL_TABLES),
+    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES, *TOTAL_TABLES, *FLEET_TABLES),
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)

@@ -22,7 +22,7 @@ from edgecl.errors import (
 )
 from edgecl.heads.statistics import Gram
 from edgecl.runtime.grid import quantise
-from edgecl.store import change_tables, run_tables, runs, schema, witness_tables
+from edgecl.store import change_tables, fleet_tables, run_tables, runs, schema, witness_tables
 from edgecl.store.erasure import erase
 from edgecl.store.progress import Position
 from edgecl.store.sampling import class_to_evict
@@ -319,7 +319,7 @@ def test_an_older_schema_is_migrated_in_a_transaction(
 
 
 RUNS = (*change_tables.CHANGE_TABLES, *run_tables.RUN_TABLES)
-WITNESSES = (*witness_tables.WITNESS_TABLES, *TOTAL_TABLES)
+WITNESSES = (*witness_tables.WITNESS_TABLES, *TOTAL_TABLES, *fleet_tables.FLEET_TABLES)
 
 
 @pytest.mark.parametrize(("version", "added"), [(1, (*RUNS, *WITNESSES)), (2, WITNESSES)])

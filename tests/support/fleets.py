@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from build import frame, tiny_home
 from edgecl.fleet.carriers.folder import CONTRIBUTIONS, Folder
 from edgecl.fleet.contribution import Contribution, rows_part, sums_part, total_body, write
 from edgecl.fleet.identity import DeviceKeys
@@ -18,7 +20,9 @@ from edgecl.fleet.plant import Plant, Policy, make_plant
 from edgecl.fleet.sums import ClassSums, Layout
 from edgecl.heads import head_config
 from edgecl.heads.statistics import Gram
+from edgecl.home import Home
 from edgecl.runtime.grid import quantise
+from edgecl.unlearning.request import writing
 
 DIM = 6
 FEATURE_MAP = "f" * 64
@@ -113,6 +117,25 @@ def contribute(
     put = Folder(folder).put(f"g{generation}", path, CONTRIBUTIONS, f"press-{i}", suffix="efc")
     path.unlink()
     return put
+
+
+def toy_home(path: Path, head: str = "ridge", dim: int = DIM) -> Home:
+    """Return a home of a few features whose engine is a file of no use."""
+    home = tiny_home(path, head, dim)
+    engine = b"no engine"
+    digest = hashlib.sha256(engine).hexdigest()
+    manifest = replace(home.manifest, engine_sha256=digest)
+    manifest.save(path / "engine")
+    (path / "engine" / manifest.engine).write_bytes(engine)
+    return Home(path)
+
+
+def teach(home: Home, classes: Mapping[str, int], seed: int) -> None:
+    """Let a home learn so many toy rows of each class."""
+    with writing(home) as session:
+        for name, n in classes.items():
+            x = toy_rows(name, n, seed).astype(np.float32)
+            session.learner.learn_many([frame(name, i) for i in range(n)], x)
 
 
 def holders(folder: Path, *needles: bytes) -> list[str]:

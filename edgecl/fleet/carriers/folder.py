@@ -107,12 +107,8 @@ class Folder:
             digest = file_digest(content)
         else:
             digest = hashlib.sha256(content).hexdigest()
-        folder = self.path.joinpath(*folders)
-        path = folder / f"{stem}-{digest[:16]}.{suffix}"
+        path = self.place(stem, digest, *folders, suffix=suffix)
         with telling(f"{path} cannot be written"):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not self._is_folder(folder):
-                raise RequestError(f"{folder} is a link; edgecl writes into none")
             if path.is_file() and not path.is_symlink() and file_digest(path) == digest:
                 return path
             if isinstance(content, bytes):
@@ -120,6 +116,15 @@ class Folder:
             else:
                 _copy(content, path)
         return path
+
+    def place(self, stem: str, digest: str, *folders: str, suffix: str) -> Path:
+        """Return where a file of this digest belongs; its folder is made."""
+        folder = self.path.joinpath(*folders)
+        with telling(f"{folder} cannot be made"):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_folder(folder):
+            raise RequestError(f"{folder} is a link; edgecl writes into none")
+        return folder / f"{stem}-{digest[:16]}.{suffix}"
 
     def wipe(self, path: Path) -> bool:
         """Overwrite a file of this folder and delete it; False where it cannot be written."""

@@ -1,4 +1,4 @@
-"""What was done to the home: changes, snapshots, the last run, receipts, the report; settings."""
+"""What was done to the home: changes, snapshots, runs, receipts, its fleet, report; settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgecl.edited import set_value, settings_in_effect
 from edgecl.errors import ConfigError, RequestError, UsageError
 from edgecl.evaluation.report import report_page
 from edgecl.evaluation.report.receipt import receipt_page
+from edgecl.fleet.status import events_of
 from edgecl.governed import way_back
 from edgecl.governor.judge import judged
 from edgecl.governor.words import as_json
@@ -200,6 +201,11 @@ async def _account(context: Context, request: Request) -> tuple[Account, str]:
     return account, public_key
 
 
+async def fleet(context: Context, request: Request) -> list[dict[str, Any]]:
+    """Orders of the fleet and its merged head, the newest first; nothing where there is none."""
+    return await context.read(lambda device: events_of(device.home))
+
+
 async def report(context: Context, request: Request) -> Response:
     """The report, as `edgecl report` writes it."""
     page = await context.shared("report", lambda device: report_page(device.home))
@@ -248,6 +254,7 @@ ENDPOINTS = (
     Endpoint("GET", "/api/v1/receipts", receipts),
     Endpoint("GET", "/api/v1/receipts/r{n:int}.html", receipt_html),
     Endpoint("GET", "/api/v1/receipts/r{n:int}", receipt),
+    Endpoint("GET", "/api/v1/fleet", fleet),
     Endpoint("GET", "/api/v1/report.html", report),
     Endpoint("GET", "/api/v1/config", config, "own"),
     Endpoint("POST", "/api/v1/config", set_config, "own"),

@@ -124,7 +124,7 @@ def test_answers_hold_what_the_file_says(own_site: Site, tmp_path: Path):
         assert kind in wanted, path
         if kind == "application/json":
             check(found.json, wanted[kind]["schema"], path)
-            if isinstance(found.json, list) and path != "/api/v1/samples":
+            if isinstance(found.json, list) and path not in ("/api/v1/samples", "/api/v1/fleet"):
                 assert found.json, f"{path} has nothing to check"
 
 

@@ -1,4 +1,4 @@
-/** History: runs, changes with a way back, snapshots, receipts, exports. */
+/** History: runs, changes with a way back, snapshots, receipts, the fleet, exports. */
 
 import { get, post } from "./api.js";
 import { confirmed, count, h, put, toast, tried, when } from "./dom.js";
@@ -7,7 +7,7 @@ import { may, on, seldom } from "./state.js";
 /** @param {HTMLElement} place @param {AbortSignal} signal */
 export function show(place, signal) {
   const own = may("own");
-  const parts = { changes: h("div"), snapshots: h("div"), runs: h("div"), receipts: h("div"), exports: h("div") };
+  const parts = { changes: h("div"), snapshots: h("div"), runs: h("div"), receipts: h("div"), fleet: h("div"), exports: h("div") };
 
   /** @param {string} title @param {string} text @param {string} yes @param {Record<string, any>} body @param {string} done */
   async function back(title, text, yes, body, done) {
@@ -36,11 +36,13 @@ export function show(place, signal) {
   const receipts = (/** @type {any[]} */ found) => table(["Receipt", "When"], found.map((one) => [
     h("a", { href: `/api/v1/receipts/${one.id}.html`, target: "_blank", rel: "noopener" }, one.id), when(one.time)]));
 
+  const fleet = (/** @type {any[]} */ found) => table(["Of the fleet", "When", "What"], found.map((one) => [one.what, when(one.time), one.said]));
+
   const exports = (/** @type {any[]} */ found) => table(["Export", "When", "Where", "State"], found.map((one) => [
     `${one.kind} ${one.uid}`, when(one.time), one.path, one.state === "stale" ? h("span", { class: "bad" }, "stale: holds what was forgotten, out of reach") : one.state]));
 
   async function refresh() {
-    await Promise.all(Object.entries({ changes, snapshots, runs, receipts, ...(own ? { exports } : {}) }).map(async ([name, draw]) => {
+    await Promise.all(Object.entries({ changes, snapshots, runs, receipts, fleet, ...(own ? { exports } : {}) }).map(async ([name, draw]) => {
       const into = parts[/** @type {keyof typeof parts} */ (name)];
       try {
         const found = await get(name);
@@ -59,7 +61,7 @@ export function show(place, signal) {
       if (await tried(() => post("snapshots", {}))) toast("A snapshot was taken.");
       soon();
     } }, "Take one now")), parts.snapshots,
-    h("h2", {}, "Last run"), parts.runs, h("h2", {}, "Receipts"), parts.receipts,
+    h("h2", {}, "Last run"), parts.runs, h("h2", {}, "Receipts"), parts.receipts, h("h2", {}, "Fleet"), parts.fleet,
     own && h("h2", {}, "Exports"), own && parts.exports);
   soon();
 }

@@ -1,0 +1,453 @@
+"""`edgecl fleet`: many devices, one head, and orders to forget that reach all of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecl.cli.commands import Command, Group
+from edgecl.cli.confirm import YesOption, confirm
+from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
+from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.output import print_json, say, show, working
+
+if TYPE_CHECKING:
+    from edgecl.fleet.merged import Merged
+    from edgecl.fleet.merger import Merger
+
+fleet_app = typer.Typer(
+    help="Have many devices know one head, exactly, and forget for all of them.",
+    no_args_is_help=True,
+)
+forget_app = typer.Typer(help="Order all devices to forget.", no_args_is_help=True)
+fleet_app.add_typer(forget_app, name="forget", cls=Group)
+
+FleetOption = Annotated[
+    Path,
+    typer.Option("--fleet", envvar="EDGECL_FLEET", help="The fleet's folder, with its secrets."),
+]
+CarrierOption = Annotated[
+    Path, typer.Option("--carrier", help="A folder that both sides reach: a stick, NFS, a bucket.")
+]
+ReasonOption = Annotated[str, typer.Option(help="For the order; must not name what is forgotten.")]
+TotalOption = Annotated[
+    bool,
+    typer.Option("--total", help="The small form, which only new files can take classes from."),
+]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Of a sealed home: write features unencrypted.")
+]
+PLANT = Path("plant")
+
+
+@fleet_app.command("init", cls=Command)
+def init(
+    model: Annotated[Path, typer.Option("--feature-map-of", help="A home as all members have it.")],
+    fleet: FleetOption = PLANT,
+    min_rows: Annotated[int, typer.Option(min=1, help="Fewest samples of a class.")] = 1,
+    most_distance: Annotated[
+        float, typer.Option(min=0, help="Hold a class so many spreads from the others'; 0: none.")
+    ] = 0.6,
+    serve_days: Annotated[
+        float, typer.Option(min=0, help="For how long a merged head predicts; 0: for ever.")
+    ] = 0.0,
+    json: JsonOption = False,
+) -> None:
+    """Make a fleet: its keys, the list of its devices, and what they must have in common."""
+    from edgecl.fleet.plant import Policy, make_plant
+    from edgecl.home import Home
+    from edgecl.session import open_store
+
+    home = Home(model)
+    with open_store(home, read_only=True) as store:
+        keys = store.codebook
+    made = make_plant(fleet, home, keys, Policy(min_rows, most_distance, serve_days))
+    result = {"fleet": made.fleet.id, "path": str(fleet), "feature_map": made.fleet.feature_map}
+    if json:
+        print_json(result)
+        return
+    print_outcome(
+        f"the fleet {made.fleet.id[:16]} is made in {fleet}; keep its secret/ safe", result
+    )
+    say(f"give {fleet}/fleet.json to its devices: `edgecl fleet join` takes it")
+
+
+@fleet_app.command("join", cls=Command)
+def join(
+    path: Annotated[Path, typer.Argument(help="fleet.json, on a carrier or as the admin gave it.")],
+    again: Annotated[
+        bool, typer.Option("--again", help="After a backup was put back: number on behind it.")
+    ] = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Let a home be part of a fleet; prints the key that the fleet's admin adds."""
+    from edgecl.fleet.member import join as joined
+    from edgecl.home import Home
+
+    device = joined(Home(home), path, again=again)
+    member = device.member
+    result = {
+        "fleet": device.fleet.id,
+        "name": None if member is None else member.name,
+        "key": device.keys.public,
+    }
+    if json:
+        print_json(result)
+        return
+    print_outcome(
+        f"joined the fleet {device.fleet.id[:16]}; ask its admin whether that is its id", result
+    )
+    if member is None:
+        show(f"key {device.keys.public}")
+        say("next, at its admin's: `edgecl fleet add NAME KEY`")
+
+
+@fleet_app.command("add", cls=Command)
+def add(
+    name: Annotated[str, typer.Argument(help="What the device is called; also a folder's name.")],
+    key: Annotated[str, typer.Argument(help="What `fleet join` printed there, or a file of it.")],
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Take a device into the fleet; only it can read the fleet's key in fleet.json."""
+    from edgecl.errors import RequestError
+    from edgecl.fleet.merger import Merger
+    from edgecl.fleet.plant import Plant
+
+    if len(key) < 128 and Path(key).is_file():
+        with open(key, encoding="ascii", errors="replace") as file:
+            key = file.read(1000)
+    plant = Plant(fleet)
+    if key.strip()[:64].lower() in Merger(plant).orders.out:
+        raise RequestError("this device was forgotten by an order; it joins with another home")
+    member = plant.add(name, key)
+    n = len(plant.fleet.members)
+    result = {"name": member.name, "key": member.key, "devices": n}
+    if json:
+        print_json(result)
+    else:
+        print_outcome(f"{name} is one of {counted(n, 'device')}", result)
+
+
+@fleet_app.command("export", cls=Command)
+def export(
+    output: Annotated[Path, typer.Option("--output", help="A folder, as of a stick.")],
+    total: TotalOption = False,
+    plain: PlainOption = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Write what this device learned itself, for `fleet merge` elsewhere."""
+    from edgecl.fleet.carriers.folder import Folder
+    from edgecl.fleet.member import Device, held
+    from edgecl.home import Home
+
+    device = Device(Home(home))
+    with held(device.home) as session:
+        path, n = device.export(session, Folder(output).path, total=total, is_plain=plain)
+    result = {"generation": n, "path": str(path)}
+    if json:
+        print_json(result)
+    else:
+        print_outcome(f"generation {n} is in {path}", result)
+
+
+@fleet_app.command("sync", cls=Command)
+def sync(
+    carrier: CarrierOption,
+    total: TotalOption = False,
+    plain: PlainOption = False,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Do what was ordered, send what is new, and take what all know."""
+    from edgecl.fleet.carriers.folder import Folder
+    from edgecl.fleet.member import Device
+    from edgecl.home import Home
+
+    device = Device(Home(home))
+    with working("exchanging"):
+        done = device.sync(Folder(carrier), total=total, is_plain=plain)
+    merged = done.merged
+    result: dict[str, Any] = {
+        "orders": {str(n): receipt or None for n, receipt in done.orders},
+        "sent": done.sent,
+        "merged": None if merged is None else merged.version,
+        "is_new": done.is_new,
+        "is_out": done.is_out,
+        "bundle": None if merged is None else str(device.bundle),
+    }
+    if json:
+        print_json(result)
+        return
+    for n, receipt in done.orders:
+        show(
+            f"order {n}: done" + (f", receipt {receipt}" if receipt else "; nothing of it was here")
+        )
+    if done.is_out:
+        show("an order took this device out of the fleet")
+    sent = "nothing new to send" if done.sent is None else f"generation {done.sent} sent"
+    came = "no merged head yet"
+    if merged is not None:
+        came = f"merged head v{merged.version}, {counted(len(merged.classes), 'class')}"
+        came += " (new)" if done.is_new else ""
+    print_outcome(f"{sent}; {came}", result)
+    if merged is not None:
+        say(f"next: `edgecl predict -b {device.bundle} PICTURE`")
+
+
+@fleet_app.command("merge", cls=Command)
+def merge(
+    files: Annotated[
+        list[Path], typer.Argument(help="Contributions, as `fleet export` wrote them.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", help="A folder that goes back to the devices.")
+    ] = None,
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Take files in and merge once; `fleet serve` does it beside a carrier."""
+    from edgecl.errors import EdgeclError
+    from edgecl.fleet.carriers.folder import Folder
+
+    merger = _merger(fleet)
+    for path in files:
+        try:
+            merger.take(path)
+        except EdgeclError as error:
+            merger.faults[str(path)] = str(error)
+    _merged(merger, None if output is None else Folder(output, is_made=True), json=json)
+
+
+@fleet_app.command("serve", cls=Command)
+def serve(
+    carrier: CarrierOption,
+    fleet: FleetOption = PLANT,
+    once: Annotated[bool, typer.Option("--once", help="Merge once and end.")] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 60.0,
+    json: JsonOption = False,
+) -> None:
+    """Merge what comes on a carrier and give out what all know, until it is stopped."""
+    from edgecl.errors import EdgeclError
+    from edgecl.fleet.carriers.folder import Folder
+
+    merger = _merger(fleet)
+    while True:
+        try:
+            _merged(merger, Folder(carrier), json=json, pulls=True)
+        except EdgeclError as error:
+            if once:
+                raise
+            say(f"{error}; trying again in {every:g} s")
+        if once:
+            return
+        time.sleep(every)
+        merger = _merger(fleet, merger)
+
+
+@forget_app.command("class", cls=Command)
+def forget_class(
+    name: Annotated[str, typer.Argument(help="The class's name; its aliases go, too.")],
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Order all devices to forget a class; it cannot come back from one that was away."""
+    from edgecl.fleet.orders import CLASS
+    from edgecl.types import check_reason, clean_label
+
+    merger, label = _merger(fleet), clean_label(name)
+    check_reason(reason, label)
+    ids = merger.orders.all_of(merger.orders.id_of(merger.plant.key, label))
+    n = sum(1 for each in merger.contributions().values() if {p.id for p in each.parts} & set(ids))
+    _confirm(f"{counted(n, 'device')} of this fleet learned {label!r}; all will forget it", yes)
+    if not n:
+        say("no contribution here has this class; the order stands for what still comes")
+    _order(merger, {"kind": CLASS, "ids": ids, "reason": reason}, json=json)
+
+
+@forget_app.command("device", cls=Command)
+def forget_device(
+    name: Annotated[str, typer.Argument(help="The device's name.")],
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Order that nothing which a device learned counts any more; it is a member no longer."""
+    from edgecl.fleet.orders import DEVICE
+
+    merger = _merger(fleet)
+    key = merger.plant.fleet.named(name).key
+    _confirm(f"nothing that {name} learned will count any more", yes)
+    number = merger.give(
+        {"kind": DEVICE, "key": key, "name": name, "time": int(time.time()), "reason": reason}
+    )
+    merger.plant.remove(name)
+    _ordered(merger, number, json=json)
+
+
+@fleet_app.command("alias", cls=Command)
+def alias(
+    other: Annotated[str, typer.Argument(help="The other name.")],
+    name: Annotated[str, typer.Argument(help="The name of the same thing that stays.")],
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Let two names mean one class in the merged head; homes stay as they are."""
+    from edgecl.errors import RequestError
+    from edgecl.fleet.orders import ALIAS
+    from edgecl.types import clean_label
+
+    merger = _merger(fleet)
+    orders, key = merger.orders, merger.plant.key
+    a, b = (orders.canonical(orders.id_of(key, clean_label(n))) for n in (other, name))
+    if a == b:
+        raise RequestError(f"{other!r} and {name!r} mean one class already")
+    _order(merger, {"kind": ALIAS, "ids": [a], "to": b, "reason": ""}, json=json)
+
+
+DigestOption = Annotated[
+    str, typer.Option("--digest", help="Which one, by the beginning of its digest; else the only.")
+]
+
+
+@fleet_app.command("admit", cls=Command)
+def admit(
+    device: Annotated[str, typer.Argument(help="The device's name.")],
+    digest: DigestOption = "",
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Let a contribution count that is held, as `fleet status` says."""
+    _decide("admit", device, digest, fleet, json=json)
+
+
+@fleet_app.command("refuse", cls=Command)
+def refuse(
+    device: Annotated[str, typer.Argument(help="The device's name.")],
+    digest: DigestOption = "",
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Have a contribution that is held never count; the one before it stays."""
+    _decide("refuse", device, digest, fleet, json=json)
+
+
+@fleet_app.command("status", cls=Command)
+def status(
+    fleet: Annotated[
+        Path | None,
+        typer.Option("--fleet", envvar="EDGECL_FLEET", help="The fleet's folder; else of a home."),
+    ] = None,
+    carrier: Annotated[
+        Path | None, typer.Option("--carrier", help="Look also for damaged files there.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Say which devices count, what is held, and which orders are confirmed."""
+    from edgecl.fleet import status as of
+    from edgecl.fleet.carriers.folder import Folder
+    from edgecl.fleet.member import Device
+    from edgecl.home import Home
+
+    if fleet is None:
+        values = of.status_of_device(Device(Home(home)))
+        lines = of.in_words_of_device(values)
+    else:
+        merger = _merger(fleet)
+        if carrier is not None:
+            merger.pull(Folder(carrier))
+        values = of.status_of(merger)
+        lines = of.in_words(values, time.time())
+    if json:
+        print_json(values)
+        return
+    for line in lines:
+        show(line)
+
+
+def _merger(fleet: Path, before: Merger | None = None) -> Merger:
+    """Open a fleet's folder; what another process checked or added there is read anew."""
+    from edgecl.fleet.merger import Merger
+    from edgecl.fleet.plant import Plant
+
+    return Merger(Plant(fleet)) if before is None else before.again(Plant(fleet))
+
+
+def _merged(merger: Merger, carrier: Any, *, json: bool, pulls: bool = False) -> None:
+    n_new = merger.pull(carrier) if pulls else 0
+    merger.clean()
+    with working("merging"):
+        merged, is_new = merger.merge()
+    if carrier is not None:
+        merger.push(carrier)
+    for why in merger.faults.values():
+        say(f"passed over: {why}")
+    if is_new or not pulls:
+        _say_merged(merger, merged, {"new": n_new, "is_new": is_new}, json=json)
+
+
+def _say_merged(merger: Merger, merged: Merged, more: dict[str, Any], *, json: bool) -> None:
+    n_held = len(merger.state().held)
+    result = {
+        "version": merged.version,
+        "devices": len(merged.devices),
+        "classes": len(merged.classes),
+        "state": merged.state,
+        "held": n_held,
+        "passed_over": len(merger.faults),
+        **more,
+    }
+    if json:
+        print_json(result)
+        return
+    print_outcome(
+        f"merged head v{merged.version}: {counted(len(merged.classes), 'class')} of "
+        f"{counted(len(merged.devices), 'device')}"
+        + (f"; {n_held} held, see `edgecl fleet status`" if n_held else ""),
+        result,
+    )
+
+
+def _confirm(text: str, yes: bool) -> None:
+    confirm(lambda: [f"{text}."], yes=yes)
+
+
+def _order(merger: Merger, body: dict[str, Any], *, json: bool) -> None:
+    _ordered(merger, merger.give(body | {"time": int(time.time())}), json=json)
+
+
+def _ordered(merger: Merger, number: int, *, json: bool) -> None:
+    merger.clean()
+    merged, _ = merger.merge()
+    result = {"order": number, "version": merged.version}
+    if json:
+        print_json(result)
+        return
+    print_outcome(f"order {number} is signed; merged head v{merged.version} obeys it", result)
+    say("next: `edgecl fleet serve --carrier DIR --once` gives it out")
+
+
+def _decide(kind: str, device: str, digest: str, fleet: Path, *, json: bool) -> None:
+    from edgecl.errors import RequestError
+
+    merger = _merger(fleet)
+    key = merger.plant.fleet.named(device).key
+    found = [o for o, _ in merger.state().held if o.device == key and o.digest.startswith(digest)]
+    if len(found) != 1:
+        known = ", ".join(f"{o.digest[:16]} (generation {o.generation})" for o in found) or "none"
+        raise RequestError(
+            f"{len(found)} contributions of {device} are held: {known}; name one with --digest"
+        )
+    if kind == "admit" and found[0].fault:
+        raise RequestError(f"this one cannot count: {found[0].fault}")
+    body = {"kind": kind, "key": key, "digest": found[0].digest, "reason": ""}
+    _order(merger, body, json=json)
