@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--devices", default=[3, 10, 100], type=int, nargs="+", help="Devices.")
     parser.add_argument("--distance", default=0.6, type=float, help="--most-distance of the fleet.")
     options = parser.parse_args()
-    print("| devices | MB a device | merge: s | peak MB | from one place |\n|---|---|---|---|---|")
+    print(
+        "| devices | MB a device | merge: s | CPU s | peak MB | from one place |\n|---|---|---|---|---|---|"
+    )
     for n in options.devices:
         with tempfile.TemporaryDirectory() as folder:
             _measure(Path(folder), n, options)
@@ -72,18 +74,20 @@ def _measure(folder: Path, n: int, options: argparse.Namespace) -> None:
         plant.add(f"device-{i}", keys.public)
         classes = {f"class-{c}": _rows(i, c, options) for c in range(options.classes)}
         size = max(size, _contribute(folder, plant, carrier, f"device-{i}", keys, classes))
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     merger = Merger(Plant(plant.path))
     merger.pull(carrier)
     merged, _ = merger.merge()
     merger.push(carrier)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     assert len(merged.devices) == n, merger.state().held
     path = arrays_file(merger.store, merged)
     assert path is not None
     gap = _gap(load(path.read_bytes()), [name for _, name, _ in merged.classes], n, options)
-    print(f"| {n} | {size / 1e6:.2f} | {seconds:.1f} | {peak:.0f} | {gap:g} |", flush=True)
+    print(
+        f"| {n} | {size / 1e6:.2f} | {seconds:.1f} | {cpu:.1f} | {peak:.0f} | {gap:g} |", flush=True
+    )
 
 
 def _contribute(
