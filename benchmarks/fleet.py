@@ -46,9 +46,8 @@ def main() -> None:
     parser.add_argument("--devices", default=[3, 10, 100], type=int, nargs="+", help="Devices.")
     parser.add_argument("--distance", default=0.6, type=float, help="--most-distance of the fleet.")
     options = parser.parse_args()
-    print(
-        "| devices | MB a device | merge: s | CPU s | peak MB | from one place |\n|---|---|---|---|---|---|"
-    )
+    print("| devices | MB a device | merge: s | CPU s | peak MB | from one place |")
+    print("|---|---|---|---|---|---|")
     for n in options.devices:
         with tempfile.TemporaryDirectory() as folder:
             _measure(Path(folder), n, options)

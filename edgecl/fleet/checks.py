@@ -6,6 +6,7 @@ why the cups of a new camera look different.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -125,5 +126,5 @@ def _distance(a: _Class, b: _Class, variance: Float64 | None) -> float:
     """
     if variance is None:
         return 0.0
-    square = np.mean((a[1] / a[0] - b[1] / b[0]) ** 2 / variance) - 1 / a[0] - 1 / b[0]
-    return float(np.sqrt(max(0.0, square)))
+    square = float(np.mean((a[1] / a[0] - b[1] / b[0]) ** 2 / variance)) - 1 / a[0] - 1 / b[0]
+    return math.sqrt(max(0.0, square))
