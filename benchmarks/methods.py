@@ -50,9 +50,9 @@ import fashion_data
 import numpy as np
 from PIL import Image
 from scores import accuracy_by_task, average_incremental
-from streams import Stream, blurry, class_incremental
 
 from edgecl.evaluation.continual import forgetting, worst_case_accuracy
+from edgecl.evaluation.streams import Stream, blurry, class_incremental
 from edgecl.heads import HEADS, make_head
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.profile import PLAIN

@@ -43,7 +43,7 @@ def head() -> None:
         "| K | predict + learn, median (mean) ms | a read of R and W, ms | ratio (of means) | ",
         end="",
     )
-    print("first samples, learned s | predicted and learned s |")
+    print("| first samples, learned s | predicted and learned s |")
     print("|---|---|---|---|---|---|")
     for k in CLASSES:
         x, y = rows_of(max(2 * k, 2_200) + N_STEPS, k)

@@ -120,7 +120,7 @@ def mixture_of(store: Store, head: Head, *, by_burst: bool = False) -> LeaveOneO
 
 def mixture_key(store: Store) -> Labels:
     """Return what the mixture's answers depend on beside the head: adapters, and pictures asked."""
-    adapters = [row.uid for row in adapter_rows(store) if row.epoch is None]
+    adapters = [row.uid for row in adapter_rows(store) if row.is_served]
     return np.array([*adapters, n_opinions(store)], np.int64)
 
 

@@ -166,6 +166,8 @@ class GovernorConfig:
         alpha: How unlikely a loss must be by chance to be proof.
         min_probes: A class of fewer pictures is not judged by itself.
         keep_changes: Most changes that are kept on record.
+        shadow_frames: Live frames that a new adapter answers beside what is served, one a second,
+            before it is taken; 0 takes it at once.
     """
 
     mode: str = "record"
@@ -174,11 +176,16 @@ class GovernorConfig:
     alpha: float = 0.05
     min_probes: int = 10
     keep_changes: int = 200
+    shadow_frames: int = 0
 
     def __post_init__(self) -> None:
         _positive(
             "governor", self, "worst_drop", "mean_drop", "alpha", "min_probes", "keep_changes"
         )
+        if self.shadow_frames < 0:
+            raise ConfigError(
+                f"governor.shadow_frames = {self.shadow_frames} must be a number from 0 on"
+            )
         _one_of("governor.mode", self.mode, ("off", "record", "gate"))
         for name in ("worst_drop", "mean_drop", "alpha"):
             if (value := getattr(self, name)) >= 1:

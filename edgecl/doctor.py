@@ -188,6 +188,8 @@ def _store(path: Path) -> str:
                 f"another program wrote to the store and left {left.name}, which may keep deleted "
                 "rows; run `edgecl forget pending`, which removes it"
             )
+        if fault := store.total_fault():
+            raise IntegrityError(f"{fault}; restore the home from a backup")
         sealed = ""
         if store.is_sealed:
             sealed = f", sealed, {_check_keys(store)} keys"

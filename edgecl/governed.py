@@ -30,6 +30,7 @@ from edgecl.session import Session
 from edgecl.snapshots import rollback, take
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
 from edgecl.store.changes import (
+    CANDIDATE,
     OPEN,
     ROLLED_BACK,
     SERVING,
@@ -148,7 +149,7 @@ def take_back(session: Session, uid: int) -> Change:
         raise RequestError(
             f"change c{uid} is unknown, or went with a class that was unlearned; newest: {named}"
         )
-    if change.state != SERVING:
+    if change.state not in (SERVING, CANDIDATE):
         raise RequestError(f"change {change.name} is {change.state.replace('_', ' ')} already")
     receipt = _take_back(session, session.learner, change, is_asked=True)
     return replace(change, state=ROLLED_BACK, receipt=receipt)
@@ -157,7 +158,7 @@ def take_back(session: Session, uid: int) -> Change:
 def way_back(session: Session, change: Change) -> str:
     """Return how a change would be taken back: `subtract`, `adapter`, `undo`, `snapshot` or ''."""
     store, config = session.store, session.home.config.head
-    if change.state != SERVING:
+    if change.state not in (SERVING, CANDIDATE):
         return ""
     if change.kind == "consolidate":
         is_there = change.body.get("adapter") in [row.uid for row in adapter_rows(store)]

@@ -26,6 +26,7 @@ from edgecl.runtime.preprocess import encode_png, picture_of, shrink
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
 from edgecl.store.erasure import delete_held_out, take_back
 from edgecl.store.held_out import Probes
+from edgecl.store.live_answers import LiveAnswer, note_answers
 from edgecl.store.novel import entry_of, take
 from edgecl.store.progress import Position
 from edgecl.store.runs import Start, begin_run, note_reviewed
@@ -126,6 +127,7 @@ class Learner:
         *,
         position: tuple[str, Position] | None = None,
         reviewed: Sequence[int] = (),
+        answers: Sequence[LiveAnswer] = (),
     ) -> list[UpdateReport]:
         """Learn labelled frames with their features (N, D); one transaction.
 
@@ -137,6 +139,7 @@ class Learner:
             position: Key and position of the source after these frames, committed with them.
             reviewed: For each frame the entry of the review queue that it was, which leaves the
                 queue, or 0; empty if none was in it.
+            answers: What was served of live ones among them.
 
         Raises:
             UsageError: A frame has no label.
@@ -160,6 +163,8 @@ class Learner:
                     if entry:
                         note_reviewed(self.store, report.uid, entry_of(self.store, entry))
                         take(self.store, entry, self.store.class_uid(_label(frame)))
+                if answers:
+                    note_answers(self.store, answers)
                 self.save_state()
         except BaseException:
             self.reload()
@@ -237,15 +242,23 @@ class Learner:
         if anew or self.store.load_head("scorer", self.head.name) is None:
             with self.store.transaction(changes_head=False):
                 save_scorer(self.store, self.head)
-                self.save_state()
+                self.save_state(at_end=True)
                 if self.probes is not None:
                     self.probes.flush()
 
-    def save_state(self) -> None:
-        """Write what the head learned and the statistics do not hold; inside a transaction."""
+    def save_state(self, *, at_end: bool = False) -> None:
+        """Write what the head learned and the statistics do not hold; inside a transaction.
+
+        And their total, when that pays.
+
+        Args:
+            at_end: Whether nothing more is learned for now.
+        """
         state = self.head.state()
         if state is not None:
             self.store.save_head("state", self.head.name, state)
+        if self.store.total_is_due(at_end=at_end) and (whole := self.head.whole()) is not None:
+            self.store.save_total(whole)
 
     def reload(self) -> None:
         """Take the head back from the store, as after the last commit."""

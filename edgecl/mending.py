@@ -329,7 +329,7 @@ def _mend(
             begin_run(store, start)
             to = work()
             dropped = _drop(store, saw)
-            drop_unused(store, is_unlearned=False)
+            drop_unused(store, is_unlearned=False, is_moved=start.kind == RELABEL)
             learner.head.rebuild(store)
             learner.save_state()
             samples = {str(uid): n for uid, n in sorted(counts.items())}

@@ -64,6 +64,26 @@ def mcnemar(pairs: Pairs) -> float:
     return min(1.0, math.fsum(terms))
 
 
+def fewer_right(right: int, n: int, other_right: int, other_n: int) -> float:
+    """Return the exact one-sided p-value of "of these n fewer are right than of the others".
+
+    So few or fewer would be among n of all pictures by chance (Fisher 1935); 1 where one has none.
+    """
+    whole, good = n + other_n, right + other_right
+
+    def log_choose(a: int, b: int) -> float:
+        return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
+
+    base = log_choose(whole, n)
+    return min(
+        1.0,
+        math.fsum(
+            math.exp(log_choose(good, k) + log_choose(whole - good, n - k) - base)
+            for k in range(max(0, n - whole + good), right + 1)
+        ),
+    )
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values corrected for being many, in their order: below alpha means rejected."""
     adjusted, highest = [1.0] * len(p), 0.0

@@ -126,7 +126,7 @@ class Session:
             is_exact: Ask for the exact head, also where adapters are mixed into it.
         """
         with self.store.snapshot():
-            is_mixed = not is_exact and any(row.epoch is None for row in adapter_rows(self.store))
+            is_mixed = not is_exact and any(row.is_served for row in adapter_rows(self.store))
             kept, found, is_current = self._kept_head(), None, False
             if kept is not None:
                 found, is_current = kept_calibration(self.store, kept, is_mixed=is_mixed)

@@ -103,7 +103,7 @@ def export_bundle(
     manifest = replace(content.manifest, pretrained="")
     uids = {name: uid for uid, name in store.names.items()}
     classes = {uids[label]: label for label in content.scorer.labels}
-    sources = [row.uid for row in adapter_rows(store) if row.epoch is None] if adapters else []
+    sources = [row.uid for row in adapter_rows(store) if row.is_served] if adapters else []
     files = _files(home, store, content, list(classes), adapters)
     about: dict[str, Any] = {"kind": ONNX, "precision": options.precision}
     if build is not None:

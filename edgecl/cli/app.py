@@ -13,6 +13,7 @@ from edgecl.cli.commands import Command, Group, quiet_and_verbose
 from edgecl.cli.config import config_app
 from edgecl.cli.consolidate import consolidate
 from edgecl.cli.demo import demo
+from edgecl.cli.evaluate import evaluate
 from edgecl.cli.export import export_app
 from edgecl.cli.fleet import fleet_app
 from edgecl.cli.fleet_masks import mask, unmask
@@ -26,8 +27,9 @@ from edgecl.cli.receipts import receipt
 from edgecl.cli.report import report
 from edgecl.cli.retention import forget_app
 from edgecl.cli.review import review_app
-from edgecl.cli.score import evaluate, predict
+from edgecl.cli.score import predict
 from edgecl.cli.serve import serve
+from edgecl.cli.statistics import statistics
 from edgecl.cli.status import status
 from edgecl.cli.versions import rename, rollback, snapshot, snapshots
 
@@ -48,6 +50,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train-stream": train_stream,
     "serve": serve,
     "import": import_,
+    "statistics": statistics,
     "merge": merge,
     "consolidate": consolidate,
     "predict": predict,

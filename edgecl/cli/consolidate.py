@@ -77,6 +77,9 @@ def consolidate(
         shown |= {f"{name}, s": value for name, value in done.parts.items()}
         del shown["parts"]
         taken = "an adapter was trained and answers from now on"
+        if done.is_candidate:
+            frames = device.config.governor.shadow_frames
+            taken = f"an adapter was trained; it answers once {frames} live frames judged it"
         kept = "an adapter was trained and not taken; all answers are as before"
         print_outcome(taken if done.accepted else kept, shown, then="edgecl status, edgecl report")
 
@@ -108,7 +111,8 @@ def consolidator(
             f"consolidated {', '.join(done.classes)} on {done.samples} pictures in "
             f"{done.seconds:.0f} s: on {verdict.n} pictures that it was not trained on, "
             f"{percent(before, 1)} right before and {percent(after, 1)} after; "
-            + ("taken" if done.accepted else "not taken, it answers as before")
+            + ("not taken, it answers as before" if not done.accepted else "taken")
+            + (" as a candidate" if done.is_candidate else "")
         )
         return done
 

@@ -235,6 +235,10 @@ def contribution(
         bool,
         typer.Option("--total", help="Sums of all classes together: small, only for a fleet."),
     ] = False,
+    since: Annotated[
+        Path | None,
+        typer.Option(help="Leave out what this earlier file of this home has, which is there."),
+    ] = None,
     min_rows: Annotated[int, typer.Option(min=0, help="Leave out classes of fewer samples.")] = 0,
     plain: Annotated[
         bool,
@@ -245,12 +249,14 @@ def contribution(
 ) -> None:
     """Write what this home learned itself into a file that `edgecl merge` takes in elsewhere."""
     from edgecl.fleet.collect import collect, export
+    from edgecl.fleet.contribution import read
     from edgecl.home import Home
     from edgecl.unlearning.request import writing
 
     with writing(Home(home)) as session:
         found, bodies = collect(session, total=total, min_rows=min_rows)
-        uid = export(session, output, found, bodies, is_plain=plain)
+        earlier = None if since is None else read(since)
+        uid = export(session, output, found, bodies, is_plain=plain, since=earlier)
         left_out = sorted({*session.store.names.values()} - {part.name for part in found.parts})
     result: dict[str, Any] = {
         "path": str(output),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 PANELS = {
     "Start": ("demo", "init", "config", "doctor"),
-    "Teach": ("serve", "train-stream", "import", "merge", "review", "consolidate"),
+    "Teach": ("serve", "train-stream", "import", "review", "consolidate"),
     "Look": ("predict", "evaluate", "status", "report", "bench"),
     "Mend": ("samples", "relabel", "merge-classes", "undo", "rename"),
     "Keep": ("snapshot", "snapshots", "rollback", "changes", "verify"),
     "Unlearn": ("forget", "receipts"),
     "Ship": ("export",),
-    "Fleet": ("fleet",),
+    "Fleet": ("fleet", "statistics", "merge"),
 }
 """Commands of the line by what they are for, in the order of the help."""
 
@@ -78,6 +78,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export tensorrt": ("edgecl export tensorrt -o bundle-gpu/ --precision fp16",),
     "export dataset": ("edgecl export dataset -o pictures/",),
     "export contribution": ("edgecl export contribution -o /media/usb/press-2.efc",),
+    "statistics": (
+        "edgecl statistics parts/ -o parts.efc    what a head needs of a folder",
+        "edgecl statistics big/ --shard 17/512 -o s17.efc    of a part of it",
+    ),
     "merge": (
         "edgecl merge press-2.efc          what another device learned, added exactly",
         "edgecl merge /media/usb/*.efc     of many, in any order",

@@ -15,7 +15,8 @@ from edgecl.cli.output import print_json, say, working
 
 def merge(
     files: Annotated[
-        list[Path], typer.Argument(help="Contributions (.efc) of other devices, in any order.")
+        list[Path],
+        typer.Argument(help="Contributions (.efc) of other devices; one before those since it."),
     ],
     new: NewOption = False,
     home: HomeOption = DEFAULT,
@@ -36,7 +37,7 @@ def merge(
         found = []
         for i, path in enumerate(files):
             tell(f"reading {i} of {len(files)}")
-            found.append(read(path))
+            found.append(read(path, *found))
     with (
         writing(device) as session,
         governed(session, "merge", tell=say) as change,

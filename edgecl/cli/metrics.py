@@ -75,6 +75,7 @@ class Metrics:
         import numpy as np
 
         from edgecl.store.changes import changes_of
+        from edgecl.store.live_answers import live_answers
         from edgecl.store.probes import last_accuracy, latency_histogram, stages_of
 
         gauges = {
@@ -88,6 +89,12 @@ class Metrics:
                 "Share of the held out samples, else of kept ones left out, that are right.",
                 accuracy,
             )
+        live = live_answers(store).values()
+        if n := sum(found.n for found in live):
+            text = "Share of the newest named live frames that were answered rightly."
+            gauges["live_accuracy_ratio"] = (text, sum(found.right for found in live) / n)
+            text = "Share of them that were answered by an old name."
+            gauges["live_outdated_ratio"] = (text, sum(found.outdated for found in live) / n)
         latencies = {}
         edges = [(2.0**k) * 1e-6 for k in _LATENCY_OCTAVES]
         for stage in stages_of(store):

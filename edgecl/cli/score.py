@@ -1,4 +1,4 @@
-"""`edgecl predict` and `edgecl evaluate`."""
+"""`edgecl predict`, and what it shares with `edgecl evaluate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecl.cli.check import check_labels, tell_notes
+from edgecl.cli.check import tell_notes
 from edgecl.cli.observe import LogOption, MetricsOption, observing
 from edgecl.cli.options import (
     DEFAULT,
@@ -21,9 +21,6 @@ from edgecl.cli.options import (
     FallbackOption,
     HeaderOption,
     HomeOption,
-    JsonOption,
-    LabelOption,
-    LimitOption,
     MinScoreOption,
     ProviderOption,
     ThreadsOption,
@@ -31,15 +28,13 @@ from edgecl.cli.options import (
     headers_of,
 )
 from edgecl.cli.outcome import is_home_named
-from edgecl.cli.output import print_json, print_table, printable, say, say_skipped
+from edgecl.cli.output import print_json, printable, say
 from edgecl.cli.running import To
 from edgecl.cli.tally import Tally
-from edgecl.figures import percent
 
 if TYPE_CHECKING:
     from edgecl.answers import Answers
     from edgecl.config import Config
-    from edgecl.evaluation.metrics import Evaluation
     from edgecl.home import Home
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.pipeline import Embedded
@@ -107,7 +102,7 @@ def predict(
 
     observer = context.with_resource(observing(log_json, metrics, command="predict"))
     top = top or (3 if json else 1)
-    device, config = _device(home, bundle)
+    device, config = device_of(home, bundle)
     headers = headers_of(header_file)
     sources = _sources(paths, config.picture.max_bytes, headers)
     if every is not None:
@@ -120,7 +115,7 @@ def predict(
             device, options, unknown=unknown, hint=hint, explain=explain, min_score=least
         )
     else:
-        predictor = _predictor(device, bundle, config, options)
+        predictor = predictor_of(device, bundle, config, options)
         answers = _of_bundle(predictor, unknown, least, needs_home=hint or explain)
     is_over = False
     groups = _groups(answers.predictor, sources, config.engine.batch_size)
@@ -214,90 +209,7 @@ def _sources(paths: list[str], max_bytes: int, headers: Mapping[str, str] | None
     return sources
 
 
-def evaluate(
-    source: Annotated[str, typer.Argument(help="Labelled source, as train-stream takes.")],
-    home: HomeOption = DEFAULT,
-    bundle: BundleOption = None,
-    label: LabelOption = None,
-    limit: LimitOption = None,
-    header_file: HeaderOption = None,
-    provider: ProviderOption = None,
-    allow_fallback: FallbackOption = False,
-    threads: ThreadsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Measure accuracy on a labelled source, a live one until Ctrl-C; nothing is learned."""
-    from edgecl.errors import SourceError
-    from edgecl.evaluation.score import evaluate_stream
-    from edgecl.runtime.engines.base import EngineOptions
-    from edgecl.runtime.sources import open_source
-    from edgecl.types import clean_label, meant
-
-    device, config = _device(home, bundle)
-    frames = open_source(
-        source,
-        label=None if label is None else clean_label(label),
-        max_bytes=config.picture.max_bytes,
-        headers=headers_of(header_file),
-    )
-    check_labels(frames)
-    tell_notes(frames)
-    frames.on_news = say
-    predictor = _predictor(device, bundle, config, EngineOptions(provider, threads, allow_fallback))
-    aliases: dict[str, str] = {}
-    if device is not None:
-        from edgecl.session import open_store
-
-        with open_store(device, read_only=True) as store:
-            aliases = store.aliases()
-    scores = evaluate_stream(
-        predictor, frames, batch_size=config.engine.batch_size, aliases=aliases, limit=limit
-    )
-    say_skipped(scores.skipped)
-    if scores.n == 0:
-        raise SourceError(
-            f"source {frames.name} holds no labelled picture that can be used "
-            f"({len(scores.skipped)} skipped); expected a sub-folder a class, a table, or --label"
-        )
-    known = set(predictor.scorer.labels)
-    unknown = sorted(set(scores.per_class) - known)
-    if unknown:
-        hints = [
-            f"{name} ({near.strip()})" if (near := meant(name, known)) else name for name in unknown
-        ]
-        say(f"never learned, so counted as wrong: {', '.join(hints)}")
-    _print_scores(scores, frames.passed_over, json=json)
-
-
-def _print_scores(scores: Evaluation, passed_over: Mapping[str, int], *, json: bool) -> None:
-    if json:
-        seen = scores.n + len(scores.skipped) + sum(passed_over.values())
-        print_json(
-            {
-                "seen": seen,
-                "accuracy": scores.accuracy,
-                "n": scores.n,
-                "per_class": scores.per_class,
-                "confusion": scores.confusion,
-                "skipped": len(scores.skipped),
-                "passed_over": dict(passed_over),
-            }
-        )
-        return
-    n_right = sum(row.get(label, 0) for label, row in scores.confusion.items())
-    skipped = f", {len(scores.skipped):,} skipped" if scores.skipped else ""
-    whole = percent(scores.accuracy, 1)
-    print(f"accuracy {whole}: {n_right:,} of {scores.n:,} pictures right{skipped}")
-    rows = []
-    for label, share in scores.per_class.items():
-        row = scores.confusion[label]
-        wrong = [f"{name} {n}" for name, n in row.items() if name != label][:3]
-        n = sum(row.values())
-        rows.append((label, f"{row.get(label, 0)} of {n}", percent(share), ", ".join(wrong)))
-    print_table("by class", ("class", "right", "share", "taken for"), rows)
-
-
-def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
+def device_of(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
     """Return the home, unless there is a bundle, and the settings."""
     from edgecl.config import Config
 
@@ -311,7 +223,7 @@ def _device(home: Path, bundle: Path | None) -> tuple[Home | None, Config]:
     return device, device.config
 
 
-def _predictor(
+def predictor_of(
     device: Home | None,
     bundle: Path | None,
     config: Config,

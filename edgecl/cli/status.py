@@ -91,6 +91,8 @@ def _waiting(values: dict[str, Any]) -> Iterator[str]:
     """Say what a person has to see to."""
     if values["pending"]:
         yield f"{counted(values['pending'], 'request')} to unlearn not finished"
+    if values["candidate"]:
+        yield f"an adapter is a candidate: {values['candidate']}"
     if values["exports_stale"]:
         exports = counted(values["exports_stale"], "export")
         rest = "" if values["classes"] else ", to be deleted: nothing is left to make them anew of"
@@ -123,10 +125,21 @@ def _print_classes(classes: dict[str, dict[str, Any]], intervals: dict[str, list
             n = c.get("tested", c["held_out"])
             right = f"{c['right']} of {n} ({low} to {high} %)"
         note = f"few: fewer than {_FEW} learned" if c["seen"] < _FEW else ""
-        rows.append((name, c["seen"], c["stored"], right, note))
-    columns = ("class", "learned", "kept", "right", "")
+        rows.append((name, c["seen"], c["stored"], right, _live(c), note))
+    columns = ("class", "learned", "kept", "right", "live, newest", "")
+    used = [i for i, column in enumerate(columns) if i < 4 or any(row[i] for row in rows)]
     print()
-    print_table("classes", columns if any(row[-1] for row in rows) else columns[:-1], rows)
+    print_table("classes", [columns[i] for i in used], [[row[i] for i in used] for row in rows])
+
+
+def _live(known: dict[str, Any]) -> str:
+    """Say how many of the newest live frames that somebody named were answered rightly."""
+    if "live" not in known:
+        return ""
+    low, high = (f"{100 * edge:.0f}" for edge in known["live_interval"])
+    old = known["outdated_answers"]
+    said = f"{known['live_right']} of {known['live']} ({low} to {high} %)"
+    return said + (f", {old} by an old name" if old else "")
 
 
 def _print_sources(sources: list[dict[str, Any]]) -> None:

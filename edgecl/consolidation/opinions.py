@@ -25,10 +25,10 @@ def ask_opinions(session: Session, *, new: int | None = None) -> int:
 
     Args:
         session: The home, whose lock the caller holds.
-        new: Uid of an adapter that was just taken.
+        new: Uid of an adapter that was just taken, or is a candidate.
     """
     store = session.store
-    bank = task_adapters(store)
+    bank = [task.taken() if task.uid == new else task for task in task_adapters(store)]
     speakers = heard(bank)
     if not speakers:
         return 0

@@ -55,6 +55,13 @@ def plan_of(session: Session) -> Plan:
             f'recipe {config.recipe} those of its session only; set bank = "last"'
         )
     kept, all_rows = store.stored_samples(), adapter_rows(store)
+    waiting = next((row for row in all_rows if row.shadow is not None), None)
+    if waiting is not None:
+        raise RequestError(
+            f"adapter {waiting.uid} is a candidate that live frames judge first; let a live stream "
+            "run (`edgecl train-stream camera:0`), or drop it with `edgecl rollback` and the "
+            "change that `edgecl changes` names"
+        )
     until = trained_until(all_rows)
     learned = tuple(sorted({c for uid, c in kept if uid > until.get(c, 0)}))
     if not learned:

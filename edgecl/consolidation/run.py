@@ -33,7 +33,13 @@ from edgecl.governor.record import note_consolidated
 from edgecl.home import Home
 from edgecl.runtime.scoring import Scorer
 from edgecl.session import Session
-from edgecl.store.adapters import TaskAdapter, add_adapter, end_training, task_adapters
+from edgecl.store.adapters import (
+    Shadowed,
+    TaskAdapter,
+    add_adapter,
+    end_training,
+    task_adapters,
+)
 from edgecl.store.changes import OfClass
 from edgecl.store.store import Store
 from edgecl.types import Say
@@ -44,7 +50,8 @@ class Consolidated:
     """What a consolidation did.
 
     Args:
-        accepted: Whether the new adapter was taken.
+        accepted: Whether the new adapter was taken, or is a candidate.
+        is_candidate: Whether live frames judge it before it is heard (`governor.shadow_frames`).
         adapter: Its uid, or None.
         classes: Names of the classes of the session.
         samples: Pictures that it was trained on.
@@ -66,6 +73,7 @@ class Consolidated:
     verdict: Verdict
     seconds: float
     parts: dict[str, float]
+    is_candidate: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `edgecl consolidate --json` prints."""
@@ -78,6 +86,7 @@ class Consolidated:
             "accuracy_before": verdict.accuracy[0],
             "accuracy_after": verdict.accuracy[1],
             "accepted": self.accepted,
+            "candidate": self.is_candidate,
             "probe": verdict.n,
             "error_before": verdict.error[0],
             "error_after": verdict.error[1],
@@ -157,6 +166,7 @@ def consolidate(
         verdict=verdict,
         seconds=time.perf_counter() - begin,
         parts={name: round(value, 3) for name, value in seconds.items()},
+        is_candidate=adapter is not None and session.home.config.governor.shadow_frames > 0,
     )
 
 
@@ -182,6 +192,9 @@ def _end(
     store, adapter = session.store, None
     with store.transaction(changes_head=False):
         end_training(store)
+        body = chosen.body | {"verdict": asdict(verdict)}
+        if session.home.config.governor.shadow_frames:
+            body["shadow"] = asdict(Shadowed())
         if verdict.accepted:
             adapter = add_adapter(
                 store,
@@ -190,7 +203,7 @@ def _end(
                 chosen.classes,
                 saw=chosen.saw,
                 task=chosen.task,
-                body=chosen.body | {"verdict": asdict(verdict)},
+                body=body,
                 key=chosen.key,
             )
         store.note_attempt(max(store.names))

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgecl.evaluation.calibrated import calibration_summary
 from edgecl.evaluation.continual import summary
+from edgecl.evaluation.fresh import freshness, outdated_in_words
 from edgecl.evaluation.tested import shown_classes, tested_now
 from edgecl.governor.words import said_of_changes
 from edgecl.home import Home
@@ -25,6 +26,7 @@ def status_of(home: Home) -> dict[str, Any]:
         values = describe(store) | {"calibration": calibration_summary(Session(home, store))}
         values |= _how_well(home, store, values["classes"])
         values |= said_of_changes(home, store) | _from_where(store) | _kept(store)
+        values["warnings"] += values["outdated"]
     manifest = home.manifest
     return values | {
         "home": str(home.path),
@@ -51,6 +53,9 @@ def _how_well(home: Home, store: Store, classes: dict[str, dict[str, Any]]) -> d
         known |= scored.get(name, {}) | {"right": n_right, "accuracy": n_right / n if n else None}
         if tested.is_left_out:
             known["tested"] = n
+    live = freshness(store, right, home.config.governor.alpha)
+    for name, found in live.items():
+        classes[name] |= found
     taught = {store.names[uid]: last for uid, last in store.last_taught().items()}
     return scores | {
         "accuracy": tested.accuracy,
@@ -59,6 +64,11 @@ def _how_well(home: Home, store: Store, classes: dict[str, dict[str, Any]]) -> d
         "right": int(tested.right.sum()),
         "tested": int(tested.n.sum()),
         "tested_on": "left out" if tested.is_left_out else "held out",
+        "outdated": [
+            outdated_in_words(name, found, right[name])
+            for name, found in live.items()
+            if found["is_outdated"]
+        ],
     }
 
 
@@ -76,10 +86,12 @@ def _from_where(store: Store) -> dict[str, Any]:
 
 def _kept(store: Store) -> dict[str, Any]:
     """Return what else lies in the store, and what waits."""
+    rows = adapter_rows(store)
     exports = [export.status for export in exports_of(store) if export.kind != PUBLISHED]
     return {
         "feature_map": store.feature_map,
-        "adapters": sum(row.epoch is None for row in adapter_rows(store)),
+        "adapters": sum(row.is_served for row in rows),
+        "candidate": next((row.shadow.in_words() for row in rows if row.shadow is not None), None),
         "exports": exports.count(FRESH) + exports.count(STALE),
         "exports_stale": exports.count(STALE),
     }

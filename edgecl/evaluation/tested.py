@@ -19,7 +19,6 @@ from edgecl.calibration import mixture_of
 from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
 from edgecl.session import Session
-from edgecl.store.adapters import adapter_rows
 from edgecl.store.samples import Rows
 from edgecl.store.store import Store
 from edgecl.store.table import Role
@@ -75,7 +74,7 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
     """
     places = {uid: place for place, uid in enumerate(uids)}
     session, is_kept = Session(home, store), home.config.evaluation.probes == 0
-    mixed = mixture_of(store, session.learner.head) if uids and adapter_rows(store) else None
+    mixed = mixture_of(store, session.learner.head) if uids else None
     if is_kept and uids:
         left_out = mixed or session.leave_one_out()
         if left_out is not None:

@@ -14,6 +14,7 @@ from edgecl.fleet.header import Contribution, Part
 from edgecl.fleet.names import plain_id
 from edgecl.fleet.sums import ClassSums, Layout, check_exact
 from edgecl.heads import make_head_of
+from edgecl.heads.base import Head
 from edgecl.home import Home
 from edgecl.session import Session
 from edgecl.store.exports import (
@@ -38,6 +39,18 @@ def device_of(home: Home) -> str:
 def public_key(home: Home) -> str:
     """Return the key that checks what a home signs, Ed25519, hex."""
     return signing_key(home).public_key().public_bytes_raw().hex()
+
+
+def empty_head(session: Session) -> Head:
+    """Return an empty head of a home, to ask of: loading it would read all that was learned.
+
+    Raises:
+        RequestError: It learns by gradient.
+    """
+    store = session.store
+    made = make_head_of(session.home.config.head, store.num_features, codebook=store.codebook)
+    check_exact(made)
+    return made
 
 
 def collect(
@@ -72,8 +85,7 @@ def collect(
         RequestError: The head learns by gradient, or the sums are too large to add exactly.
     """
     store, home = session.store, session.home
-    head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
-    check_exact(head)
+    head = empty_head(session)
     with store.snapshot():
         layout = Layout.of(store.statistic)
         made: list[tuple[Part, bytes]] = []
@@ -117,6 +129,7 @@ def export(
     bodies: dict[str, bytes],
     *,
     is_plain: bool = False,
+    since: Contribution | None = None,
 ) -> int:
     """Write a contribution and note it as an export, which an unlearning erases or names.
 
@@ -126,6 +139,7 @@ def export(
         contribution: What `collect` returned.
         bodies: And its bytes.
         is_plain: Whether what a sealed store learned may be written unencrypted.
+        since: An earlier one that whoever reads this has; its parts are left out.
 
     Returns:
         The number of the export.
@@ -140,7 +154,8 @@ def export(
             "that is meant"
         )
     finish_exports(store)
-    pieces = encode(contribution, bodies, signing_key(session.home))
+    without = () if since is None else since.spans.keys()
+    pieces = encode(contribution, bodies, signing_key(session.home), without)
     whole = hashlib.sha256()
     for piece in pieces:
         whole.update(piece)

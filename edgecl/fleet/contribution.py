@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,7 +75,10 @@ def total_body(gram: Int64) -> tuple[str, bytes]:
 
 
 def encode(
-    contribution: Contribution, bodies: Mapping[str, bytes], signing_key: Ed25519PrivateKey
+    contribution: Contribution,
+    bodies: Mapping[str, bytes],
+    signing_key: Ed25519PrivateKey,
+    without: Collection[str] = (),
 ) -> list[bytes]:
     """Return the file of a contribution, in pieces.
 
@@ -83,11 +86,12 @@ def encode(
         contribution: Without path and spans; its `key` must be that of the signing key.
         bodies: Bytes of every part by their digest.
         signing_key: Key of the device.
+        without: Digests of parts that whoever reads it has from an earlier contribution.
     """
     text = text_of(contribution)
     signature = signing_key.sign(_SIGNED + text.encode()).hex()
     header, pieces, at = {"__metadata__": {"contribution": text, "signature": signature}}, [], 0
-    for name in sorted(_digests(contribution)):
+    for name in sorted(_digests(contribution) - set(without)):
         pieces.append(bodies[name])
         header[name] = _entry(at, at + len(bodies[name]))
         at += len(bodies[name])
@@ -133,10 +137,14 @@ def write_pieces(path: Path, pieces: list[bytes], part: Path | None = None) -> N
         flush(path.parent)
 
 
-def read(path: Path) -> Contribution:
+def read(path: Path, *earlier: Contribution) -> Contribution:
     """Read a contribution and check all of it: hashes, signature, sizes, and every number.
 
     Whose key it is, and whether that may contribute, is for the caller to say.
+
+    Args:
+        path: The file.
+        earlier: Contributions that have the parts which it leaves out.
 
     Raises:
         RequestError: There is no such file, or it cannot be read.
@@ -144,7 +152,7 @@ def read(path: Path) -> Contribution:
     """
     try:
         with open(open_own(path, os.O_RDONLY), "rb") as file:
-            found = _read_header(file, path)
+            found = _read_header(file, path, earlier)
         for part in found.parts:
             _ = rows(found, part) if part.form == "rows" else _numbers(found, part)
         if found.total:
@@ -168,7 +176,7 @@ def bodies(contribution: Contribution, digests: Iterable[str]) -> dict[str, byte
         IntegrityError: The file was changed since it was read.
     """
     spans = contribution.spans
-    return {d: _body(contribution, d, spans[d][1] - spans[d][0]) for d in digests}
+    return {d: _body(contribution, d, spans[d][2] - spans[d][1]) for d in digests}
 
 
 def rows(contribution: Contribution, part: Part) -> Float16:
@@ -240,7 +248,7 @@ def _entry(begin: int, end: int) -> dict[str, Any]:
     return {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
 
 
-def _read_header(file: BinaryIO, path: Path) -> Contribution:
+def _read_header(file: BinaryIO, path: Path, earlier: Sequence[Contribution]) -> Contribution:
     """Read and check all but the bodies, of which it notes where they are."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
@@ -262,15 +270,21 @@ def _read_header(file: BinaryIO, path: Path) -> Contribution:
             raise InvalidSignature
     except InvalidSignature:
         raise IntegrityError("its signature is not that of its key: it was changed") from None
-    spans, at = {}, 0
+    spans: dict[str, tuple[Path, int, int]] = {}
+    at = 0
     for name in sorted(header):
         n = header[name]["shape"][0]
         if type(n) is not int or n < 0 or header[name] != _entry(at, at + n):
             raise IntegrityError("its parts do not lie one after the other")
-        spans[name] = (8 + length + at, 8 + length + at + n)
+        spans[name] = (path, 8 + length + at, 8 + length + at + n)
         at += n
-    if set(spans) != _digests(found) or 8 + length + at != size:
+    lacking = _digests(found) - set(spans)
+    if not set(spans) <= _digests(found) or 8 + length + at != size:
         raise IntegrityError("its parts are not those that it names: it was cut off or added to")
+    spans |= {d: other.spans[d] for other in earlier for d in lacking & set(other.spans)}
+    if not lacking <= set(spans):
+        n = len(lacking - set(spans))
+        raise IntegrityError(f"it leaves out {n} parts of an earlier file of {found.device}")
     return replace(found, path=path, spans=spans)
 
 
@@ -281,8 +295,7 @@ def _body(contribution: Contribution, name: str, n_bytes: int) -> bytes:
         IntegrityError: They are more, or have another hash.
         RequestError: The file cannot be read any more.
     """
-    path, (begin, end) = contribution.path, contribution.spans[name]
-    assert path is not None
+    path, begin, end = contribution.spans[name]
     if end - begin > most_packed(n_bytes):
         raise IntegrityError(f"a part has {end - begin} bytes for {n_bytes}")
     try:

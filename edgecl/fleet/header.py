@@ -59,7 +59,7 @@ class Contribution:
         total: Digest of what all classes have beside the sums of the features, in the `total` form;
             '' in the other.
         path: The file; None before it is written.
-        spans: Where the bytes of each digest are in the file.
+        spans: In which file, from where to where, the bytes of each digest are.
     """
 
     fleet: str
@@ -74,7 +74,9 @@ class Contribution:
     parts: tuple[Part, ...]
     total: str = ""
     path: Path | None = field(default=None, compare=False)
-    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    spans: Mapping[str, tuple[Path, int, int]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def dim(self) -> int:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from edgecl.config import Config, GovernorConfig
 from edgecl.governor.verdicts import paired
 from edgecl.home import Home
 from edgecl.learner import Learner
+from edgecl.store.adapters import Shadowed
 from edgecl.store.changes import (
+    CANDIDATE,
     REFUSED,
     SERVING,
     OfClass,
     Verdicts,
     add_change,
+    change_of_adapter,
+    close_change,
     note_settings,
     settings_known,
     thin_changes,
@@ -128,7 +132,17 @@ def note_consolidated(
     """
     if not is_recorded(home):
         return
-    state = REFUSED if adapter is None else SERVING
+    taken = CANDIDATE if home.config.governor.shadow_frames else SERVING
+    state = REFUSED if adapter is None else taken
     body = {} if adapter is None else {"adapter": adapter}
     add_change(store, "consolidate", state=state, body=body, opened=opened, classes=classes)
     thin_changes(store, home.config.governor.keep_changes)
+
+
+def note_shadowed(store: Store, adapter: int, seen: Shadowed, *, is_taken: bool) -> None:
+    """Write what live frames said of a candidate; inside a transaction."""
+    change = change_of_adapter(store, adapter)
+    if change is not None:
+        state = SERVING if is_taken else REFUSED
+        body = change.body | {"shadow": asdict(seen)}
+        close_change(store, replace(change, state=state, body=body), change.classes)

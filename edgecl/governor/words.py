@@ -10,6 +10,7 @@ from edgecl.figures import percent
 from edgecl.governor.judge import Judgement, judged
 from edgecl.home import Home
 from edgecl.paired import Pairs
+from edgecl.store.adapters import Shadowed
 from edgecl.store.changes import SERVING, Change, changes_of
 from edgecl.store.store import Store
 
@@ -71,6 +72,8 @@ def in_words(change: Change, judgement: Judgement, names: Mapping[int, str], way
         lines.append(f"export {change.body['export']} ({change.body['of']})")
     elif "of" in change.body:
         lines.append(f"took back c{change.body['of']}")
+    if "shadow" in change.body:
+        lines.append(Shadowed(**change.body["shadow"]).in_words())
     if change.kind in _JUDGED:
         lines += _evidence(change, judgement, names)
     if way:

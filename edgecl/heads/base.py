@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError, UnknownClassError
 from edgecl.heads.leave_one_out import LeftOut
-from edgecl.heads.memory import Memory, OnlyClasses
+from edgecl.heads.memory import Memory, OnlyClasses, Whole
 from edgecl.heads.profile import PLAIN, Profile
 from edgecl.heads.statistics import Moments, Statistic
 from edgecl.runtime.grid import quantise
@@ -156,6 +156,10 @@ class Head(ABC):
     @property
     def left_out_cost(self) -> int | None:
         """How long one row of `left_out_now` takes, in multiply-adds; None where it says None."""
+        return None
+
+    def whole(self) -> Whole | None:
+        """Return what all classes add up to, for a store that keeps it; None if nobody needs it."""
         return None
 
     def state(self) -> State | None:

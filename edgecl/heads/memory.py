@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecl.heads.statistics import Moments, Statistic
-from edgecl.types import Float16, Labels
+from edgecl.types import Float16, Float64, Labels
+
+Sums = dict[int, tuple[int, Float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What all classes add up to.
+
+    Args:
+        moments: Statistics of all samples.
+        sums: Count and sum of the features (D,) of each class, oldest class first.
+    """
+
+    moments: Moments
+    sums: Sums
+
+
+class ByClass(Mapping[int, Moments]):
+    """Statistics by class of somebody who knows what they add up to."""
+
+    @abstractmethod
+    def whole(self) -> Whole:
+        """Return it; without rounding, or as the classes are added one after the other."""
+
+
+def whole_of(moments: Mapping[int, Moments], statistic: Statistic) -> Whole:
+    """Return what statistics of classes add up to."""
+    found = moments.whole() if isinstance(moments, ByClass) else None
+    if found is not None and found.moments.is_exact:
+        return found
+    sums: Sums = {}
+    total = statistic.empty()
+    for uid, part in moments.items():  # a sum that is rounded hangs on its order
+        total = total.plus(part)
+        sums[uid] = (part.n, part.total.copy())
+    return Whole(total, sums)
 
 
 class Memory(Protocol):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from edgecl.errors import IntegrityError
+from edgecl.paired import Pairs
 from edgecl.runtime.adapters import Adapter, mean_of, scaled
 from edgecl.runtime.bank import BankScorer
 from edgecl.runtime.mixture import MixedScorer, Opinion
@@ -32,6 +33,48 @@ Arrays = dict[str, npt.NDArray[Any]]
 _HEAD = "head."
 _CLASSES = "classes"
 _KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """How a candidate answered live frames beside what is served (edgecl/stream/shadow.py).
+
+    Args:
+        frames: Frames that both answered.
+        agreed: Of them, answered alike.
+        named: That somebody named.
+        lost: Of those, right by what is served and wrong by the candidate.
+        won: Wrong by what is served and right by the candidate.
+    """
+
+    frames: int = 0
+    agreed: int = 0
+    named: int = 0
+    lost: int = 0
+    won: int = 0
+
+    def plus(self, served: str, new: str, truth: str | None) -> Shadowed:
+        """Return the same with one frame more, and what it shows if that is known."""
+        is_named = truth is not None
+        return Shadowed(
+            self.frames + 1,
+            self.agreed + (served == new),
+            self.named + is_named,
+            self.lost + (is_named and served == truth != new),
+            self.won + (is_named and new == truth != served),
+        )
+
+    @property
+    def pairs(self) -> Pairs:
+        """The frames that were named, as pairs of answers."""
+        return Pairs(self.named, self.lost, self.won)
+
+    def in_words(self) -> str:
+        """Say how the answers went."""
+        return (
+            f"{self.agreed} of {self.frames} live frames answered alike; of {self.named} that "
+            f"somebody named {self.lost} lost and {self.won} won"
+        )
 
 
 @dataclass(frozen=True)
@@ -51,6 +94,17 @@ class Row:
     saw: dict[int, int]
     task: tuple[int, ...]
     body: dict[str, Any]
+
+    @property
+    def shadow(self) -> Shadowed | None:
+        """How far it is as a candidate, which is not heard yet; None of one that is none."""
+        found = self.body.get("shadow")
+        return None if found is None else Shadowed(**found)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it is trained, and no candidate."""
+        return self.epoch is None and self.shadow is None
 
 
 @dataclass(frozen=True)
@@ -73,6 +127,10 @@ class TaskAdapter(Row):
     def served(self) -> Adapter:
         """The arrays as the engine takes them; those of the row are what was trained."""
         return scaled(self.adapter, self.body.get("depths", {}))
+
+    def taken(self) -> TaskAdapter:
+        """Return it as if it were no candidate."""
+        return replace(self, body={k: v for k, v in self.body.items() if k != "shadow"})
 
 
 def adapter_rows(store: Store) -> list[Row]:
@@ -121,7 +179,9 @@ def heard(bank: Sequence[TaskAdapter]) -> list[TaskAdapter]:
     """Return the adapters whose heads are heard: the newest whole one, then those that stand alone.
 
     One that stands alone and is older than the newest whole one is not: that one knows its classes.
+    Nor is a candidate.
     """
+    bank = [task for task in bank if task.shadow is None]
     whole = [i for i, task in enumerate(bank) if task.body["blend"] == "newest"]
     return list(bank[whole[-1] if whole else 0 :])
 
@@ -218,6 +278,15 @@ def training_state(store: Store, row: Row) -> Arrays | None:
         return _arrays(store, row.uid)
     except IntegrityError:
         return None
+
+
+def note_shadow(store: Store, uid: int, shadow: Shadowed | None) -> None:
+    """Write how far a candidate is, None for one that is taken; inside a transaction."""
+    (text,) = store.connection.execute("SELECT body FROM adapters WHERE uid = ?", (uid,)).fetchone()
+    body = {key: value for key, value in json.loads(text).items() if key != "shadow"}
+    if shadow is not None:
+        body["shadow"] = asdict(shadow)
+    store.connection.execute("UPDATE adapters SET body = ? WHERE uid = ?", (json.dumps(body), uid))
 
 
 def replace_adapter(

@@ -21,6 +21,8 @@ from edgecl.store.text import dump_json
 from edgecl.types import Labels
 
 OPEN, SERVING, ROLLED_BACK, REFUSED = "open", "serving", "rolled_back", "refused"
+CANDIDATE = "candidate"
+"""State of a consolidation whose adapter live frames judge before it is heard."""
 BASE = "base"
 """State of the row that says with which settings recording began; it is no change."""
 
@@ -61,7 +63,7 @@ class Change:
     Args:
         uid: Its number.
         kind: What was done.
-        state: `open`, `serving`, `rolled_back` or `refused`.
+        state: `open`, `candidate`, `serving`, `rolled_back` or `refused`.
         opened: Wall clock, seconds since the epoch.
         closed: When it was judged, or None.
         taught: Whether it taught something.
@@ -109,6 +111,12 @@ def changes_of(store: Store) -> list[Change]:
         )
         for uid, kind, state, opened, closed, taught, a, b, snapshot, body, receipt in rows
     ]  # fmt: skip
+
+
+def change_of_adapter(store: Store, adapter: int) -> Change | None:
+    """Return the consolidation that brought an adapter, if it is on record."""
+    found = (c for c in changes_of(store) if c.body.get("adapter") == adapter)
+    return next((c for c in found if c.kind == "consolidate"), None)
 
 
 def add_change(

@@ -215,14 +215,17 @@ def unknown_sample(uid: int) -> UnknownSampleError:
     )
 
 
-def drop_unused(store: Store, *, is_unlearned: bool = True) -> None:
+def drop_unused(store: Store, *, is_unlearned: bool = True, is_moved: bool = False) -> None:
     """Drop what nothing needs any more: sources of nothing, empty scores, the kept head.
 
     Args:
         store: The store.
         is_unlearned: Whether nothing that learned it may stay, also not for an undo.
+        is_moved: Whether all that was learned still is, and the total of it with that.
     """
     execute = store.connection.execute
+    if not is_moved:
+        store.drop_total()
     used = " UNION ".join(f"SELECT {t.source} FROM {t.name}" for t in TABLES if t.source)
     execute(f"DELETE FROM sources WHERE uid NOT IN ({used})")
     execute("DELETE FROM evaluations WHERE uid NOT IN (SELECT evaluation FROM class_scores)")

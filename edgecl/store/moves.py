@@ -40,7 +40,9 @@ def move_samples(store: Store, uids: Sequence[int], to: int, *, is_whole: bool =
         of, source_uid, role, is_folded = row
         if is_folded and not is_whole:
             moments = store.statistic.of(feature_of(store, uid)[None])
-            store.take_off_statistics(of, source_uid, moments)
+            store.take_off_statistics(of, source_uid, moments, is_moved=True)
+        if role == Role.REPLAY.value:
+            store.move_in_total(uid, feature_of(store, uid), of, to)
         _seal_anew(store, uid, of, to)
         execute(
             "UPDATE samples SET class_uid = ?, is_folded = is_folded AND ?, "

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from edgecl.store.sampling import class_to_evict
-from edgecl.store.statistics import Statistics
+from edgecl.store.totals import Totals
 from edgecl.store.vault import Vault
 from edgecl.types import Float16, Labels
 
 
-class Reservoir(Statistics):
+class Reservoir(Totals):
     """The kept samples, listed in memory.
 
     Args:

@@ -134,6 +134,7 @@ class Samples(Reservoir):
 
     def _learn_more(self, class_uid: int, n: int) -> None:
         self._n_seen[class_uid] += n
+        self._n_since += n
         self.connection.execute(
             "UPDATE classes SET n_seen = n_seen + ? WHERE uid = ?", (n, class_uid)
         )

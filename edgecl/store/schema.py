@@ -12,9 +12,10 @@ from edgecl.store.change_tables import CHANGE_TABLES
 from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.tables import TABLES, schema_of
+from edgecl.store.total_tables import TOTAL_TABLES
 from edgecl.store.witness_tables import WITNESS_TABLES
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 3
 # Of which a snapshot can be brought back: later versions only added tables.
 OLDEST_COPY = 1
 # Tells a store from other SQLite files, and from those that were made before its first version.
@@ -26,22 +27,13 @@ def _add_runs(connection: sqlite3.Connection) -> None:
         connection.execute(table.ddl)
 
 
-def _add_witnesses(connection: sqlite3.Connection) -> None:
-    for statement in schema_of(WITNESS_TABLES).split(";"):
+def _add_third(connection: sqlite3.Connection) -> None:
+    for statement in schema_of((*WITNESS_TABLES, *TOTAL_TABLES, *FLEET_TABLES)).split(";"):
         connection.execute(statement)
 
 
-def _add_fleet(connection: sqlite3.Connection) -> None:
-    for table in FLEET_TABLES:
-        connection.execute(table.ddl)
-
-
 # From version N to N + 1, run in one transaction each; the key is N.
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
-    1: _add_runs,
-    2: _add_witnesses,
-    3: _add_fleet,
-}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _add_runs, 2: _add_third}
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

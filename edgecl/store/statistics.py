@@ -7,6 +7,7 @@ statistics, which happens once the folded form is smaller.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from edgecl.errors import IntegrityError, StoreError
+from edgecl.heads.memory import ByClass, Whole
 from edgecl.heads.statistics import Moments, Statistic, statistic_of
 from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.store.classes import Classes
@@ -98,6 +100,14 @@ class Statistics(Classes):
         """Return the statistics of every class; each is read when it is asked for."""
         return _LazyMoments(self)
 
+    @abstractmethod
+    def whole(self) -> Whole:
+        """Return the statistics of all learned samples, and the sums of each class."""
+
+    @abstractmethod
+    def drop_total(self) -> None:
+        """Keep the total of what was learned no longer; inside a transaction."""
+
     def sums_of(self, y: int) -> tuple[int, Float64, Float64] | None:
         """Return count, sum and sum of squares of every feature (D,) of a class's samples.
 
@@ -158,7 +168,13 @@ class Statistics(Classes):
         return data.reshape(len(blobs), self.num_features)
 
     def take_off_statistics(
-        self, class_uid: int, source_uid: int, moments: Moments, *, of_run: bool = False
+        self,
+        class_uid: int,
+        source_uid: int,
+        moments: Moments,
+        *,
+        of_run: bool = False,
+        is_moved: bool = False,
     ) -> None:
         """Take samples off the folded statistics of a class and source, where there are some.
 
@@ -167,16 +183,29 @@ class Statistics(Classes):
             source_uid: The source.
             moments: Statistics of the samples.
             of_run: Whether they came with the last run.
+            is_moved: Whether they stay learned, and so in the total that is kept.
         """
         for table in ("class_stats", "run_stats")[: 1 + of_run]:
             folded = self.folded(class_uid, source_uid, table)
             if folded.n:
-                self.write_folded(class_uid, source_uid, folded.minus(moments), table)
+                left = folded.minus(moments)
+                self.write_folded(class_uid, source_uid, left, table, is_moved=is_moved)
 
     def write_folded(
-        self, class_uid: int, source_uid: int, moments: Moments, table: str = "class_stats"
+        self,
+        class_uid: int,
+        source_uid: int,
+        moments: Moments,
+        table: str = "class_stats",
+        *,
+        is_moved: bool = False,
     ) -> None:
-        """Write the folded statistics of a class and source; of no sample, no row."""
+        """Write the folded statistics of a class and source; of no sample, no row.
+
+        The total that is kept goes with what it was made of, unless samples were only moved.
+        """
+        if table == "class_stats" and not is_moved:
+            self.drop_total()
         if not moments.n:
             self.connection.execute(
                 f"DELETE FROM {table} WHERE class_uid = ? AND source_uid = ?",
@@ -276,7 +305,7 @@ class Statistics(Classes):
         return codebook
 
 
-class _LazyMoments(Mapping[int, Moments]):
+class _LazyMoments(ByClass):
     def __init__(self, store: Statistics) -> None:
         self._store = store
 
@@ -289,3 +318,6 @@ class _LazyMoments(Mapping[int, Moments]):
 
     def __len__(self) -> int:
         return len(self._store.names) - len(self._store.lost_classes())
+
+    def whole(self) -> Whole:
+        return self._store.whole()

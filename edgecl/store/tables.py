@@ -9,6 +9,7 @@ from edgecl.store.change_tables import CHANGE_TABLES
 from edgecl.store.fleet_tables import FLEET_TABLES
 from edgecl.store.run_tables import RUN_TABLES
 from edgecl.store.table import Role, Table
+from edgecl.store.total_tables import TOTAL_TABLES
 from edgecl.store.witness_tables import WITNESS_TABLES
 
 _WORD = "one of a few words of edgecl's own"
@@ -17,8 +18,7 @@ _UIDS = "uids as JSON"
 _SAID = "uids, numbers and what was asked for; a reason that names a class is refused"
 _WEIGHTS = "arrays of all classes at once; every unlearning makes them anew or deletes them"
 
-# Parents come first.
-TABLES: tuple[Table, ...] = (
+TABLES: tuple[Table, ...] = (  # parents come first
     Table(
         "meta",
         """
@@ -389,7 +389,7 @@ TABLES: tuple[Table, ...] = (
         is_learned=False,
         exempt={"digest": _HASH, "classes": _UIDS, "adapters": _UIDS, "body": "numbers and uids"},
     ),
-    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES, *FLEET_TABLES),
+    *(*CHANGE_TABLES, *RUN_TABLES, *WITNESS_TABLES, *TOTAL_TABLES, *FLEET_TABLES),
 )
 
 SEALED = frozenset(f"{table.name}.{column}" for table in TABLES for column in table.sealed)

@@ -175,4 +175,5 @@ class Consolidate(Command):
                 store.note_attempt(max(store.names))
             return
         if self.accepted[-1] and self.label is not None:
+            stream.shadow.forget()
             stream.view.served.adapters_changed()

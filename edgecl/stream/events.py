@@ -195,6 +195,31 @@ class Drifted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowEnded(Event):
+    """Live frames judged a candidate.
+
+    Args:
+        adapter: Its uid.
+        is_taken: Whether it answers from now on.
+        seen: How its answers went.
+    """
+
+    name = "shadow"
+    adapter: int
+    is_taken: bool
+    seen: str
+
+    def text(self) -> str:
+        """Return one line for a person."""
+        end = "answers from now on" if self.is_taken else "is proved worse, and not taken"
+        return f"adapter {self.adapter} {end}: {self.seen}"
+
+    def fields(self) -> dict[str, Any]:
+        """Return the adapter and what became of it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Said(Event):
     """One line that a source, a label feed or the keys say, without secrets."""
 

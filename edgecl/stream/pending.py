@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from edgecl.learner import Learner, Lesson, chain
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources.base import Source
+from edgecl.store.live_answers import LiveAnswer
 from edgecl.store.novel import entry_of_frame
 from edgecl.store.progress import Position
 from edgecl.store.runs import Start
@@ -24,10 +25,11 @@ from edgecl.stream.freshness import STALE_AFTER, Freshness
 from edgecl.stream.progress import Tally
 from edgecl.stream.same import SamePictures
 from edgecl.stream.usable import Usable
-from edgecl.types import Float16, Skipped, UpdateReport
+from edgecl.types import Float16, Float32, Skipped, UpdateReport
 
 # A frame that waits longer is committed alone, so that a slow camera loses no more at a power cut.
 _COMMIT_WITHIN_S = 2.0
+_ANSWER_EVERY_S = 1.0
 
 
 class Pending:
@@ -46,6 +48,7 @@ class Pending:
         events: Takes it.
         tally: Counts the frames.
         is_reviewed: Whether a frame may have come to the review queue before its label came.
+        answer: Says what is served for what the engine gave of a frame, None for nothing.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Pending:
         events: deque[Event],
         tally: Tally,
         is_reviewed: bool,
+        answer: Callable[[Float32], str | None],
     ) -> None:
         self.items: list[Embedded] = []
         self.freshness = Freshness()
@@ -72,7 +76,8 @@ class Pending:
         self._learner, self._source, self._tally = learner, source, tally
         self._usable, self._events = usable, events
         self._key, self._secret = key, home.key
-        self._is_reviewed = is_reviewed
+        self._is_reviewed, self._answer = is_reviewed, answer
+        self._answer_next: dict[str, float] = {}  # by class
         self._since = 0.0
         self._taken = self._settled = self._committed = start
         self.begin()
@@ -150,6 +155,7 @@ class Pending:
                 # A live source has no positions: the next run begins with what comes then.
                 position=None if self._source.is_live else (self._key, self._taken),
                 reviewed=self._reviewed(items),
+                answers=self._answers(items),
             )
         now = time.monotonic()
         for item, age in zip(items, ages, strict=True):
@@ -181,6 +187,21 @@ class Pending:
         if self._settled.n > self._committed.n and not self._source.is_live:
             x = np.empty((0, self._learner.head.num_features), np.float32)
             self._learner.learn_many([], x, position=(self._key, self._settled))
+
+    def _answers(self, items: Sequence[Embedded]) -> list[LiveAnswer]:
+        """Return what is served of frames of a live source, of each class about one a second.
+
+        Frames that follow each other are of one thing, of which the first is learned.
+        """
+        if not self._source.is_live:
+            return []
+        found: list[LiveAnswer] = []
+        for item in items:
+            label, at = item.frame.label or "", item.frame.time or time.time()
+            if at >= self._answer_next.get(label, 0.0):
+                self._answer_next[label] = at + _ANSWER_EVERY_S
+                found.append((label, self._answer(item.feature), at))
+        return found
 
     def _find_same(self, items: Sequence[Embedded]) -> None:
         """Note which pictures are learned that another class has."""

@@ -47,11 +47,16 @@ class StreamEngine:
 
     def serve(self, bank: list[TaskAdapter]) -> None:
         """Give from now on the features that a bank of adapters wants."""
-        if not bank:
+        adapters = served_adapters(bank)
+        if not adapters:
             self._now = self.plain
             return
+        self._now = self.open_adapted().with_adapters(*adapters)
+
+    def open_adapted(self) -> OnnxEngine:
+        """Return the engine that takes adapters."""
         self._adapted = self._adapted or self._open_adapted()
-        self._now = self._adapted.with_adapters(*served_adapters(bank))
+        return self._adapted
 
 
 class Served:
@@ -92,19 +97,32 @@ class Served:
         Its probability is by the temperature that was known when the run began, or the adapters
         came, which a few frames more hardly change; without one it has none beside its score.
         """
-        d = self._learner.head.num_features
-        if self._frozen is None:
+        scorer = self._scorer(x)
+        self._n_left = max(0, self._n_left - 1)
+        known = self._calibrations[scorer is not self._frozen]
+        found = predictions(scorer, [name], self._own(scorer, x), top=top, calibration=known)[0]
+        return found if known is not None else replace(found, probabilities=())
+
+    def answer(self, x: Float32) -> str | None:
+        """Return the class that is served for what the engine gave of a frame, None before any."""
+        if not self._learner.head.classes:
+            return None
+        scorer = self._scorer(x)
+        return scorer.labels[int(scorer.scores(self._own(scorer, x))[0].argmax())]
+
+    def _scorer(self, x: Float32) -> Scorer:
+        """Return the mixture, or the head where a frame has not the features of its adapters."""
+        if self._frozen is None or self._mixed is None:
             names = self._learner.store.names
             self._frozen = self._learner.head.scorer(names)
             self._mixed, _ = mixed_with(self._frozen, self._bank, names)
-        scorer = self._mixed
-        if self._n_left or scorer is None or len(x) != scorer.n_maps * d:
-            self._n_left = max(0, self._n_left - 1)
-            scorer = self._frozen
-        known = self._calibrations[scorer is not self._frozen]
-        x = x[None, : scorer.n_maps * d]
-        found = predictions(scorer, [name], x, top=top, calibration=known)[0]
-        return found if known is not None else replace(found, probabilities=())
+        wanted = self._mixed.n_maps * self._learner.head.num_features
+        is_fit = not self._n_left and len(x) == wanted
+        return self._mixed if is_fit else self._frozen
+
+    def _own(self, scorer: Scorer, x: Float32) -> Float32:
+        """Return of what the engine gave of a frame what a scorer wants (1, M)."""
+        return x[None, : scorer.n_maps * self._learner.head.num_features]
 
 
 def _kept_calibrations(learner: Learner) -> tuple[Calibration | None, Calibration | None]:

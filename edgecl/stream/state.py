@@ -20,6 +20,7 @@ from edgecl.stream.pending import Pending
 from edgecl.stream.progress import Progress, Tally
 from edgecl.stream.recent import RecentFrames
 from edgecl.stream.served import Served, StreamEngine
+from edgecl.stream.shadow import Shadow
 from edgecl.stream.standing import Standing
 from edgecl.stream.usable import Usable
 from edgecl.stream.view import Sight, View
@@ -82,7 +83,7 @@ class Stream:
         self.usable = Usable(home, learner.store, source, takes_alike=takes_alike, meant=meant)
         self.pending = Pending(
             home, learner, source, key=key, start=start, usable=self.usable, events=self.events,
-            tally=self.tally, is_reviewed=has_feed,
+            tally=self.tally, is_reviewed=has_feed, answer=lambda x: self.view.served.answer(x),
         )  # fmt: skip
         finds_unknown = finds_unknown or home.config.head.pretrained
         is_looked_at = emit is not None or status is not None or show is not None
@@ -113,6 +114,8 @@ class Stream:
             learner, home.manifest.stages, self.events, is_recorded=is_recorded(home)
         )
 
+        self.shadow = Shadow(home, learner, engine.open_adapted, self.events)
+
     def is_new(self, item: Embedded | Skipped) -> bool:
         """Whether a frame is the first of its class that can be learned."""
         name = label_of(item)
@@ -139,6 +142,8 @@ class Stream:
         if self.source.is_live:
             plain = item.feature[: self.learner.head.num_features]
             self.movement.look(plain, item.frame.time or time.time())
+            if self.shadow.look(item):
+                self.view.served.adapters_changed()
         is_unlabelled = item.frame.label is None
         is_unknown = self.view.look(item)
         counts = {"unlabelled": int(is_unlabelled), "unknown": int(is_unknown)}
@@ -163,6 +168,7 @@ class Stream:
         self.pending.same.forget()
         self.view.forget()
         self.movement.forget()
+        self.shadow.forget()
 
     @property
     def has_to_tell(self) -> bool:

@@ -13,9 +13,11 @@ from edgecl.learner import Learner
 from edgecl.runtime.scoring import Scorer
 from edgecl.store.erasure import is_held, traces
 from edgecl.store.store import Store
+from edgecl.store.table import Role
 from edgecl.store.tables import TABLES, schema_of
 from edgecl.types import Float16, Kind
 from edgecl.unlearning.approximate.report import WeightsReport
+from edgecl.unlearning.audit.collateral import collateral
 from edgecl.unlearning.audit.verify import Audit, audit
 from edgecl.unlearning.erase import find_bytes
 from edgecl.unlearning.plan import Target
@@ -34,6 +36,7 @@ class Evidence:
         needles: Byte strings that only the target had, by what they are.
         is_of_class: Whether the target is a class.
         forgotten: Features (N, D) of a class's rows, or None.
+        unseen: Features of those that were held out of learning, likewise.
         before: What the exact head predicted with before.
         weights: What that did to each adapter, by uid.
         metrics: What the check measured.
@@ -43,6 +46,7 @@ class Evidence:
     needles: dict[str, bytes] = field(default_factory=dict)
     is_of_class: bool = False
     forgotten: Float16 | None = None
+    unseen: Float16 | None = None
     before: Scorer | None = None
     weights: dict[int, WeightsReport] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -57,6 +61,8 @@ def gather(learner: Learner, target: Target) -> Evidence:
     if target.kind == "class" and target.uid in readable:
         found.forgotten = store.class_rows(target.uid)
         found.before = learner.head.scorer(store.names)
+        held = store.rows(Role.HELD_OUT)
+        found.unseen = held.x[held.classes == target.uid]
     return found
 
 
@@ -87,10 +93,19 @@ def check(home: Home, learner: Learner, evidence: Evidence) -> list[str]:
         if what not in kept:
             faults.append(f"bytes of the {what} are still in {', '.join(files)}")
     mode = {"mode": "approximate" if evidence.weights else "exact"}
-    evidence.metrics = (
-        mode | done.metrics | {"searched_for": len(evidence.needles), "found": len(found)}
-    )
+    searched = {"searched_for": len(evidence.needles), "found": len(found)}
+    evidence.metrics = mode | done.metrics | _collateral(learner, evidence) | searched
     return faults
+
+
+def _collateral(learner: Learner, evidence: Evidence) -> dict[str, Any]:
+    """Return what was done to the other classes, on pictures that nobody learned; {} without."""
+    store = learner.store
+    held = store.rows(Role.HELD_OUT)
+    if evidence.before is None or evidence.unseen is None or not (len(held.x) and store.names):
+        return {}
+    after, rows = learner.head.scorer(store.names), (held.x, held.classes)
+    return collateral(evidence.before, after, store.names, rows, evidence.unseen)
 
 
 def _needles(store: Store, target: Target) -> dict[str, bytes]:

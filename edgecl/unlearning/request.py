@@ -241,7 +241,7 @@ def _unlearn(
             drop_snapshots(store, plan.snapshots)
             if store.names:
                 save_scorer(store, learner.head)
-                learner.save_state()
+                learner.save_state(at_end=True)
             else:
                 store.reset()
             gone = known - set(store.names)

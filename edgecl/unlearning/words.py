@@ -249,6 +249,9 @@ def _measured(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "accuracy_kept" in found:
         yield "right on the rest, now", percent(found["accuracy_kept"], 1)
         yield "right on the rest, built anew", percent(found["accuracy_kept_retrained"], 1)
+    if others := found.get("collateral"):
+        losses = [was - now for was, now, _ in others.values()]
+        yield "largest loss of another class, on pictures held out", percent(max(0.0, *losses), 1)
     attack = found.get("membership") or {}
     if "forget" in attack:
         yield (

@@ -23,7 +23,7 @@ import edgecl.consolidation.train
 from edgecl.adapters.training import Training
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.cli.app import app
-from edgecl.config import EvaluationConfig
+from edgecl.config import EvaluationConfig, GovernorConfig
 from edgecl.consolidation.judge import Verdict, keeps_its_class_in_a_mirror, witnesses_of
 from edgecl.consolidation.plan import is_due, plan_of, probe_of
 from edgecl.consolidation.run import Consolidated, consolidate
@@ -33,6 +33,7 @@ from edgecl.learner import Learner
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.session import Session, open_learner, open_predictor, open_store
 from edgecl.store.adapters import adapter_rows, task_adapters
+from edgecl.store.changes import changes_of
 from edgecl.store.opinions import n_opinions
 from edgecl.store.requests import record
 from edgecl.store.store import Store
@@ -127,6 +128,22 @@ def test_an_adapter_that_is_taken_is_served_beside_a_head_that_stays(
     (device.path / "one.jpg").write_bytes(picture)
     shares = predictor.predict(device.path / "one.jpg", top=9).top
     assert sum(share for _, share in shares) == pytest.approx(1)
+
+
+def test_with_shadow_frames_an_adapter_is_a_candidate_first(
+    device: Home, backbone: Backbone, always: None
+) -> None:
+    device.save_config(replace(device.config, governor=GovernorConfig(shadow_frames=5)))
+    with open_store(device) as store:
+        taught(device, store, build.PARTS)
+        open_learner(device, store).settle()
+        _, done = run(device, store, backbone)
+        assert (done.accepted, done.is_candidate) == (True, True)
+        assert Session(device, store).served()[1] == ()
+        assert changes_of(store)[-1].state == "candidate"
+        taught(device, store, build.PARTS, start=20)
+        with pytest.raises(RequestError, match=rf"adapter {done.adapter} is a candidate"):
+            plan_of(Session(device, store))
 
 
 def test_an_adapter_that_harms_is_not_taken_and_nothing_changes(

@@ -13,7 +13,8 @@ from sklearn.linear_model import Ridge
 import build
 from edgecl.calibration import left_out_of
 from edgecl.evaluation.calibrated import calibration_summary
-from edgecl.heads import HEADS, make_head
+from edgecl.governed import governed
+from edgecl.heads import HEADS, make_head, ridge
 from edgecl.heads.base import Head
 from edgecl.heads.codebook import N_FOR_MEANS, default_codebook, make_whitening
 from edgecl.heads.leave_one_out import LeaveOneOut, LeftOut
@@ -295,3 +296,48 @@ def test_a_session_keeps_it_until_something_is_learned(tmp_path: Path) -> None:
         by_source = session.leave_out("source")
         assert by_source is not None
         assert sum(len(part.uids) for part in by_source.values()) == len(again.uids)
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each time that ridge multiplies them with the factor, which is what it costs."""
+    rows: list[int] = []
+    plain = ridge.members
+
+    def counted(groups: np.ndarray | None, n: int) -> list[np.ndarray]:
+        rows.append(n)
+        return plain(groups, n)
+
+    monkeypatch.setattr(ridge, "members", counted)
+    return rows
+
+
+def test_rows_left_out_in_groups_are_known_alone_at_no_cost(products: list[int]) -> None:
+    x, y = build.features(60, D)
+    head, other = taught("ridge", x, y), taught("ridge", x, y)
+    left_out(head, x, y, np.arange(60) // 3)
+    assert products == [60]
+    alone = left_out(head, x, y)
+    assert products == [60]
+    wanted = left_out(other, x, y)
+    assert np.array_equal(alone.scores, wanted.scores)
+    assert np.array_equal(alone.leverage, wanted.leverage)
+    del products[:]
+    left_out(head, x[:50], y[:50])  # others, and then another head
+    head.learn_many(x[:1], y[:1])
+    left_out(head, x[:50], y[:50])
+    assert products == [50, 50]
+
+
+def test_a_run_and_its_judge_leave_out_once(tmp_path: Path, products: list[int]) -> None:
+    home = build.tiny_home(tmp_path / "home", probes=20)
+    x, y = build.features(90)
+    frames = [build.frame(f"part-{c}", i) for i, c in enumerate(y)]
+    for part in (slice(0, 60), slice(60, 90)):
+        del products[:]
+        with writing(home) as session, governed(session, "learn"):
+            session.learner.learn_many(frames[part], x[part])
+            session.learner.settle()
+            n_before = len(products)
+            assert n_before <= 2  # the judge, before it, and the head's calibration
+        assert len(products) == n_before

@@ -222,6 +222,26 @@ def test_unlabelled_live_frames_are_predicted_only(device: Home) -> None:
     assert events[0]["frame"] in {f.id for f in source.made}
 
 
+def test_what_was_served_of_a_named_live_frame_is_kept_one_a_second(device: Home) -> None:
+    for part in ("washer", "bracket"):
+        run(device, FakeLive(shots(part)))
+    answers = rows(device, "SELECT class_uid, named FROM live_answers ORDER BY uid")
+    assert len(answers) == 16
+    assert answers[:2] == [(1, None), (1, 1)]  # before anything was learned, and behind it
+    assert answers[8] == (2, 1)  # a class that is new
+
+    class Quick(FakeLive):
+        def frames(self, start: int = 0) -> Iterator[Frame | Skipped]:
+            for frame in super().frames(start):
+                assert isinstance(frame, Frame)
+                yield replace(frame, time=2000.0 + (frame.time or 0) / 4)
+
+    run(device, Quick(shots("washer")))
+    assert len(rows(device, "SELECT uid FROM live_answers")) == 18  # of eight in two seconds
+    run(device, FakeLive(shots("washer", labels=False)))
+    assert len(rows(device, "SELECT uid FROM live_answers")) == 18
+
+
 def test_before_anything_is_learned_nothing_is_told(device: Home) -> None:
     events: list[dict[str, Any]] = []
     source = FakeLive(shots("washer", labels=False))

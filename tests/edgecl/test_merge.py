@@ -229,13 +229,26 @@ def test_the_total_form_says_the_same_sums_and_is_not_taken_by_a_home(tmp_path: 
     assert place.file(tmp_path / "m.efc", min_rows=30).count < N
 
 
+def test_a_file_since_an_earlier_one_has_only_what_is_new(tmp_path: Path) -> None:
+    labels, x = taught()
+    place, other = Place.new(tmp_path / "a").learn(labels, x), Place.new(tmp_path / "b")
+    old, new, home = tmp_path / "old.efc", tmp_path / "new.efc", place.home.path
+    build.invoke("export", "contribution", "-o", old, "-H", home)
+    place.learn(["bolt"] * 9, x[:9])
+    build.invoke("export", "contribution", "-o", new, "--since", old, "-H", home)
+    with pytest.raises(EdgeclError, match="leaves out 7 parts of an earlier file of a-"):
+        build.invoke("merge", new, "-H", other.home.path)
+    assert {len(read(p, *e).parts) for p, e in ((old, ()), (new, (read(old),)))} == {7, 8}
+    build.invoke("merge", old, new, "-H", other.home.path)
+    assert other.bits() == place.bits()
+
+
 # Refusals
 
 
 def edited(file: Contribution, home: Home, path: Path, **values: Any) -> Contribution:
     bodies = {
-        name: file.path.read_bytes()[begin:end]  # type: ignore[union-attr]
-        for name, (begin, end) in file.spans.items()
+        name: place.read_bytes()[begin:end] for name, (place, begin, end) in file.spans.items()
     }
     write(path, replace(file, path=None, **values), bodies, signing_key(home))
     return read(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -212,6 +213,7 @@ class Contents:
         changes: What was done to the home, the newest first.
         warnings: What of it a person should know.
         is_left_out: Whether the test pictures were learned, and left out one by one.
+        live: Answers to the newest live frames of classes, as `freshness` gives them.
     """
 
     home: Path
@@ -246,6 +248,7 @@ class Contents:
     changes: tuple[ChangeRow, ...] = ()
     warnings: tuple[str, ...] = ()
     is_left_out: bool = False
+    live: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def test_pictures(self) -> str:

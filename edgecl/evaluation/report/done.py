@@ -1,4 +1,4 @@
-"""The sections of a report on what was done: changes, unlearnings, exports."""
+"""The sections of a report on what was done: changes, live frames, unlearnings, exports."""
 
 from __future__ import annotations
 
@@ -30,6 +30,27 @@ def changes(c: Contents) -> str:
     )
     head = ("change", "kind", "state", "when", "learned", "answers", "verdict")
     return table(head, rows) + note
+
+
+def live(c: Contents) -> str:
+    """Return a table of the answers to the newest live frames that were named, as HTML."""
+    rows = []
+    for label, known in c.live.items():
+        low, high = (f"{100 * edge:.0f}" for edge in known["live_interval"])
+        rows.append(
+            (
+                name(label),
+                f"{number(known['live_right'])} of {number(known['live'])} ({low}-{high} %)",
+                number(known["outdated_answers"]),
+                "outdated" if known["is_outdated"] else "",
+            )
+        )
+    note = (
+        '<p class="quiet">What was served of live frames that somebody named, before they were '
+        "learned, one a second and the newest 100 of each class. Outdated: fewer are right than of "
+        "the test pictures, more than chance explains.</p>"
+    )
+    return table(("class", "right", "by an old name", ""), rows) + note
 
 
 def receipts(c: Contents) -> str:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 import edgecl
 from edgecl.errors import DecodeError, NothingLearnedError
 from edgecl.evaluation.continual import summary
+from edgecl.evaluation.fresh import freshness, outdated_in_words
 from edgecl.evaluation.report.contents import (
     ChangeRow,
     ClassRow,
@@ -89,6 +90,10 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
     kept_steps, kept_times = _ages(store, places)
     n_novel, novel = _novel(store, limit)
     n_doubts, doubts = _doubts(Session(home, store), limit)
+    pairs = zip(tested.right.tolist(), tested.n.tolist(), strict=True)
+    right = dict(zip((store.names[uid] for uid in uids), pairs, strict=True))
+    live = freshness(store, right, home.config.governor.alpha)
+    old = (outdated_in_words(k, v, right[k]) for k, v in live.items() if v["is_outdated"])
     return Contents(
         **_home_fields(home),
         **_store_fields(store),
@@ -112,7 +117,8 @@ def gather(home: Home, store: Store, *, time: float) -> Contents:
         n_novel=n_novel,
         novel=novel,
         changes=_changes(home, store, places),
-        warnings=tuple(said_of_changes(home, store)["warnings"]),
+        warnings=(*said_of_changes(home, store)["warnings"], *old),
+        live=live,
     )
 
 

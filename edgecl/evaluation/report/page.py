@@ -11,7 +11,7 @@ import numpy as np
 
 from edgecl.evaluation.report.charts import Chart, class_colours
 from edgecl.evaluation.report.contents import Contents
-from edgecl.evaluation.report.done import changes, exports, receipts
+from edgecl.evaluation.report.done import changes, exports, live, receipts
 from edgecl.evaluation.report.doubts import doubtful
 from edgecl.evaluation.report.findings import short, warnings_of
 from edgecl.evaluation.report.html import cell as _cell
@@ -71,6 +71,7 @@ def render(contents: Contents, charts: dict[str, Chart]) -> str:
         _section("How long a step takes", _latency(c, charts)),
         _section("The store", _store(c, charts)),
         _section("Changes", changes(c)),
+        _section("Live frames", live(c)) if c.live else "",
         _section("Unlearned", receipts(c)),
         # With what ends the page, so that no printed page holds the footer alone.
         '<div class="end">',

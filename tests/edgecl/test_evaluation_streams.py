@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import (
+
+from edgecl.errors import UsageError
+from edgecl.evaluation.rewriting import rewriting
+from edgecl.evaluation.streams import (
     Stream,
     blurry,
     class_incremental,
+    domains,
     recurrence,
     recurring,
-    rewriting,
     unseen_probability,
 )
-
-from edgecl.errors import UsageError
 
 Y = np.arange(600) % 10
 
@@ -263,3 +264,20 @@ def test_a_class_that_appears_again_keeps_its_label_and_shows_its_other_mode() -
 def test_what_cannot_be_meant_is_refused(make: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()  # type: ignore[operator]
+
+
+@given(y=labels, seed=seeds)
+def test_domains_are_tasks_with_every_row_once(y: np.ndarray, seed: int) -> None:
+    domain = np.arange(len(y)) % 3 + 5
+    stream = domains(y, domain, seed)
+    assert sorted(stream.indices.tolist()) == list(range(len(y)))
+    assert stream.n_tasks == len(np.unique(domain))
+    for k in range(stream.n_tasks):
+        assert len(np.unique(domain[stream.task(k)])) == 1
+    assert np.array_equal(stream.labels, y[stream.indices])
+
+
+def test_one_domain_is_a_shuffle_and_every_row_needs_one() -> None:
+    assert domains(Y, np.zeros(600), 0).n_tasks == 1
+    with pytest.raises(UsageError, match="expected one each"):
+        domains(Y, np.zeros(3), 0)

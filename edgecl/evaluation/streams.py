@@ -9,10 +9,9 @@ arXiv:2308.09303; Lesort et al. 2022, "Challenging common assumptions about cata
 forgetting" (SCoLe), arXiv:2207.04543. Departures from the released Si-Blurry sampler: classes that
 rounding leaves over come in the last task instead of never, what is blurred is drawn at random
 instead of taken in file order, the rest of a pool that does not divide goes to the last task, empty
-tasks keep their number, and the generators are explicit. The rewriting stream is of this project:
-after a class-incremental beginning, classes change their label or their look.
-
-This module is a little long because the four streams share how rows are drawn and shuffled.
+tasks keep their number, and the generators are explicit. Domains one after the other are the core
+of a study of medical images that a general model learns hospital by hospital. Streams in which
+classes change are in rewriting.py.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ from edgecl.errors import UsageError
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# Classes rewritten at one event, and the share of their new rows that come with a label.
-LEVELS = {"trivial": (1, 1.0), "medium": (3, 1.0), "extreme": (3, 0.1)}
 SAMPLERS = ("uniform", "decreasing", "cyclic")
-KINDS = ("relabel", "reappear", "swap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,7 @@ class Event:
 
     Args:
         task: Task with which it begins.
-        kind: One of `KINDS`.
+        kind: One of `rewriting.KINDS`.
         source: The class in the labels that the stream was made from; it names the pictures.
         old: Label of these pictures before.
         new: Label from now on; `old` when they only look different.
@@ -118,12 +114,12 @@ def class_incremental(y: npt.ArrayLike, classes_per_task: int, seed: int) -> Str
         >>> stream.n_tasks, sorted(stream.indices.tolist())
         (2, [0, 1, 2, 3])
     """
-    labels = _labels(y)
-    _at_least("classes_per_task", classes_per_task, 1)
-    class_rng, _, row_rng = _generators(seed)
+    labels = labels_of(y)
+    check_least("classes_per_task", classes_per_task, 1)
+    class_rng, _, row_rng = generators(seed)
     order = class_rng.permutation(np.unique(labels))
     parts = [order[i : i + classes_per_task] for i in range(0, len(order), classes_per_task)]
-    return _stream(labels, [_rows_of(labels, part) for part in parts], row_rng)
+    return stream_of(labels, [_rows_of(labels, part) for part in parts], row_rng)
 
 
 def blurry(
@@ -153,12 +149,12 @@ def blurry(
     Raises:
         UsageError: No labels, less than one task, or a percentage outside 0 to 100.
     """
-    labels = _labels(y)
-    _at_least("n_tasks", n_tasks, 1)
+    labels = labels_of(y)
+    check_least("n_tasks", n_tasks, 1)
     for name, value in (("disjoint_percent", disjoint_percent), ("blurry_percent", blurry_percent)):
         if not 0 <= value <= 100:
             raise UsageError(f"{name} is {value}; expected 0 to 100")
-    class_rng, pool_rng, row_rng = _generators(seed)
+    class_rng, pool_rng, row_rng = generators(seed)
     order = class_rng.permutation(np.unique(labels))
     n_disjoint = _multiple(int(len(order) * disjoint_percent / 100), n_tasks)
     n_blurry = _multiple(len(order) - n_disjoint, n_tasks)
@@ -172,7 +168,7 @@ def blurry(
     disjoint[-1] = np.append(disjoint[-1], _rows_of(labels, order[n_disjoint + n_blurry :]))
     blurred = _blur(blurred, blurry_percent / 100, pool_rng, is_varying=is_varying)
     rows = [np.sort(np.append(a, b)) for a, b in zip(disjoint, blurred, strict=True)]
-    return _stream(labels, rows, row_rng)
+    return stream_of(labels, rows, row_rng)
 
 
 def recurring(
@@ -200,10 +196,10 @@ def recurring(
     Raises:
         UsageError: No labels, or a setting out of its range.
     """
-    labels = _labels(y)
-    _at_least("n_tasks", n_tasks, 1)
-    _known("sampler", sampler, SAMPLERS)
-    class_rng, draw_rng, row_rng = _generators(seed)
+    labels = labels_of(y)
+    check_least("n_tasks", n_tasks, 1)
+    check_known("sampler", sampler, SAMPLERS)
+    class_rng, draw_rng, row_rng = generators(seed)
     order = class_rng.permutation(np.unique(labels))
     if not 1 <= classes_per_task <= len(order):
         raise UsageError(
@@ -216,7 +212,7 @@ def recurring(
             "'decreasing', 0 with another"
         )
     if per_class is not None:
-        _at_least("per_class", per_class, 1)
+        check_least("per_class", per_class, 1)
     share = (1 - decrease) ** np.arange(len(order))
     share /= share.sum()
     if np.count_nonzero(share) < classes_per_task:
@@ -235,89 +231,33 @@ def recurring(
         if per_class is not None:
             chosen = [row_rng.permutation(rows)[:per_class] for rows in chosen]
         tasks.append(np.concatenate(chosen))
-    return _stream(labels, tasks, row_rng)
+    return stream_of(labels, tasks, row_rng)
 
 
-def rewriting(
-    y: npt.ArrayLike,
-    classes_per_task: int,
-    seed: int,
-    *,
-    kind: str,
-    level: str = "trivial",
-    n_events: int = 5,
-    modes: npt.ArrayLike | None = None,
-) -> Stream:
-    """Return class-incremental tasks, then tasks in which classes learned before are rewritten.
-
-    Every event is one task. Which classes it rewrites is drawn first; the rows of a class are
-    shared equally between its first task and its events, so that every row comes once and none is
-    seen under two labels.
+def domains(y: npt.ArrayLike, domain: npt.ArrayLike, seed: int) -> Stream:
+    """Return one task a domain, with all that it holds of every class, in a drawn order.
 
     Args:
-        y: Labels, shape (N,), integers; a class is a group of pictures that keeps together.
-        classes_per_task: Classes of a task in the beginning.
-        seed: Seed of all random choices.
-        kind: `relabel` gives the pictures a label that was never used, `swap` exchanges the labels
-            of two classes, `reappear` keeps the label and shows the rows of another mode.
-        level: One of `LEVELS`: how many classes (for `swap`: pairs) change at an event and which
-            share of their rows is labelled; at least one row of each is.
-        n_events: Events, one after the other.
-        modes: Look of every row, shape (N,), for `reappear` only: rows of mode 0 are learned
-            first, the others come at the events of their class. Those of a class without an event
-            never come.
+        y: Labels, shape (N,), integers.
+        domain: Domain of each row, shape (N,), integers: a camera, a site, a season.
+        seed: Seed of the order of the domains, and of the rows inside one.
 
-    Raises:
-        UsageError: No labels, an unknown kind or level, too few classes, or a class with too few
-            rows to be seen before and after.
+    Returns:
+        Stream: every row once; of one domain it is a plain shuffle.
     """
-    labels = _labels(y)
-    _at_least("classes_per_task", classes_per_task, 1)
-    _at_least("n_events", n_events, 1)
-    _known("kind", kind, KINDS)
-    _known("level", level, tuple(LEVELS))
-    n_changes, labelled_share = LEVELS[level]
-    class_rng, draw_rng, row_rng = _generators(seed)
-    order = class_rng.permutation(np.unique(labels))
-    n_picked = n_changes * (2 if kind == "swap" else 1)
-    if n_picked > len(order):
+    labels, places = labels_of(y), np.asarray(domain, np.int64)
+    if places.shape != labels.shape:
         raise UsageError(
-            f"kind {kind!r} at level {level!r} changes {n_picked} classes at once; the labels hold "
-            f"{len(order)}"
+            f"domains have shape {places.shape}, labels {labels.shape}; expected one each"
         )
-    picks = [draw_rng.choice(order, n_picked, replace=False).tolist() for _ in range(n_events)]
-    chunks = _chunks(labels, order.tolist(), picks, _modes(modes, labels, kind), draw_rng)
-
-    tasks: list[Ints] = []
-    for start in range(0, len(order), classes_per_task):
-        part = order[start : start + classes_per_task].tolist()
-        tasks.append(np.concatenate([chunks[c].pop(0) for c in part]))
-    n_before = len(tasks)
-    now = {c: c for c in order.tolist()}
-    told = labels.copy()
-    is_labelled = np.ones(len(labels), bool)
-    events: list[Event] = []
-    n_fresh = 0
-    for k, picked in enumerate(picks):
-        after = dict(now)
-        for i, c in enumerate(picked):
-            if kind == "relabel":
-                n_fresh += 1
-                after[c] = int(labels.max()) + n_fresh
-            elif kind == "swap":
-                after[c] = now[picked[i ^ 1]]
-            rows = chunks[c].pop(0)
-            told[rows] = after[c]
-            is_labelled[rows[max(1, round(len(rows) * labelled_share)) :]] = False
-            tasks.append(rows) if i == 0 else tasks.append(np.append(tasks.pop(), rows))
-            events.append(Event(n_before + k, kind, c, now[c], after[c]))
-        now = after
-    return _stream(told, tasks, row_rng, is_labelled, tuple(events))
+    domain_rng, _, row_rng = generators(seed)
+    order = domain_rng.permutation(np.unique(places))
+    return stream_of(labels, [np.flatnonzero(places == d) for d in order.tolist()], row_rng)
 
 
 def recurrence(y: npt.ArrayLike, stream: Stream) -> Recurrence:
     """Return how often the classes of labels (N,) come back in a stream over them."""
-    labels = _labels(y)
+    labels = labels_of(y)
     classes = np.unique(labels)
     column = np.searchsorted(classes, labels[stream.indices])
     is_there = np.zeros((stream.n_tasks, len(classes)), bool)
@@ -340,14 +280,14 @@ def unseen_probability(n_classes: int, classes_per_task: int, n_tasks: int) -> f
     return float((1 - classes_per_task / n_classes) ** n_tasks)
 
 
-def _generators(seed: int) -> tuple[np.random.Generator, np.random.Generator, np.random.Generator]:
+def generators(seed: int) -> tuple[np.random.Generator, np.random.Generator, np.random.Generator]:
     """Return generators for classes, draws and rows, so that none shifts another."""
-    _at_least("seed", seed, 0)
+    check_least("seed", seed, 0)
     a, b, c = np.random.default_rng(seed).spawn(3)
     return a, b, c
 
 
-def _stream(
+def stream_of(
     labels: Ints,
     tasks: Sequence[Ints],
     rng: np.random.Generator,
@@ -386,44 +326,6 @@ def _blur(
     return [np.append(r[n:], s) for r, n, s in zip(parts, given, shares, strict=True)]
 
 
-def _chunks(
-    labels: Ints,
-    order: list[int],
-    picks: list[list[int]],
-    modes: Ints | None,
-    rng: np.random.Generator,
-) -> dict[int, list[Ints]]:
-    """Return for every class the rows of its first task and of each of its events."""
-    chunks: dict[int, list[Ints]] = {}
-    for c in order:
-        n_events = sum(c in picked for picked in picks)
-        rows = rng.permutation(np.flatnonzero(labels == c))
-        if modes is None:
-            chunks[c] = list(np.array_split(rows, n_events + 1))
-        else:
-            later = np.array_split(rows[modes[rows] != 0], n_events) if n_events else []
-            chunks[c] = [rows[modes[rows] == 0], *later]
-        if not all(map(len, chunks[c])):
-            raise UsageError(
-                f"class {c} has {len(rows)} rows, too few to be learned once and rewritten "
-                f"{n_events} times; give more rows or fewer events"
-            )
-    return chunks
-
-
-def _modes(modes: npt.ArrayLike | None, labels: Ints, kind: str) -> Ints | None:
-    if (modes is None) == (kind == "reappear"):
-        raise UsageError(f"kind {kind!r} {'needs' if modes is None else 'takes no'} modes")
-    if modes is None:
-        return None
-    found = np.asarray(modes, np.int64)
-    if found.shape != labels.shape:
-        raise UsageError(
-            f"modes have shape {found.shape}, labels {labels.shape}; expected one each"
-        )
-    return found
-
-
 def _rows_of(labels: Ints, classes: Ints) -> Ints:
     return np.flatnonzero(np.isin(labels, classes))
 
@@ -432,7 +334,12 @@ def _multiple(n: int, of: int) -> int:
     return n - n % of
 
 
-def _labels(y: npt.ArrayLike) -> Ints:
+def labels_of(y: npt.ArrayLike) -> Ints:
+    """Return labels (N,) as integers.
+
+    Raises:
+        UsageError: They are none, or there are none.
+    """
     labels = np.asarray(y)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise UsageError(
@@ -442,11 +349,13 @@ def _labels(y: npt.ArrayLike) -> Ints:
     return labels.astype(np.int64)
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def check_least(name: str, value: int, least: int) -> None:
+    """Check that a setting is not below its least."""
     if value < least:
         raise UsageError(f"{name} is {value}; expected {least} or more")
 
 
-def _known(name: str, value: str, known: tuple[str, ...]) -> None:
+def check_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Check that a setting is one of the known words."""
     if value not in known:
         raise UsageError(f"{name} {value!r} is unknown; expected one of {', '.join(known)}")

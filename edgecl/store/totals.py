@@ -1,0 +1,179 @@
+"""What all learned samples add up to: a matrix that is kept, and the rows since.
+
+Sums are exact (heads/statistics.py), so it does not matter in what order they are added, and the
+total that is kept is, bit for bit, the one that the classes add up to. Whoever changes what was
+learned by another way than learning more drops it, or says in `class_totals` what moved. A sealed
+home keeps none: with the statistics of the other classes it would tell those of one whose key was
+destroyed (docs/decisions/0027).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgecl.heads.memory import Sums, Whole
+from edgecl.heads.statistics import Gram
+from edgecl.store.statistics import Statistics
+from edgecl.types import Float16, Float64, Labels
+
+# Rows of lite0 that are added up in a fifth of a second; writing the total then costs less a row
+# than the rows themselves.
+_MOST_SINCE = 2048
+_MOST_SINCE_PER_CLASS = 4
+# At the end of a run it pays for fewer.
+_MOST_SINCE_AT_END = 256
+
+
+class Totals(Statistics):
+    """The total of the statistics."""
+
+    def reload_classes(self) -> None:
+        """Read also how many learned samples are not in the total that is kept."""
+        super().reload_classes()
+        (newest,) = self.connection.execute("SELECT max(newest) FROM totals").fetchone()
+        self._n_since = sum(self._n_seen.values())
+        if newest is not None:
+            (self._n_since,) = self.connection.execute(
+                "SELECT count(*) FROM replay WHERE uid > ?", (newest,)
+            ).fetchone()
+
+    def total_is_due(self, *, at_end: bool = False) -> bool:
+        """Whether it pays to keep the total anew.
+
+        Args:
+            at_end: Whether nothing more is learned for now.
+        """
+        most = max(_MOST_SINCE, _MOST_SINCE_PER_CLASS * len(self._names))
+        limit = _MOST_SINCE_AT_END if at_end else most
+        return self._n_since >= limit and not self.is_sealed and self.second_moment == Gram.name
+
+    def save_total(self, whole: Whole) -> None:
+        """Keep the total of all that was learned, inside a transaction; nothing if it is not exact.
+
+        Args:
+            whole: Of all learned samples.
+        """
+        if not whole.moments.is_exact:
+            return
+        execute = self.connection.execute
+        there = dict(execute("SELECT class_uid, n FROM class_totals"))
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO class_totals VALUES (?, ?, ?)",
+            [
+                (uid, n, total.astype("<f8").tobytes())
+                for uid, (n, total) in whole.sums.items()
+                if there.get(uid) != n
+            ],
+        )
+        (newest,) = execute("SELECT coalesce(max(uid), 0) FROM samples").fetchone()
+        execute("DELETE FROM totals")
+        row = (newest, whole.moments.n, *self.statistic.pack(whole.moments))
+        execute("INSERT INTO totals VALUES (?, ?, ?, ?)", row)
+        self._n_since = 0
+
+    def drop_total(self) -> None:
+        """Keep the total no longer, since it may not be that of what is there; in a transaction."""
+        self.connection.execute("DELETE FROM totals")
+        self.connection.execute("DELETE FROM class_totals")
+        self._n_since = sum(self._n_seen.values())
+
+    def move_in_total(self, uid: int, x: Float16, of: int, to: int) -> None:
+        """Note that a learned sample goes from one class to another; inside a transaction.
+
+        Args:
+            uid: The sample.
+            x: Its quantised feature (D,).
+            of: Uid of its class.
+            to: Uid of the other.
+        """
+        execute = self.connection.execute
+        if not execute("SELECT 1 FROM totals WHERE newest >= ?", (uid,)).fetchone():
+            return
+        for class_uid, sign in ((of, -1), (to, 1)):
+            query = "SELECT n, total FROM class_totals WHERE class_uid = ?"
+            row = execute(query, (class_uid,)).fetchone()
+            n, total = row or (0, bytes(8 * self.num_features))
+            changed = np.frombuffer(total, "<f8") + sign * x.astype(np.float64)
+            execute(
+                "INSERT OR REPLACE INTO class_totals VALUES (?, ?, ?)",
+                (class_uid, n + sign, changed.astype("<f8").tobytes()),
+            )
+
+    def whole(self) -> Whole:
+        """Return the statistics of all learned samples that can be read, and each class's sums."""
+        kept = self._kept()
+        if kept is not None and {uid: n for uid, (n, _) in kept.sums.items()} == self._n_seen:
+            return kept
+        return self._added_up()
+
+    def total_fault(self) -> str:
+        """Return how what is kept differs from what the classes add up to; '' if it does not."""
+        kept = self._kept()
+        anew = kept and self._added_up()
+        if kept is None or anew is None or not anew.moments.is_exact:
+            return ""
+        same = [
+            kept.moments.n == anew.moments.n,
+            np.array_equal(kept.moments.total, anew.moments.total),
+            np.array_equal(kept.moments.second, anew.moments.second),
+            *(n == kept.sums[uid][0] for uid, (n, _) in anew.sums.items()),
+            *(np.array_equal(kept.sums[uid][1], total) for uid, (_, total) in anew.sums.items()),
+        ]
+        return "" if all(same) else "the total that is kept is not that of the classes"
+
+    def _kept(self) -> Whole | None:
+        """Return what is kept with the rows since; None if nothing is."""
+        row = self.connection.execute("SELECT newest, n, total, second FROM totals").fetchone()
+        if row is None:
+            return None
+        newest, n, *packed = row
+        rows = self.connection.execute("SELECT class_uid, n, total FROM class_totals").fetchall()
+        sums = {uid: (n, np.frombuffer(data, "<f8").astype(np.float64)) for uid, n, data in rows}
+        return self._with_rows_since(newest, Whole(self.statistic.unpack(n, *packed), sums))
+
+    def _added_up(self) -> Whole:
+        """Add up what is folded, class by class, and all other rows in one product."""
+        lost = self.lost_classes()
+        moments = self.statistic.empty()
+        sums: Sums = {}
+        for uid in [uid for uid in self._names if uid not in lost]:
+            part = self.folded(uid)
+            sums[uid] = (part.n, part.total)
+            moments = moments.plus(part) if part.n else moments
+        return self._with_rows_since(0, Whole(moments, sums))
+
+    def _with_rows_since(self, newest: int, whole: Whole) -> Whole:
+        """Add the rows that came after a sample and are not folded."""
+        lost = self.lost_classes()
+        moments, sums = whole.moments, dict(whole.sums)
+        for x, classes in self._rows_since(newest):
+            moments = moments.plus(self.statistic.of(x))
+            _add_rows(sums, x, classes)
+        order = [uid for uid in self._names if uid not in lost]  # in which the classes came
+        nothing = np.zeros(self.num_features)
+        return Whole(moments, {uid: sums.get(uid) or (0, nothing.copy()) for uid in order})
+
+    def _rows_since(self, newest: int) -> Iterator[tuple[Float16, Labels]]:
+        cursor = self.connection.execute(
+            "SELECT s.uid, s.class_uid, f.x FROM samples s JOIN features f USING (uid) "
+            "WHERE s.uid > ? AND s.role = 'replay' AND NOT s.is_folded ORDER BY s.uid",
+            (newest,),
+        )
+        lost = set(self.lost_classes())
+        while rows := cursor.fetchmany(_MOST_SINCE):
+            rows = [row for row in rows if row[1] not in lost]
+            yield self.opened(rows), np.array([c for _, c, _ in rows], dtype=np.int64)
+
+
+def _add_rows(sums: Sums, x: Float16, classes: Labels) -> None:
+    """Add rows (N, D) to the counts and sums of their classes (N,)."""
+    order = np.argsort(classes, kind="stable")
+    uids, starts, counts = np.unique(classes[order], return_index=True, return_counts=True)
+    if not len(uids):
+        return
+    totals: Float64 = np.add.reduceat(x[order].astype(np.float64), starts, axis=0)
+    for uid, n, total in zip(uids.tolist(), counts.tolist(), totals, strict=True):
+        before = sums.get(uid)
+        sums[uid] = (n, total) if before is None else (before[0] + n, before[1] + total)
