@@ -110,7 +110,8 @@ def _learned(
                 order = np.concatenate([rest[:HALF], np.resize(alone, HALF)])
             kind = name if name in streams else "none"
             # The window is full of unchanged frames when the second half begins.
-            fresh = Drift(sums, drift._spread, drift.thresholds, home.manifest.stages)
+            own = sums, drift._spread, drift.thresholds, home.manifest.stages, drift._widths
+            fresh = Drift(*own)
             begin = time.process_time()
             found = []
             for n in range(0 if name == "none" else HALF - WINDOW, len(order)):

@@ -121,9 +121,10 @@ def _seconds(data: Data) -> float:
     y = np.resize(data.y.astype(np.int64), 2000)
     head = _taught(x, y)
     times = []
-    for _ in range(3):
+    for turn in range(3):
+        rows = np.roll(x, turn, axis=0), np.roll(y, turn)  # what was asked is kept
         begin = time.process_time()
-        head.left_out(x, y)
+        head.left_out(*rows)
         times.append(time.process_time() - begin)
     return min(times)
 

@@ -16,16 +16,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
 from edgecl.heads import make_head
+from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
+from edgecl.store.store import Store, create_store
 
 D = 1752
 CLASSES = (10, 100, 1_000, 10_000)
 N_STEPS = 400
+OPENED = ((10_000, 100), (100_000, 1_000))
+# As many as can be missing in the kept total after a run that was killed.
+MOST_SINCE = 2_047
 
 
 def rows_of(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -94,9 +101,57 @@ def _first(x: np.ndarray, y: np.ndarray, *, is_asked: bool) -> float:
     return time.perf_counter() - begin
 
 
+def opened() -> None:
+    """Print how long a store takes from its file to a head that can learn."""
+    print(
+        "\n| learned samples | classes | not in the kept total | open, s | without the total, s |"
+    )
+    print("|---|---|---|---|---|")
+    for n, k in OPENED:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "s.db"
+            for n_since in (0, MOST_SINCE):
+                _fill(path, n - MOST_SINCE if not n_since else MOST_SINCE, k)
+                seconds = _open(path)
+                line = f"| {n - MOST_SINCE + n_since:,} | {k:,} | {n_since:,} | {seconds:.2f} |"
+                print(line, "" if not n_since else f"{_open(path, anew=True):.2f} |", flush=True)
+
+
+def _fill(path: Path, n: int, k: int) -> None:
+    """Add samples of classes in turn with small pictures; the first call keeps a total."""
+    is_new = not path.exists()
+    if is_new:
+        create_store(path, feature_map="f" * 64, num_features=D, second_moment="full")
+    rng = np.random.default_rng(int(is_new))
+    with Store(path) as store:
+        for first in range(0, n, 5_000):
+            x, _ = rows_of(min(5_000, n - first), k, seed=first)
+            with store.transaction():
+                uids = [store.add_class(f"class-{c}") for c in range(k)]
+                for i, row in enumerate(x):
+                    store.add_sample(
+                        uids[(first + i) % k], row, lambda: b"picture", source="s", frame=str(i),
+                        time=1e9, rng=rng,
+                    )  # fmt: skip
+        if is_new:
+            with store.transaction():
+                store.save_total(store.whole())
+
+
+def _open(path: Path, *, anew: bool = False) -> float:
+    """Return seconds until a head is ready; `anew` without the kept total."""
+    begin = time.perf_counter()
+    with Store(path) as store:
+        if anew:
+            with store.transaction():
+                store.drop_total()
+        Learner(store, make_head("ridge", D))
+        return time.perf_counter() - begin
+
+
 def main() -> None:
     """Print what was asked for."""
-    parts = {"head": head}
+    parts = {"head": head, "open": opened}
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     for name in parser.parse_args().parts or parts:

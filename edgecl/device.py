@@ -27,6 +27,10 @@ from edgecl.evaluation.score import evaluate_stream
 from edgecl.exporters.bundle import Exported, export_bundle
 from edgecl.exporters.precision import Options
 from edgecl.exporters.setup import Setup, set_up
+from edgecl.fleet import collect
+from edgecl.fleet.contribution import Contribution, read_all
+from edgecl.fleet.take import Report as Taken
+from edgecl.fleet.take import take as take_in
 from edgecl.governed import governed, note_undone, take_back
 from edgecl.home import Home
 from edgecl.learning import Given, learning
@@ -332,6 +336,26 @@ class Device:
         self._predictor = None
         with writing(self.home, self.options) as session, governed(session, "merge-classes"):
             return merge_classes(self.home, session.learner, of, to)
+
+    def contribute(self, output: str | Path) -> Contribution:
+        """Write what this home learned itself into a file that `merge` takes in elsewhere.
+
+        Raises:
+            RequestError: The store is sealed, or its head learns by gradient.
+        """
+        with writing(self.home, self.options) as session:
+            collect.export(session, Path(output), *(made := collect.collect(session)))
+        return made[0]
+
+    def merge(self, *files: str | Path) -> Taken:
+        """Take in what other devices learned, exactly, each as a source `fleet:DEVICE`.
+
+        Raises:
+            EdgeclError: One is damaged, or does not add up to this home; nothing was changed.
+        """
+        self._predictor, found = None, read_all(map(Path, files))
+        with writing(self.home, self.options) as session, governed(session, "merge"):
+            return take_in(session, found)
 
     def hold_out(self, uids: Sequence[int]) -> Done:
         """Hold learned samples out to test on, as if they had never been learned; see `mending`.

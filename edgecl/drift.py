@@ -3,12 +3,13 @@
 A frame's residual is its feature less the mean of the class that it is taken for, in units of the
 spread within classes; both come from the exact sums, so that an unlearning needs nothing here. Of
 32 residuals the mean is near zero while nothing has moved, whatever mix of classes comes. What is
-asked is T, 32 times its mean square over the features of a block, over what is expected of it: 1
-and, since means of few samples are uncertain themselves, the sum over classes of n^2 / (32 N) for n
-frames of a class of N samples. Each block is asked for itself, since light shows in the first ones
-only, which are few of all features. A threshold is 1.4 times what blocks of 32 kept rows nearly
-never exceed, as they came, class by class or shuffled, compared with what the head would be without
-them. Frames of a camera are alike for minutes: it is asked about one a second.
+asked is T, 32 times its mean square over the features of a block, over what is expected of it: the
+sum over classes of v n / 32 for n frames of a class whose variance is v times the usual one and,
+since means of few samples are uncertain themselves, of v n^2 / (32 N) for one of N samples. Each
+block is asked for itself, since light shows in the first ones only, which are few of all features.
+A threshold is 1.4 times what blocks of 32 kept rows nearly never exceed, as they came, class by
+class (half a class where it has fewer than 64) or shuffled, compared with what the head would be
+without them. Frames of a camera are alike for minutes: it is asked about one a second.
 
 Measured: docs/benchmarks.md (Drift), docs/decisions/0020.
 """
@@ -33,6 +34,7 @@ WINDOW = 32
 _SPREADS, _MARGIN, _SHUFFLED = 5.0, 1.4, 2400
 _FEWEST_ROWS = 4 * WINDOW
 _STEP = 4
+_PRIOR = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Drift:
         spread: Standard deviation of every feature within classes (D,).
         thresholds: A window whose T of a block is above that of the block has moved.
         stages: Widths of the blocks of the feature; their sum is D.
+        widths: Mean variance of each class in each block, in units of the spread's, by uid.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class Drift:
         spread: Float64,
         thresholds: Float64,
         stages: Sequence[int],
+        widths: Mapping[int, Float64],
     ) -> None:
+        self._widths = dict(widths)
         self._counts = {uid: n for uid, (n, _) in sums.items()}
         self._means = {uid: total / n for uid, (n, total) in sums.items()}
         self._spread, self.thresholds = spread, thresholds
@@ -91,7 +96,8 @@ class Drift:
             return None
         named, residuals = zip(*self._window, strict=True)
         mean = np.sum(residuals, axis=0) / WINDOW
-        ratios = _statistic(mean, named, self._counts, self._stages) / self.thresholds
+        found = _statistic(mean, named, self._counts, self._widths, self._stages)
+        ratios = found / self.thresholds
         return Moved(float(ratios.max()), int(ratios.argmax()), len(ratios))
 
     def followed_by(self, other: Drift | None) -> Drift | None:
@@ -114,7 +120,7 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
     if len(x) < _FEWEST_ROWS:
         return None
     sums: dict[int, tuple[int, Float64]] = {}
-    within = np.zeros(store.num_features)
+    own: dict[int, Float64] = {}
     for uid in set(store.names) - blocked - set(store.lost_classes()):
         moments = store.sums_of(uid)
         if moments is None:
@@ -122,11 +128,16 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
         n, total, squares = moments
         if n:
             sums[uid] = n, total
-            within += squares - np.square(total) / n
+            own[uid] = squares - np.square(total) / n
     degrees = sum(n for n, _ in sums.values()) - len(sums)
     if degrees <= 0:
         return None
-    spread = scale_of(within / degrees)
+    spread = scale_of(np.sum(list(own.values()), axis=0) / degrees)
+    # Of few samples a class's own spread is uncertain: as if _PRIOR more had the usual one.
+    widths = {
+        uid: (_by_block(part / np.square(spread), stages) + _PRIOR) / (sums[uid][0] - 1 + _PRIOR)
+        for uid, part in own.items()
+    }
     # A frame is compared with the class that it is taken for, so a row is with the one that it
     # would be taken for had it not been learned.
     left_out = left_out_of(store, learner.head, blocked)
@@ -134,7 +145,8 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
     if left_out is not None and np.array_equal(left_out.uids, uids):
         named = left_out.named
     parts = x.astype(np.float64), classes, named
-    return Drift(sums, spread, _thresholds(*parts, sums, spread, stages), stages)
+    thresholds = _thresholds(*parts, sums, spread, stages, widths)
+    return Drift(sums, spread, thresholds, stages, widths)
 
 
 def _thresholds(
@@ -144,16 +156,20 @@ def _thresholds(
     sums: Mapping[int, tuple[int, Float64]],
     spread: Float64,
     stages: Sequence[int],
+    widths: Mapping[int, Float64],
 ) -> Float64:
     """Return the threshold of each block; arguments as those of `_of_blocks`."""
     rng = np.random.default_rng(0)
     # As they came; class by class, since another mix of classes is no drift; and shuffled, since
     # the two are few blocks.
     shuffled = [rng.permutation(len(x)) for _ in range(-(-_SHUFFLED // len(x)))]
+    alone = [np.flatnonzero(classes == uid) for uid in np.unique(classes)]
     highest = [np.ones(len(stages))]
-    for orders in ([np.arange(len(x))], [np.argsort(classes, kind="stable")], shuffled):
+    for orders in ([np.arange(len(x))], alone, shuffled):
         found = [
-            t for o in orders for t in _of_blocks(x[o], classes[o], named[o], sums, spread, stages)
+            t
+            for o in orders
+            for t in _of_blocks(x[o], classes[o], named[o], sums, spread, stages, widths)
         ]
         if found:  # the cube root of T is nearly normal (Wilson & Hilferty 1931)
             roots = np.cbrt(found)
@@ -161,8 +177,18 @@ def _thresholds(
     return cast(Float64, _MARGIN * np.max(highest, axis=0))
 
 
+def _by_block(values: Float64, stages: Sequence[int]) -> Float64:
+    """Return the mean of values (D,) over each block."""
+    found: Float64 = np.add.reduceat(values, np.cumsum([0, *stages[:-1]])) / np.array(stages)
+    return found
+
+
 def _statistic(
-    mean: Float64, named: Sequence[int], counts: Mapping[int, int], stages: Sequence[int]
+    mean: Float64,
+    named: Sequence[int],
+    counts: Mapping[int, int],
+    widths: Mapping[int, Float64],
+    stages: Sequence[int],
 ) -> Float64:
     """Return T of each block of a window.
 
@@ -170,12 +196,13 @@ def _statistic(
         mean: Mean residual (D,) of its frames.
         named: What each frame is taken for.
         counts: Samples that the mean of each class is of.
+        widths: Mean variance of each class in each block.
         stages: Widths of the blocks.
     """
-    uncertain = sum(n * n / counts[uid] for uid, n in Counter(named).items())
-    starts = np.cumsum([0, *stages[:-1]])
-    squares = np.add.reduceat(np.square(mean), starts) / np.array(stages)
-    return cast(Float64, squares * WINDOW**2 / (WINDOW + uncertain))
+    expected = np.sum(
+        [widths[uid] * (n + n * n / counts[uid]) for uid, n in Counter(named).items()], axis=0
+    )
+    return cast(Float64, _by_block(np.square(mean), stages) * len(named) ** 2 / expected)
 
 
 def _of_blocks(
@@ -185,6 +212,7 @@ def _of_blocks(
     sums: Mapping[int, tuple[int, Float64]],
     spread: Float64,
     stages: Sequence[int],
+    widths: Mapping[int, Float64],
 ) -> Iterator[Float64]:
     """Yield T of blocks of consecutive rows (N, D), of heads without them.
 
@@ -195,9 +223,12 @@ def _of_blocks(
         sums: Count and sum of each class.
         spread: Standard deviation within classes (D,).
         stages: Widths of the blocks of the feature.
+        widths: Mean variance of each class in each block.
     """
-    for start in range(0, len(x) - WINDOW + 1, _STEP):
-        part = slice(start, start + WINDOW)
+    # Of a class alone so many must be left that its mean is no more uncertain than the block's.
+    width = min(WINDOW, len(x) // 2) if len(np.unique(classes)) == 1 else WINDOW
+    for start in range(0, len(x) - width + 1 if width >= _STEP else 0, _STEP):
+        part = slice(start, start + width)
         rows, own, taken = x[part], classes[part], named[part].tolist()
         means, counts = {}, {}
         for uid in set(taken):
@@ -209,4 +240,4 @@ def _of_blocks(
             means[uid] = (total - rows[inside].sum(axis=0)) / counts[uid]
         else:
             mean = (rows - np.array([means[uid] for uid in taken])).mean(axis=0) / spread
-            yield _statistic(mean, taken, counts, stages)
+            yield _statistic(mean, taken, counts, widths, stages)

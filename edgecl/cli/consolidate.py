@@ -40,7 +40,8 @@ def consolidate(
         typer.Option(min=0.01, help="Train fewer epochs if more would take longer than this."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="How: plain, mos, anchored, isolated or view-batch.")
+        str | None,
+        typer.Option(help="How: plain, mos, anchored, isolated, or another of docs/methods.md."),
     ] = None,
     weights: WeightsOption = None,
     provider: ProviderOption = None,

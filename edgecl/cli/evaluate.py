@@ -74,7 +74,7 @@ def evaluate(
     from edgecl.evaluation.score import evaluate_stream
     from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import open_source
-    from edgecl.types import clean_label, meant
+    from edgecl.types import clean_label
 
     device, config = device_of(home, bundle)
     if stream is not None:
@@ -108,14 +108,19 @@ def evaluate(
             f"source {frames.name} holds no labelled picture that can be used "
             f"({len(scores.skipped)} skipped); expected a sub-folder a class, a table, or --label"
         )
-    known = set(predictor.scorer.labels)
-    unknown = sorted(set(scores.per_class) - known)
+    _say_unknown(set(scores.per_class), set(predictor.scorer.labels))
+    _print_scores(scores, frames.passed_over, json=json)
+
+
+def _say_unknown(asked: set[str], known: set[str]) -> None:
+    from edgecl.types import meant
+
+    unknown = sorted(asked - known)
     if unknown:
         hints = [
             f"{name} ({near.strip()})" if (near := meant(name, known)) else name for name in unknown
         ]
         say(f"never learned, so counted as wrong: {', '.join(hints)}")
-    _print_scores(scores, frames.passed_over, json=json)
 
 
 def _check_stream(kind: str, bundle: Path | None) -> None:

@@ -26,7 +26,7 @@ def merge(
     import time
 
     from edgecl.cli.check import check_new_name
-    from edgecl.fleet.contribution import read
+    from edgecl.fleet.contribution import read_all
     from edgecl.fleet.take import SOURCE, take
     from edgecl.governed import governed
     from edgecl.home import Home
@@ -34,10 +34,8 @@ def merge(
 
     begin, device = time.perf_counter(), Home(home)
     with working("reading") as tell:
-        found = []
-        for i, path in enumerate(files):
-            tell(f"reading {i} of {len(files)}")
-            found.append(read(path, *found))
+        tell(counted(len(files), "file"))
+        found = read_all(files)
     with (
         writing(device) as session,
         governed(session, "merge", tell=say) as change,

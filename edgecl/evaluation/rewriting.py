@@ -81,26 +81,37 @@ def rewriting(
         part = order[start : start + classes_per_task].tolist()
         tasks.append(np.concatenate([chunks[c].pop(0) for c in part]))
     n_before = len(tasks)
-    now = {c: c for c in order.tolist()}
     told = labels.copy()
     is_labelled = np.ones(len(labels), bool)
+    events = _events(picks, kind, n_before, order.tolist(), int(labels.max()))
+    for k in range(n_events):
+        parts = []
+        for event in (e for e in events if e.task == n_before + k):
+            rows = chunks[event.source].pop(0)
+            told[rows] = event.new
+            is_labelled[rows[max(1, round(len(rows) * labelled_share)) :]] = False
+            parts.append(rows)
+        tasks.append(np.concatenate(parts))
+    return stream_of(told, tasks, row_rng, is_labelled, events)
+
+
+def _events(
+    picks: list[list[int]], kind: str, first: int, classes: list[int], largest: int
+) -> tuple[Event, ...]:
+    """Return what each event does to each of its classes; new labels go on from the largest."""
+    now = {c: c for c in classes}
     events: list[Event] = []
-    n_fresh = 0
     for k, picked in enumerate(picks):
         after = dict(now)
         for i, c in enumerate(picked):
             if kind == "relabel":
-                n_fresh += 1
-                after[c] = int(labels.max()) + n_fresh
+                largest += 1
+                after[c] = largest
             elif kind == "swap":
                 after[c] = now[picked[i ^ 1]]
-            rows = chunks[c].pop(0)
-            told[rows] = after[c]
-            is_labelled[rows[max(1, round(len(rows) * labelled_share)) :]] = False
-            tasks.append(rows) if i == 0 else tasks.append(np.append(tasks.pop(), rows))
-            events.append(Event(n_before + k, kind, c, now[c], after[c]))
+            events.append(Event(first + k, kind, c, now[c], after[c]))
         now = after
-    return stream_of(told, tasks, row_rng, is_labelled, tuple(events))
+    return tuple(events)
 
 
 def _chunks(

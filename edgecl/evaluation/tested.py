@@ -19,6 +19,7 @@ from edgecl.calibration import mixture_of
 from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
 from edgecl.session import Session
+from edgecl.store.adapters import adapter_rows
 from edgecl.store.samples import Rows
 from edgecl.store.store import Store
 from edgecl.store.table import Role
@@ -74,7 +75,8 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
     """
     places = {uid: place for place, uid in enumerate(uids)}
     session, is_kept = Session(home, store), home.config.evaluation.probes == 0
-    mixed = mixture_of(store, session.learner.head) if uids else None
+    has_adapters = any(row.is_served for row in adapter_rows(store))
+    mixed = mixture_of(store, session.learner.head) if uids and has_adapters else None
     if is_kept and uids:
         left_out = mixed or session.leave_one_out()
         if left_out is not None:

@@ -48,6 +48,7 @@ __all__ = [
     "digest",
     "encode",
     "read",
+    "read_all",
     "rows",
     "sums",
     "total",
@@ -167,6 +168,14 @@ def read(path: Path, *earlier: Contribution) -> Contribution:
         raise IntegrityError(
             f"{path} is damaged or no contribution of edgecl ({why}); have it written anew"
         ) from error
+
+
+def read_all(paths: Iterable[Path]) -> list[Contribution]:
+    """Read contributions, each of which may leave out what is in those before it; see `read`."""
+    found: list[Contribution] = []
+    for path in paths:
+        found.append(read(path, *found))
+    return found
 
 
 def bodies(contribution: Contribution, digests: Iterable[str]) -> dict[str, bytes]:

@@ -35,15 +35,19 @@ def test_each_block_is_asked_with_the_doubt_of_the_means() -> None:
     rng = np.random.default_rng(0)
     means, spread = rng.uniform(size=(2, D)), rng.uniform(0.5, 2, D)
     thresholds = np.array([2.0, 3.0, 4.0])
-    drift = Drift({7: (10, 10 * means[0]), 9: (40, 40 * means[1])}, spread, thresholds, STAGES)
+    sums = {7: (10, 10 * means[0]), 9: (40, 40 * means[1])}
+    widths = {7: np.array([1.0, 2.0, 0.5]), 9: np.array([1.0, 1.0, 3.0])}
+    drift = Drift(sums, spread, thresholds, STAGES, widths)
     x = rng.normal(size=(WINDOW, D)).astype(np.float32)
     named = [7] * 8 + [9] * (WINDOW - 8)
     found = [drift.add(row, uid) for row, uid in zip(x, named, strict=True)]
     assert found[:-1] == [None] * (WINDOW - 1)
     taken = means[[0] * 8 + [1] * (WINDOW - 8)]
     z = np.square(((x - taken) / spread).mean(axis=0)).reshape(3, 4).mean(axis=1)
-    # A mean of 32 residuals has 1 / 32, and more by what the means of 10 and 40 samples have.
-    wanted = z / (1 / WINDOW + (8**2 / 10 + 24**2 / 40) / WINDOW**2) / thresholds
+    # A mean of 32 residuals has 1 / 32, and more by what the means of 10 and 40 samples have; all
+    # of it in each class's own variance.
+    expected = widths[7] * (8 + 8**2 / 10) + widths[9] * (24 + 24**2 / 40)
+    wanted = z / (expected / WINDOW**2) / thresholds
     last = found[-1]
     assert isinstance(last, Moved)
     assert (last.ratio, last.block) == (pytest.approx(wanted.max(), rel=1e-6), wanted.argmax())
@@ -51,12 +55,12 @@ def test_each_block_is_asked_with_the_doubt_of_the_means() -> None:
 
 
 def test_frames_of_a_class_that_went_are_not_taken_along() -> None:
-    zero, one = np.zeros(D), np.ones(D)
-    old = Drift({7: (10, zero), 9: (10, zero)}, one, np.ones(3), STAGES)
+    zero, one, widths = np.zeros(D), np.ones(D), {7: np.ones(3), 9: np.ones(3)}
+    old = Drift({7: (10, zero), 9: (10, zero)}, one, np.ones(3), STAGES, widths)
     row = np.full(D, 3, np.float32)
     for uid in [7] * 20 + [9] * 20:
         old.add(row, uid)
-    new = old.followed_by(Drift({9: (10, zero)}, one, np.ones(3), STAGES))
+    new = old.followed_by(Drift({9: (10, zero)}, one, np.ones(3), STAGES, widths))
     assert new is not None
     found = [new.add(row, 9) for _ in range(WINDOW - 20)]
     assert found[:-1] == [None] * (WINDOW - 21)
@@ -95,6 +99,32 @@ def test_a_run_of_one_class_is_no_drift_and_a_few_moved_features_are(learner: Le
     assert moved is not None
     assert moved.ratio > 1
     assert moved.block == 0
+
+
+def test_a_wide_class_of_few_rows_alone_is_no_drift(tmp_path: Path) -> None:
+    """Fewer rows than a window: its thresholds are of half the class against the other half."""
+
+    def drawn(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        y = np.arange(n) % 6
+        # Two directions make up the spread, so that a mean over features is no mean of many.
+        spread = np.where(y == 0, 1.2, 0.2)[:, None] * rng.normal(size=(n, 2))
+        x = 4 + 2 * np.eye(6)[y] @ np.eye(6, 24) + np.repeat(spread, 12, axis=1)
+        return (x + rng.normal(0, 0.02, (n, 24))).astype(np.float32), y
+
+    with build.store(tmp_path / "s.db", 24) as store:
+        learner = Learner(store, make_head("ridge", 24))
+        x, y = drawn(6 * 30, 0)
+        learner.learn_many([build.frame(f"part-{c}", i) for i, c in enumerate(y)], x)
+        drift = open_drift(learner, (24,))
+    assert drift is not None
+    x, y = drawn(6 * 300, 1)
+    for part in range(6):
+        run = [drift.add(row, part + 1) for row in x[y == part]]
+        assert max(m.ratio for m in run if m is not None) < 1, part
+    moved = [drift.add(row + 0.8, int(c) + 1) for row, c in zip(x[:64], y[:64], strict=True)]
+    assert moved[-1] is not None
+    assert moved[-1].ratio > 1
 
 
 def test_few_rows_and_other_statistics_give_no_threshold(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edgecl.heads.stability import (
     slow_decay,
 )
 from edgecl.heads.statistics import Diagonal
+from edgecl.heads.uer_step import uer_gradient
 
 D = 12
 Z = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
@@ -236,3 +237,34 @@ def test_a_class_of_one_stored_sample_counts_a_third_in_a_step() -> None:
 def test_an_unknown_profile_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="balanced, light, careful"):
         UerHead(D, profile="bold")
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("n_views", [0, 1, 2, 3])
+@pytest.mark.parametrize("view_weight", [0.0, 1.0])
+def test_the_gradient_in_closed_form_is_that_of_autograd(
+    gamma: float, n_views: int, view_weight: float
+) -> None:
+    rng = np.random.default_rng(0)
+    k, d, n, m = 7, 40, 3, 5
+    rows = rng.normal(0, 0.3, (k, d)).astype(np.float32)
+    rows[2] = 0.0
+    z = rng.normal(0, 0.2, (n, d)).astype(np.float32)
+    z[1] = 0.0
+    target, old_target = rng.integers(0, k, n), rng.integers(0, k, m)
+    shape = (m, d) if n_views == 1 else (m, n_views, d)
+    old_z = rng.normal(0, 2.0, shape).astype(np.float32) if n_views else None
+    w = torch.from_numpy(rows).requires_grad_(True)
+    old = None if old_z is None else (torch.from_numpy(old_z), torch.from_numpy(old_target))
+    loss = uer_loss(
+        w, torch.from_numpy(z), torch.from_numpy(target), *(old or (None, None)),
+        gamma=gamma, view_weight=view_weight,
+    )  # fmt: skip
+    (expected,) = torch.autograd.grad(loss, w)
+    found = uer_gradient(
+        rows, z, target, old_z, old_target if n_views else None, gamma=gamma,
+        view_weight=view_weight,
+    )  # fmt: skip
+    assert found.dtype == np.float32
+    scale = float(expected.abs().max())
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6 * scale, rtol=2e-5)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import build
+from edgecl.device import Device
 from edgecl.errors import EdgeclError, RequestError
 from edgecl.fleet.collect import collect, device_of, export
 from edgecl.fleet.contribution import digest, read, sums, write
@@ -383,6 +384,16 @@ def test_the_commands(tmp_path: Path) -> None:
     (tmp_path / "1.efc").write_bytes(b"rubbish")
     with pytest.raises(EdgeclError, match=r"1\.efc is damaged"):
         build.invoke("merge", *files, "-H", home.home.path)
+
+
+def test_from_python(tmp_path: Path) -> None:
+    devices, one = spread(tmp_path, "ridge", 2)
+    files = [tmp_path / f"{i}.efc" for i in range(2)]
+    made = [Device(d.home).contribute(f) for d, f in zip(devices, files, strict=True)]
+    merged = Place.new(tmp_path / "m")
+    report = Device(merged.home).merge(*files)
+    assert report.taken == {c.device: c.count for c in made}
+    assert merged.bits() == one.bits()
 
 
 def changes(session: Any) -> Any:

@@ -93,7 +93,7 @@ def nearest(mean: Float64, means: Mapping[int, Float64]) -> list[int]:
 
 
 def _called(scorer: Scorer, x: Float16) -> np.ndarray[Any, Any]:
-    if not len(x):
-        return np.array([], dtype=object)
-    labels = np.array(scorer.labels, dtype=object)
-    return labels[scorer.scores(x.astype(np.float32)).argmax(axis=1)]
+    """Return the names (N,) that rows are called by."""
+    labels: np.ndarray[Any, Any] = np.array(scorer.labels, dtype=object)
+    best = scorer.scores(x.astype(np.float32)).argmax(axis=1) if len(x) else []
+    return labels[np.array(best, dtype=np.int64)]
