@@ -93,13 +93,14 @@ def contribute(home: Home, path: Path, since: Path | None = None) -> Path:
     return path
 
 
-def run(*arguments: object) -> tuple[float, float]:
-    """Run a command; returns its seconds and the most memory of any command so far, MB."""
-    begin = time.perf_counter()
+def run(*arguments: object) -> tuple[float, float, float]:
+    """Run a command; returns its seconds, those of the CPU, and the most memory so far, MB."""
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     line = [sys.executable, "-c", "from edgecl.cli import main; main()", *map(str, arguments)]
     subprocess.run(line, check=True, capture_output=True)
-    seconds = time.perf_counter() - begin
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, busy, after.ru_maxrss / 1024
 
 
 def apart(a: Home, b: Home) -> float:
@@ -133,10 +134,11 @@ def merged(place: Path, first: Home, x: Float16, n: int, n_rows: int) -> None:
         shutil.rmtree(home.path)
     one, all_of = copy_of(first, place / f"{n}-one"), copy_of(first, place / f"{n}-merged")
     teach(one, np.concatenate(drawn, axis=1), names)
-    seconds, memory = run("merge", *rng.permutation(files), "--home", all_of.path)
+    seconds, busy, memory = run("merge", *rng.permutation(files), "--home", all_of.path)
     size = sum(path.stat().st_size for path in files) / n
     print(
-        f"| {n} | {n * CLASSES * n_rows:,} | {size / 1e6:.2f} | {seconds:.1f} | {memory:,.0f} | "
+        f"| {n} | {n * CLASSES * n_rows:,} | {size / 1e6:.2f} | {seconds:.1f} ({busy:.1f}) | "
+        f"{memory:,.0f} | "
         f"{apart(one, all_of):g} |",
         flush=True,
     )
@@ -159,14 +161,16 @@ def second(place: Path, first: Home, x: Float16, n_rows: int) -> Path:
 def late(place: Path, first: Home, x: Float16, file: Path) -> None:
     """Print how long a new home takes from a file to its first answer."""
     home = copy_of(first, place / "late")
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     with writing(home) as session:
         take(session, [read(file)])
         scorer, _ = session.served()
         scorer.scores(x[0, :1].astype(np.float32))
-    print(f"from a file to an answer in a new home: {time.perf_counter() - begin:.2f} s")
+    seconds, busy = time.perf_counter() - begin, time.process_time() - busy
+    print(f"from a file to an answer in a new home: {seconds:.2f} s ({busy:.2f} of the CPU)")
     home = copy_of(first, place / "late-command")
-    print(f"as a command, its start included: {run('merge', file, '--home', home.path)[0]:.2f} s")
+    seconds, busy, _ = run("merge", file, "--home", home.path)
+    print(f"as a command, its start included: {seconds:.2f} s ({busy:.2f} of the CPU)")
 
 
 def main() -> None:
@@ -185,7 +189,7 @@ def main() -> None:
         print(f"{x.shape[2]} features; {CLASSES} classes of {asked.rows} rows a device\n")
         file = second(place, first, x, asked.rows)
         late(place, first, x, file)
-        print("\n| devices | rows | MB a file | merge s | MB memory | largest difference |")
+        print("\n| devices | rows | MB a file | merge s (of the CPU) | MB memory | difference |")
         print("|---|---|---|---|---|---|")
         for n in asked.devices:
             merged(place, first, x, n, asked.rows)

@@ -276,8 +276,8 @@ def contribution(
             f"as {found.device}, generation {found.generation}, {size_text(result['bytes'])}"
             + (f"; left out: {', '.join(left_out)}" if left_out else ""),
             result,
-            then=f"edgecl merge {shlex.quote(str(output))} --home OTHER",
         )
+        say(f"`edgecl merge {shlex.quote(str(output))}` takes it in on another device")
 
 
 def _print_bundle(done: Exported, result: dict[str, Any]) -> None:

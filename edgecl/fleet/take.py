@@ -175,7 +175,7 @@ def _replace(session: Session, contribution: Contribution, report: Report) -> No
     before = foreign(store, c.device)
     text = SOURCE + c.device
     source_uid = new_source(store, c.device, text, c.key, c.generation, digest(c))
-    for part in c.parts:
+    for part in sorted(c.parts, key=lambda part: part.name):
         class_uid = store.add_class(part.name)
         _take_part(session, c, part, class_uid, source_uid)
         name = store.names[class_uid]

@@ -32,6 +32,13 @@ import numpy as np
 
 from edgecl.adapters.anchors import consistency_loss
 from edgecl.heads.base import Head, Replay, State, relearn_batches
+from edgecl.heads.controllers import (
+    N_CANDIDATES,
+    forgetting_of,
+    ranked,
+    row_losses,
+    rows_wanted,
+)
 from edgecl.heads.linear import on_each_column, scale_of
 from edgecl.heads.memory import Memory
 from edgecl.heads.profile import BALANCED, Profile, profile_of
@@ -49,6 +56,7 @@ LEARNING_RATE = 1.0
 STEPS = 3
 # Updates before views are asked to agree: while the head is untrained there is nothing to agree on.
 VIEWS_AFTER = 200
+_NEVER = np.full(2, np.nan)
 
 
 class UerHead(Head):
@@ -72,8 +80,9 @@ class UerHead(Head):
     ) -> None:
         super().__init__(Diagonal(num_features))
         self.profile = profile_of(profile) if isinstance(profile, str) else profile
-        self.n_replay = self.profile.n_replay
         self._seed = seed
+        # Of the loss of replayed rows: its mean, and the base that it rises above.
+        self._replayed = _NEVER.copy()
         self._moments: dict[int, Moments] = {}
         self._sum = self.statistic.empty()
         # (K, D) each: the rows that learn, their average, and what `settle` made of it, with no
@@ -81,6 +90,14 @@ class UerHead(Head):
         self._rows = self._slow = self._settled = self._no_rows()
         self._n_updates = 0
         self._mean, self._scale = self._standard()
+
+    @property
+    def n_replay(self) -> int:  # type: ignore[override]
+        """Stored samples that the next update is given."""
+        n, controller = self.profile.n_replay, self.profile.controller
+        if controller == "measured":
+            return rows_wanted(n, self._replayed)
+        return N_CANDIDATES * n if controller == "ranked" else n
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -139,7 +156,7 @@ class UerHead(Head):
         x, labels = memory.stored_rows()
         self._moments = {}
         self._rows = self._slow = self._settled = self._no_rows()
-        self._n_updates = 0
+        self._n_updates, self._replayed = 0, _NEVER.copy()
         for uid, part in memory.all_moments().items():
             self._add_class(uid)
             self._moments[uid] = part
@@ -162,16 +179,20 @@ class UerHead(Head):
         self._slow = np.array(state["slow"], dtype=np.float32)
         self._settled = np.array(state["settled"], dtype=np.float32)
         self._n_updates = int(state["n_updates"][0])
+        self._replayed = np.array(state.get("replayed", _NEVER), dtype=np.float64)
         self._mean, self._scale = self._standard()
 
     def state(self) -> State:
         """Return the rows; the statistics are in the store."""
-        return {
+        state: State = {
             "rows": self._rows.copy(),
             "slow": self._slow.copy(),
             "settled": self._settled.copy(),
             "n_updates": np.array([self._n_updates], dtype=np.int64),
         }
+        if self.profile.controller == "measured":
+            state["replayed"] = self._replayed.copy()
+        return state
 
     def scorer(self, names: Mapping[int, str]) -> LinearScorer:
         """Return the head as weights on plain features."""
@@ -237,6 +258,7 @@ class UerHead(Head):
             if known.any():
                 old_z = self._standardised(quantise(old_x[known]))
                 old_target = self._places(old_y[known])
+                old_z, old_target = self._chosen(old_z, old_target)
         view_weight = profile.view_weight if self._n_updates >= VIEWS_AFTER else 0.0
         w = self._rows
         for _ in range(STEPS):
@@ -244,10 +266,26 @@ class UerHead(Head):
                 w, z, target, old_z, old_target, gamma=profile.focal_gamma, view_weight=view_weight
             )
         self._rows = w
+        if profile.controller == "measured" and old_z is not None and old_target is not None:
+            loss = float(row_losses(w, _weak(old_z), old_target).mean())
+            self._replayed = forgetting_of(loss, self._replayed)
         keep = np.float32(slow_decay(self._n_updates, profile.slow_decay))
         self._slow = keep * self._slow + (1 - keep) * self._rows
         self._settled = self._no_rows()
         self._n_updates += 1
+
+    def _chosen(self, z: Float32, target: Labels) -> tuple[Float32, Labels]:
+        """Return those of the candidates that are replayed."""
+        if self.profile.controller != "ranked":
+            return z, target
+        rng = np.random.default_rng([self._seed, 3, self._n_updates])
+        places = ranked(row_losses(self._rows, _weak(z), target), self.profile.n_replay, rng)
+        return z[places], target[places]
+
+
+def _weak(z: Float32) -> Float32:
+    """Return the samples themselves (M, D) of views (M, V, D)."""
+    return z[:, 0] if z.ndim == 3 else z
 
 
 def uer_loss(

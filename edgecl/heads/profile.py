@@ -23,6 +23,8 @@ class Profile:
         n_settle_steps: Class-balanced steps on the served copy before it is deployed.
         n_views: Views of a stored sample in one update; 1 is the feature alone.
         view_weight: Weight of the agreement of strong views with the weak one.
+        controller: How much is replayed, and what: `steady`, `measured` (a quarter of it while the
+            loss of replayed rows does not rise) or `ranked` (half of it what has the largest loss).
     """
 
     n_replay: int = 32
@@ -31,6 +33,7 @@ class Profile:
     n_settle_steps: int = 0
     n_views: int = 1
     view_weight: float = 0.0
+    controller: str = "steady"
 
 
 PLAIN = Profile()
@@ -39,7 +42,14 @@ BALANCED = Profile(n_replay=32, slow_decay=0.95, focal_gamma=1.0, n_settle_steps
 CAREFUL = Profile(n_replay=64, slow_decay=0.95, focal_gamma=1.0, n_settle_steps=100)
 # View-batch replay: half as many samples in two views each, that rest twice as long.
 RESTED = replace(BALANCED, n_views=2, view_weight=1.0)
-PROFILES = {"balanced": BALANCED, "light": LIGHT, "careful": CAREFUL, "rested": RESTED}
+PROFILES = {
+    "balanced": BALANCED,
+    "light": LIGHT,
+    "careful": CAREFUL,
+    "rested": RESTED,
+    "measured": replace(BALANCED, controller="measured"),
+    "ranked": replace(BALANCED, controller="ranked"),
+}
 
 
 def profile_of(name: str) -> Profile:
