@@ -76,16 +76,19 @@ def left_out_of(
     return whole.only(~np.isin(classes, list(blocked)))
 
 
-def mixture_of(store: Store, head: Head, *, by_burst: bool = False) -> LeaveOneOut | None:
+def mixture_of(
+    store: Store, head: Head, blocked: frozenset[int] = frozenset(), *, by_burst: bool = False
+) -> LeaveOneOut | None:
     """Return what the head with the adapters that are heard says of pictures that none has learned.
 
     Args:
         store: Open store.
         head: Its exact head.
+        blocked: Classes that must not be named.
         by_burst: See `left_out_of`.
 
     Returns:
-        Shares as scores, of the classes that may be named, oldest picture first; None without
+        Shares as scores, oldest picture first; None without
         adapters, or where these were asked for no picture.
     """
     speakers = heard(task_adapters(store))
@@ -110,12 +113,11 @@ def mixture_of(store: Store, head: Head, *, by_burst: bool = False) -> LeaveOneO
         own_columns = [place[uid] for uid in task.classes]
         said = said[np.searchsorted(uids, found)]
         shares = mixed(shares, said, own_columns, float(task.body["share"]))
-    blocked = list(store.blocked_classes())
-    is_open = ~np.isin(columns, blocked)
+    is_open = ~np.isin(columns, list(blocked))
     whole = LeaveOneOut(
         found, classes, columns[is_open], shares[:, is_open], np.full(len(found), np.nan)
     )
-    return whole.only(~np.isin(classes, blocked))
+    return whole.only(~np.isin(classes, list(blocked)))
 
 
 def mixture_key(store: Store) -> Labels:
@@ -197,15 +199,17 @@ def save_scorer(store: Store, head: Head) -> None:
 
 
 def kept_calibration(
-    store: Store, kept: Arrays, *, is_mixed: bool
+    store: Store, kept: Arrays | None, *, is_mixed: bool
 ) -> tuple[Calibration | None, bool]:
     """Return what `save_scorer` kept of how far answers can be believed, and whether it is of now.
 
     Args:
         store: The store.
-        kept: The kept arrays.
+        kept: The kept arrays, None where none are.
         is_mixed: Of the head with its adapters; other adapters since make it out of date.
     """
+    if kept is None:
+        return None, False
     labels = tuple(store.names[int(uid)] for uid in kept["classes"])
     if not is_mixed:
         return calibration_from(kept, labels), True

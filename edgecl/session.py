@@ -127,9 +127,8 @@ class Session:
         """
         with self.store.snapshot():
             is_mixed = not is_exact and any(row.is_served for row in adapter_rows(self.store))
-            kept, found, is_current = self._kept_head(), None, False
-            if kept is not None:
-                found, is_current = kept_calibration(self.store, kept, is_mixed=is_mixed)
+            kept = self._kept_head()
+            found, is_current = kept_calibration(self.store, kept, is_mixed=is_mixed)
             if not is_current:
                 found = calibration_of(self.store, self.learner.head, is_mixed=is_mixed)
             if found is None:

@@ -98,7 +98,7 @@ def _waiting(values: dict[str, Any]) -> Iterator[str]:
         rest = "" if values["classes"] else ", to be deleted: nothing is left to make them anew of"
         yield f"{exports} with something that was unlearned{rest}"
     if values["review"]:
-        yield f"to review: {counted(values['review'], 'frame')} that look like nothing known"
+        yield f"to review: {counted(values['review'], 'frame')} that wait for a name"
 
 
 def _calibrated(known: dict[str, Any]) -> str:

@@ -76,7 +76,9 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
     places = {uid: place for place, uid in enumerate(uids)}
     session, is_kept = Session(home, store), home.config.evaluation.probes == 0
     has_adapters = any(row.is_served for row in adapter_rows(store))
-    mixed = mixture_of(store, session.learner.head) if uids and has_adapters else None
+    mixed = None
+    if uids and has_adapters:
+        mixed = mixture_of(store, session.learner.head, store.blocked_classes())
     if is_kept and uids:
         left_out = mixed or session.leave_one_out()
         if left_out is not None:

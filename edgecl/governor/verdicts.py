@@ -59,7 +59,7 @@ def verdicts_of(learner: Learner) -> Verdicts:
     key = (store.version, store.loads, store.blocked_classes(), of)
     kept = _kept.get(learner)
     if kept is None or kept[0] != key:
-        mixed = mixture_of(store, learner.head)
+        mixed = mixture_of(store, learner.head, store.blocked_classes())
         if mixed is not None:
             found = Verdicts(mixed.uids, mixed.classes, mixed.verdicts)
         else:

@@ -1,5 +1,7 @@
 """The review queue: unlabelled frames that look like nothing known, for a person to name.
 
+Frames that a candidate answers differently wait behind those (edgecl/stream/shadow.py).
+
 It keeps the most novel ones, each once: of frames that are nearly equal only the most novel stays.
 A frame belongs to the class that it looks most like, with whose key it is sealed and with which it
 goes when that class is unlearned: it may well show it.

@@ -129,7 +129,5 @@ def _kept_calibrations(learner: Learner) -> tuple[Calibration | None, Calibratio
     """Return how far answers of the head and of the mixture can be believed, as kept."""
     store = learner.store
     kept = store.load_head("scorer", learner.head.name)
-    if kept is None:
-        return None, None
     exact, mixed = (kept_calibration(store, kept, is_mixed=m)[0] for m in (False, True))
     return exact, mixed

@@ -23,8 +23,10 @@ from edgecl.runtime.predictor import Predictor
 from edgecl.session import Session, open_store, reading
 from edgecl.store.changes import changes_of
 from edgecl.store.opinions import n_opinions
+from edgecl.store.requests import record
 from edgecl.store.table import Role
 from edgecl.types import ForgetRequest
+from edgecl.unlearning.plan import resolve
 from edgecl.unlearning.request import forget, writing
 
 PARTS = build.PARTS[:3]
@@ -185,3 +187,23 @@ def test_status_says_how_good_the_mixture_is(home: Home, probes: int) -> None:
         own = np.isin(mixed.uids, session.store.rows(role).uids)
     assert said["tested"] == own.sum()
     assert said["right"] == mixed.verdicts[own].sum()
+
+
+def test_a_class_that_is_being_unlearned_is_in_none_of_it(home: Home) -> None:
+    with writing(home) as session:
+        whole = session.calibration()
+        first = session.store.class_uid(PARTS[0])
+        with session.store.transaction(changes_head=False):
+            request = ForgetRequest(PARTS[0])
+            record(session.store, resolve(session.store, request), request, verify=False)
+        session.learner.settle(anew=True)  # kept while it is blocked
+        assert session.store.blocked_classes() == {first}
+        found, verdicts = session.calibration(), verdicts_of(session.learner)
+        scorer, _ = session.served()
+    assert whole is not None
+    assert found is not None
+    assert found.labels == tuple(scorer.labels) == tuple(PARTS[1:])
+    others = whole.only(found.labels)
+    assert found.targets.tolist() == others.targets.tolist()
+    assert found.right.tolist() == others.right.tolist()
+    assert first not in verdicts.classes
