@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,17 +117,15 @@ def add(
 ) -> None:
     """Take a device into the fleet; only it can read the fleet's key in fleet.json."""
     from edgecl.errors import RequestError
-    from edgecl.fleet.merger import Merger
-    from edgecl.fleet.plant import Plant
 
     if len(key) < 128 and Path(key).is_file():
         with open(key, encoding="ascii", errors="replace") as file:
             key = file.read(1000)
-    plant = Plant(fleet)
-    if key.strip()[:64].lower() in Merger(plant).orders.out:
-        raise RequestError("this device was forgotten by an order; it joins with another home")
-    member = plant.add(name, key)
-    n = len(plant.fleet.members)
+    with _merger(fleet) as merger:
+        if key.strip()[:64].lower() in merger.orders.out:
+            raise RequestError("this device was forgotten by an order; it joins with another home")
+        member = merger.plant.add(name, key)
+        n = len(merger.plant.fleet.members)
     result = {"name": member.name, "key": member.key, "devices": n}
     if json:
         print_json(result)
@@ -215,13 +215,13 @@ def merge(
     from edgecl.errors import EdgeclError
     from edgecl.fleet.carriers.folder import Folder
 
-    merger = _merger(fleet)
-    for path in files:
-        try:
-            merger.take(path)
-        except EdgeclError as error:
-            merger.faults[str(path)] = str(error)
-    _merged(merger, None if output is None else Folder(output, is_made=True), json=json)
+    with _merger(fleet) as merger:
+        for path in files:
+            try:
+                merger.take(path)
+            except EdgeclError as error:
+                merger.faults[str(path)] = str(error)
+        _merged(merger, None if output is None else Folder(output, is_made=True), json=json)
 
 
 @fleet_app.command("serve", cls=Command)
@@ -236,10 +236,12 @@ def serve(
     from edgecl.errors import EdgeclError
     from edgecl.fleet.carriers.folder import Folder
 
-    merger = _merger(fleet)
+    before = None
     while True:
         try:
-            _merged(merger, Folder(carrier), json=json, pulls=True)
+            with _merger(fleet, before) as merger:
+                before = merger
+                _merged(merger, Folder(carrier), json=json, pulls=True)
         except EdgeclError as error:
             if once:
                 raise
@@ -247,7 +249,6 @@ def serve(
         if once:
             return
         time.sleep(every)
-        merger = _merger(fleet, merger)
 
 
 @forget_app.command("class", cls=Command)
@@ -262,14 +263,16 @@ def forget_class(
     from edgecl.fleet.orders import CLASS
     from edgecl.types import check_reason, clean_label
 
-    merger, label = _merger(fleet), clean_label(name)
+    label = clean_label(name)
     check_reason(reason, label)
-    ids = merger.orders.all_of(merger.orders.id_of(merger.plant.key, label))
-    n = sum(1 for each in merger.contributions().values() if {p.id for p in each.parts} & set(ids))
-    _confirm(f"{counted(n, 'device')} of this fleet learned {label!r}; all will forget it", yes)
-    if not n:
-        say("no contribution here has this class; the order stands for what still comes")
-    _order(merger, {"kind": CLASS, "ids": ids, "reason": reason}, json=json)
+    with _merger(fleet) as merger:
+        ids = merger.orders.all_of(merger.orders.id_of(merger.plant.key, label))
+        known = merger.contributions().values()
+        n = sum(1 for each in known if {part.id for part in each.parts} & set(ids))
+        _confirm(f"{counted(n, 'device')} of this fleet learned {label!r}; all will forget it", yes)
+        if not n:
+            say("no contribution here has this class; the order stands for what still comes")
+        _order(merger, {"kind": CLASS, "ids": ids, "reason": reason}, json=json)
 
 
 @forget_app.command("device", cls=Command)
@@ -283,14 +286,14 @@ def forget_device(
     """Order that nothing which a device learned counts any more; it is a member no longer."""
     from edgecl.fleet.orders import DEVICE
 
-    merger = _merger(fleet)
-    key = merger.plant.fleet.named(name).key
-    _confirm(f"nothing that {name} learned will count any more", yes)
-    number = merger.give(
-        {"kind": DEVICE, "key": key, "name": name, "time": int(time.time()), "reason": reason}
-    )
-    merger.plant.remove(name)
-    _ordered(merger, number, json=json)
+    with _merger(fleet) as merger:
+        key = merger.plant.fleet.named(name).key
+        _confirm(f"nothing that {name} learned will count any more", yes)
+        number = merger.give(
+            {"kind": DEVICE, "key": key, "name": name, "time": int(time.time()), "reason": reason}
+        )
+        merger.plant.remove(name)
+        _ordered(merger, number, json=json)
 
 
 @fleet_app.command("alias", cls=Command)
@@ -305,12 +308,12 @@ def alias(
     from edgecl.fleet.orders import ALIAS
     from edgecl.types import clean_label
 
-    merger = _merger(fleet)
-    orders, key = merger.orders, merger.plant.key
-    a, b = (orders.canonical(orders.id_of(key, clean_label(n))) for n in (other, name))
-    if a == b:
-        raise RequestError(f"{other!r} and {name!r} mean one class already")
-    _order(merger, {"kind": ALIAS, "ids": [a], "to": b, "reason": ""}, json=json)
+    with _merger(fleet) as merger:
+        orders, key = merger.orders, merger.plant.key
+        a, b = (orders.canonical(orders.id_of(key, clean_label(n))) for n in (other, name))
+        if a == b:
+            raise RequestError(f"{other!r} and {name!r} mean one class already")
+        _order(merger, {"kind": ALIAS, "ids": [a], "to": b, "reason": ""}, json=json)
 
 
 DigestOption = Annotated[
@@ -362,10 +365,10 @@ def status(
         values = of.status_of_device(Device(Home(home)))
         lines = of.in_words_of_device(values)
     else:
-        merger = _merger(fleet)
-        if carrier is not None:
-            merger.pull(Folder(carrier))
-        values = of.status_of(merger)
+        with _merger(fleet) as merger:
+            if carrier is not None:
+                merger.pull(Folder(carrier))
+            values = of.status_of(merger)
         lines = of.in_words(values, time.time())
     if json:
         print_json(values)
@@ -374,12 +377,17 @@ def status(
         show(line)
 
 
-def _merger(fleet: Path, before: Merger | None = None) -> Merger:
-    """Open a fleet's folder; what another process checked or added there is read anew."""
+@contextmanager
+def _merger(fleet: Path, before: Merger | None = None) -> Iterator[Merger]:
+    """Open a fleet's folder and be the one process at work on it.
+
+    What another one added there is read anew, what was checked by `before` is not.
+    """
     from edgecl.fleet.merger import Merger
     from edgecl.fleet.plant import Plant
 
-    return Merger(Plant(fleet)) if before is None else before.again(Plant(fleet))
+    with Plant.lock(fleet):
+        yield Merger(Plant(fleet)) if before is None else before.again(Plant(fleet))
 
 
 def _merged(merger: Merger, carrier: Any, *, json: bool, pulls: bool = False) -> None:
@@ -439,15 +447,17 @@ def _ordered(merger: Merger, number: int, *, json: bool) -> None:
 def _decide(kind: str, device: str, digest: str, fleet: Path, *, json: bool) -> None:
     from edgecl.errors import RequestError
 
-    merger = _merger(fleet)
-    key = merger.plant.fleet.named(device).key
-    found = [o for o, _ in merger.state().held if o.device == key and o.digest.startswith(digest)]
-    if len(found) != 1:
-        known = ", ".join(f"{o.digest[:16]} (generation {o.generation})" for o in found) or "none"
-        raise RequestError(
-            f"{len(found)} contributions of {device} are held: {known}; name one with --digest"
-        )
-    if kind == "admit" and found[0].fault:
-        raise RequestError(f"this one cannot count: {found[0].fault}")
-    body = {"kind": kind, "key": key, "digest": found[0].digest, "reason": ""}
-    _order(merger, body, json=json)
+    with _merger(fleet) as merger:
+        key = merger.plant.fleet.named(device).key
+        held = [offer for offer, _ in merger.state().held if offer.device == key]
+        found = [offer for offer in held if offer.digest.startswith(digest)]
+        if len(found) != 1:
+            known = ", ".join(f"{o.digest[:16]} (generation {o.generation})" for o in held)
+            raise RequestError(
+                f"{len(found)} contributions of {device} that are held fit; held: "
+                f"{known or 'none'}; name one with --digest"
+            )
+        if kind == "admit" and found[0].fault:
+            raise RequestError(f"this one cannot count: {found[0].fault}")
+        body = {"kind": kind, "key": key, "digest": found[0].digest, "reason": ""}
+        _order(merger, body, json=json)

@@ -6,6 +6,7 @@ why the cups of a new camera look different.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -73,10 +74,10 @@ class Judge:
         before = accepted.get(offer.device)
         counted = frozenset() if before is None else before.ids  # what counted is not doubted again
         known = {class_ for each in theirs for class_ in each}
+        variance = _variance([own, *theirs])
         for class_ in sorted((own.keys() & known) - counted):
-            far = _distance(
-                own[class_], _plus([t[class_] for t in theirs if class_ in t]), [own, *theirs]
-            )
+            others_class = _plus([each[class_] for each in theirs if class_ in each])
+            far = _distance(own[class_], others_class, variance)
             if far > self._policy.most_distance:
                 name = next(part.name for part in found.parts if part.id == class_)
                 return (
@@ -106,16 +107,24 @@ def _plus(classes: list[_Class]) -> _Class:
     return sum(n for n, _, _ in classes), np.sum([t for _, t, _ in classes], axis=0), np.zeros(0)
 
 
-def _distance(a: _Class, b: _Class, known: list[dict[str, _Class]]) -> float:
+def _variance(known: list[dict[str, _Class]]) -> Float64 | None:
+    """Return the variance of each feature within classes; None if nothing says it."""
+    parts = [part for each in known for part in each.values() if len(part[2])]
+    freedom = sum(n - 1 for n, _, _ in parts)
+    if not freedom:
+        return None
+    within = np.zeros(len(parts[0][1]))
+    for n, total, squares in parts:
+        within += squares - total**2 / n
+    return np.maximum(within / freedom, _LEAST_VARIANCE)
+
+
+def _distance(a: _Class, b: _Class, variance: Float64 | None) -> float:
     """Return how far two means are apart, in units of the spread within classes.
 
     The root of the mean over the features, less what so few samples give by chance.
     """
-    all_classes = [part for each in known for part in each.values() if len(part[2])]
-    within = np.sum([squares - total**2 / n for n, total, squares in all_classes], axis=0)
-    freedom = sum(n - 1 for n, _, _ in all_classes)
-    if not freedom:
+    if variance is None:
         return 0.0
-    variance = np.maximum(within / freedom, _LEAST_VARIANCE)
-    square = np.mean((a[1] / a[0] - b[1] / b[0]) ** 2 / variance) - 1 / a[0] - 1 / b[0]
-    return float(np.sqrt(max(0.0, square)))
+    square = float(np.mean((a[1] / a[0] - b[1] / b[0]) ** 2 / variance)) - 1 / a[0] - 1 / b[0]
+    return math.sqrt(max(0.0, square))

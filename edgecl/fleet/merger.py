@@ -88,6 +88,7 @@ class Merger:
         self.orders = orders_in(carrier, self.plant.fleet, self.orders)
         self._keep_orders()
         self._take_merged(carrier)
+        self.contributions()
         n_new = 0
         for device in carrier.devices():
             for path in carrier.files(CONTRIBUTIONS, device, suffix="efc"):
@@ -104,6 +105,8 @@ class Merger:
         Raises:
             IntegrityError: It is damaged, or not signed by a member under its name.
         """
+        if not self._files:
+            self.contributions()
         if carrier is not None:
             if (self.plant.path / CONTRIBUTIONS / path.parent.name / path.name).exists():
                 return False
@@ -115,10 +118,13 @@ class Merger:
         self._check_member(found, path)
         if found.key != self.plant.fleet.merger and self._is_replaced(found):
             return False
-        n_before = sum(1 for _ in self.store.files(CONTRIBUTIONS, found.device, suffix="efc"))
-        self.store.put(f"g{found.generation}", path, CONTRIBUTIONS, found.device, suffix="efc")
-        n_after = sum(1 for _ in self.store.files(CONTRIBUTIONS, found.device, suffix="efc"))
-        return n_after > n_before
+        have = set(self.store.files(CONTRIBUTIONS, found.device, suffix="efc"))
+        put = self.store.put(
+            f"g{found.generation}", path, CONTRIBUTIONS, found.device, suffix="efc"
+        )
+        if put.name == path.name:  # the same bytes, checked already
+            self._files.setdefault(put, replace(found, path=put))
+        return put not in have
 
     def clean(self) -> None:
         """Take classes that were ordered to be forgotten, and devices, out of all files."""
@@ -273,12 +279,10 @@ class Merger:
 
     def _is_replaced(self, found: Contribution) -> bool:
         """Whether the merger's own file, without closed classes, stands for this one."""
-        merger = self.plant.fleet.merger
         return any(
-            each.key == merger
-            and each.device == found.device
-            and each.generation >= found.generation
-            for each in self.contributions().values()
+            each.key == self.plant.fleet.merger and each.generation >= found.generation
+            for path in self.store.files(CONTRIBUTIONS, found.device, suffix="efc")
+            if (each := self._files.get(path)) is not None
         )
 
     def _put_reduced(self, found: Contribution, gone: set[str]) -> None:

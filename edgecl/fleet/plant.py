@@ -3,6 +3,7 @@
     fleet.json            id, public keys, members, what is summed, policy; signed by the admin
     secret/fleet.key      names classes in ids; every member gets it, sealed
     secret/admin.key      signs orders and fleet.json; a merger that stands elsewhere needs no copy
+    lock                  held by the one command that works on it
     secret/merger.key     signs merged heads, and contributions that classes were taken out of
     keys.safetensors      the frozen keys of the head, if it has some
     orders/, contributions/, merged/   as on every carrier (carriers/folder.py)
@@ -13,9 +14,12 @@ fleet.json. A larger `revision` replaces a smaller one.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +46,7 @@ from edgecl.heads import make_head_of
 from edgecl.home import Home
 from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.runtime.faults import telling
-from edgecl.runtime.files import flush, read_own, write_whole
+from edgecl.runtime.files import flush, open_own, read_own, write_whole
 from edgecl.runtime.manifest import MOST_BYTES, MOST_ENGINE_BYTES
 
 FLEET_NAME = "fleet.json"
@@ -222,6 +226,21 @@ class Plant:
         if found.digest != self.fleet.keys:
             raise IntegrityError(f"{path} was changed; restore it from a backup")
         return found
+
+    @staticmethod
+    @contextmanager
+    def lock(path: Path) -> Iterator[None]:
+        """Be the one process that works on a fleet's folder; waits for another."""
+        if not path.is_dir():
+            yield  # which `Plant` tells
+            return
+        with telling(f"{path} cannot be written"):
+            descriptor = open_own(path / "lock", os.O_WRONLY | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def add(self, name: str, public: str) -> Member:
         """Let a device be a member: its key, and the fleet's key sealed to it, go into fleet.json.

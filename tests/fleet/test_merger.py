@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,18 @@ def test_what_replaces_is_kept_once(three: tuple[Merger, Folder]) -> None:
         (path,) = folder.files(CONTRIBUTIONS, "press-0", suffix="efc")
         assert path.name.startswith("g20-")
         assert len(list(folder.files(MERGED, suffix="efb"))) == 1
+
+
+def test_one_command_at_a_time_works_on_a_fleet(three: tuple[Merger, Folder]) -> None:
+    path, done = three[0].plant.path, threading.Event()
+
+    def other() -> None:
+        with Plant.lock(path):
+            done.set()
+
+    thread = threading.Thread(target=other)
+    with Plant.lock(path):
+        thread.start()
+        assert not done.wait(0.2)
+    thread.join(10)
+    assert done.is_set()
