@@ -273,7 +273,6 @@ class Learner:
         begin = time.perf_counter()
         store, head = self.store, self.head
         names = [store.canonical(_label(frame)) for frame in frames]
-
         features = quantise(x)
         # As it is learned, so that a head need not score it twice.
         predicted = self._predicted(features.astype(np.float32))

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgecl.errors import RequestError, UsageError
 from edgecl.home import Home
+from edgecl.learner import Learner
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.session import open_learner, open_store
 from edgecl.store.store import Store
@@ -80,8 +81,6 @@ def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> 
         IntegrityError: The old home is damaged, or a key of it is missing.
         StoreError: The new home cannot be written.
     """
-    skipped: list[str] = []
-    n_learned = 0
     with (
         open_store(old, read_only=True) as source,
         new.lock(),
@@ -89,39 +88,46 @@ def learn_kept(old: Home, new: Home, say: Say = lambda what, done, of: None) -> 
         source.snapshot(),
     ):
         learner = open_learner(new, store)
-        frames = list(_frames(source))
-        groups = embed(
-            iter(frames),
-            new.manifest.preprocessing,
-            new.engine(),
-            batch_size=new.config.engine.batch_size,
-            max_pixels=new.max_pixels,
-        )
-        waiting: list[Embedded] = []
-
-        def commit() -> None:
-            x = np.array([item.feature for item in waiting], dtype=np.float32)
-            learner.learn_many([item.frame for item in waiting], x)
-            waiting.clear()
-
-        with closing(groups):
-            for item in (item for group in groups for item in group):
-                if not isinstance(item, Embedded):
-                    skipped.append(f"{item.id}: {item.reason}")
-                    continue
-                waiting.append(item)
-                n_learned += 1
-                if len(waiting) >= new.config.store.commit_every:
-                    commit()
-                    say("learning", n_learned, len(frames))
-        if waiting:
-            commit()
+        n_learned, skipped = _learn_all(new, learner, list(_frames(source)), say)
         with store.transaction(changes_head=False):
             _take_aliases(source, store)
         learner.settle()
         return Transferred(
             n_learned, tuple(store.names.values()), _left_behind(source), tuple(skipped)
         )
+
+
+def _learn_all(new: Home, learner: Learner, frames: list[Frame], say: Say) -> tuple[int, list[str]]:
+    """Learn frames in their order; returns how many, and what could not be looked at."""
+    skipped: list[str] = []
+    n_learned = 0
+    groups = embed(
+        iter(frames),
+        new.manifest.preprocessing,
+        new.engine(),
+        batch_size=new.config.engine.batch_size,
+        max_pixels=new.max_pixels,
+    )
+    waiting: list[Embedded] = []
+
+    def commit() -> None:
+        x = np.array([item.feature for item in waiting], dtype=np.float32)
+        learner.learn_many([item.frame for item in waiting], x)
+        waiting.clear()
+
+    with closing(groups):
+        for item in (item for group in groups for item in group):
+            if not isinstance(item, Embedded):
+                skipped.append(f"{item.id}: {item.reason}")
+                continue
+            waiting.append(item)
+            n_learned += 1
+            if len(waiting) >= new.config.store.commit_every:
+                commit()
+                say("learning", n_learned, len(frames))
+    if waiting:
+        commit()
+    return n_learned, skipped
 
 
 def _left_behind(store: Store) -> dict[str, int]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
 from edgecl.cli.outcome import counted, print_outcome, time_text
 from edgecl.cli.output import print_json, say, working
+
+if TYPE_CHECKING:
+    from edgecl.fleet.take import Report
 
 
 def merge(
@@ -27,7 +30,7 @@ def merge(
 
     from edgecl.cli.check import check_new_name
     from edgecl.fleet.contribution import read_all
-    from edgecl.fleet.take import SOURCE, take
+    from edgecl.fleet.take import take
     from edgecl.governed import governed
     from edgecl.home import Home
     from edgecl.unlearning.request import writing
@@ -50,15 +53,25 @@ def merge(
         "change": None if change.uid is None else f"c{change.uid}",
         "state": change.state,
     }
+    _say_doubts(report)
+    if json:
+        print_json(result)
+    else:
+        _show(report, result)
+
+
+def _say_doubts(report: Report) -> None:
     if report.again:
         say(f"unlearned here before, and back: {', '.join(report.again)}")
     if not report.is_exact:
         say("the sums are beyond what float64 adds exactly (2^29); the head is near, not exact")
     if report.known:
         say(f"there already, or newer: {', '.join(report.known)}")
-    if json:
-        print_json(result)
-        return
+
+
+def _show(report: Report, result: dict[str, Any]) -> None:
+    from edgecl.fleet.take import SOURCE
+
     if not report.taken:
         print_outcome("nothing is new in these files, so nothing was changed", result)
         return

@@ -80,11 +80,16 @@ def statistics(
     }
     if json:
         print_json(result)
-        return
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
     text = (
-        f"{output}: {counted(found.count, 'picture')} of {counted(len(found.parts), 'class')} in "
-        f"{time_text(result['seconds'])}, {size_text(result['bytes'])}"
+        f"{result['path']}: {counted(result['samples'], 'picture')} of "
+        f"{counted(len(result['classes']), 'class')} in {time_text(result['seconds'])}, "
+        f"{size_text(result['bytes'])}"
     )
-    if made.skipped:
-        text += f"; {len(made.skipped)} could not be used"
-    print_outcome(text, result, then=f"edgecl merge {shlex.quote(str(output))}")
+    if result["skipped"]:
+        text += f"; {result['skipped']} could not be used"
+    print_outcome(text, result, then=f"edgecl merge {shlex.quote(result['path'])}")

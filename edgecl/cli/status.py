@@ -107,7 +107,7 @@ def _calibrated(known: dict[str, Any]) -> str:
     how = {
         "left out": "as if it had not learned it",
         "held out": "never learned",
-        "mixed": "of which no adapter was trained",
+        "mixed": "on which no adapter was trained",
     }[known["by"]]
     return (
         f"asked for each of {n}, {how}: {percent(known['accuracy'])} right; sets for "

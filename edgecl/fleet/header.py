@@ -138,13 +138,7 @@ def parsed(said: dict[str, Any]) -> Contribution:
     if [p.id for p in parts] != sorted({p.id for p in parts}):
         raise IntegrityError("its classes are not in order, or one stands there twice")
     for part in parts:
-        forms = ("sum",) if said["total"] else ("rows", "gram")
-        if part.form not in forms or not part.count:
-            raise IntegrityError(f"a class has {part.count} samples as {part.form!r}")
-        if part.form == "rows" and part.count > layout.most_rows:
-            raise IntegrityError(
-                f"a class has {part.count} rows; at most {layout.most_rows} are kept as rows"
-            )
+        _check_part(part, layout, ("sum",) if said["total"] else ("rows", "gram"))
     for name in ("fleet", "device"):
         if not isinstance(said[name], str) or not (name == "fleet" and not said[name]):
             check_device(said[name])
@@ -163,6 +157,15 @@ def parsed(said: dict[str, Any]) -> Contribution:
         parts,
         _hash(said["total"], may_lack=True),
     )
+
+
+def _check_part(part: Part, layout: Layout, forms: tuple[str, ...]) -> None:
+    if part.form not in forms or not part.count:
+        raise IntegrityError(f"a class has {part.count} samples as {part.form!r}")
+    if part.form == "rows" and part.count > layout.most_rows:
+        raise IntegrityError(
+            f"a class has {part.count} rows; at most {layout.most_rows} are kept as rows"
+        )
 
 
 def check_device(name: object) -> str:

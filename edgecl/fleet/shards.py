@@ -7,6 +7,7 @@ of one loop. A shard that was lost is made again, under the same name and genera
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -138,28 +139,17 @@ def statistics_of(
         ),
         {},
     )
-    groups = embed(
-        islice(source.frames(first), last - first),
-        home.manifest.preprocessing,
-        session.engine,
-        batch_size=home.config.engine.batch_size,
-        max_pixels=home.max_pixels,
-        wake=source.close,
-    )
-    done = 0
-    with closing(groups):
-        for item in (item for group in groups for item in group):
-            say("pictures", done, last - first)
-            done += 1
-            why = _unusable(item, source)
-            if isinstance(item, Skipped) or why:
-                id = item.id if isinstance(item, Skipped) else item.frame.id
-                shard.skipped.append(Skipped(id, why))
-            else:
-                kept = classes.setdefault(item.frame.label or "", _Class())
-                kept.rows.append(quantise(item.feature))
-                if len(kept.rows) > layout.few_rows:
-                    _fold(session, kept)
+    for done, item in enumerate(_embedded(session, source, first, last)):
+        say("pictures", done, last - first)
+        why = _unusable(item, source)
+        if isinstance(item, Skipped) or why:
+            id = item.id if isinstance(item, Skipped) else item.frame.id
+            shard.skipped.append(Skipped(id, why))
+        else:
+            kept = classes.setdefault(item.frame.label or "", _Class())
+            kept.rows.append(quantise(item.feature))
+            if len(kept.rows) > layout.few_rows:
+                _fold(session, kept)
     made = sorted((_part(session, name, kept) for name, kept in classes.items()), key=_id)
     if count == 1 and not made:  # of many parts one may have none
         raise RequestError(
@@ -169,6 +159,24 @@ def statistics_of(
     shard.contribution = replace(shard.contribution, parts=tuple(part for part, _ in made))
     shard.bodies = {part.digest: body for part, body in made}
     return shard
+
+
+def _embedded(
+    session: Session, source: Source, first: int, last: int
+) -> Iterator[Embedded | Skipped]:
+    """Look at some frames of a source."""
+    home = session.home
+    groups = embed(
+        islice(source.frames(first), last - first),
+        home.manifest.preprocessing,
+        session.engine,
+        batch_size=home.config.engine.batch_size,
+        max_pixels=home.max_pixels,
+        wake=source.close,
+    )
+    with closing(groups):
+        for group in groups:
+            yield from group
 
 
 def _unusable(item: Embedded | Skipped, source: Source) -> str:

@@ -176,7 +176,7 @@ def rows_of(rows: Float16) -> Float16:
     Raises:
         IntegrityError: They are not.
     """
-    steps = rows.astype(np.float64) / GRID
+    steps = rows.astype(np.float32) / np.float32(GRID)  # exact: 11 bits, and a power of two
     if not np.isfinite(steps).all() or not np.array_equal(steps, np.rint(steps)):
         raise IntegrityError("a feature is not finite or no multiple of 2^-12")
     return rows

@@ -129,7 +129,7 @@ class RidgeHead(Head):
         if len(self._sums) == 1:
             self._moments = self.statistic.empty()
         elif self._moments.is_exact:
-            self._moments = self._moments.minus(memory.moments(y))
+            self._moments = self._moments.absorb(memory.moments(y), -1)
         else:  # too many rows for exact sums: add up what remains, in the order of the classes
             kept = [memory.moments(c) for c in self._sums if c != y]
             self._moments = self.statistic.empty()
@@ -145,9 +145,11 @@ class RidgeHead(Head):
         self._pending.clear()
         self._pending_columns.clear()
         whole = whole_of(moments, self.statistic)
+        # What only went to other classes has the same Gram matrix, and the same factor of it.
+        is_same = self._is_settled and self._moments.is_same(whole.moments)
         self._moments, self._sums = whole.moments, whole.sums
         self._number()
-        self._solve()
+        self._solve(self._factor if is_same else None)
 
     def whole(self) -> Whole:
         """Return what was learned."""
@@ -265,7 +267,7 @@ class RidgeHead(Head):
             said = None
             if n == 1 and self._said is not None and np.array_equal(self._said[0], rows[0]):
                 missing = len(self._sums) - self._said[1].shape[1]
-                said = np.pad(self._said[1], ((0, 0), (0, missing)))
+                said = np.pad(self._said[1], ((0, 0), (0, missing))) if missing else self._said[1]
             recursion = self._live()
             recursion.grow(len(self._sums))
             recursion.learn(self._scaled(rows), self._pending_columns[-n:], said)
@@ -301,7 +303,7 @@ class RidgeHead(Head):
     def _fold(self) -> None:
         """Take the rows since the last solve into the Gram matrix."""
         if self._pending:
-            self._moments = self._moments.plus(self.statistic.of(np.array(self._pending)))
+            self._moments = self._moments.absorb(self.statistic.of(np.array(self._pending)))
             self._pending.clear()
             self._pending_columns.clear()
 
@@ -311,8 +313,12 @@ class RidgeHead(Head):
         self._n_waiting, self._is_stale = 0, False
         self._recursion = self._said = self._factor = self._alone = None
 
-    def _solve(self) -> None:
-        """Set centre, scale and weights from the statistics alone."""
+    def _solve(self, factor: Float64 | None = None) -> None:
+        """Set centre, scale and weights from the statistics alone.
+
+        Args:
+            factor: That of the statistics as they are now, if it is known.
+        """
         self._fold()
         d, k, n = self.num_features, len(self._sums), self._moments.n
         self._begin(n)
@@ -325,7 +331,7 @@ class RidgeHead(Head):
         self._inverse_scale = 1.0 / _scale(self._moments)
         counts = np.array([c for c, _ in self._sums.values()], dtype=np.float64)
         sums = np.array([s for _, s in self._sums.values()]).T  # (D, K)
-        self._factor = self._factored()
+        self._factor = self._factored() if factor is None else factor
         targets = (sums - np.outer(self._mean, counts)) * self._inverse_scale[:, None]
         # Columns are solved in an order of their own: how a solve rounds one may hang on its place.
         place = np.array(sorted(range(k), key=lambda c: (counts[c], sums[:, c].tobytes())))

@@ -53,10 +53,27 @@ class Moments:
         diagonal = np.diagonal(self.second) if self.second.ndim == 2 else self.second
         return bool(diagonal.max(initial=0.0) < _EXACT_LIMIT)
 
+    def is_same(self, other: Moments) -> bool:
+        """Whether others are, bit for bit, these."""
+        return (
+            self.n == other.n
+            and np.array_equal(self.total, other.total)
+            and np.array_equal(self.second, other.second)
+        )
+
     def plus(self, other: Moments) -> Moments:
         """Return the statistics of both sets of samples; both of one kind."""
         assert self.second.shape == other.second.shape
         return Moments(self.n + other.n, self.total + other.total, self.second + other.second)
+
+    def absorb(self, other: Moments, sign: int = 1) -> Moments:
+        """Return `plus`, or `minus` with sign -1, in the memory of these, which are given up.
+
+        A new matrix of tens of MB costs more than the sum.
+        """
+        for mine, theirs in ((self.total, other.total), (self.second, other.second)):
+            (np.add if sign > 0 else np.subtract)(mine, theirs, out=mine)
+        return Moments(self.n + sign * other.n, self.total, self.second)
 
     def minus(self, other: Moments) -> Moments:
         """Return the statistics without the samples of `other`, which must be part of these."""

@@ -43,7 +43,7 @@ class Reservoir(Totals):
         self._stored: dict[int, list[int]] = {}
         self._sizes: dict[int, int] = {}
         for uid, class_uid, size in self.connection.execute(
-            "SELECT uid, class_uid, size_bytes FROM replay WHERE is_stored ORDER BY uid"
+            "SELECT uid, class_uid, size_bytes FROM replay WHERE is_stored ORDER BY +uid"
         ):
             self._stored.setdefault(class_uid, []).append(uid)
             self._sizes[uid] = size

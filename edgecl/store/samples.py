@@ -188,11 +188,13 @@ class Samples(Reservoir):
     def rows(self, role: Role) -> Rows:
         """Return the kept samples of a role that can be read, oldest first."""
         lost = self.lost_classes()
+        # `+` takes the index of a role that few samples have: by uid all would be gone through.
+        few = "" if role is Role.REPLAY else "+"
         found = [
             row
             for row in self.connection.execute(
                 f"SELECT uid, class_uid, x FROM {role.value} JOIN features USING (uid) "
-                "WHERE is_stored ORDER BY uid"
+                f"WHERE is_stored ORDER BY {few}uid"
             )
             if row[1] not in lost
         ]
@@ -219,7 +221,7 @@ class Samples(Reservoir):
         return [
             (int(uid), int(class_uid))
             for uid, class_uid in self.connection.execute(
-                "SELECT uid, class_uid FROM replay WHERE is_stored ORDER BY uid"
+                "SELECT uid, class_uid FROM replay WHERE is_stored ORDER BY +uid"
             )
             if class_uid not in lost
         ]
@@ -229,7 +231,7 @@ class Samples(Reservoir):
         rows = self.connection.execute(
             "SELECT s.uid, class_uid, source_uid, coalesce(text, ''), coalesce(frame, ''), time, "
             f"step, score FROM {role.value} s JOIN sources o ON o.uid = source_uid "
-            "WHERE is_stored ORDER BY s.uid"
+            "WHERE is_stored ORDER BY +s.uid"  # as in `rows`
         )
         return [Origin(*row) for row in rows]
 

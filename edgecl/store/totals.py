@@ -115,9 +115,7 @@ class Totals(Statistics):
         if kept is None or anew is None or not anew.moments.is_exact:
             return ""
         same = [
-            kept.moments.n == anew.moments.n,
-            np.array_equal(kept.moments.total, anew.moments.total),
-            np.array_equal(kept.moments.second, anew.moments.second),
+            kept.moments.is_same(anew.moments),
             *(n == kept.sums[uid][0] for uid, (n, _) in anew.sums.items()),
             *(np.array_equal(kept.sums[uid][1], total) for uid, (_, total) in anew.sums.items()),
         ]
@@ -141,7 +139,7 @@ class Totals(Statistics):
         for uid in [uid for uid in self._names if uid not in lost]:
             part = self.folded(uid)
             sums[uid] = (part.n, part.total)
-            moments = moments.plus(part) if part.n else moments
+            moments = moments.absorb(part) if part.n else moments
         return self._with_rows_since(0, Whole(moments, sums))
 
     def _with_rows_since(self, newest: int, whole: Whole) -> Whole:
@@ -149,7 +147,8 @@ class Totals(Statistics):
         lost = self.lost_classes()
         moments, sums = whole.moments, dict(whole.sums)
         for x, classes in self._rows_since(newest):
-            moments = moments.plus(self.statistic.of(x))
+            part = self.statistic.of(x)
+            moments = moments.absorb(part) if moments.n else part
             _add_rows(sums, x, classes)
         order = [uid for uid in self._names if uid not in lost]  # in which the classes came
         nothing = np.zeros(self.num_features)

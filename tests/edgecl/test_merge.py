@@ -24,6 +24,7 @@ from edgecl.mending import plan_undo
 from edgecl.runtime.scoring import Scorer
 from edgecl.session import reading
 from edgecl.store.exports import exports_of
+from edgecl.store.foreign import foreign
 from edgecl.types import ForgetRequest, Kind
 from edgecl.unlearning.chain import signing_key
 from edgecl.unlearning.request import forget, writing
@@ -384,6 +385,23 @@ def test_the_commands(tmp_path: Path) -> None:
     (tmp_path / "1.efc").write_bytes(b"rubbish")
     with pytest.raises(EdgeclError, match=r"1\.efc is damaged"):
         build.invoke("merge", *files, "-H", home.home.path)
+
+
+def test_a_poisoned_device_is_taken_back_where_the_governor_is_a_gate(tmp_path: Path) -> None:
+    x, y = build.features(500, D, 3)
+    labels = [f"part-{c}" for c in y]
+    place = Place.new(tmp_path / "a", probes=20).learn(labels, x - 1)
+    build.invoke("config", "set", "governor.mode", "gate", "-H", place.home.path)
+    wrong = [f"part-{c % 3 + 1}" for c in y]
+    bad = Place.new(tmp_path / "b").learn(wrong * 2, np.concatenate([x, x]) - 1)
+    bad.file(tmp_path / "b.efc")
+    before = place.bits()
+    out = build.invoke("merge", tmp_path / "b.efc", "-H", place.home.path, "--json")
+    assert json.loads(out.stdout)["state"] == "rolled_back"
+    assert place.bits() == before
+    with reading(place.home) as session:
+        assert foreign(session.store, device_of(bad.home)) is None
+        assert set(session.store.n_by_source()) == {"gate"}
 
 
 def test_from_python(tmp_path: Path) -> None:

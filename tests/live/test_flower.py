@@ -6,21 +6,18 @@ Needs `make flower` (the carrier's own environment) and ssh-keygen.
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fleets import DIM, holders, teach, toy_home, toy_rows
+from flower import APP, BIN, NAMES, env, gone, group, require_flower, tree
 
 from edgecl.fleet.carriers.folder import Folder
 from edgecl.fleet.member import Device, Synced, join
@@ -31,60 +28,9 @@ from edgecl.fleet.plant import Plant as Merging
 from edgecl.fleet.plant import Policy, make_plant
 from edgecl.fleet.sums import ClassSums
 from edgecl.heads.statistics import Gram
-from peers import certificate, free_port, require
+from peers import certificate, free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
-ROOT = Path(__file__).parents[2]
-APP = ROOT / "packaging/edgecl-flower"
-BIN = ROOT / ".venv-flower/bin"
-NAMES = ("door", "press-1", "press-2")
-QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"}
-
-
-def env(home: Path) -> dict[str, str]:
-    """What all of them run in; nothing of it is in the house of who runs the tests."""
-    home.mkdir(exist_ok=True)
-    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | quiet | QUICK | {"FLWR_HOME": str(home), "PATH": path}
-
-
-@contextmanager
-def group(*command: object, home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command with all that it starts until the block ends; its log lies in its folder."""
-    with (home.parent / f"{home.name}.log").open("ab") as log:
-        running = subprocess.Popen(
-            [str(c) for c in command], env=env(home), stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield running
-    finally:
-        running.terminate()
-        try:
-            running.wait(20)
-        finally:
-            for member in members(home):
-                os.kill(member, signal.SIGKILL)
-            running.wait(20)
-
-
-def members(home: Path) -> list[int]:
-    """Who runs with this folder as Flower's, or one below it: what was started, and by that."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if re.search(f"FLWR_HOME={re.escape(str(home))}[/\0]".encode(), environ.read_bytes()):
-                found.append(int(environ.parent.name))
-    return found
-
-
-def gone(home: Path) -> bool:
-    """Whether all of them end by themselves, soon."""
-    for _ in range(50):
-        if not members(home):
-            return True
-        time.sleep(0.1)
-    return False
 
 
 class Plant:
@@ -188,37 +134,6 @@ class Plant:
         assert not any(done.values()), "\n".join(self.log(f"{n}-node") for n in names)
 
 
-def put(folder: Path, name: str, data: bytes) -> Path:
-    """Write a file of the layout; `{}` in its name becomes its digest."""
-    path = folder / name.format(hashlib.sha256(data).hexdigest()[:16])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def tree(folder: Path, before: str = "") -> dict[str, bytes]:
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != ".exchanged")
-    return {before + p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
-
-
-@pytest.fixture(scope="module")
-def flower() -> None:
-    require((BIN / "edgecl-flower-node").exists(), "make flower")
-    require(shutil.which("ssh-keygen"), "apt install openssh-client")
-
-
-def run(tmp_path: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a script of this folder in the carrier's environment."""
-    return subprocess.run(
-        [str(a) for a in (BIN / "python", Path(__file__).with_name(script), *arguments)],
-        env=env(tmp_path / "home"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 class Fleet:
     """Homes of a few features, and the merger; their carriers are the folders of a plant."""
 
@@ -268,9 +183,8 @@ def in_one_place(taught: list[tuple[int, str, int]]) -> dict[str, str]:
     return found | {"second": hashlib.sha256(every.gram.tobytes()).hexdigest()}
 
 
-def test_homes_merge_over_the_network_and_an_order_reaches_all(
-    flower: None, tmp_path: Path
-) -> None:
+def test_homes_merge_over_the_network_and_an_order_reaches_all(tmp_path: Path) -> None:
+    require_flower()
     taught = [(0, "cup", 4), (0, "plate", 3), (1, "plate", 5), (1, "spoon", 4), (2, "cup", 6),
               (2, "spoon", 7)]  # fmt: skip
     with ExitStack() as stack:
@@ -321,72 +235,3 @@ def test_homes_merge_over_the_network_and_an_order_reaches_all(
         assert "Failed to activate SuperNode" in plant.log("stranger-node")
         assert tree(tmp_path / "stranger/carrier") == {}
     assert gone(tmp_path)
-
-
-def test_both_sides_move_what_the_other_lacks_and_no_more(flower: None, tmp_path: Path) -> None:
-    carrier, folders = tmp_path / "carrier", [tmp_path / name for name in NAMES]
-    carrier.mkdir()
-    sent = {}
-    for i, (name, folder) in enumerate(zip(NAMES, folders, strict=True)):
-        (folder / "inbox").mkdir(parents=True)
-        for generation in (1, 2):  # Of press-2 the two do not fit into one message.
-            data = os.urandom(400_000 * (i + 1))
-            path = f"contributions/{name}/g{generation}-{{}}.efc"
-            path = put(folder / "outbox", path, data).name
-            sent[f"contributions/{name}/{path}"] = data
-    put(carrier, "fleet.json", b'{"fleet":"plant"}')
-    put(carrier, "orders/000001-{}.json", b"order 1")
-    head = put(carrier, "merged/v1-{}.efb", os.urandom(300_000))
-    # What does not belong to the layout stays where it is; what is too large is named.
-    put(carrier, "orders/.secret", b"x")
-    put(folders[0] / "outbox", "contributions/door/home.db", b"x")
-    large = put(folders[0] / "outbox", "contributions/door/g3-{}.efc", bytes(3 << 20))
-
-    done = run(tmp_path, "flower_pair.py", 2 << 20, carrier, *folders)
-    assert done.stdout.split()[-2:] == ["3", "7"], done.stderr
-    assert f"{large.name} is larger than 2,097,152 bytes" in done.stderr + done.stdout
-    came = tree(carrier)
-    assert {n: d for n, d in came.items() if n.startswith("contrib")} == sent
-    first = {n: d for n, d in came.items() if not n.startswith(("contrib", "orders/."))}
-    assert len(first) == 3
-    assert [tree(f / "inbox") for f in folders] == [first] * 3
-
-    # The merged head is revoked, and fleet.json is another one.
-    head.unlink()
-    put(carrier, "fleet.json", b'{"fleet":"plant","revision":2}')
-    put(carrier, "masks/r1-{}.json", b"a round")
-    done = run(tmp_path, "flower_pair.py", 2 << 20, carrier, *folders)
-    assert done.stdout.split()[-2:] == ["3", "6"], done.stderr
-    assert (done.stderr + done.stdout).count(": 0 files taken") == 3
-    assert (done.stderr + done.stdout).count(": 2 files sent") == 3
-    second = {n: d for n, d in tree(carrier).items() if not n.startswith(("contrib", "orders/."))}
-    assert [tree(f / "inbox") for f in folders] == [second] * 3
-    assert {n.partition("/")[0] for n in second} == {"fleet.json", "orders", "masks"}
-
-
-def test_devices_that_lie_leave_nothing_and_are_named(flower: None, tmp_path: Path) -> None:
-    carrier = tmp_path / "a" / "carrier"
-    carrier.mkdir(parents=True)
-    done = run(tmp_path, "flower_hostile.py", carrier)
-    assert done.returncode == 0, done.stderr
-    files = [p for p in (tmp_path / "a").rglob("*") if p.is_file()]
-    assert [p.read_bytes() for p in files] == [b"a file"]
-    assert files[0].parent == carrier / "contributions/good"
-    lines = done.stderr + done.stdout
-    for node, text in (
-        (2, "'../../evil' is not the name"),
-        (2, "is not the name of a file that travels this way"),
-        (2, "does not have the digest that its name says"),
-        (3, r"'contributions/a\x1b[2J/g1-"),
-        (4, "is larger than 1,000 bytes"),
-        (5, "a message has no list"),
-        (6, "a message has no list 'inbox'"),
-        (8, "says 4980 things more"),
-        (9, "was not served"),
-        (10, "gave no answer to collect"),
-        (11, "a message has no list 'refused'"),
-    ):
-        assert re.search(f"device {node}:? .*{re.escape(text)}", lines), (node, text)
-    assert "\x1b[2J" not in lines
-    # Seven were served, and the one that always has more was not asked for ever.
-    assert done.stdout.split()[-2:] == ["7", "19"]
