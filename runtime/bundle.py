@@ -61,6 +61,7 @@ class Bundle:
         compiled: A TensorRT engine of the same model; None in a bundle of another kind.
         calibration: How far the scores can be believed; None where nothing says it.
         novelty: What tells the unknown; None where too little was kept.
+        serve_until: When one of a fleet ends to predict, seconds since the epoch; 0 for never.
     """
 
     values: dict[str, Any]
@@ -71,6 +72,7 @@ class Bundle:
     compiled: Compiled | None = None
     calibration: Calibration | None = None
     novelty: Novelty | None = None
+    serve_until: float = 0.0
 
 
 def adapter_name(i: int) -> str:
@@ -157,6 +159,7 @@ def open_bundle(folder: Path) -> Bundle:
             compiled=_compiled(values, manifest, files),
             calibration=calibration_from(head, labels),
             novelty=novelty_from(head, labels, plain_of(scorer)),
+            serve_until=float(values.get("serve_until", 0)),
         )
     except EdgeclError:
         raise

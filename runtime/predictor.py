@@ -43,7 +43,7 @@ class Predictor:
         max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
-        RequestError: There is no bundle.
+        RequestError: There is no bundle, or its lease is over.
         IntegrityError: A file of it was changed, it was revoked, or its TensorRT engine was built
             for another model, library or GPU.
         ProviderError: The named provider is not in use.
@@ -55,8 +55,8 @@ class Predictor:
     calibration: Calibration | None
     novelty: Novelty | None
     """What tells the unknown in a bundle; in a home `edgecl.novelty.open_novelty` makes it."""
-    serve_until: float | None
-    """When a bundle of a fleet ends to predict, seconds since the epoch."""
+    serve_until: float
+    """When a bundle of a fleet ends to predict, seconds since the epoch; 0 for never."""
     max_pixels: int
 
     def __init__(
@@ -69,15 +69,14 @@ class Predictor:
         max_pixels: int = 50_000_000,
     ) -> None:
         found = open_bundle(Path(bundle))
+        self.serve_until = found.serve_until
+        self.check_lease()
         engine = _engine(found, provider, threads, allow_fallback)
         self.engine = engine.with_adapters(*found.adapters) if found.adapters else engine
         self.preprocessing = found.manifest.preprocessing
         self.scorer = found.scorer
         self.calibration, self.novelty = found.calibration, found.novelty
         self.max_pixels = max_pixels
-        until = found.values.get("serve_until") or None
-        self.serve_until = None if until is None else float(until)
-        self.check_lease()
 
     @classmethod
     def of(
@@ -101,7 +100,7 @@ class Predictor:
         made = cls.__new__(cls)
         made.engine, made.preprocessing, made.scorer = engine, preprocessing, scorer
         made.calibration, made.novelty, made.max_pixels = calibration, None, max_pixels
-        made.serve_until = None
+        made.serve_until = 0.0
         return made
 
     def predict(
@@ -170,7 +169,7 @@ class Predictor:
         Raises:
             RequestError: Its lease is over.
         """
-        if self.serve_until is not None and time.time() > self.serve_until:
+        if self.serve_until and time.time() > self.serve_until:
             ended = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.serve_until))
             raise RequestError(
                 f"this bundle's lease ended {ended}; what it knows may have been unlearned since: "

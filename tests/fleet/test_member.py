@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -282,13 +283,25 @@ def test_a_carrier_of_another_fleet_is_refused(tmp_path: Path, world: World) -> 
 
 
 def test_a_lease_that_is_over_predicts_no_more(world: World) -> None:
+    with Plant.lock(world.plant):
+        plant = Plant(world.plant)
+        plant._write(policy=replace(plant.fleet.policy, serve_days=1e-9))
+    teach(world.homes[0], {"cup": 1}, seed=7)
+    world.sync(0)
+    world.serve()
+    assert world.sync(0)["is_new"]
+    bundle = Device(world.homes[0]).bundle
+    assert 0 < open_bundle(bundle).serve_until <= time.time()
+    with pytest.raises(RequestError, match=r"lease ended .* `edgecl fleet sync"):
+        Predictor(bundle)
+    # One that is open already ends to predict, too.
     home, x = world.homes[0], np.zeros((1, DIM), np.float32)
     with reading(home) as session:
         predictor = Predictor.of(None, home.manifest.preprocessing, session.exact_scorer())
     predictor.serve_until = time.time() + 60
     assert predictor.predict_features(["x"], x)
     predictor.serve_until = time.time() - 60
-    with pytest.raises(RequestError, match=r"lease ended .* `edgecl fleet sync"):
+    with pytest.raises(RequestError, match="lease ended"):
         predictor.predict_features(["x"], x)
 
 
