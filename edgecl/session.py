@@ -33,8 +33,7 @@ from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.preprocess import Preprocessing, decode
-from edgecl.runtime.scoring import Arrays, MaskedScorer, Scorer
-from edgecl.runtime.scoring import load_scorer as scorer_of
+from edgecl.runtime.scoring import Arrays, MaskedScorer, Scorer, load_scorer
 from edgecl.store.adapters import adapter_rows, mixed_with, task_adapters
 from edgecl.store.ledger import check_not_older
 from edgecl.store.store import Store, describe, why_empty
@@ -243,7 +242,7 @@ class Session:
         _check_head(self.home, self.store)
         kept = self._kept_head()
         if kept is not None:
-            scorer = scorer_of(kept, self._names(kept))
+            scorer = load_scorer(kept, self._names(kept))
         else:
             head = make_head_of(
                 self.home.config.head, self.store.num_features, codebook=self.store.codebook
