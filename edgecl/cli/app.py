@@ -17,6 +17,8 @@ from edgecl.cli.evaluate import evaluate
 from edgecl.cli.export import export_app
 from edgecl.cli.fleet import fleet_app
 from edgecl.cli.fleet_masks import mask, unmask
+from edgecl.cli.fleet_orders import admit, alias, refuse
+from edgecl.cli.fleet_orders import forget_app as order_app
 from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
@@ -75,6 +77,10 @@ app.add_typer(config_app, name="config", cls=Group)
 app.add_typer(export_app, name="export", cls=Group)
 fleet_app.command("mask", cls=Command)(mask)
 fleet_app.command("unmask", cls=Command)(unmask)
+fleet_app.command("alias", cls=Command)(alias)
+fleet_app.command("admit", cls=Command)(admit)
+fleet_app.command("refuse", cls=Command)(refuse)
+fleet_app.add_typer(order_app, name="forget", cls=Group)
 app.add_typer(fleet_app, name="fleet", cls=Group)
 app.add_typer(forget_app, name="forget", cls=Group)
 app.add_typer(review_app, name="review", cls=Group)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecl.cli.commands import Command, Group
-from edgecl.cli.confirm import YesOption, confirm
+from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.outcome import counted, print_outcome
 from edgecl.cli.output import print_json, say, show, working
@@ -24,8 +23,6 @@ fleet_app = typer.Typer(
     help="Have many devices know one head, exactly, and forget for all of them.",
     no_args_is_help=True,
 )
-forget_app = typer.Typer(help="Order all devices to forget.", no_args_is_help=True)
-fleet_app.add_typer(forget_app, name="forget", cls=Group)
 
 FleetOption = Annotated[
     Path,
@@ -34,7 +31,6 @@ FleetOption = Annotated[
 CarrierOption = Annotated[
     Path, typer.Option("--carrier", help="A folder that both sides reach: a stick, NFS, a bucket.")
 ]
-ReasonOption = Annotated[str, typer.Option(help="For the order; must not name what is forgotten.")]
 TotalOption = Annotated[
     bool,
     typer.Option("--total", help="The small form, which only new files can take classes from."),
@@ -121,7 +117,7 @@ def add(
     if len(key) < 128 and Path(key).is_file():
         with open(key, encoding="ascii", errors="replace") as file:
             key = file.read(1000)
-    with _merger(fleet) as merger:
+    with at_work(fleet) as merger:
         if key.strip()[:64].lower() in merger.orders.out:
             raise RequestError("this device was forgotten by an order; it joins with another home")
         member = merger.plant.add(name, key)
@@ -215,7 +211,7 @@ def merge(
     from edgecl.errors import EdgeclError
     from edgecl.fleet.carriers.folder import Folder
 
-    with _merger(fleet) as merger:
+    with at_work(fleet) as merger:
         for path in files:
             try:
                 merger.take(path)
@@ -239,7 +235,7 @@ def serve(
     before = None
     while True:
         try:
-            with _merger(fleet, before) as merger:
+            with at_work(fleet, before) as merger:
                 before = merger
                 _merged(merger, Folder(carrier), json=json, pulls=True)
         except EdgeclError as error:
@@ -249,98 +245,6 @@ def serve(
         if once:
             return
         time.sleep(every)
-
-
-@forget_app.command("class", cls=Command)
-def forget_class(
-    name: Annotated[str, typer.Argument(help="The class's name; its aliases go, too.")],
-    reason: ReasonOption = "",
-    yes: YesOption = False,
-    fleet: FleetOption = PLANT,
-    json: JsonOption = False,
-) -> None:
-    """Order all devices to forget a class; it cannot come back from one that was away."""
-    from edgecl.fleet.orders import CLASS
-    from edgecl.types import check_reason, clean_label
-
-    label = clean_label(name)
-    check_reason(reason, label)
-    with _merger(fleet) as merger:
-        ids = merger.orders.all_of(merger.orders.id_of(merger.plant.key, label))
-        known = merger.contributions().values()
-        n = sum(1 for each in known if {part.id for part in each.parts} & set(ids))
-        _confirm(f"{counted(n, 'device')} of this fleet learned {label!r}; all will forget it", yes)
-        if not n:
-            say("no contribution here has this class; the order stands for what still comes")
-        _order(merger, {"kind": CLASS, "ids": ids, "reason": reason}, json=json)
-
-
-@forget_app.command("device", cls=Command)
-def forget_device(
-    name: Annotated[str, typer.Argument(help="The device's name.")],
-    reason: ReasonOption = "",
-    yes: YesOption = False,
-    fleet: FleetOption = PLANT,
-    json: JsonOption = False,
-) -> None:
-    """Order that nothing which a device learned counts any more; it is a member no longer."""
-    from edgecl.fleet.orders import DEVICE
-
-    with _merger(fleet) as merger:
-        key = merger.plant.fleet.named(name).key
-        _confirm(f"nothing that {name} learned will count any more", yes)
-        number = merger.give(
-            {"kind": DEVICE, "key": key, "name": name, "time": int(time.time()), "reason": reason}
-        )
-        merger.plant.remove(name)
-        _ordered(merger, number, json=json)
-
-
-@fleet_app.command("alias", cls=Command)
-def alias(
-    other: Annotated[str, typer.Argument(help="The other name.")],
-    name: Annotated[str, typer.Argument(help="The name of the same thing that stays.")],
-    fleet: FleetOption = PLANT,
-    json: JsonOption = False,
-) -> None:
-    """Let two names mean one class in the merged head; homes stay as they are."""
-    from edgecl.errors import RequestError
-    from edgecl.fleet.orders import ALIAS
-    from edgecl.types import clean_label
-
-    with _merger(fleet) as merger:
-        orders, key = merger.orders, merger.plant.key
-        a, b = (orders.canonical(orders.id_of(key, clean_label(n))) for n in (other, name))
-        if a == b:
-            raise RequestError(f"{other!r} and {name!r} mean one class already")
-        _order(merger, {"kind": ALIAS, "ids": [a], "to": b, "reason": ""}, json=json)
-
-
-DigestOption = Annotated[
-    str, typer.Option("--digest", help="Which one, by the beginning of its digest; else the only.")
-]
-
-
-@fleet_app.command("admit", cls=Command)
-def admit(
-    device: Annotated[str, typer.Argument(help="The device's name.")],
-    digest: DigestOption = "",
-    fleet: FleetOption = PLANT,
-    json: JsonOption = False,
-) -> None:
-    """Let a contribution count that is held, as `fleet status` says."""
-    _decide("admit", device, digest, fleet, json=json)
-
-
-@fleet_app.command("refuse", cls=Command)
-def refuse(
-    device: Annotated[str, typer.Argument(help="The device's name.")],
-    digest: DigestOption = "",
-    fleet: FleetOption = PLANT,
-    json: JsonOption = False,
-) -> None:
-    """Have a contribution that is held never count; the one before it stays."""
-    _decide("refuse", device, digest, fleet, json=json)
 
 
 @fleet_app.command("status", cls=Command)
@@ -365,7 +269,7 @@ def status(
         values = of.status_of_device(Device(Home(home)))
         lines = of.in_words_of_device(values)
     else:
-        with _merger(fleet) as merger:
+        with at_work(fleet) as merger:
             if carrier is not None:
                 merger.pull(Folder(carrier))
             values = of.status_of(merger)
@@ -378,7 +282,7 @@ def status(
 
 
 @contextmanager
-def _merger(fleet: Path, before: Merger | None = None) -> Iterator[Merger]:
+def at_work(fleet: Path, before: Merger | None = None) -> Iterator[Merger]:
     """Open a fleet's folder and be the one process at work on it.
 
     What another one added there is read anew, what was checked by `before` is not.
@@ -423,41 +327,3 @@ def _say_merged(merger: Merger, merged: Merged, more: dict[str, Any], *, json: b
         + (f"; {n_held} held, see `edgecl fleet status`" if n_held else ""),
         result,
     )
-
-
-def _confirm(text: str, yes: bool) -> None:
-    confirm(lambda: [f"{text}."], yes=yes)
-
-
-def _order(merger: Merger, body: dict[str, Any], *, json: bool) -> None:
-    _ordered(merger, merger.give(body | {"time": int(time.time())}), json=json)
-
-
-def _ordered(merger: Merger, number: int, *, json: bool) -> None:
-    merger.clean()
-    merged, _ = merger.merge()
-    result = {"order": number, "version": merged.version}
-    if json:
-        print_json(result)
-        return
-    print_outcome(f"order {number} is signed; merged head v{merged.version} obeys it", result)
-    say("next: `edgecl fleet serve --carrier DIR --once` gives it out")
-
-
-def _decide(kind: str, device: str, digest: str, fleet: Path, *, json: bool) -> None:
-    from edgecl.errors import RequestError
-
-    with _merger(fleet) as merger:
-        key = merger.plant.fleet.named(device).key
-        held = [offer for offer, _ in merger.state().held if offer.device == key]
-        found = [offer for offer in held if offer.digest.startswith(digest)]
-        if len(found) != 1:
-            known = ", ".join(f"{o.digest[:16]} (generation {o.generation})" for o in held)
-            raise RequestError(
-                f"{len(found)} contributions of {device} that are held fit; held: "
-                f"{known or 'none'}; name one with --digest"
-            )
-        if kind == "admit" and found[0].fault:
-            raise RequestError(f"this one cannot count: {found[0].fault}")
-        body = {"kind": kind, "key": key, "digest": found[0].digest, "reason": ""}
-        _order(merger, body, json=json)

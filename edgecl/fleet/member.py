@@ -17,7 +17,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from edgecl.errors import IntegrityError, RequestError
@@ -32,6 +32,7 @@ from edgecl.fleet.carriers.folder import (
 from edgecl.fleet.collect import collect, export
 from edgecl.fleet.contribution import Contribution, digest, encode
 from edgecl.fleet.identity import DeviceKeys, unseal
+from edgecl.fleet.kept import Kept, Synced
 from edgecl.fleet.merged import Merged, arrays_file, install, newest_merged
 from edgecl.fleet.merger import orders_in, put_orders
 from edgecl.fleet.orders import CLASS, DEVICE, Order
@@ -51,45 +52,6 @@ _STATE = "device.json"
 MASK_STATE = "mask.json"
 _BUNDLE = "bundle"
 _MOST_STATE = 65536
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What device.json says.
-
-    Args:
-        base: What is added to the store's version.
-        order: Number of the last order that was applied.
-        receipt: Digest of the receipt of that order; '' if nothing of it was here.
-        sent: Digest of what was sent last, without its generation.
-        sealed: The fleet's key, sealed to this device: one that was forgotten itself still has to
-            know what else it was ordered to forget.
-    """
-
-    base: int = 0
-    order: int = 0
-    receipt: str = ""
-    sent: str = ""
-    sealed: str = ""
-
-
-@dataclass(frozen=True)
-class Synced:
-    """What `sync` did.
-
-    Args:
-        orders: Numbers of the orders that were applied now, with the ids of their receipts.
-        sent: Generation that was sent; None if the carrier has it already.
-        merged: The merged head that is here; None if there is none.
-        is_new: Whether it came now.
-        is_out: Whether an order took this device out of the fleet.
-    """
-
-    orders: tuple[tuple[int, str], ...]
-    sent: int | None
-    merged: Merged | None
-    is_new: bool
-    is_out: bool
 
 
 class Device:
