@@ -9,8 +9,9 @@ import typer
 
 from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.outcome import print_outcome
 from edgecl.cli.output import print_json, print_table, printable
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.config import Config

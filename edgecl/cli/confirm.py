@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecl.cli.outcome import counted
 from edgecl.cli.output import printable, say
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.session import Session

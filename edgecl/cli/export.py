@@ -10,8 +10,9 @@ import typer
 
 from edgecl.cli.commands import Command
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.outcome import counted, print_outcome, size_text
+from edgecl.cli.outcome import print_outcome, size_text
 from edgecl.cli.output import print_json, print_table, say, working
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.exporters.bundle import Exported

@@ -12,8 +12,9 @@ from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm
 from edgecl.cli.fleet import PLANT, FleetOption, at_work
 from edgecl.cli.options import JsonOption
-from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.outcome import print_outcome
 from edgecl.cli.output import print_json, say
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.fleet.merger import Merger

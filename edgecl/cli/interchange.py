@@ -20,8 +20,9 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.outcome import print_outcome
 from edgecl.cli.output import print_json, say, say_step
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.runtime.engines.base import EngineOptions

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgecl.cli.outcome import counted, print_outcome, time_text
+from edgecl.cli.outcome import print_outcome, time_text
 from edgecl.cli.output import is_quiet
-from edgecl.figures import percent
+from edgecl.figures import counted, percent
 
 if TYPE_CHECKING:
     from edgecl.store.store import Store

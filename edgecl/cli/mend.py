@@ -14,8 +14,8 @@ import typer
 from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
-from edgecl.cli.outcome import counted
 from edgecl.cli.output import print_json, print_table, say, show, working
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.mending import Done, Reversal

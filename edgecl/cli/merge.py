@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
-from edgecl.cli.outcome import counted, print_outcome, time_text
+from edgecl.cli.outcome import print_outcome, time_text
 from edgecl.cli.output import print_json, say, working
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.fleet.take import Report

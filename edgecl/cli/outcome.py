@@ -7,7 +7,6 @@ from typing import Any
 
 from edgecl.cli.output import is_quiet, is_verbose, print_values, show
 
-_PLURALS = {"class": "classes"}
 _named_home: list[str] = []
 
 
@@ -45,11 +44,6 @@ def is_home_named() -> bool:
 def next_text(*commands: str) -> str:
     """Return the line of `print_next`."""
     return f"Next: {', '.join(' '.join([command, *_named_home]) for command in commands)}"
-
-
-def counted(n: int, what: str) -> str:
-    """Return a number with its noun: `1 class`, `1,200 pictures`."""
-    return f"{n:,} {what if n == 1 else _PLURALS.get(what, what + 's')}"
 
 
 def size_text(n_bytes: float) -> str:

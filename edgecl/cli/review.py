@@ -16,9 +16,9 @@ from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm
 from edgecl.cli.mistakes import confirm_labels, mistakes
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, NewOption
-from edgecl.cli.outcome import counted, print_outcome
+from edgecl.cli.outcome import print_outcome
 from edgecl.cli.output import print_json, print_table, say
-from edgecl.figures import percent
+from edgecl.figures import counted, percent
 
 if TYPE_CHECKING:
     from edgecl.runtime.pretrained import Guess, Pretrained

@@ -18,8 +18,9 @@ from edgecl.cli.options import (
     ProviderOption,
     ThreadsOption,
 )
-from edgecl.cli.outcome import counted, print_outcome, size_text, time_text
+from edgecl.cli.outcome import print_outcome, size_text, time_text
 from edgecl.cli.output import print_json, say_skipped, working
+from edgecl.figures import counted
 
 
 def statistics(

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
-from edgecl.cli.outcome import counted, print_next, size_text
+from edgecl.cli.outcome import print_next, size_text
 from edgecl.cli.output import is_verbose, print_json, print_table, print_values, show
-from edgecl.figures import percent
+from edgecl.figures import counted, percent
 
 _FEW = 10
 _MOST_SOURCES = 10

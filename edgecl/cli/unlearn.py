@@ -13,8 +13,9 @@ from edgecl.cli import complete
 from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm, forgetting
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
-from edgecl.cli.outcome import counted, print_next, print_outcome, time_text
+from edgecl.cli.outcome import print_next, print_outcome, time_text
 from edgecl.cli.output import is_verbose, print_json, print_values, say, show, working
+from edgecl.figures import counted
 
 if TYPE_CHECKING:
     from edgecl.types import ForgetRequest

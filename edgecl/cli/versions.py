@@ -10,8 +10,9 @@ import typer
 from edgecl.cli import complete
 from edgecl.cli.confirm import YesOption, confirm, rolling_back, taking_back
 from edgecl.cli.options import DEFAULT, ClassArgument, HomeOption, JsonOption, NewOption
-from edgecl.cli.outcome import counted, print_outcome, size_text, utc_text
+from edgecl.cli.outcome import print_outcome, size_text, utc_text
 from edgecl.cli.output import print_json, print_table, say, working
+from edgecl.figures import counted
 
 
 def rename(

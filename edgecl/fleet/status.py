@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgecl.figures import counted
 from edgecl.fleet.contribution import Contribution
 from edgecl.fleet.member import Device
 from edgecl.fleet.merged import Merged
@@ -69,8 +70,9 @@ def in_words(status: dict[str, Any], now: float) -> list[str]:
             lines.append(f"{device['name']}: nothing of it counts yet")
         else:
             lines.append(
-                f"{device['name']}: generation {device['generation']}, {device['samples']:,} "
-                f"samples of {device['classes']} classes, last seen {ago(now, device['last_seen'])}"
+                f"{device['name']}: generation {device['generation']}, "
+                f"{counted(device['samples'], 'sample')} of {counted(device['classes'], 'class')}, "
+                f"last seen {ago(now, device['last_seen'])}"
             )
     lines += [_order_words(order, status["devices"], now) for order in status["orders"]]
     lines += [
@@ -136,10 +138,10 @@ def _first(status: dict[str, Any], n_devices: int | None) -> str:
     said = "nothing is merged yet"
     if merged is not None:
         said = (
-            f"merged head v{merged['version']} of {len(merged['devices'])} devices knows "
-            f"{len(merged['classes'])} classes"
+            f"merged head v{merged['version']} of {counted(len(merged['devices']), 'device')} "
+            f"knows {counted(len(merged['classes']), 'class')}"
         )
-    of = "" if n_devices is None else f", {n_devices} devices"
+    of = "" if n_devices is None else f", {counted(n_devices, 'device')}"
     return f"fleet {status['fleet'][:16]}{of}; {said}"
 
 

@@ -190,8 +190,10 @@ def is_stale_by(export: Export, receipt_id: str) -> bool:
 def note_erased(store: Store, export: Export, receipt_id: str) -> None:
     """Note that what a receipt names is gone from a dataset or a broker: then it is fresh again.
 
-    Inside the caller's transaction; a bundle stays stale.
+    Inside the caller's transaction; a bundle stays stale, a contribution is gone as a whole.
     """
+    if export.kind == CONTRIBUTION:
+        set_status(store, export, REPLACED, export.body)
     if export.kind in _MENDED:
         left = [other for other in export.body["receipts"] if other != receipt_id]
         body = export.body | {"receipts": left}

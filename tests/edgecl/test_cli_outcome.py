@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from edgecl.cli.learned import learned_text
-from edgecl.cli.outcome import counted, name_home, print_outcome, size_text, time_text
+from edgecl.cli.outcome import name_home, print_outcome, size_text, time_text
 from edgecl.cli.output import Level, set_level
 from edgecl.cli.running import result_of
+from edgecl.figures import counted
 from edgecl.runtime.sources import open_source
 from edgecl.stream.progress import Progress
 
