@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from edgecl.errors import RequestError
 from edgecl.runtime.adapters import Adapter, padded, zeros
+from edgecl.runtime.gated import GatedScorer, factors
 from edgecl.runtime.mixture import MixedScorer
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.runtime.projected import ProjectedScorer
@@ -41,7 +42,7 @@ def fuse(
     Args:
         model: The backbone as ONNX, at any precision; its inputs and outputs are float32.
         preprocessing: How a picture becomes its input.
-        scorer: The head, of form linear or projected, or such a one mixed with an adapter's.
+        scorer: The head, of form linear, gated or projected, or such a one mixed with an adapter's.
         adapters: None, or the one whose features stand beside the plain ones.
 
     Raises:
@@ -49,9 +50,9 @@ def fuse(
     """
     if not _fits(scorer) or len(adapters) > 1:
         raise RequestError(
-            "this head cannot stand in one ONNX file; expected one of the form linear or projected "
-            "(ridge, uer, prototype without keys), with the head of one adapter at most; leave "
-            "--fused out"
+            "this head cannot stand in one ONNX file; expected one of the form linear, gated or "
+            "projected (ridge, uer, prototype without keys), with the head of one adapter at most; "
+            "leave --fused out"
         )
     if preprocessing.interpolation not in _FILTERS:
         raise RequestError(
@@ -137,7 +138,7 @@ def _fits(scorer: Scorer) -> bool:
         return len(parts) == 2 and isinstance(parts[1], LinearScorer) and _fits(parts[0])
     if isinstance(scorer, ProjectedScorer):
         return scorer.whitening is None
-    return isinstance(scorer, LinearScorer)
+    return isinstance(scorer, LinearScorer | GatedScorer)
 
 
 def _score(to: _Nodes, scorer: Scorer, features: str, output: str | None = "scores") -> str:
@@ -147,6 +148,14 @@ def _score(to: _Nodes, scorer: Scorer, features: str, output: str | None = "scor
     if isinstance(scorer, LinearScorer):
         x = to.add("MatMul", features, to.float(scorer.weights))
         return to.add("Add", x, to.float(scorer.bias), output=output)
+    if isinstance(scorer, GatedScorer):
+        logits = _score(to, scorer.linear, features, None)
+        near = to.add("MatMul", features, to.float(scorer.keys))
+        near = to.add("Add", near, to.float(scorer.key_bias))
+        near = to.add("ArgMax", near, axis=1, keepdims=0)
+        every = factors(scorer.gates, np.arange(len(scorer.gates)))
+        factor = to.add("Gather", to.float(every), near)
+        return to.add("Mul", logits, factor, output=output)
     assert isinstance(scorer, ProjectedScorer)
     z = to.add("Sub", features, to.float(scorer.mean))
     z = to.add("Div", z, to.float(scorer.scale))

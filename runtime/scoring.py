@@ -20,6 +20,7 @@ FORMS = {
     "projected": ("edgecl.runtime.projected", "ProjectedScorer"),
     "bank": ("edgecl.runtime.bank", "BankScorer"),
     "key-value": ("edgecl.runtime.key_value", "KeyValueScorer"),
+    "gated": ("edgecl.runtime.gated", "GatedScorer"),
 }
 
 

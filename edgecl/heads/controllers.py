@@ -52,9 +52,9 @@ def ranked(losses: Float64, n: int, rng: np.random.Generator) -> Labels:
     return np.sort(np.append(best, rng.choice(rest, n - len(best), replace=False)))
 
 
-def row_losses(w: Float32, z: Float32, y: Labels) -> Float64:
-    """Return the cross-entropy (M,) of features (M, D) of classes (M,) by class rows (K, D)."""
-    logits = (z @ w.T).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    losses: Float64 = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
+def row_losses(logits: Float32, y: Labels) -> Float64:
+    """Return the cross-entropy (M,) of logits (M, K) of samples of classes (M,)."""
+    high = logits.astype(np.float64)
+    high -= high.max(axis=1, keepdims=True)
+    losses: Float64 = np.log(np.exp(high).sum(axis=1)) - high[np.arange(len(y)), y]
     return losses

@@ -21,6 +21,7 @@ stored samples:
   that was stopped, settled and resumed learns what it would have learned without.
 - views of stored samples, with the one-to-many agreement loss of view-batch replay
   (store/view_batch.py).
+- a class gate (heads/gate.py), whose gates stand behind the class rows, E columns more.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ from edgecl.heads.controllers import (
     row_losses,
     rows_wanted,
 )
+from edgecl.heads.gate import frozen_keys, nearest
 from edgecl.heads.linear import on_each_column, scale_of
 from edgecl.heads.memory import Memory
 from edgecl.heads.profile import BALANCED, Profile, profile_of
 from edgecl.heads.stability import focal_cross_entropy, settled_rows, slow_decay
 from edgecl.heads.statistics import Diagonal, Moments
 from edgecl.heads.uer_step import EPSILON, TEMPERATURE, uer_gradient
+from edgecl.runtime.gated import GatedScorer, factors
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.scoring import LinearScorer
 from edgecl.types import Float16, Float32, Float64, Labels
@@ -85,8 +88,9 @@ class UerHead(Head):
         self._replayed = _NEVER.copy()
         self._moments: dict[int, Moments] = {}
         self._sum = self.statistic.empty()
-        # (K, D) each: the rows that learn, their average, and what `settle` made of it, with no
-        # rows while something was learned since.
+        self._keys = frozen_keys(num_features, self.profile.n_gates)  # (E, D)
+        # (K, D + E) each: the rows that learn, their average, and what `settle` made of it, with
+        # no rows while something was learned since.
         self._rows = self._slow = self._settled = self._no_rows()
         self._n_updates = 0
         self._mean, self._scale = self._standard()
@@ -118,9 +122,7 @@ class UerHead(Head):
     def predict_many(self, x: Float32) -> Float64:
         """Return dot-product logits (N, K) of features (N, D)."""
         self.check_learned(x)
-        z = self._standardised(x)
-        scores: Float64 = z.astype(np.float64) @ self._served().T.astype(np.float64)
-        return scores
+        return self._logits(self._served(), self._standardised(x))
 
     def settle(self, memory: Memory | None = None) -> None:
         """Fine-tune the served copy on the stored samples, every class alike.
@@ -137,14 +139,17 @@ class UerHead(Head):
         self._settled = self._no_rows()
         z = self._standardised(x[known])
         target = self._places(y[known])
-        self._settled = settled_rows(
-            self._served(),
+        w, gates = np.split(self._served(), [self.num_features], axis=1)
+        settled = settled_rows(
+            w,
             z,
             target,
             n_steps=self.profile.n_settle_steps,
             learning_rate=LEARNING_RATE,
             rng=np.random.default_rng([self._seed, 2]),
+            factor=factors(gates.T, nearest(z, self._keys)) if len(self._keys) else None,
         )
+        self._settled = np.concatenate([settled, gates], axis=1)
 
     def rebuild(self, memory: Memory) -> None:
         """Learn what a store holds, from nothing.
@@ -174,10 +179,10 @@ class UerHead(Head):
         self._sum = self.statistic.total(self._moments)
         rows = self._no_rows() if state is None else state["rows"]
         self.check_state(len(rows), len(self._moments))
-        self._rows = np.array(rows, dtype=np.float32)
-        state = state or {"slow": rows, "settled": rows, "n_updates": np.array([0])}
-        self._slow = np.array(state["slow"], dtype=np.float32)
-        self._settled = np.array(state["settled"], dtype=np.float32)
+        state = state or {"rows": rows, "slow": rows, "settled": rows, "n_updates": np.array([0])}
+        self._rows, self._slow, self._settled = (
+            self._gated(state[part]) for part in ("rows", "slow", "settled")
+        )
         self._n_updates = int(state["n_updates"][0])
         self._replayed = np.array(state.get("replayed", _NEVER), dtype=np.float64)
         self._mean, self._scale = self._standard()
@@ -194,18 +199,39 @@ class UerHead(Head):
             state["replayed"] = self._replayed.copy()
         return state
 
-    def scorer(self, names: Mapping[int, str]) -> LinearScorer:
-        """Return the head as weights on plain features."""
-        weights = (self._served().astype(np.float64) / self._scale).T  # (D, K)
-        return LinearScorer(
-            weights=weights,
-            bias=-on_each_column(self._mean.astype(np.float64), weights),
-            labels=tuple(names[c] for c in self._moments),
-            kind="logits",
-        )
+    def scorer(self, names: Mapping[int, str]) -> LinearScorer | GatedScorer:
+        """Return the head as weights on plain features, with its gates if it has some."""
+        w, gates = np.split(self._served(), [self.num_features], axis=1)
+        weights, bias = self._on_features(w)
+        labels = tuple(names[c] for c in self._moments)
+        linear = LinearScorer(weights=weights, bias=bias, labels=labels, kind="logits")
+        if not len(self._keys):
+            return linear
+        return GatedScorer(linear, *self._on_features(self._keys), gates.T.astype(np.float64))
+
+    def _on_features(self, rows: Float32) -> tuple[Float64, Float64]:
+        """Return weights (D, K) and bias (K,) on plain features of rows (K, D) on scaled ones."""
+        weights = (rows.astype(np.float64) / self._scale).T
+        return weights, -on_each_column(self._mean.astype(np.float64), weights)
+
+    def _logits(self, rows: Float32, z: Float32) -> Float64:
+        """Return logits (N, K) of scaled features (N, D) by class rows (K, D + E)."""
+        w, gates = np.split(rows.astype(np.float64), [self.num_features], axis=1)
+        logits: Float64 = z.astype(np.float64) @ w.T
+        if len(self._keys):
+            logits *= factors(gates.T, nearest(z, self._keys))
+        return logits
 
     def _no_rows(self) -> Float32:
-        return np.zeros((0, self.num_features), np.float32)
+        return np.zeros((0, self.num_features + len(self._keys)), np.float32)
+
+    def _gated(self, rows: Float32) -> Float32:
+        """Return kept rows with as many gates as the profile has; those of another are left."""
+        n = self.num_features + len(self._keys)
+        whole = np.zeros((len(rows), n), np.float32)
+        shared = n if rows.shape[1] == n else self.num_features
+        whole[:, :shared] = rows[:, :shared]
+        return whole
 
     def _served(self) -> Float32:
         """Return the rows (K, D) that predict."""
@@ -230,6 +256,7 @@ class UerHead(Head):
         rng = np.random.default_rng([self._seed, 0, len(self._rows)])
         bound = 1 / np.sqrt(self.num_features)
         row = rng.uniform(-bound, bound, (1, self.num_features)).astype(np.float32)
+        row = self._gated(row)
         self._rows = np.concatenate([self._rows, row])
         self._slow = np.concatenate([self._slow, row])
         self._moments[uid] = self.statistic.empty()
@@ -263,11 +290,18 @@ class UerHead(Head):
         w = self._rows
         for _ in range(STEPS):
             w = w - np.float32(LEARNING_RATE) * uer_gradient(
-                w, z, target, old_z, old_target, gamma=profile.focal_gamma, view_weight=view_weight
+                w,
+                z,
+                target,
+                old_z,
+                old_target,
+                gamma=profile.focal_gamma,
+                view_weight=view_weight,
+                keys=self._keys if len(self._keys) else None,
             )
         self._rows = w
         if profile.controller == "measured" and old_z is not None and old_target is not None:
-            loss = float(row_losses(w, _weak(old_z), old_target).mean())
+            loss = float(row_losses(self._logits(w, _weak(old_z)), old_target).mean())
             self._replayed = forgetting_of(loss, self._replayed)
         keep = np.float32(slow_decay(self._n_updates, profile.slow_decay))
         self._slow = keep * self._slow + (1 - keep) * self._rows
@@ -279,7 +313,8 @@ class UerHead(Head):
         if self.profile.controller != "ranked":
             return z, target
         rng = np.random.default_rng([self._seed, 3, self._n_updates])
-        places = ranked(row_losses(self._rows, _weak(z), target), self.profile.n_replay, rng)
+        losses = row_losses(self._logits(self._rows, _weak(z)), target)
+        places = ranked(losses, self.profile.n_replay, rng)
         return z[places], target[places]
 
 
@@ -297,6 +332,7 @@ def uer_loss(
     *,
     gamma: float = 0.0,
     view_weight: float = 0.0,
+    keys: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the loss of one step, of which `uer_gradient` is the gradient (tests compare them).
 
@@ -309,10 +345,20 @@ def uer_loss(
         old_target: Their rows (M,), or None.
         gamma: Exponent of the focal weight; 0 is the plain mean.
         view_weight: Weight of the views' agreement.
+        keys: Of a class gate (E, D), where w is (K, D + E).
     """
-    loss = focal_cross_entropy(cosine(z, w) / TEMPERATURE, target, gamma)
+    import torch
+
+    w, gates = w[:, : z.shape[1]], w[:, z.shape[1] :]
+
+    def gated(logits: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+        if keys is None:
+            return logits
+        return logits * 2 * torch.sigmoid(gates.T[(of @ keys.T).argmax(dim=-1)])
+
+    loss = focal_cross_entropy(gated(cosine(z, w) / TEMPERATURE, z), target, gamma)
     if old_z is not None and old_target is not None:
-        logits = old_z @ w.T  # (M, K) or (M, V, K)
+        logits = gated(old_z @ w.T, old_z)  # (M, K) or (M, V, K)
         if logits.ndim == 2:
             logits = logits[:, None]
         n_views = logits.shape[1]

@@ -25,6 +25,7 @@ class Profile:
         view_weight: Weight of the agreement of strong views with the weak one.
         controller: How much is replayed, and what: `steady`, `measured` (a quarter of it while the
             loss of replayed rows does not rise) or `ranked` (half of it what has the largest loss).
+        n_gates: Keys of the class gate (heads/gate.py); 0 is none.
     """
 
     n_replay: int = 32
@@ -34,6 +35,7 @@ class Profile:
     n_views: int = 1
     view_weight: float = 0.0
     controller: str = "steady"
+    n_gates: int = 0
 
 
 PLAIN = Profile()
@@ -49,6 +51,7 @@ PROFILES = {
     "rested": RESTED,
     "measured": replace(BALANCED, controller="measured"),
     "ranked": replace(BALANCED, controller="ranked"),
+    "blurry": replace(BALANCED, n_gates=5),
 }
 
 

@@ -68,6 +68,7 @@ def settled_rows(
     n_steps: int,
     learning_rate: float,
     rng: np.random.Generator,
+    factor: Float32 | None = None,
 ) -> Float32:
     """Return class rows after a class-balanced pass with plain cross-entropy.
 
@@ -78,6 +79,7 @@ def settled_rows(
         n_steps: Steps of `SETTLE_BATCH` samples, drawn with replacement.
         learning_rate: Length of a step.
         rng: Draws them.
+        factor: What a class gate makes logits count (N, K); it is not changed.
 
     Reference: the head's part of forgetting-prioritised fine-tuning (FPF): the head is what a
     stream moves most.
@@ -89,7 +91,9 @@ def settled_rows(
     for _ in range(n_steps):
         drawn = rng.choice(len(y), SETTLE_BATCH, p=share)
         x, own = z[drawn], y[drawn]
-        p = softmax((x @ w.T).astype(np.float64)).astype(np.float32)  # (B, K)
+        by = np.float32(1) if factor is None else factor[drawn]
+        p = softmax((x @ w.T * by).astype(np.float64)).astype(np.float32)  # (B, K)
         p[np.arange(len(own)), own] -= 1
+        p *= by
         w -= learning_rate * (p * weight[drawn, None]).T @ x / SETTLE_BATCH
     return w

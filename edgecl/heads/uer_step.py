@@ -10,7 +10,9 @@ from typing import cast
 
 import numpy as np
 
+from edgecl.heads.gate import gates_gradient, nearest
 from edgecl.heads.stability import HEAVIEST
+from edgecl.runtime.gated import factors
 from edgecl.types import Float32, Labels
 
 TEMPERATURE = 0.09
@@ -27,33 +29,55 @@ def uer_gradient(
     *,
     gamma: float = 0.0,
     view_weight: float = 0.0,
+    keys: Float32 | None = None,
 ) -> Float32:
-    """Return the gradient (K, D) of `cosine.uer_loss`, which says what the arguments are."""
-    n = len(z)
+    """Return the gradient (K, D) of `cosine.uer_loss`, which says what the arguments are.
+
+    With keys (E, D) the class rows are (K, D + E), and so is the gradient: rows and gates.
+    """
+    n, d = len(z), z.shape[1]
+    w, gates = w[:, :d], w[:, d:]
     rows = z
     if old_z is not None:
         rows = np.concatenate([z, old_z.reshape(-1, z.shape[1])])  # in one product with the others
     logits = rows @ w.T  # (N + M * V, K)
-    slopes = np.empty_like(logits)
     lengths = np.sqrt(np.einsum("kd,kd->k", w, w))  # (K,)
     over = 1 / (np.sqrt(np.einsum("nd,nd->n", z, z)) + np.float32(EPSILON))  # (N,)
     under = 1 / (lengths + np.float32(EPSILON))
     cosines = logits[:n] * over[:, None] * under
-    slope = _slope(cosines / np.float32(TEMPERATURE), target, gamma) / np.float32(TEMPERATURE)
-    slopes[:n] = slope * over[:, None] * under
+    logits[:n] = cosines / np.float32(TEMPERATURE)
+    raw, near = logits, None if keys is None else nearest(rows, keys)
+    if near is not None:
+        logits = raw * factors(gates.T, near)
+    slopes = np.empty_like(logits)
+    slopes[:n] = _slope(logits[:n], target, gamma)
     if old_z is not None and old_target is not None:
         n_views = old_z.shape[1] if old_z.ndim == 3 else 1
-        slopes[n:] = _slope(logits[n:], np.repeat(old_target, n_views), gamma)
-        if view_weight and n_views > 1:
-            p = _softmax(logits[n:]).reshape(-1, n_views, len(w))
-            apart = p - p[:, :1]  # of the weak view nothing, which gets no gradient
-            share = np.float32(view_weight / (len(p) * (n_views - 1)))
-            slopes[n:] += share * apart.reshape(-1, len(w))
+        slopes[n:] = _stored_slope(logits[n:], old_target, n_views, gamma, view_weight)
+    turned = np.zeros_like(gates)
+    if near is not None:
+        turned = gates_gradient(gates, near, slopes * raw)
+        slopes *= factors(gates.T, near)
+    slope = slopes[:n] / np.float32(TEMPERATURE)
+    slopes[:n] = slope * over[:, None] * under
     gradient: Float32 = slopes.T @ rows
     # d(w / (l + eps)) / dw = 1 / (l + eps) - w w' / (l (l + eps)^2); the last term is 0 for w = 0.
     along = (slope * cosines).sum(axis=0) * under
     gradient -= (along / np.maximum(lengths, np.finfo(np.float32).tiny))[:, None] * w
-    return gradient
+    return np.concatenate([gradient, turned], axis=1) if turned.size else gradient
+
+
+def _stored_slope(
+    logits: Float32, target: Labels, n_views: int, gamma: float, view_weight: float
+) -> Float32:
+    """Return the gradient (M * V, K) of what stored samples add to the loss, by their logits."""
+    slopes = _slope(logits, np.repeat(target, n_views), gamma)
+    if view_weight and n_views > 1:
+        p = _softmax(logits).reshape(len(target), n_views, -1)
+        apart = p - p[:, :1]  # of the weak view nothing, which gets no gradient
+        share = np.float32(view_weight / (len(p) * (n_views - 1)))
+        slopes += share * apart.reshape(logits.shape)
+    return slopes
 
 
 def _slope(logits: Float32, target: Labels, gamma: float) -> Float32:

@@ -13,6 +13,7 @@ from edgecl.errors import RequestError
 from edgecl.exporters.fused import fuse
 from edgecl.runtime.bank import BankScorer
 from edgecl.runtime.engines.onnx import open_session
+from edgecl.runtime.gated import GatedScorer
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.runtime.projected import ProjectedScorer
 from edgecl.runtime.scoring import LinearScorer
@@ -86,6 +87,21 @@ def test_a_projected_head_gives_its_cosines() -> None:
         ours = run(fuse(flat_backbone(size), how, scorer), pictures)
         x = np.stack([how.tensor(Image.fromarray(p)) for p in pictures]).reshape(3, d)
         assert np.abs(ours - scorer.scores(x)).max() < 1e-5
+
+
+def test_a_gated_head_gives_its_logits() -> None:
+    size, d, k, e = 4, 48, 3, 5
+    rng = np.random.default_rng(0)
+    how = Preprocessing(size, 1.0, "bilinear", MEAN, STD)
+    linear = LinearScorer(rng.normal(size=(d, k)), rng.normal(size=k), labels(k), "logits")
+    scorer = GatedScorer(
+        linear, rng.normal(size=(d, e)), rng.normal(size=e), rng.normal(size=(e, k))
+    )
+    pictures = rng.integers(0, 256, (20, size, size, 3), np.uint8)
+    ours = run(fuse(flat_backbone(size), how, scorer), pictures)
+    x = np.stack([how.tensor(Image.fromarray(p)) for p in pictures]).reshape(20, d)
+    assert np.abs(ours - scorer.scores(x)).max() < 1e-4
+    assert np.abs(ours - linear.scores(x)).max() > 0.1
 
 
 def test_the_file_names_no_class_and_takes_any_batch_and_size() -> None:
