@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from edgecl.adapters import anchors, keeps, masks, starts, steps, weights
+from edgecl.adapters import anchors, choices, keeps, masks, starts, steps, weights
 from edgecl.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecl.adapters.anchors import Anchor
+    from edgecl.adapters.choices import Choose
     from edgecl.adapters.keeps import Keep
     from edgecl.adapters.masks import Mask
     from edgecl.adapters.starts import Start
@@ -27,6 +28,8 @@ class Recipe:
     """How an adapter comes about.
 
     Args:
+        choose: Which of the kept pictures train; another than `every` asks the exact head, which knows
+            all classes, so with `sees` = `kept` alone.
         start: Where the training starts.
         mask: Which entries of the adapter train.
         weigh: What a row counts, by the probability that it gives its own class.
@@ -45,6 +48,7 @@ class Recipe:
         has_strong_views: Views are drawn anew and change colours and angles, instead of weak ones.
     """
 
+    choose: Choose = choices.every
     start: Start = starts.warm
     mask: Mask = masks.everything
     weigh: Weigh = weights.alike
@@ -72,6 +76,7 @@ RECIPES: dict[str, Recipe] = {
     "mixed": Recipe(start=starts.fresh, anchors=(anchors.margin,), blend="mixed", sees="session"),
     "depth-scaled": Recipe(depth=0.5),
     "view-batch": Recipe(anchors=(anchors.agreement,), has_strong_views=True, **_PUBLISHED),  # type: ignore[arg-type]
+    "covered": Recipe(choose=choices.covered),
     "half": Recipe(mask=masks.half),
     "well-conditioned": Recipe(mask=masks.well_conditioned),
     "sliced": Recipe(mask=masks.slice_of),

@@ -42,7 +42,10 @@ def init(
     head: Annotated[str, typer.Option(help="ridge, uer, prototype or key-value.")] = "ridge",
     profile: Annotated[
         str | None,
-        typer.Option(help="Of uer: balanced, light, careful, rested, blurry ...; see docs/configuration.md."),
+        typer.Option(
+            help="Of uer: balanced, light, careful, rested, measured, ranked or blurry; see "
+            "docs/configuration.md."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     capacity: Annotated[int, typer.Option(min=1, help="Most pictures kept for replay.")] = 2000,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
+from edgecl.adapters.choices import every
 from edgecl.adapters.recipes import Recipe, recipe_of
 from edgecl.adapters.starts import warm
 from edgecl.backbones import Backbone
@@ -72,7 +75,7 @@ def plan_of(session: Session) -> Plan:
     probe = probe_of(kept)
     sees_all = recipe.sees == "kept" and config.replay
     own = [(uid, c) for uid, c in kept if sees_all or c in learned]
-    trained_on = [(uid, c) for uid, c in own if uid not in probe]
+    trained_on = _chosen(session, recipe, [(uid, c) for uid, c in own if uid not in probe])
     judging = [(uid, c) for uid, c in own if uid in probe]
     if recipe.sees == "kept":
         judging = [(uid, c) for uid, c in kept if uid in probe]
@@ -86,6 +89,19 @@ def plan_of(session: Session) -> Plan:
     stands_alone = recipe.sees == "session" and recipe.start is not warm
     parents = [] if stands_alone else [row.uid for row in all_rows if row.epoch is None]
     return Plan(recipe, learned, judging, trained_on, tuple(parents))
+
+
+def _chosen(session: Session, recipe: Recipe, own: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return those of the kept pictures (uid and class uid) that a recipe trains on."""
+    if recipe.choose is every or not own:
+        return own
+    place = {uid: k for k, (uid, _) in enumerate(session.store.stored_samples())}
+    x = session.store.stored_rows()[0][[place[uid] for uid, _ in own]].astype(np.float32)
+    head = session.learner.head
+    scorer = head.scorer({c: str(c) for c in head.classes})
+    target = np.array([head.classes.index(c) for _, c in own], dtype=np.int64)
+    rows = recipe.choose(x, scorer.probabilities(scorer.scores(x)), target)
+    return [own[k] for k in rows.tolist()]
 
 
 def is_due(store: Store, every: int, name: str | None) -> bool:

@@ -146,6 +146,21 @@ def test_with_shadow_frames_an_adapter_is_a_candidate_first(
             plan_of(Session(device, store))
 
 
+def test_a_recipe_may_train_on_some_of_the_kept_pictures(device: Home) -> None:
+    with open_store(device) as store:
+        taught(device, store, build.PARTS[:2], 30)
+        taught(device, store, build.PARTS[2:3], 5)
+        whole = plan_of(Session(with_settings(device, recipe="plain"), store))
+        plan = plan_of(Session(with_settings(device, recipe="covered"), store))
+        assert plan_of(Session(device, store)) == plan
+        assert plan.judging == whole.judging
+        assert set(plan.trained_on) < set(whole.trained_on)
+        for part in build.PARTS[:3]:
+            uid = store.class_uid(part)
+            n, of = (sum(c == uid for _, c in p.trained_on) for p in (plan, whole))
+            assert n == of if part == build.PARTS[2] else 0.3 * of < n <= 0.5 * of
+
+
 def test_an_adapter_that_harms_is_not_taken_and_nothing_changes(
     device: Home, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
