@@ -28,8 +28,8 @@ class Recipe:
     """How an adapter comes about.
 
     Args:
-        choose: Which of the kept pictures train; another than `every` asks the exact head, which knows
-            all classes, so with `sees` = `kept` alone.
+        choose: Which of the kept pictures train; another than `every` asks the exact head, which
+            knows all classes, so with `sees` = `kept` alone.
         start: Where the training starts.
         mask: Which entries of the adapter train.
         weigh: What a row counts, by the probability that it gives its own class.
