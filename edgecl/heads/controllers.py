@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecl.types import Float32, Float64, Labels
+from edgecl.types import Float64, Labels
 
 # Of the loss of replayed rows, above its base.
 THRESHOLD = 0.05
@@ -52,9 +52,8 @@ def ranked(losses: Float64, n: int, rng: np.random.Generator) -> Labels:
     return np.sort(np.append(best, rng.choice(rest, n - len(best), replace=False)))
 
 
-def row_losses(logits: Float32, y: Labels) -> Float64:
+def row_losses(logits: Float64, y: Labels) -> Float64:
     """Return the cross-entropy (M,) of logits (M, K) of samples of classes (M,)."""
-    high = logits.astype(np.float64)
-    high -= high.max(axis=1, keepdims=True)
+    high = logits - logits.max(axis=1, keepdims=True)
     losses: Float64 = np.log(np.exp(high).sum(axis=1)) - high[np.arange(len(y)), y]
     return losses
