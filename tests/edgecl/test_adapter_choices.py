@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgecl.adapters.choices import binned, coverage, covered, dealt, distinct, errors_of, every
+from edgecl.adapters.recipes import RECIPES
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,10 @@ def test_half_of_a_large_class_trains_and_all_of_a_small_one(p: str) -> None:
     assert (y[places] == 1).sum() == 19
     assert np.array_equal(places, np.unique(places))
     assert every(x, given, y).tolist() == list(range(119))
+
+
+def test_no_recipe_of_one_session_asks_a_head_that_knows_all_classes() -> None:
+    alone = [recipe for recipe in RECIPES.values() if recipe.sees == "session"]
+    assert alone
+    assert all(recipe.choose is every for recipe in alone)
+    assert RECIPES["covered"].choose is covered
