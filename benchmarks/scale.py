@@ -57,7 +57,7 @@ def head() -> list[tuple[float, ...]]:
     """
     found: list[tuple[float, ...]] = []
     print(
-        "| K | predict + learn, median (mean) ms | a read of R and W, ms | ratio (of means) | ",
+        "| K | predict + learn, median (mean) ms | a read of R and W, ms | ratio (of means) ",
         end="",
     )
     print("| first samples, learned s | predicted and learned s | its reads alone s |")
@@ -196,8 +196,11 @@ def plot(
     path: Path, steps: Sequence[tuple[float, ...]], opens: Sequence[tuple[float, ...]]
 ) -> None:
     """Draw a step over classes, and opening over rows, with the aims."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+    matplotlib.rcParams["svg.hashsalt"] = "scale"
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     k = [row[0] for row in steps]
