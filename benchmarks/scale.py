@@ -187,9 +187,11 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--plot", type=Path, help="an SVG with the growth of what is measured")
     options = parser.parse_args()
+    if options.plot is not None and options.parts:
+        parser.error("--plot draws all parts; name none of them")
     found = {name: parts[name]() for name in options.parts or parts}
     if options.plot is not None:
-        plot(options.plot, found.get("head", []), found.get("open", []))
+        plot(options.plot, found["head"], found["open"])
 
 
 def plot(

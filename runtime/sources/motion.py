@@ -52,8 +52,8 @@ class Motion:
         now = frame.monotonic or time.monotonic()
         longest = self._options.interval_s
         if self._last is not None and not (longest and now - self._taken_at >= longest):
-            changed = np.abs(grey - self._last) > _LEAST_CHANGE
-            if float(changed.mean()) < self._options.motion:
+            n_changed = np.count_nonzero(np.abs(grey - self._last) > _LEAST_CHANGE)
+            if n_changed < self._options.motion * grey.size:
                 return True
         self._last, self._taken_at = grey, now
         return False
