@@ -1,7 +1,7 @@
 """What large JPEGs cost beside the engine, and whether their decoder may halve them.
 
 Decode and preprocess, whole and scaled, and one run of the engine (lite0 at 224 px, one thread)
-take turns, so that a busy machine slows them alike; times are the lower quartile. Accuracy:
+take turns, so that a busy machine slows them alike; processor time, lower quartile. Accuracy:
 Fashion-MNIST, the pictures scaled up with a camera's noise (2 grey levels) and written as JPEGs of
 1080 pixels; learned and tested with the same preprocessing, and learned whole and tested scaled.
 
@@ -81,9 +81,9 @@ def costs(home: Home, engine: Engine) -> None:
         times: dict[str, list[float]] = {step: [] for step in steps}
         for _ in range(ROUNDS):
             for step, work in steps.items():
-                begin = time.perf_counter()
+                begin = time.thread_time()
                 work()
-                times[step].append((time.perf_counter() - begin) * 1e3)
+                times[step].append((time.thread_time() - begin) * 1e3)
         ms = {step: float(np.quantile(of, 0.25)) for step, of in times.items()}
         shares = " | ".join(f"{ms[way] / ms['engine']:.2f}" for way in (WHOLE, SCALED))
         print(
