@@ -1,9 +1,10 @@
 """What a thousand classes and a million rows cost, as ratios to what the machine must read.
 
 Head: predict a sample, then learn it, beside a bare numpy product that reads R (D, D) and W (K, D)
-in float32 once. The times of both alternate in one run, so that a busy machine slows both.
+in float32 once. The times of both alternate in one run, so that a busy machine slows both. First
+samples are counted in processor time, since minutes of a busy machine say nothing.
 
-Run: python benchmarks/scale.py [head] [open] [store]
+Run: python benchmarks/scale.py [head] [open] [--plot FILE.svg]
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import argparse
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,10 @@ from edgecl.store.store import Store, create_store
 D = 1752
 CLASSES = (10, 100, 1_000, 10_000)
 N_STEPS = 400
-OPENED = ((10_000, 100), (100_000, 1_000))
+ROWS = (3_000, 10_000, 30_000, 100_000)
+OPENED = (*((n, 100) for n in ROWS), (100_000, 1_000))
+# Aims: a step in reads of R and W, seconds of opening.
+STEP_LIMIT, OPEN_LIMIT = 1.5, 1.5
 # As many as can be missing in the kept total after a run that was killed.
 MOST_SINCE = 2_047
 
@@ -44,14 +49,19 @@ def rows_of(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return quantise(np.maximum(x, 0)), y
 
 
-def head() -> None:
-    """Print how long a step and the first samples of classes take."""
+def head() -> list[tuple[float, ...]]:
+    """Print how long a step and the first samples of classes take.
+
+    Returns:
+        Classes, and milliseconds of a step and of a read of R and W, medians.
+    """
+    found: list[tuple[float, ...]] = []
     print(
-        "| K | predict + learn, median (mean) ms | a read of R and W, ms | ratio (of means) | ",
+        "| K | predict + learn, median (mean) ms | a read of R and W, ms | ratio (of means) ",
         end="",
     )
-    print("| first samples, learned s | predicted and learned s |")
-    print("|---|---|---|---|---|---|")
+    print("| first samples, learned s | predicted and learned s | its reads alone s |")
+    print("|---|---|---|---|---|---|---|")
     for k in CLASSES:
         x, y = rows_of(max(2 * k, 2_200) + N_STEPS, k)
         steps, reads = _steps(x, y, k)
@@ -60,9 +70,12 @@ def head() -> None:
         print(
             f"| {k:,} | {np.median(steps):.2f} ({steps.mean():.2f}) | "
             f"{np.median(reads):.2f} ({reads.mean():.2f}) | "
-            f"{ratios[0]:.2f} ({ratios[1]:.2f}) | {first[0]:.2f} | {first[1]:.2f} |",
+            f"{ratios[0]:.2f} ({ratios[1]:.2f}) | {first[0]:.2f} | {first[1]:.2f} | "
+            f"{_reads(x[:k]):.2f} |",
             flush=True,
         )
+        found.append((k, float(np.median(steps)), float(np.median(reads))))
+    return found
 
 
 def _steps(x: np.ndarray, y: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,18 +104,34 @@ def _steps(x: np.ndarray, y: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray
 def _first(x: np.ndarray, y: np.ndarray, *, is_asked: bool) -> float:
     """Return seconds of the first sample of every class, one a step, until the head can answer."""
     learner = make_head("ridge", D)
-    begin = time.perf_counter()
+    begin = time.process_time()
     for i in range(len(x)):
         row = x[i : i + 1].astype(np.float32)
         if is_asked and i:
             learner.predict_many(row)
         learner.learn_many(x[i : i + 1], y[i : i + 1])
     learner.predict_many(x[:1].astype(np.float32))
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
-def opened() -> None:
-    """Print how long a store takes from its file to a head that can learn."""
+def _reads(x: np.ndarray) -> float:
+    """Return seconds of a bare product with R and the W of the classes so far, for every row."""
+    rows, rng = x.astype(np.float32), np.random.default_rng(0)
+    r, w = (rng.normal(size=(n, D)).astype(np.float32) for n in (D, len(x)))
+    begin = time.process_time()
+    for i, row in enumerate(rows):
+        r @ row
+        w[:i] @ row
+    return time.process_time() - begin
+
+
+def opened() -> list[tuple[float, ...]]:
+    """Print how long a store takes from its file to a head that can learn.
+
+    Returns:
+        Rows, classes, rows that are not in the kept total, and seconds.
+    """
+    found: list[tuple[float, ...]] = []
     print(
         "\n| learned samples | classes | not in the kept total | open, s | without the total, s |"
     )
@@ -115,6 +144,8 @@ def opened() -> None:
                 seconds = _open(path)
                 line = f"| {n - MOST_SINCE + n_since:,} | {k:,} | {n_since:,} | {seconds:.2f} |"
                 print(line, "" if not n_since else f"{_open(path, anew=True):.2f} |", flush=True)
+                found.append((n - MOST_SINCE + n_since, k, n_since, seconds))
+    return found
 
 
 def _fill(path: Path, n: int, k: int) -> None:
@@ -151,11 +182,44 @@ def _open(path: Path, *, anew: bool = False) -> float:
 
 def main() -> None:
     """Print what was asked for."""
-    parts = {"head": head, "open": opened}
+    parts: dict[str, Callable[[], list[tuple[float, ...]]]] = {"head": head, "open": opened}
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
-    for name in parser.parse_args().parts or parts:
-        parts[name]()
+    parser.add_argument("--plot", type=Path, help="an SVG with the growth of what is measured")
+    options = parser.parse_args()
+    if options.plot is not None and options.parts:
+        parser.error("--plot draws all parts; name none of them")
+    found = {name: parts[name]() for name in options.parts or parts}
+    if options.plot is not None:
+        plot(options.plot, found["head"], found["open"])
+
+
+def plot(
+    path: Path, steps: Sequence[tuple[float, ...]], opens: Sequence[tuple[float, ...]]
+) -> None:
+    """Draw a step over classes, and opening over rows, with the aims."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+    matplotlib.rcParams["svg.hashsalt"] = "scale"
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    k = [row[0] for row in steps]
+    left.plot(k, [row[1] for row in steps], "o-", label="predict and learn")
+    left.plot(k, [row[2] for row in steps], "s--", color="grey", label="a read of R and W")
+    limits = [STEP_LIMIT * row[2] for row in steps]
+    left.plot(k, limits, ":", color="C3", label=f"limit: {STEP_LIMIT:g} reads")
+    left.set(xlabel="classes", ylabel="ms, median", xscale="log", yscale="log")
+    for is_since, name in ((True, "a run was killed"), (False, "a run ended")):
+        rows = [row for row in opens if bool(row[2]) == is_since and row[1] == OPENED[0][1]]
+        right.plot([r[0] for r in rows], [r[3] for r in rows], "o-", label=f"open, after {name}")
+    right.axhline(OPEN_LIMIT, ls=":", color="C3", label=f"limit: {OPEN_LIMIT:g} s at 1,000,000")
+    right.set(xlabel=f"learned samples of {OPENED[0][1]} classes", ylabel="s", xscale="log", ylim=0)
+    for axes in (left, right):
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

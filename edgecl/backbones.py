@@ -217,9 +217,10 @@ def load_backbone_of(manifest: Manifest, *, weights: str | None = None) -> Backb
             "only the engine knows; this needs them as a network; make the home anew with "
             "`edgecl init --features N` for directions that no data made"
         )
-    # How deep pictures are read is the home's choice, not the model's.
-    how = replace(found.preprocessing, levels=manifest.preprocessing.levels)
-    return replace(found, preprocessing=how)
+    # How pictures are read is the home's choice, not the model's.
+    how = manifest.preprocessing
+    seen = replace(found.preprocessing, levels=how.levels, decoding=how.decoding)
+    return replace(found, preprocessing=seen)
 
 
 def _import_timm() -> tuple[Any, Any]:

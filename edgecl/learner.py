@@ -74,6 +74,7 @@ class Learner:
             closed form is asked for kept ones. None switches it off, as 0 does with other heads.
         probe_side: Re-encode pictures of probes whose shorter side is longer than this, pixels:
             they stand beside the store's capacity, so they are kept small whatever it keeps.
+        least_side: As `decode` has it, for what is decoded again.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Learner:
         embed_views: EmbedViews | None = None,
         probes: int | None = None,
         probe_side: int | None = None,
+        least_side: int = 0,
     ) -> None:
         self.embed_views = embed_views
         self._is_left_out = probes == 0 and head.left_out_cost is not None
@@ -96,7 +98,7 @@ class Learner:
         self.head = head
         self._seed = seed
         self.shrink_to = shrink_to
-        self._max_pixels = max_pixels
+        self._max_pixels, self._least_side = max_pixels, least_side
         self._start: Start | None = Start()
         self.reload()
 
@@ -354,8 +356,9 @@ class Learner:
         if self.embed_views is None or n_views == 1 or not uids:
             return
         drawn = views_of(
-            self.store, uids, n_views=n_views, seed=self._seed, max_pixels=self._max_pixels
-        )
+            self.store, uids, n_views=n_views, seed=self._seed, max_pixels=self._max_pixels,
+            least_side=self._least_side,
+        )  # fmt: skip
         x = self.embed_views([image for _, view, image in drawn if view])
         for uid, own in zip(uids, quantise(x).reshape(len(uids), n_views - 1, -1), strict=True):
             self.store.add_views(uid, own)
@@ -363,7 +366,7 @@ class Learner:
     def _encoded(self, frame: Frame, side: int | None) -> bytes:
         """Return the picture as it is kept, smaller if its shorter side is longer than `side`."""
         if side is not None:
-            image = picture_of(frame, max_pixels=self._max_pixels)
+            image = picture_of(frame, max_pixels=self._max_pixels, least_side=self._least_side)
             if min(image.size) > side:
                 return shrink(image, side)
         if frame.encoded is not None:

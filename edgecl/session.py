@@ -226,7 +226,8 @@ class Session:
             IntegrityError: It cannot be decoded.
         """
         try:
-            return decode(data, max_pixels=self.home.max_pixels)
+            how = self.home.manifest.preprocessing
+            return decode(data, max_pixels=self.home.max_pixels, least_side=how.least_side)
         except DecodeError as error:
             raise IntegrityError(
                 f"the kept picture of sample {uid} cannot be used ({error}); restore the home "
@@ -353,16 +354,16 @@ def open_learner(home: Home, store: Store, *, head: str | None = None) -> Learne
     else:
         _check_head(home, store)
         made = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
-    preprocessing: Preprocessing = home.manifest.preprocessing
-    is_small = home.config.store.picture == "backbone"
+    how: Preprocessing = home.manifest.preprocessing
     return Learner(
         store,
         made,
         seed=home.config.head.seed,
-        shrink_to=preprocessing.resize_side if is_small else None,
+        shrink_to=how.resize_side if home.config.store.picture == "backbone" else None,
         max_pixels=home.max_pixels,
         probes=home.config.evaluation.probes,
-        probe_side=preprocessing.resize_side,
+        probe_side=how.resize_side,
+        least_side=how.least_side,
     )
 
 

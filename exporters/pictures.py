@@ -83,11 +83,16 @@ def from_folder(home: Home, folder: Path) -> Iterator[Image.Image]:
     """
     n = 0
     source = FolderSource(folder, shuffle_seed=home.config.head.seed, wants_classes=False)
-    levels = home.manifest.preprocessing.levels
+    how = home.manifest.preprocessing
     for frame in source.frames():
         if not isinstance(frame, Skipped):
             try:
-                image = picture_of(frame, max_pixels=home.max_pixels, levels=levels)
+                image = picture_of(
+                    frame,
+                    max_pixels=home.max_pixels,
+                    levels=how.levels,
+                    least_side=how.least_side,
+                )
             except DecodeError:
                 continue
             n += 1

@@ -14,8 +14,9 @@ from edgecl.errors import MissingPackageError, UsageError
 from edgecl.heads import HEADS, head_config, spec_of
 from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
 from edgecl.home import Home, check_place, is_damaged, is_home
+from edgecl.runtime.levels import check_levels
 from edgecl.runtime.manifest import AVG, CATAVGMAX
-from edgecl.runtime.preprocess import check_levels
+from edgecl.runtime.preprocess import WHOLE, Preprocessing, check_decoding
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.base import Source
 from edgecl.types import Skipped
@@ -42,6 +43,7 @@ class Setup:
         capacity_mb: Most megabytes of them.
         keys: Source of pictures, labels ignored, for keys or a whitening map.
         levels: Black and white of 16-bit grey pictures.
+        decoding: How large JPEGs are decoded: `whole` or `scaled`.
         adapters: Make an engine that takes adapters at once.
         encrypt: Seal pictures, features and statistics, a key for every class.
     """
@@ -58,6 +60,7 @@ class Setup:
     capacity_mb: float = 200.0
     keys: str | None = None
     levels: str = "auto"
+    decoding: str = WHOLE
     adapters: bool = False
     encrypt: bool = False
 
@@ -87,6 +90,7 @@ def set_up(
     keys = _checked_keys(setup)
     check_place(path, force=force)  # before the time that an export takes
     check_levels(setup.levels)
+    check_decoding(setup.decoding)
     config = Config(
         store=StoreConfig(capacity_samples=setup.capacity, capacity_mb=setup.capacity_mb),
         head=head_config(setup.head, seed=setup.seed, profile=setup.profile),
@@ -119,7 +123,7 @@ def _backbone(setup: Setup, tell: Tell) -> Backbone | Shipped:
         )
         if found is not None:
             tell(f"taking {setup.backbone} as it ships with edgecl")
-            seen = replace(found.manifest.preprocessing, levels=setup.levels)
+            seen = _seen(found.manifest.preprocessing, setup)
             return replace(found, manifest=replace(found.manifest, preprocessing=seen))
     tell(f"loading {setup.backbone}")
     network = load_backbone(
@@ -131,8 +135,12 @@ def _backbone(setup: Setup, tell: Tell) -> Backbone | Shipped:
         features=setup.features,
     )
     tell("exporting it to ONNX and comparing both (about 15 s)")
-    seen = replace(network.preprocessing, levels=setup.levels)
-    return replace(network, preprocessing=seen)
+    return replace(network, preprocessing=_seen(network.preprocessing, setup))
+
+
+def _seen(how: Preprocessing, setup: Setup) -> Preprocessing:
+    """Return a backbone's preprocessing as a home reads pictures."""
+    return replace(how, levels=setup.levels, decoding=setup.decoding)
 
 
 def open_or_set_up(

@@ -168,10 +168,11 @@ class _Line:
 
     def _decoded(self, frame: Frame) -> _Ready | Skipped:
         try:
+            how = self.preprocessing
             image, is_changed = picture_and_depth(
-                frame, max_pixels=self.max_pixels, levels=self.preprocessing.levels
+                frame, max_pixels=self.max_pixels, levels=how.levels, least_side=how.least_side
             )
-            tensor = self.preprocessing.tensor(image)
+            tensor = how.tensor(image)
             above = self.pixels_above
             # What was seen is what is kept, also where it is decoded again.
             if is_changed or (above is not None and min(image.size) > above):

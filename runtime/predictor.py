@@ -139,7 +139,10 @@ class Predictor:
             except OSError as error:
                 raise SourceError(f"{name} cannot be read {in_words(error)}") from error
             try:
-                image = decode(data, max_pixels=self.max_pixels, levels=self.preprocessing.levels)
+                how = self.preprocessing
+                image = decode(
+                    data, max_pixels=self.max_pixels, levels=how.levels, least_side=how.least_side
+                )
             except DecodeError as error:
                 raise DecodeError(f"{name}: {error}") from error
         return name, self.engine.run(self.preprocessing.tensor(image)[None])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from edgecl.errors import DecodeError, IntegrityError, UsageError
 from edgecl.types import Float32, Frame, Pixels
 
 from .formats import HEIC_HINT, hush_libtiff, is_readable, kind_of, pillow_formats
+from .levels import SIXTEEN_BIT, check_colours, check_levels, grey
 
 # What Pillow warns of is an error here (89 million pixels, more than our own limit) or does not
 # matter (damaged metadata). Its lines would stand between those of a log.
@@ -45,14 +45,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
-_ORIENTATION, _BITS, _PHOTOMETRIC, _DNG_VERSION = 0x0112, 258, 262, 50706
-_WHITE_IS_ZERO = 0
-# 16-bit grey whose values end below this, or span less than this, leaves fewer than 64 or 16 of 256
-# shades: the camera gave 10, 12 or 14 bits, or temperatures.
-_DIMMEST_WHITE, _NARROWEST_SPAN = 16_384, 4_096
-_STRIP_PIXELS = 2_000_000
-LEVELS = "auto, full, each, a number of bits from 9 to 16, or LOW..HIGH"
+_ORIENTATION, _DNG_VERSION = 0x0112, 50706
+WHOLE, SCALED = DECODINGS = ("whole", "scaled")
 # Chunks of a PNG that its pixels depend on, and the one with the orientation.
 _JPEG_END, _FILLER = b"\xff\xd9", bytes.fromhex("5aa5") * 64
 _PNG_CHUNKS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"))
@@ -72,6 +66,9 @@ class Preprocessing:
             `12` (0 and 4,095, so for any number of bits), `7600..8400`, `each` (the lowest and
             highest of each picture), or `auto`: full, and refused where that is plainly wrong. Not
             compared, since it does not concern the network; it is part of the feature map's hash.
+        decoding: `whole`; or `scaled`, by which the decoder itself halves a large JPEG once, twice
+            or three times, while its sides are even and twice `resize_side` is left. Like `levels`
+            in all else.
     """
 
     image_size: int
@@ -80,10 +77,12 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     levels: str = field(default="auto", compare=False)
+    decoding: str = field(default=WHOLE, compare=False)
 
     def __post_init__(self) -> None:
         try:
             check_levels(self.levels)
+            check_decoding(self.decoding)
         except UsageError as error:
             raise IntegrityError(f"preprocessing cannot be used: {error}") from error
         numbers_fit = all(map(math.isfinite, self.mean)) and all(
@@ -102,11 +101,18 @@ class Preprocessing:
         """Length of the shorter side before the centre crop, pixels."""
         return int(self.image_size / self.crop_pct)
 
+    @property
+    def least_side(self) -> int:
+        """Length that a JPEG's shorter side keeps when it is decoded smaller; 0 keeps it whole."""
+        return 2 * self.resize_side if self.decoding == SCALED else 0
+
     def as_json(self) -> dict[str, Any]:
         """Return JSON values that `from_json` reads back; older homes keep their hash."""
         values = asdict(self)
         if self.levels == "auto":
             del values["levels"]
+        if self.decoding == WHOLE:
+            del values["decoding"]
         return values
 
     @classmethod
@@ -119,6 +125,7 @@ class Preprocessing:
             mean=_triple(values["mean"]),
             std=_triple(values["std"]),
             levels=str(values.get("levels", "auto")),
+            decoding=str(values.get("decoding", WHOLE)),
         )
 
     def tensor(self, image: Image.Image) -> Float32:
@@ -141,18 +148,20 @@ class Preprocessing:
         return x.reshape(3, size, size)
 
 
-def check_levels(levels: str) -> str:
-    """Check the levels of 16-bit grey pictures, as `Preprocessing` describes them.
+def check_decoding(decoding: str) -> str:
+    """Check the name of a way to decode, as `Preprocessing` describes them.
 
     Raises:
-        UsageError: They are none of these.
+        UsageError: It is none.
     """
-    if levels not in ("auto", "full", "each") and _span(levels) is None:
-        raise UsageError(f"levels {levels!r} are unknown; expected {LEVELS}")
-    return levels
+    if decoding not in DECODINGS:
+        raise UsageError(f"decoding {decoding!r} is unknown; expected {' or '.join(DECODINGS)}")
+    return decoding
 
 
-def decode(data: bytes, *, max_pixels: int = 50_000_000, levels: str = "auto") -> Image.Image:
+def decode(
+    data: bytes, *, max_pixels: int = 50_000_000, levels: str = "auto", least_side: int = 0
+) -> Image.Image:
     """Decode picture bytes to an upright RGB picture.
 
     Grey, palette, RGBA, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped, as
@@ -162,27 +171,34 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, levels: str = "auto") -
         data: Content of a picture file.
         max_pixels: Pictures with more pixels are refused from their header, before decoding.
         levels: Black and white of 16-bit grey pictures, as `Preprocessing` has them.
+        least_side: Length that a JPEG's shorter side keeps when it is decoded smaller, pixels; 0
+            decodes it whole.
 
     Raises:
         DecodeError: Empty, truncated, not a picture, too many pixels, floating-point pixels, or 16
             bits of which it is not known how many are used.
     """
-    return _decoded(data, max_pixels, levels)[0]
+    return _decoded(data, max_pixels, levels, least_side)[0]
 
 
-def picture_of(frame: Frame, *, max_pixels: int = 50_000_000, levels: str = "auto") -> Image.Image:
+def picture_of(
+    frame: Frame, *, max_pixels: int = 50_000_000, levels: str = "auto", least_side: int = 0
+) -> Image.Image:
     """Return the frame's picture, upright RGB.
 
     Raises:
         DecodeError: As `decode`.
     """
-    return picture_and_depth(frame, max_pixels=max_pixels, levels=levels)[0]
+    return picture_and_depth(frame, max_pixels=max_pixels, levels=levels, least_side=least_side)[0]
 
 
-def picture_and_depth(frame: Frame, *, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
+def picture_and_depth(
+    frame: Frame, *, max_pixels: int, levels: str, least_side: int = 0
+) -> tuple[Image.Image, bool]:
     """Return the frame's picture, and whether it is another one than its bytes alone give.
 
-    It is where its levels were set by a number or by itself, and where only a part of it counts.
+    It is where its levels were set by a number or by itself, and where only a part of it counts:
+    that part is cut from the whole picture.
 
     Raises:
         DecodeError: As `decode`; or the part that counts does not lie in the picture.
@@ -190,13 +206,16 @@ def picture_and_depth(frame: Frame, *, max_pixels: int, levels: str) -> tuple[Im
     if frame.pixels is not None:
         pixels = frame.pixels if frame.cut is None else frame.cut(frame.pixels)
         return Image.fromarray(pixels), frame.cut is not None
-    image, is_deep = _decoded(frame.encoded or b"", max_pixels, levels)
+    least_side = least_side if frame.cut is None else 0
+    image, is_deep = _decoded(frame.encoded or b"", max_pixels, levels, least_side)
     if frame.cut is not None:
         return Image.fromarray(frame.cut(np.asarray(image))), True
     return image, is_deep and levels != "auto"
 
 
-def _decoded(data: bytes, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
+def _decoded(
+    data: bytes, max_pixels: int, levels: str, least_side: int
+) -> tuple[Image.Image, bool]:
     """Return a picture, and whether its 16-bit grey was brought to 8 bits."""
     if not data:
         raise DecodeError("the file is empty")
@@ -205,14 +224,14 @@ def _decoded(data: bytes, max_pixels: int, levels: str) -> tuple[Image.Image, bo
         raise DecodeError(_cannot(kind))
     try:
         try:
-            return _opened(data, kind, max_pixels, levels)
+            return _opened(data, kind, max_pixels, levels, least_side)
         except DecodeError:
             raise
         except Exception:
             mended = _mended(data, kind)
             if mended is None:
                 raise
-            return _opened(mended, kind, max_pixels, levels)
+            return _opened(mended, kind, max_pixels, levels, least_side)
     except DecodeError:
         raise
     except Image.DecompressionBombError as error:
@@ -226,7 +245,9 @@ def _decoded(data: bytes, max_pixels: int, levels: str) -> tuple[Image.Image, bo
         raise DecodeError(f"not a picture that can be decoded ({reason})") from error
 
 
-def _opened(data: bytes, kind: str, max_pixels: int, levels: str) -> tuple[Image.Image, bool]:
+def _opened(
+    data: bytes, kind: str, max_pixels: int, levels: str, least_side: int
+) -> tuple[Image.Image, bool]:
     hush_libtiff()
     image: Image.Image = Image.open(io.BytesIO(data), formats=pillow_formats(kind))
     width, height = image.size
@@ -238,12 +259,18 @@ def _opened(data: bytes, kind: str, max_pixels: int, levels: str) -> tuple[Image
     tags = dict(getattr(image, "tag_v2", {}))
     if _DNG_VERSION in tags:
         raise DecodeError(_cannot("RAW"))
+    if least_side and kind == "JPEG":
+        # By what divides both sides only, so that nothing is shifted by a part of a pixel.
+        part = math.gcd(8, width, height)
+        while part > 1 and min(width, height) < part * least_side:
+            part //= 2
+        image.draft("", (width // part, height // part))
     has_deep_colours = ";16" in str(getattr(image, "tile", ""))
     image.load()
-    if image.mode in _SIXTEEN_BIT:
-        return _upright(_grey(image, tags, levels), image).convert("RGB"), True
+    if image.mode in SIXTEEN_BIT:
+        return _upright(grey(image, tags, levels), image).convert("RGB"), True
     if has_deep_colours and levels != "full":
-        _check_colours(image)
+        check_colours(image)
     return _rgb(_upright(image, image)), False
 
 
@@ -339,59 +366,6 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def _grey(image: Image.Image, tags: dict[int, Any], levels: str) -> Image.Image:
-    """Return the 8-bit grey of a 16-bit picture; strip by strip, since it may be large."""
-    width, height = image.size
-    rows = max(1, _STRIP_PIXELS // width)
-    boxes = [(0, y, width, min(height, y + rows)) for y in range(0, height, rows)]
-    ends = [(int(s.min()), int(s.max())) for s in (np.asarray(image.crop(b)) for b in boxes)]
-    darkest, lightest = min(low for low, _ in ends), max(high for _, high in ends)
-    if darkest < 0 or lightest > 65535:
-        raise DecodeError(f"pixel values {darkest}..{lightest} are not 16-bit")
-    bits = tags.get(_BITS, (16,))[0]
-    is_unclear = lightest < _DIMMEST_WHITE or lightest - darkest < _NARROWEST_SPAN
-    if levels == "auto" and bits == 16 and is_unclear and darkest < lightest:
-        raise DecodeError(
-            f"its 16-bit values are {darkest} to {lightest} only, and which is white is not known; "
-            f"`edgecl init --levels` sets it for a home: {LEVELS}"
-        )
-    low, high = _span(levels) or (0, 2**bits - 1 if bits < 16 else 65535)
-    if levels == "each":
-        low, high = darkest, max(lightest, darkest + 1)
-    out = np.empty((height, width), np.uint8)
-    for box in boxes:
-        values = np.asarray(image.crop(box))
-        if (low, high) == (0, 65535):
-            strip = (values >> 8).astype(np.uint8)
-        else:
-            share = (values.astype(np.float32) - low) / (high - low)
-            strip = (share.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-        out[box[1] : box[3]] = strip
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        np.subtract(255, out, out=out)
-    return Image.fromarray(out)
-
-
-def _span(levels: str) -> tuple[int, int] | None:
-    """Return black and white that a text of levels sets, or None."""
-    if levels.isascii() and levels.isdigit() and len(levels) <= 2 and 9 <= int(levels) <= 16:
-        return 0, 2 ** int(levels) - 1
-    found = re.fullmatch(r"(\d{1,5})\.\.(\d{1,5})", levels, re.ASCII)
-    low, high = map(int, found.groups()) if found else (0, 0)
-    return (low, high) if low < high <= 65535 else None
-
-
-def _check_colours(image: Image.Image) -> None:
-    """Refuse 16-bit colours that use the lowest bits only; Pillow keeps the upper eight."""
-    ends: Any = image.getextrema()
-    lightest = max(high for _, high in ends[:3]) if image.mode != "L" else ends[1]
-    if 0 < lightest < _DIMMEST_WHITE >> 8:
-        raise DecodeError(
-            "its 16-bit colours use the lowest bits only, so it would be nearly black; save it "
-            "with 8 bits, or make the home with `edgecl init --levels full` if it is that dark"
-        )
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

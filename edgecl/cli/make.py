@@ -73,6 +73,13 @@ def init(
             "12, or LOW..HIGH."
         ),
     ] = "auto",
+    decoding: Annotated[
+        str,
+        typer.Option(
+            help="How large JPEGs are decoded: whole, or scaled, by which the decoder halves them "
+            "while twice the network's side is left."
+        ),
+    ] = "whole",
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Make an engine that takes adapters at once.")
     ] = False,
@@ -113,6 +120,7 @@ def init(
         capacity_mb=capacity_mb,
         keys=keys,
         levels=levels,
+        decoding=decoding,
         adapters=adapters,
         encrypt=encrypt,
     )

@@ -230,7 +230,8 @@ class _Bench:
     ) -> None:
         self.missing: dict[str, str] = {}
         self._files = [_photograph(i) for i in range(_N_PICTURES)]
-        images = [decode(data) for data in self._files]
+        least = preprocessing.least_side
+        images = [decode(data, least_side=least) for data in self._files]
         self._tensors = np.stack([preprocessing.tensor(image) for image in images])
         self._engine = engine = engines[THREADS[0]]
         self._x = engine.run(self._tensors)
@@ -238,7 +239,7 @@ class _Bench:
         self._image = images[0]
 
         def decode_next() -> None:
-            self._image = decode(next(files))
+            self._image = decode(next(files), least_side=least)
 
         self._stages = [
             Stage("decode", decode_next, options={"size": list(SIZE)}),

@@ -72,7 +72,8 @@ class Recursion:
         Args:
             z: The features.
             columns: Columns of their classes.
-            said: What `scores` says of a single one as it stands, (1, K), if that is known.
+            said: What `scores` says of a single one as it stands, (1, K), if that is known; classes
+                that came since may be missing.
         """
         k, first = self._n_classes, 0
         while first < len(z):
@@ -87,7 +88,8 @@ class Recursion:
                 u = self._u[:, :j]
                 a = row @ u
                 if plain is None:
-                    error = np.negative(said[0])  # type: ignore[index]
+                    error = np.zeros(k)
+                    error[: said.shape[1]] -= said[0]  # type: ignore[union-attr,index]
                 else:
                     error = -(plain[i] + self._bias[:k])
                     error -= a @ self._v[:j, :k]

@@ -266,8 +266,7 @@ class RidgeHead(Head):
             rows = np.array(self._pending[-n:])
             said = None
             if n == 1 and self._said is not None and np.array_equal(self._said[0], rows[0]):
-                missing = len(self._sums) - self._said[1].shape[1]
-                said = np.pad(self._said[1], ((0, 0), (0, missing))) if missing else self._said[1]
+                said = self._said[1]
             recursion = self._live()
             recursion.grow(len(self._sums))
             recursion.learn(self._scaled(rows), self._pending_columns[-n:], said)

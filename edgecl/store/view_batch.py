@@ -46,7 +46,13 @@ def rest_of(n_stored: int, n_new: int, n_replay: int, n_views: int) -> int:
 
 
 def views_of(
-    store: Store, uids: Sequence[int], *, n_views: int, seed: int, max_pixels: int = 50_000_000
+    store: Store,
+    uids: Sequence[int],
+    *,
+    n_views: int,
+    seed: int,
+    max_pixels: int = 50_000_000,
+    least_side: int = 0,
 ) -> Iterator[tuple[int, int, Image.Image]]:
     """Draw the views of stored pictures anew, a pure function of picture, seed, uid and view.
 
@@ -56,11 +62,12 @@ def views_of(
         n_views: Views V of each.
         seed: Seed of the home.
         max_pixels: Limit for decoding a picture.
+        least_side: As `decode` has it.
 
     Yields:
         Uid, number of the view (0 is the picture itself) and the RGB picture.
     """
     for uid in uids:
-        image = decode(store.picture(uid), max_pixels=max_pixels)
+        image = decode(store.picture(uid), max_pixels=max_pixels, least_side=least_side)
         for view in range(n_views):
             yield uid, view, strong_view(image, seed=seed, uid=uid, view=view)

@@ -102,8 +102,9 @@ class Shadow:
             if adapters:
                 if n not in self._engines:
                     self._engines[n] = self._open_adapted().with_adapters(*adapters)
-                image = picture_of(item.frame, max_pixels=self._home.max_pixels)
-                x = self._engines[n].run(self._home.manifest.preprocessing.tensor(image)[None])
+                how, most = self._home.manifest.preprocessing, self._home.max_pixels
+                image = picture_of(item.frame, max_pixels=most, least_side=how.least_side)
+                x = self._engines[n].run(how.tensor(image)[None])
             scores = scorer.scores(x)
             best = int(scores[0].argmax())
             said.append((scorer.labels[best], float(scorer.probabilities(scores)[0, best])))

@@ -12,7 +12,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from edgecl.types import Float32, Frame, Pixels
+from edgecl.types import Float32, Frame
 
 from ..options import Options
 from ..preprocess import picture_of
@@ -52,33 +52,31 @@ class Motion:
         now = frame.monotonic or time.monotonic()
         longest = self._options.interval_s
         if self._last is not None and not (longest and now - self._taken_at >= longest):
-            changed = np.abs(grey - self._last) > _LEAST_CHANGE
-            if float(changed.mean()) < self._options.motion:
+            n_changed = np.count_nonzero(np.abs(grey - self._last) > _LEAST_CHANGE)
+            if n_changed < self._options.motion * grey.size:
                 return True
         self._last, self._taken_at = grey, now
         return False
 
     def _grey(self, frame: Frame) -> Float32:
-        pixels, size = _fewer(frame)
-        image = Image.fromarray(self._options.region(pixels, size)).convert("L")
-        return np.asarray(image.resize(_SIZE, Image.Resampling.BOX), np.float32)
+        image, size = _fewer(frame)
+        region = self._options.region
+        if region:
+            image = Image.fromarray(region(np.asarray(image), size))
+        return np.asarray(image.convert("L").resize(_SIZE, Image.Resampling.BOX), np.float32)
 
 
-def _fewer(frame: Frame) -> tuple[Pixels, tuple[int, int]]:
-    """Return a picture with about as many pixels as are needed, and its true width and height."""
+def _fewer(frame: Frame) -> tuple[Image.Image, tuple[int, int]]:
+    """Return a picture with hardly more pixels than are needed, and its true width and height."""
     pixels = frame.pixels
     if pixels is None:
         image: Image.Image = Image.open(io.BytesIO(frame.encoded or b""))
         size = image.size
-        if image.format != "JPEG" or image.getexif().get(_ORIENTATION, 1) != 1:
-            image = picture_of(frame)
-            size = image.size
-        else:
+        if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) == 1:
             image.draft("L", _DRAFT)
-        pixels = np.asarray(image)
-    else:
-        size = (pixels.shape[1], pixels.shape[0])
+            return image, size  # of which each pixel is the mean of some
+        pixels = np.asarray(picture_of(frame))
     x, y = (
         max(1, n // (small * _FINE)) for n, small in zip(pixels.shape[1::-1], _SIZE, strict=True)
     )
-    return pixels[::y, ::x], size
+    return Image.fromarray(pixels[::y, ::x]), (pixels.shape[1], pixels.shape[0])

@@ -51,6 +51,7 @@ def test_uncut_it_is_written_byte_for_byte(tmp_path: Path) -> None:
         ({"image_size": 64, "taps": (4,)}, 1920),
         ({"image_size": 64, "head": "prototype", "levels": "12"}, 2224),
         ({"image_size": 64, "encrypt": True}, 2224),
+        ({"image_size": 64, "decoding": "scaled"}, 2224),
     ],
     ids=str,
 )
@@ -59,6 +60,7 @@ def test_a_home_of_it_runs(tmp_path: Path, options: dict[str, Any], width: int) 
     manifest, size = home.manifest, options.get("image_size", 224)
     assert (manifest.preprocessing.image_size, manifest.num_features) == (size, width)
     assert manifest.preprocessing.levels == options.get("levels", "auto")
+    assert manifest.preprocessing.decoding == options.get("decoding", "whole")
     features = home.engine().run(np.zeros((2, 3, size, size), np.float32))
     assert features.shape == (2, width)
     assert np.isfinite(features).all()

@@ -401,6 +401,98 @@ def test_levels_are_part_of_the_feature_map_and_older_maps_keep_their_hash() -> 
     assert twelve == LITE0  # for the network they are the same
 
 
+def photograph(size: tuple[int, int], *, orientation: int = 1, kind: str = "JPEG") -> bytes:
+    """Return an encoded photograph of a size."""
+    image = Image.fromarray(photographs.astronaut()).resize(size, Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    image.save(out, kind, exif=exif)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((291, 400), (291, 400)),  # twice the target of 73 is 146: a half would be less
+        ((292, 400), (146, 200)),
+        ((293, 401), (293, 401)),  # nothing is shifted by half a pixel
+        ((1000, 600), (250, 150)),
+        ((1300, 1172), (325, 293)),  # an eighth would be no whole number of pixels
+        ((2400, 2408), (300, 301)),  # an eighth is the smallest
+        ((8000, 40), (8000, 40)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_to_twice_the_target_at_least(
+    size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    how = replace(LITE0, decoding="scaled")
+    data = photograph(size)
+    small = decode(data, least_side=how.least_side)
+    assert small.size == seen
+    assert decode(data).size == size
+    if min(size) > 100:
+        whole, scaled = how.tensor(decode(data)), how.tensor(small)
+        # Of a range of two: an antialiased resize of what the decoder evened out before.
+        assert np.abs(whole - scaled).mean() < 0.02
+    turned = decode(photograph(size, orientation=6), least_side=how.least_side)
+    assert turned.size == seen[::-1]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_only_jpegs_are_decoded_smaller(kind: str) -> None:
+    data = photograph((1000, 600), kind=kind)
+    assert decode(data, least_side=100).size == (1000, 600)
+
+
+def test_what_lacks_its_end_and_what_is_broken_are_told_apart_when_decoded_smaller() -> None:
+    data = photograph((1000, 600))
+    assert decode(data[:-2], least_side=100).size == (250, 150)
+    with pytest.raises(DecodeError, match="JPEG"):
+        decode(data[: len(data) // 2], least_side=100)
+
+
+def test_a_part_of_a_picture_is_cut_from_the_whole() -> None:
+    frame = Frame(id="a", encoded=photograph((1000, 600)), cut=lambda pixels: pixels[:80, :90])
+    assert picture_of(frame, least_side=100).size == (90, 80)
+
+
+def test_decoding_is_part_of_the_feature_map_and_older_maps_keep_their_hash() -> None:
+    assert LITE0.as_json().keys().isdisjoint({"levels", "decoding"})
+    assert LITE0.least_side == 0
+    scaled = replace(LITE0, decoding="scaled")
+    assert scaled == LITE0  # for the network they are the same
+    read = Preprocessing.from_json(json.loads(json.dumps(scaled.as_json())))
+    assert read.least_side == 2 * LITE0.resize_side
+    with pytest.raises(IntegrityError, match="decoding 'half' is unknown; expected whole or sca"):
+        replace(LITE0, decoding="half")
+
+
+@pytest.mark.parametrize(("above", "kept"), [(None, None), (73, (250, 150))])
+def test_what_was_decoded_smaller_is_what_is_learned_and_kept(
+    above: int | None, kept: tuple[int, int] | None
+) -> None:
+    frame = Frame(id="a", encoded=photograph((1000, 600)))
+    how = replace(LITE0, decoding="scaled")
+    seen: list[np.ndarray] = []
+
+    class Engine:
+        num_features = 1
+
+        def run(self, x: np.ndarray) -> np.ndarray:
+            seen.extend(x)
+            return np.ones((len(x), 1), np.float32)
+
+    groups = embed(iter([frame]), how, Engine(), pixels_above=above)  # type: ignore[arg-type]
+    (group,) = (g for g in groups if g)
+    (item,) = group
+    assert isinstance(item, Embedded)
+    small = decode(frame.encoded or b"", least_side=how.least_side)
+    assert np.array_equal(seen[0], how.tensor(small))
+    pixels = item.frame.pixels
+    assert (None if pixels is None else pixels.shape[1::-1]) == kept
+
+
 def test_what_was_seen_with_levels_is_what_is_kept() -> None:
     frame = Frame(id="a", encoded=wide([0, 2048, 4095]))
     how = Preprocessing(8, 1.0, "bicubic", HALF, HALF, levels="12")

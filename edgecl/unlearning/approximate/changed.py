@@ -41,9 +41,11 @@ def changed_adapters(
     rows = store.stored_samples()
     y: NDArray[np.int64] = np.array([c for _, c in rows], dtype=np.int64)
 
+    how = home.manifest.preprocessing
+
     def pixels(i: int) -> Float32:
-        image = decode(store.picture(rows[i][0]), max_pixels=home.max_pixels)
-        return home.manifest.preprocessing.tensor(image)
+        data = store.picture(rows[i][0])
+        return how.tensor(decode(data, max_pixels=home.max_pixels, least_side=how.least_side))
 
     return [
         (
