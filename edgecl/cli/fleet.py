@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,10 +48,14 @@ def init(
     fleet: FleetOption = PLANT,
     min_rows: Annotated[int, typer.Option(min=1, help="Fewest samples of a class.")] = 1,
     most_distance: Annotated[
-        float, typer.Option(min=0, help="Hold a class so many spreads from the others'; 0: none.")
+        float,
+        typer.Option(
+            min=0, max=1e6, help="Hold a class so many spreads from the others'; 0: none."
+        ),
     ] = 0.6,
     serve_days: Annotated[
-        float, typer.Option(min=0, help="For how long a merged head predicts; 0: for ever.")
+        float,
+        typer.Option(min=0, max=36_500, help="For how long a merged head predicts; 0: for ever."),
     ] = 0.0,
     json: JsonOption = False,
 ) -> None:
@@ -118,6 +122,8 @@ def add(
     if len(key) < 128 and Path(key).is_file():
         with open(key, encoding="ascii", errors="replace") as file:
             key = file.read(1000)
+    if name.casefold() == "masked":
+        raise RequestError("'masked' is the name of the sum under masks; choose another")
     with at_work(fleet) as merger:
         if key.strip()[:64].lower() in merger.orders.out:
             raise RequestError("this device was forgotten by an order; it joins with another home")
@@ -213,11 +219,17 @@ def merge(
     from edgecl.fleet.carriers.folder import Folder
 
     with at_work(fleet) as merger:
+        failed = []
         for path in files:
             try:
                 merger.take(path)
             except EdgeclError as error:
                 merger.faults[str(path)] = str(error)
+                failed.append(error)
+        if len(failed) == len(files):
+            for error in failed[1:]:
+                say(f"passed over: {error}")
+            raise failed[0]
         _merged(merger, None if output is None else Folder(output, is_made=True), json=json)
 
 
@@ -238,7 +250,7 @@ def serve(
         try:
             with at_work(fleet, before) as merger:
                 before = merger
-                _merged(merger, Folder(carrier), json=json, pulls=True)
+                _merged(merger, Folder(carrier), json=json, pulls=True, is_once=once)
         except EdgeclError as error:
             if once:
                 raise
@@ -295,16 +307,19 @@ def at_work(fleet: Path, before: Merger | None = None) -> Iterator[Merger]:
         yield Merger(Plant(fleet)) if before is None else before.again(Plant(fleet))
 
 
-def _merged(merger: Merger, carrier: Any, *, json: bool, pulls: bool = False) -> None:
+def _merged(
+    merger: Merger, carrier: Any, *, json: bool, pulls: bool = False, is_once: bool = True
+) -> None:
+    """Merge and give out; one that goes on says only what is new."""
     n_new = merger.pull(carrier) if pulls else 0
     merger.clean()
-    with working("merging"):
+    with working("merging") if is_once else nullcontext():
         merged, is_new = merger.merge()
     if carrier is not None:
         merger.push(carrier)
     for why in merger.faults.values():
         say(f"passed over: {why}")
-    if is_new or not pulls:
+    if is_new or is_once:
         _say_merged(merger, merged, {"new": n_new, "is_new": is_new}, json=json)
 
 

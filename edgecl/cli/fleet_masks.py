@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgecl.cli.fleet import PLANT, CarrierOption, FleetOption
+from edgecl.cli.fleet import PLANT, CarrierOption, FleetOption, at_work
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption
 from edgecl.cli.outcome import print_outcome
 from edgecl.cli.output import print_json, say, working
@@ -58,13 +58,11 @@ def unmask(
     """Open a round of masks, close its list, or add up what came; as far as it is."""
     from edgecl.fleet.carriers.folder import Folder
     from edgecl.fleet.masking import advance, open_round
-    from edgecl.fleet.merger import Merger
-    from edgecl.fleet.plant import Plant
     from edgecl.types import clean_label
 
-    merger, folder = Merger(Plant(fleet)), Folder(carrier)
+    folder = Folder(carrier)
     more: dict[str, int] = {}
-    with working("adding up"):
+    with at_work(fleet) as merger, working("adding up"):
         if names:
             step = open_round(merger, folder, [clean_label(name) for name in names])
         else:

@@ -84,6 +84,10 @@ def alias(
         a, b = (orders.canonical(orders.id_of(key, clean_label(n))) for n in (other, name))
         if a == b:
             raise RequestError(f"{other!r} and {name!r} mean one class already")
+        known = {part.id for each in merger.contributions().values() for part in each.parts}
+        for what, class_ in ((other, a), (name, b)):
+            if not known & set(orders.all_of(class_)):
+                say(f"no contribution here has {what!r} yet; the order stands for what still comes")
         _order(merger, {"kind": ALIAS, "ids": [a], "to": b, "reason": ""}, json=json)
 
 

@@ -114,11 +114,12 @@ def open_round(merger: Merger, carrier: Folder, names: Sequence[str]) -> Step:
     """Open a round over some classes; one that is open is given up.
 
     Raises:
-        RequestError: The head of this fleet does not add up so.
+        RequestError: The head of this fleet does not add up so, or a device is called `masked`.
     """
     plant, fleet = merger.plant, merger.plant.fleet
+    merger.pull(carrier)
     keys = _own_keys(merger)
-    if all(member.name != MEMBER for member in fleet.members):
+    if fleet.of_key(keys.key) is None:
         plant.add(MEMBER, keys.public)
     head = make_head_of(fleet.head_config, fleet.dim, codebook=plant.keys)
     layout = Layout.of(head.statistic)
@@ -158,6 +159,7 @@ def advance(merger: Merger, carrier: Folder, *, closes: bool = False) -> Step:
         IntegrityError: What a member sent is not what it signed, or no samples have these sums.
     """
     fleet = merger.plant.fleet
+    merger.pull(carrier)  # who sent in the clear would count twice
     found = round_on(merger.store, fleet)
     if found is None:
         raise RequestError(

@@ -51,6 +51,7 @@ class Merger:
         self.faults: dict[str, str] = {}
         """What was passed over, by file, and why."""
         self._files: dict[Path, Contribution] = {}
+        self._seen: set[Path] = set()  # on a carrier: what `push` may wipe there
         self._judge = Judge(plant.fleet.policy)
 
     def again(self, plant: Plant) -> Merger:
@@ -94,6 +95,7 @@ class Merger:
             for path in carrier.files(CONTRIBUTIONS, device, suffix="efc"):
                 try:
                     n_new += self.take(path, carrier)
+                    self._seen.add(path)
                 except EdgeclError as error:
                     self.faults[str(path)] = str(error)
         self.clean()
@@ -214,7 +216,10 @@ class Merger:
         return merged, True
 
     def push(self, carrier: Folder) -> None:
-        """Give out what devices need, and take off the carrier what is no longer true."""
+        """Give out what devices need, and take off the carrier what is no longer true.
+
+        A contribution that `pull` did not take in came since, so it stays for the next one.
+        """
         carrier.put_fleet((self.plant.path / FLEET_NAME).read_bytes())
         put_orders(carrier, self.orders)
         newest = self.merged()
@@ -227,7 +232,7 @@ class Merger:
         own = {path.name: path for path in self.contributions()}
         for device in carrier.devices():
             for path in list(carrier.files(CONTRIBUTIONS, device, suffix="efc")):
-                if path.name in own or str(path) in self.faults:
+                if path.name in own or path not in self._seen:
                     continue
                 self._wipe(path, carrier)  # a newer one counts, or it holds what was forgotten
                 stem = f"g{number_of(path)}"

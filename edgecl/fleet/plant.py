@@ -165,6 +165,11 @@ class Fleet:
         return HeadConfig(self.head["name"], self.head["seed"], dict(self.head["options"]))
 
 
+def _folder_of(name: str) -> str:
+    """Return what a FAT stick makes of a device's name: capitals and last dots make no other."""
+    return name.casefold().rstrip(".")
+
+
 def _check(fleet: Fleet) -> None:
     keys = [fleet.admin, fleet.merger, fleet.feature_map, *(m.key for m in fleet.members)]
     if not all(is_hex(key, 64) for key in [*keys, *(m.box for m in fleet.members)]):
@@ -256,9 +261,10 @@ class Plant:
         key, box = split_public(public)
         check_device_name(name)
         for other in self.fleet.members:
-            if (other.name == name) != (other.key == key):
+            is_same = _folder_of(other.name) == _folder_of(name)
+            if (other.name == name) != (other.key == key) or is_same != (other.name == name):
                 raise RequestError(
-                    f"the device {other.name} has this {'name' if other.name == name else 'key'}; "
+                    f"the device {other.name} has this {'name' if is_same else 'key'}; "
                     "choose another name, or `edgecl fleet forget device` the other one first"
                 )
         member = Member(name, key, box, seal(self.key, box, self.fleet.id))

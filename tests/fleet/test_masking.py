@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleets import teach, toy_home, toy_rows
+from fleets import device_keys, teach, toy_home, toy_rows
 
-from build import answer
+from build import answer, invoke
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.fleet.carriers.folder import CONTRIBUTIONS, Folder
 from edgecl.fleet.contribution import read, sums, total
@@ -182,14 +182,25 @@ def test_a_class_that_the_round_does_not_sum_is_named(world: World) -> None:
         take_part(Device(world.homes[1]), Folder(other))
 
 
-def test_nobody_counts_twice(world: World) -> None:
+@pytest.mark.parametrize("is_pulled", [True, False])
+def test_nobody_counts_twice(world: World, is_pulled: bool) -> None:
     answer("fleet", "sync", "--carrier", world.carrier.path, "--home", world.homes[0].path)
-    world.merger().pull(world.carrier)
+    if is_pulled:
+        world.merger().pull(world.carrier)
     open_round(world.merger(), world.carrier, NAMES)
     for i in range(3):
         world.mask(i)
     with pytest.raises(RequestError, match="press-0 would count twice"):
         advance(world.merger(), world.carrier, closes=True)
+
+
+def test_the_name_of_the_sum_is_no_devices(world: World) -> None:
+    key = device_keys(7).public
+    with pytest.raises(RequestError, match="'masked' is the name of the sum under masks"):
+        invoke("fleet", "add", "Masked", key, "--fleet", world.plant)
+    Plant(world.plant).add("masked", key)  # as an earlier edgecl let it
+    with pytest.raises(RequestError, match="the device masked has this name"):
+        open_round(Merger(Plant(world.plant)), world.carrier, NAMES)
 
 
 @pytest.mark.parametrize("what", ["m", "l", "r"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleets import DIM, holders, teach, toy_home
+from fleets import DIM, device_keys, holders, teach, toy_home, toy_plant
 
 from build import answer, frame, invoke
 from edgecl.errors import IntegrityError, RequestError
@@ -255,6 +255,17 @@ def test_a_device_that_nobody_added_is_told_its_key(tmp_path: Path, world: World
     with pytest.raises(RequestError, match=f"edgecl fleet add NAME {key}"):
         world.fleet("sync", "--carrier", world.carrier.path, home=home)
     assert key in str(invoke("fleet", "status", "--home", home.path).stdout)
+
+
+@pytest.mark.parametrize("name", ["PRESS-1", "press-1", "Press-1", "press-1.", "press-1.."])
+def test_a_name_that_a_stick_takes_for_anothers_is_refused(tmp_path: Path, name: str) -> None:
+    plant = toy_plant(tmp_path / "plant")
+    with pytest.raises(RequestError, match="the device press-1 has this name"):
+        plant.add(name, device_keys(7).public)
+    with pytest.raises(RequestError, match=r"the device press-1 has this (name|key)"):
+        plant.add("Press-1" if name == "press-1" else name, device_keys(1).public)
+    plant.add("press-1", device_keys(1).public)  # the same once more
+    assert len(plant.fleet.members) == 3
 
 
 def test_a_fleet_of_a_head_that_does_not_add_up_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fleets import DIM, contribute, holders, toy_plant, toy_rows
+from fleets import DIM, contribute, device_keys, holders, toy_plant, toy_rows
 from safetensors.numpy import load
 
 from edgecl.fleet.carriers.folder import CONTRIBUTIONS, MERGED, Folder
@@ -75,6 +75,25 @@ def test_any_split_and_order_is_one_place(tmp_path: Path, form: str) -> None:
         assert {name: count for _, name, count in merged.classes} == dict.fromkeys(NAMES, 9)
         states.add(merged.state)
     assert len(states) == 1
+
+
+@pytest.mark.parametrize("is_pulled", [True, False])
+def test_what_comes_on_a_carrier_while_it_merges_waits_for_the_next_time(
+    tmp_path: Path, is_pulled: bool
+) -> None:
+    plant, carrier = toy_plant(tmp_path / "plant"), Folder(tmp_path / "carrier", is_made=True)
+    merger = Merger(plant)
+    contribute(carrier.path, plant, 0, 1, {"cup": toy_rows("cup", 4)})
+    if is_pulled:
+        merger.pull(carrier)
+    late = [contribute(carrier.path, plant, i, 2, {"mug": toy_rows("mug", 4)}) for i in (0, 1)]
+    merger.merge()
+    merger.push(carrier)
+    assert all(path.exists() for path in late)
+    again = merger.again(plant)
+    assert again.pull(carrier) == (2 if is_pulled else 3)
+    merged, _ = again.merge()
+    assert dict(merged.devices) == {device_keys(0).key: 2, device_keys(1).key: 2}
 
 
 @pytest.fixture
