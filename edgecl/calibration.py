@@ -20,7 +20,7 @@ from edgecl.runtime.calibration import Calibration, calibration_from, logarithms
 from edgecl.runtime.mixture import mixed
 from edgecl.runtime.novelty import directions
 from edgecl.runtime.scoring import Arrays, softmax
-from edgecl.store.adapters import adapter_rows, heard, task_adapters
+from edgecl.store.adapters import heard, served_digests, task_adapters
 from edgecl.store.opinions import n_opinions, opinions_of
 from edgecl.store.store import Store
 from edgecl.store.table import Role
@@ -88,8 +88,8 @@ def mixture_of(
         by_burst: See `left_out_of`.
 
     Returns:
-        Shares as scores, oldest picture first; None without
-        adapters, or where these were asked for no picture.
+        Shares as scores, oldest picture first; None without adapters, where these were asked for no
+        picture, or know a class that the head does not.
     """
     speakers = heard(task_adapters(store))
     uids, opinions = opinions_of(store, {task.uid: len(task.classes) for task in speakers})
@@ -108,6 +108,8 @@ def mixture_of(
     order = np.argsort(found)
     found, classes, scores = found[order], classes[order], scores[order]
     place = {uid: k for k, uid in enumerate(head.classes)}
+    if any(uid not in place for task in speakers for uid in task.classes):
+        return None
     shares = softmax(speakers[-1].body["temperature"] * scores)
     for task, said in zip(speakers, opinions, strict=True):
         own_columns = [place[uid] for uid in task.classes]
@@ -122,7 +124,7 @@ def mixture_of(
 
 def mixture_key(store: Store) -> Labels:
     """Return what the mixture's answers depend on beside the head: adapters, and pictures asked."""
-    adapters = [row.uid for row in adapter_rows(store) if row.is_served]
+    adapters = [int(digest[:15], 16) for digest in served_digests(store)]
     return np.array([*adapters, n_opinions(store)], np.int64)
 
 

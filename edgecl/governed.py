@@ -239,8 +239,8 @@ def _close(
 def _ask_adapters(session: Session, learner: Learner, tell: Tell) -> None:
     """Let the adapters answer the new witnesses, which then speak for the next change."""
     try:
-        if session.store.names and ask_opinions(session):
-            learner.settle(anew=True)
+        if session.store.names:
+            ask_opinions(session, learner)
     except EdgeclError as error:
         tell(f"the adapters could not be asked for the new pictures that judge: {error}")
 

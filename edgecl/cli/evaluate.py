@@ -29,7 +29,7 @@ from edgecl.figures import percent
 if TYPE_CHECKING:
     from edgecl.evaluation.metrics import Evaluation
     from edgecl.home import Home
-    from edgecl.runtime.predictor import Predictor
+    from edgecl.runtime.engines.base import EngineOptions
     from edgecl.runtime.sources import Source
 
 # By the keys of the JSON object.
@@ -88,11 +88,10 @@ def evaluate(
     check_labels(frames)
     tell_notes(frames)
     frames.on_news = say
-    predictor = predictor_of(
-        device, bundle, config, EngineOptions(provider, threads, allow_fallback)
-    )
+    options = EngineOptions(provider, threads, allow_fallback)
     if stream is not None and device is not None:
-        return _print_streamed(device, predictor, frames, stream, limit, json=json)
+        return _print_streamed(device, options, frames, stream, limit, json=json)
+    predictor = predictor_of(device, bundle, config, options)
     aliases: dict[str, str] = {}
     if device is not None:
         from edgecl.session import open_store
@@ -137,7 +136,7 @@ def _check_stream(kind: str, bundle: Path | None) -> None:
 
 def _print_streamed(
     device: Home,
-    predictor: Predictor,
+    options: EngineOptions,
     frames: Source,
     kind: str,
     limit: int | None,
@@ -146,13 +145,13 @@ def _print_streamed(
 ) -> None:
     """Learn a source in the order of a stream, beside the home, and print how well."""
     from edgecl.evaluation.streamed import ORDERS, evaluate_on_streams, gathered, summary
-    from edgecl.session import open_store
+    from edgecl.session import reading
 
     config = device.config
-    of, skipped = gathered(predictor, frames, batch_size=config.engine.batch_size, limit=limit)
+    with reading(device, options) as session:
+        of, skipped = gathered(session, frames, limit=limit)
+        keys = session.store.codebook
     say_skipped(skipped)
-    with open_store(device, read_only=True) as store:
-        keys = store.codebook
     results = evaluate_on_streams(
         of, kind, config, keys=keys, say=lambda what, n, total: say(f"{what}: {n} of {total}")
     )

@@ -227,8 +227,8 @@ def merge(
                 merger.faults[str(path)] = str(error)
                 failed.append(error)
         if len(failed) == len(files):
-            for error in failed[1:]:
-                say(f"passed over: {error}")
+            for why in failed[1:]:
+                say(f"passed over: {why}")
             raise failed[0]
         _merged(merger, None if output is None else Folder(output, is_made=True), json=json)
 

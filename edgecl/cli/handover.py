@@ -34,7 +34,7 @@ _CLONE_FS = 0x200  # <linux/sched.h>
 # What the command reads from here: without a home of its own, the other process would take its.
 _VARIABLES = (
     "EDGECL_HOME", "EDGECL_SOURCE", "EDGECL_LABELS", "EDGECL_EVENTS", "EDGECL_HEADER_FILE",
-    "EDGECL_EVENTS_HEADER_FILE",
+    "EDGECL_EVENTS_HEADER_FILE", "EDGECL_FLEET",
 )  # fmt: skip
 
 

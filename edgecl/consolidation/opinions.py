@@ -8,30 +8,66 @@ before may have been in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from edgecl.calibration import save_scorer
 from edgecl.consolidation.plan import probe_of
+from edgecl.learner import Learner
 from edgecl.session import Session
 from edgecl.store.adapters import head_of, heard, maps_of, task_adapters
 from edgecl.store.opinions import add_opinions, asked
 from edgecl.store.table import Role
+from edgecl.types import Float32
 
+Answers = tuple[int, list[int], Float32]
 _MOST = 400
 """Pictures that are asked for at once, the newest; some seconds."""
 
 
-def ask_opinions(session: Session, *, new: int | None = None) -> int:
+def ask_opinions(session: Session, learner: Learner) -> int:
     """Ask the adapters that are heard for pictures that they were not asked for; returns how many.
+
+    What is kept of the head goes with it in one transaction: it says how far the mixture can be
+    believed, which is more than before.
 
     Args:
         session: The home, whose lock the caller holds.
-        new: Uid of an adapter that was just taken, or is a candidate.
+        learner: Its learner.
     """
+    said = _answers(session, None)
+    if said:
+        learner.head.settle(session.store)
+        with session.store.transaction(changes_head=False):
+            _keep(learner, said)
+    return len({uid for _, uids, _ in said for uid in uids})
+
+
+def ask_new(session: Session, new: int) -> None:
+    """Ask an adapter that was just taken, or is a candidate; inside the transaction that takes it.
+
+    Args:
+        session: The home, its head settled.
+        new: Uid of the adapter.
+    """
+    _keep(session.learner, _answers(session, new))
+
+
+def _keep(learner: Learner, said: Sequence[Answers]) -> None:
+    for one in said:
+        add_opinions(learner.store, *one)
+    save_scorer(learner.store, learner.head)
+    learner.save_state(at_end=True)
+
+
+def _answers(session: Session, new: int | None) -> list[Answers]:
+    """Return adapters, the pictures that they are asked for, and what they say."""
     store = session.store
     bank = [task.taken() if task.uid == new else task for task in task_adapters(store)]
     speakers = heard(bank)
     if not speakers:
-        return 0
+        return []
     held = store.rows(Role.HELD_OUT).uids.tolist()
     pictures = sorted({*held, *probe_of(store.stored_samples())})
     lacks = {
@@ -43,11 +79,9 @@ def ask_opinions(session: Session, *, new: int | None = None) -> int:
         for task in speakers
     }
     wanted = sorted(set().union(*lacks.values()))[-_MOST:]
-    if not wanted:
-        return 0
     names = {uid: str(uid) for uid in store.names}
-    said = []
-    for task in speakers:
+    said: list[Answers] = []
+    for task in speakers if wanted else ():
         uids = [uid for uid in wanted if uid in lacks[task.uid]]
         maps = maps_of(task.body["bank"], [t.adapter for t in bank if t.uid <= task.uid])
         engine = session.adapted_engine.with_adapters(*maps)
@@ -55,7 +89,4 @@ def ask_opinions(session: Session, *, new: int | None = None) -> int:
         head = head_of(task, names)
         if uids:
             said.append((task.uid, uids, head.probabilities(head.scores(x)).astype(np.float32)))
-    with store.transaction(changes_head=False):
-        for one in said:
-            add_opinions(store, *one)
-    return len(wanted)
+    return said

@@ -25,7 +25,7 @@ import numpy as np
 from edgecl.adapters.training import Progress, Trained, Training
 from edgecl.backbones import Backbone
 from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirror, witnesses_of
-from edgecl.consolidation.opinions import ask_opinions
+from edgecl.consolidation.opinions import ask_new
 from edgecl.consolidation.plan import check_backbone, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
@@ -152,8 +152,6 @@ def consolidate(
     chosen, verdict, by_class = judge(session, plan, witnesses, bank, candidate)
     seconds["judging"] = time.perf_counter() - begin - seconds["training"]
     adapter = _end(session, chosen, head[0], verdict, (by_class, opened))
-    if adapter is not None and ask_opinions(session, new=adapter):
-        session.learner.settle(anew=True)
     say("judging", 1, 1)
     return Consolidated(
         accepted=verdict.accepted,
@@ -190,6 +188,7 @@ def _end(
 ) -> int | None:
     """Take the adapter with its head, or not; returns its uid. The training is over either way."""
     store, adapter = session.store, None
+    session.learner.head.settle(store)
     with store.transaction(changes_head=False):
         end_training(store)
         body = chosen.body | {"verdict": asdict(verdict)}
@@ -206,6 +205,7 @@ def _end(
                 body=body,
                 key=chosen.key,
             )
+            ask_new(session, adapter)
         store.note_attempt(max(store.names))
         note_consolidated(session.home, store, adapter, *on_record)
     return adapter

@@ -27,8 +27,8 @@ from edgecl.learner import Learner
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import embed
-from edgecl.runtime.predictor import Predictor
 from edgecl.runtime.sources.base import Source
+from edgecl.session import Session
 from edgecl.store.moves import move_all
 from edgecl.store.runs import Start, begin_run
 from edgecl.store.store import Store, create_store
@@ -178,9 +178,11 @@ def summary(results: Sequence[Streamed]) -> dict[str, Any]:
 
 
 def gathered(
-    predictor: Predictor, source: Source, *, batch_size: int = 8, limit: int | None = None
+    session: Session, source: Source, *, limit: int | None = None
 ) -> tuple[Labelled, list[Skipped]]:
     """Look at all labelled pictures of a source once; returns them, and what was skipped.
+
+    The home gives its engine; it need not have learned anything.
 
     The domain of a picture is the folder between its class's and itself (`cup/camera-2/1.jpg`), or
     what its source is called.
@@ -189,10 +191,10 @@ def gathered(
     skipped: list[Skipped] = []
     groups = embed(
         islice(source.frames(), limit),
-        predictor.preprocessing,
-        predictor.engine,
-        batch_size=batch_size,
-        max_pixels=predictor.max_pixels,
+        session.home.manifest.preprocessing,
+        session.engine,
+        batch_size=session.home.config.engine.batch_size,
+        max_pixels=session.home.max_pixels,
         is_live=source.is_live,
         wake=source.close,
     )

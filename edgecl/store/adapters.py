@@ -170,6 +170,13 @@ def task_adapters(store: Store) -> list[TaskAdapter]:
     return found
 
 
+def served_digests(store: Store) -> list[str]:
+    """Return the hashes of what is served of adapters, oldest first."""
+    served = {row.uid for row in adapter_rows(store) if row.is_served}
+    rows = store.connection.execute("SELECT uid, digest FROM adapters ORDER BY uid")
+    return [digest for uid, digest in rows.fetchall() if uid in served]
+
+
 def head_of(task: TaskAdapter, names: Mapping[int, str]) -> Scorer:
     """Return the head of an adapter, its classes called by `names`."""
     return load_scorer(task.head, tuple(names[c] for c in task.classes))
@@ -308,7 +315,8 @@ def replace_adapter(
     classes = [task.classes[i] for i in left]
     head = head_of(task, {c: str(c) for c in task.classes})
     assert isinstance(head, LinearScorer | BankScorer)
-    # Without the key, which is a mean of pictures of that class as well.
+    # Without the key, which is a mean of pictures of that class as well, and what was said before.
+    store.connection.execute("DELETE FROM opinions WHERE adapter = ?", (task.uid,))
     arrays = {f"{_HEAD}{name}": array for name, array in head.only(left).arrays().items()}
     arrays[_HEAD + _CLASSES] = np.array(classes, dtype=np.int64)
     data = save_arrays({**adapter, **arrays})

@@ -14,7 +14,7 @@ import build
 from build import answer
 from edgecl.calibration import FEWEST, mixture_of
 from edgecl.config import EvaluationConfig
-from edgecl.consolidation.opinions import ask_opinions
+from edgecl.consolidation.opinions import ask_new, ask_opinions
 from edgecl.governed import governed, take_back
 from edgecl.governor.record import note_consolidated
 from edgecl.governor.verdicts import verdicts_of
@@ -50,8 +50,7 @@ def consolidated(adapted_home: Path, tmp_path_factory: pytest.TempPathFactory) -
         with store.transaction(changes_head=False):
             uid = build.add_adapters(session.home, store, 1)
             note_consolidated(session.home, store, uid, (), 0.0)
-        ask_opinions(session, new=uid)
-        session.learner.settle(anew=True)
+            ask_new(session, uid)
     return path
 
 
@@ -166,10 +165,11 @@ def test_an_older_adapter_is_asked_for_new_pictures_only(home: Home) -> None:
     with writing(home) as session:
         with session.store.transaction(changes_head=False):
             session.store.connection.execute("DELETE FROM opinions")
-        assert ask_opinions(session) == 0  # it may have been trained on what is there
+        # It may have been trained on what is there.
+        assert ask_opinions(session, session.learner) == 0
         assert session.calibration() is None
         teach(session, PARTS, 20, 60)
-        assert ask_opinions(session) >= 6
+        assert ask_opinions(session, session.learner) >= 6
     with open_store(home, read_only=True) as store:
         (oldest,) = store.connection.execute("SELECT min(uid) FROM opinions").fetchone()
     assert oldest > 3 * 40

@@ -60,6 +60,7 @@ _SOURCE = "by the gate"
 _CLOCK = {
     "classes": {"created"},
     "adapters": {"created", "uid"},
+    "opinions": {"adapter"},
     "adapter_classes": {"adapter_uid"},
     "receipts": {"number", "previous", "digest", "signature"},
     "tombstones": {"receipt_id"},
