@@ -34,7 +34,7 @@ def every(x: Float32, p: Float64, y: Labels) -> Labels:
 def covered(x: Float32, p: Float64, y: Labels) -> Labels:
     """Return half of each class: without near repetitions, spread over how hard the pictures are.
 
-    Half the training; gain and loss stand in docs/benchmarks.md.
+    Half of the training, and a loss where a class has thirty pictures (docs/benchmarks.md).
     """
     errors = errors_of(p, y)
     chosen = []
