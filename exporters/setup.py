@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.config import Config, StoreConfig
-from edgecl.errors import MissingPackageError, UsageError
+from edgecl.errors import UsageError
 from edgecl.heads import HEADS, head_config, spec_of
 from edgecl.heads.keys import FEWEST_PICTURES, keys_of, too_few
 from edgecl.home import Home, check_place, is_damaged, is_home
@@ -170,10 +169,6 @@ def _checked_keys(setup: Setup) -> Source | None:
     """Check the head and open the pictures that make its keys."""
     head = setup.head
     spec_of(head)
-    if head == "uer" and find_spec("torch") is None:  # its home would need none, learning does
-        raise MissingPackageError(
-            "learning with uer needs torch; run `pip install 'edgecl[torch]'`, or take another head"
-        )
     if setup.keys is None:
         return None
     if not HEADS[head].takes_keys:

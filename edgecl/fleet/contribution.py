@@ -56,6 +56,7 @@ __all__ = [
 ]
 _SIGNED = b"edgecl contribution\n"
 _MOST_HEADER = 32 * 2**20
+_METADATA = b'"__metadata__":{"contribution":'
 
 
 def rows_part(id: str, name: str, rows: Float16) -> tuple[Part, bytes]:
@@ -121,7 +122,11 @@ def write_pieces(path: Path, pieces: list[bytes], part: Path | None = None) -> N
         path: The file.
         pieces: Its bytes.
         part: Where they are written before they are whole; a hidden file beside it if None.
+
+    Raises:
+        RequestError: Something else than a contribution is there, or it cannot be written.
     """
+    _check_replaced(path)
     part = part or path.with_name(f".{path.name}.part")
     with telling(f"{path} cannot be written"):
         part.unlink(missing_ok=True)
@@ -136,6 +141,23 @@ def write_pieces(path: Path, pieces: list[bytes], part: Path | None = None) -> N
             part.unlink(missing_ok=True)
             raise
         flush(path.parent)
+
+
+def _check_replaced(path: Path) -> None:
+    """Check that nothing is lost that is no contribution: a picture, a store, a device of /dev."""
+    if not os.path.lexists(path) or path.is_dir():  # a folder is told when it is written
+        return
+    with telling(f"{path} cannot be written"):
+        try:
+            with open(open_own(path, os.O_RDONLY), "rb") as file:
+                n = int.from_bytes(file.read(8), "little")
+                is_one = n == 0 or _METADATA in file.read(min(n, _MOST_HEADER))
+        except IntegrityError:  # a link, or no plain file
+            is_one = False
+    if not is_one:
+        raise RequestError(
+            f"{path} is there and is no contribution, which alone is replaced; name another file"
+        )
 
 
 def read(path: Path, *earlier: Contribution) -> Contribution:

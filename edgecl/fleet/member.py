@@ -42,7 +42,7 @@ from edgecl.lending import is_lending, lending
 from edgecl.runtime.faults import telling
 from edgecl.runtime.files import loads, read_own, wipe, write_whole
 from edgecl.session import Session
-from edgecl.store.exports import FRESH, REPLACED, exports_of, set_status
+from edgecl.store.exports import FRESH, REPLACED, STALE, exports_of, set_status
 from edgecl.store.text import dump_json
 from edgecl.types import ForgetRequest, Kind
 from edgecl.unlearning.ask import unlearn
@@ -196,8 +196,8 @@ class Device:
         if path not in here:
             export(session, path, found, bodies, is_plain=is_plain)
         for old in here:
-            if number_of(old) < found.generation and carrier.wipe(old):
-                _note_replaced(session, old)
+            if number_of(old) < found.generation:
+                carrier.wipe(old)
         self._keep(sent=said)
         return found.generation
 
@@ -257,6 +257,8 @@ class Device:
             sent = None
             if not self.is_masked:
                 sent = self.send(session, carrier, total=total, is_plain=is_plain)
+            if self.member is not None:
+                _note_gone(session, carrier.path / CONTRIBUTIONS / self.member.name)
             is_new = self.take_merged(carrier)
         return Synced(applied, sent, self.merged(), is_new, False)
 
@@ -312,13 +314,17 @@ class Device:
         write_whole(self.home.fleet / _STATE, dump_json(asdict(self.kept)).encode(), mode=0o600)
 
 
-def _note_replaced(session: Session, path: Path) -> None:
-    """Note that an export is no longer where it was: nothing of it is left to be erased."""
-    store, place = session.store, Path(os.path.realpath(path))
+def _note_gone(session: Session, folder: Path) -> None:
+    """Note which contributions are no longer on a carrier: nothing of them is left to be erased.
+
+    This device wiped them as newer ones came, or the merger did, which takes out what is forgotten.
+    """
+    store, place = session.store, Path(os.path.realpath(folder))
     with store.transaction(changes_head=False):
         for each in exports_of(store):
-            if each.path == place and each.status == FRESH:
-                set_status(store, each, REPLACED, each.body)
+            if each.path.parent == place and each.status in (FRESH, STALE):
+                if not os.path.lexists(each.path):
+                    set_status(store, each, REPLACED, each.body)
 
 
 @contextmanager

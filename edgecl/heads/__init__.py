@@ -1,7 +1,7 @@
 """Online heads: from features to classes, learned one sample at a time.
 
 `HEADS` is the whole list. A head's module loads when the head is made, so naming heads costs
-nothing; `uer` needs torch to learn, and so does `prototype` with a relation.
+nothing; `prototype` with a relation needs torch to learn.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -328,6 +329,32 @@ def test_a_file_that_changes_after_it_was_read_is_noticed(file: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(IntegrityError, match="not the one that was signed"):
         [efc.sums(found, part) for part in found.parts]
+
+
+@pytest.mark.parametrize("what", ["picture", "large", "pipe", "link", "hidden"])
+def test_only_a_contribution_is_replaced_by_one(tmp_path: Path, what: str) -> None:
+    there = {
+        "picture": b"\x89PNG\r\n\x1a\n" * 9,
+        "large": b"\xff" * 9,
+        "hidden": b"\x05" + b"\0" * 99,
+    }
+    path = tmp_path / "x.efc"
+    if what in there:
+        path.write_bytes(there[what])
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    before = path.lstat()
+    with pytest.raises(RequestError, match="no contribution, which alone is replaced"):
+        efc.write(path, *plain(), KEY)
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.efc"]
+    path.unlink()
+    for data in (b"", *(b"".join(efc.encode(*plain(s), KEY)) for s in STATISTICS)):
+        path.write_bytes(data)
+        efc.write(path, *plain(), KEY)
+        assert efc.read(path).device == plain()[0].device
 
 
 def test_signed_with_another_key_is_refused(file: Path) -> None:

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 import build
-import edgecl.exporters.setup as making
 import edgecl.exporters.shipped as module
 from edgecl.backbones import DEFAULT_BACKBONE
-from edgecl.errors import IntegrityError, MissingPackageError
+from edgecl.errors import IntegrityError
 from edgecl.exporters.setup import Setup, set_up
 from edgecl.exporters.shipped import DATA, shipped
 from edgecl.runtime.manifest import Manifest
@@ -96,15 +95,6 @@ def test_a_damaged_installation_is_told(
     assert not (tmp_path / "home").exists()
 
 
-def test_uer_without_torch_is_refused_before_a_home_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(making, "find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"needs torch; run `pip install 'edgecl\[torch"):
-        set_up(tmp_path / "home", Setup(head="uer"))
-    assert not (tmp_path / "home").exists()
-
-
 WITHOUT_TORCH = """
 import sys
 
@@ -144,6 +134,17 @@ def test_the_default_path_needs_no_torch(learned: Path, copy_of: Callable[[Path]
     assert build.last_json(done)["verified"]
 
 
+@pytest.mark.parametrize("profile", ["balanced", "rested"])
+def test_uer_learns_and_forgets_without_torch(tmp_path: Path, profile: str) -> None:
+    folder, home = build.part_folder(tmp_path / "parts", 4), ("--home", tmp_path / "home", "--json")
+    options = ("--head", "uer", "--profile", profile, "--image-size", 32)
+    assert run("init", *options, *home).returncode == 0
+    assert build.last_json(run("train-stream", folder, *home))["learned"] == 16
+    assert run("forget", "class", "washer", *home).returncode == 0
+    known = build.last_json(run("status", *home))
+    assert (known["head"], len(known["classes"])) == ("uer", 3)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -152,7 +153,6 @@ def test_the_default_path_needs_no_torch(learned: Path, copy_of: Callable[[Path]
         "init --features 64",
         "init --weights w.pth",
         "init --taps 0,1",
-        "init --head uer",
         "consolidate",
     ],
 )

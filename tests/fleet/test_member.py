@@ -22,6 +22,7 @@ from edgecl.home import Home
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.predictor import Predictor
 from edgecl.session import open_store, reading
+from edgecl.store.exports import exports_of
 from edgecl.types import ForgetRequest
 from edgecl.unlearning.ask import unlearn
 from edgecl.unlearning.request import writing
@@ -145,6 +146,18 @@ def test_an_order_reaches_all_and_is_confirmed_with_receipts(world: World) -> No
     for home in world.homes:
         with writing(home) as session:  # which checks the chain of receipts
             assert "cup" not in session.store.names.values()
+
+
+def test_what_the_merger_took_off_a_carrier_is_no_export_that_waits(world: World) -> None:
+    teach(world.homes[0], {"cup": 1}, seed=9)
+    world.sync(0)
+    world.serve()
+    world.fleet("forget", "class", "cup")
+    world.serve()
+    world.sync(0)
+    with open_store(world.homes[0], read_only=True) as store:
+        states = {e.status for e in exports_of(store) if e.path.is_relative_to(world.path)}
+    assert states == {"fresh", "replaced"}  # without its bytes nothing is left to be mended
 
 
 def test_a_class_is_taught_anew_after_the_order(world: World) -> None:
