@@ -189,6 +189,11 @@ def gathered(
     """
     x, labels, places = [], [], []
     skipped: list[Skipped] = []
+    if source.kind != "finite" and limit is None:
+        raise UsageError(
+            f"{source.name} has no end, and a stream is made of all its pictures; name a folder or "
+            "a list, or take so many with --limit"
+        )
     groups = embed(
         islice(source.frames(), limit),
         session.home.manifest.preprocessing,
@@ -255,7 +260,8 @@ class _Run:
                 "rewritten": float(np.mean(learned.rewritten)),
                 "rewritten_relabelled": float(np.mean(moved.rewritten)),
             }
-        newest = [_most(stream.labels[stream.tasks == k]) for k in range(stream.n_tasks)]
+        came = [stream.labels[stream.tasks == k] for k in range(stream.n_tasks)]
+        newest = [int(np.bincount(labels).argmax()) if len(labels) else 0 for labels in came]
         end, last = learned.table[-1], learned.right
         return Streamed(
             learned=len(stream.indices),
@@ -382,14 +388,8 @@ def _move(learner: Learner, event: Event) -> None:
 
 def _truth_after(y: Ints, stream: Stream) -> Ints:
     """Return the labels (N,) of classes (N,) after all events."""
-    told = y.copy()
-    for event in stream.events:
-        told[y == event.source] = event.new
-    return told
-
-
-def _most(labels: Ints) -> int:
-    return int(np.bincount(labels).argmax()) if len(labels) else 0
+    now = {event.source: event.new for event in stream.events}
+    return np.array([now.get(c, c) for c in y.tolist()], dtype=np.int64)
 
 
 def _name(label: int) -> str:

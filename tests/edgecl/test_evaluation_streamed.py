@@ -94,5 +94,7 @@ def test_the_command_measures_beside_the_home(tmp_path: Path, home: Home) -> Non
     shown = build.invoke(*command, "blurry")
     assert "weakest class at the end" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
+    with pytest.raises(UsageError, match="has no end"):
+        build.invoke("evaluate", "synthetic:", "--home", home.path, "--stream", "blurry")
     with pytest.raises(UsageError, match="stream 'random' is unknown"):
         build.invoke(*command, "random")
