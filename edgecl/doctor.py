@@ -111,7 +111,7 @@ def _torch() -> Finding:
             "torch",
             "note",
             f"{', '.join(missing)} not installed; other backbones than the default one, adapters "
-            "and the head uer need them: `pip install 'edgecl[torch]'`",
+            "and `head.relation` need them: `pip install 'edgecl[torch]'`",
         )
     return Finding(
         "torch", "ok", ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -249,11 +249,16 @@ def contribution(
     json: JsonOption = False,
 ) -> None:
     """Write what this home learned itself into a file that `edgecl merge` takes in elsewhere."""
+    from edgecl.errors import UsageError
     from edgecl.fleet.collect import collect, export
     from edgecl.fleet.contribution import read
     from edgecl.home import Home
     from edgecl.unlearning.request import writing
 
+    if since is not None and since.resolve() == output.resolve():
+        raise UsageError(
+            f"{output} would replace the file that it leaves out; give --output another name"
+        )
     with writing(Home(home)) as session:
         found, bodies = collect(session, total=total, min_rows=min_rows)
         earlier = None if since is None else read(since)

@@ -22,6 +22,7 @@ from edgecl.errors import SourceError, UsageError
 from edgecl.evaluation.continual import forgetting, worst_case_accuracy
 from edgecl.evaluation.rewriting import rewriting
 from edgecl.evaluation.streams import Event, Ints, Stream, blurry, domains, recurrence, recurring
+from edgecl.figures import counted
 from edgecl.heads import make_head_of
 from edgecl.learner import Learner
 from edgecl.runtime.codebook import Keys
@@ -34,8 +35,7 @@ from edgecl.store.runs import Start, begin_run
 from edgecl.store.store import Store, create_store
 from edgecl.types import Float16, Float32, Float64, Frame, Say, Skipped
 
-KINDS = ("recurring", "rewriting", "blurry", "domains")
-ORDERS = 3
+KINDS, ORDERS = ("recurring", "rewriting", "blurry", "domains"), 3
 _N_RECURRING = 100
 _ROWS_RECURRING = 5
 _N_BLURRY = 5
@@ -152,8 +152,8 @@ def labelled(x: Sequence[Float32], labels: Sequence[str], places: Sequence[str])
     if len(classes) < 2 or few:
         found = f"; too few of {', '.join(few[:5])}" if few else ""
         raise SourceError(
-            f"a stream needs two classes at least, and six pictures of each: {len(classes)} "
-            f"classes came{found}"
+            "a stream needs two classes at least, and six pictures of each; "
+            f"{counted(len(classes), 'class')} came{found}"
         )
     names, domain = np.unique(np.array(places, str), return_inverse=True)
     rows = quantise(np.array(x, np.float32))

@@ -253,13 +253,13 @@ class Device:
             applied = tuple(self.apply(session))
             if self.keys.key in self.orders.out:
                 return Synced(applied, None, None, False, True)
+            is_new = self.take_merged(carrier)  # also where nothing may be sent
             # Beside masked sums, what was sent in the clear would count twice.
             sent = None
             if not self.is_masked:
                 sent = self.send(session, carrier, total=total, is_plain=is_plain)
             if self.member is not None:
                 _note_gone(session, carrier.path / CONTRIBUTIONS / self.member.name)
-            is_new = self.take_merged(carrier)
         return Synced(applied, sent, self.merged(), is_new, False)
 
     def go_on_behind(self, carrier: Folder) -> None:

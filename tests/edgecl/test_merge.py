@@ -14,7 +14,7 @@ import pytest
 
 import build
 from edgecl.device import Device
-from edgecl.errors import EdgeclError, RequestError
+from edgecl.errors import EdgeclError, RequestError, UsageError
 from edgecl.fleet.collect import collect, device_of, export
 from edgecl.fleet.contribution import digest, read, sums, write
 from edgecl.fleet.header import Contribution
@@ -237,6 +237,8 @@ def test_a_file_since_an_earlier_one_has_only_what_is_new(tmp_path: Path) -> Non
     old, new, home = tmp_path / "old.efc", tmp_path / "new.efc", place.home.path
     build.invoke("export", "contribution", "-o", old, "-H", home)
     place.learn(["bolt"] * 9, x[:9])
+    with pytest.raises(UsageError, match="would replace the file that it leaves out"):
+        build.invoke("export", "contribution", "-o", old, "--since", old, "-H", home)
     build.invoke("export", "contribution", "-o", new, "--since", old, "-H", home)
     with pytest.raises(EdgeclError, match="leaves out 7 parts of an earlier file of a-"):
         build.invoke("merge", new, "-H", other.home.path)
