@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,20 +82,35 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     Raises:
         StoreError: It cannot be written; it is as it was.
     """
-    part = path.with_name(f".{path.name}.part")
-    with telling(f"{path} cannot be written", StoreError):
-        part.unlink(missing_ok=True)  # of a process that was killed, or a link of somebody else's
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        flush(path.parent)
+    with telling(f"{path} cannot be written", StoreError), replacing(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o644, part: Path | None = None) -> Iterator[BinaryIO]:
+    """Open what becomes a file's new content in one step once it is written, and never in part.
+
+    Args:
+        path: The file.
+        mode: Rights of a new file, before the mask of the process.
+        part: Where it is written before it is whole; a hidden file beside it if None.
+
+    Raises:
+        OSError: It cannot be written; it is as it was.
+    """
+    part = part or path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a process that was killed, or a link of somebody else's
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
 
 
 def private(path: str | os.PathLike[str], flags: int) -> int:

@@ -36,7 +36,7 @@ from edgecl.fleet.planes import (
 from edgecl.fleet.sums import ClassSums, rows_of
 from edgecl.heads.statistics import Statistic, statistic_of
 from edgecl.runtime.faults import in_words, telling
-from edgecl.runtime.files import flush, loads, open_own
+from edgecl.runtime.files import loads, open_own, replacing
 from edgecl.store.text import dump_json
 from edgecl.types import Float16
 
@@ -127,20 +127,8 @@ def write_pieces(path: Path, pieces: list[bytes], part: Path | None = None) -> N
         RequestError: Something else than a contribution is there, or it cannot be written.
     """
     _check_replaced(path)
-    part = part or path.with_name(f".{path.name}.part")
-    with telling(f"{path} cannot be written"):
-        part.unlink(missing_ok=True)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with open(os.open(part, flags, 0o600), "wb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        flush(path.parent)
+    with telling(f"{path} cannot be written"), replacing(path, 0o600, part) as file:
+        file.writelines(pieces)
 
 
 def _check_replaced(path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from edgecl.errors import EdgeclError, IntegrityError, RequestError
 from edgecl.runtime.faults import telling
-from edgecl.runtime.files import flush, open_own, read_own, wipe, write_whole
+from edgecl.runtime.files import flush, open_own, read_own, replacing, wipe, write_whole
 
 FLEET, ORDERS, CONTRIBUTIONS, MERGED = "fleet.json", "orders", "contributions", "merged"
 _NAME = re.compile(r"([a-z]?\d+)-([0-9a-f]{16})\.(json|efc|efb)")
@@ -170,19 +170,5 @@ def _check(path: Path, digest: str) -> None:
 
 
 def _copy(source: Path, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        with (
-            open(open_own(source, os.O_RDONLY), "rb") as file,
-            open(os.open(part, flags, 0o644), "wb") as target,
-        ):
-            shutil.copyfileobj(file, target, 2**20)
-            target.flush()
-            os.fsync(target.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
+    with open(open_own(source, os.O_RDONLY), "rb") as file, replacing(path) as target:
+        shutil.copyfileobj(file, target, 2**20)
