@@ -28,6 +28,7 @@ LAYERS = (
     ("calibration",),
     ("learner",),
     ("session",),
+    ("looked",),
     ("lending",),
     ("governor",),
     ("consolidation",),

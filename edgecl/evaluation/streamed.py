@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,22 @@ from edgecl.config import Config
 from edgecl.errors import SourceError, UsageError
 from edgecl.evaluation.continual import forgetting, worst_case_accuracy
 from edgecl.evaluation.rewriting import rewriting
-from edgecl.evaluation.streams import Event, Ints, Stream, blurry, domains, recurrence, recurring
+from edgecl.evaluation.streams import (
+    Bools,
+    Event,
+    Ints,
+    Stream,
+    blurry,
+    domains,
+    recurrence,
+    recurring,
+)
 from edgecl.figures import counted
 from edgecl.heads import make_head_of
 from edgecl.learner import Learner
+from edgecl.looked import labelled_features
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
-from edgecl.runtime.pipeline import embed
 from edgecl.runtime.sources.base import Source
 from edgecl.session import Session
 from edgecl.store.moves import move_all
@@ -194,26 +202,14 @@ def gathered(
             f"{source.name} has no end, and a stream is made of all its pictures; name a folder or "
             "a list, or take so many with --limit"
         )
-    groups = embed(
-        islice(source.frames(), limit),
-        session.home.manifest.preprocessing,
-        session.engine,
-        batch_size=session.home.config.engine.batch_size,
-        max_pixels=session.home.max_pixels,
-        is_live=source.is_live,
-        wake=source.close,
-    )
-    with closing(groups):
-        for item in chain.from_iterable(groups):
-            if isinstance(item, Skipped):
-                skipped.append(item)
-            elif not item.frame.label:
-                skipped.append(Skipped(item.frame.id, "it has no label"))
-            else:
-                folders = item.frame.id.split("/")[1:-1]
-                x.append(item.feature)
-                labels.append(item.frame.label)
-                places.append(folders[0] if folders else item.frame.source or "")
+    for item in labelled_features(session, source, most=limit):
+        if isinstance(item, Skipped):
+            skipped.append(item)
+        else:
+            folders = item.frame.id.split("/")[1:-1]
+            x.append(item.feature)
+            labels.append(item.frame.label or "")
+            places.append(folders[0] if folders else item.frame.source or "")
     return labelled(x, labels, places), skipped
 
 
@@ -314,17 +310,17 @@ class _Run:
                     self._learn(learner, first, stream)
                     _move(learner, event)
                 self._learn(learner, rows, stream)
+                answers = self._answers(learner)
                 for event in events:
                     own = self._test_y == event.source
                     told[own] = event.new
-                    answers = self._answers(learner)[own]
-                    stale.append(float((answers == event.old).mean()))
-                    rewritten.append(float((answers == event.new).mean()))
-                table.append(self._accuracy(learner, told, n_labels))
+                    stale.append(float((answers[own] == event.old).mean()))
+                    rewritten.append(float((answers[own] == event.new).mean()))
+                table.append(_accuracy(learner, answers == told, told, n_labels))
             learner.settle()
-            table[-1] = self._accuracy(learner, told, n_labels)
-            right = float((self._answers(learner) == told).mean())
-        return _Learned(np.array(table), right, stale, rewritten)
+            right = self._answers(learner) == told
+            table[-1] = _accuracy(learner, right, told, n_labels)
+        return _Learned(np.array(table), float(right.mean()), stale, rewritten)
 
     def _learn(self, learner: Learner, rows: Ints, stream: Stream) -> None:
         for start in range(0, len(rows), _COMMIT):
@@ -333,15 +329,6 @@ class _Run:
                 Frame(id=str(k), encoded=_BLANK, label=_name(int(stream.labels[k]))) for k in part
             ]
             learner.learn_many(frames, self._x[stream.indices[part]].astype(np.float32))
-
-    def _accuracy(self, learner: Learner, told: Ints, n_labels: int) -> Float64:
-        """Return the accuracy (C,) of every label; NaN of one that is not known or not tested."""
-        right = self._answers(learner) == told
-        known = {_number(name) for name in learner.labels}
-        out = np.full(n_labels, np.nan)
-        for c in known & set(told.tolist()):
-            out[c] = right[told == c].mean()
-        return out
 
     def _answers(self, learner: Learner) -> Ints:
         """Return the label (M,) of every test row."""
@@ -374,6 +361,15 @@ class _Learned:
     right: float
     stale: list[float]
     rewritten: list[float]
+
+
+def _accuracy(learner: Learner, right: Bools, told: Ints, n_labels: int) -> Float64:
+    """Return the accuracy (C,) of every label; NaN of one that is not known or not tested."""
+    known = {_number(name) for name in learner.labels}
+    out = np.full(n_labels, np.nan)
+    for c in known & set(told.tolist()):
+        out[c] = right[told == c].mean()
+    return out
 
 
 def _move(learner: Learner, event: Event) -> None:

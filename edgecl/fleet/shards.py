@@ -7,10 +7,7 @@ of one loop. A shard that was lost is made again, under the same name and genera
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +19,8 @@ from edgecl.fleet.header import Contribution, Part
 from edgecl.fleet.names import plain_id
 from edgecl.fleet.sums import ClassSums, Layout
 from edgecl.home import Home
+from edgecl.looked import labelled_features
 from edgecl.runtime.grid import quantise
-from edgecl.runtime.pipeline import Embedded, embed
 from edgecl.runtime.sources import Source, open_source
 from edgecl.session import Session, reading
 from edgecl.types import Float16, Say, Skipped
@@ -139,12 +136,11 @@ def statistics_of(
         ),
         {},
     )
-    for done, item in enumerate(_embedded(session, source, first, last)):
+    looked = labelled_features(session, source, first=first, most=last - first)
+    for done, item in enumerate(looked):
         say("pictures", done, last - first)
-        why = _unusable(item, source)
-        if isinstance(item, Skipped) or why:
-            id = item.id if isinstance(item, Skipped) else item.frame.id
-            shard.skipped.append(Skipped(id, why))
+        if isinstance(item, Skipped):
+            shard.skipped.append(item)
         else:
             kept = classes.setdefault(item.frame.label or "", _Class())
             kept.rows.append(quantise(item.feature))
@@ -159,32 +155,6 @@ def statistics_of(
     shard.contribution = replace(shard.contribution, parts=tuple(part for part, _ in made))
     shard.bodies = {part.digest: body for part, body in made}
     return shard
-
-
-def _embedded(
-    session: Session, source: Source, first: int, last: int
-) -> Iterator[Embedded | Skipped]:
-    """Look at some frames of a source."""
-    home = session.home
-    groups = embed(
-        islice(source.frames(first), last - first),
-        home.manifest.preprocessing,
-        session.engine,
-        batch_size=home.config.engine.batch_size,
-        max_pixels=home.max_pixels,
-        wake=source.close,
-    )
-    with closing(groups):
-        for group in groups:
-            yield from group
-
-
-def _unusable(item: Embedded | Skipped, source: Source) -> str:
-    if isinstance(item, Skipped):
-        return item.reason
-    if not item.frame.label:
-        return source.no_label
-    return "" if np.isfinite(item.feature).all() else "its feature is not finite"
 
 
 def _fold(session: Session, kept: _Class) -> None:
