@@ -89,10 +89,7 @@ def two_rates(scene: Scene) -> OneStep:
     def step(
         optimiser: torch.optim.Optimizer, loss: Loss, tensors: Sequence[torch.Tensor], done: int
     ) -> None:
-        del tensors
-        optimiser.zero_grad()
-        loss(done % _EVERY == 0).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        _descend(optimiser, lambda _: loss(done % _EVERY == 0), tensors, done)
 
     return step
 

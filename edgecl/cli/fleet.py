@@ -312,7 +312,6 @@ def _merged(
 ) -> None:
     """Merge and give out; one that goes on says only what is new."""
     n_new = merger.pull(carrier) if pulls else 0
-    merger.clean()
     with working("merging") if is_once else nullcontext():
         merged, is_new = merger.merge()
     if carrier is not None:

@@ -68,7 +68,6 @@ def unmask(
         else:
             step = advance(merger, folder, closes=close)
         if step.what == "added":
-            merger.clean()
             merged, _ = merger.merge()
             merger.push(folder)
             more = {"version": merged.version, "classes": len(merged.classes)}

@@ -125,7 +125,6 @@ def _order(merger: Merger, body: dict[str, Any], *, json: bool) -> None:
 
 
 def _ordered(merger: Merger, number: int, *, json: bool) -> None:
-    merger.clean()
     merged, _ = merger.merge()
     result = {"order": number, "version": merged.version}
     if json:

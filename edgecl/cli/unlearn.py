@@ -239,19 +239,17 @@ def _result(done: Unlearned) -> dict[str, Any]:
     }
 
 
-def _worst(others: dict[str, tuple[float, float, int]]) -> float | None:
-    """Return what the class lost that lost most; None where nothing was held out."""
-    return max((max(0.0, was - now) for was, now, _ in others.values()), default=None)
-
-
 def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers of an audit that a person looks at first."""
+    from edgecl.unlearning.words import largest_loss
+
     attack = (metrics.get("membership") or {}).get("forget", {})
+    others = metrics.get("collateral")
     short = {
         "accuracy on the rest": metrics.get("accuracy_kept"),
         "of a model that never saw it": metrics.get("accuracy_kept_retrained"),
         "largest gap of weights to it": metrics.get("weights_gap"),
-        "largest loss of another class": _worst(metrics.get("collateral") or {}),
+        "largest loss of another class": largest_loss(others) if others else None,
         "membership attack, AUC": attack.get("auc"),
     }
     return {name: value for name, value in short.items() if value is not None}

@@ -176,7 +176,9 @@ class Merger:
         return None if found is None else found[0]
 
     def merge(self, now: float | None = None) -> tuple[Merged, bool]:
-        """Add up what counts, and write the head if it is another, or its lease is half over.
+        """Take out what was ordered away, and add up what counts.
+
+        The head is written if it is another, or its lease is half over.
 
         Returns:
             The newest description, and whether it is new.
@@ -184,6 +186,7 @@ class Merger:
         Raises:
             RequestError: A sum is out of range; it names the class.
         """
+        self.clean()
         now = int(time.time() if now is None else now)
         state, before = self.state(), self.merged()
         if before is not None and self._is_up_to_date(before, state, now):

@@ -17,7 +17,6 @@ from typing import cast
 
 import numpy as np
 
-from edgecl.runtime.gated import factors
 from edgecl.types import Float32, Labels
 
 
@@ -34,15 +33,15 @@ def nearest(z: Float32, keys: Float32) -> Labels:
     return near
 
 
-def gates_gradient(gates: Float32, near: Labels, slopes: Float32) -> Float32:
+def gates_gradient(factor: Float32, near: Labels, slopes: Float32, n_keys: int) -> Float32:
     """Return the gradient (K, E) of a loss by gates (K, E).
 
     Args:
-        gates: The gates, a row a class.
+        factor: What the gates make of logits (N, K), `factors` of them.
         near: Nearest keys (N,).
         slopes: Gradient of the loss by the gated logits, times the logits before it (N, K).
+        n_keys: Keys, E.
     """
-    factor = factors(gates.T, near)
-    falls = (near[:, None] == np.arange(gates.shape[1])).astype(np.float32)  # (N, E)
+    falls = (near[:, None] == np.arange(n_keys)).astype(np.float32)  # (N, E)
     # 2 sigmoid(m) = g has the slope g (1 - g / 2).
     return cast(Float32, (slopes * factor * (1 - factor / 2)).T @ falls)

@@ -46,18 +46,20 @@ def uer_gradient(
     under = 1 / (lengths + np.float32(EPSILON))
     cosines = logits[:n] * over[:, None] * under
     logits[:n] = cosines / np.float32(TEMPERATURE)
-    raw, near = logits, None if keys is None else nearest(rows, keys)
-    if near is not None:
-        logits = raw * factors(gates.T, near)
+    raw, factor = logits, None
+    if keys is not None:
+        near = nearest(rows, keys)
+        factor = factors(gates.T, near)
+        logits = raw * factor
     slopes = np.empty_like(logits)
     slopes[:n] = _slope(logits[:n], target, gamma)
     if old_z is not None and old_target is not None:
         n_views = old_z.shape[1] if old_z.ndim == 3 else 1
         slopes[n:] = _stored_slope(logits[n:], old_target, n_views, gamma, view_weight)
     turned = np.zeros_like(gates)
-    if near is not None:
-        turned = gates_gradient(gates, near, slopes * raw)
-        slopes *= factors(gates.T, near)
+    if factor is not None:
+        turned = gates_gradient(factor, near, slopes * raw, gates.shape[1])
+        slopes *= factor
     slope = slopes[:n] / np.float32(TEMPERATURE)
     slopes[:n] = slope * over[:, None] * under
     gradient: Float32 = slopes.T @ rows

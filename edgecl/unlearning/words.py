@@ -7,7 +7,7 @@ receipt, so none is here either.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,8 +250,8 @@ def _measured(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "right on the rest, now", percent(found["accuracy_kept"], 1)
         yield "right on the rest, built anew", percent(found["accuracy_kept_retrained"], 1)
     if others := found.get("collateral"):
-        losses = [was - now for was, now, _ in others.values()]
-        yield "largest loss of another class, on pictures held out", percent(max(0.0, *losses), 1)
+        lost = largest_loss(others)
+        yield "largest loss of another class, on pictures held out", percent(lost, 1)
     attack = found.get("membership") or {}
     if "forget" in attack:
         yield (
@@ -263,6 +263,11 @@ def _measured(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 "the same attack on a device that only dropped the name",
                 _percent(attack["row_drop"]),
             )
+
+
+def largest_loss(others: Mapping[str, Sequence[float]]) -> float:
+    """Return what the class lost that lost most; `others` as `collateral` gives them, not empty."""
+    return max(0.0, *(was - now for was, now, _ in others.values()))
 
 
 def _percent(attack: dict[str, float]) -> str:
