@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 MARK ?= not slow and not live
 # Processes that run tests, each with one thread; a file's tests stay together.
 JOBS ?= 2
+# How often a test that failed is tried again; CI does so once and names it (CONTRIBUTING.md).
+RERUNS ?= 0
 EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,web,demo,test,dev,docs,tensorrt-rtx
 # What a device has; `make test-device PYTHON=python3.10` runs the tests that need no more.
 DEVICE_EXTRAS ?= cpu,mqtt,metrics,demo,test
@@ -34,7 +36,8 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory types
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(MARK)"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(MARK)" \
+		--reruns $(RERUNS) -rfER
 
 # Without torch, on the interpreter named by PYTHON: which tests need none is seen by their imports.
 # DEVICE_TESTS names some of them only.
@@ -43,7 +46,8 @@ test-device:
 	$(PYTHON) -m venv $(DEVICE_VENV)
 	$(DEVICE_VENV)/bin/pip install --no-cache-dir --quiet -e '.[$(DEVICE_EXTRAS)]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(DEVICE_VENV)/bin/pytest --device -n $(JOBS) \
-		--dist loadfile -m "not slow and not live and not gpu" -rs $(DEVICE_TESTS)
+		--dist loadfile -m "not slow and not live and not gpu" --reruns $(RERUNS) -rsfER \
+		$(DEVICE_TESTS)
 
 # Broker, RTSP server, GStreamer and browser on loopback; what Debian packages they need says .ci/run.
 test-live: $(VENV)/installed
