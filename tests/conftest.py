@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import build
 from edgecl.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
@@ -34,6 +35,13 @@ from edgecl.home import Home
 keys_of_no_data = cache(default_codebook)
 for user in (build, key_value, onnx):
     user.default_codebook = keys_of_no_data
+
+# The same examples in every run, and none that fails because a machine is busy: what is found is
+# found again. `--hypothesis-profile=search` looks for others (and `--hypothesis-seed` says which).
+_SLOW = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+settings.register_profile("search", deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("same", settings.get_profile("search"), derandomize=True, database=None)
+settings.load_profile("same")
 
 # In the background of a shell Ctrl-C is ignored, and so by all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -150,7 +150,7 @@ def test_launcher_of_a_checkout_runs_the_same_command() -> None:
         [sys.executable, ROOT / "cli.py", "--version"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, edgecl.__version__)

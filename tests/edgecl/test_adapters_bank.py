@@ -86,7 +86,7 @@ def by_hand(scorer: BankScorer, x: np.ndarray) -> np.ndarray:
     return total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 100_000), st.integers(1, 5))
 def test_retrieval_equals_the_loop_of_the_released_code(seed: int, n_maps: int) -> None:
     rng = np.random.default_rng(seed)

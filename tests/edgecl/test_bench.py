@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
+from patience import until
 
 import build
 from edgecl.evaluation.bench import Stage, bench_home, measure
@@ -150,7 +152,7 @@ def test_what_is_prepared_is_not_timed() -> None:
     stage = Stage("a", lambda: None, prepare=lambda: time.sleep(0.02))
     measure([stage], 0.0)
     assert len(stage.times) == 10
-    assert max(stage.times) < 20
+    assert median(stage.times) < 20  # a busy machine may stand still in one of them
 
 
 # Energy
@@ -195,9 +197,9 @@ def test_tegrastats_gives_the_boards_input_power(tmp_path: Path) -> None:
     program = tmp_path / "tegrastats"
     line = "RAM 3000/7620MB CPU [5%@729] GPU 10mW/10mW VDD_IN {}mW/5000mW VDD_CPU 700mW/700mW"
     lines = "\n".join(f"echo '{line.format(power)}'" for power in (4000, 6000))
-    program.write_text(f"#!/bin/sh\n{lines}\nexec sleep 60\n")
+    program.write_text(f"#!/bin/sh\n{lines}\ntouch {tmp_path}/told\nexec sleep 600\n")
     program.chmod(0o755)
     meter = Tegrastats(str(program))
     meter.begin()
-    time.sleep(0.3)
+    assert until(lambda: (tmp_path / "told").exists())
     assert meter.joules(2.0) == pytest.approx(5.0 * 2)

@@ -64,7 +64,7 @@ class Terminal:
         os.write(self.ours, keys.encode())
 
     def until(self, is_so: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not is_so():
             assert time.monotonic() < deadline, self.screen[-2000:]
             assert self.process.poll() is None, self.screen[-2000:]
@@ -75,7 +75,7 @@ class Terminal:
             self.screen += os.read(self.ours, 65536).decode(errors="replace")
 
     def end(self) -> dict[str, Any]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.screen[-2000:]
             self.read()

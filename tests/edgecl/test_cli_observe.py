@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import until
 from prometheus_client.parser import text_string_to_metric_families
 
 import build
@@ -248,7 +249,7 @@ def test_a_port_is_served_on_this_machine_only_and_closed(tmp_path: Path) -> Non
         assert f"00000000:{port:04X} 00000000:0000 0A" not in listening
     with pytest.raises(OSError, match="refused"):
         fetched(port)
-    assert threading.active_count() == before
+    assert until(lambda: threading.active_count() <= before)  # others' may end, too
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "{}"])

@@ -230,7 +230,7 @@ def test_predict_stops_at_ctrl_c_without_a_word(
         assert json.loads(process.stdout.readline())["label"] == "washer"
         process.send_signal(signal.SIGINT)
         try:
-            rest, errors = process.communicate(timeout=60)
+            rest, errors = process.communicate(timeout=300)
         finally:
             process.kill()
     assert (process.returncode, errors) == (0, "")

@@ -124,7 +124,7 @@ def test_a_request_while_another_process_learns_is_carried_out_by_it(
                 time.sleep(0.05)
             done = run(home.path, "forget", "class", GONE, "--verify")
             learning.terminate()
-            out, err = learning.communicate(timeout=60)
+            out, err = learning.communicate(timeout=300)
         finally:
             learning.kill()
     assert (done["mode"], done["verified"]) == ("exact_head", True), err
@@ -161,7 +161,7 @@ def test_a_source_that_is_forgotten_while_it_is_learned_does_not_come_back(
             second = run(home.path, "forget", "class", GONE)
             assert learning.poll() is None
             learning.terminate()
-            err = learning.communicate(timeout=60)[1]
+            err = learning.communicate(timeout=300)[1]
         finally:
             learning.kill()
     assert (first["mode"], second["mode"]) == ("exact_head", "exact_head"), err

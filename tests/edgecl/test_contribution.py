@@ -167,7 +167,7 @@ def test_every_changed_byte_and_every_cut_is_refused(file: Path) -> None:
     refused(file, data + b"\0")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=300), st.integers(0, 3000), st.booleans())
 def test_no_rubbish_is_read(rubbish: bytes, at: int, is_inside: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -668,7 +668,9 @@ def is_label(text: str) -> bool:
         return False
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 @given(st.text(min_size=1, max_size=60).filter(is_label))
 def test_any_name_is_shown_as_it_is(name: str) -> None:
     rows = (ClassRow(name, 50, 20, 10), ClassRow("other", 200, 20, 10))

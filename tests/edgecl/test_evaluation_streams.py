@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecl.errors import UsageError
@@ -55,7 +55,6 @@ def test_class_incremental_gives_every_row_once_and_a_class_in_one_task(
     st.floats(0, 100),
     st.booleans(),
 )
-@settings(deadline=None)
 def test_blurry_gives_every_row_once_and_keeps_the_number_of_tasks(
     y: np.ndarray, n_tasks: int, seed: int, n: float, m: float, varying: bool
 ) -> None:
@@ -69,7 +68,6 @@ def test_blurry_gives_every_row_once_and_keeps_the_number_of_tasks(
 
 
 @given(labels, st.integers(1, 6), seeds, st.floats(0, 100), st.booleans())
-@settings(deadline=None)
 def test_without_blur_every_class_comes_in_one_task(
     y: np.ndarray, n_tasks: int, seed: int, n: float, varying: bool
 ) -> None:
@@ -79,7 +77,6 @@ def test_without_blur_every_class_comes_in_one_task(
 
 
 @given(labels, st.integers(2, 6), seeds, st.floats(0, 100))
-@settings(deadline=None)
 def test_varying_blur_preserves_the_sizes_of_tasks(
     y: np.ndarray, n_tasks: int, seed: int, m: float
 ) -> None:
@@ -184,7 +181,6 @@ def test_recurrence_without_any_gap_is_nan() -> None:
 
 
 @given(seeds, st.sampled_from(["relabel", "swap"]), st.sampled_from(["trivial", "medium"]))
-@settings(deadline=None)
 def test_rewriting_uses_every_row_once_and_labels_follow_the_events(
     seed: int, kind: str, level: str
 ) -> None:

@@ -42,7 +42,7 @@ def chi_square(values: UInt64) -> float:
     return float(((counts - mean) ** 2 / mean).sum())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_the_sum_is_exact_whatever_the_values_and_the_order(data: st.DataObject) -> None:
     n = data.draw(st.sampled_from([1, 7, masks._BLOCK + 3]))

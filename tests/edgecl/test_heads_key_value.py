@@ -86,7 +86,7 @@ def test_keys_come_to_lie_among_the_data() -> None:
     assert gaps.max() < 0.5
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_addresses_depend_neither_on_the_batch_nor_on_the_order(seed: int, n: int) -> None:
     book = default_codebook(D)
@@ -99,7 +99,7 @@ def test_addresses_depend_neither_on_the_batch_nor_on_the_order(seed: int, n: in
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_counts_know_no_order(seed: int) -> None:
     x, y = build.features(40, D, 3, seed=seed)

@@ -101,7 +101,7 @@ def test_a_new_class_needs_no_room_for_itself_alone() -> None:
 
 
 @given(seed=st.integers(0, 1000), split=st.integers(1, 59))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_order_and_batching_do_not_change_a_single_bit(seed: int, split: int) -> None:
     x, y = build.features(60, D, 3)
     first = RidgeHead(D)

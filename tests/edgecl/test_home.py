@@ -118,7 +118,7 @@ def test_a_killed_replacement_leaves_one_whole_home_and_the_next_command_the_res
     old = make_home(tmp_path / "home", Config(), fill)
     (old.path / "device.db").write_bytes(b"brass washer")
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, where, str(old.path)], timeout=60, check=False
+        [sys.executable, "-c", KILLED, where, str(old.path)], timeout=300, check=False
     )
     assert done.returncode == 137
     assert (Home(old.path).key == old.key) == (where == "half made")

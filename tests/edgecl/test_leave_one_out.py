@@ -60,7 +60,7 @@ def refitted(head: RidgeHead, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> 
 
 
 @given(st.integers(0, 10**6), st.integers(3, 20), st.integers(1, 4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_ridge_equals_scikit_learn_without_the_sample(seed: int, n: int, n_classes: int) -> None:
     x, y = build.features(n, D, n_classes, seed)
     head = taught("ridge", x, y)
@@ -71,7 +71,7 @@ def test_ridge_equals_scikit_learn_without_the_sample(seed: int, n: int, n_class
 
 
 @given(st.integers(0, 10**6), st.integers(2, 9))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_group_equals_scikit_learn_without_the_group(seed: int, n_groups: int) -> None:
     x, y = build.features(60, D, 3, seed)
     groups = np.random.default_rng(seed).integers(0, n_groups, 60)

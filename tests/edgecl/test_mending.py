@@ -75,7 +75,6 @@ def right_home(path: Path, head: str, labels: Sequence[str], x: np.ndarray, like
 
 @settings(
     max_examples=int(os.environ.get("EDGECL_MENDINGS", "6")),
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )

@@ -48,7 +48,7 @@ def far_of(
     return overall, own
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(8, 40), st.integers(0, 10**6))
 def test_left_out_distances_are_those_without_the_row_and_its_burst(n: int, seed: int) -> None:
     x, y = rows(n, 2, seed)
@@ -96,7 +96,7 @@ class FixedScorer:
         return {}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.integers(1, 80))
 def test_a_surprise_rises_and_is_the_share_of_what_is_as_large(seed: int, n: int) -> None:
     usual = np.sort(np.random.default_rng(seed).normal(size=n))
@@ -132,7 +132,7 @@ def test_rows_without_order_are_no_bursts_and_frames_of_a_thing_are_one() -> Non
     assert len(np.unique(one)) == 2  # half a class at most
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6))
 def test_how_the_classes_take_turns_does_not_matter(seed: int) -> None:
     x, y = rows(40, seed=seed)

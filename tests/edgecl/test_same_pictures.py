@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,11 +63,11 @@ def test_a_frame_is_taken_every_so_often(device: Device, film: Path) -> None:
     assert done.seen == 6
     live = open_source("synthetic:", label="part")
     live.take_every(0.2)
-    frames = live.frames()
-    taken = [next(frames) for _ in range(3)]
+    begin, frames = time.monotonic(), live.frames()
+    for _ in range(3):
+        next(frames)
+    assert time.monotonic() - begin > 0.39
     live.close()
-    times = [frame.monotonic for frame in taken]  # type: ignore[union-attr]
-    assert min(np.diff(times)) > 0.1
 
 
 def test_what_has_no_times_takes_no_every(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import build
@@ -125,9 +125,7 @@ def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
     labels=st.lists(st.integers(1, 4), min_size=1, max_size=60),
     capacity=st.integers(1, 12),
 )
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25)
 def test_capacity_holds_and_statistics_count_every_sample(
     tmp_path: Path, labels: list[int], capacity: int
 ) -> None:

@@ -81,7 +81,7 @@ def test_of_frames_that_are_nearly_equal_the_most_novel_stays(store: Store) -> N
     assert frames(store) == ["more", "another thing"]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(scores=st.lists(st.integers(0, 30), max_size=D, unique=True), capacity=st.integers(1, 6))
 def test_the_queue_keeps_the_most_novel(
     scores: list[int], capacity: int, tmp_path_factory: pytest.TempPathFactory

@@ -130,7 +130,7 @@ def test_whatever_happens_to_samples_the_total_is_theirs(tmp_path: Path, way: st
         check(store)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_history_of_all_of_it_keeps_the_total_right(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

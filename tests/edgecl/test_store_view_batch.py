@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -45,7 +45,7 @@ def test_rest_is_the_interval_of_plain_replay_times_the_views() -> None:
     assert rest_of(1, 1, 32, 1) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 60),
     st.integers(1, 8),
@@ -90,9 +90,7 @@ def fill(store: Store, n: int) -> None:
                 store.add_views(uid, quantise(np.stack([x[i] + v for v in (1, 2, 3)])))
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 6), st.integers(1, 30))
 def test_the_store_serves_what_the_plain_schedule_says(
     tmp_path_factory: pytest.TempPathFactory, new: list[int], n: int, rest: int

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import no_thread_is_left
 
 import build
 from edgecl.heads import HEADS
@@ -104,14 +105,13 @@ def test_progress_adds_up_and_skips_are_told(home: Home, tmp_path: Path) -> None
 
 
 def test_stopped_at_once_nothing_is_learned_and_threads_end(home: Home, tmp_path: Path) -> None:
-    import threading
 
     folder = build.part_folder(tmp_path / "parts", 8)
     engine = FakeEngine(home.manifest.num_features)
     last = learn(home, folder, "ridge", engine, should_stop=lambda: True)
     assert last.is_interrupted
     assert last.learned % 16 == 0
-    assert {t.name for t in threading.enumerate()}.isdisjoint({"decode", "engine"})
+    assert no_thread_is_left("decode", "engine")
     assert learn(home, folder, "ridge", engine).learned == 32
 
 

@@ -153,7 +153,7 @@ def test_only_conflicts_are_blocked(dot: float, multiplier: float) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(2, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_steps_meet_the_conditions_of_an_optimum(seed: int, m: int, p: int) -> None:
     rng = np.random.default_rng(seed)
     g = rng.normal(0, 1, (m, p))

@@ -67,7 +67,7 @@ def test_what_was_learned_is_settled() -> None:
     assert again.order.tolist() == found.order.tolist()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 10**6))
 def test_gains_are_shares_that_never_rise(n: int, n_learned: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -70,7 +70,7 @@ def test_few_or_equal_pictures_give_fewer_directions() -> None:
     assert make_whitening(flat, STAGES, 6).width == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_mapped_values_are_whole_and_know_neither_batch_nor_order(seed: int, n: int) -> None:
     whitening = make_whitening(unlabelled(), STAGES, 6)

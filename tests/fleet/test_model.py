@@ -189,7 +189,6 @@ def test_merged_is_one_place_and_nothing_comes_back() -> None:
         settings=settings(
             max_examples=STEPS // PER_WALK * 11 // 10 + 5,
             stateful_step_count=PER_WALK,
-            deadline=None,
             database=None,
             phases=(Phase.generate,) if STEPS > 2000 else (Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mosquitto import SECRET, Mosquitto, wait_for
+from mosquitto import SECRET, Mosquitto
+from patience import until
 
 import build
 from edgecl.errors import EdgeclError
@@ -133,7 +134,7 @@ class Taker:
 
     def close(self) -> None:
         self.source.close()
-        self._thread.join(30)
+        self._thread.join(90)
 
 
 def send_until(broker: Mosquitto, message: dict[str, Any], is_there: Callable[[], bool]) -> None:
@@ -144,7 +145,7 @@ def send_until(broker: Mosquitto, message: dict[str, Any], is_there: Callable[[]
         threading.Event().wait(0.2)
         return is_there()
 
-    wait_for(check)
+    assert until(check)
 
 
 def test_the_crop_of_each_event_that_counts_is_a_frame(broker: Mosquitto, frigate: StandIn) -> None:
@@ -158,12 +159,12 @@ def test_the_crop_of_each_event_that_counts_is_a_frame(broker: Mosquitto, frigat
         broker.send("frigate/events", event(other, has_snapshot=False))
         broker.send("frigate/events", event(other, false_positive=True), b"{", event("../x"))
         broker.send("frigate/events", event("gone-1"))  # 404
-        wait_for(lambda: taker.source.counts.not_pictures >= 3)
+        assert until(lambda: taker.source.counts.not_pictures >= 3)
         broker.send("frigate/events", event(second, frame_time=1764000009.0))
-        wait_for(lambda: len(taker.items) == 2)
+        assert until(lambda: len(taker.items) == 2)
         frigate.snapshots[first] = picture("washer", 9)
         broker.send("frigate/events", event(first))
-        wait_for(lambda: len(taker.items) == 3)
+        assert until(lambda: len(taker.items) == 3)
     frames = [item for item in taker.items if isinstance(item, Frame)]
     assert [f.thing for f in frames] == [first, second, first]
     assert len({f.id for f in frames}) == 3
@@ -221,10 +222,10 @@ def test_the_answer_is_written_back_for_each_event_by_itself(
         for i in range(3):
             send_until(broker, event(f"e-{i}"), lambda i=i: len(names) >= (1, 1, 2)[i])  # type: ignore[misc]
             if not write:
-                wait_for(lambda i=i: len(frigate.sub_labels) > i)  # type: ignore[misc]
+                assert until(lambda i=i: len(frigate.sub_labels) > i)  # type: ignore[misc]
     finally:
         run.terminate()
-        out, _ = run.communicate(timeout=60)
+        out, _ = run.communicate(timeout=300)
         listener.close()
     assert names == [b"washer", b"gasket"]  # the bare name, when it changes
     written = [(name, body["subLabel"]) for name, body in frigate.sub_labels]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S, until
 
 from edgecl.errors import SourceError
 from edgecl.runtime.sources import open_source
@@ -99,7 +100,7 @@ def test_a_pipeline_that_dies_is_started_again_and_the_last_one_ends_with_the_so
         assert isinstance(next(frames), Frame)
         (child,) = children()
         os.kill(child, signal.SIGKILL)
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while source.counts.reconnects <= n and time.monotonic() < end:
             next(frames)
     assert source.counts.reconnects == 3
@@ -113,15 +114,10 @@ def test_a_pipeline_that_hangs_is_a_stall_and_does_not_outlive_its_source() -> N
     frames = source.frames()
     waiting = threading.Thread(target=lambda: list(frames))
     waiting.start()
-    end = time.monotonic() + 30
-    while source.counts.stalls < 2 and time.monotonic() < end:
-        time.sleep(0.05)
-    begin = time.monotonic()
+    assert until(lambda: source.counts.stalls >= 2)
     source.close()
-    waiting.join(30)
-    assert time.monotonic() - begin < 10
+    waiting.join(PATIENCE_S)
     assert not waiting.is_alive()
-    assert source.counts.stalls >= 2
     assert children() == []
 
 
@@ -133,7 +129,7 @@ def test_one_that_ignores_an_interrupt_is_killed() -> None:
     os.kill(child, signal.SIGSTOP)
     begin = time.monotonic()
     frames.close()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
     assert children() == []
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mosquitto import SECRET, Mosquitto, wait_for
+from mosquitto import SECRET, Mosquitto
+from patience import until
 
 import build
 from edgecl.device import Device
@@ -46,13 +47,15 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 def kept(broker: Mosquitto) -> dict[str, bytes]:
     """Return what the broker keeps for whoever comes."""
     found: dict[str, bytes] = {}
-    listener = Connection(
-        parse_broker(broker.url("x")),
-        lambda topic, payload, is_kept: found.update({topic: payload} if is_kept else {}),
-        topics=["#"],
-    )
-    time.sleep(0.3)
-    listener.close()
+    came: list[str] = []
+
+    def note(topic: str, payload: bytes, is_kept: bool) -> None:
+        found.update({topic: payload} if is_kept else {})
+        came.append(topic)
+
+    with closing(Connection(parse_broker(broker.url("last")), note, topics=["#"])) as listener:
+        listener.publish(b"x")  # comes behind all that is kept
+        assert until(lambda: "last" in came)
     return found
 
 
@@ -81,7 +84,7 @@ def test_the_state_is_kept_and_the_will_says_when_it_is_gone(broker: Mosquitto) 
         sink.follow(Facts(("cup", "bolt"), "cup", 3, lost=frozenset({""})))
         sink.show(frame(1))
         sink.emit(event("cup"))
-        wait_for(lambda: "edgecl/gate/frame" in kept(broker))
+        assert until(lambda: "edgecl/gate/frame" in kept(broker))
         found = kept(broker)
         assert json.loads(found.pop("edgecl/gate/event")) == event("cup")
         assert found.pop("edgecl/gate/frame").startswith(b"\xff\xd8\xff")
@@ -100,14 +103,14 @@ def test_the_state_is_kept_and_the_will_says_when_it_is_gone(broker: Mosquitto) 
 def test_what_is_said_there_comes_back_as_labels(broker: Mosquitto) -> None:
     with closing(sink_at(broker)) as sink:
         sink.follow(Facts(("cup",)))
-        wait_for(lambda: bool(options(broker)))
+        assert until(lambda: bool(options(broker)))
         broker.send("edgecl/gate/labels", {"label": "cup", "from": 1.0}, {"label": None, "from": 2})
         broker.send("edgecl/gate/labels", {"command": "undo", "n": 10}, b"{")
         feed, found = sink.feed, []
         assert feed is not None
-        wait_for(lambda: found.extend(feed.poll()) or len(found) == 3)
+        assert until(lambda: found.extend(feed.poll()) or len(found) == 3)
         assert found == [LabelWindow("cup", 1), LabelWindow(None, 2), Command("undo", 10)]
-        wait_for(lambda: any("edgecl/gate/labels" in line for line in feed.news()))
+        assert until(lambda: any("edgecl/gate/labels" in line for line in feed.news()))
 
 
 def test_a_new_class_and_the_birth_of_home_assistant_describe_it_anew(broker: Mosquitto) -> None:
@@ -117,12 +120,12 @@ def test_a_new_class_and_the_birth_of_home_assistant_describe_it_anew(broker: Mo
     )
     with closing(listener), closing(sink_at(broker)) as sink:
         sink.follow(Facts(("cup",)))
-        wait_for(lambda: len(came) == 1)
+        assert until(lambda: len(came) == 1)
         sink.follow(Facts(("cup",), to_review=1))  # nothing of it is in the description
         sink.follow(Facts(("cup", "bolt"), to_review=1))
-        wait_for(lambda: len(came) == 2)
+        assert until(lambda: len(came) == 2)
         broker.send("homeassistant/status", b"offline", b"online")
-        wait_for(lambda: len(came) == 3)
+        assert until(lambda: len(came) == 3)
         assert came[1] == came[2] != came[0]
 
 
@@ -133,11 +136,11 @@ def test_a_broker_that_lost_all_is_told_all_again(
     with closing(sink_at(broker)) as sink:
         sink.follow(Facts(("cup",)))
         sink.emit(event("cup"))
-        wait_for(lambda: "edgecl/gate/event" in kept(broker))
+        assert until(lambda: "edgecl/gate/event" in kept(broker))
         broker.kill()
         sink.emit(event("cup", "unsure"))
         broker.start()
-        wait_for(lambda: b"unsure" in kept(broker).get("edgecl/gate/event", b""))
+        assert until(lambda: b"unsure" in kept(broker).get("edgecl/gate/event", b""))
         assert options(broker) == ["-", "cup"]
 
 
@@ -153,8 +156,8 @@ def test_pictures_come_once_a_second_at_most(broker: Mosquitto) -> None:
             sink.show(frame(i))
             sink.emit(event("cup", f"s{i}"))
             time.sleep(0.03)
-        seconds = time.monotonic() - begin
-        assert 1 <= len(came) <= seconds + 1
+        assert len(came) <= time.monotonic() - begin + 1
+        assert until(lambda: came)
 
 
 @pytest.mark.parametrize("is_running", [True, False])
@@ -163,13 +166,13 @@ def test_what_names_a_class_that_is_gone_is_taken_back(broker: Mosquitto, is_run
     sink.follow(Facts(("cup", "bolt"), "cup"))
     sink.show(frame(1))
     sink.emit(event("cup"))
-    wait_for(lambda: "edgecl/gate/frame" in kept(broker))
+    assert until(lambda: "edgecl/gate/frame" in kept(broker))
     # Of a source that is not there any more.
     broker.send("edgecl/gate/yard/event", event("cup"), retain=True)
     if not is_running:
         sink.close()
     assert withdraw(sink.name, ["bolt"])
-    wait_for(lambda: options(broker) == ["-", "bolt"])
+    assert until(lambda: options(broker) == ["-", "bolt"])
     found = kept(broker)
     assert not [t for t in found if t.rpartition("/")[2] in ("event", "frame", "teaching")]
     assert b"cup" not in b"".join(found.values())
@@ -181,7 +184,7 @@ def test_a_broker_out_of_reach_is_said_to_be(broker: Mosquitto) -> None:
     broker.kill()
     begin = time.monotonic()
     assert not withdraw(address, [])
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
 
 
 def test_the_account_of_the_environment_is_taken_and_no_password_is_kept(
@@ -196,7 +199,7 @@ def test_the_account_of_the_environment_is_taken_and_no_password_is_kept(
     try:
         sink = sink_at(broker, f"me:{SECRET}@")
         sink.follow(Facts(("cup",)))
-        wait_for(lambda: not sink._waiting)
+        assert until(lambda: not sink._waiting)
         sink.close()
         assert not withdraw(sink.name, [])
         spec = broker.url("gate", f"me:{SECRET}@").replace("mqtt:", "homeassistant:")
@@ -258,14 +261,14 @@ def test_a_forget_beside_a_running_stream_is_taken_back_by_that(
     code = "from edgecl.cli import main; main()"
     run = subprocess.Popen([sys.executable, "-c", code, *map(str, words)], stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: "washer" in options(broker))
+        assert until(lambda: "washer" in options(broker))
         broker.send("edgecl/gate/labels", {"label": "washer"})
-        wait_for(lambda: kept(broker).get("edgecl/gate/teaching") == b"washer")
+        assert until(lambda: kept(broker).get("edgecl/gate/teaching") == b"washer")
         done = build.run_edgecl("forget", "class", "washer", "--home", home, "--yes")
         assert done.returncode in (0, 3), (
             done.stderr
         )  # 3: not within ten seconds, on a busy machine
-        wait_for(lambda: "washer" not in options(broker))
+        assert until(lambda: "washer" not in options(broker))
         time.sleep(1.5)  # nothing of it comes again
         assert b"washer" not in b"".join(kept(broker).values())
         assert kept(broker)["edgecl/gate/available"] == b"online"
@@ -274,4 +277,4 @@ def test_a_forget_beside_a_running_stream_is_taken_back_by_that(
         run.wait()
         assert run.stderr is not None
         run.stderr.close()
-    wait_for(lambda: kept(broker)["edgecl/gate/available"] == b"offline")
+    assert until(lambda: kept(broker)["edgecl/gate/available"] == b"offline")

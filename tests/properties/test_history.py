@@ -451,7 +451,6 @@ HISTORIES = int(os.environ.get("EDGECL_HISTORIES", "60"))
 History.TestCase.settings = WithoutProbes.TestCase.settings = settings(
     max_examples=HISTORIES,
     stateful_step_count=12,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )

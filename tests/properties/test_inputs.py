@@ -55,7 +55,7 @@ from edgecl.unlearning.request import writing
 N = int(os.environ.get("EDGECL_INPUTS", "50"))
 # Tables with one huge cell are meant; hypothesis warns when it would print one.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
-MANY = settings(max_examples=N, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=N, suppress_health_check=list(HealthCheck))
 # A file system in memory: every example writes files and commits.
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 # Every so many examples go through the training loop.

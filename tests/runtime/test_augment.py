@@ -14,7 +14,7 @@ from edgecl.runtime.augment import OPERATIONS, strong_view
 numbers = st.integers(0, 2**31)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(numbers, numbers, st.integers(1, 20))
 def test_a_view_is_a_function_of_seed_sample_and_number(seed: int, uid: int, view: int) -> None:
     image = build.part_picture("bracket", 0, 20)

@@ -38,7 +38,7 @@ def stream_of(*pictures: bytes, **options: object) -> bytes:
     return b"".join(part(p, **options) for p in pictures)  # type: ignore[arg-type]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_cutting_gives_the_same_pictures(data: st.DataObject) -> None:
     stream = b"preamble\r\n"
@@ -60,7 +60,7 @@ def test_any_cutting_gives_the_same_pictures(data: st.DataObject) -> None:
     assert split(stream, cuts=tuple(cuts)) == (expected, {"broken": broken} if broken else {})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8))
 def test_noise_gives_no_error_and_the_next_picture_is_found(noise: bytes, cuts: list[int]) -> None:
     stream = noise.replace(b"frame", b"") + b"\r\n" + stream_of(*PICTURES[:2])
@@ -224,7 +224,7 @@ def test_pictures_are_known_by_their_first_bytes() -> None:
 
 
 def test_a_run_of_filling_takes_no_time() -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     assert jpeg_end(b"\xff\xd8" + b"\xff" * 1_000_000) == -1
     counts: list[str] = []
     parts = Parts("x", max_bytes=64_000_000, count=counts.append)
@@ -233,7 +233,7 @@ def test_a_run_of_filling_takes_no_time() -> None:
         assert list(parts.feed(b"\xff" * 5000)) == []
     filled = PICTURES[0].replace(b"\xff\xc0", b"\xff" * 1000 + b"\xc0")
     assert jpeg_end(filled) == len(filled)
-    assert time.perf_counter() - begin < 1
+    assert time.thread_time() - begin < 5  # seconds of its own, however busy the machine is
 
 
 @pytest.mark.parametrize("has_length", [True, False])

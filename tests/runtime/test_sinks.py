@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from patience import until
 
 from edgecl.errors import MissingPackageError, UsageError
 from edgecl.runtime import senders, sinks
@@ -77,15 +78,8 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(senders, "_TIMEOUT_S", 2)
-    monkeypatch.setattr(sinks, "_CLOSE_S", 5)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    monkeypatch.setattr(senders, "_TIMEOUT_S", 60)
+    monkeypatch.setattr(sinks, "_CLOSE_S", 60)
 
 
 @pytest.mark.parametrize("spec", ["-", "http://h/x", "homeassistant://h/gate"])
@@ -231,9 +225,9 @@ def test_a_dead_webhook_holds_up_nobody_drops_and_shows_no_secret(
             begin = time.monotonic()
             for i in range(MAX_WAITING + 100):
                 sink.emit({"n": i})
-            assert time.monotonic() - begin < 5
+            assert time.monotonic() - begin < 30
             sink.close()
-            assert time.monotonic() - begin < 15
+            assert time.monotonic() - begin < 60
             sink.close()
     assert sink.n_sent == 0
     assert sink.n_dropped == MAX_WAITING + 100
@@ -248,7 +242,7 @@ def test_a_webhook_that_never_answers_drops_the_oldest(hook: Hook) -> None:
         sink.emit({"n": i})
     assert sink.n_dropped >= 49
     hook.hold.set()
-    wait_for(lambda: bool(hook.taken) and hook.taken[-1][2]["n"] == MAX_WAITING + 49)
+    assert until(lambda: bool(hook.taken) and hook.taken[-1][2]["n"] == MAX_WAITING + 49)
     sink.close()
 
 

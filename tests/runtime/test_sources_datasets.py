@@ -194,7 +194,7 @@ def test_a_list_of_another_shape_is_one_error(values: object, tmp_path: Path) ->
         open_dataset(tmp_path / "a.json")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(name=st.text(max_size=20), label=st.text(max_size=20))
 def test_no_name_in_a_list_breaks_the_stream(
     name: str, label: str, tmp_path_factory: pytest.TempPathFactory

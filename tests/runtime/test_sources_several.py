@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import no_thread_is_left, until
 
 import build
 from edgecl.errors import SourceError, UsageError
@@ -69,7 +70,8 @@ def test_frames_carry_the_names_and_come_in_turn() -> None:
     for frame in source.frames():
         assert isinstance(frame, Frame)
         frames.append(frame)
-        time.sleep(0.004)  # slower than they come: all wait at every turn
+        # Taken more slowly than they come: all wait at every turn.
+        assert until(lambda: len(frames) == 60 or all(slot.newest for slot in source._slots))
         if len(frames) == 60:
             source.close()
     assert source.is_live
@@ -147,7 +149,7 @@ def test_what_is_lost_or_ends_does_not_end_the_others(monkeypatch: pytest.Monkey
     told: list[str] = []
     source.on_news = told.append
     seen = Counter[str]()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 90
     for frame in source.frames():
         assert isinstance(frame, Frame)
         seen[frame.source] += 1
@@ -187,8 +189,7 @@ def test_what_a_driver_raises_is_told_and_tried_again(monkeypatch: pytest.Monkey
 def test_when_all_have_ended_it_ends_and_threads_are_gone() -> None:
     source = Several([Part(n, f"camera:{i}") for i, n in enumerate("ab")], cameras(c0=5, c1=5))
     assert {f.source for f in source.frames() if isinstance(f, Frame)} == {"a", "b"}
-    names = {t.name for t in threading.enumerate()}
-    assert names.isdisjoint({"peer", "live"})
+    assert no_thread_is_left("peer", "live")
     # It can be read again, as every live source.
     assert len(list(source.frames())) >= 2
 
@@ -196,9 +197,7 @@ def test_when_all_have_ended_it_ends_and_threads_are_gone() -> None:
 def test_close_wakes_who_waits_from_another_thread() -> None:
     source = Several([Part("a", "camera:0")], lambda url: LiveSource(url, lambda _: Silent()))
     threading.Timer(0.1, source.close).start()
-    begin = time.monotonic()
-    assert list(source.frames()) == []
-    assert time.monotonic() - begin < 5
+    assert list(source.frames()) == []  # or it would wait for ever
 
 
 class Silent:
@@ -215,10 +214,10 @@ class Silent:
 
 def test_every_takes_a_frame_of_each_so_often() -> None:
     source = Several([Part(n, f"camera:{i}") for i, n in enumerate("ab")], cameras())
-    source.take_every(0.1)
+    source.take_every(0.3)
     begin = time.monotonic()
     frames = taken(source, 6)
-    assert time.monotonic() - begin >= 0.2
+    assert time.monotonic() - begin >= 0.6
     assert Counter(f.source for f in frames) == {"a": 3, "b": 3}
 
 
@@ -230,7 +229,7 @@ def test_no_file_of_a_queue_is_dropped(tmp_path: Path) -> None:
     for i in range(8):
         (tmp_path / f"{i}.jpg").write_bytes(build.encode(build.part_picture("bolt-m4", i, 16)))
     found: list[str] = []
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     for item in source.frames():
         time.sleep(0.01)
         if isinstance(item, Skipped) or item.source == "a":
@@ -264,7 +263,7 @@ def test_labels_of_a_source_hold_for_it_alone(tmp_path: Path) -> None:
     feed = source.feed
     assert feed is not None
     found: list[LabelWindow | Command] = []
-    end = time.monotonic() + 10
+    end = time.monotonic() + 90
     while len(found) < 3 and time.monotonic() < end:
         found += feed.poll()
         time.sleep(0.01)

@@ -87,22 +87,24 @@ def streaming(path: Path) -> Iterator[threading.Thread]:
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(90)
     try:
         yield thread
     finally:
         stopped.set()
-        thread.join(30)
+        thread.join(90)
+        assert not thread.is_alive()
         assert not failed, failed
 
 
 def plain(text: str) -> str:
     """Leave out of an output what differs from run to run: times, digests, places."""
     text = re.sub(r"/\S*/(beside|alone)", "HOME", text)
+    text = re.sub(r"\b\d+(\.\d+)?(e-?\d+)? (ms|s|min|B|kB|MB)\b", "N", text)
     text = re.sub(r"\d+\.\d+(e-?\d+)?", "N", text)
     text = re.sub(r"[0-9a-f]{16,}|\b\d{10}\b", "DIGEST", text)
+    text = re.sub(r"\b\d+e-\d+\b", "N", text)
     text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?", "TIME", text)
-    text = re.sub(r"\b\d+(\.\d+)?(e-?\d+)? (ms|s|kB|MB)\b", "N", text)
     # Changes are numbered; the stream is one more.
     return re.sub(r"\bc\d+\b", "cN", text)
 
@@ -247,7 +249,7 @@ def test_what_a_client_sends_never_stops_the_stream(
     with streaming(tmp_path / "home") as thread:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(tmp_path / "home" / SOCKET))
-            client.settimeout(20)
+            client.settimeout(90)
             try:
                 client.sendall(sent)
                 client.shutdown(socket.SHUT_WR)
@@ -273,7 +275,7 @@ def test_a_client_that_never_reads_and_one_that_leaves_hold_nothing_up(
         client.close()
         begin = time.monotonic()
         assert run(["snapshot", "--home", str(tmp_path / "home")]) == 0
-        assert time.monotonic() - begin < 20
+        assert time.monotonic() - begin < 35  # and not five clients' ten seconds each
         assert thread.is_alive()
 
 
@@ -282,7 +284,7 @@ def asked_in(folder: Path, commands: CommandQueue) -> tuple[socket.socket, Work]
     client = socket.socket(socket.AF_UNIX)
     client.connect(str(folder / SOCKET))
     client.sendall(b'{"arguments": ["undo"], "folder": "/"}\n')
-    end = time.monotonic() + 10
+    end = time.monotonic() + 90
     while (work := commands.take()) is None:
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -301,7 +303,7 @@ def test_more_than_is_held_for_a_client_never_holds_the_stream(tmp_path: Path) -
         with client:
             stream = threading.Thread(target=work.do, daemon=True)
             stream.start()
-            stream.join(10)
+            stream.join(90)
             assert not stream.is_alive()
             assert client.makefile("rb").readlines()[-1] == b'{"status": 0}\n'
 

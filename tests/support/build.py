@@ -325,7 +325,7 @@ def run_edgecl(
         text=True,
         input=stdin,
         env={**os.environ, **(env or {})},
-        timeout=300,
+        timeout=900,
         check=False,
     )
     if code == COMMAND and "'edgecl[torch]'" in done.stderr and find_spec("torch") is None:

@@ -7,12 +7,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import until
 
 SECRET = "hunter2"
 
@@ -45,7 +44,7 @@ class Mosquitto:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-        wait_for(answers)
+        assert until(answers)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None:
@@ -74,10 +73,3 @@ class Mosquitto:
             for p in payloads
         ]
         publish.multiple(messages, hostname="127.0.0.1", port=self.port)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

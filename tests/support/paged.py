@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S, until
 from playwright.sync_api import Browser, BrowserContext, Locator
 from playwright.sync_api import Page as Tab
 from served import ToyStream
@@ -29,6 +31,7 @@ ARGUMENTS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
+PATIENCE_MS = 1000 * PATIENCE_S
 DESKTOP = {"width": 1200, "height": 800}
 PHONE = {"width": 400, "height": 800}
 
@@ -89,7 +92,7 @@ class Site:
                     )  # fmt: skip
             return [uid for uid, *_ in waiting(device) if uid not in before]
 
-        return self.stream.serving.do("add", add).result(30)
+        return self.stream.serving.do("add", add).result(90)
 
     def drop_waiting(self) -> None:
         """Empty the review queue."""
@@ -98,7 +101,7 @@ class Site:
             with writing(device.home) as session, session.store.transaction(changes_head=False):
                 drop(session.store, [uid for uid, _ in waiting(device)])
 
-        self.stream.serving.do("drop", work).result(30)
+        self.stream.serving.do("drop", work).result(90)
 
 
 def waiting(device: Device) -> list[tuple[int, str]]:
@@ -139,7 +142,7 @@ class Watched:
             is_mobile=is_phone,
             color_scheme="dark" if is_dark else "light",
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         self._contexts.append(context)
         tab = context.new_page()
         self.watch(tab)
@@ -165,6 +168,34 @@ class Watched:
         assert not left, left
         own = (self._site.page.address, "blob:", "data:")
         assert not [url for url in self.urls if not url.startswith(own)]
+
+
+def wait_until(tab: Tab, is_so: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
+    """Wait for something outside the page, which goes on meanwhile; returns whether it came."""
+    return until(lambda: is_so() or tab.wait_for_timeout(100), seconds)
+
+
+def settled(tab: Tab, site: Site) -> int:
+    """Wait until what was taught is learned; returns how many samples there are."""
+    seen: list[int] = []
+
+    def stands_still() -> bool:
+        seen.append(len(site.device.samples()))
+        return len(seen) > 12 and len(set(seen[-12:])) == 1
+
+    assert wait_until(tab, stands_still)
+    return seen[-1]
+
+
+def slower(tab: Tab, script: str, old: str, new: str) -> None:
+    """Give a page a constant that no busy machine is too slow for."""
+    text = files("edgecl.serve.page").joinpath("static", script).read_text()
+    assert old in text
+    body = text.replace(old, new)
+    tab.route(
+        f"**/static/{script}*",
+        lambda route: route.fulfill(body=body, content_type="text/javascript"),
+    )
 
 
 def hold(tab: Tab, button: Locator, ms: int) -> None:

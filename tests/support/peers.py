@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from patience import PATIENCE_S
 
 from edgecl.runtime.sources.opencv import import_cv2
 
@@ -110,12 +111,12 @@ def peer(
             here.stopped.set()
             with suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
-            accepting.join(5)
+            accepting.join(PATIENCE_S)
             for call in here.calls:
                 with suppress(OSError):
                     call.socket.shutdown(socket.SHUT_RDWR)
             for thread in threads:
-                thread.join(5)
+                thread.join(PATIENCE_S)
             for call in here.calls:
                 call.socket.close()
 

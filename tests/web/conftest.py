@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def browser_type() -> Iterator[BrowserType]:
+    from paged import PATIENCE_MS
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=15_000)  # of a machine that does other things, too
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         yield playwright.chromium
 

@@ -49,7 +49,7 @@ def test_a_class_is_forgotten_up_to_its_receipt(
         expect(go).to_be_disabled()
         tab.get_by_label("There is no way back").fill(NAME)
         go.click()
-        expect(tab.get_by_role("heading", name="Receipt r1")).to_be_visible(timeout=20_000)
+        expect(tab.get_by_role("heading", name="Receipt r1")).to_be_visible()
         expect(tab.locator(".receipt")).to_contain_text("Signature")
         expect(tab.get_by_role("link", name="Print or keep")).to_be_visible()
         expect(tab.locator("main")).not_to_contain_text(NAME)

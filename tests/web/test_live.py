@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from paged import Site, Watched, hold
+from paged import Site, Watched, hold, settled, wait_until
 from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Page as Tab
 
@@ -61,7 +61,7 @@ def test_two_new_things_are_taught_and_told_apart(site: Site, tabs: Watched) -> 
     site.shows("washer")
     expect(answer(tab)).to_have_text(re.compile("Scheibe"))
     assert {"Scheibe", "Dichtung"} <= {one.label for one in site.device.samples()}
-    assert site.stream.serving.teacher.label is None
+    assert wait_until(tab, lambda: site.stream.serving.teacher.label is None)
 
 
 def test_space_teaches_the_last_class_again(site: Site, tabs: Watched) -> None:
@@ -92,19 +92,14 @@ def test_the_last_burst_is_taken_back(site: Site, tabs: Watched) -> None:
     tab = tabs.open()
     site.shows("bracket")
     expect(answer(tab)).to_have_text(re.compile("bracket"))
-    before = len(site.device.samples())
+    before = settled(tab, site)
     hold(tab, class_button(tab, "bracket"), 1500)
     tab.locator(".do > h2").click()
     expect(tab.locator(".strip li").first).to_be_visible()
-    assert len(site.device.samples()) > before
-    tab.wait_for_timeout(400)
+    assert settled(tab, site) > before
     tab.keyboard.press("u")
     expect(tab.locator(".toast")).to_contain_text("of the last burst taken back")
-    for _ in range(40):
-        if len(site.device.samples()) == before:
-            break
-        tab.wait_for_timeout(100)
-    assert len(site.device.samples()) == before
+    assert wait_until(tab, lambda: len(site.device.samples()) == before)
 
 
 def test_one_frame_of_the_strip_is_taken_back(site: Site, tabs: Watched) -> None:
@@ -112,10 +107,10 @@ def test_one_frame_of_the_strip_is_taken_back(site: Site, tabs: Watched) -> None
     hold(tab, class_button(tab, "bracket"), 1000)
     first = tab.locator(".strip button").first
     expect(first).to_be_visible()
-    before = len(site.device.samples())
+    before = settled(tab, site)
     first.click()
     expect(tab.locator(".toast")).to_contain_text("taken back")
-    assert len(site.device.samples()) == before - 1
+    assert wait_until(tab, lambda: len(site.device.samples()) == before - 1)
 
 
 def test_a_finger_teaches_on_a_phone(site: Site, tabs: Watched) -> None:
@@ -140,13 +135,10 @@ def test_what_is_held_ends_when_the_tab_is_closed(site: Site, tabs: Watched) -> 
     button.hover()
     tab.mouse.down()
     expect(button).to_have_attribute("aria-pressed", "true")
-    tab.wait_for_timeout(300)
-    assert site.stream.serving.teacher.label == "bracket"
+    teacher = site.stream.serving.teacher
+    assert wait_until(tab, lambda: teacher.label == "bracket")
     tab.close()
-    other = tabs.open()
-    other.wait_for_timeout(2600)
-    site.stream.serving.teacher.poll()
-    assert site.stream.serving.teacher.label is None
+    assert wait_until(tabs.open(), lambda: teacher.label is None)
 
 
 def test_the_cameras_of_the_browser_and_files_are_taught_with(

@@ -47,7 +47,7 @@ def test_the_page_goes_on_when_the_server_is_back(site: Site, tabs: Watched) -> 
     site.close()
     expect(tab.locator("#banner")).to_contain_text("server is gone")
     site.reopen()
-    expect(tab.locator("#banner")).to_be_hidden(timeout=15_000)
+    expect(tab.locator("#banner")).to_be_hidden()
     tab.locator(".answer .big").evaluate("element => { element.textContent = ''; }")
     expect(tab.locator(".answer .big")).not_to_be_empty()
     expect(tab.locator(".stale")).to_be_hidden()

@@ -22,7 +22,7 @@ import build
 pytestmark = pytest.mark.live
 # One class that nobody named, as long as the test takes.
 SOURCE = "synthetic:labels=0,fps=8,size=64,hold=100000"
-_PATIENCE_S = 60
+_PATIENCE_S = 120
 
 
 @contextmanager

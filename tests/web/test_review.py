@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
-from paged import Site, Watched, waiting
+from paged import Site, Watched, slower, wait_until, waiting
 from playwright.sync_api import Locator, expect
 from playwright.sync_api import Page as Tab
 
@@ -17,14 +16,6 @@ pytestmark = pytest.mark.live
 
 def options(tab: Tab, *, selected: bool = False) -> Locator:
     return tab.locator(".option[aria-selected=true]" if selected else ".option")
-
-
-def wait_until(tab: Tab, is_so: Callable[[], bool]) -> None:
-    for _ in range(60):
-        if is_so():
-            return
-        tab.wait_for_timeout(100)
-    assert is_so()
 
 
 def n_learned(site: Site, name: str) -> int:
@@ -53,9 +44,13 @@ def test_a_group_is_named_by_keys_alone(site: Site, tabs: Watched, queue: list[i
     expect(options(tab, selected=True)).to_have_count(6)
     tab.keyboard.press("2")
     expect(options(tab)).to_have_count(3)
-    wait_until(tab, lambda: len(waiting(site.device)) == 3)
-    learned = [one.frame for one in site.device.samples(label="bracket")]
-    assert sum(frame.startswith("gasket") for frame in learned) == 6
+    assert wait_until(tab, lambda: len(waiting(site.device)) == 3)
+
+    def n_gaskets() -> int:
+        frames = [one.frame for one in site.device.samples(label="bracket")]
+        return sum(frame.startswith("gasket") for frame in frames)
+
+    assert wait_until(tab, lambda: n_gaskets() == 6)
 
 
 def test_a_name_is_typed_and_is_new(site: Site, tabs: Watched, queue: list[int]) -> None:
@@ -64,11 +59,15 @@ def test_a_name_is_typed_and_is_new(site: Site, tabs: Watched, queue: list[int])
     tab.keyboard.type("Unterlegscheibe")
     tab.keyboard.press("Enter")
     expect(options(tab)).to_have_count(8)
-    wait_until(tab, lambda: "Unterlegscheibe" in {one.label for one in site.device.samples()})
+    assert wait_until(
+        tab, lambda: "Unterlegscheibe" in {one.label for one in site.device.samples()}
+    )
 
 
 def test_what_was_named_or_dropped_is_undone(site: Site, tabs: Watched, queue: list[int]) -> None:
-    tab = tabs.open("review")
+    tab = tabs.open("live")
+    slower(tab, "review.js", "GRACE_MS = 2500", "GRACE_MS = 300000")
+    tab.goto(f"{site.page.address}/?#review")
     options(tab).first.click()
     tab.keyboard.press("1")
     expect(options(tab)).to_have_count(8)
@@ -83,7 +82,7 @@ def test_what_was_named_or_dropped_is_undone(site: Site, tabs: Watched, queue: l
     options(tab).first.click()
     tab.keyboard.press("x")
     tab.goto(f"{site.page.address}/#live")  # what was to be done is done when the screen is left
-    wait_until(tab, lambda: len(waiting(site.device)) == 8)
+    assert wait_until(tab, lambda: len(waiting(site.device)) == 8)
 
 
 def test_shift_and_a_rubber_band_select(site: Site, tabs: Watched, queue: list[int]) -> None:
@@ -116,8 +115,7 @@ def test_two_tabs_name_one_picture_and_the_second_is_told(
     expect(two.get_by_role("alert").filter(has_text=re.compile("."))).to_be_visible()
     for tab in (one, two):
         expect(options(tab)).to_have_count(8)
-    after = sorted(one.frame for one in site.device.samples(role=Role.REPLAY))
-    assert len(after) == len(before) + 1
+    assert wait_until(two, lambda: len(site.device.samples(role=Role.REPLAY)) == len(before) + 1)
 
 
 def test_a_finger_selects_on_a_phone(site: Site, tabs: Watched, queue: list[int]) -> None:
@@ -144,7 +142,7 @@ def test_pictures_of_a_class_are_moved_to_another(site: Site, tabs: Watched) -> 
     expect(options(tab)).to_have_count(n)
     options(tab).first.click()
     tab.locator(".chooser").get_by_role("button", name="bracket").click()
-    wait_until(tab, lambda: n_learned(site, "bolt-m4") == n - 1)
+    assert wait_until(tab, lambda: n_learned(site, "bolt-m4") == n - 1)
     expect(options(tab)).to_have_count(n - 1)
 
 
@@ -161,7 +159,7 @@ def test_pictures_of_a_class_are_marked_as_test(site: Site, tabs: Watched) -> No
     expect(tab.locator(".toast")).to_contain_text("2 pictures marked as test")
     expect(learned).to_have_count(n - 2)
     expect(options(tab)).to_have_count(n + len(held))
-    assert n_learned(site, "bracket") == n - 2
+    assert wait_until(tab, lambda: n_learned(site, "bracket") == n - 2)
 
 
 def test_a_class_is_renamed_and_made_one_with_another(site: Site, tabs: Watched) -> None:

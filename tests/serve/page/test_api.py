@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ pytest.importorskip("uvicorn", reason="the extra web is not installed: uvicorn")
 pytest.importorskip("starlette", reason="the extra web is not installed: starlette")
 
 from asking import Site, waiting
+from patience import until
 
 import build
 from edgecl.serve.page.access import hashed
@@ -84,18 +84,15 @@ def forgotten(site: Site, name: str, **more: Any) -> dict[str, Any]:
     """Forget a class, and return the last state of it."""
     asked = {"kind": "class", "name": name, "confirm": name, **more}
     job = site.post("forget", asked, 202)
-    for _ in range(200):
-        found = site.get(f"requests/{job['request']}")
-        if found["state"] in ("done", "failed"):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(found)
+    path = f"requests/{job['request']}"
+    assert until(lambda: site.get(path)["state"] in ("done", "failed"))
+    return site.get(path)
 
 
 @pytest.mark.slow
 def test_answers_hold_what_the_file_says(own_site: Site, tmp_path: Path):
     site = own_site
-    uids = site.stream.serving.do("wait", waiting).result(30)
+    uids = site.stream.serving.do("wait", waiting).result(90)
     said = described()["paths"]
     site.stream.serving.do("export", lambda device: device.export(tmp_path / "bundle")).result(90)
     assert [one["state"] for one in site.get("exports")] == ["fresh"]
@@ -131,7 +128,7 @@ def test_answers_hold_what_the_file_says(own_site: Site, tmp_path: Path):
 def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
     """Return bodies of each path that writes, with the status that they get, in this order."""
     second, first = [one["uid"] for one in site.get("samples?role=learned")][-2:]
-    uids = site.stream.serving.do("wait", waiting).result(30)
+    uids = site.stream.serving.do("wait", waiting).result(90)
     site.post("relabel", {"uids": [first], "label": "bracket"})  # what is undone
     near, gone = "Bolt-M4", {"uids": [999_999]}
     wrong_uids = [{"uids": u} for u in ([], [0], ["1"], [True], [1.5], "1", list(range(1, 1002)))]
@@ -230,6 +227,7 @@ def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
 @pytest.mark.slow
 def test_every_error_that_the_file_names_can_be_had(own_site: Site, monkeypatch):
     """Of 401, 403, 415 and 421 see test_guard.py, for every path."""
+    monkeypatch.setattr("edgecl.serve.teacher.HOLD_S", 60.0)  # a hold lasts until it is let go
     site = own_site
     with site.stream.serving.device.home.settings.open("a") as file:
         file.write('\n[[source]]\nname = "gate"\nurl = "camera:0"\n')
@@ -292,6 +290,7 @@ def test_every_error_that_the_file_names_can_be_had(own_site: Site, monkeypatch)
     for status, body in ((400, {}), (413, {"password": "x" * 70_000}), (401, {"password": "no"})):
         assert site.ask("POST", "/login", body).status == status
         seen.add(("post", "/login", status))
+    monkeypatch.setattr("edgecl.serve.page.access.time.monotonic", lambda: 1000.0)  # a wait stands
     while site.ask("POST", "/login", {"password": "no"}).status == 401:
         pass
     assert site.ask("GET", "/login?token=x").status == 429

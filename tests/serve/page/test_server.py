@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from patience import until
 
 pytest.importorskip("uvicorn", reason="the extra web is not installed: uvicorn")
 pytest.importorskip("starlette", reason="the extra web is not installed: starlette")
@@ -31,12 +32,8 @@ HASHES = {"own": hashed("long enough")}
 def goes_on(stream: ToyStream, n: int = 3) -> bool:
     """Whether the stream takes frames, and does what it is asked."""
     seen = stream.serving.live.state.get("progress", {}).get("seen", 0)
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        if stream.serving.live.state.get("progress", {}).get("seen", 0) >= seen + n:
-            return stream.serving.do("ask", lambda device: True).result(20)
-        time.sleep(0.02)
-    return False
+    goes = until(lambda: stream.serving.live.state.get("progress", {}).get("seen", 0) >= seen + n)
+    return goes and stream.serving.do("ask", lambda device: True).result(90)
 
 
 def test_a_taken_port_is_one_line_before_anything_starts(site: Site):
@@ -95,7 +92,7 @@ def test_from_elsewhere_it_speaks_tls_and_its_cookie_stays_there(toy: Path, tmp_
     with opened(toy, tmp_path, wire, passwords=HASHES) as site:
         assert site.page.url.startswith(f"https://{socket.gethostname()}:{site.port}/login?token=")
         context = ssl.create_default_context(cafile=str(cert))
-        peer = HTTPSConnection("127.0.0.1", site.port, context=context, timeout=30)
+        peer = HTTPSConnection("127.0.0.1", site.port, context=context, timeout=90)
         link = site.page.url.partition(f":{site.port}")[2]
         peer.request("GET", link)
         answer = peer.getresponse()
@@ -151,7 +148,7 @@ def test_a_page_whose_loop_is_killed_is_gone_and_the_stream_goes_on(own_site: Si
     page = own_site.page
     assert page._news._loop is not None
     page._news._loop.call_soon_threadsafe(page._news._loop.stop)  # as a fault in asyncio would
-    page._thread.join(10)
+    page._thread.join(90)
     assert not page._thread.is_alive()
     own_site.stream.serving.live.look()
     assert goes_on(own_site.stream, 5)
@@ -162,7 +159,7 @@ def test_a_page_whose_loop_is_killed_is_gone_and_the_stream_goes_on(own_site: Si
 def test_a_page_whose_loop_is_blocked_does_not_block_the_stream(own_site: Site):
     free = threading.Event()
     own_site.ask("GET", "/healthz")
-    own_site.page._news._loop.call_soon_threadsafe(free.wait, 60)
+    own_site.page._news._loop.call_soon_threadsafe(free.wait, 600)
     own_site.stream.serving.live.look()
     assert goes_on(own_site.stream, 10)
     for n in range(1000):  # what nobody takes does not fill the memory
@@ -186,13 +183,13 @@ def test_a_client_that_never_reads_is_given_up(own_site: Site, monkeypatch):
     monkeypatch.setattr(guard, "SEND_S", 0.5)
     monkeypatch.setattr("edgecl.serve.page.news.News.record", lambda *_: b"x" * 1_000_000)
     news = own_site.page._news
-    with socket.create_connection(("127.0.0.1", own_site.port), 10) as peer:
+    with socket.create_connection(("127.0.0.1", own_site.port), 90) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.sendall(
             f"GET /api/v1/live HTTP/1.1\r\nHost: 127.0.0.1:{own_site.port}\r\n"
             f"Authorization: Bearer {own_site.token}\r\n\r\n".encode()
         )
-        assert until(lambda: news.n_watchers == 1)
+        assert until(lambda: news.n_sent)
         assert until(lambda: news.n_watchers == 0)
         assert goes_on(own_site.stream)
 
@@ -223,7 +220,7 @@ def test_fifty_watchers_get_pictures_and_no_more_than_there_is_time_for(own_site
 
 def test_a_body_that_does_not_come_is_not_waited_for(own_site: Site, monkeypatch):
     monkeypatch.setattr("edgecl.serve.page.context._BODY_S", 0.3)
-    with socket.create_connection(("127.0.0.1", own_site.port), 10) as peer:
+    with socket.create_connection(("127.0.0.1", own_site.port), 90) as peer:
         peer.sendall(
             f"POST /api/v1/undo HTTP/1.1\r\nHost: 127.0.0.1:{own_site.port}\r\n"
             f"Authorization: Bearer {own_site.token}\r\nContent-Type: application/json\r\n"
@@ -233,7 +230,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(own_site: Site, monkeypatch
 
 
 def test_a_body_larger_than_it_says_is_cut(own_site: Site):
-    with socket.create_connection(("127.0.0.1", own_site.port), 10) as peer:
+    with socket.create_connection(("127.0.0.1", own_site.port), 90) as peer:
         peer.sendall(
             f"POST /api/v1/undo HTTP/1.1\r\nHost: 127.0.0.1:{own_site.port}\r\n"
             f"Authorization: Bearer {own_site.token}\r\nContent-Type: application/json\r\n"
@@ -246,7 +243,7 @@ def test_a_body_larger_than_it_says_is_cut(own_site: Site):
 
 def test_when_too_many_commands_wait_the_next_one_is_told(own_site: Site):
     held, serving = threading.Event(), own_site.stream.serving
-    serving.do("hold", lambda device: held.wait(30))
+    serving.do("hold", lambda device: held.wait(600))
     waiting = []
     with suppress(HomeLockedError):
         while True:
@@ -257,14 +254,14 @@ def test_when_too_many_commands_wait_the_next_one_is_told(own_site: Site):
         assert "commands wait" in found.json["error"]
     finally:
         held.set()
-    waiting[-1].result(20)
+    waiting[-1].result(90)
     assert goes_on(own_site.stream)
 
 
 def test_a_stream_that_is_busy_is_not_waited_for_without_end(own_site: Site, monkeypatch):
     monkeypatch.setattr("edgecl.serve.page.context._WRITE_S", 0.3)
     held, before = threading.Event(), len(own_site.get("snapshots"))
-    own_site.stream.serving.do("hold", lambda device: held.wait(30))
+    own_site.stream.serving.do("hold", lambda device: held.wait(600))
     try:
         found = own_site.ask("POST", "/api/v1/snapshots", {})
         assert found.status == 409
@@ -276,27 +273,26 @@ def test_a_stream_that_is_busy_is_not_waited_for_without_end(own_site: Site, mon
 
 
 def test_what_is_begun_is_not_said_to_be_undone(own_site: Site, monkeypatch):
-    monkeypatch.setattr("edgecl.serve.page.context._WRITE_S", 3.0)
     held, begun = threading.Event(), threading.Event()
 
     def slow(device: Device) -> None:
         begun.set()
-        held.wait(30)
+        held.wait(600)
 
     monkeypatch.setattr(Device, "snapshot", slow)
-    answers = []
-    asking = threading.Thread(
-        target=lambda: answers.append(own_site.ask("POST", "/api/v1/snapshots", {}))
-    )
-    asking.start()
-    assert begun.wait(20)
-    asking.join(20)
+    for seconds in (2.0, 10.0, 50.0):  # until it is begun in time, on a machine that is busy
+        monkeypatch.setattr("edgecl.serve.page.context._WRITE_S", seconds)
+        found = own_site.ask("POST", "/api/v1/snapshots", {})
+        if begun.is_set():
+            break
+        assert "nothing was done" in found.json["error"]
     held.set()
-    assert answers[0].status == 409
-    assert "still at it" in answers[0].json["error"]
+    assert found.status == 409
+    assert "still at it" in found.json["error"]
 
 
-def test_closing_ends_endless_answers(own_site: Site):
+def test_closing_ends_endless_answers(own_site: Site, monkeypatch):
+    monkeypatch.setattr(server, "_PATIENCE_S", 60.0)
     live, events = own_site.open("GET", "/api/v1/live"), own_site.open("GET", "/events")
     record(live)
     begin = time.monotonic()
@@ -306,13 +302,3 @@ def test_closing_ends_endless_answers(own_site: Site):
     assert time.monotonic() - begin < server._PATIENCE_S
     assert not own_site.page._thread.is_alive()
     assert goes_on(own_site.stream)
-
-
-def until(is_so, seconds: float = 15.0) -> bool:
-    """Wait for something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if is_so():
-            return True
-        time.sleep(0.02)
-    return False

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import until
 from PIL import Image
 
 pytest.importorskip("uvicorn", reason="the extra web is not installed: uvicorn")
@@ -35,10 +36,9 @@ def test_a_picture_comes_with_its_own_answer(site: Site):
 
 
 def test_pictures_are_at_most_ten_a_second(site: Site):
+    begin = time.monotonic()  # before all: what is read late was sent before
     response = site.open("GET", "/api/v1/live")
-    record(response)
-    begin = time.monotonic()
-    for _ in range(10):
+    for _ in range(11):
         record(response)
     assert time.monotonic() - begin > 0.85
 
@@ -46,9 +46,7 @@ def test_pictures_are_at_most_ten_a_second(site: Site):
 def test_nothing_is_encoded_while_nobody_looks(own_site: Site):
     live = own_site.stream.serving.live
     assert own_site.ask("GET", "/snapshot.jpg").status == 200
-    end = time.monotonic() + 20
-    while live.is_looked_at and time.monotonic() < end:
-        time.sleep(0.1)
+    assert until(lambda: not live.is_looked_at)
     newest = live.newest()
     time.sleep(0.3)
     assert live.newest() is newest
@@ -75,7 +73,7 @@ def test_a_snapshot_is_of_now(site: Site):
 
 def named(response, kind: str) -> dict[str, str]:
     """Read events until one of a kind."""
-    for _ in range(200):
+    for _ in range(2000):
         found = event(response)
         if found.get("event") == kind:
             return found
@@ -113,10 +111,9 @@ def test_a_connection_that_is_quiet_is_kept_alive(toy: Path, tmp_path: Path, mon
 
 
 def test_news_that_come_often_are_told_now_and_then(site: Site):
-    response = site.open("GET", "/events")
-    named(response, "progress")
     begin = time.monotonic()
-    for _ in range(4):
+    response = site.open("GET", "/events")
+    for _ in range(5):
         named(response, "progress")
     assert time.monotonic() - begin > 0.8
 
@@ -155,7 +152,7 @@ def test_a_forgetting_drops_what_was_shown_and_said(own_site: Site):
     came: list[dict[str, str]] = []
     while {"forgotten", "done"} - {one.get("event", "") for one in came}:
         came.append(event(response))
-        assert len(came) < 300
+        assert len(came) < 10_000
         if '"state":"done"' in came[-1].get("data", ""):
             came[-1]["event"] = "done"
     phases = [one for one in came if one.get("event") in ("command", "done", "forgotten")]
@@ -213,13 +210,3 @@ def test_a_sealed_home_puts_nothing_of_it_on_the_disk(tmp_path: Path, monkeypatc
         pictures = (shown[-300:-100], picture[-300:-100])
         assert [p for p in files if any(part in p.read_bytes() for part in pictures)] == []
         assert [p for p in scratch.rglob("*") if p.is_file()] == []
-
-
-def until(is_so, seconds: float = 20.0) -> bool:
-    """Wait for something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if is_so():
-            return True
-        time.sleep(0.05)
-    return False
