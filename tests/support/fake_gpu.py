@@ -12,12 +12,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 API = Path(__file__).parents[1] / "golden/tensorrt_api"
 VERSIONS = sorted(path.stem for path in API.glob("*.json"))
