@@ -27,7 +27,7 @@ from edgecl.errors import (
 from edgecl.home import ENGINE_FOLDER, Home
 from edgecl.runtime.bundle import TENSORRT, compiled_name
 from edgecl.runtime.engines.base import Engine
-from edgecl.runtime.engines.cuda import device_memory
+from edgecl.runtime.engines.cuda import device_memory, gpu_here
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.engines.tensorrt import (
     ANY_RECENT_GPU,
@@ -35,7 +35,6 @@ from edgecl.runtime.engines.tensorrt import (
     Compiled,
     EngineKey,
     TensorrtEngine,
-    gpu_here,
     import_tensorrt,
     log_of,
 )

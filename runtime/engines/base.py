@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 from edgecl.types import Float32
+
+
+@dataclass(slots=True)
+class Runs:
+    """How an engine used its GPU so far; one on a CPU leaves all of it as it is.
+
+    Args:
+        pinned: Whether pictures lie in memory of the host that the GPU copies from by itself.
+        recorded: CUDA graphs that were recorded.
+        replayed: Runs that replayed one.
+        plain: Runs whose kernels were launched one by one, by the reason.
+    """
+
+    pinned: bool = False
+    recorded: int = 0
+    replayed: int = 0
+    plain: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self) | {"plain": dict(self.plain)}
 
 
 class Engine(Protocol):

@@ -1,4 +1,4 @@
-"""Memory that a GPU engine reads and writes, and the stream that it runs on.
+"""The GPU: which it is, memory that an engine reads and writes, and the stream that it runs on.
 
 A process that has torch loaded shares torch's memory and context; any other uses cuda-python, which
 is small. This package never loads torch itself.
@@ -10,6 +10,9 @@ import ctypes
 import math
 import sys
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +20,54 @@ import numpy as np
 from edgecl.errors import MissingPackageError, ProviderError
 from edgecl.types import Float32
 
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_NOT_RECORDED = "the engine cannot be recorded as a CUDA graph"
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU.
+
+    Args:
+        name: As the driver names it.
+        capability: Its compute capability times ten: 87 is 8.7.
+    """
+
+    name: str
+    capability: int
+
+    def __str__(self) -> str:
+        return f"{self.name} sm_{self.capability}"
+
+
+def gpu_here() -> Gpu:
+    """Return the first GPU that this process may use.
+
+    Raises:
+        ProviderError: There is no driver, or no GPU.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise ProviderError(
+            "no NVIDIA driver (libcuda.so.1) on this machine; install it, or use --provider cpu"
+        ) from error
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(256)
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetName(name, len(name), device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+    )
+    if failed:
+        raise ProviderError(
+            f"the NVIDIA driver finds no GPU (CUDA error {failed}); run `nvidia-smi`, or use "
+            "--provider cpu"
+        )
+    return Gpu(name.value.decode(errors="replace"), 10 * major.value + minor.value)
 
 
 class Buffer(Protocol):
@@ -50,6 +100,20 @@ class Memory(Protocol):
 
     def wait(self) -> None:
         """Return when everything that was queued is done."""
+        ...
+
+    def record(self, work: Callable[[], bool]) -> Callable[[], None]:
+        """Record what `work` queues on the stream as a CUDA graph; nothing of it is done yet.
+
+        Args:
+            work: Queues kernels, waits for nothing, and was done once before; False if it failed.
+
+        Returns:
+            What queues all of it by one call.
+
+        Raises:
+            ProviderError: It cannot be recorded; the stream goes on as before.
+        """
         ...
 
 
@@ -100,6 +164,26 @@ class TorchMemory:
     def wait(self) -> None:
         """See `Memory`."""
         self._stream.synchronize()
+
+    def record(self, work: Callable[[], bool]) -> Callable[[], None]:
+        """See `Memory`."""
+        graph = self._torch.cuda.CUDAGraph()
+        try:
+            with self._torch.cuda.stream(self._stream):
+                # What other threads do meanwhile, training say, is none of this graph's business.
+                graph.capture_begin(capture_error_mode="thread_local")
+                is_done = work()
+                graph.capture_end()
+        except RuntimeError as error:
+            raise ProviderError(f"{_NOT_RECORDED} ({error})") from error
+        if not is_done:
+            raise ProviderError(_NOT_RECORDED)
+
+        def replay() -> None:
+            with self._torch.cuda.stream(self._stream):
+                graph.replay()
+
+        return replay
 
     def _bytes(self, array: Float32) -> Any:
         return self._torch.from_numpy(array.reshape(-1).view(np.uint8))
@@ -157,6 +241,23 @@ class CudaMemory:
     def wait(self) -> None:
         """See `Memory`."""
         self._do("cudaStreamSynchronize", self._stream)
+
+    def record(self, work: Callable[[], bool]) -> Callable[[], None]:
+        """See `Memory`."""
+        # What other threads do meanwhile, training say, is none of this graph's business.
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._do("cudaStreamBeginCapture", self._stream, mode)
+        is_done = work()
+        graph = self._do("cudaStreamEndCapture", self._stream)
+        try:
+            if not is_done:
+                raise ProviderError(_NOT_RECORDED)
+            run = self._do("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._cuda.cudaGraphDestroy(graph)
+        launch = partial(self._do, "cudaGraphLaunch", run, self._stream)
+        weakref.finalize(launch, self._cuda.cudaGraphExecDestroy, run)
+        return launch
 
     def _copy(self, to: int, from_: int, n_bytes: int, kind: str) -> None:
         kinds = self._cuda.cudaMemcpyKind

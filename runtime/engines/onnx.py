@@ -26,12 +26,18 @@ from edgecl.errors import (
 from edgecl.types import Float32
 
 from ..adapters import Adapter, beside, fitted, zeros
+from .base import Runs
+from .bound import Bound
 
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+# Features must be those of other devices, so without TF32; graphs only if the session takes them.
+_EXACT = {"use_tf32": "0"}
+_RECORDING = {"enable_cuda_graph": "1"}
+_WAYS: dict[str, tuple[dict[str, str], ...]] = {"cuda": (_EXACT | _RECORDING, _EXACT)}
 _NO_PACKAGE = (
     "onnxruntime is not installed; run `pip install 'edgecl[cpu]'`, or 'edgecl[gpu]' on a GPU box"
 )
@@ -89,7 +95,7 @@ class OnnxEngine:
         threads: int = 1,
         allow_fallback: bool = False,
     ) -> None:
-        self._session, self.provider = open_session(model, provider, threads, allow_fallback)
+        self._session, self.provider, refused = _opened(model, provider, threads, allow_fallback)
         try:
             pixels, *rest = self._session.get_inputs()
             (features,) = self._session.get_outputs()
@@ -106,6 +112,12 @@ class OnnxEngine:
         # One that takes adapters gives plain and adapted features beside each other.
         self._width = width // (2 if rest else 1)
         self._adapters: tuple[Adapter, ...] = ()
+        self._plain = zeros(self.adapter_shapes)
+        self.runs = Runs()
+        self._bound: Bound | None = None
+        if self.provider == "cuda":
+            ort = import_onnxruntime()
+            self._bound = Bound(ort, self._session, width, self.runs, refused=refused)
 
     @property
     def num_features(self) -> int:
@@ -139,17 +151,20 @@ class OnnxEngine:
             )
         if len(pixels) == 0:
             return np.empty((0, self.num_features), np.float32)
-        parts: list[Float32] = []
-        for adapter in self._adapters or (zeros(self.adapter_shapes),):
-            try:
-                parts += self._session.run([self._output], {self._input: pixels, **adapter})
-            except Exception as error:  # onnxruntime's have no base of their own
-                raise ProviderError(
-                    f"the engine fails on {self.provider} ({_first_line(error)}); see `edgecl "
-                    "doctor`, or name another --provider"
-                ) from error
+        run_once = self._run_on_host if self._bound is None else self._bound.run
+        try:
+            parts = [run_once(pixels, a) for a in self._adapters or (self._plain,)]
+        except Exception as error:  # onnxruntime's have no base of their own
+            raise ProviderError(
+                f"the engine fails on {self.provider} ({_first_line(error)}); see `edgecl "
+                "doctor`, or name another --provider"
+            ) from error
         # The plain features are the same in every run.
         return beside(parts, self._width, n_adapters=len(self._adapters))
+
+    def _run_on_host(self, pixels: Float32, adapter: Adapter) -> Float32:
+        found: Float32 = self._session.run([self._output], {self._input: pixels, **adapter})[0]
+        return found
 
 
 def _first_line(error: Exception) -> str:
@@ -160,6 +175,13 @@ def open_session(
     model: bytes, provider: str, threads: int, allow_fallback: bool
 ) -> tuple[Any, str]:
     """Return a session and the name of the provider that it uses; see `OnnxEngine`."""
+    return _opened(model, provider, threads, allow_fallback)[:2]
+
+
+def _opened(
+    model: bytes, provider: str, threads: int, allow_fallback: bool
+) -> tuple[Any, str, str]:
+    """Return a session, the name of its provider, and why it records no CUDA graphs, if so."""
     wanted = list(PROVIDERS) if provider == "auto" else [provider]
     if provider not in PROVIDERS and provider != "auto":
         raise UsageError(f"provider {provider!r} is unknown; expected auto, {', '.join(PROVIDERS)}")
@@ -169,7 +191,7 @@ def open_session(
     for name in wanted:
         session, reason = _try(model, name, threads)
         if session is not None:
-            return session, name
+            return session, name, reason
         reasons.append(f"{name}: {reason}")
     if wanted[-1] == "cpu":
         raise IntegrityError(
@@ -183,6 +205,7 @@ def open_session(
 
 
 def _try(model: bytes, name: str, threads: int) -> tuple[Any | None, str]:
+    """Return a session, or None and why not; with one, why it is not the first of its ways."""
     ort = import_onnxruntime()
     full_name = PROVIDERS[name]
     if full_name not in ort.get_available_providers():
@@ -195,12 +218,18 @@ def _try(model: bytes, name: str, threads: int) -> tuple[Any | None, str]:
     options.log_severity_level = 3
     # Waiting threads that spin steal the core that the head and the camera need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        # Its banner about failed providers goes to stdout, where a command's results belong.
-        with redirect_stdout(sys.stderr):
-            session = ort.InferenceSession(model, options, providers=[full_name])
-    except Exception as error:  # onnxruntime raises many kinds, some of its own
-        return None, str(error).splitlines()[0]
-    if session.get_providers()[0] != full_name:
-        return None, f"the session runs on {session.get_providers()[0]} instead"
-    return session, ""
+    reason = ""
+    for way in _WAYS.get(name, ({},)):
+        try:
+            # Its banner about failed providers goes to stdout, where a command's results belong.
+            with redirect_stdout(sys.stderr):
+                session = ort.InferenceSession(
+                    model, options, providers=[(full_name, way) if way else full_name]
+                )
+        except Exception as error:  # onnxruntime raises many kinds, some of its own
+            reason = _first_line(error)
+            continue
+        if session.get_providers()[0] == full_name:
+            return session, reason
+        reason = f"the session runs on {session.get_providers()[0]} instead"
+    return None, reason

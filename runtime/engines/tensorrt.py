@@ -8,10 +8,11 @@ it is handed to the library only when its key fits model, library and device (do
 from __future__ import annotations
 
 import copy
-import ctypes
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,13 @@ from edgecl.errors import (
 from edgecl.types import Float32
 
 from ..adapters import Adapter, beside, fitted, zeros
-from .cuda import Buffer, Memory, device_memory
+from .base import Runs
+from .cuda import Buffer, Gpu, Memory, device_memory, gpu_here
+from .graphs import Graphs
 
 FLAVOURS = ("full", "rtx")
 ANY_RECENT_GPU = "sm_80+"
 """Device of an engine that runs on every GPU from compute capability 8.0 on."""
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _BUILD_ANEW = "build it here with `edgecl export tensorrt --output DIR`, or use --provider cpu"
 
 
@@ -103,22 +105,6 @@ class Compiled:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU.
-
-    Args:
-        name: As the driver names it.
-        capability: Its compute capability times ten: 87 is 8.7.
-    """
-
-    name: str
-    capability: int
-
-    def __str__(self) -> str:
-        return f"{self.name} sm_{self.capability}"
-
-
 def import_tensorrt(flavour: str) -> Any:  # Any: the libraries ship no types
     """Import a library.
 
@@ -162,35 +148,6 @@ def _import_rtx() -> Any:
         import tensorrt_rtx_bindings
 
         return tensorrt_rtx_bindings
-
-
-def gpu_here() -> Gpu:
-    """Return the first GPU that this process may use.
-
-    Raises:
-        ProviderError: There is no driver, or no GPU.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise ProviderError(
-            "no NVIDIA driver (libcuda.so.1) on this machine; install it, or use --provider cpu"
-        ) from error
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(256)
-    failed = (
-        driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), 0)
-        or driver.cuDeviceGetName(name, len(name), device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    )
-    if failed:
-        raise ProviderError(
-            f"the NVIDIA driver finds no GPU (CUDA error {failed}); run `nvidia-smi`, or use "
-            "--provider cpu"
-        )
-    return Gpu(name.value.decode(errors="replace"), 10 * major.value + minor.value)
 
 
 def check_key(key: EngineKey, *, model_sha256: str, version: str, gpu: Gpu) -> None:
@@ -256,7 +213,7 @@ def log_of(trt: Any) -> Any:
     return Log()
 
 
-def _opened(runtime: Any, plan: bytes, log: Any) -> tuple[Any, Any]:
+def _opened(trt: Any, runtime: Any, plan: bytes, log: Any) -> tuple[Any, Any]:
     """Return engine and execution context; the library raises nothing, but gives None."""
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
@@ -264,13 +221,23 @@ def _opened(runtime: Any, plan: bytes, log: Any) -> tuple[Any, Any]:
             f"TensorRT refuses the engine ({log.errors[-1] if log.errors else 'no reason'}); "
             f"{_BUILD_ANEW}"
         )
-    context = engine.create_execution_context()
+    context = _context_of(trt, engine)
     if context is None:
         raise ProviderError(
             "TensorRT cannot make an execution context "
             f"({log.errors[-1] if log.errors else 'no reason'}); free some GPU memory"
         )
     return engine, context
+
+
+def _context_of(trt: Any, engine: Any) -> Any:
+    """Return an execution context; the one of RTX records CUDA graphs by itself."""
+    strategies = getattr(trt, "CudaGraphStrategy", None)
+    if strategies is None:
+        return engine.create_execution_context()
+    wish = engine.create_runtime_config()
+    wish.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(wish)
 
 
 class TensorrtEngine:
@@ -294,7 +261,7 @@ class TensorrtEngine:
         if compiled.key.version.endswith("+"):
             # A version-compatible engine brings its own small runtime.
             runtime.engine_host_code_allowed = True
-        engine, context = _opened(runtime, compiled.plan, log)
+        engine, context = _opened(trt, runtime, compiled.plan, log)
         self._keep = (log, runtime, engine)  # the library does not
         self._context = context
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
@@ -311,6 +278,10 @@ class TensorrtEngine:
         self.adapter_shapes: dict[str, tuple[int, ...]] = {
             name: tuple(int(n) for n in engine.get_tensor_shape(name)) for name in rest
         }
+        self.runs = Runs(pinned=True)
+        # RTX compiles kernels for a shape while it runs, so it alone knows when to record.
+        by_itself = "TensorRT for RTX records by itself" * hasattr(trt, "CudaGraphStrategy")
+        self._graphs = Graphs(memory, self.runs, refused=by_itself)
         self._pixels = memory.pinned((self.max_batch, *self._shape))
         self._features = memory.pinned((self.max_batch, given))
         self._device_pixels = memory.device(self._pixels.nbytes)
@@ -357,18 +328,25 @@ class TensorrtEngine:
         n = len(pixels)
         self._pixels[:n] = pixels
         self._memory.upload(self._device_pixels, self._pixels[:n])
-        if not self._context.set_input_shape(self._input, (n, *self._shape)):
-            raise ProviderError(f"TensorRT refuses a batch of {n}; {_BUILD_ANEW}")
         parts = []
         for adapter in self._adapters or (self._plain,):
-            for name, buffer in adapter.items():
-                self._context.set_tensor_address(name, buffer.address)
-            if not self._context.execute_async_v3(self._memory.stream):
+            addresses = tuple(buffer.address for buffer in adapter.values())
+            if not self._graphs.run((n, addresses), partial(self._set, n, adapter), self._execute):
                 raise ProviderError(f"TensorRT cannot run the engine; {_BUILD_ANEW}")
             self._memory.download(self._features[:n], self._device_features)
             self._memory.wait()
             parts.append(self._features[:n].copy())
         out[:n] = beside(parts, self._width, n_adapters=len(self._adapters))
+
+    def _set(self, n: int, adapter: Mapping[str, Buffer]) -> None:
+        """Tell the context the batch and where the adapter is."""
+        if not self._context.set_input_shape(self._input, (n, *self._shape)):
+            raise ProviderError(f"TensorRT refuses a batch of {n}; {_BUILD_ANEW}")
+        for name, buffer in adapter.items():
+            self._context.set_tensor_address(name, buffer.address)
+
+    def _execute(self) -> bool:
+        return bool(self._context.execute_async_v3(self._memory.stream))
 
     def _on_device(self, adapter: Adapter) -> dict[str, Buffer]:
         """Copy an adapter to memory of its own: to swap adapters is to set addresses."""

@@ -50,13 +50,12 @@ from edgecl.home import Home
 from edgecl.runtime import Predictor
 from edgecl.runtime.adapters import zeros
 from edgecl.runtime.bundle import open_bundle, read_manifest
-from edgecl.runtime.engines.cuda import device_memory
+from edgecl.runtime.engines.cuda import device_memory, gpu_here
 from edgecl.runtime.engines.onnx import OnnxEngine, has_cuda_driver
 from edgecl.runtime.engines.tensorrt import (
     Compiled,
     EngineKey,
     TensorrtEngine,
-    gpu_here,
     import_tensorrt,
 )
 from edgecl.runtime.mixture import MixedScorer, Opinion

@@ -10,8 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import VERSIONS, FakeCuda, FakeTensorrt, running
+from fake_gpu import VERSIONS, FakeCuda, running
+from small_engine import (
+    ADAPTERS,
+    GPU,
+    KEY,
+    SIZE,
+    WIDTH,
+    adapter,
+    compute,
+    engine_of,
+    pictures,
+    torch_on_the_host,
+)
 
+import edgecl.runtime.engines.cuda as cuda_module
 import edgecl.runtime.engines.tensorrt as module
 from edgecl.errors import (
     FeatureMapError,
@@ -20,50 +33,19 @@ from edgecl.errors import (
     ProviderError,
     ShapeError,
 )
-from edgecl.runtime.engines.cuda import CudaMemory, TorchMemory, device_memory
+from edgecl.runtime.engines.cuda import CudaMemory, Gpu, TorchMemory, device_memory, gpu_here
 from edgecl.runtime.engines.tensorrt import (
     Compiled,
     EngineKey,
-    Gpu,
     TensorrtEngine,
     check_key,
-    gpu_here,
     open_tensorrt,
 )
-
-SIZE, WIDTH = 8, 5
-ADAPTERS = {"down": (3, WIDTH), "up": (4,)}
-GPU = Gpu("Orin", 87)
-KEY = EngineKey("a" * 64, "full", "10.13.3.9", str(GPU), "fp32")
-
-
-def compute(pixels: np.ndarray, adapter: dict[str, np.ndarray]) -> np.ndarray:
-    out = pixels.mean((2, 3)) @ np.arange(3 * WIDTH).reshape(3, WIDTH)
-    if adapter:
-        out = out + pixels.mean((2, 3)) @ adapter["down"] + adapter["up"].sum()
-    return out.astype(np.float32)
 
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return FakeCuda().install(monkeypatch)
-
-
-def engine_of(
-    trt: FakeTensorrt | None = None, *, adapters: bool = True, key: EngineKey = KEY
-) -> TensorrtEngine:
-    shapes = ADAPTERS if adapters else {}
-    trt = trt or running("11.4.0.106", compute, size=SIZE, width=WIDTH, adapters=shapes)
-    return TensorrtEngine(trt, Compiled(b"plan", key), CudaMemory())
-
-
-def pictures(n: int) -> np.ndarray:
-    return np.random.default_rng(n).uniform(-1, 1, (n, 3, SIZE, SIZE)).astype(np.float32)
-
-
-def adapter(seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in ADAPTERS.items()}
 
 
 # Running
@@ -179,37 +161,14 @@ def test_torch_is_used_where_it_is_loaded_and_sees_a_gpu(monkeypatch: pytest.Mon
     assert np.array_equal(engine.run(pictures(6)), np.concatenate(parts, axis=1))
 
 
-def torch_on_the_host() -> Any:
-    """Return torch whose GPU memory is the host's."""
-    import contextlib
-
-    import torch
-
-    stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
-    on_gpu = SimpleNamespace(
-        is_available=lambda: True,
-        Stream=lambda: stream,
-        current_stream=lambda: stream,
-        stream=lambda stream: contextlib.nullcontext(),
-    )
-
-    def empty(shape: Any, *, dtype: Any, **place: Any) -> Any:
-        assert place in ({"pin_memory": True}, {"device": "cuda"})
-        return torch.empty(shape, dtype=dtype)
-
-    return SimpleNamespace(
-        cuda=on_gpu, empty=empty, from_numpy=torch.from_numpy,
-        float32=torch.float32, uint8=torch.uint8,
-    )  # fmt: skip
-
-
 def test_the_names_of_the_cuda_runtime_exist() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     names = [name for name in dir(FakeCuda) if name.startswith("cuda")]
     assert len(names) > 8
     assert all(hasattr(runtime, name) for name in names)
-    for kind in vars(FakeCuda.cudaMemcpyKind):
-        assert hasattr(runtime.cudaMemcpyKind, kind)
+    for enumeration in ("cudaMemcpyKind", "cudaStreamCaptureMode"):
+        for kind in vars(getattr(FakeCuda, enumeration)):
+            assert hasattr(getattr(runtime, enumeration), kind)
 
 
 # Keys
@@ -294,7 +253,7 @@ def test_the_gpu_is_named_or_its_absence_told(monkeypatch: pytest.MonkeyPatch) -
         return 0
 
     state = {"init": 0}
-    monkeypatch.setattr(module.ctypes, "CDLL", driver)
+    monkeypatch.setattr(cuda_module.ctypes, "CDLL", driver)
     assert gpu_here() == Gpu("NVIDIA Orin", 87)
     assert str(gpu_here()) == "NVIDIA Orin sm_87"
     state["init"] = 100
@@ -304,6 +263,6 @@ def test_the_gpu_is_named_or_its_absence_told(monkeypatch: pytest.MonkeyPatch) -
     def missing(path: str) -> Any:
         raise OSError(path)
 
-    monkeypatch.setattr(module.ctypes, "CDLL", missing)
+    monkeypatch.setattr(cuda_module.ctypes, "CDLL", missing)
     with pytest.raises(ProviderError, match="--provider cpu"):
         gpu_here()

@@ -107,31 +107,54 @@ def running(
 
     With adapters they give `compute(pixels, {})` beside it, the plain features first.
 
-    The pixels' memory and the features' are where the engine said that they are.
+    The pixels' memory and the features' are where the engine said that they are. While the stream
+    is recorded the work is kept instead, with the addresses of that moment; it must have run
+    before in that state, and to replay it after the context was told another one is an error.
     """
     adapters = adapters or {}
     names = ["pixels", *adapters, "features"]
     at: dict[str, int] = {}
     batch = 0
+    n_told = 0  # how often the context was told something
+    ran_at = -1
 
     def set_address(name: str, address: int) -> bool:
+        nonlocal n_told
+        n_told += 1
         at[name] = address
         return True
 
     def set_shape(name: str, shape: tuple[int, ...]) -> bool:
-        nonlocal batch
+        nonlocal batch, n_told
+        n_told += 1
         batch = shape[0]
         return name == "pixels" and 1 <= batch <= max_batch
 
     def execute(stream: int) -> bool:
+        nonlocal ran_at
         assert stream
-        pixels = array_at(at["pixels"], (batch, 3, size, size))
-        given = {name: array_at(at[name], shape) for name, shape in adapters.items()}
+        if stream not in RECORDING:
+            compute_at(dict(at), batch)
+            ran_at = n_told
+            return True
+        told, places, n = n_told, dict(at), batch
+        if ran_at != told:
+            return False
+
+        def again() -> None:
+            assert n_told == told, "replayed after the context was told another state"
+            compute_at(places, n)
+
+        RECORDING[stream].append(again)
+        return True
+
+    def compute_at(places: dict[str, int], n: int) -> None:
+        pixels = array_at(places["pixels"], (n, 3, size, size))
+        given = {name: array_at(places[name], shape) for name, shape in adapters.items()}
         parts = [compute(pixels, {})]
         if adapters:
             parts.append(compute(pixels, given))
-        array_at(at["features"], (batch, given_width))[:] = np.concatenate(parts, axis=1)
-        return True
+        array_at(places["features"], (n, given_width))[:] = np.concatenate(parts, axis=1)
 
     given_width = width * (1 + bool(adapters))
     shapes = {"pixels": (-1, 3, size, size), "features": (-1, given_width), **adapters}
@@ -155,6 +178,10 @@ def running(
     return library
 
 
+RECORDING: dict[int, list[Callable[[], None]]] = {}
+"""What is queued on a stream while it is recorded, by the stream."""
+
+
 def array_at(address: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return memory as a float32 array."""
     block = (ctypes.c_float * int(np.prod(shape))).from_address(address)
@@ -166,11 +193,13 @@ class FakeCuda(ModuleType):
 
     cudaStreamNonBlocking = 1
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
     def __init__(self) -> None:
         super().__init__("cuda.bindings.runtime")
         self.blocks: dict[int, Any] = {}
         self.failing = ""
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         """Let imports find it."""
@@ -208,6 +237,40 @@ class FakeCuda(ModuleType):
         return (0,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
+        assert stream not in RECORDING, "a stream that is recorded must not be waited for"
+        return (0,)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[int]:
+        if self.failing == "cudaStreamBeginCapture":
+            return (900,)
+        assert (stream in RECORDING, mode) == (False, 1)
+        RECORDING[stream] = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[int, int | None]:
+        return self._graph("cudaStreamEndCapture", RECORDING.pop(stream))
+
+    def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[int, int | None]:
+        assert flags == 0
+        return self._graph("cudaGraphInstantiate", list(self.graphs[graph]))
+
+    def _graph(self, name: str, work: list[Callable[[], None]]) -> tuple[int, int | None]:
+        if name == self.failing:
+            return 901, None
+        self.graphs[id(work)] = work
+        return 0, id(work)
+
+    def cudaGraphDestroy(self, graph: int) -> tuple[int]:
+        del self.graphs[graph]
+        return (0,)
+
+    cudaGraphExecDestroy = cudaGraphDestroy
+
+    def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[int]:
+        if self.failing == "cudaGraphLaunch":
+            return (1,)
+        for work in self.graphs[graph]:
+            work()
         return (0,)
 
     def cudaMemcpyAsync(
