@@ -6,8 +6,6 @@ rows, w / (|w| + eps). Arrays of this size take torch longer to record than nump
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 
 from edgecl.heads.gate import gates_gradient, nearest
@@ -85,16 +83,21 @@ def _stored_slope(
 def _slope(logits: Float32, target: Labels, gamma: float) -> Float32:
     """Return the gradient (N, K) of `focal_cross_entropy` by its logits."""
     n = len(logits)
-    p = _softmax(logits)
-    own = p[np.arange(n), target]
-    p[np.arange(n), target] -= 1
-    weight = np.ones(n, np.float32)
-    if gamma:
-        weight = (1 - own) ** np.float32(gamma)
-        weight = np.minimum(weight / max(float(weight.mean()), 1e-12), np.float32(HEAVIEST))
-    return cast(Float32, p * (weight / np.float32(n))[:, None])
+    p, each = _softmax(logits), np.arange(n)
+    own = p[each, target]
+    p[each, target] = own - 1
+    if not gamma:
+        p *= 1 / np.float32(n)
+        return p
+    weight = (1 - own) ** np.float32(gamma)
+    weight /= np.float32(max(float(weight.mean()), 1e-12))
+    np.minimum(weight, np.float32(HEAVIEST), out=weight)
+    p *= (weight / np.float32(n))[:, None]
+    return p
 
 
 def _softmax(logits: Float32) -> Float32:
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return cast(Float32, e / e.sum(axis=1, keepdims=True))
+    e: Float32 = logits - logits.max(axis=1, keepdims=True)
+    np.exp(e, out=e)
+    e /= e.sum(axis=1, keepdims=True)
+    return e
