@@ -103,6 +103,7 @@ RECIPES: dict[str, Recipe] = {
     "averaged": Recipe(keep=keeps.averaged),
     "retrodicted": Recipe(keep=keeps.retrodicted),
     "refreshed": Recipe(step=steps.refreshed),
+    "forgetful": Recipe(step=steps.settling),
     "two-rates": Recipe(step=steps.two_rates),
 }
 _SITES = "sites:"

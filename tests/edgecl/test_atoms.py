@@ -156,6 +156,7 @@ def test_a_shut_gate_changes_no_bit_and_an_open_one_does(small: Backbone) -> Non
     )
 
 
+@pytest.mark.slow
 def test_the_engine_chooses_rows_as_torch_does(
     home_of: Callable[[str], Home], small: Backbone
 ) -> None:
@@ -174,6 +175,7 @@ def test_the_engine_chooses_rows_as_torch_does(
         assert np.abs(found - wanted).max() < 1e-4 * max(1.0, np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_a_session_alone_trains_its_rows_and_a_forget_drops_it_alone(
     home_of: Callable[[str], Home], small: Backbone, always: None, tmp_path: Path
 ) -> None:
@@ -207,6 +209,7 @@ def test_a_session_alone_trains_its_rows_and_a_forget_drops_it_alone(
         assert all(np.array_equal(a, second.adapter[name]) for name, a in left.adapter.items())
 
 
+@pytest.mark.slow
 def test_an_engine_without_gates_is_replaced_and_serves_what_it_did(
     home_of: Callable[[str], Home],
     made: dict[str, Path],

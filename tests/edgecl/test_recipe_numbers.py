@@ -12,6 +12,7 @@ from edgecl.adapters.anchors import largest, teacher_loss
 from edgecl.adapters.blends import depth_scaled
 from edgecl.adapters.bottleneck import Site, input_shapes, residual
 from edgecl.adapters.recipes import RECIPES
+from edgecl.adapters.steps import moved
 from edgecl.adapters.weights import guard, spread, unlike_gradients
 from edgecl.heads.stability import focal_weights
 
@@ -107,3 +108,36 @@ def test_numbers_of_a_site_are_as_worked_out(rank: int, wanted: int) -> None:
     """2 C R + R + C at a width C of 320."""
     shapes = input_shapes([Site("blocks.0", 320)], rank)
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == wanted
+
+
+def test_the_mean_change_equals_the_worked_number() -> None:
+    assert moved(f64(1, 2, 3, 4), f64(1.5, 2, 2, 4)) == pytest.approx(0.375)
+
+
+def test_the_last_steps_of_a_period_train_the_head_and_what_forgets() -> None:
+    """Three tensors: one went far beyond its own steps, and settles alone; the head always."""
+    names = ("a.down", "b.down", "c.down")
+    start = [torch.zeros(4) for _ in names]
+    tensors = [torch.full((4,), far, requires_grad=True) for far in (9.0, 1.0, 1.0)]
+    head = torch.ones(4, requires_grad=True)
+    network = SimpleNamespace(shapes=dict.fromkeys(names, (4,)), scale=1.0)
+    earlier = ({name: part.numpy() for name, part in zip(names, start, strict=True)},)
+    step = RECIPES["forgetful"].step(
+        SimpleNamespace(network=network, earlier=earlier)  # type: ignore[arg-type]
+    )
+    optimiser = torch.optim.AdamW([*tensors, head], lr=1e-4)
+
+    def loss(reaches_adapter: bool) -> torch.Tensor:
+        assert reaches_adapter
+        return sum((part**2).sum() for part in (*tensors, head))  # type: ignore[return-value]
+
+    for done in range(34):
+        before = [part.detach().clone() for part in (*tensors, head)]
+        step(optimiser, loss, tensors, done)
+        now = [not torch.equal(a, b) for a, b in zip(before, (*tensors, head), strict=True)]
+        assert now == ([True, False, False, True] if 24 <= done < 32 else [True] * 4), done
+
+
+def test_the_first_session_has_nothing_to_forget() -> None:
+    step = RECIPES["forgetful"].step(SimpleNamespace(earlier=()))  # type: ignore[arg-type]
+    assert step is RECIPES["plain"].step(None)  # type: ignore[arg-type]
