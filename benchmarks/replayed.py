@@ -7,6 +7,7 @@ with their standard error; and the share of `balanced`'s rows that were not repl
 chosen on the digits.
 
 Run: python benchmarks/replayed.py --cache FOLDER [--data digits] [--profiles measured,light]
+    python benchmarks/replayed.py --cache FOLDER --data digits --thresholds 0.05,0.1,0.2
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import methods
 import numpy as np
 
+from edgecl.heads import controllers
+
 BALANCED = "balanced"
 
 
@@ -46,7 +49,11 @@ def main() -> None:
     parser.add_argument("--profiles", default="measured", help="with commas")
     parser.add_argument("--orders", type=int, default=8, help="orders of the classes")
     parser.add_argument("--every", type=int, default=1, help="take every so many-th picture")
+    parser.add_argument("--thresholds", help="of `measured`, with commas, instead of its own")
     options = parser.parse_args()
+    tried = [(profile, controllers.THRESHOLD) for profile in options.profiles.split(",")]
+    if options.thresholds:
+        tried = [("measured", float(part)) for part in options.thresholds.split(",")]
     with tempfile.TemporaryDirectory() as place:
         make = {"fashion": methods.fashion, "digits": methods.digits}[options.data]
         data = make(options.cache or Path(place))
@@ -59,9 +66,11 @@ def main() -> None:
     for stream in methods.STREAMS:
         usual = [learned(data, stream, BALANCED, seed) for seed in range(options.orders)]
         print(line(stream, BALANCED, usual, usual), flush=True)
-        for profile in options.profiles.split(","):
+        for profile, threshold in tried:
+            controllers.THRESHOLD = threshold
             found = [learned(data, stream, profile, seed) for seed in range(options.orders)]
-            print(line(stream, profile, found, usual), flush=True)
+            name = f"{profile}, {threshold:g}" if options.thresholds else profile
+            print(line(stream, name, found, usual), flush=True)
 
 
 def learned(data: Any, stream_name: str, profile: str, seed: int) -> Learned:
