@@ -10,7 +10,9 @@ Accuracy is averaged over the ends of the tasks (AIA) and taken at the end; forg
 the ends of tasks; WC-ACC is taken from evaluations on a fixed part of the test pictures every
 `every` samples. A blurred class counts from its own task on. Heads learn through a store of 1,000
 samples; the time of a sample is that of predicting, storing and learning it, 20 to a transaction.
-Bytes are statistics, kept features and state, without pictures.
+Bytes are statistics, kept features and state, without pictures; peak MB is the most memory that the
+process held while it learned and answered (benchmarks/peak.py). A control domain needs no column:
+no method here changes the features. `--backbones` gives the same by features of other strength.
 
 Peers, with what is not their default: StreamingLDA; NCM (normalised features, exact running mean);
 Replay (linear layer on layer-normalised features, Adam 1e-3, batches of 10 and 10 stored, reservoir
@@ -43,14 +45,17 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
 import fashion_data
 import numpy as np
+from peak import peak_mb, reset_peak
 from PIL import Image
 from scores import accuracy_by_task, average_incremental
 
+from edgecl.backbones import DEFAULT_BACKBONE
 from edgecl.evaluation.continual import forgetting, worst_case_accuracy
 from edgecl.evaluation.streams import Stream, blurry, class_incremental
 from edgecl.heads import HEADS, make_head
@@ -87,6 +92,7 @@ class Result:
     worst: float
     times: np.ndarray
     bytes_per_class: float
+    peak: float
     forget: str
 
 
@@ -405,14 +411,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small run: digits, one order")
     parser.add_argument("--data", default="fashion,digits", help="data sets, with commas")
     parser.add_argument("--methods", default=";".join((*VARIANTS, *PEERS)), help="with ;")
+    parser.add_argument("--backbones", default=DEFAULT_BACKBONE, help="timm names, with commas")
     parser.add_argument("--orders", type=int, default=3, help="orders of the classes")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
         cache = options.cache or Path(place)
         makers = {"fashion": fashion, "digits": digits}
-        for name in ["digits"] if options.quick else options.data.split(","):
-            data = makers[name](cache)
+        names = ["digits"] if options.quick else options.data.split(",")
+        for name, backbone in product(names, options.backbones.split(",")):
+            data = makers[name](cache, backbone)
             if options.quick:
                 data = small(data)
             orders = range(1 if options.quick else options.orders)
@@ -426,7 +434,7 @@ def print_table(data: Data, stream_name: str, methods: list[str], orders: range)
         f"{data.x.shape[1]} features, {len(orders)} orders, {N_STORED} stored; WC-ACC every "
         f"{data.every} samples on {data.n_fixed} test samples\n\n"
         "| method | average | last | forgetting | WC-ACC | ms median | ms mean | kB a class "
-        "| forget |\n|---|---|---|---|---|---|---|---|---|"
+        "| peak MB | forget |\n" + "|---" * 10 + "|"
     )
     for name in methods:
         print(line(data, stream_name, name, orders), flush=True)
@@ -442,7 +450,7 @@ def line(data: Data, stream_name: str, name: str, orders: range) -> str:
                 method = make(name, data.x.shape[1], len(np.unique(data.y)), seed, Path(place))
             except ImportError as error:
                 package = PEERS[name][0] if name in PEERS else "torch"
-                blank = " |" * 7
+                blank = " |" * 8
                 return f"| {name} | not installed: pip install {package} ({error}) |{blank}"
             results.append(measure(method, stream, data))
     cells = [
@@ -451,7 +459,8 @@ def line(data: Data, stream_name: str, name: str, orders: range) -> str:
     ]
     times = np.concatenate([r.times for r in results])
     size = np.mean([r.bytes_per_class for r in results]) / 1e3
-    numbers = f"{np.median(times):.3f} | {times.mean():.3f} | {size:.0f}"
+    peak = max(r.peak for r in results)
+    numbers = f"{np.median(times):.3f} | {times.mean():.3f} | {size:.0f} | {peak:.0f}"
     return f"| {name} | {' | '.join(cells)} | {numbers} | {results[0].forget} |"
 
 
@@ -465,6 +474,7 @@ def make(name: str, d: int, n_classes: int, seed: int, place: Path) -> Method:
 
 def measure(method: Method, stream: Stream, data: Data) -> Result:
     """Learn a stream; evaluates every `every` samples and at the end of each task."""
+    reset_peak()
     y = data.y[stream.indices]
     codes = {c: i for i, c in enumerate(dict.fromkeys(y.tolist()))}
     y = np.array([codes[c] for c in y.tolist()])
@@ -506,6 +516,7 @@ def measure(method: Method, stream: Stream, data: Data) -> Result:
         worst=float(worst_case_accuracy(np.array(fixed), np.array(current))[-1]),
         times=np.array(times),
         bytes_per_class=method.n_bytes() / len(codes),
+        peak=peak_mb(),
         forget=method.forget(),
     )
 
@@ -521,7 +532,7 @@ def small(data: Data) -> Data:
     )
 
 
-def fashion(cache: Path) -> Data:
+def fashion(cache: Path, backbone: str = DEFAULT_BACKBONE) -> Data:
     def pictures() -> dict[str, list[Frame]]:
         x, y = fashion_data.load("train")
         tx, ty = fashion_data.load("t10k")
@@ -531,10 +542,11 @@ def fashion(cache: Path) -> Data:
             "test": fashion_data.frames(tx, ty, np.arange(4000)),
         }
 
-    return _cached("Fashion-MNIST", cache / "fashion-112.npz", pictures, every=500, n_fixed=500)
+    path = cache / f"fashion{_of(backbone)}-112.npz"
+    return _cached("Fashion-MNIST", path, pictures, backbone, every=500, n_fixed=500)
 
 
-def digits(cache: Path) -> Data:
+def digits(cache: Path, backbone: str = DEFAULT_BACKBONE) -> Data:
     def pictures() -> dict[str, list[Frame]]:
         from sklearn.datasets import load_digits
 
@@ -546,13 +558,19 @@ def digits(cache: Path) -> Data:
         ]
         return {"train": [f for i, f in enumerate(every) if i % 3], "test": every[::3]}
 
-    return _cached("digits", cache / "digits-112.npz", pictures, every=50, n_fixed=300)
+    path = cache / f"digits{_of(backbone)}-112.npz"
+    return _cached("digits", path, pictures, backbone, every=50, n_fixed=300)
+
+
+def _of(backbone: str) -> str:
+    return "" if backbone == DEFAULT_BACKBONE else f"-{backbone}"
 
 
 def _cached(
     name: str,
     path: Path,
     pictures: Callable[[], dict[str, list[Frame]]],
+    backbone: str,
     *,
     every: int,
     n_fixed: int,
@@ -566,7 +584,8 @@ def _cached(
 
         arrays = {}
         with tempfile.TemporaryDirectory() as place:
-            home = init_home(Path(place) / "home", load_backbone(image_size=112), Config())
+            network = load_backbone(backbone, image_size=112)
+            home = init_home(Path(place) / "home", network, Config())
             for part, frames in pictures().items():
                 groups = embed(iter(frames), home.manifest.preprocessing, home.engine())
                 items = [i for group in groups for i in group if isinstance(i, Embedded)]
@@ -578,7 +597,13 @@ def _cached(
         np.savez(path, **arrays)
     kept = np.load(path)
     return Data(
-        name, kept["train_x"], kept["train_y"], kept["test_x"], kept["test_y"], every, n_fixed
+        name + _of(backbone),
+        kept["train_x"],
+        kept["train_y"],
+        kept["test_x"],
+        kept["test_y"],
+        every,
+        n_fixed,
     )
 
 

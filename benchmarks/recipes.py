@@ -4,8 +4,9 @@ Two sessions of five Fashion-MNIST classes, then scikit-learn's digits; each is 
 consolidated. Main figure: the squared error of the shares that are served, on held-out pictures,
 minus that of `plain` picture by picture (times 100, below 0 is better, with its standard error).
 Further: the first session's classes, a control domain (digits that are learned before any adapter
-saw one), the time of the consolidations, what the adapters weigh, and how many of them are lost
-when a class of the first session is forgotten. `frozen` is the exact head without any adapter.
+saw one), the time of the consolidations, the most memory that the process held meanwhile, what the
+adapters weigh, and how many of them are lost when a class of the first session is forgotten.
+`frozen` is the exact head without any adapter.
 
 Run: python benchmarks/recipes.py [--recipes plain,half] [--seeds N] [--reported]
     python benchmarks/recipes.py --search N
@@ -34,10 +35,12 @@ import consolidation as usual
 import fashion_data
 import numpy as np
 import numpy.typing as npt
+from peak import peak_mb, reset_peak
 
+from edgecl.adapters.atoms import ACTIVE
 from edgecl.adapters.bottleneck import RANK, adapt
 from edgecl.adapters.masks import front
-from edgecl.adapters.recipes import RECIPES
+from edgecl.adapters.recipes import RECIPES, recipe_of
 from edgecl.adapters.training import Training
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.config import Config, EvaluationConfig, StoreConfig
@@ -76,6 +79,7 @@ class Outcome:
         control: Errors of the digits before an adapter saw one.
         learned: Errors of the pictures that were learned, and whether they were named.
         seconds: Of the consolidations.
+        peak: Most megabytes of memory that the process held while it learned and consolidated.
         megabytes: Of the adapters.
         taken: Consolidations whose adapter was taken.
         lost: Adapters that a forgotten class of the first session took along.
@@ -86,6 +90,7 @@ class Outcome:
     control: Float64
     learned: tuple[Float64, Bools]
     seconds: float
+    peak: float
     megabytes: float
     taken: int
     lost: int
@@ -133,6 +138,7 @@ class Runs:
         home = self._home(recipe, rank)
         learned = [frame for frames in data.sessions for frame in frames]
         seconds, taken, control = 0.0, 0, np.zeros(0)
+        reset_peak()
         with home.lock(), open_store(home) as store:
             session = Session(home, store)
             for number, frames in enumerate(data.sessions):
@@ -147,6 +153,7 @@ class Runs:
                 if recipe != FROZEN:
                     spent, is_taken = self._consolidated(session)
                     seconds, taken = seconds + spent, taken + is_taken
+            peak = peak_mb()
             errors, right = self._judged(session, data.test)
             of_learned = self._judged(session, learned)
             adapters = [a for task in task_adapters(store) for a in task.adapter.values()]
@@ -154,7 +161,7 @@ class Runs:
             lost = len(forget(home, session.learner, ForgetRequest(name)).receipt.body["adapters"])
         shutil.rmtree(home.path)
         size = sum(array.nbytes for array in adapters) / 1e6
-        return Outcome(errors, right, control, of_learned, seconds, size, taken, lost)
+        return Outcome(errors, right, control, of_learned, seconds, peak, size, taken, lost)
 
     def _consolidated(self, session: Session) -> tuple[float, bool]:
         training = Training(epochs=self.options.epochs, views=self.options.views)
@@ -166,19 +173,19 @@ class Runs:
         return done.seconds, done.accepted
 
     def _home(self, recipe: str, rank: int) -> Home:
-        """Return a new home with the settings of a recipe; the export is made once a rank."""
+        """Return a new home with the settings of a recipe; an engine is exported once."""
         config = Config(
             store=StoreConfig(capacity_samples=100_000, capacity_mb=10_000),
             evaluation=EvaluationConfig(probes=0),
         )
-        first = self._place / f"rank-{rank}"
+        part = replace(config.consolidation, recipe=PLAIN if recipe == FROZEN else recipe)
+        config = replace(config, consolidation=part)
+        first = self._place / f"rank-{rank}-{recipe_of(part.recipe).active}"
         if not first.exists():
             init_home(first, self.backbone, config, adapter_rank=rank)
         shutil.copytree(first, self._place / "home")
         home = Home(self._place / "home")
-        if recipe != FROZEN:
-            part = replace(config.consolidation, recipe=recipe)
-            home.save_config(replace(config, consolidation=part))
+        home.save_config(config)
         return home
 
     def _plain(self, home: Home, frames: Sequence[Frame]) -> Float32:
@@ -219,6 +226,7 @@ def _read(path: Path) -> Outcome:
             **arrays,
             learned=(kept["known"], kept["named"]),
             seconds=float(kept["seconds"]),
+            peak=float(kept["peak"]) if "peak" in kept else float("nan"),  # of an older table
             megabytes=float(kept["megabytes"]),
             taken=int(kept["taken"]),
             lost=int(kept["lost"]),
@@ -232,8 +240,8 @@ def _table(run: Runs, names: list[str]) -> None:
     plain = run.all(PLAIN)
     first = [np.flatnonzero(data.session_of == 0) for data in run.data]
     print(
-        "| recipe | all | first session | control | accuracy | seconds / plain | MB | taken | lost "
-        "|\n|---|---|---|---|---|---|---|---|---|"
+        "| recipe | all | first session | control | accuracy | seconds / plain | peak MB | MB "
+        "| taken | lost |\n" + "|---" * 10 + "|"
     )
     usual_seconds = sum(o.seconds for o in plain)
     for name in [FROZEN, PLAIN, *(n for n in names if n not in (FROZEN, PLAIN))]:
@@ -252,10 +260,11 @@ def _table(run: Runs, names: list[str]) -> None:
             cells = [f"({100 * part.mean():.2f})" for part in parts]
         accuracy = np.concatenate([o.right for o in found]).mean()
         seconds = sum(o.seconds for o in found) / max(usual_seconds, 1e-9)
+        peak = max(o.peak for o in found)
         mean = [np.mean([getattr(o, key) for o in found]) for key in ("megabytes", "taken", "lost")]
         print(
             f"| {name} | {' | '.join(cells)} | {accuracy:.4f} | {seconds:.2f} | "
-            f"{mean[0]:.2f} | {mean[1]:.1f} | {mean[2]:.1f} |",
+            f"{peak:.0f} | {mean[0]:.2f} | {mean[1]:.1f} | {mean[2]:.1f} |",
             flush=True,
         )
 
@@ -271,17 +280,19 @@ def _gap(
 
 
 def _search(run: Runs, n: int) -> None:
-    """Print so many drawn halves of the sites, and mark those that no other beats in both.
+    """Print no site and so many drawn halves of them, and mark those that none beats in both.
 
     MemControl (Dutt et al. 2024, arXiv:2405.19458): how good it is on held-out pictures, and how
     much better on the learned ones, which is what was memorised.
     """
     sites = [site.name for site in adapt(run.backbone).sites]
     rng = np.random.default_rng(7)
-    rows = []
+    names = [FROZEN]  # no site at all, which may be the best
     for _ in range(n):
         drawn = np.sort(rng.choice(len(sites), max(1, len(sites) // 2), replace=False))
-        name = "sites:" + ",".join(sites[i] for i in drawn)
+        names.append("sites:" + ",".join(sites[i] for i in drawn))
+    rows = []
+    for name in names:
         found = run.all(name)
         held = float(np.concatenate([o.errors for o in found]).mean())
         known = float(np.concatenate([o.learned[0] for o in found]).mean())
@@ -293,7 +304,7 @@ def _search(run: Runs, n: int) -> None:
 
 
 def _ranks(run: Runs) -> None:
-    """Print what more rows of an adapter do: all of them active, or a third a session.
+    """Print what more rows of an adapter do: all of them active, a third a session, or 16.
 
     The core of Optimal Sparsity of Mixture-of-Experts: what is memorised grows with all rows.
     """
@@ -302,7 +313,11 @@ def _ranks(run: Runs) -> None:
         "| membership AUC |\n|---|---|---|---|---|---|---|"
     )
     for rank in RANKS:
-        for recipe, active in ((PLAIN, rank), ("sliced", -(-rank // 3))):
+        for recipe, active in (
+            (PLAIN, rank),
+            ("sliced", -(-rank // 3)),
+            ("atoms", min(ACTIVE, rank)),
+        ):
             found = run.all(recipe, rank)
             held, known = (
                 np.concatenate(parts)

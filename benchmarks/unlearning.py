@@ -44,6 +44,7 @@ from typing import Any
 
 import methods
 import numpy as np
+from peak import peak_mb, reset_peak
 from PIL import Image
 
 from edgecl.config import HeadConfig
@@ -283,23 +284,6 @@ def line(
     ]
     seconds = f"{m['seconds']:.1f}" if way == "forget" else ""
     return f"| {' | '.join(cells)} | {cost} | {seconds} |"
-
-
-def reset_peak() -> float:
-    """Start a new high-water mark of this process's memory; returns what it holds, MB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status_mb("VmRSS")
-
-
-def peak_mb() -> float:
-    return _status_mb("VmHWM")
-
-
-def _status_mb(field: str) -> float:
-    for entry in Path("/proc/self/status").read_text().splitlines():
-        if entry.startswith(f"{field}:"):
-            return int(entry.split()[1]) / 1e3
-    return float("nan")
 
 
 if __name__ == "__main__":

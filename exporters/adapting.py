@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgecl.adapters.recipes import recipe_of
 from edgecl.backbones import Backbone, load_backbone_of
 from edgecl.session import Session
 
@@ -11,7 +12,7 @@ from edgecl.session import Session
 def backbone_to_train(
     session: Session, weights: str | None = None, *, tell: Callable[[str], None] = lambda text: None
 ) -> Backbone:
-    """Load the backbone of an open home, and make the engine that takes adapters if it lacks one.
+    """Load the backbone of an open home, and make the engine that its recipe needs if it lacks one.
 
     Args:
         session: The home, whose lock the caller holds.
@@ -32,7 +33,11 @@ def backbone_to_train(
     tell(f"loading {home.manifest.backbone}")
     backbone = load_backbone_of(home.manifest, weights=weights)
     check_backbone(home, backbone)
+    active = recipe_of(home.config.consolidation.recipe).active
     if not home.has_adapters:
         tell("exporting an engine that takes adapters (about 25 s)")
-        add_adapter_inputs(home, backbone)
+        add_adapter_inputs(home, backbone, active=active)
+    elif active and not home.engine_manifest(has_adapters=True).adapter_active:
+        tell("exporting an engine whose adapters have gates (about 25 s)")
+        add_adapter_inputs(home, backbone, rank=home.adapter_rank, active=active)
     return backbone

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecl.adapters.bottleneck import RANK, adapt
+from edgecl.adapters.recipes import recipe_of
 from edgecl.backbones import Backbone
 from edgecl.config import Config
 from edgecl.errors import EdgeclError, MissingPackageError, ParityError, RequestError
@@ -44,7 +45,12 @@ OPSET = 18
 
 
 def export_backbone(
-    backbone: Backbone, folder: Path, *, adapter_rank: int = 0, keys: tuple[str, ...] = ()
+    backbone: Backbone,
+    folder: Path,
+    *,
+    adapter_rank: int = 0,
+    active: int = 0,
+    keys: tuple[str, ...] = (),
 ) -> Manifest:
     """Write the backbone as ONNX and its `manifest.json` into a folder.
 
@@ -53,6 +59,7 @@ def export_backbone(
         folder: An existing folder.
         adapter_rank: Let the engine take adapters up to this rank, as required inputs, and give
             plain and adapted features (N, 2 D); 0 for none, and plain features (N, D).
+        active: Let each picture choose so many rows of an adapter whose gate is open; 0 for none.
         keys: Hashes of the pictures that made the home's keys, if it has them already.
 
     Returns:
@@ -65,9 +72,10 @@ def export_backbone(
         UsageError: Adapters are not known for this backbone.
     """
     path = folder / ENGINE_NAME
-    network = adapt(backbone, rank=adapter_rank) if adapter_rank else None
+    network = adapt(backbone, rank=adapter_rank, active=active) if adapter_rank else None
     try:
-        manifest = replace(_exported(backbone, network, path, adapter_rank), keys=keys)
+        manifest = _exported(backbone, network, path)
+        manifest = replace(manifest, keys=keys, adapter_rank=adapter_rank, adapter_active=active)
         if backbone.pretrained is not None and not adapter_rank:
             manifest = add_pretrained(folder, manifest, backbone.pretrained)
     except BaseException as error:
@@ -88,9 +96,7 @@ def add_pretrained(folder: Path, manifest: Manifest, pretrained: Pretrained) -> 
     return replace(manifest, pretrained=hashlib.sha256(data).hexdigest())
 
 
-def _exported(
-    backbone: Backbone, network: AdaptedNetwork | None, path: Path, adapter_rank: int
-) -> Manifest:
+def _exported(backbone: Backbone, network: AdaptedNetwork | None, path: Path) -> Manifest:
     """Write the engine and return its manifest, which is not written yet."""
     _export(backbone, network, path)
     opset = _checked_opset(path)
@@ -116,7 +122,6 @@ def _exported(
         parity=parity.as_json(),
         made_with=versions(("torch", "timm", "onnx", "onnxscript", "onnxruntime")),
         engine=path.name,
-        adapter_rank=adapter_rank,
         tap_pool=backbone.tap_pool,
         stages=backbone.stages,
         directions=backbone.directions,
@@ -164,7 +169,10 @@ def init_home(
         if adapter_rank and not isinstance(backbone, Shipped):
             adapted = engine_folder / ADAPTED_FOLDER
             adapted.mkdir()
-            export_backbone(backbone, adapted, adapter_rank=adapter_rank, keys=manifest.keys)
+            active = recipe_of(config.consolidation.recipe).active
+            export_backbone(
+                backbone, adapted, adapter_rank=adapter_rank, active=active, keys=manifest.keys
+            )
         create_store(
             database,
             feature_map=manifest.feature_map,
@@ -177,14 +185,29 @@ def init_home(
     return make_home(path, config, fill, force=force, encrypt=encrypt)
 
 
-def add_adapter_inputs(home: Home, backbone: Backbone, *, rank: int = RANK) -> None:
-    """Give a home an engine that takes adapters, beside its own, whole or not at all."""
+def add_adapter_inputs(
+    home: Home, backbone: Backbone, *, rank: int = RANK, active: int = 0
+) -> None:
+    """Give a home an engine that takes adapters, beside its own, whole or not at all.
+
+    One that is there is replaced in one step, by its manifest, which names the file.
+    """
     part = home.adapted_folder.with_name(f".{ADAPTED_FOLDER}.part")
     shutil.rmtree(part, ignore_errors=True)  # of one that was killed
     part.mkdir()
     try:
-        export_backbone(backbone, part, adapter_rank=rank, keys=home.manifest.keys)
-        part.replace(home.adapted_folder)
+        keys = home.manifest.keys
+        made = export_backbone(backbone, part, adapter_rank=rank, active=active, keys=keys)
+        if home.has_adapters:
+            before = home.engine_manifest(has_adapters=True).engine
+            made = replace(made, engine=f"backbone-{made.engine_sha256[:12]}.onnx")
+            (part / ENGINE_NAME).replace(home.adapted_folder / made.engine)
+            made.save(home.adapted_folder)
+            if before != made.engine:
+                (home.adapted_folder / before).unlink()
+            shutil.rmtree(part)
+        else:
+            part.replace(home.adapted_folder)
         flush(home.adapted_folder.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgecl.backbones import Backbone
 from edgecl.errors import ParityError
-from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.adapters import GATE, Adapter
 from edgecl.runtime.engines.base import Engine
 from edgecl.runtime.engines.onnx import OnnxEngine
 from edgecl.runtime.preprocess import Preprocessing
@@ -136,6 +136,8 @@ def compare(
         theirs.append(backbone.forward_features(torch.from_numpy(x)).numpy())
         if network is not None:
             adapter = _random_adapter(network.shapes, rng)
+            if GATE in adapter:
+                adapter[GATE][:] = n % 2  # open and shut
             tensors = [torch.from_numpy(a) for a in adapter.values()]
             with torch.inference_mode():
                 both = network(torch.from_numpy(x), tensors).numpy()

@@ -12,6 +12,8 @@ from edgecl.types import Float32
 
 Adapter = dict[str, Float32]
 """Arrays by the name of the engine's input; zeros are the plain backbone."""
+GATE = "adapter.gate"
+"""Input (1,) of an engine with gates; above 0, each picture chooses among the adapter's rows."""
 
 
 def zeros(shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
@@ -43,17 +45,19 @@ def scaled(adapter: Adapter, factors: Mapping[str, float]) -> Adapter:
 def padded(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
     """Return an adapter of smaller rank as one of the engine's rank, the rest zeros.
 
+    One that says nothing of a gate has none.
+
     Raises:
         FeatureMapError: It belongs to another backbone, or its rank is larger.
     """
-    if set(adapter) != set(shapes):
+    if set(adapter) not in (set(shapes), set(shapes) - {GATE}):
         raise FeatureMapError(
             f"the adapter has {len(adapter)} arrays, the engine takes {len(shapes)} of other "
             "names; use the engine that it was trained for"
         )
     out: Adapter = {}
     for name, shape in shapes.items():
-        found = adapter[name]
+        found = adapter.get(name, np.zeros(shape, np.float32))
         if found.ndim != len(shape) or any(a > b for a, b in zip(found.shape, shape, strict=True)):
             raise FeatureMapError(
                 f"adapter array {name} is {found.shape}, the engine takes {shape}; use the engine "

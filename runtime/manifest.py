@@ -40,6 +40,8 @@ class Manifest:
         made_with: Versions of the packages that made the engine.
         engine: Name of the engine file.
         adapter_rank: Largest rank of the adapters that the engine takes; 0 if it takes none.
+        adapter_active: Most rows of an adapter that count for one picture where its gate is open; 0
+            if the engine has no gates.
         precision: `fp32`, `fp16`, `int8-cpu` or `int8-trt`.
         tap_pool: How taps are pooled: `avg`, or `catavgmax`, mean and maximum.
         stages: Widths of the blocks of the feature, one for every stage and way of pooling, in
@@ -65,6 +67,7 @@ class Manifest:
     made_with: dict[str, str] = field(default_factory=dict)
     engine: str = ENGINE_NAME
     adapter_rank: int = 0
+    adapter_active: int = 0
     precision: str = FP32
     tap_pool: str = AVG
     stages: tuple[int, ...] = ()
@@ -136,6 +139,7 @@ class Manifest:
                 made_with={str(k): str(v) for k, v in values["made_with"].items()},
                 engine=_file_name(values.get("engine", ENGINE_NAME)),
                 adapter_rank=int(values.get("adapter_rank", 0)),
+                adapter_active=int(values.get("adapter_active", 0)),
                 precision=str(values.get("precision", FP32)),
                 tap_pool=str(values.get("tap_pool", AVG)),
                 stages=tuple(int(n) for n in values.get("stages", ())),

@@ -30,14 +30,14 @@ def data(methods: ModuleType) -> object:
 @pytest.mark.parametrize("stream", ["class by class", "blurry"])
 def test_every_head_learns_both_streams(methods: ModuleType, head: str, stream: str) -> None:
     cells = methods.line(data(methods), stream, head, range(1)).strip("| ").split(" | ")
-    assert len(cells) == 9
+    assert len(cells) == 10
     average, last, drop, worst = (float(cell.split(" +- ")[0]) for cell in cells[1:5])
     assert average > 0.8
     assert last > 0.8
     assert -0.1 < drop < 0.3
     assert 0.5 < worst <= 1
-    assert all(np.isfinite(float(cell)) for cell in cells[5:8])
-    assert "exact" in cells[8]
+    assert all(np.isfinite(float(cell)) for cell in cells[5:9])
+    assert "exact" in cells[9]
 
 
 def test_a_peer_that_is_not_installed_is_named(
@@ -49,7 +49,7 @@ def test_a_peer_that_is_not_installed_is_named(
     monkeypatch.setitem(methods.PEERS, "River kNN", ("river", missing))
     found = methods.line(data(methods), "blurry", "River kNN", range(1))
     assert "not installed: pip install river" in found
-    assert found.count("|") == 10
+    assert found.count("|") == 11
 
 
 def test_no_head_and_no_option_is_left_out(methods: ModuleType) -> None:

@@ -22,7 +22,7 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_differences_are_paired_by_picture(recipes: ModuleType) -> None:
     def outcome(errors: list[float]) -> object:
         rest = (np.zeros(2, np.bool_), np.zeros(0), (np.zeros(0), np.zeros(0, np.bool_)))
-        return recipes.Outcome(np.array(errors), *rest, 1.0, 1.0, 1, 1)
+        return recipes.Outcome(np.array(errors), *rest, 1.0, 1.0, 1.0, 1, 1)
 
     plain, other = [outcome([0.1, 0.9])], [outcome([0.2, 0.96])]
     # Differences of 0.1 and 0.06: mean 0.08, standard error 0.02.

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from edgecl.adapters.atoms import row_factors
 from edgecl.backbones import Backbone, pool_tap
 from edgecl.errors import UsageError
-from edgecl.runtime.adapters import Adapter
+from edgecl.runtime.adapters import GATE, Adapter
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +50,10 @@ class Site:
     width: int
 
 
-def input_shapes(sites: Sequence[Site], rank: int) -> dict[str, tuple[int, ...]]:
-    """Return the engine's adapter inputs and their shapes, in order."""
+def input_shapes(
+    sites: Sequence[Site], rank: int, *, has_gate: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Return the engine's adapter inputs and their shapes, in order; a gate is the last."""
     shapes: dict[str, tuple[int, ...]] = {}
     for site in sites:
         of = f"adapter.{site.name}"
@@ -58,7 +61,7 @@ def input_shapes(sites: Sequence[Site], rank: int) -> dict[str, tuple[int, ...]]
         shapes[f"{of}.down_bias"] = (rank,)
         shapes[f"{of}.up"] = (site.width, rank)
         shapes[f"{of}.up_bias"] = (site.width,)
-    return shapes
+    return shapes | ({GATE: (1,)} if has_gate else {})
 
 
 def new_adapter(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> Adapter:
@@ -77,8 +80,14 @@ def new_adapter(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> Adap
     return adapter
 
 
-def adapt(backbone: Backbone, *, rank: int = RANK) -> AdaptedNetwork:
+def adapt(backbone: Backbone, *, rank: int = RANK, active: int = 0) -> AdaptedNetwork:
     """Return the backbone as a network that takes adapters.
+
+    Args:
+        backbone: A frozen backbone.
+        rank: Rows of an adapter at every site.
+        active: Most of them that count for one picture where an adapter's gate is on
+            (edgecl/adapters/atoms.py); 0 makes a network without gates.
 
     Raises:
         UsageError: Adapters are not known for this kind of backbone.
@@ -90,7 +99,7 @@ def adapt(backbone: Backbone, *, rank: int = RANK) -> AdaptedNetwork:
             f"adapters are not known for {backbone.name}; take a vision transformer, an "
             "EfficientNet or a MobileNet of timm, or leave --adapters out"
         )
-    return cast("AdaptedNetwork", family(model, backbone, rank))
+    return cast("AdaptedNetwork", family(model, backbone, rank, active))
 
 
 def _family(model: Any) -> Any:
@@ -104,14 +113,24 @@ def _family(model: Any) -> Any:
     return None
 
 
-def residual(h: torch.Tensor, parts: Sequence[torch.Tensor], *, dropout: float) -> torch.Tensor:
+def residual(
+    h: torch.Tensor,
+    parts: Sequence[torch.Tensor],
+    *,
+    dropout: float,
+    gate: torch.Tensor | None = None,
+    active: int = 0,
+) -> torch.Tensor:
     """Return what an adapter adds at one site.
 
     Args:
         h: Tokens (N, T, C), or a feature map (N, C, H, W).
         parts: down (r, C), down_bias (r,), up (C, r), up_bias (C,).
         dropout: Share of the bottleneck that is dropped, 0 outside of training.
+        gate: Above 0, rows count by how well they fit a picture (1,); None has no such choice.
+        active: Most rows that count then.
     """
+    import torch
     from torch.nn import functional as F
 
     down, down_bias, up, up_bias = parts
@@ -121,6 +140,10 @@ def residual(h: torch.Tensor, parts: Sequence[torch.Tensor], *, dropout: float) 
     inner = F.relu(F.linear(tokens, down, down_bias))
     if dropout:
         inner = F.dropout(inner, dropout)
+    if gate is not None:
+        factors = row_factors(inner.flatten(1, -2), active)
+        factors = torch.where(gate > 0, factors, torch.ones_like(factors))
+        inner = inner * (factors[:, None] if inner.ndim == 3 else factors[:, None, None])
     out = F.linear(inner, up, up_bias)
     return out if h.ndim == 3 else out.permute(0, 3, 1, 2)
 
@@ -135,6 +158,8 @@ if TYPE_CHECKING:
         shapes: dict[str, tuple[int, ...]]
         scale: float
         """Of the residual while an adapter is trained."""
+        active: int
+        """Most rows that count where a gate is on; 0 if there are no gates."""
 
         def prefix(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             """Return what no adapter changes, of pictures (N, 3, S, S).
@@ -165,7 +190,7 @@ if TYPE_CHECKING:
             """
 
 
-def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
+def _conv_network(model: Any, backbone: Backbone, rank: int, active: int) -> AdaptedNetwork:
     import torch
     from torch import nn
 
@@ -186,8 +211,8 @@ def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
             self.model = model
             self.tail: Any = backbone.model.tail
             self.sites = sites
-            self.shapes = input_shapes(sites, rank)
-            self.scale = SCALE_CONV
+            self.shapes = input_shapes(sites, rank, has_gate=active > 0)
+            self.scale, self.active = SCALE_CONV, active
 
         def train(self, mode: bool = True) -> ConvNetwork:
             """Stay in evaluation mode: BatchNorm's statistics are part of the frozen map."""
@@ -218,8 +243,8 @@ def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
                     if seen is not None:
                         seen.append((x, x))
                     if adapter is not None:
-                        x = x + residual(x, adapter[at : at + len(_PARTS)], dropout=dropout)
-                        at += len(_PARTS)
+                        x = x + _at_site(x, adapter, at, active, dropout)
+                        at += 1
                 if stage + 1 in tapped:
                     pooled += pool_tap(x, tap_pool)
             if hasattr(self.model, "bn2"):
@@ -234,7 +259,7 @@ def _conv_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
     return cast("AdaptedNetwork", ConvNetwork().eval())
 
 
-def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
+def _vit_network(model: Any, backbone: Backbone, rank: int, active: int) -> AdaptedNetwork:
     from torch import nn
 
     if backbone.taps:
@@ -251,8 +276,8 @@ def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
             self.model = model
             self.tail: Any = backbone.model.tail
             self.sites = sites
-            self.shapes = input_shapes(sites, rank)
-            self.scale = SCALE_VIT
+            self.shapes = input_shapes(sites, rank, has_gate=active > 0)
+            self.scale, self.active = SCALE_VIT, active
 
         def train(self, mode: bool = True) -> VitNetwork:
             """Stay in evaluation mode: dropout of the frozen network stays off."""
@@ -279,8 +304,7 @@ def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
                 if seen is not None:
                     seen.append((x, beyond))
                 if adapter is not None:
-                    parts = adapter[i * len(_PARTS) : (i + 1) * len(_PARTS)]
-                    beyond = beyond + residual(x, parts, dropout=dropout)
+                    beyond = beyond + _at_site(x, adapter, i, active, dropout)
                 x = beyond
             last = self.model.forward_head(self.model.norm(x), pre_logits=True)
             features: torch.Tensor = self.tail(last)
@@ -290,6 +314,15 @@ def _vit_network(model: Any, backbone: Backbone, rank: int) -> AdaptedNetwork:
             return _both(self.suffix, *self.prefix(pixels), adapter)
 
     return cast("AdaptedNetwork", VitNetwork().eval())
+
+
+def _at_site(
+    h: torch.Tensor, adapter: Sequence[torch.Tensor], site: int, active: int, dropout: float
+) -> torch.Tensor:
+    """Return what an adapter, its arrays in the order of `input_shapes`, adds at a site."""
+    parts = adapter[site * len(_PARTS) : (site + 1) * len(_PARTS)]
+    gate = adapter[-1] if active else None
+    return residual(h, parts, dropout=dropout, gate=gate, active=active)
 
 
 def _both(suffix: Any, h: torch.Tensor, early: torch.Tensor, adapter: Any) -> torch.Tensor:

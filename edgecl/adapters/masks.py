@@ -10,6 +10,7 @@ import numpy.typing as npt
 from edgecl.adapters.readers import readers
 from edgecl.adapters.scene import Scene
 from edgecl.errors import RequestError, UsageError
+from edgecl.runtime.adapters import GATE
 from edgecl.types import Float64
 
 Mask = Callable[[Scene], dict[str, npt.NDArray[np.bool_]]]
@@ -85,6 +86,14 @@ def slice_of(scene: Scene) -> dict[str, npt.NDArray[np.bool_]]:
             mask[rows] = True
         masks[name] = mask
     return masks
+
+
+def rows_alone(scene: Scene) -> dict[str, npt.NDArray[np.bool_]]:
+    """Let the rows train, and nothing that all of them share: where none fits, nothing is added."""
+    return {
+        name: np.full(shape, not name.endswith((".up_bias", GATE)))
+        for name, shape in scene.network.shapes.items()
+    }
 
 
 def only(names: Sequence[str]) -> Mask:

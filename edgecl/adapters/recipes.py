@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from edgecl.adapters import anchors, choices, keeps, masks, starts, steps, weights
+from edgecl.adapters import anchors, atoms, choices, keeps, masks, starts, steps, weights
 from edgecl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Recipe:
         keep: What of the trajectory stays.
         blend: Which adapters are heard: `newest`, which knows all that was kept, `every`, or
             `mixed`: every one by how near a picture is to what it was trained on.
+        active: Most rows of an adapter that count for one picture (edgecl/adapters/atoms.py); 0
+            lets all count alike.
         depth: Share of its residual that an adapter of the first block keeps, all in the last
             (`blends.depth_scaled`).
         sees: What of the store the training may read: all that is `kept`, or the `session` alone.
@@ -56,6 +58,7 @@ class Recipe:
     step: Step = steps.plain
     keep: Keep = keeps.slow
     blend: Literal["newest", "every", "mixed"] = "newest"
+    active: int = 0
     depth: float = 1.0
     sees: Literal["kept", "session"] = "kept"
     mixup: float = 0.4
@@ -74,6 +77,14 @@ RECIPES: dict[str, Recipe] = {
         start=starts.fresh, anchors=(anchors.margin,), blend="every", sees="session"
     ),
     "mixed": Recipe(start=starts.fresh, anchors=(anchors.margin,), blend="mixed", sees="session"),
+    "atoms": Recipe(
+        start=starts.gated,
+        mask=masks.rows_alone,
+        anchors=(anchors.margin,),
+        blend="every",
+        active=atoms.ACTIVE,
+        sees="session",
+    ),
     "depth-scaled": Recipe(depth=0.5),
     "view-batch": Recipe(anchors=(anchors.agreement,), has_strong_views=True, **_PUBLISHED),  # type: ignore[arg-type]
     "covered": Recipe(choose=choices.covered),
@@ -92,6 +103,7 @@ RECIPES: dict[str, Recipe] = {
     "averaged": Recipe(keep=keeps.averaged),
     "retrodicted": Recipe(keep=keeps.retrodicted),
     "refreshed": Recipe(step=steps.refreshed),
+    "forgetful": Recipe(step=steps.settling),
     "two-rates": Recipe(step=steps.two_rates),
 }
 _SITES = "sites:"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgecl.adapters.bottleneck import new_adapter
 from edgecl.adapters.readers import readers
 from edgecl.adapters.scene import Scene
-from edgecl.runtime.adapters import Adapter, zeros
+from edgecl.runtime.adapters import GATE, Adapter, zeros
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,13 @@ def fresh(scene: Scene) -> Adapter:
 def warm(scene: Scene) -> Adapter:
     """Start where the last session ended (MOS, Sun et al. 2025, arXiv:2412.09441)."""
     return scene.earlier[-1] if scene.earlier else fresh(scene)
+
+
+def gated(scene: Scene) -> Adapter:
+    """Start as `fresh`, the gate open (edgecl/adapters/atoms.py)."""
+    adapter = fresh(scene)
+    adapter[GATE][:] = 1
+    return adapter
 
 
 def cloned(scene: Scene) -> Adapter:

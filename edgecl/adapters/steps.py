@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from edgecl.adapters.masks import forgetful
 from edgecl.adapters.scene import Scene
-from edgecl.runtime.adapters import mean_of
+from edgecl.runtime.adapters import Adapter, mean_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,8 @@ _REFRESH = 1e-5
 _NOISE = 1e-3
 _CURVATURE = 1e-3
 _EVERY = 4
+# Of every so many steps the last ones settle what forgets.
+_PERIOD, _SETTLES = 32, 8
 
 
 def plain(scene: Scene) -> OneStep:
@@ -36,16 +39,9 @@ def merged(scene: Scene) -> OneStep:
 
     Once a step, as the paper has it; the released code also merges in every forward pass.
     """
-    import torch
-
     if not scene.earlier:
         return _descend
-    mean = mean_of(scene.earlier)
-    scale = scene.network.scale
-    towards = [
-        torch.from_numpy(mean[name]) / (scale if name.endswith((".up", ".up_bias")) else 1.0)
-        for name in scene.network.shapes
-    ]
+    towards = _as_trained(scene, mean_of(scene.earlier))
 
     def step(
         optimiser: torch.optim.Optimizer, loss: Loss, tensors: Sequence[torch.Tensor], done: int
@@ -94,6 +90,49 @@ def two_rates(scene: Scene) -> OneStep:
     return step
 
 
+def settling(scene: Scene) -> OneStep:
+    """Let all tensors train, and in the last 8 of every 32 steps those alone that forget (k-FPF).
+
+    A tensor forgets that went farther from where the session before left it than its own steps are
+    long, twice as far as the median tensor (`masks.forgetful`); the head always trains. The first
+    session has nothing to forget. Departures: tensors of an adapter, chosen anew at every such step
+    by the optimiser's mean gradients, so that a training goes on in the same bits; every step sees
+    kept pictures of all classes, theirs only those that settle (which was a loss in heads).
+
+    Reference: Zhao et al. 2023, "Does Continual Learning Equally Forget All Parameters?", ICML,
+    arXiv:2304.04158.
+    """
+    if not scene.earlier:
+        return _descend
+    names, before = list(scene.network.shapes), _as_trained(scene, scene.earlier[-1])
+
+    def step(
+        optimiser: torch.optim.Optimizer, loss: Loss, tensors: Sequence[torch.Tensor], done: int
+    ) -> None:
+        if done % _PERIOD < _PERIOD - _SETTLES:
+            _descend(optimiser, loss, tensors, done)
+            return
+        optimiser.zero_grad()
+        loss(True).backward()  # type: ignore[no-untyped-call]
+        trains = forgetful(
+            {
+                name: (moved(old, part), _usual_step(optimiser, part))
+                for name, old, part in zip(names, before, tensors, strict=True)
+            }
+        )
+        for name, part in zip(names, tensors, strict=True):
+            if name not in trains:
+                part.grad = None  # such are not decayed either
+        optimiser.step()
+
+    return step
+
+
+def moved(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Return the mean absolute change of a tensor."""
+    return float((after.detach() - before).abs().mean())
+
+
 def merge_(tensors: Sequence[torch.Tensor], mean: Sequence[torch.Tensor], share: float) -> None:
     """Move tensors towards a mean: A <- (1 - share) A + share mean."""
     import torch
@@ -133,6 +172,25 @@ def refresh_(
         if noise and length > 0:
             direction = direction + noise * torch.randn_like(part)
         part.add_(rate * direction / (1 + _CURVATURE * curvature))
+
+
+def _usual_step(optimiser: torch.optim.Optimizer, part: torch.Tensor) -> float:
+    """Return the mean length of Adam's step of each entry of a tensor, the rate left out."""
+    state = optimiser.state[part]
+    if "exp_avg" not in state:
+        return 0.0
+    return float((state["exp_avg"].abs() / (state["exp_avg_sq"].sqrt() + 1e-8)).mean())
+
+
+def _as_trained(scene: Scene, adapter: Adapter) -> list[torch.Tensor]:
+    """Return an adapter as tensors in the order of training, the scale taken out."""
+    import torch
+
+    scale = scene.network.scale
+    return [
+        torch.from_numpy(adapter[name]) / (scale if name.endswith((".up", ".up_bias")) else 1.0)
+        for name in scene.network.shapes
+    ]
 
 
 def _descend(

@@ -358,9 +358,9 @@ class _Run:
                 self.optimiser.state[now] = {
                     name: torch.tensor(state[f"{name}.{number}"])
                     for name in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{name}.{number}" in state  # a gate has no gradient
                 }
-        epoch, epochs = (int(n) for n in state["at"])
-        return epoch, epochs, state["losses"].tolist()
+        return int(state["at"][0]), int(state["at"][1]), state["losses"].tolist()
 
     def _result(self, losses: list[float]) -> Trained:
         *parts, weights, bias = self.kept

@@ -58,6 +58,11 @@ def plan_of(session: Session) -> Plan:
             f'recipe {config.recipe} those of its session only; set bank = "last"'
         )
     kept, all_rows = store.stored_samples(), adapter_rows(store)
+    if config.bank != "last" and any(row.has_gate for row in all_rows):
+        raise UsageError(
+            f'consolidation.bank = "{config.bank}" takes adapters together, and there are some '
+            'whose rows choose themselves (recipe atoms), which cannot be; set bank = "last"'
+        )
     waiting = next((row for row in all_rows if row.shadow is not None), None)
     if waiting is not None:
         raise RequestError(
@@ -87,7 +92,9 @@ def plan_of(session: Session) -> Plan:
             "least and some ten pictures of each"
         )
     stands_alone = recipe.sees == "session" and recipe.start is not warm
-    parents = [] if stands_alone else [row.uid for row in all_rows if row.epoch is None]
+    # What chooses its rows by picture is no start for what does not.
+    finished = [row.uid for row in all_rows if row.epoch is None and not row.has_gate]
+    parents = [] if stands_alone else finished
     return Plan(recipe, learned, judging, trained_on, tuple(parents))
 
 
@@ -144,6 +151,19 @@ def check_backbone(home: Home, backbone: Backbone) -> None:
             f"{manifest.weights_sha256[:12]}... ({manifest.weights_source}), given is "
             f"{backbone.name} with {backbone.weights_sha256[:12]}...; name the same weights with "
             "--weights FILE"
+        )
+
+
+def check_gates(home: Home, recipe: Recipe) -> None:
+    """Check that the home's engine has gates, if a recipe needs them.
+
+    Raises:
+        RequestError: It has none.
+    """
+    if recipe.active and not home.engine_manifest(has_adapters=True).adapter_active:
+        raise RequestError(
+            "the rows of this recipe's adapters choose themselves, and the home's engine has no "
+            "gates for them; `edgecl consolidate` makes one that has"
         )
 
 

@@ -26,7 +26,7 @@ from edgecl.adapters.training import Progress, Trained, Training
 from edgecl.backbones import Backbone
 from edgecl.consolidation.judge import Verdict, judge, keeps_its_class_in_a_mirror, witnesses_of
 from edgecl.consolidation.opinions import ask_new
-from edgecl.consolidation.plan import check_backbone, plan_of
+from edgecl.consolidation.plan import check_backbone, check_gates, plan_of
 from edgecl.consolidation.train import ResumableTraining, head_of_training
 from edgecl.errors import RequestError
 from edgecl.governor.record import note_consolidated
@@ -139,6 +139,7 @@ def consolidate(
     check_backbone(session.home, backbone)
     training = training or training_of(session.home)
     plan = plan_of(session)
+    check_gates(session.home, plan.recipe)
     bank = task_adapters(store)
     witnesses = witnesses_of(session, plan)
     mirrors = training.views > 1 and keeps_its_class_in_a_mirror(session, witnesses)

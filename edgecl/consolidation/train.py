@@ -80,7 +80,7 @@ class ResumableTraining:
                     )  # fmt: skip
             tell(progress)
 
-        network = adapt(backbone, rank=home.adapter_rank)
+        network = adapt(backbone, rank=home.adapter_rank, active=plan.recipe.active)
         if plan.recipe.depth != 1:
             self._depths = depth_scaled(network, plan.recipe.depth)
         return train_adapter(
@@ -129,6 +129,7 @@ class ResumableTraining:
         del settings["cache_bytes"], settings["seconds"]
         pictures = json.dumps([plan.trained_on, plan.judging]).encode()
         used = [uid for uid, _ in (*plan.trained_on, *plan.judging)]
+        gate = {"active": plan.recipe.active} if plan.recipe.active else {}
         return {
             "recipe": config.recipe,
             "bank": config.bank,
@@ -143,7 +144,7 @@ class ResumableTraining:
             # What only judged is part of it as well.
             "newest_sample": max(used),
             "sources": self._store.sources_of(used, Role.HELD_OUT),
-        }
+        } | gate
 
     def _pixels(self) -> Callable[[int, int], Float32]:
         home, plan, seed = self._home, self._plan, self._home.config.consolidation.seed

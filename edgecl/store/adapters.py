@@ -102,6 +102,11 @@ class Row:
         return None if found is None else Shadowed(**found)
 
     @property
+    def has_gate(self) -> bool:
+        """Whether its rows choose themselves by picture (edgecl/adapters/atoms.py)."""
+        return bool(self.body.get("active"))
+
+    @property
     def is_served(self) -> bool:
         """Whether it is trained, and no candidate."""
         return self.epoch is None and self.shadow is None

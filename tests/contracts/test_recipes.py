@@ -13,7 +13,6 @@ import torch
 from edgecl.adapters.bottleneck import adapt, new_adapter
 from edgecl.adapters.recipes import RECIPES, Recipe
 from edgecl.adapters.scene import Scene, Walk
-from edgecl.adapters.starts import fresh
 from edgecl.adapters.training import Trained, Training, train_adapter
 from edgecl.backbones import Backbone, load_backbone
 from edgecl.runtime.adapters import Adapter, digest_of
@@ -42,6 +41,10 @@ def pictures(n: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def network_of(backbone: Backbone, recipe: Recipe) -> AdaptedNetwork:
+    return adapt(backbone, rank=4, active=min(2, recipe.active))
+
+
 def earlier_adapters(backbone: Backbone) -> list[Adapter]:
     rng = np.random.default_rng(3)
     shapes = adapt(backbone, rank=4).shapes
@@ -59,7 +62,7 @@ def trained(
     **options: object,
 ) -> Trained:
     return train_adapter(
-        adapt(backbone, rank=4),
+        network_of(backbone, recipe),
         lambda i, view: x[i] + np.float32(0.01 * view),
         y,
         recipe=recipe,
@@ -88,7 +91,7 @@ def start_of(
 
 def test_before_the_first_step_it_is_the_map_before(vit: Backbone, recipe: Recipe) -> None:
     earlier = earlier_adapters(vit) if recipe.sees == "kept" else []
-    network = adapt(vit, rank=4)
+    network = network_of(vit, recipe)
     x, y = pictures(4)
     start = start_of(network, recipe, x, y, earlier)
     assert {k: a.shape for k, a in start.items()} == network.shapes
@@ -102,7 +105,8 @@ def test_before_the_first_step_it_is_the_map_before(vit: Backbone, recipe: Recip
 def test_masked_entries_keep_their_bits(vit: Backbone, recipe: Recipe) -> None:
     """Decay and moments move what has no gradient, so they are put back."""
     x, y = pictures(8)
-    name = next(iter(adapt(vit, rank=4).shapes))
+    network = network_of(vit, recipe)
+    name = next(iter(network.shapes))
 
     def only_half(scene: Scene) -> dict[str, np.ndarray]:
         mask = np.zeros(scene.network.shapes[name], dtype=np.bool_)
@@ -110,7 +114,7 @@ def test_masked_entries_keep_their_bits(vit: Backbone, recipe: Recipe) -> None:
         return {name: mask}
 
     earlier = earlier_adapters(vit)
-    start = earlier[-1] if recipe.start is not fresh else new_adapter(adapt(vit, rank=4).shapes)
+    start = earlier[-1] if recipe.sees == "kept" else new_adapter(network.shapes)
     done = trained(vit, replace(recipe, mask=only_half), x, y, earlier=earlier).adapter
     assert np.array_equal(done[name][1::2], start[name][1::2])
     assert not np.array_equal(done[name][::2], start[name][::2])

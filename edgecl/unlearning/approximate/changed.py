@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecl.errors import RequestError
 from edgecl.home import Home
 from edgecl.runtime.preprocess import decode
 from edgecl.store.adapters import TaskAdapter, task_adapters
@@ -30,12 +31,20 @@ def changed_adapters(
 
     Raises:
         MissingPackageError: torch or timm is not installed.
-        RequestError: A method cannot be run; see `unlearn_adapter`.
+        RequestError: A method cannot be run; see `unlearn_adapter`, or an adapter has a gate.
         IntegrityError: Other weights than the home's.
     """
     from edgecl.backbones import load_backbone_of
     from edgecl.consolidation.plan import check_backbone
 
+    chosen = [t for t in task_adapters(store) if t.uid in (*plan.adapters, *plan.adapters_later)]
+    with_gate = [task.uid for task in chosen if task.has_gate]
+    if with_gate:
+        raise RequestError(
+            f"{plan.adapter_method} knows no adapter whose rows choose themselves (recipe atoms), "
+            f"as in adapter {with_gate[0]}; leave --adapter-method out: it is dropped, and those "
+            "that never saw the class stay"
+        )
     backbone = load_backbone_of(home.manifest, weights=weights)
     check_backbone(home, backbone)
     rows = store.stored_samples()
@@ -61,6 +70,5 @@ def changed_adapters(
                 say=say,
             ),
         )
-        for task in task_adapters(store)
-        if task.uid in (*plan.adapters, *plan.adapters_later)
+        for task in chosen
     ]
