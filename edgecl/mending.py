@@ -330,7 +330,8 @@ def _mend(
             to = work()
             dropped = _drop(store, saw)
             drop_unused(store, is_unlearned=False, is_moved=start.kind == RELABEL)
-            learner.head.rebuild(store)
+            # What goes to another class or becomes one with it: all samples together are the same.
+            (learner.head.rebuild if start.kind == HOLD_OUT else learner.head.regroup)(store)
             learner.save_state()
             samples = {str(uid): n for uid, n in sorted(counts.items())}
             receipt_id = chain.append(Mended(start.kind, time.time(), samples, to))

@@ -10,6 +10,8 @@ import os
 import re
 import sys
 from contextlib import suppress
+from functools import cache
+from typing import Any
 
 
 def main() -> None:
@@ -35,7 +37,6 @@ def run(line: list[str]) -> int:
 def _run(line: list[str]) -> int:
     import typer
 
-    from edgecl.cli.app import app
     from edgecl.errors import EdgeclError
 
     # Where an error shows up, `--debug` is added at the end of the line; so it may stand anywhere.
@@ -43,7 +44,7 @@ def _run(line: list[str]) -> int:
     is_debugging = len(arguments) < len(line)
     try:
         # Not standalone: what is wrong with an argument is told with the argument, an address too.
-        status = app(args=arguments, standalone_mode=False, obj=arguments)
+        status = _commands()(args=arguments, standalone_mode=False, obj=arguments)
     except EdgeclError as error:
         if is_debugging:
             raise
@@ -66,6 +67,16 @@ def _run(line: list[str]) -> int:
     if status == 130:
         return _ended(arguments, "interrupted", 130, is_told=True)
     return status if isinstance(status, int) else 0
+
+
+@cache
+def _commands() -> Any:
+    """Return all commands, made once in a process: a stream is handed one line after the other."""
+    from typer.main import get_command
+
+    from edgecl.cli.app import app
+
+    return get_command(app)
 
 
 def _ended(arguments: list[str], text: str, status: int, *, is_told: bool = False) -> int:

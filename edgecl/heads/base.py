@@ -120,6 +120,10 @@ class Head(ABC):
         """Learn what a store holds, from nothing."""
         self.restore(memory.all_moments(), None)
 
+    def regroup(self, memory: Memory) -> None:
+        """Do what `rebuild` does, where all samples are those learned, some under other classes."""
+        self.rebuild(memory)
+
     def forget(self, y: int, memory: Memory) -> None:
         """Unlearn class y, which `memory` still holds: what `rebuild` makes of the other classes.
 

@@ -20,6 +20,9 @@ import numpy.typing as npt
 
 from edgecl.types import Float64, Labels
 
+# Rows that are left out in one product; 512 of lite0 are 9 MB.
+_CHUNK = 512
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -108,3 +111,17 @@ def members(groups: Labels | None, n: int) -> Iterator[npt.NDArray[np.intp]]:
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order][:1] - 1))
     yield from np.split(order, starts[1:])
+
+
+def chunks(groups: Iterator[npt.NDArray[np.intp]]) -> Iterator[list[npt.NDArray[np.intp]]]:
+    """Yield groups whose rows go through one product: every call reads the whole factor."""
+    chunk: list[npt.NDArray[np.intp]] = []
+    n = 0
+    for group in groups:
+        if chunk and n + len(group) > _CHUNK:
+            yield chunk
+            chunk, n = [], 0
+        chunk.append(group)
+        n += len(group)
+    if chunk:
+        yield chunk

@@ -36,6 +36,10 @@ class ByClass(Mapping[int, Moments]):
     def whole(self) -> Whole:
         """Return it; without rounding, or as the classes are added one after the other."""
 
+    @abstractmethod
+    def class_sums(self) -> Sums:
+        """Return the sums of it alone, which cost much less."""
+
 
 def whole_of(moments: Mapping[int, Moments], statistic: Statistic) -> Whole:
     """Return what statistics of classes add up to."""

@@ -17,16 +17,15 @@ features, a fixed penalty (docs/decisions/0002), sums that are exact (heads/stat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import blas, lapack
 
 from edgecl.heads.base import Head, Replay, State
-from edgecl.heads.leave_one_out import LeftOut, members
+from edgecl.heads.leave_one_out import LeftOut, chunks, members
 from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
-from edgecl.heads.memory import Memory, Whole, whole_of
+from edgecl.heads.memory import ByClass, Memory, Whole, whole_of
 from edgecl.heads.recursion import Recursion
 from edgecl.heads.statistics import Gram, Moments
 from edgecl.runtime.scoring import LinearScorer
@@ -37,8 +36,6 @@ _MOST_PENDING = 512
 # A solve comes when the samples have doubled; below this many, when there are four times as many,
 # since it costs as much as some hundred updates.
 _EARLY = 256
-# Rows that are left out in one product; 512 of lite0 are 9 MB.
-_CHUNK = 512
 # Nearer to one a leverage in float32 is no number to divide by.
 _LEAST_REST = 1e-4
 # Bounds what rounding can add up to in the float32 inverse.
@@ -151,6 +148,17 @@ class RidgeHead(Head):
         self._number()
         self._solve(self._factor if is_same else None)
 
+    def regroup(self, memory: Memory) -> None:
+        """Take the sums of the classes anew: the Gram matrix of all, and its factor, stay."""
+        moments = memory.all_moments()
+        self._fold()
+        sums = moments.class_sums() if isinstance(moments, ByClass) else {}
+        if not self._moments.is_exact or sum(n for n, _ in sums.values()) != self._moments.n:
+            return self.rebuild(memory)  # they are not those learned
+        self._sums = sums
+        self._number()
+        return self._solve(self._factor if self._is_settled else None)
+
     def whole(self) -> Whole:
         """Return what was learned."""
         self._catch_up()
@@ -172,7 +180,7 @@ class RidgeHead(Head):
         targets = np.equal.outer(y, np.array(self.classes)).astype(np.float64)
         scores, leverage = np.zeros_like(targets), np.empty(len(x))
         alone = np.zeros_like(targets)
-        for groups_of_chunk in _chunks(members(groups, len(x))):
+        for groups_of_chunk in chunks(members(groups, len(x))):
             rows = np.concatenate(groups_of_chunk)
             z = (x[rows].astype(np.float64) - self._mean) * self._inverse_scale
             error = targets[rows] - (z @ self._weights + self._bias)
@@ -376,20 +384,6 @@ class RidgeHead(Head):
         if failed:
             raise AssertionError("a Gram matrix plus a penalty is positive definite")
         return np.asarray(factor)
-
-
-def _chunks(groups: Iterator[npt.NDArray[np.intp]]) -> Iterator[list[npt.NDArray[np.intp]]]:
-    """Yield groups whose rows go through one product: every call reads the whole factor."""
-    chunk: list[npt.NDArray[np.intp]] = []
-    n = 0
-    for group in groups:
-        if chunk and n + len(group) > _CHUNK:
-            yield chunk
-            chunk, n = [], 0
-        chunk.append(group)
-        n += len(group)
-    if chunk:
-        yield chunk
 
 
 def _scale(moments: Moments) -> Float64:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from edgecl.errors import IntegrityError, StoreError
-from edgecl.heads.memory import ByClass, Whole
+from edgecl.heads.memory import ByClass, Sums, Whole
 from edgecl.heads.statistics import Moments, Statistic, statistic_of
 from edgecl.runtime.codebook import Keys, load_keys
 from edgecl.store.classes import Classes
@@ -321,3 +321,6 @@ class _LazyMoments(ByClass):
 
     def whole(self) -> Whole:
         return self._store.whole()
+
+    def class_sums(self) -> Sums:
+        return self._store.class_sums()

@@ -142,17 +142,40 @@ class Totals(Statistics):
             moments = moments.absorb(part) if part.n else moments
         return self._with_rows_since(0, Whole(moments, sums))
 
+    def class_sums(self) -> Sums:
+        """Return each class's count and sum of features, without the Gram matrix of all."""
+        execute = self.connection.execute
+        kept = execute("SELECT newest FROM totals").fetchone()
+        if kept is not None:
+            rows = execute("SELECT class_uid, n, total FROM class_totals").fetchall()
+            known = {
+                uid: (n, np.frombuffer(data, "<f8").astype(np.float64)) for uid, n, data in rows
+            }
+            found = self._sums_since(kept[0], known)
+            if {uid: n for uid, (n, _) in found.items()} == self._n_seen:
+                return found
+        folded = {uid: self.folded(uid) for uid in self._names if uid not in self.lost_classes()}
+        return self._sums_since(0, {uid: (part.n, part.total) for uid, part in folded.items()})
+
+    def _sums_since(self, newest: int, sums: Sums) -> Sums:
+        for x, classes in self._rows_since(newest):
+            _add_rows(sums, x, classes)
+        return self._in_order(sums)
+
+    def _in_order(self, sums: Sums) -> Sums:
+        """Return sums in the order in which the classes came; of one without samples zeros."""
+        lost, nothing = self.lost_classes(), np.zeros(self.num_features)
+        order = [uid for uid in self._names if uid not in lost]
+        return {uid: sums.get(uid) or (0, nothing.copy()) for uid in order}
+
     def _with_rows_since(self, newest: int, whole: Whole) -> Whole:
         """Add the rows that came after a sample and are not folded."""
-        lost = self.lost_classes()
         moments, sums = whole.moments, dict(whole.sums)
         for x, classes in self._rows_since(newest):
             part = self.statistic.of(x)
             moments = moments.absorb(part) if moments.n else part
             _add_rows(sums, x, classes)
-        order = [uid for uid in self._names if uid not in lost]  # in which the classes came
-        nothing = np.zeros(self.num_features)
-        return Whole(moments, {uid: sums.get(uid) or (0, nothing.copy()) for uid in order})
+        return Whole(moments, self._in_order(sums))
 
     def _rows_since(self, newest: int) -> Iterator[tuple[Float16, Labels]]:
         cursor = self.connection.execute(

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from edgecl.errors import HomeLockedError, RequestError, UsageError
+from edgecl.heads import make_head_of
 from edgecl.home import Home
 from edgecl.lending import lent
 from edgecl.session import open_learner, open_store
@@ -111,7 +112,9 @@ def plan_of(home: Home, asked: ForgetRequest) -> Plan | Receipt:
         found = look_up(Chain(home, store), asked)
         if isinstance(found, Receipt):
             return found
-        return make_plan(store, open_learner(home, store).head, found, asked.adapter_method)
+        # An empty head: to ask is no reason to read what was learned, and to solve.
+        head = make_head_of(home.config.head, store.num_features, codebook=store.codebook)
+        return make_plan(store, head, found, asked.adapter_method)
 
 
 def _hand_over(

@@ -195,17 +195,19 @@ def _age_target(store: Store, before: int, aside: Aside) -> Target:
 
 
 def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
-    """Find everything that holds a target."""
+    """Find everything that holds a target; the head is asked for its kind only, so may be empty."""
+    seen, lost = store.n_seen(), store.lost_classes()
+    is_known = any(seen.get(uid) for uid in target.learned if uid not in lost)
     saw = adapters_that_saw(store, target)
     later = tuple(uid for uid in descending(adapter_rows(store), saw) if uid not in saw)
     is_whole = any(row.uid in saw and row.epoch is None for row in adapter_rows(store))
     if is_whole and method in APPROXIMATE:
         mode = Mode.of_method(method)
-    elif saw or set(target.learned) & set(head.classes):
+    elif saw or is_known:
         mode = Mode(head.forget_mode)
     else:
         mode = Mode.STORE_ONLY
-    lost = classes_lost(store, target.kind, target.uid)
+    emptied = classes_lost(store, target.kind, target.uid)
     gone = (*saw, *later)
     exports = {export.uid for export in holding(store, target.learned, gone)} | {*target.datasets}
     return Plan(
@@ -215,14 +217,14 @@ def make_plan(store: Store, head: Head, target: Target, method: str) -> Plan:
         aliases=max(0, len(target.names) - 1),
         rows=count(store, target.kind, target.uid),
         statistics_bytes=statistics_bytes(store, target.learned),
-        head=_head_parts(head) if set(target.learned) & set(head.classes) else (),
+        head=_head_parts(head) if is_known else (),
         adapters=saw,
         adapters_later=later,
         adapter_method=method if saw else "none",
         exports=tuple(sorted(exports)),
         snapshots=tuple(sorted({*target.snapshots, *snapshots_with(store, target.classes, gone)})),
-        key=store.is_sealed and bool(lost),
-        is_last=set(store.names) <= lost,
+        key=store.is_sealed and bool(emptied),
+        is_last=set(store.names) <= emptied,
     )
 
 
