@@ -321,7 +321,9 @@ def main() -> int:
             try:
                 gpu, size = str(gpu_here()), options.image_size
             except (ProviderError, MissingPackageError) as error:
-                print(f"nothing was measured: {error}, or see --stand-in", file=sys.stderr)
+                why = str(error).split(";")[0]
+                print(f"nothing was measured: {why}; go where there is one, or see --stand-in",
+                      file=sys.stderr)  # fmt: skip
                 return 3
             engines = real_engines()
             folder = stack.enter_context(tempfile.TemporaryDirectory())

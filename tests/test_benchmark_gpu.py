@@ -133,12 +133,14 @@ def test_without_a_gpu_it_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def none() -> None:
-        raise ProviderError("no NVIDIA driver")
+        raise ProviderError("no NVIDIA driver; install it")
 
     monkeypatch.setattr(bench, "gpu_here", none)
     assert run(monkeypatch, tmp_path / "gpu") == 3
     told = capsys.readouterr()
-    assert told.err == "nothing was measured: no NVIDIA driver, or see --stand-in\n"
+    assert told.err == (
+        "nothing was measured: no NVIDIA driver; go where there is one, or see --stand-in\n"
+    )
     assert (told.out, list(tmp_path.iterdir())) == ("", [])
 
 

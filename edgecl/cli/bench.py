@@ -68,6 +68,13 @@ def _print(result: dict[str, Any]) -> None:
     for name, stage in stages.items():
         if "reason" in stage:
             say(f"{name} not timed: {stage['reason']}")
+    for name, used in result["engines"].items():
+        if used["provider"] != "cpu":
+            pinned = "pinned" if used["pinned"] else "pageable"
+            say(f"{name} on {used['provider']}: {pinned} memory, {used['recorded']} CUDA graphs, "
+                f"{used['replayed']} runs replayed one")  # fmt: skip
+            for reason, n in used["plain"].items():
+                say(f"  {n} runs did not: {reason}")
     for name, ratio in result["ratios"].items():
         print(f"{name.replace('_', ' ')}: {ratio:.2f}")
     energy = result["energy"]

@@ -1,8 +1,7 @@
 """How long each part takes on this machine: what `edgecl bench` prints.
 
-In every round every stage gets its turn of some 20 ms, so that what else the machine does falls on
-all of them alike and their ratios hold. Stages that change something work on a copy of the home,
-beside it (so commits go to the same disk) and deleted at the end; the home stays as it is.
+Stages that change something work on a copy of the home, beside it (so commits go to the same disk)
+and deleted at the end; the home stays as it is.
 """
 
 from __future__ import annotations
@@ -15,10 +14,8 @@ import re
 import resource
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, cycle
 from pathlib import Path
@@ -29,11 +26,13 @@ from PIL import Image
 
 from edgecl.errors import EdgeclError
 from edgecl.evaluation.energy import metered
+from edgecl.evaluation.stages import Stage, measure, warm_up
 from edgecl.home import Home
 from edgecl.runtime.adapters import Adapter
 from edgecl.runtime.bundle import open_bundle
 from edgecl.runtime.engines.base import EngineOptions
 from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
+from edgecl.runtime.engines.tensorrt import Compiled, TensorrtEngine, open_tensorrt
 from edgecl.runtime.faults import telling
 from edgecl.runtime.files import wipe
 from edgecl.runtime.predictor import predictions
@@ -49,83 +48,11 @@ from edgecl.unlearning.request import forget
 THREADS, BATCHES = (1, 2), (1, 8)
 SIZE = (640, 480)
 _N_PICTURES = 8
-_SLOT_S = 0.02
-_MIN_RUNS = 10
 _MOST_FORGOTTEN = 20
 _CLASS = "edgecl-bench"
 
 Eager = Callable[[Float32, int], object]
 """Runs the backbone in torch on pictures (N, 3, S, S) with so many threads."""
-
-
-@dataclass
-class Stage:
-    """What is timed.
-
-    Args:
-        name: Its name.
-        run: One run.
-        pictures: Pictures that a run takes.
-        options: What tells it from others of its kind, JSON values.
-        prepare: Called before every run, not timed.
-        most: Most runs that there can be; such a stage is not warmed up.
-        times: Milliseconds of every run.
-        busy: Milliseconds of processor time of every run, all threads.
-    """
-
-    name: str
-    run: Callable[[], object]
-    pictures: int = 1
-    options: dict[str, Any] = field(default_factory=dict)
-    prepare: Callable[[], object] | None = None
-    most: int | None = None
-    times: list[float] = field(default_factory=list)
-    busy: list[float] = field(default_factory=list)
-
-    def turn(self) -> float:
-        """Run it for its turn of a round; returns the seconds that passed."""
-        begin = time.perf_counter()
-        while True:
-            if self.prepare is not None:
-                self.prepare()
-            start, start_busy = time.perf_counter(), time.process_time()
-            self.run()
-            end, end_busy = time.perf_counter(), time.process_time()
-            self.times.append((end - start) * 1e3)
-            self.busy.append((end_busy - start_busy) * 1e3)
-            if end - begin > _SLOT_S or len(self.times) == self.most:
-                return end - begin
-
-    def as_json(self) -> dict[str, Any]:
-        """Return percentiles, the median of processor time, and pictures a second at p50."""
-        p50, p90, p99 = (float(p) for p in np.percentile(self.times, (50, 90, 99)))
-        return {
-            **self.options,
-            "runs": len(self.times),
-            "p50_ms": p50,
-            "p90_ms": p90,
-            "p99_ms": p99,
-            "cpu_ms": float(np.median(self.busy)),
-            "per_second": self.pictures * 1e3 / p50,
-        }
-
-
-def measure(stages: Sequence[Stage], seconds: float) -> None:
-    """Time stages in turns until so many seconds have passed and each ran often enough.
-
-    None gets more than its share of the time, except for the runs that it must have.
-    """
-    spent = [0.0] * len(stages)
-    begin = time.perf_counter()
-    while True:
-        elapsed = time.perf_counter() - begin
-        is_short = [len(s.times) < (_MIN_RUNS if s.most is None else 1) for s in stages]
-        if elapsed >= seconds and not any(is_short):
-            return
-        for i, stage in enumerate(stages):
-            has_time = elapsed < seconds and spent[i] <= elapsed / len(stages)
-            if len(stage.times) != stage.most and (is_short[i] or has_time):
-                spent[i] += stage.turn()
 
 
 def bench_home(
@@ -140,7 +67,8 @@ def bench_home(
 
     Returns:
         JSON values: `stages`, one object each, with a `reason` where one could not be timed;
-        `ratios` of medians, `energy`, `peak_rss_mb` and `machine`.
+        `ratios` of medians, `engines` (of each its provider and how it used the GPU: `Runs`),
+        `energy`, `peak_rss_mb` and `machine`.
 
     Raises:
         HomeLockedError: Another process writes to the home.
@@ -169,6 +97,8 @@ def bench_bundle(
     bench = _Bench(found.manifest.preprocessing, engines, found.scorer, precision)
     for name in ("learn", "commit", "forget"):
         bench.missing[name] = "a bundle does not learn"
+    if found.compiled is not None:
+        bench.add_tensorrt(found.compiled, found.manifest.engine_sha256, found.adapters)
     return bench.report(seconds, load_eager)
 
 
@@ -234,6 +164,7 @@ class _Bench:
         images = [decode(data, least_side=least) for data in self._files]
         self._tensors = np.stack([preprocessing.tensor(image) for image in images])
         self._engine = engine = engines[THREADS[0]]
+        self._used: dict[str, OnnxEngine | TensorrtEngine] = {"onnxruntime": engine}
         self._x = engine.run(self._tensors)
         files, rows = cycle(self._files), cycle(range(_N_PICTURES))
         self._image = images[0]
@@ -269,6 +200,22 @@ class _Bench:
             self._stages.append(Stage("head", score, options=options))
         else:
             self.missing["head"] = "nothing was learned"
+
+    def add_tensorrt(
+        self, compiled: Compiled, model_sha256: str, adapters: Sequence[Adapter]
+    ) -> None:
+        """Add the TensorRT engine of a bundle, or why it does not run here."""
+        for batch in BATCHES:
+            name = f"tensorrt_b{batch}"
+            try:  # one each: stages take turns, and one for both would record at every turn
+                engine = open_tensorrt(compiled, model_sha256).with_adapters(*adapters)
+            except EdgeclError as error:
+                self.missing[name] = str(error)
+                continue
+            self._used[name] = engine
+            run = partial(engine.run, self._tensors[:batch])
+            options = {"precision": compiled.key.precision, "batch": batch}
+            self._stages.append(Stage(name, run, batch, options))
 
     def add_learning(self, home: Home, store: Store) -> None:
         """Add the stages that change a home, which must be a copy."""
@@ -315,7 +262,7 @@ class _Bench:
 
     def report(self, seconds: float, load_eager: Callable[[], Eager] | None) -> dict[str, Any]:
         """Warm up, measure and return what `bench_home` says."""
-        _warm_up(self._stages)
+        warm_up(self._stages)
         stages = list(self._stages)
         peak = _peak_rss_mb()  # torch, if it comes, is no part of it
         if load_eager is not None:
@@ -324,7 +271,7 @@ class _Bench:
                 run = partial(eager, self._tensors[:batch], n)
                 options = {"precision": "fp32", "batch": batch, "threads": n}
                 stages.append(Stage(f"torch_b{batch}_t{n}", run, batch, options))
-            _warm_up(stages[len(self._stages) :])
+            warm_up(stages[len(self._stages) :])
         with metered() as energy:
             measure(stages, seconds)
         if load_eager is None:
@@ -339,6 +286,10 @@ class _Bench:
             "stages": {s.name: s.as_json() for s in stages}
             | {name: {"reason": reason} for name, reason in self.missing.items()},
             "ratios": ratios,
+            "engines": {
+                name: {"provider": engine.provider} | engine.runs.as_json()
+                for name, engine in self._used.items()
+            },
             "peak_rss_mb": peak,
             "energy": dict(energy),
             "machine": machine() | {"provider": self._engine.provider},
@@ -363,15 +314,6 @@ def machine() -> dict[str, Any]:
 
 def _cases() -> list[tuple[int, int]]:
     return [(n, batch) for n in THREADS for batch in BATCHES]
-
-
-def _warm_up(stages: Sequence[Stage]) -> None:
-    for stage in stages:
-        if stage.most is None:
-            stage.turn()
-            stage.turn()
-            stage.times.clear()
-            stage.busy.clear()
 
 
 def _input(median: Mapping[str, float]) -> float:

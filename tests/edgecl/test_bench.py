@@ -6,19 +6,30 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+from fake_gpu import FakeCuda
 from patience import until
+from small_engine import KEY
+from stand_in import on_tensorrt
 
 import build
-from edgecl.evaluation.bench import Stage, bench_home, measure
+from edgecl.cli.bench import _print as print_result
+from edgecl.errors import ProviderError
+from edgecl.evaluation import bench
+from edgecl.evaluation.bench import bench_home
 from edgecl.evaluation.energy import Rapl, Tegrastats, metered
+from edgecl.evaluation.stages import Stage, measure
 from edgecl.home import Home
 from edgecl.runtime import Predictor
+from edgecl.runtime.bundle import open_bundle
+from edgecl.runtime.engines.graphs import FIRST
+from edgecl.runtime.engines.tensorrt import Compiled
 
 ENGINE = {"engine_b1_t1", "engine_b8_t1", "engine_b1_t2", "engine_b8_t2"}
 PREDICTING = {"decode", "preprocess", "adapter_swap", "head"} | ENGINE
@@ -77,6 +88,8 @@ def test_every_stage_is_one_object_and_the_home_stays_as_it_is(result: dict[str,
     }
     assert result["peak_rss_mb"] > 10
     assert result["machine"]["provider"] == "cpu"
+    unused = {"pinned": False, "recorded": 0, "replayed": 0, "plain": {}}
+    assert result["engines"] == {"onnxruntime": {"provider": "cpu"} | unused}
     assert result["energy"]["joules"] is not None or result["energy"]["reason"]
 
 
@@ -97,6 +110,45 @@ def test_a_bundle_is_timed_without_a_home(
         assert f"{name} not timed: a bundle does not learn" in done.stderr
     assert "decode and preprocess to engine: " in done.stdout
     assert "peak memory " in done.stdout
+
+
+def test_the_engine_of_a_tensorrt_bundle_is_timed_or_its_absence_told(
+    taught_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("export", "onnx", "--output", tmp_path / "bundle", "--home", taught_home, "--json")
+    build.last_json(build.run_edgecl(*words))
+    found = replace(open_bundle(tmp_path / "bundle"), compiled=Compiled(b"plan", KEY))
+    monkeypatch.setattr(bench, "open_bundle", lambda folder: found)
+
+    def refuse(*_: object) -> None:
+        raise ProviderError("no driver here")
+
+    monkeypatch.setattr(bench, "open_tensorrt", refuse)
+    result = bench.bench_bundle(tmp_path / "bundle", 0.1)
+    told = {"reason": "no driver here"}
+    assert (result["stages"]["tensorrt_b1"], result["stages"]["tensorrt_b8"]) == (told, told)
+    assert set(result["engines"]) == {"onnxruntime"}
+
+    FakeCuda().install(monkeypatch)
+    monkeypatch.setattr(
+        bench, "open_tensorrt", lambda compiled, model: on_tensorrt(found.model, "fp32", 8)
+    )
+    result = bench.bench_bundle(tmp_path / "bundle", 0.1)
+    for name in ("tensorrt_b1", "tensorrt_b8"):
+        check_stage(name, result["stages"][name])
+        used = result["engines"][name]
+        assert used["replayed"] >= 10
+        assert used == {
+            "provider": "tensorrt", "pinned": True, "recorded": 1, "replayed": used["replayed"],
+            "plain": {FIRST: 1},
+        }  # fmt: skip
+    print_result(result)
+    said = capsys.readouterr().err
+    assert "tensorrt_b8 on tensorrt: pinned memory, 1 CUDA graphs, " in said
+    assert f"1 runs did not: {FIRST}" in said
 
 
 def test_a_home_that_learned_nothing_still_times_its_engine(home: Home) -> None:
