@@ -6,6 +6,10 @@ by order: points of accuracy at the end and of the worst case (WC-ACC over the e
 with their standard error; and the share of `balanced`'s rows that were not replayed. Settings were
 chosen on the digits.
 
+`k-fpf` is no profile: it replays nothing beside a step, and every 200 samples the whole head is
+settled on what is stored and goes on from there (Zhao et al. 2023, arXiv:2304.04158, of whose
+tensors only the head's are there).
+
 Run: python benchmarks/replayed.py --cache FOLDER [--data digits] [--profiles measured,light]
     python benchmarks/replayed.py --cache FOLDER --data digits --thresholds 0.05,0.1,0.2
 """
@@ -18,7 +22,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +33,12 @@ import methods
 import numpy as np
 
 from edgecl.heads import controllers
+from edgecl.heads.profile import profile_of
+from edgecl.heads.stability import SETTLE_BATCH
 
-BALANCED = "balanced"
+BALANCED, K_FPF = "balanced", "k-fpf"
+# Updates of ten samples between two settlings.
+EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ def main() -> None:
 def learned(data: Any, stream_name: str, profile: str, seed: int) -> Learned:
     """Learn one order of a stream with a profile."""
     stream = methods.STREAMS[stream_name](data.y, seed)
-    methods.VARIANTS[profile] = ("uer", {"profile": profile})
+    of = replace(profile_of(BALANCED), n_replay=0) if profile == K_FPF else profile
+    methods.VARIANTS[profile] = ("uer", {"profile": of})
     with tempfile.TemporaryDirectory() as place:
         method = methods.make(profile, data.x.shape[1], 0, seed, Path(place))
         head, rows = method.learner.head, [0]
@@ -85,6 +94,10 @@ def learned(data: Any, stream_name: str, profile: str, seed: int) -> Learned:
         def counted(x: Any, y: Any, replay: Any) -> None:
             rows[0] += 0 if replay is None else len(replay[1])
             learn(x, y, replay)
+            if profile == K_FPF and head._n_updates % EVERY == 0:
+                head.settle(method.store)
+                rows[0] += of.n_settle_steps * SETTLE_BATCH
+                head._rows = head._slow = head._served()
 
         head.learn_many = counted
         result = methods.measure(method, stream, data)

@@ -128,9 +128,11 @@ def random_adapter(network: object, gate: float | None) -> Adapter:
     return adapter if gate is None else {**adapter, GATE: np.full(1, gate, np.float32)}
 
 
-def consolidated(home: Home, store: Store, backbone: Backbone, parts: tuple[str, ...]) -> Session:
+def consolidated(
+    home: Home, store: Store, backbone: Backbone, parts: tuple[str, ...], start: int = 0
+) -> Session:
     session = Session(home, store)
-    frames = [build.part_frame(part, i) for part in parts for i in range(12)]
+    frames = [build.part_frame(part, i) for part in parts for i in range(start, start + 12)]
     x = home.engine().run(np.stack([build.tensor_of(home, frame) for frame in frames]))
     session.learner.learn_many(frames, x)
     consolidate(session, backbone, training=Training(epochs=1, batch_size=16))
@@ -263,3 +265,23 @@ def test_a_new_adapter_is_the_plain_backbone_whatever_the_gate(small: Backbone) 
         both = network(x, [torch.from_numpy(a) for a in adapter.values()])
     plain, adapted = both.chunk(2, dim=1)
     assert torch.equal(plain, adapted)
+
+
+@pytest.mark.slow
+def test_no_bit_of_a_session_alone_is_of_another_class(
+    home_of: Callable[[str], Home], small: Backbone, always: None, tmp_path: Path
+) -> None:
+    """Two homes that differ in every picture of the first session, and in nothing of the second."""
+    kept = []
+    for start in (0, 40):
+        home = home_of("atoms")
+        with open_store(home) as store:
+            consolidated(home, store, small, build.PARTS[:2], start)
+            consolidated(home, store, small, build.PARTS[2:])
+            kept.append(task_adapters(store))
+        shutil.rmtree(home.path)
+    (first, second), (other, same) = kept
+    assert not all(np.array_equal(a, other.adapter[name]) for name, a in first.adapter.items())
+    for ours, theirs in ((second.adapter, same.adapter), (second.head, same.head)):
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(a, theirs[name]) for name, a in ours.items())
