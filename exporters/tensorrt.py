@@ -222,12 +222,7 @@ def build_engine(
         profile.set_shape(name, *shapes)
     config.add_optimization_profile(profile)
     if timing_cache is not None:
-        known = timing_cache.read_bytes() if timing_cache.exists() else b""
-        cache = config.create_timing_cache(known)
-        # Timings of another GPU or version are refused; then it starts with none.
-        if not config.set_timing_cache(cache, ignore_mismatch=False):
-            cache = config.create_timing_cache(b"")
-            config.set_timing_cache(cache, ignore_mismatch=False)
+        _start_timings(config, timing_cache)
     progress = _progress(trt, tell)
     config.progress_monitor = progress
     plan = builder.build_serialized_network(network, config)
@@ -239,6 +234,13 @@ def build_engine(
     if timing_cache is not None:
         write_whole(timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
+
+
+def _start_timings(config: Any, path: Path) -> None:
+    """Start with the timings of a file; those of another GPU or version are refused: with none."""
+    known = path.read_bytes() if path.exists() else b""
+    if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
 def profile_shapes(network: Any, max_batch: int) -> dict[str, tuple[tuple[int, ...], ...]]:
