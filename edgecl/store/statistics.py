@@ -105,6 +105,10 @@ class Statistics(Classes):
         """Return the statistics of all learned samples, and the sums of each class."""
 
     @abstractmethod
+    def class_sums(self) -> Sums:
+        """Return each class's count and sum of features, without the Gram matrix of all."""
+
+    @abstractmethod
     def drop_total(self) -> None:
         """Keep the total of what was learned no longer; inside a transaction."""
 
