@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Hook
 
     def do_POST(self) -> None:
-        self.server.hold.wait(10)
+        self.server.hold.wait(90)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status = self.server.answers.pop(0) if self.server.answers else 200
         self.server.taken.append((self.path, dict(self.headers), json.loads(body)))

@@ -186,7 +186,7 @@ def test_a_refused_forgetting_is_told_to_who_asked(own_site: Site, monkeypatch):
 
 
 def test_what_two_pages_name_is_learned_once(own_site: Site):
-    uids = own_site.stream.serving.do("wait", waiting).result(30)
+    uids = own_site.stream.serving.do("wait", waiting).result(90)
     assert own_site.post("review", {"uids": uids, "label": "gasket"})["learned"] == 2
     own_site.post("review", {"uids": uids, "label": "nut"}, 404)
     assert "nut" not in [one["name"] for one in own_site.get("classes")]
