@@ -2,7 +2,8 @@
 
 Devices are simulated: features are random, of the size of lite0's, on the grid of 2^-12. Merging is
 `fleet serve --once`: every file read, checked, copied, added up, one head solved. "From one place"
-is the largest difference of weights and bias to a head that learned all rows itself.
+is the largest difference of weights and bias to a head that learned all rows itself. "Next" is what
+the first device sends then, with one new class, while its first file lies on the carrier.
 
 Run: python benchmarks/fleet_folder.py
 """
@@ -24,7 +25,7 @@ import numpy as np
 from safetensors.numpy import load
 
 from edgecl.fleet.carriers.folder import CONTRIBUTIONS, Folder
-from edgecl.fleet.contribution import Contribution, rows_part, write
+from edgecl.fleet.contribution import Contribution, encode, read, rows_part, write_pieces
 from edgecl.fleet.identity import DeviceKeys, class_id
 from edgecl.fleet.merged import arrays_file
 from edgecl.fleet.merger import Merger
@@ -46,8 +47,8 @@ def main() -> None:
     parser.add_argument("--devices", default=[3, 10, 100], type=int, nargs="+", help="Devices.")
     parser.add_argument("--distance", default=0.6, type=float, help="--most-distance of the fleet.")
     options = parser.parse_args()
-    print("| devices | MB a device | merge: s | CPU s | peak MB | from one place |")
-    print("|---|---|---|---|---|---|")
+    print("| devices | MB a device | next: kB | merge: s | CPU s | peak MB | from one place |")
+    print("|---|---|---|---|---|---|---|")
     for n in options.devices:
         with tempfile.TemporaryDirectory() as folder:
             _measure(Path(folder), n, options)
@@ -84,8 +85,16 @@ def _measure(folder: Path, n: int, options: argparse.Namespace) -> None:
     path = arrays_file(merger.store, merged)
     assert path is not None
     gap = _gap(load(path.read_bytes()), [name for _, name, _ in merged.classes], n, options)
+    own: Any = SimpleNamespace(key=bytes(32))
+    classes = {f"class-{c}": _rows(0, c, options) for c in range(options.classes + 1)}
+    (first,) = carrier.files(CONTRIBUTIONS, "device-0", suffix="efc")
+    more = _contribute(folder, plant, carrier, "device-0", DeviceKeys.of(own), classes, read(first))
+    assert merger.pull(carrier) == 1, merger.faults
+    assert len(merger.merge()[0].classes) == options.classes + 1
     print(
-        f"| {n} | {size / 1e6:.2f} | {seconds:.1f} | {cpu:.1f} | {peak:.0f} | {gap:g} |", flush=True
+        f"| {n} | {size / 1e6:.2f} | {more / 1e3:.0f} | {seconds:.1f} | {cpu:.1f} | {peak:.0f} "
+        f"| {gap:g} |",
+        flush=True,
     )
 
 
@@ -96,6 +105,7 @@ def _contribute(
     name: str,
     keys: DeviceKeys,
     classes: Mapping[str, Float16],
+    base: Contribution | None = None,
 ) -> int:
     made = [rows_part(class_id(plant.key, c, 0), c, x) for c, x in classes.items()]
     made.sort(key=lambda pair: pair[0].id)
@@ -103,7 +113,7 @@ def _contribute(
         fleet=plant.fleet.id,
         device=name,
         key=keys.key,
-        generation=1,
+        generation=1 if base is None else 2,
         order=0,
         receipt="",
         feature_map=_MAP,
@@ -112,8 +122,9 @@ def _contribute(
         parts=tuple(part for part, _ in made),
     )
     path = folder / "one.efc"
-    write(path, contribution, {part.digest: body for part, body in made}, keys.sign)
-    carrier.put("g1", path, CONTRIBUTIONS, name, suffix="efc")
+    bodies, without = {part.digest: body for part, body in made}, base.spans if base else ()
+    write_pieces(path, encode(contribution, bodies, keys.sign, without))
+    carrier.put(f"g{contribution.generation}", path, CONTRIBUTIONS, name, suffix="efc")
     return path.stat().st_size
 
 

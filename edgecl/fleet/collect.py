@@ -5,11 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgecl.errors import RequestError
-from edgecl.fleet.contribution import encode, rows_part, sums_part, total_body, write_pieces
+from edgecl.fleet.carriers.folder import number_of
+from edgecl.fleet.contribution import (
+    encode,
+    outline,
+    rows_part,
+    sums_part,
+    total_body,
+    write_pieces,
+)
 from edgecl.fleet.header import Contribution, Part
 from edgecl.fleet.names import plain_id
 from edgecl.fleet.sums import ClassSums, Layout, check_exact
@@ -174,6 +182,30 @@ def export(
     finally:
         finish_exports(store)
     return uid
+
+
+def base_of(
+    session: Session, files: Sequence[Path], contribution: Contribution, counted: int
+) -> Contribution | None:
+    """Return the whole contribution on a carrier whose parts need not be sent again.
+
+    It is this home's, and nothing in it was unlearned; the merger has counted it, or a later one,
+    or it could be that nobody has it any more; and most samples of what is new are in it.
+
+    Args:
+        session: The home.
+        files: This device's files on the carrier.
+        contribution: The newest one.
+        counted: The generation that the merger says it counts; -1 for none.
+    """
+    fresh = {each.path for each in exports_of(session.store) if each.status == FRESH}
+    for path in sorted(files, key=number_of, reverse=True):
+        is_older = number_of(path) <= min(counted, contribution.generation - 1)
+        base = outline(path) if is_older and Path(os.path.realpath(path)) in fresh else None
+        if base is not None and base.key == contribution.key:
+            same = sum(part.count for part in contribution.parts if part.digest in base.spans)
+            return base if 2 * same > sum(part.count for part in contribution.parts) else None
+    return None
 
 
 def _has(contribution: Contribution, name: str) -> bool:

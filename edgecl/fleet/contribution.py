@@ -45,8 +45,11 @@ __all__ = [
     "Contribution",
     "Part",
     "bodies",
+    "completed",
     "digest",
     "encode",
+    "lent_by",
+    "outline",
     "read",
     "read_all",
     "rows",
@@ -92,13 +95,35 @@ def encode(
     """
     text = text_of(contribution)
     signature = signing_key.sign(_SIGNED + text.encode()).hex()
-    header, pieces, at = {"__metadata__": {"contribution": text, "signature": signature}}, [], 0
-    for name in sorted(_digests(contribution) - set(without)):
-        pieces.append(bodies[name])
+    said = {"contribution": text, "signature": signature}
+    return _pieces(said, {d: bodies[d] for d in _digests(contribution) - set(without)})
+
+
+def completed(contribution: Contribution) -> list[bytes]:
+    """Return the whole file of one that was read and leaves out parts, as its device signed it.
+
+    Raises:
+        IntegrityError: A file was changed since it was read.
+    """
+    assert contribution.path is not None  # it was read
+    with open(open_own(contribution.path, os.O_RDONLY), "rb") as file:
+        said = loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
+    return _pieces(said, bodies(contribution, _digests(contribution)))
+
+
+def lent_by(contribution: Contribution) -> frozenset[Path]:
+    """Return the files that have parts of a contribution which its own leaves out."""
+    return frozenset(path for path, _, _ in contribution.spans.values()) - {contribution.path}
+
+
+def _pieces(said: dict[str, str], bodies: Mapping[str, bytes]) -> list[bytes]:
+    header: dict[str, Any] = {"__metadata__": said}
+    at = 0
+    for name in sorted(bodies):
         header[name] = _entry(at, at + len(bodies[name]))
         at += len(bodies[name])
     data = dump_json(header).encode()
-    return [len(data).to_bytes(8, "little"), data, *pieces]
+    return [len(data).to_bytes(8, "little"), data, *(bodies[name] for name in sorted(bodies))]
 
 
 def write(
@@ -178,6 +203,15 @@ def read(path: Path, *earlier: Contribution) -> Contribution:
         raise IntegrityError(
             f"{path} is damaged or no contribution of edgecl ({why}); have it written anew"
         ) from error
+
+
+def outline(path: Path) -> Contribution | None:
+    """Read what a contribution says, without its numbers; None if it is no whole one."""
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            return _read_header(file, path, ())
+    except (OSError, EdgeclError, ValueError, TypeError, KeyError, LookupError):
+        return None
 
 
 def read_all(paths: Iterable[Path]) -> list[Contribution]:

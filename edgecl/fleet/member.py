@@ -29,8 +29,8 @@ from edgecl.fleet.carriers.folder import (
     Folder,
     number_of,
 )
-from edgecl.fleet.collect import collect, export
-from edgecl.fleet.contribution import Contribution, digest, encode
+from edgecl.fleet.collect import base_of, collect, export
+from edgecl.fleet.contribution import Contribution, digest, encode, outline
 from edgecl.fleet.identity import DeviceKeys, unseal
 from edgecl.fleet.kept import Kept, Synced
 from edgecl.fleet.merged import Merged, arrays_file, install, newest_merged
@@ -176,6 +176,8 @@ class Device:
     ) -> int | None:
         """Put the newest contribution on a carrier and wipe older ones; returns its generation.
 
+        What lies there already is not sent again: see `base_of`.
+
         Returns:
             None if the carrier has it already.
 
@@ -186,17 +188,23 @@ class Device:
         found, bodies = self.collected(session, total=total)
         here = list(carrier.files(CONTRIBUTIONS, found.device, suffix="efc"))
         said, newest = digest(replace(found, generation=0)), max(map(number_of, here), default=-1)
+        merged = newest_merged(carrier, self.fleet)
+        counted = -1 if merged is None else merged[0].generations.get(self.keys.key, -1)
+        base = base_of(session, here, found, counted)
         if here and said == before and newest <= found.generation:
-            return None
+            # There, and not as half of what nobody has.
+            if base or any(outline(path) for path in here if number_of(path) == newest):
+                return None
+        pieces = encode(found, bodies, self.keys.sign, () if base is None else base.spans)
         whole = hashlib.sha256()
-        for piece in encode(found, bodies, self.keys.sign):
+        for piece in pieces:
             whole.update(piece)
         stem = f"g{found.generation}"
         path = carrier.place(stem, whole.hexdigest(), CONTRIBUTIONS, found.device, suffix="efc")
         if path not in here:
-            export(session, path, found, bodies, is_plain=is_plain)
+            export(session, path, found, bodies, is_plain=is_plain, since=base)
         for old in here:
-            if number_of(old) < found.generation:
+            if number_of(old) < found.generation and (base is None or old != base.path):
                 carrier.wipe(old)
         self._keep(sent=said)
         return found.generation

@@ -26,7 +26,17 @@ from edgecl.fleet.carriers.folder import (
     number_of,
 )
 from edgecl.fleet.checks import Judge, fault_of
-from edgecl.fleet.contribution import Contribution, bodies, digest, read, write
+from edgecl.fleet.contribution import (
+    Contribution,
+    bodies,
+    completed,
+    digest,
+    lent_by,
+    outline,
+    read,
+    write,
+    write_pieces,
+)
 from edgecl.fleet.identity import public_hex, signed
 from edgecl.fleet.merge import add_up
 from edgecl.fleet.merged import Merged, arrays_file, head_bytes, newest_merged
@@ -51,7 +61,9 @@ class Merger:
         self.faults: dict[str, str] = {}
         """What was passed over, by file, and why."""
         self._files: dict[Path, Contribution] = {}
-        self._seen: set[Path] = set()  # on a carrier: what `push` may wipe there
+        # On a carrier, what `push` may wipe there: of one that leaves parts out its digest, and the
+        # names of the files that have them.
+        self._seen: dict[Path, tuple[str, frozenset[str]]] = {}
         self._judge = Judge(plant.fleet.policy)
 
     def again(self, plant: Plant) -> Merger:
@@ -92,10 +104,13 @@ class Merger:
         self.contributions()
         n_new = 0
         for device in carrier.devices():
-            for path in carrier.files(CONTRIBUTIONS, device, suffix="efc"):
+            files = list(carrier.files(CONTRIBUTIONS, device, suffix="efc"))
+            for path in sorted(files, key=number_of, reverse=True):
                 try:
-                    n_new += self.take(path, carrier)
-                    self._seen.add(path)
+                    # What lends parts to a newer one lies there for that alone.
+                    if not any(path.name in lent for _, lent in self._seen.values()):
+                        n_new += self.take(path, carrier)
+                    self._seen.setdefault(path, ("", frozenset()))
                 except EdgeclError as error:
                     self.faults[str(path)] = str(error)
         self.clean()
@@ -113,7 +128,7 @@ class Merger:
             if (self.plant.path / CONTRIBUTIONS / path.parent.name / path.name).exists():
                 return False
             carrier.check(path)
-        found = read(path)
+        found = read(path, *self._earlier(path, carrier))
         if found.key in self.orders.out:
             self._wipe(path, carrier)
             return False
@@ -121,11 +136,11 @@ class Merger:
         if found.key != self.plant.fleet.merger and self._is_replaced(found):
             return False
         have = set(self.store.files(CONTRIBUTIONS, found.device, suffix="efc"))
-        put = self.store.put(
-            f"g{found.generation}", path, CONTRIBUTIONS, found.device, suffix="efc"
-        )
+        put = self._put_whole(found, path)
         if put.name == path.name:  # the same bytes, checked already
             self._files.setdefault(put, replace(found, path=put))
+        else:
+            self._seen[path] = digest(found), frozenset(each.name for each in lent_by(found))
         return put not in have
 
     def clean(self) -> None:
@@ -233,9 +248,14 @@ class Merger:
                 if newest is None or number_of(path) != newest.version:
                     self._wipe(path, carrier)
         own = {path.name: path for path in self.contributions()}
+        known = {digest(each) for each in self.contributions().values()}
         for device in carrier.devices():
-            for path in list(carrier.files(CONTRIBUTIONS, device, suffix="efc")):
-                if path.name in own or path not in self._seen:
+            files = list(carrier.files(CONTRIBUTIONS, device, suffix="efc"))
+            seen = {path: self._seen[path] for path in files if path in self._seen}
+            parts = {path: lent for path, (of, lent) in seen.items() if of in known}
+            needed = set(own).union(*parts.values())  # without them a lost merger has half of it
+            for path in files:
+                if path.name in needed or path in parts or path not in seen:
                     continue
                 self._wipe(path, carrier)  # a newer one counts, or it holds what was forgotten
                 stem = f"g{number_of(path)}"
@@ -275,6 +295,25 @@ class Merger:
         own = self.merged()
         if theirs is not None and (own is None or own.version < theirs[0].version):
             copy_merged(carrier, self.store, theirs[0])
+
+    def _earlier(self, path: Path, carrier: Folder | None) -> list[Contribution]:
+        """Return what may have parts that a device's file leaves out: its files here and there."""
+        device = path.parent.name
+        found = [each for each in self._files.values() if each.device == device]
+        if carrier is not None:
+            others = carrier.files(CONTRIBUTIONS, device, suffix="efc")
+            found += [each for other in others if other != path and (each := outline(other))]
+        return found
+
+    def _put_whole(self, found: Contribution, path: Path) -> Path:
+        """Keep a contribution, with the parts that its file leaves out; returns its place."""
+        stem, device = f"g{found.generation}", found.device
+        if not lent_by(found):
+            return self.store.put(stem, path, CONTRIBUTIONS, device, suffix="efc")
+        with tempfile.TemporaryDirectory(dir=self.plant.path, prefix=".whole-") as folder:
+            whole = Path(folder) / "whole.efc"
+            write_pieces(whole, completed(found))
+            return self.store.put(stem, whole, CONTRIBUTIONS, device, suffix="efc")
 
     def _check_member(self, found: Contribution, path: Path) -> None:
         fleet = self.plant.fleet

@@ -148,7 +148,7 @@ def test_a_file_may_lack_or_resize_the_classifier(
 ) -> None:
     features = {k: v for k, v in tensors.items() if not k.startswith("classifier.")}
     other = features | {"classifier.weight": torch.ones(7, 256), "classifier.bias": torch.ones(7)}
-    x = torch.rand(1, 3, 32, 32)
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     out = []
     for name, content in (("all", tensors), ("none", features), ("seven", other)):
         torch.save(content, tmp_path / f"{name}.pth")
@@ -405,7 +405,7 @@ def test_size_or_tap_that_the_model_cannot_give_is_a_usage_error(options: dict[s
 
 
 def test_batchnorm_stays_in_evaluation_mode_for_ever(lite0: Backbone) -> None:
-    x = torch.rand(2, 3, 224, 224)
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     before = lite0.forward_features(x)
     lite0.model.train()
     assert not any(m.training for m in lite0.model.modules())
@@ -429,7 +429,7 @@ def test_vision_transformer_works_without_taps() -> None:
     vit = load_backbone("vit_tiny_patch16_224", weights="random", image_size=64)
     assert vit.taps == ()
     assert vit.num_features == 192
-    out = vit.forward_features(torch.rand(2, 3, 64, 64))
+    out = vit.forward_features(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert out.shape == (2, 192)
     assert not torch.equal(out[0], out[1])
 
@@ -445,7 +445,7 @@ def test_vision_transformer_works_without_taps() -> None:
 def test_taps_are_pooled_stages_before_the_last_features(
     name: str, tap_pool: str, pools: list[Callable[[torch.Tensor], torch.Tensor]]
 ) -> None:
-    x = torch.rand(2, 3, 32, 32)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     options: dict[str, Any] = {"weights": "random", "image_size": 32}
     plain = load_backbone(name, taps=(), **options)
     tapped = load_backbone(name, taps=(1, 3), tap_pool=tap_pool, **options)

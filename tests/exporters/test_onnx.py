@@ -196,6 +196,11 @@ def test_large_features_may_differ_by_the_share_that_float32_has(
         large.model.model.bn2.weight.mul_(3000)
         large.model.model.bn2.bias.mul_(3000)
     manifest = export_backbone(large, tmp_path)
-    plain = small.forward_features(torch.rand(2, 3, 32, 32)).square().mean().sqrt()
+    plain = (
+        small.forward_features(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+        .square()
+        .mean()
+        .sqrt()
+    )
     assert manifest.parity["rms"] > 30 * float(plain)
     assert manifest.parity["max_abs"] <= 1e-4 * manifest.parity["rms"]

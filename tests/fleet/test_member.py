@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleets import DIM, device_keys, holders, teach, toy_home, toy_plant
+from fleets import DIM, World, device_keys, holders, teach, toy_home, toy_plant
 
 from build import answer, frame, invoke
 from edgecl.errors import IntegrityError, RequestError
 from edgecl.fleet.carriers.folder import CONTRIBUTIONS, Folder
 from edgecl.fleet.member import Device, join
-from edgecl.fleet.merger import Merger
 from edgecl.fleet.plant import Plant
 from edgecl.fleet.status import events_of, in_words
 from edgecl.home import Home
@@ -27,46 +26,7 @@ from edgecl.types import ForgetRequest
 from edgecl.unlearning.ask import unlearn
 from edgecl.unlearning.request import writing
 
-NAMES = ("cup", "plate", "spoon")
-
-
-class World:
-    """A plant, a carrier and some homes."""
-
-    def __init__(self, path: Path, n: int) -> None:
-        self.path, self.plant = path, path / "plant"
-        self.homes = [toy_home(path / f"home-{i}") for i in range(n)]
-        self.carrier = Folder(path / "carrier", is_made=True)
-        answer(
-            "fleet", "init", "--fleet", self.plant, "--feature-map-of", self.homes[0].path,
-            "--most-distance", 0,
-        )  # fmt: skip
-        self.serve()
-        for i, home in enumerate(self.homes):
-            key = self.fleet("join", self.carrier.path / "fleet.json", home=home)["key"]
-            self.fleet("add", f"press-{i}", key)
-        self.serve()
-
-    def fleet(self, *words: object, home: Home | None = None) -> dict:
-        where = ("--fleet", self.plant) if home is None else ("--home", home.path)
-        return answer("fleet", *words, *where)
-
-    def serve(self) -> None:
-        done = invoke(
-            "fleet", "serve", "--fleet", self.plant, "--carrier", self.carrier.path, "--once"
-        )
-        assert done.exit_code == 0
-
-    def sync(self, i: int) -> dict:
-        return self.fleet("sync", "--carrier", self.carrier.path, home=self.homes[i])
-
-    def merger(self) -> Merger:
-        return Merger(Plant(self.plant))
-
-    def classes(self) -> dict[str, int]:
-        merged = self.merger().merged()
-        assert merged is not None
-        return {name: n for _, name, n in merged.classes}
+NAMES = ("teacup", "plate", "spoon")
 
 
 @pytest.fixture(scope="session")
@@ -114,13 +74,13 @@ def test_nothing_new_is_sent_twice(world: World) -> None:
     first = {i: world.sync(i) for i in range(3)}
     assert {done["sent"] for done in first.values()} == {None}
     assert not any(done["is_new"] for done in first.values())
-    teach(world.homes[0], {"cup": 1}, seed=9)
+    teach(world.homes[0], {"teacup": 1}, seed=9)
     assert world.sync(0)["sent"] is not None
     assert len(list(world.carrier.files(CONTRIBUTIONS, "press-0", suffix="efc"))) == 1
 
 
 def test_an_order_reaches_all_and_is_confirmed_with_receipts(world: World) -> None:
-    world.fleet("forget", "class", "cup", "--reason", "request 7")
+    world.fleet("forget", "class", "teacup", "--reason", "request 7")
     assert world.classes() == {"plate": 8, "spoon": 4}
     world.serve()
     done = world.sync(0)
@@ -136,7 +96,7 @@ def test_an_order_reaches_all_and_is_confirmed_with_receipts(world: World) -> No
     assert "order 1 (forget class): 2 of 3 confirmed, press-2 last seen 3 days ago" in lines
     world.sync(2)
     world.serve()
-    assert holders(world.path, b"cup") == []
+    assert holders(world.path, b"teacup") == []
     assert world.fleet("status")["orders"][0]["confirmed"] == 3
     events = events_of(world.homes[0])
     assert [event["what"] for event in events if event["said"] == "done here"] == [
@@ -145,14 +105,14 @@ def test_an_order_reaches_all_and_is_confirmed_with_receipts(world: World) -> No
     assert not events_of(toy_home(world.path / "alone"))
     for home in world.homes:
         with writing(home) as session:  # which checks the chain of receipts
-            assert "cup" not in session.store.names.values()
+            assert "teacup" not in session.store.names.values()
 
 
 def test_what_the_merger_took_off_a_carrier_is_no_export_that_waits(world: World) -> None:
-    teach(world.homes[0], {"cup": 1}, seed=9)
+    teach(world.homes[0], {"teacup": 1}, seed=9)
     world.sync(0)
     world.serve()
-    world.fleet("forget", "class", "cup")
+    world.fleet("forget", "class", "teacup")
     world.serve()
     world.sync(0)
     with open_store(world.homes[0], read_only=True) as store:
@@ -161,27 +121,27 @@ def test_what_the_merger_took_off_a_carrier_is_no_export_that_waits(world: World
 
 
 def test_a_class_is_taught_anew_after_the_order(world: World) -> None:
-    world.fleet("forget", "class", "cup")
+    world.fleet("forget", "class", "teacup")
     world.serve()
-    teach(world.homes[2], {"cup": 5}, seed=5)  # it was away and knows of nothing
+    teach(world.homes[2], {"teacup": 5}, seed=5)  # it was away and knows of nothing
     world.sync(2)
     world.serve()
-    assert "cup" not in world.classes()
-    teach(world.homes[2], {"cup": 2}, seed=6)
+    assert "teacup" not in world.classes()
+    teach(world.homes[2], {"teacup": 2}, seed=6)
     world.sync(2)
     world.serve()
-    assert world.classes()["cup"] == 2
-    world.fleet("forget", "class", "cup")  # and forgotten once more: the next epoch
+    assert world.classes()["teacup"] == 2
+    world.fleet("forget", "class", "teacup")  # and forgotten once more: the next epoch
     world.serve()
     for i in range(3):
         world.sync(i)
     world.serve()
-    assert holders(world.path, b"cup") == []
+    assert holders(world.path, b"teacup") == []
 
 
 def test_a_device_that_renamed_a_class_forgets_it_too(world: World) -> None:
-    answer("rename", "cup", "beaker", "--home", world.homes[0].path)
-    world.fleet("forget", "class", "cup")
+    answer("rename", "teacup", "flask", "--home", world.homes[0].path)
+    world.fleet("forget", "class", "teacup")
     world.serve()
     assert world.sync(0)["orders"] == {"1": "r1"}
     with open_store(world.homes[0], read_only=True) as store:
@@ -198,7 +158,7 @@ def test_a_home_from_a_backup_is_found_out_and_goes_on(world: World, n_lost: int
     world.serve()
     world.sync(1)
     world.serve()
-    assert world.classes() == {"cup": 12, "plate": 8 + 3 * n_lost}
+    assert world.classes() == {"teacup": 12, "plate": 8 + 3 * n_lost}
     shutil.rmtree(home.path)
     backup.rename(home.path)
     teach(home, {"fork": 1}, seed=8)
@@ -207,7 +167,7 @@ def test_a_home_from_a_backup_is_found_out_and_goes_on(world: World, n_lost: int
     status = world.fleet("status")
     if n_lost == 2:
         assert list(status["went_back"]) == ["press-1"]
-        assert world.classes() == {"cup": 12, "plate": 14}
+        assert world.classes() == {"teacup": 12, "plate": 14}
     else:  # as many changes as before: there are two contributions of one generation
         assert "put back from a backup" in status["held"][0]["why"]
         world.fleet("admit", "press-1", "--digest", status["held"][0]["digest"][:16])
@@ -216,7 +176,7 @@ def test_a_home_from_a_backup_is_found_out_and_goes_on(world: World, n_lost: int
     world.serve()
     status = world.fleet("status")
     assert (status["went_back"], status["held"]) == ({}, [])
-    assert world.classes() == {"cup": 12, "plate": 8, "fork": 1}
+    assert world.classes() == {"teacup": 12, "plate": 8, "fork": 1}
 
 
 def test_a_copied_home_is_held_until_the_admin_decides(world: World) -> None:
@@ -234,7 +194,7 @@ def test_a_copied_home_is_held_until_the_admin_decides(world: World) -> None:
     held = world.fleet("status")["held"]
     assert [each["device"] for each in held] == ["press-1", "press-1"]
     assert "the home was copied" in held[0]["why"]
-    assert world.classes() == {"cup": 8, "plate": 4, "spoon": 4}
+    assert world.classes() == {"teacup": 8, "plate": 4, "spoon": 4}
     world.fleet("admit", "press-1", "--digest", held[0]["digest"][:16])
     assert len({"fork", "knife"} & set(world.classes())) == 1
     assert world.fleet("status")["held"] == []
@@ -244,7 +204,7 @@ def test_a_forgotten_device_is_out(world: World) -> None:
     world.fleet("forget", "class", "spoon")  # which it is still to hear of
     world.fleet("forget", "device", "press-2")
     world.serve()
-    assert world.classes() == {"cup": 8, "plate": 4}
+    assert world.classes() == {"teacup": 8, "plate": 4}
     done = world.sync(2)
     assert done["is_out"]
     assert done["orders"] == {"1": "r1", "2": None}
@@ -257,8 +217,8 @@ def test_a_forgotten_device_is_out(world: World) -> None:
 def test_what_was_forgotten_here_leaves_the_merged_head_that_lies_here(world: World) -> None:
     home = world.homes[0]
     assert Device(home).bundle.is_dir()
-    unlearn(home, ForgetRequest("cup"))
-    assert holders(home.path, b"cup") == []
+    unlearn(home, ForgetRequest("teacup"))
+    assert holders(home.path, b"teacup") == []
     assert Device(home).merged() is None
 
 
@@ -310,7 +270,7 @@ def test_a_lease_that_is_over_predicts_no_more(world: World) -> None:
     with Plant.lock(world.plant):
         plant = Plant(world.plant)
         plant._write(policy=replace(plant.fleet.policy, serve_days=1e-9))
-    teach(world.homes[0], {"cup": 1}, seed=7)
+    teach(world.homes[0], {"teacup": 1}, seed=7)
     world.sync(0)
     world.serve()
     assert world.sync(0)["is_new"]

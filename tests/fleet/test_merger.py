@@ -20,7 +20,7 @@ from edgecl.fleet.plant import Plant, Policy
 from edgecl.heads import make_head
 from edgecl.heads.statistics import Gram
 
-NAMES = ("cup", "mug", "plate", "spoon")
+NAMES = ("teacup", "flask", "plate", "spoon")
 
 
 def order(merger: Merger, kind: str, **target: Any) -> None:
@@ -62,9 +62,9 @@ def test_any_split_and_order_is_one_place(tmp_path: Path, form: str) -> None:
         carrier = Folder(tmp_path / f"carrier-{n}", is_made=True)
         merger = Merger(plant)
         for i in way:
-            part = {name: x[i::3] for name, x in whole.items() if (name, i) != ("cup", 0)}
+            part = {name: x[i::3] for name, x in whole.items() if (name, i) != ("teacup", 0)}
             if i == 1:
-                part["cup"] = np.concatenate([part["cup"], whole["cup"][0::3]])
+                part["teacup"] = np.concatenate([part["teacup"], whole["teacup"][0::3]])
             how = ("rows", "gram", "total")[i] if form == "mixed" else form
             contribute(carrier.path, plant, i, 5, part, form=how)
             merger.pull(carrier)
@@ -83,10 +83,10 @@ def test_what_comes_on_a_carrier_while_it_merges_waits_for_the_next_time(
 ) -> None:
     plant, carrier = toy_plant(tmp_path / "plant"), Folder(tmp_path / "carrier", is_made=True)
     merger = Merger(plant)
-    contribute(carrier.path, plant, 0, 1, {"cup": toy_rows("cup", 4)})
+    contribute(carrier.path, plant, 0, 1, {"teacup": toy_rows("teacup", 4)})
     if is_pulled:
         merger.pull(carrier)
-    late = [contribute(carrier.path, plant, i, 2, {"mug": toy_rows("mug", 4)}) for i in (0, 1)]
+    late = [contribute(carrier.path, plant, i, 2, {"flask": toy_rows("flask", 4)}) for i in (0, 1)]
     merger.merge()
     merger.push(carrier)
     assert all(path.exists() for path in late)
@@ -116,15 +116,15 @@ def test_a_class_that_was_ordered_to_be_forgotten_is_in_no_file_any_more(
     merger, carrier = three
     before = merger.merged()
     assert before is not None
-    assert len(holders(tmp_path, b"mug")) > 4
-    order(merger, CLASS, ids=ids(merger, "mug"))
+    assert len(holders(tmp_path, b"flask")) > 4
+    order(merger, CLASS, ids=ids(merger, "flask"))
     merged, is_new = merger.merge()
     assert is_new
     merger.push(carrier)
-    assert holders(tmp_path, b"mug") == []
+    assert holders(tmp_path, b"flask") == []
     assert merged.version > before.version
-    assert [name for _, name, _ in merged.classes if name == "mug"] == []
-    rest = {name: toy_rows(name, 4, i) for i, name in ((0, "cup"), (2, "spoon"))}
+    assert [name for _, name, _ in merged.classes if name == "flask"] == []
+    rest = {name: toy_rows(name, 4, i) for i, name in ((0, "teacup"), (2, "spoon"))}
     rest["plate"] = np.concatenate([toy_rows("plate", 4, i) for i in (1, 2)])
     same(arrays(merger), one_place(merger, rest))
     assert merged.generations == before.generations
@@ -134,23 +134,23 @@ def test_a_device_that_was_away_cannot_bring_a_class_back(
     three: tuple[Merger, Folder], tmp_path: Path
 ) -> None:
     merger, carrier = three
-    order(merger, CLASS, ids=ids(merger, "mug"))
+    order(merger, CLASS, ids=ids(merger, "flask"))
     merger.merge()
     merger.push(carrier)
-    mugs = {"mug": toy_rows("mug", 7, 9), "cup": toy_rows("cup", 5, 9)}
+    mugs = {"flask": toy_rows("flask", 7, 9), "teacup": toy_rows("teacup", 5, 9)}
     contribute(carrier.path, merger.plant, 0, 11, mugs)  # it knows of no order
-    contribute(carrier.path, merger.plant, 0, 10, {"mug": toy_rows("mug", 4)})  # an old stick
+    contribute(carrier.path, merger.plant, 0, 10, {"flask": toy_rows("flask", 4)})  # an old stick
     merger.pull(carrier)
     merged, _ = merger.merge()
     merger.push(carrier)
-    assert holders(tmp_path, b"mug") == []
-    assert {name: n for _, name, n in merged.classes} == {"cup": 5, "plate": 8, "spoon": 4}
+    assert holders(tmp_path, b"flask") == []
+    assert {name: n for _, name, n in merged.classes} == {"teacup": 5, "plate": 8, "spoon": 4}
     # It applied the order, and is taught anew: that is another class.
     orders = merger.orders
-    contribute(carrier.path, merger.plant, 0, 12, {"mug": toy_rows("mug", 3, 8)}, orders=orders)
+    contribute(carrier.path, merger.plant, 0, 12, {"flask": toy_rows("flask", 3, 8)}, orders=orders)
     merger.pull(carrier)
     merged, _ = merger.merge()
-    assert {name: n for _, name, n in merged.classes} == {"mug": 3, "plate": 8, "spoon": 4}
+    assert {name: n for _, name, n in merged.classes} == {"flask": 3, "plate": 8, "spoon": 4}
 
 
 def test_a_device_that_was_forgotten_counts_no_longer(three: tuple[Merger, Folder]) -> None:
@@ -161,9 +161,9 @@ def test_a_device_that_was_forgotten_counts_no_longer(three: tuple[Merger, Folde
     merger.clean()
     merged, _ = merger.merge()
     merger.push(carrier)
-    rest = {"cup": 0, "mug": 0, "plate": 2, "spoon": 2}
+    rest = {"teacup": 0, "flask": 0, "plate": 2, "spoon": 2}
     same(arrays(merger), one_place(merger, {n: toy_rows(n, 4, i) for n, i in rest.items()}))
-    contribute(carrier.path, merger.plant, 1, 50, {"mug": toy_rows("mug", 2)})
+    contribute(carrier.path, merger.plant, 1, 50, {"flask": toy_rows("flask", 2)})
     merger.pull(carrier)
     assert merger.merge() == (merged, False)
     assert list(carrier.files(CONTRIBUTIONS, "press-1", suffix="efc")) == []
@@ -171,10 +171,10 @@ def test_a_device_that_was_forgotten_counts_no_longer(three: tuple[Merger, Folde
 
 def test_two_names_can_mean_one_class(three: tuple[Merger, Folder]) -> None:
     merger, _ = three
-    order(merger, ALIAS, ids=ids(merger, "mug"), to=ids(merger, "cup")[0])
+    order(merger, ALIAS, ids=ids(merger, "flask"), to=ids(merger, "teacup")[0])
     merged, _ = merger.merge()
-    assert {name: n for _, name, n in merged.classes} == {"cup": 12, "plate": 8, "spoon": 4}
-    order(merger, CLASS, ids=ids(merger, "mug"))
+    assert {name: n for _, name, n in merged.classes} == {"teacup": 12, "plate": 8, "spoon": 4}
+    order(merger, CLASS, ids=ids(merger, "flask"))
     merged, _ = merger.merge()
     assert {name: n for _, name, n in merged.classes} == {"plate": 8, "spoon": 4}
 
@@ -183,7 +183,7 @@ def test_a_lost_merger_is_made_again_of_a_carrier(
     three: tuple[Merger, Folder], tmp_path: Path
 ) -> None:
     merger, carrier = three
-    order(merger, CLASS, ids=ids(merger, "mug"))
+    order(merger, CLASS, ids=ids(merger, "flask"))
     merged, _ = merger.merge()
     merger.push(carrier)
     copy = tmp_path / "again"
@@ -204,7 +204,7 @@ def test_a_lost_merger_is_made_again_of_a_carrier(
 
 def test_a_lease_is_renewed_when_half_of_it_is_over(tmp_path: Path) -> None:
     plant = toy_plant(tmp_path / "plant", policy=Policy(serve_days=10, most_distance=0))
-    contribute(plant.path, plant, 0, 1, {"cup": toy_rows("cup", 3)})
+    contribute(plant.path, plant, 0, 1, {"teacup": toy_rows("teacup", 3)})
     merger, now = Merger(plant), int(time.time())
     first, _ = merger.merge(now)
     assert first.serve_until == now + 10 * 86400
@@ -216,7 +216,7 @@ def test_a_lease_is_renewed_when_half_of_it_is_over(tmp_path: Path) -> None:
 
 def test_what_replaces_is_kept_once(three: tuple[Merger, Folder]) -> None:
     merger, carrier = three
-    contribute(carrier.path, merger.plant, 0, 20, {"cup": toy_rows("cup", 2)})
+    contribute(carrier.path, merger.plant, 0, 20, {"teacup": toy_rows("teacup", 2)})
     merger.pull(carrier)
     merger.merge()
     merger.push(carrier)

@@ -58,6 +58,10 @@ def opened(port: int, login: str = "me:S3CRET@", path: str = "/live") -> LiveSou
     source = open_source(f"rtsp://{login}127.0.0.1:{port}{path}")
     assert isinstance(source, LiveSource)
     source.first_wait_s = source.longest_wait_s = 0.2
+    # On a machine so busy that no stream is opened in time it would be tried for ever.
+    end = threading.Timer(300, source.close)
+    end.daemon = True
+    end.start()
     return source
 
 

@@ -211,7 +211,7 @@ def test_a_picture_that_is_encoded_while_something_is_forgotten_is_never_publish
 
     def encode(frame: Frame, side: int) -> bytes:
         begun.set()
-        goes_on.wait(10)
+        goes_on.wait(90)
         return b"a picture of what is gone"
 
     monkeypatch.setattr(homeassistant, "Connection", Peer)
@@ -220,7 +220,7 @@ def test_a_picture_that_is_encoded_while_something_is_forgotten_is_never_publish
     try:
         sink.show(Frame(id="1", encoded=b"x"))
         sink.emit({"label": "gone", "state": "known", "score": 1.0})
-        assert begun.wait(10)
+        assert begun.wait(90)
         threading.Timer(0.1, goes_on.set).start()
         sink.drop(["cup"])
         assert goes_on.is_set()  # what was on its way was waited for

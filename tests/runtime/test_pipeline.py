@@ -162,7 +162,7 @@ def test_a_waiting_source_yields_empty_lists_and_loses_nothing() -> None:
 
     def slow() -> Iterator[Frame | Skipped]:
         yield from frames(2)
-        assert go.wait(20)
+        assert go.wait(90)
         yield from frames(4)[2:]
 
     seen, n_empty = [], 0

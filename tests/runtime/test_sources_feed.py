@@ -171,7 +171,7 @@ class Watched:
     def _take(self) -> None:
         for item in self._frames:
             self.items.append(item)
-            self.hold.wait(10)
+            self.hold.wait(90)
 
     def wait(self, n: int) -> list[tuple[str, str | None]]:
         assert until(lambda: len(self.items) >= n)

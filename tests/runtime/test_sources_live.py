@@ -586,7 +586,7 @@ class FakeCapture:
         return True
 
     def read(self) -> tuple[bool, np.ndarray | None]:
-        time.sleep(0.1)  # the picture before is taken meanwhile
+        time.sleep(0.3)  # the picture before is taken meanwhile
         if not self.pictures:
             self.hang.wait()
             return False, None
@@ -629,7 +629,7 @@ def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
     waiting += [FakeCapture([BLUE + 2], hang)]
     captures = list(waiting)
     source = quick(open_source("camera:/dev/null"))  # it has to be there
-    source.stall_s = 1
+    source.stall_s = 2
     frames = source.frames()
     got = list(itertools.islice(frames, 3))
     frames.close()  # or it would never end

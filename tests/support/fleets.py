@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from build import frame, tiny_home
+from build import answer, frame, invoke, tiny_home
 from edgecl.fleet.carriers.folder import CONTRIBUTIONS, Folder
 from edgecl.fleet.contribution import Contribution, rows_part, sums_part, total_body, write
 from edgecl.fleet.identity import DeviceKeys
+from edgecl.fleet.merger import Merger
 from edgecl.fleet.orders import Orders
 from edgecl.fleet.plant import Plant, Policy, make_plant
 from edgecl.fleet.sums import ClassSums, Layout
@@ -145,3 +146,42 @@ def holders(folder: Path, *needles: bytes) -> list[str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and any(needle in path.read_bytes() for needle in needles)
     ]
+
+
+class World:
+    """A plant, a carrier and some homes."""
+
+    def __init__(self, path: Path, n: int) -> None:
+        self.path, self.plant = path, path / "plant"
+        self.homes = [toy_home(path / f"home-{i}") for i in range(n)]
+        self.carrier = Folder(path / "carrier", is_made=True)
+        answer(
+            "fleet", "init", "--fleet", self.plant, "--feature-map-of", self.homes[0].path,
+            "--most-distance", 0,
+        )  # fmt: skip
+        self.serve()
+        for i, home in enumerate(self.homes):
+            key = self.fleet("join", self.carrier.path / "fleet.json", home=home)["key"]
+            self.fleet("add", f"press-{i}", key)
+        self.serve()
+
+    def fleet(self, *words: object, home: Home | None = None) -> dict:
+        where = ("--fleet", self.plant) if home is None else ("--home", home.path)
+        return answer("fleet", *words, *where)
+
+    def serve(self) -> None:
+        done = invoke(
+            "fleet", "serve", "--fleet", self.plant, "--carrier", self.carrier.path, "--once"
+        )
+        assert done.exit_code == 0
+
+    def sync(self, i: int) -> dict:
+        return self.fleet("sync", "--carrier", self.carrier.path, home=self.homes[i])
+
+    def merger(self) -> Merger:
+        return Merger(Plant(self.plant))
+
+    def classes(self) -> dict[str, int]:
+        merged = self.merger().merged()
+        assert merged is not None
+        return {name: n for _, name, n in merged.classes}

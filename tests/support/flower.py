@@ -48,11 +48,11 @@ def group(*command: object, home: Path) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         running.terminate()
         try:
-            running.wait(20)
+            running.wait(120)
         finally:
             for member in members(home):
                 os.kill(member, signal.SIGKILL)
-            running.wait(20)
+            running.wait(120)
 
 
 def members(home: Path) -> list[int]:

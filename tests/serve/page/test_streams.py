@@ -45,7 +45,7 @@ def test_pictures_are_at_most_ten_a_second(site: Site):
 
 def test_nothing_is_encoded_while_nobody_looks(own_site: Site):
     live = own_site.stream.serving.live
-    assert own_site.ask("GET", "/snapshot.jpg").status == 200
+    assert until(lambda: own_site.ask("GET", "/snapshot.jpg").status == 200)
     assert until(lambda: not live.is_looked_at)
     newest = live.newest()
     time.sleep(0.3)
@@ -145,8 +145,14 @@ def test_a_forgetting_drops_what_was_shown_and_said(own_site: Site):
     seen = named(response, "event")
     assert "bracket" in own_site.ask("GET", "/api/v1/classes").body.decode()
     kept = own_site.get("samples?class=bracket")
-    own_site.ask("GET", "/snapshot.jpg")
-    before = live.newest()
+    shown: list[object] = []
+
+    def is_shown() -> bool:
+        own_site.ask("GET", "/snapshot.jpg")
+        shown.append(live.newest())
+        return shown[-1] is not None
+
+    assert until(is_shown)
     asked = {"kind": "class", "name": "bracket", "confirm": "bracket"}
     own_site.post("forget", asked, 202)
     came: list[dict[str, str]] = []
@@ -157,7 +163,7 @@ def test_a_forgetting_drops_what_was_shown_and_said(own_site: Site):
             came[-1]["event"] = "done"
     phases = [one for one in came if one.get("event") in ("command", "done", "forgotten")]
     assert "bracket" not in str(phases)
-    assert live.newest() is not before
+    assert live.newest() is not shown[-1]
     again = own_site.open("GET", "/events", headers={"Last-Event-ID": seen["id"]})
     told = [str(event(again)) for _ in range(6)]
     assert "bracket" not in str(told)
@@ -180,7 +186,7 @@ def test_a_refused_forgetting_is_told_to_who_asked(own_site: Site, monkeypatch):
 
 
 def test_what_two_pages_name_is_learned_once(own_site: Site):
-    uids = own_site.stream.serving.do("wait", waiting).result(30)
+    uids = own_site.stream.serving.do("wait", waiting).result(90)
     assert own_site.post("review", {"uids": uids, "label": "gasket"})["learned"] == 2
     own_site.post("review", {"uids": uids, "label": "nut"}, 404)
     assert "nut" not in [one["name"] for one in own_site.get("classes")]
