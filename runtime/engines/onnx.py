@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import io
 import os
 import sys
 from contextlib import redirect_stdout
@@ -218,6 +219,10 @@ def _try(model: bytes, name: str, threads: int) -> tuple[Any | None, str]:
     options.log_severity_level = 3
     # Waiting threads that spin steal the core that the head and the camera need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if name == "cuda" and hasattr(ort, "preload_dlls"):
+        # CUDA and cuDNN of wheels are on no search path; it prints what is not there.
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
     reason = ""
     for way in _WAYS.get(name, ({},)):
         try:
