@@ -88,4 +88,4 @@ jetson:
 	$(BIN)/edgecl doctor
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) $(FLOWER_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .site
+	rm -rf $(VENV) $(DEMO_VENV) $(FLOWER_VENV) .venv-device-* .venv-gpu .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .site

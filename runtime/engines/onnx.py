@@ -100,7 +100,7 @@ class OnnxEngine:
         try:
             pixels, *rest = self._session.get_inputs()
             (features,) = self._session.get_outputs()
-            self._side, width = int(pixels.shape[2]), int(features.shape[1])
+            self.image_size, width = int(pixels.shape[2]), int(features.shape[1])
             self.adapter_shapes: dict[str, tuple[int, ...]] = {
                 part.name: tuple(int(n) for n in part.shape) for part in rest
             }
@@ -144,11 +144,12 @@ class OnnxEngine:
 
     def run(self, pixels: Float32) -> Float32:
         """Return features (N, D) of pictures (N, 3, S, S); see `Engine.run`."""
-        expected = (3, self._side, self._side)
+        side = self.image_size
+        expected = (3, side, side)
         if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.float32:
             raise ShapeError(
-                f"engine input is {pixels.shape} {pixels.dtype}; expected (N, 3, {self._side}, "
-                f"{self._side}) float32 as Preprocessing.tensor makes it"
+                f"engine input is {pixels.shape} {pixels.dtype}; expected (N, 3, {side}, "
+                f"{side}) float32 as Preprocessing.tensor makes it"
             )
         if len(pixels) == 0:
             return np.empty((0, self.num_features), np.float32)
