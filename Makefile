@@ -17,7 +17,7 @@ EXTRAS ?= cpu,torch,camera,mqtt,metrics,report,web,demo,test,dev,docs,tensorrt-r
 DEVICE_EXTRAS ?= cpu,mqtt,metrics,demo,test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-device test-live flower docs types format jetson clean
+.PHONY: demo test test-device test-live test-gpu flower docs types format jetson clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,13 @@ test-device:
 test-live: $(VENV)/installed
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -m live
 
+# On a machine with a GPU, from this checkout and wheels that lie in a folder; needs no network. Tests
+# and a table, at most MINUTES long. Elsewhere it says what is missing.
+WHEELS ?= wheels
+MINUTES ?= 10
+test-gpu:
+	$(PYTHON) packaging/run_gpu_tests.py --wheels $(WHEELS) --minutes $(MINUTES)
+
 # The carrier of a fleet on Flower, whose pins stay out of the other environments (300 MB).
 flower: $(FLOWER_VENV)/installed
 
@@ -85,4 +92,4 @@ jetson:
 	$(BIN)/edgecl doctor
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) $(FLOWER_VENV) .venv-device-* .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .site
+	rm -rf $(VENV) $(DEMO_VENV) $(FLOWER_VENV) .venv-device-* .venv-gpu .typecheck build .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .site

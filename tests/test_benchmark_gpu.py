@@ -147,7 +147,7 @@ def test_without_a_gpu_it_says_what_is_missing(
 def test_the_plain_model_is_the_engine_that_ships(tmp_path: Path) -> None:
     models = bench.real_models(32, tmp_path)
     assert bench.OnnxEngine(models.model("fp32", False), provider="cpu").num_features > 2000
-    assert set(bench.real_engines()) == {*ENGINES, "TensorRT for RTX"}
+    assert set(bench.real_engines(tmp_path)) == {*ENGINES, "TensorRT for RTX"}
 
 
 @pytest.mark.gpu
@@ -158,7 +158,7 @@ def test_a_minute_on_a_gpu_fills_rows_of_onnxruntime(
         gpu_here()
     except ProviderError as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(bench, "real_engines", lambda: {ENGINES[0]: bench_cuda})
+    monkeypatch.setattr(bench, "real_engines", lambda folder: {ENGINES[0]: bench_cuda})
     run(monkeypatch, tmp_path / "gpu", "--minutes", "1", "--image-size", "64")
     found = json.loads((tmp_path / "gpu.json").read_text())
     plain = [row for row in found["rows"] if row["precision"] == "fp32" and not row["adapter"]]

@@ -7,6 +7,7 @@ every adapter has memory and an id of its own.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Bound:
         self._ort, self._session, self._width = ort, session, width
         self._runs, self._refused = runs, refused
         self._places: dict[tuple[int, int], _Place] = {}
+        self._lock = Lock()  # a session may be run from many threads, its places may not
         self._memory: Memory | None = None  # the driver then copies pictures twice
         try:
             self._memory = device_memory()
@@ -48,6 +50,10 @@ class Bound:
 
     def run(self, pixels: Float32, adapter: Adapter) -> Float32:
         """Return what the session gives for pictures (N, 3, S, S) with an adapter."""
+        with self._lock:
+            return self._run_alone(pixels, adapter)
+
+    def _run_alone(self, pixels: Float32, adapter: Adapter) -> Float32:
         key = (len(pixels), id(adapter))  # a place keeps its adapter, so no other gets its id
         place = self._places.get(key)
         if place is None:

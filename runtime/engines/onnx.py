@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import io
 import os
 import sys
 from contextlib import redirect_stdout
@@ -99,7 +100,7 @@ class OnnxEngine:
         try:
             pixels, *rest = self._session.get_inputs()
             (features,) = self._session.get_outputs()
-            self._side, width = int(pixels.shape[2]), int(features.shape[1])
+            self.image_size, width = int(pixels.shape[2]), int(features.shape[1])
             self.adapter_shapes: dict[str, tuple[int, ...]] = {
                 part.name: tuple(int(n) for n in part.shape) for part in rest
             }
@@ -143,11 +144,12 @@ class OnnxEngine:
 
     def run(self, pixels: Float32) -> Float32:
         """Return features (N, D) of pictures (N, 3, S, S); see `Engine.run`."""
-        expected = (3, self._side, self._side)
+        side = self.image_size
+        expected = (3, side, side)
         if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.float32:
             raise ShapeError(
-                f"engine input is {pixels.shape} {pixels.dtype}; expected (N, 3, {self._side}, "
-                f"{self._side}) float32 as Preprocessing.tensor makes it"
+                f"engine input is {pixels.shape} {pixels.dtype}; expected (N, 3, {side}, "
+                f"{side}) float32 as Preprocessing.tensor makes it"
             )
         if len(pixels) == 0:
             return np.empty((0, self.num_features), np.float32)
@@ -218,6 +220,10 @@ def _try(model: bytes, name: str, threads: int) -> tuple[Any | None, str]:
     options.log_severity_level = 3
     # Waiting threads that spin steal the core that the head and the camera need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if name == "cuda" and hasattr(ort, "preload_dlls"):
+        # CUDA and cuDNN of wheels are on no search path; it prints what is not there.
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
     reason = ""
     for way in _WAYS.get(name, ({},)):
         try:

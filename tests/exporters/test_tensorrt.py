@@ -661,6 +661,10 @@ def test_an_engine_on_a_gpu_equals_onnx(gpu: str, flavour: str, adapted_home: Pa
         gap = ours.with_adapters(*chosen).run(x) - theirs.with_adapters(*chosen).run(x)
         assert np.abs(gap).max() <= 1e-4
     assert compare_engines(theirs, ours).max_abs <= 1e-4
+    for seed in range(4):
+        one = np.random.default_rng(seed).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
+        assert np.abs(ours.run(one) - theirs.run(one)).max() <= 1e-4
+    assert (ours.runs.replayed > 0) == (flavour == "full"), ours.runs.plain
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fake_onnxruntime
 import numpy as np
 import onnxruntime
@@ -11,6 +13,8 @@ from fake_onnxruntime import FakeOnnxruntime
 from small_engine import adapter, pictures, small_model
 
 from edgecl.errors import ProviderError
+from edgecl.exporters.parity import parity_of
+from edgecl.home import Home
 from edgecl.runtime.engines import onnx as module
 from edgecl.runtime.engines.bound import MOST_GRAPHS, TOO_MANY
 from edgecl.runtime.engines.onnx import OnnxEngine
@@ -131,3 +135,19 @@ def test_the_names_of_onnxruntime_exist() -> None:
         assert names
         assert all(hasattr(getattr(onnxruntime, kind), name) for name in names)
     assert hasattr(onnxruntime.RunOptions, "add_run_config_entry")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_provider_equals_the_cpu_and_replays(made_home: Path) -> None:
+    model = Home(made_home).engine_bytes(has_adapters=False)
+    try:
+        ours = OnnxEngine(model, provider="cuda")
+    except ProviderError as error:
+        pytest.skip(str(error))
+    theirs = OnnxEngine(model, provider="cpu")
+    rng = np.random.default_rng(0)
+    for n in (1, 8, 1, 8, 1):
+        x = rng.uniform(-1, 1, (n, 3, 64, 64)).astype(np.float32)
+        parity = parity_of(ours.run(x), theirs.run(x))
+        assert parity.max_abs <= parity.most_fp32
+    assert (ours.runs.recorded, ours.runs.replayed) == (2, 3), ours.runs.plain

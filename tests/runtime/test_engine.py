@@ -112,6 +112,7 @@ def test_a_session_that_fell_back_in_silence_is_refused(
     monkeypatch.setattr(
         ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
     session = ort.InferenceSession
     monkeypatch.setattr(
         ort,

@@ -29,7 +29,7 @@ def on_tensorrt(model: bytes, precision: str, max_batch: int) -> TensorrtEngine:
         found = onnx_engine.with_adapters(*[adapter] * bool(adapter)).run(pixels)
         return found[:, -width:]
 
-    size = onnx_engine._side
+    size = onnx_engine.image_size
     trt = running(
         VERSIONS[-1],
         compute,
