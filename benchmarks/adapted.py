@@ -20,8 +20,9 @@ import numpy as np
 
 from edgecl.adapters.bottleneck import RANK, new_adapter
 from edgecl.backbones import load_backbone
-from edgecl.config import Config
+from edgecl.config import Config, ConsolidationConfig
 from edgecl.exporters.onnx import init_home
+from edgecl.runtime.adapters import GATE
 
 
 def main() -> None:
@@ -34,10 +35,15 @@ def main() -> None:
         home = init_home(Path(place) / "home", backbone, Config(), adapter_rank=RANK)
         plain, both = home.engine(), home.engine(takes_adapters=True)
         adapter = new_adapter(both.adapter_shapes)
+        config = Config(consolidation=ConsolidationConfig(recipe="atoms"))
+        other = init_home(Path(place) / "gates", backbone, config, adapter_rank=RANK)
+        gates = other.engine(takes_adapters=True)
         engines = {
             "plain": plain,
             "plain and adapted": both.with_adapters(adapter),
             "and two adapters": both.with_adapters(adapter, adapter),
+            "an engine with gates, shut": gates.with_adapters(adapter),
+            "open": gates.with_adapters({**adapter, GATE: np.ones(1, np.float32)}),
         }
         sizes = [len(home.engine_bytes(has_adapters=has)) for has in (False, True)]
         print("| | batch 1, ms | of plain | batch 8, ms | of plain |\n|---|---|---|---|---|")

@@ -161,6 +161,7 @@ def _print_streamed(
             {
                 "stream": kind,
                 "head": config.head.name,
+                "backbone": device.manifest.backbone,
                 "orders": ORDERS,
                 "seen": len(of.y) + len(skipped) + sum(frames.passed_over.values()),
                 "learned": results[0].learned,
@@ -172,8 +173,8 @@ def _print_streamed(
         )
         return
     print(
-        f"{config.head.name} on a {kind} stream: {results[0].learned:,} rows learned, "
-        f"{n_tested:,} pictures test, mean of {ORDERS} orders"
+        f"{config.head.name} on a {kind} stream, features of {device.manifest.backbone}\n"
+        f"{results[0].learned:,} rows learned, {n_tested:,} pictures test, mean of {ORDERS} orders"
     )
     rows = [
         (STREAM_FIGURES[name], *_cells(name, value, figures[f"{name}_spread"]))

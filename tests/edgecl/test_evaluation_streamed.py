@@ -87,12 +87,14 @@ def test_the_command_measures_beside_the_home(tmp_path: Path, home: Home) -> Non
     command = ("evaluate", tmp_path / "parts", "--home", home.path, "--stream")
     found = build.answer(*command, "blurry")
     assert found["stream"] == "blurry"
+    assert found["backbone"] == home.manifest.backbone
     assert found["tested"] == 3 * len(build.PARTS)
     assert found["seen"] == 9 * len(build.PARTS)
     assert 0 <= found["weakest"] <= found["last"] <= 1
     assert (home.path / "device.db").read_bytes() == before
     shown = build.invoke(*command, "blurry")
     assert "weakest class at the end" in shown.stdout
+    assert f"features of {home.manifest.backbone}" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
     with pytest.raises(UsageError, match="has no end"):
         build.invoke("evaluate", "synthetic:", "--home", home.path, "--stream", "blurry")
