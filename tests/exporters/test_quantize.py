@@ -103,7 +103,9 @@ def test_an_invalid_graph_is_refused() -> None:
 @pytest.mark.parametrize("recipe", ["cpu", "trt"])
 def test_both_recipes_come_from_one_calibration(recipe: str) -> None:
     whole = net()
-    model = onnx.load_from_string(quantise_model(calibrate(whole, [pictures(20, 12)]), recipe))
+    model = onnx.load_from_string(
+        quantise_model(calibrate(whole, lambda: [pictures(20, 12)]), recipe)
+    )
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert constants["a.weight_quantized"].dtype == np.int8
     assert constants["a.weight_scale"].shape == (8,)  # one a channel
@@ -123,7 +125,7 @@ def test_a_projection_of_the_features_stays_float32() -> None:
     graph.node.append(helper.make_node("Sub", ["product", "offset"], ["features"], name="sub"))
     for name, array in (("matrix", np.ones((8, 8))), ("offset", np.ones(8))):
         graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-    calibrated = calibrate(model.SerializeToString(), [pictures(20, 12)])
+    calibrated = calibrate(model.SerializeToString(), lambda: [pictures(20, 12)])
     assert {"matmul", "sub"} <= set(calibrated.fixed)
     done = onnx.load_from_string(quantise_model(calibrated, "cpu"))
     kinds = {t.name: t.data_type for t in done.graph.initializer}
@@ -133,7 +135,7 @@ def test_a_projection_of_the_features_stays_float32() -> None:
 
 def test_the_worst_node_is_found_and_stays_float32() -> None:
     whole = net()
-    calibrated = calibrate(whole, [pictures(20, 12)])
+    calibrated = calibrate(whole, lambda: [pictures(20, 12)])
     reference = OnnxEngine(whole, provider="cpu")
     x = pictures(4, 12, seed=1)
     worst = worst_nodes(calibrated, "cpu", reference, x)
