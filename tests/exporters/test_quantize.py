@@ -160,7 +160,7 @@ def test_adapters_stay_inputs_in_float32(adapted_home: Path) -> None:
         for name, shape in theirs.adapter_shapes.items()
     }
     x = pictures(6, 64)
-    model = quantise_model(calibrate(whole, [x], [adapter]), "cpu")
+    model = quantise_model(calibrate(whole, lambda: [x], [adapter]), "cpu")
     ours = OnnxEngine(model, provider="cpu")
     assert ours.adapter_shapes == theirs.adapter_shapes
     taken = {
@@ -198,7 +198,7 @@ def test_added_constants_stay_float32() -> None:
     )
     opset = helper.make_opsetid("", 18)
     whole = helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
-    made = quantise_model(calibrate(whole, [pictures(8, 4)]), "trt")
+    made = quantise_model(calibrate(whole, lambda: [pictures(8, 4)]), "trt")
     names = {t.name: t.data_type for t in onnx.load_from_string(made).graph.initializer}
     assert names["bias"] == TensorProto.FLOAT
     assert names["weight_quantized"] == TensorProto.INT8
