@@ -266,7 +266,9 @@ class _Int8:
         """Quantise with ever more nodes in float32 until it agrees; returns the last try."""
         self.say("calibrating", 0, 1)
         how = self.home.manifest.preprocessing
-        calibrated = calibrate(self.own.model, batches_of(self._calibration(), how), self.adapters)
+        calibrated = calibrate(
+            self.own.model, lambda: batches_of(self._calibration(), how), self.adapters
+        )
         worst: list[str] = []
         # Who insists wants the engine as fast as it gets.
         tries = 1 if self.options.allow_parity_loss else len(_FALLBACK_SHARES)

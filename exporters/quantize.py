@@ -8,12 +8,14 @@ convolutions (cosine of the features 0.77 against 0.98), hence per channel.
 What adapters compute stays float32: their arrays are inputs, unknown at calibration. So do the
 pooling and a projection of the features, which cost nothing and whose values the head wants fine,
 and what stands between the matrix products of a transformer.
+
+Ranges and roundings beyond onnxruntime's own are in portable.py.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from edgecl.runtime.engines.onnx import OnnxEngine, import_onnxruntime
 from edgecl.types import Float32
 
 from .graph import checked, import_onnx, parse, shape_of
+from .portable import equalise, round_weights
 
 RECIPES = ("cpu", "trt")
 _OPS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "AveragePool")
@@ -39,7 +42,7 @@ class Calibrated:
     """A float32 model and the ranges of its activations.
 
     Args:
-        proto: The model, shapes inferred.
+        proto: The model, shapes inferred, channels equalised.
         ranges: What onnxruntime's calibrator found.
         fixed: Nodes that stay float32.
     """
@@ -50,13 +53,13 @@ class Calibrated:
 
 
 def calibrate(
-    model: bytes, batches: Iterable[Float32], adapters: Sequence[Adapter] = ()
+    model: bytes, batches: Callable[[], Iterable[Float32]], adapters: Sequence[Adapter] = ()
 ) -> Calibrated:
-    """Find the range of every activation on preprocessed pictures.
+    """Make channels equal and find the range of every activation on preprocessed pictures.
 
     Args:
         model: The backbone as ONNX, float32.
-        batches: Preprocessed pictures (M, 3, S, S), one at least.
+        batches: Gives preprocessed pictures (M, 3, S, S), one at least; called twice.
         adapters: Every one that the engine will run with; without one, no change.
 
     Raises:
@@ -67,10 +70,11 @@ def calibrate(
     shapes = {value.name: shape_of(value) for value in proto.graph.input[1:]}
     chosen = [padded(adapter, shapes) for adapter in adapters] or [zeros(shapes)]
     name = proto.graph.input[0].name
-    feeds: Iterator[dict[str, Float32]] = (
-        {name: batch, **adapter} for batch in batches for adapter in chosen
-    )
 
+    def feeds() -> Iterator[dict[str, Float32]]:
+        return ({name: batch, **adapter} for batch in batches() for adapter in chosen)
+
+    equalise(proto, feeds())
     with tempfile.TemporaryDirectory(prefix="edgecl-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(proto, str(path))
@@ -80,7 +84,7 @@ def calibrate(
             augmented_model_path=str(path.with_name("augmented.onnx")),
             calibrate_method=calibration.CalibrationMethod.MinMax,
         )
-        calibrator.collect_data(_Reader(feeds))
+        calibrator.collect_data(_Reader(feeds()))
         ranges = calibrator.compute_data()
     fixed = (*_of_adapters(proto.graph, set(shapes)), *_biases(proto.graph), *_last(proto.graph))
     return Calibrated(proto, ranges, fixed)
@@ -106,6 +110,9 @@ def quantise_model(
     signed = quantization.QuantType.QInt8
     proto = type(calibrated.proto)()
     proto.CopyFrom(calibrated.proto)
+    kept = [*calibrated.fixed, *exclude]
+    names = {n.name for n in proto.graph.node if n.name in only or not only}.difference(kept)
+    scales = round_weights(proto, names, is_paired=not is_trt)
     quantizer = quantization.QDQQuantizer(
         proto,
         True,  # per channel
@@ -114,9 +121,14 @@ def quantise_model(
         signed if is_trt else quantization.QuantType.QUInt8,
         calibrated.ranges,
         list(only),
-        [*calibrated.fixed, *exclude],
+        kept,
         list(_OPS),
-        {"ActivationSymmetric": is_trt, "WeightSymmetric": True, "QuantizeBias": not is_trt},
+        {
+            "ActivationSymmetric": is_trt,
+            "WeightSymmetric": True,
+            "QuantizeBias": not is_trt,
+            "TensorQuantOverrides": scales,
+        },
     )
     quantizer.quantize_model()
     _guard(quantizer.model.model.graph, exclude)

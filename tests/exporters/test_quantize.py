@@ -103,7 +103,9 @@ def test_an_invalid_graph_is_refused() -> None:
 @pytest.mark.parametrize("recipe", ["cpu", "trt"])
 def test_both_recipes_come_from_one_calibration(recipe: str) -> None:
     whole = net()
-    model = onnx.load_from_string(quantise_model(calibrate(whole, [pictures(20, 12)]), recipe))
+    model = onnx.load_from_string(
+        quantise_model(calibrate(whole, lambda: [pictures(20, 12)]), recipe)
+    )
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert constants["a.weight_quantized"].dtype == np.int8
     assert constants["a.weight_scale"].shape == (8,)  # one a channel
@@ -123,7 +125,7 @@ def test_a_projection_of_the_features_stays_float32() -> None:
     graph.node.append(helper.make_node("Sub", ["product", "offset"], ["features"], name="sub"))
     for name, array in (("matrix", np.ones((8, 8))), ("offset", np.ones(8))):
         graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-    calibrated = calibrate(model.SerializeToString(), [pictures(20, 12)])
+    calibrated = calibrate(model.SerializeToString(), lambda: [pictures(20, 12)])
     assert {"matmul", "sub"} <= set(calibrated.fixed)
     done = onnx.load_from_string(quantise_model(calibrated, "cpu"))
     kinds = {t.name: t.data_type for t in done.graph.initializer}
@@ -133,7 +135,7 @@ def test_a_projection_of_the_features_stays_float32() -> None:
 
 def test_the_worst_node_is_found_and_stays_float32() -> None:
     whole = net()
-    calibrated = calibrate(whole, [pictures(20, 12)])
+    calibrated = calibrate(whole, lambda: [pictures(20, 12)])
     reference = OnnxEngine(whole, provider="cpu")
     x = pictures(4, 12, seed=1)
     worst = worst_nodes(calibrated, "cpu", reference, x)
@@ -158,7 +160,7 @@ def test_adapters_stay_inputs_in_float32(adapted_home: Path) -> None:
         for name, shape in theirs.adapter_shapes.items()
     }
     x = pictures(6, 64)
-    model = quantise_model(calibrate(whole, [x], [adapter]), "cpu")
+    model = quantise_model(calibrate(whole, lambda: [x], [adapter]), "cpu")
     ours = OnnxEngine(model, provider="cpu")
     assert ours.adapter_shapes == theirs.adapter_shapes
     taken = {
@@ -196,7 +198,7 @@ def test_added_constants_stay_float32() -> None:
     )
     opset = helper.make_opsetid("", 18)
     whole = helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
-    made = quantise_model(calibrate(whole, [pictures(8, 4)]), "trt")
+    made = quantise_model(calibrate(whole, lambda: [pictures(8, 4)]), "trt")
     names = {t.name: t.data_type for t in onnx.load_from_string(made).graph.initializer}
     assert names["bias"] == TensorProto.FLOAT
     assert names["weight_quantized"] == TensorProto.INT8

@@ -342,7 +342,7 @@ def as_int8(model: bytes) -> bytes:
     pixels = rng.uniform(-1, 1, (4, 3, 64, 64)).astype(np.float32)
     shapes = engine.adapter_shapes.items()
     adapter = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes}
-    return quantise_model(calibrate(model, [pixels], [adapter]), "trt")
+    return quantise_model(calibrate(model, lambda: [pixels], [adapter]), "trt")
 
 
 def test_lite0_is_built(rtx: Any, made_home: Path) -> None:
