@@ -18,11 +18,13 @@ def holds_name(text: str, name: str) -> bool:
     """
     found = _folded(name)
     return len(name) >= _MIN_NAME_IN_TEXT and (
-        found in _folded(text) or found in _folded(unquote(text))
+        found in _folded(text) or ("%" in text and found in _folded(unquote(text)))
     )
 
 
 def _folded(text: str) -> str:
+    if text.isascii():  # as most of a million names of frames are
+        return text.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
