@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import argparse
 import io
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -252,10 +253,11 @@ def forgetting(home: Path) -> None:
         done = unlearning.forget(opened, learner, ForgetRequest(name))
         whole, cpu = time.perf_counter() - begin, time.process_time() - cpu
     (rewriting, of_it) = np.sum(apart, axis=0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(
         f"forget {name}: head {done.head_seconds:.2f} s, whole {whole - rewriting:.2f} s "
         f"({cpu - of_it:.2f} of processor) beside the rewriting of the file, {rewriting:.1f} s "
-        f"({of_it:.1f}); {json.dumps(done.receipt.body['rows_erased'])}"
+        f"({of_it:.1f}); at most {peak:,.0f} MB; {json.dumps(done.receipt.body['rows_erased'])}"
     )
 
 

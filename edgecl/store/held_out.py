@@ -27,6 +27,7 @@ from itertools import repeat
 import numpy as np
 
 from edgecl.heads.base import Head
+from edgecl.runtime.scoring import best_of
 from edgecl.store.left_out import affordable, score_left_out
 from edgecl.store.probes import (
     BUCKETS_PER_OCTAVE,
@@ -260,11 +261,7 @@ class Probes:
         else:
             first = int(np.searchsorted(self._uids, self._last, side="right"))
             turn = np.arange(first, first + most) % n
-        best = [
-            head.predict_many(self._x[part].astype(np.float32)).argmax(axis=1)
-            for part in np.split(turn, range(_AT_ONCE, len(turn), _AT_ONCE))
-        ]
-        said = np.array(head.classes)[np.concatenate(best)]
+        said = np.array(head.classes)[best_of(head.predict_many, self._x[turn])]
         right_now = (said == self._classes[turn]).astype(np.float64)
         changed = self._right[turn] != right_now
         self._right[turn] = right_now
