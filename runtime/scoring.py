@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.errors import IntegrityError, NothingLearnedError, ShapeError
-from edgecl.types import Float32, Float64
+from edgecl.types import Float16, Float32, Float64, Labels
 
 Arrays = dict[str, npt.NDArray[Any]]
+_AT_ONCE = 1024
 # Where a form of head is; a file for each, loaded when one is.
 FORMS = {
     "linear": (__name__, "LinearScorer"),
@@ -163,6 +164,16 @@ def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...])
         raise IntegrityError(
             f"the kept head is of no known form ({error}); learn or `edgecl verify` to renew it"
         ) from error
+
+
+def best_of(scores: Callable[[Float32], Float64], x: Float16) -> Labels:
+    """Return the place of the best score of each feature (N, D), shape (N,).
+
+    A thousand at a time: of many classes all scores at once would be far more than the features.
+    """
+    parts = np.split(x, range(_AT_ONCE, len(x), _AT_ONCE))
+    best = [scores(part.astype(np.float32)).argmax(axis=1) for part in parts]
+    return np.concatenate(best).astype(np.int64)
 
 
 def softmax(scores: Float64) -> Float64:

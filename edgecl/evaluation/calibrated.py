@@ -11,6 +11,8 @@ from edgecl.session import Session
 from edgecl.store.table import Role
 
 LEVEL = 0.9
+# Samples that are asked at once: a thousand classes have as many probabilities of each.
+_AT_ONCE = 1024
 
 
 def calibration_summary(session: Session) -> dict[str, Any] | None:
@@ -31,11 +33,14 @@ def calibration_summary(session: Session) -> dict[str, Any] | None:
     is_known = np.isin(classes, list(place))
     is_apart = known.is_left_out and int(is_known.sum()) >= FEWEST
     if is_apart:
-        scores = session.exact_scorer().scores(x[is_known].astype(np.float32))
-        found = known.probabilities(scores)
+        x, scorer, shares, n_labels = x[is_known], session.exact_scorer(), np.zeros(0), 0.0
         targets = np.array([place[uid] for uid in classes[is_known].tolist()], dtype=np.int64)
-        shares = found[np.arange(len(targets)), targets]
-        n_labels = float(known.sets(found, LEVEL).sum(axis=1).mean())
+        for first in range(0, len(x), _AT_ONCE):
+            rows = x[first : first + _AT_ONCE].astype(np.float32)
+            found = known.probabilities(scorer.scores(rows))
+            own = found[np.arange(len(rows)), targets[first : first + _AT_ONCE]]
+            shares = np.append(shares, own)
+            n_labels += float(known.sets(found, LEVEL).sum()) / len(x)
     return {
         "by": "mixed" if known.of_shares else "left out" if known.is_left_out else "held out",
         "samples": len(known.targets),

@@ -18,6 +18,7 @@ import numpy as np
 from edgecl.calibration import mixture_of
 from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
+from edgecl.runtime.scoring import best_of
 from edgecl.session import Session
 from edgecl.store.adapters import adapter_rows
 from edgecl.store.samples import Rows
@@ -92,7 +93,7 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
         scorer = session.exact_scorer()
         by_name = {store.names[uid]: place for uid, place in places.items()}
         answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
-        guesses = answers[scorer.scores(probes.x.astype(np.float32)).argmax(axis=1)]
+        guesses = answers[best_of(scorer.scores, probes.x)]
     return Tested(probes, guesses, _confusion(probes.classes, guesses, len(uids)))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from edgecl.calibration import left_out_of, mixture_key, mixture_of
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
+from edgecl.runtime.scoring import best_of
 from edgecl.store.changes import OfClass, Verdicts
 from edgecl.store.table import Role
 
@@ -29,7 +30,7 @@ def held_out_verdicts(learner: Learner) -> Verdicts:
     if not head.classes or not len(held.uids):
         return NOBODY
     known = np.array(head.classes)
-    best = head.predict_many(held.x.astype(np.float32)).argmax(axis=1)
+    best = best_of(head.predict_many, held.x)
     return Verdicts(held.uids, held.classes, known[best] == held.classes)
 
 

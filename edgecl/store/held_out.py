@@ -27,6 +27,7 @@ from itertools import repeat
 import numpy as np
 
 from edgecl.heads.base import Head
+from edgecl.runtime.scoring import best_of
 from edgecl.store.left_out import affordable, score_left_out
 from edgecl.store.probes import (
     BUCKETS_PER_OCTAVE,
@@ -55,12 +56,14 @@ MOST_EVALUATIONS = 2000
 _BUDGET, _PER_VALUE = 750_000, 100
 # Squared distance over squared length; neighbours of 16-bit values are up to 1e-7 apart.
 _SAME_PICTURE = 1e-6
+# Probes that are converted, and predicted, at once.
+_AT_ONCE = 1024
 
 
 class Probes:
     """What the learner asks and tells about probes; all of it inside its transaction.
 
-    What is kept in memory (the features too: 4 D bytes a probe) is read anew when the store was.
+    What is kept in memory (the features too: 2 D bytes a probe) is read anew when the store was.
 
     Args:
         store: Open store.
@@ -79,7 +82,7 @@ class Probes:
         self._uids: Labels
         self._classes: Labels
         self._right: Float64
-        self._x: Float32
+        self._x: Float16
         self._sizes: Float32
         self._n_held: Counter[int]
         # Uids of the classes with probes, which of them each probe is of, and how many each has.
@@ -157,7 +160,7 @@ class Probes:
         )
         n = self._n
         if n == len(self._x):
-            grown = np.empty((max(64, 2 * n), store.num_features), np.float32)
+            grown = np.empty((max(64, n + n // 4), store.num_features), np.float16)
             grown[:n] = self._x
             self._x = grown
         self._x[n] = x
@@ -254,13 +257,12 @@ class Probes:
         cost = head.num_features * (len(head.classes) + _PER_VALUE)
         most = n if np.isnan(self._right).any() else max(1, self._frames * _BUDGET // cost)
         if most >= n:
-            turn, x = np.arange(n), self._x[:n]
+            turn = np.arange(n)
         else:
             first = int(np.searchsorted(self._uids, self._last, side="right"))
             turn = np.arange(first, first + most) % n
-            x = self._x[turn]
-        best = head.predict_many(x).argmax(axis=1)
-        right_now = (np.array(head.classes)[best] == self._classes[turn]).astype(np.float64)
+        said = np.array(head.classes)[best_of(head.predict_many, self._x[turn])]
+        right_now = (said == self._classes[turn]).astype(np.float64)
         changed = self._right[turn] != right_now
         self._right[turn] = right_now
         self._last = int(self._uids[turn[-1]])
@@ -310,8 +312,7 @@ class Probes:
         if self._seen == store.loads:
             return
         self._seen = store.loads
-        self._uids, x, self._classes = rows = store.rows(Role.HELD_OUT)
-        self._x = x.astype(np.float32)
+        self._uids, self._x, self._classes = rows = store.rows(Role.HELD_OUT)
         said = {o.uid: o.score for o in store.origins(Role.HELD_OUT)}
         self._right = np.array([said[uid] for uid in rows.uids.tolist()], dtype=np.float64)
         self._n = len(rows.uids)
@@ -327,14 +328,14 @@ class Probes:
         self._fast, self._steps, self._frames, self._last = map(int, counters)
 
 
-def _size_of(x: Float16 | Float32) -> Float32:
+def _size_of(x: Float16) -> Float32:
     """Return squared lengths (N,) of features (N, D)."""
-    rows = x.astype(np.float32)
-    return np.asarray(np.einsum("nd,nd->n", rows, rows))
+    parts = (x[i : i + _AT_ONCE].astype(np.float32) for i in range(0, len(x) or 1, _AT_ONCE))
+    return np.concatenate([np.einsum("nd,nd->n", rows, rows) for rows in parts])
 
 
-def _is_copy(a: Float16, b: Float16 | Float32) -> bool:
+def _is_copy(a: Float16, b: Float16) -> bool:
     """Whether two features are of one picture: alike but for how an engine rounds in a batch."""
     x = a.astype(np.float32)
-    apart = x - b
+    apart = x - b.astype(np.float32)
     return bool(apart @ apart <= _SAME_PICTURE * (x @ x))

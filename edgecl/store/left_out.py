@@ -24,7 +24,7 @@ Row = tuple[int, int, bytes, float | None]
 Counts = dict[int, list[Any]]
 _COUNTED = (
     "SELECT class_uid, count(*), sum(score), count(score) FROM replay WHERE is_stored "
-    "GROUP BY class_uid ORDER BY class_uid"
+    "GROUP BY +class_uid ORDER BY class_uid"
 )
 
 
@@ -81,14 +81,15 @@ def score_left_out(store: Store, head: Head, most: int, last: int) -> tuple[int,
 
 def _turn(store: Store, counts: Counts, most: int, last: int) -> list[Row]:
     """Return uid, class, feature and score of what is asked next: first what is not known."""
+    # `+` goes through what is kept by its index, not through all that was learned by uid.
     query = (
-        "SELECT uid, class_uid, x, score FROM replay JOIN features USING (uid) "
-        "WHERE is_stored AND {} ORDER BY uid LIMIT ?"
+        "SELECT uid, class_uid, x, score FROM (SELECT uid, class_uid, score FROM replay "
+        "WHERE is_stored AND {} ORDER BY +uid LIMIT ?) JOIN features USING (uid) ORDER BY uid"
     )
     execute, rows = store.connection.execute, []
     if any(n != known for n, _, known in counts.values()):
         rows = execute(query.format("score IS NULL"), (most,)).fetchall()
-    for where in ("uid > ?", "uid <= ?"):
+    for where in ("+uid > ?", "+uid <= ?"):
         rest = most - len(rows)
         if rest:
             rows += execute(query.format(f"score IS NOT NULL AND {where}"), (last, rest)).fetchall()

@@ -83,11 +83,12 @@ def list_samples(
         RequestError: There is no such source.
     """
     hidden = {*store.blocked_classes(), *store.lost_classes()}
-    shown = set(store.names) - hidden
+    # Of all classes the newest come first by uid, of one by its index.
+    where = "class_uid NOT IN (SELECT value FROM json_each(?))"
+    values: list[str | float] = [str(sorted(hidden))]
     if label is not None:
-        shown &= {store.class_uid(label)}
-    where = "class_uid IN (SELECT value FROM json_each(?))"
-    values: list[str | float] = [str(sorted(shown))]
+        where += " AND class_uid = ?"
+        values.append(store.class_uid(label))
     if source is not None:
         where += " AND source_uid = ?"
         values.append(source_uid(store, source))

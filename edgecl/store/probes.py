@@ -5,6 +5,7 @@ They are of samples that are held out, or of kept ones that are left out (left_o
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -78,27 +79,23 @@ class Histogram(NamedTuple):
 
 def history(store: Store) -> History:
     """Return the scores of all classes that are there."""
-    # One query: another process may be learning.
-    rows = store.connection.execute(
-        "SELECT uid, step, time, class_uid, n, n_right FROM evaluations "
-        "LEFT JOIN class_scores ON evaluation = uid ORDER BY uid"
-    ).fetchall()
-    evaluations = {uid: (step, seconds) for uid, step, seconds, *_ in rows}
-    scores = [(uid, *score) for uid, _, _, *score in rows if score[0] is not None]
-    at = {uid: i for i, uid in enumerate(evaluations)}
-    classes = sorted({class_uid for _, class_uid, _, _ in scores})
-    column = {class_uid: i for i, class_uid in enumerate(classes)}
-    accuracy = np.full((len(evaluations), len(classes)), np.nan)
-    n_probes = np.zeros((len(evaluations), len(classes)), np.int64)
-    for uid, class_uid, n, n_right in scores:
-        accuracy[at[uid], column[class_uid]] = n_right / n
-        n_probes[at[uid], column[class_uid]] = n
+    # One query: another process may be learning. Hundreds of classes have millions of scores.
+    cursor = store.connection.execute(
+        "SELECT uid, step, time, coalesce(class_uid, 0), coalesce(n, 0), coalesce(n_right, 0) "
+        "FROM evaluations LEFT JOIN class_scores ON evaluation = uid ORDER BY uid"
+    )
+    rows = np.fromiter(chain.from_iterable(cursor), np.float64).reshape(-1, 6)
+    _, first, at = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+    step, seconds = rows[first, 1:3].T
+    is_score = rows[:, 3] > 0
+    classes, column = np.unique(rows[is_score, 3], return_inverse=True)
+    n, n_right = rows[is_score, 4:].T
+    place = (at[is_score], column)
+    accuracy = np.full((len(first), len(classes)), np.nan)
+    n_probes = np.zeros((len(first), len(classes)), np.int64)
+    accuracy[place], n_probes[place] = n_right / n, n
     return History(
-        np.array([step for step, _ in evaluations.values()], dtype=np.int64),
-        np.array([seconds for _, seconds in evaluations.values()], dtype=np.float64),
-        np.array(classes, dtype=np.int64),
-        accuracy,
-        n_probes,
+        step.astype(np.int64), seconds.copy(), classes.astype(np.int64), accuracy, n_probes
     )
 
 

@@ -174,8 +174,10 @@ class Reservoir(Totals):
             victim = self._victim(class_uid, rng)
             if victim is None:
                 return None
-        while victim is not None and not self._fits(len(data)):
+        while victim is not None:
             self._evict(victim, rng)
+            if self._fits(len(data)):
+                break
             victim = min(self._stored, key=lambda c: (-len(self._stored[c]), c))
         return data
 

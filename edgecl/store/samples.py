@@ -187,22 +187,20 @@ class Samples(Reservoir):
 
     def rows(self, role: Role) -> Rows:
         """Return the kept samples of a role that can be read, oldest first."""
-        lost = self.lost_classes()
-        # `+` takes the index of a role that few samples have: by uid all would be gone through.
-        few = "" if role is Role.REPLAY else "+"
+        lost, execute = self.lost_classes(), self.connection.execute
+        # `+` takes the index of what few samples are; features come one by one, so that no sorting
+        # holds them twice.
         found = [
             row
-            for row in self.connection.execute(
-                f"SELECT uid, class_uid, x FROM {role.value} JOIN features USING (uid) "
-                f"WHERE is_stored ORDER BY {few}uid"
+            for row in execute(
+                f"SELECT uid, class_uid FROM {role.value} WHERE is_stored ORDER BY +uid"
             )
             if row[1] not in lost
         ]
-        return Rows(
-            np.array([uid for uid, _, _ in found], dtype=np.int64),
-            self.opened(found),
-            np.array([class_uid for _, class_uid, _ in found], dtype=np.int64),
-        )
+        query = "SELECT x FROM features WHERE uid = ?"
+        x = self.opened((uid, c, execute(query, (uid,)).fetchone()[0]) for uid, c in found)
+        owners = np.array(found, dtype=np.int64).reshape(-1, 2)
+        return Rows(owners[:, 0], x, owners[:, 1])
 
     def open_rows(self) -> Rows:
         """Return the samples kept for replay whose class is not being unlearned, oldest first."""

@@ -36,16 +36,9 @@ class Statistics(Classes):
         self.codebook = self._read_codebook()
 
     def reload_classes(self) -> None:
-        """Read also how many features of each class and source are not folded."""
+        """Read also where the last run begins; features that are not folded are counted later."""
         super().reload_classes()
-        self._n_unfolded: dict[tuple[int, int], int] = {
-            (class_uid, source_uid): n
-            for class_uid, source_uid, n in self.connection.execute(
-                "SELECT class_uid, source_uid, count(*) FROM replay WHERE NOT is_folded "
-                "GROUP BY class_uid, source_uid"
-            )
-        }
-
+        self._n_unfolded: dict[tuple[int, int], int] = {}
         row = self.connection.execute("SELECT first_sample FROM last_run").fetchone()
         self._run_begin = None if row is None else int(row[0])
 
@@ -155,21 +148,23 @@ class Statistics(Classes):
 
     def opened(self, rows: Iterable[tuple[int, int, bytes]]) -> Float16:
         """Return features (N, D) of rows of uid, class uid and bytes as they are kept."""
-        return self.features_of([self.unseal(c, "features.x", uid, x) for uid, c, x in rows])
+        return self.features_of(self.unseal(c, "features.x", uid, x) for uid, c, x in rows)
 
-    def features_of(self, blobs: list[bytes]) -> Float16:
-        """Return features (N, D) from their bytes.
+    def features_of(self, blobs: Iterable[bytes]) -> Float16:
+        """Return features (N, D) from their bytes, which are there only once.
 
         Raises:
             IntegrityError: One is of another width.
         """
-        data = np.frombuffer(b"".join(blobs), np.float16)
-        if data.size != len(blobs) * self.num_features:
-            raise IntegrityError(
-                f"a stored feature does not have {self.num_features} values; restore the home "
-                "from a backup"
-            )
-        return data.reshape(len(blobs), self.num_features)
+        data, width = bytearray(), 2 * self.num_features
+        for blob in blobs:
+            if len(blob) != width:
+                raise IntegrityError(
+                    f"a stored feature does not have {self.num_features} values; restore the home "
+                    "from a backup"
+                )
+            data += blob
+        return np.frombuffer(data, np.float16).reshape(len(data) // width, self.num_features)
 
     def take_off_statistics(
         self,
@@ -253,9 +248,18 @@ class Statistics(Classes):
 
     def _count_unfolded(self, class_uid: int, source_uid: int, n: int = 1) -> None:
         """Count new features, and fold those of their class and source once that is smaller."""
-        shard = (class_uid, source_uid)
-        self._n_unfolded[shard] = self._n_unfolded.get(shard, 0) + n
-        if self._n_unfolded[shard] >= self.statistic.fold_limit:
+        shard, limit = (class_uid, source_uid), self.statistic.fold_limit
+        if self._n_seen[class_uid] < limit:
+            return  # none of its sources has as many
+        if shard in self._n_unfolded:
+            self._n_unfolded[shard] += n
+        else:
+            (self._n_unfolded[shard],) = self.connection.execute(
+                "SELECT count(*) FROM replay WHERE class_uid = ? AND source_uid = ? "
+                "AND NOT is_folded",
+                shard,
+            ).fetchone()
+        if self._n_unfolded[shard] >= limit:
             self._fold(*shard)
 
     def _fold(self, class_uid: int, source_uid: int) -> None:

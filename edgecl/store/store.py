@@ -136,10 +136,12 @@ def bytes_by_part(store: Store) -> dict[str, int]:
         part: f"SELECT {{}} FROM {role.value} JOIN features USING (uid) JOIN pictures USING (uid)"
         for part, role in (("probes", Role.HELD_OUT), ("review queue", Role.REVIEW))
     }
+    # Features have one length, and each is on a page of its own: no row of them is read but one.
     queries = {
-        "kept pictures": "SELECT sum(length(data)) FROM pictures JOIN replay USING (uid)",
-        "features": "SELECT sum(length(x)) FROM (SELECT x FROM features JOIN replay USING (uid) "
-        "UNION ALL SELECT x FROM views)",
+        "kept pictures": "SELECT sum(length(data)) FROM pictures CROSS JOIN replay USING (uid)",
+        "features": "SELECT n * (SELECT length(x) FROM features LIMIT 1) + of_views FROM "
+        "(SELECT count(*) AS n FROM replay), "
+        "(SELECT coalesce(sum(length(x)), 0) AS of_views FROM views)",
         "statistics": "SELECT sum(length(total) + length(second)) FROM class_stats",
         "head": "SELECT sum(length(data)) FROM head",
         "adapters": "SELECT sum(length(data)) FROM adapters",

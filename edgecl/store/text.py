@@ -16,13 +16,16 @@ def holds_name(text: str, name: str) -> bool:
 
     Very short names stand in every path and do not count.
     """
-    found = _folded(name)
+    found = folded(name)
     return len(name) >= _MIN_NAME_IN_TEXT and (
-        found in _folded(text) or found in _folded(unquote(text))
+        found in folded(text) or ("%" in text and found in folded(unquote(text)))
     )
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """Return a text as it is compared, in letters of one case and one form."""
+    if text.isascii():  # as most of a million names of frames are
+        return text.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
