@@ -125,7 +125,7 @@ def _scales(rows: Float64, *, is_paired: bool) -> Float64:
         even = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(rows), -1, 2)
         # Rounded, a sum of 127 can become 128, which still fits: 128 * 255 = 32,640.
         sums = [np.maximum(sign * even, 0).sum(axis=2).max(axis=1) for sign in (1, -1)]
-        most = np.maximum(*sums)
+        most = np.maximum(sums[0], sums[1])
     scales: Float64 = np.maximum(most, max(_LEAST * most.max(), 1e-12)) / _LARGEST
     return scales
 
@@ -137,6 +137,8 @@ def _clipped(graph: Any) -> Iterator[tuple[Any, Any, Any]]:
     for node in graph.node:
         for name in node.input:
             taken_by.setdefault(name, []).append(node)
+    for value in graph.output:  # what is given out keeps its scale
+        taken_by.setdefault(value.name, []).append(value)
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for clip in graph.node:
         if clip.op_type != "Clip" or len(clip.input) < 3 or not set(clip.input[1:]) <= set(tensors):
@@ -146,7 +148,7 @@ def _clipped(graph: Any) -> Iterator[tuple[Any, Any, Any]]:
             before is not None
             and before.op_type == "Conv"
             and len(taken_by[clip.input[0]]) == 1
-            and [node.op_type for node in behind] == ["Conv"]
+            and [getattr(node, "op_type", "") for node in behind] == ["Conv"]
             and all(set(node.input[1:]) <= set(tensors) for node in (before, *behind))
             and _group(behind[0]) in (1, len(_array(tensors[behind[0].input[1]])))
             and float(_array(tensors[clip.input[1]])) == 0
