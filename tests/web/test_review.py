@@ -173,4 +173,4 @@ def test_a_class_is_renamed_and_made_one_with_another(site: Site, tabs: Watched)
     tab.get_by_label("Into", exact=True).fill("bracket")
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("heading", name="bracket")).to_be_visible()
-    assert "Schraube" not in {one.label for one in site.device.samples()}
+    assert wait_until(tab, lambda: "Schraube" not in {one.label for one in site.device.samples()})

@@ -39,6 +39,7 @@ _WRITE_S = 60.0
 _READERS = 2
 _SHARE = 0.05
 _LIGHT_S = 0.1
+REPORT = "report"
 
 
 class Refusal(Exception):
@@ -103,8 +104,8 @@ class Context:
         """Do what `read` does, once for all who ask meanwhile.
 
         What was found is kept as long as it takes to spend a twentieth of the time on it, a second
-        at least, so that many pages that ask cost the stream no more than one. A light answer is
-        found anew after every write.
+        at least, so that many pages that ask cost the stream no more than one. After a write all
+        is found anew but a report that takes long: who renames a class sees its name.
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
             kept = self._kept.get(name)
@@ -123,8 +124,10 @@ class Context:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
     def drop(self, *, everything: bool) -> None:
-        """Drop what is kept of answers: all, or what is found anew without a cost."""
-        for name in [n for n, kept in self._kept.items() if everything or kept.cost < _LIGHT_S]:
+        """Drop what is kept of answers: all, or all but a report that took long."""
+        for name, kept in list(self._kept.items()):
+            if not everything and name == REPORT and kept.cost >= _LIGHT_S:
+                continue
             del self._kept[name]
 
     async def write(self, name: str, work: Callable[[Device], T]) -> T:

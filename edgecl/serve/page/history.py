@@ -18,7 +18,7 @@ from edgecl.fleet.status import events_of
 from edgecl.governed import way_back
 from edgecl.governor.judge import judged
 from edgecl.governor.words import as_json
-from edgecl.serve.page.context import Context, Endpoint, Refusal, fields_of
+from edgecl.serve.page.context import REPORT, Context, Endpoint, Refusal, fields_of
 from edgecl.session import open_store, reading
 from edgecl.settings import load_config
 from edgecl.store.changes import changes_of
@@ -208,7 +208,7 @@ async def fleet(context: Context, request: Request) -> list[dict[str, Any]]:
 
 async def report(context: Context, request: Request) -> Response:
     """The report, as `edgecl report` writes it."""
-    page = await context.shared("report", lambda device: report_page(device.home))
+    page = await context.shared(REPORT, lambda device: report_page(device.home))
     return Response(
         page.encode("utf-8", "backslashreplace"), media_type="text/html", headers=_ALONE
     )

@@ -127,6 +127,14 @@ def test_answers_hold_what_the_file_says(own_site: Site, tmp_path: Path):
                 assert found.json, f"{path} has nothing to check"
 
 
+def test_after_a_write_no_older_list_is_shown_however_long_it_took(own_site: Site, monkeypatch):
+    monkeypatch.setattr("edgecl.serve.page.context._LIGHT_S", 0.0)
+    monkeypatch.setattr("edgecl.serve.page.context._SHARE", 1e-9)  # kept as on a very slow device
+    assert "bracket" in [one["name"] for one in own_site.get("classes")]
+    own_site.post("rename", {"name": "bracket", "to": "Winkel"})
+    assert "Winkel" in [one["name"] for one in own_site.get("classes")]
+
+
 def post_cases(site: Site) -> dict[str, list[tuple[int, Any]]]:
     """Return bodies of each path that writes, with the status that they get, in this order."""
     second, first = [one["uid"] for one in site.get("samples?role=learned")][-2:]

@@ -280,6 +280,7 @@ def test_what_is_begun_is_not_said_to_be_undone(own_site: Site, monkeypatch):
         held.wait(600)
 
     monkeypatch.setattr(Device, "snapshot", slow)
+    assert goes_on(own_site.stream)  # its engine is made
     for seconds in (2.0, 10.0, 50.0):  # until it is begun in time, on a machine that is busy
         monkeypatch.setattr("edgecl.serve.page.context._WRITE_S", seconds)
         found = own_site.ask("POST", "/api/v1/snapshots", {})
