@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ from edgecl.unlearning import request as unlearning
 
 D, CLASSES, ROWS, BLOCK = 1752, 1_000, 1_000_000, 20_000
 PROBES, SCORES, SOURCES = 20, 1_500, 10
-STEPS, WARM = 300, 20
+STEPS, WARM, OPEN_LIMIT = 300, 20, 1.5
 YEAR_S = 365 * 86_400.0
 LINE = [sys.executable, "-c", "from edgecl.cli import main; main()"]
 COMMANDS = {
@@ -197,41 +198,79 @@ def commands(home: Path, only: list[str]) -> None:
                     print(said[:400], file=sys.stderr)
 
 
-def opening(home: Path) -> None:
-    """Print how long a home takes until it can learn, twice."""
-    for _ in range(2):
-        begin, wall = time.process_time(), time.perf_counter()
-        with open_store(Home(home)) as store:
-            read = time.process_time() - begin
-            open_learner(Home(home), store)
-            seconds = time.process_time() - begin
-        print(
-            f"open: {seconds:.2f} s of processor, of them {read:.2f} for the store; "
-            f"{time.perf_counter() - wall:.2f} s"
-        )
+def opening(homes: list[Path]) -> list[tuple[int, float]]:
+    """Print how long homes take until they can learn, the better of two; returns rows, seconds."""
+    found = []
+    for home in homes:
+        taken = []
+        for _ in range(2):
+            begin = time.process_time()
+            with open_store(Home(home)) as store:
+                read = time.process_time() - begin
+                open_learner(Home(home), store)
+                taken.append((time.process_time() - begin, read))
+                n = store.step
+        print(f"open, {n:,} rows: {min(taken)[0]:.2f} s of processor, store {min(taken)[1]:.2f}")
+        found.append((n, min(taken)[0]))
+    return found
 
 
-def steps(home: Path, small: Path) -> None:
-    """Print how long a step takes in both homes, in turns; what is learned stays there."""
-    homes = [Home(home), Home(small)]
+def steps(homes: list[Path]) -> list[tuple[int, float]]:
+    """Print how long a step takes in homes, in turns; returns rows and milliseconds.
+
+    What is learned stays there.
+    """
     rng = np.random.default_rng(int(time.time()))
     centres = np.random.default_rng(1).uniform(0, 2, (CLASSES, D)).astype(np.float32)
-    with open_store(homes[0]) as large, open_store(homes[1]) as little:
-        learners = [open_learner(h, s) for h, s in zip(homes, (large, little), strict=True)]
-        found: list[list[tuple[float, float]]] = [[], []]
+    found: list[list[tuple[float, float]]] = [[] for _ in homes]
+    with ExitStack() as stack:
+        stores = [stack.enter_context(open_store(Home(home))) for home in homes]
+        sizes = [store.step for store in stores]
+        learners = [open_learner(Home(h), s) for h, s in zip(homes, stores, strict=True)]
         for i in range(WARM + STEPS):
-            row = _rows(centres[i : i + 1], rng).astype(np.float32)
-            frame = Frame(id=f"step {i}", encoded=_picture(i), label=f"class-{i}", source="steps")
+            row = _rows(centres[i + 1 : i + 2], rng).astype(np.float32)
+            frame = Frame(id=f"step {i}", encoded=_picture(i), label=f"class-{i + 1}", source="s")
             for learner, times in zip(learners, found, strict=True):
                 begin, wall = time.process_time(), time.perf_counter()
                 learner.learn_many([frame], row)
                 times.append((time.process_time() - begin, time.perf_counter() - wall))
+        for learner in learners:
+            learner.settle()
     taken = np.array(found)[:, WARM:] * 1e3  # (homes, steps, processor and wall)
-    for name, of in zip((f"{ROWS:,} rows", f"{CLASSES:,} rows"), taken, strict=True):
-        (cpu, wall), mean = np.median(of, axis=0), of[:, 0].mean()
-        print(f"step, {name}: median {cpu:.2f} ms of processor (mean {mean:.2f}), {wall:.2f} ms")
-    ratio = np.median(taken[0], axis=0) / np.median(taken[1], axis=0)
-    print(f"ratio of medians: {ratio[0]:.2f} of processor time, {ratio[1]:.2f} of wall time")
+    medians = np.median(taken, axis=1)
+    for n, (cpu, wall), least in zip(
+        sizes, medians, medians[:1].repeat(len(homes), 0), strict=True
+    ):
+        print(
+            f"step, {n:,} rows: median {cpu:.2f} ms of processor, {wall:.2f} ms; to the smallest "
+            f"{cpu / least[0]:.2f} and {wall / least[1]:.2f}"
+        )
+    return list(zip(sizes, medians[:, 0].tolist(), strict=True))
+
+
+def plot(path: Path, homes: list[Path]) -> None:
+    """Draw opening and a step over rows, with the aims."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+    matplotlib.rcParams["svg.hashsalt"] = "million"
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    opens, of_step = opening(homes), steps(homes)
+    left.plot(*zip(*of_step, strict=True), "o-", label=f"a step, {CLASSES:,} classes")
+    left.axhline(
+        1.2 * of_step[0][1], ls=":", color="C3", label="limit: 1.2 of a step with the fewest rows"
+    )
+    left.set(ylabel="ms of processor, median")
+    right.plot(*zip(*opens, strict=True), "o-", label=f"open, {CLASSES:,} classes")
+    right.axhline(OPEN_LIMIT, ls=":", color="C3", label=f"limit: {OPEN_LIMIT:g} s at 1,000,000")
+    right.set(ylabel="s of processor")
+    for axes in (left, right):
+        axes.set(xlabel="learned samples", xscale="log", ylim=0)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def forgetting(home: Path) -> None:
@@ -274,16 +313,23 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help="size, open, step, forgetting, or commands")
     parser.add_argument("--build", action="store_true", help="make both homes, or go on with it")
     parser.add_argument("--rows", type=int, default=ROWS + 2 * CLASSES, help="to build")
+    parser.add_argument("--plot", type=Path, help="an SVG of opening and a step over rows")
+    parser.add_argument(
+        "--others", type=Path, nargs="*", default=[], help="homes of sizes between, to be drawn"
+    )
     options = parser.parse_args()
     small = options.home.with_name(f"{options.home.name}-small")
     if options.build:
         build(small, CLASSES)
         build(options.home, options.rows)
         return
-    parts: dict[str, Callable[[], None]] = {
+    if options.plot is not None:
+        plot(options.plot, [small, *options.others, options.home])
+        return
+    parts: dict[str, Callable[[], object]] = {
         "size": lambda: size(options.home),
-        "open": lambda: opening(options.home),
-        "step": lambda: steps(options.home, small),
+        "open": lambda: opening([options.home]),
+        "step": lambda: steps([small, options.home]),
         "forgetting": lambda: forgetting(options.home),
     }
     for name in options.parts or parts:

@@ -17,7 +17,6 @@ import numpy as np
 from edgecl.calibration import left_out_of, mixture_key, mixture_of
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
-from edgecl.runtime.scoring import best_of
 from edgecl.store.changes import OfClass, Verdicts
 from edgecl.store.table import Role
 
@@ -26,12 +25,14 @@ NOBODY = Verdicts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool
 
 def held_out_verdicts(learner: Learner) -> Verdicts:
     """Return how a learner's head answers the held-out samples; they were never learned."""
-    head, held = learner.head, learner.store.rows(Role.HELD_OUT)
-    if not head.classes or not len(held.uids):
+    head, known = learner.head, np.array(learner.head.classes)
+    if not len(known):
         return NOBODY
-    known = np.array(head.classes)
-    best = best_of(head.predict_many, held.x)
-    return Verdicts(held.uids, held.classes, known[best] == held.classes)
+    found = [NOBODY]
+    for uids, x, classes in learner.store.parts(Role.HELD_OUT):
+        best = head.predict_many(x.astype(np.float32)).argmax(axis=1)
+        found.append(Verdicts(uids, classes, known[best] == classes))
+    return Verdicts(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def kept_verdicts(learner: Learner) -> Verdicts:

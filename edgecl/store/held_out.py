@@ -160,7 +160,7 @@ class Probes:
         )
         n = self._n
         if n == len(self._x):
-            grown = np.empty((max(64, n + n // 4), store.num_features), np.float16)
+            grown = np.empty((n + max(64, n // 16), store.num_features), np.float16)
             grown[:n] = self._x
             self._x = grown
         self._x[n] = x
@@ -312,13 +312,24 @@ class Probes:
         if self._seen == store.loads:
             return
         self._seen = store.loads
-        self._uids, self._x, self._classes = rows = store.rows(Role.HELD_OUT)
         said = {o.uid: o.score for o in store.origins(Role.HELD_OUT)}
-        self._right = np.array([said[uid] for uid in rows.uids.tolist()], dtype=np.float64)
-        self._n = len(rows.uids)
-        self._sizes = _size_of(self._x)
+        # With room for those to come: a copy while it grows would be as large again.
+        self._x = np.empty((len(said) + max(64, len(said) // 16), store.num_features), np.float16)
+        uids: list[int] = []
+        classes: list[int] = []
+        for part in store.parts(Role.HELD_OUT):
+            self._x[len(uids) : len(uids) + len(part.uids)] = part.x
+            uids += part.uids.tolist()
+            classes += part.classes.tolist()
+        self._uids, self._classes = (
+            np.array(uids, dtype=np.int64),
+            np.array(classes, dtype=np.int64),
+        )
+        self._right = np.array([said[uid] for uid in uids], dtype=np.float64)
+        self._n = n = len(uids)
+        self._sizes = _size_of(self._x[:n])
         self._groups = None
-        self._n_held = Counter(rows.classes.tolist())
+        self._n_held = Counter(classes)
         self._latency = latency_of_classes(store)
         self._changed = set()
         execute = store.connection.execute

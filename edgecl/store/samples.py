@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from edgecl.store.reservoir import Reservoir
 from edgecl.store.table import Role
 from edgecl.store.text import plain_text
 from edgecl.types import Float16, Labels
+
+_AT_ONCE = 1024
 
 
 class Rows(NamedTuple):
@@ -185,19 +187,32 @@ class Samples(Reservoir):
             raise StoreError(f"sample {uid} is not kept; only kept samples have a picture")
         return self.unseal(row[0], "pictures.data", uid, row[1])
 
-    def rows(self, role: Role) -> Rows:
-        """Return the kept samples of a role that can be read, oldest first."""
-        lost, execute = self.lost_classes(), self.connection.execute
-        # `+` takes the index of what few samples are; features come one by one, so that no sorting
-        # holds them twice.
-        found = [
-            row
-            for row in execute(
-                f"SELECT uid, class_uid FROM {role.value} WHERE is_stored ORDER BY +uid"
-            )
-            if row[1] not in lost
-        ]
-        query = "SELECT x FROM features WHERE uid = ?"
+    def rows(self, role: Role, *, newest: int | None = None) -> Rows:
+        """Return the kept samples of a role that can be read, oldest first.
+
+        Args:
+            role: The role.
+            newest: Only so many of them.
+        """
+        found = self._listed(role)
+        return self._read(found if newest is None else found[max(0, len(found) - newest) :])
+
+    def parts(self, role: Role) -> Iterator[Rows]:
+        """Yield what `rows` returns a thousand at a time: never are all features in memory."""
+        found = self._listed(role)
+        for first in range(0, len(found), _AT_ONCE):
+            yield self._read(found[first : first + _AT_ONCE])
+
+    def _listed(self, role: Role) -> list[tuple[int, int]]:
+        """Return uid and class of the kept samples of a role that can be read, oldest first."""
+        lost = self.lost_classes()
+        # `+` takes the index of what few samples are: by uid all would be gone through.
+        query = f"SELECT uid, class_uid FROM {role.value} WHERE is_stored ORDER BY +uid"
+        return [row for row in self.connection.execute(query) if row[1] not in lost]
+
+    def _read(self, found: list[tuple[int, int]]) -> Rows:
+        """Return samples with their features, read one by one: no sorting holds them twice."""
+        execute, query = self.connection.execute, "SELECT x FROM features WHERE uid = ?"
         x = self.opened((uid, c, execute(query, (uid,)).fetchone()[0]) for uid, c in found)
         owners = np.array(found, dtype=np.int64).reshape(-1, 2)
         return Rows(owners[:, 0], x, owners[:, 1])

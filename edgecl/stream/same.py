@@ -79,9 +79,10 @@ class SamePictures:
 
     def _load(self) -> None:
         store = self._store
-        parts = [store.rows(role) for role in (Role.REPLAY, Role.HELD_OUT)]
-        x = np.concatenate([part.x for part in parts])[-_MOST_ROWS:].astype(np.float32)
-        classes = np.concatenate([part.classes for part in parts])[-_MOST_ROWS:]
+        held = store.rows(Role.HELD_OUT, newest=_MOST_ROWS // 2)
+        kept = store.rows(Role.REPLAY, newest=_MOST_ROWS - len(held.uids))
+        x = np.concatenate([kept.x, held.x]).astype(np.float32)
+        classes = np.concatenate([kept.classes, held.classes])
         self._x = _unit(x)
         self._sketches = self._x @ self._directions
         self._labels = [store.names[c] for c in classes.tolist()]
