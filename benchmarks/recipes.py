@@ -261,10 +261,11 @@ def _table(run: Runs, names: list[str]) -> None:
         accuracy = np.concatenate([o.right for o in found]).mean()
         seconds = sum(o.seconds for o in found) / max(usual_seconds, 1e-9)
         peak = max(o.peak for o in found)
+        held = "-" if np.isnan(peak) else f"{peak:.0f}"
         mean = [np.mean([getattr(o, key) for o in found]) for key in ("megabytes", "taken", "lost")]
         print(
             f"| {name} | {' | '.join(cells)} | {accuracy:.4f} | {seconds:.2f} | "
-            f"{peak:.0f} | {mean[0]:.2f} | {mean[1]:.1f} | {mean[2]:.1f} |",
+            f"{held} | {mean[0]:.2f} | {mean[1]:.1f} | {mean[2]:.1f} |",
             flush=True,
         )
 
