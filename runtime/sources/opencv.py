@@ -13,7 +13,6 @@ import math
 import os
 import re
 import socket
-import ssl
 import threading
 import time
 import weakref
@@ -29,8 +28,9 @@ from ..address import shut, split_url
 from ..faults import telling
 from ..redact import redacted
 from .base import Source
+from .jpeg import JPEG_START
 from .live import LiveSource, Lost, Shot
-from .rtsp import connect, describe
+from .rtsp import connect, describe, trust_certificates
 
 VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .h264 .h265 .hevc .m2t .m2ts .m2v .m4v .mjpeg .mjpg "
@@ -86,8 +86,12 @@ def open_camera(spec: str, *, label: str | None, max_bytes: int) -> LiveSource:
         if not capture.isOpened():
             raise Lost(f"{path} cannot be opened; another program may use it")
         # Compressed by the camera: raw pictures of 1280 x 720 fill USB 2 at 10 a second.
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        jpeg = cv2.VideoWriter.fourcc(*"MJPG")
+        capture.set(cv2.CAP_PROP_FOURCC, jpeg)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        if capture.get(cv2.CAP_PROP_FOURCC) == jpeg:
+            # And given as it came: stored so, and decoded as the home decodes, if at all.
+            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
         return capture
 
     if not path.exists():
@@ -110,7 +114,7 @@ def open_rtsp(url: str, /, *, label: str | None, max_bytes: int) -> LiveSource:
     address = split_url(url)
     _check_ffmpeg()
     if address.scheme in ("rtsps", "rtmps"):
-        _trust_certificates()
+        trust_certificates()
     return LiveSource(url, lambda _: _Rtsp(address), label=label)
 
 
@@ -263,7 +267,10 @@ class _Capture:
                 is_there, picture = capture.read()
                 if not is_there:
                     raise Lost("no more pictures came")
-                shot = Shot(pixels=_rgb(picture))
+                shot = _shot(picture)
+                if shot is None:  # a driver that names one format and sends another
+                    capture.set(import_cv2().CAP_PROP_CONVERT_RGB, 1)
+                    continue
                 with self._changed:
                     self._changed.wait_for(lambda: self._shot is None or self._is_closed)
                     self._shot = shot
@@ -358,20 +365,6 @@ def import_cv2() -> Any:
     return cv2
 
 
-def _trust_certificates() -> None:
-    """Let FFmpeg check certificates, which it does not by itself.
-
-    It does not compare the name in them with that of the host; `connect` does.
-    """
-    place = ssl.get_default_verify_paths().cafile
-    if place is None:
-        raise SourceError("this machine has no file of certificates; name one with SSL_CERT_FILE")
-    # The first is what OpenCV sets where nobody does.
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"rtsp_transport;tcp|tls_verify;1|ca_file;{place}"
-    )
-
-
 def _check_ffmpeg() -> None:
     """Raise where OpenCV was built without FFmpeg, as in some systems' packages."""
     cv2 = import_cv2()
@@ -380,6 +373,14 @@ def _check_ffmpeg() -> None:
             "this OpenCV was built without FFmpeg, which RTSP and video files need; "
             "use a gst: source, or run `pip install 'edgecl[camera]'`"
         )
+
+
+def _shot(picture: Any) -> Shot | None:
+    """Return a picture that OpenCV decoded, or the JPEG of a camera; None where bytes are none."""
+    if picture.ndim != 2 or len(picture) != 1:
+        return Shot(pixels=_rgb(picture))
+    data = picture.tobytes().rstrip(b"\0")  # buffers are padded
+    return Shot(encoded=data) if data.startswith(JPEG_START) else None
 
 
 def _rgb(picture: Any) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -18,6 +19,20 @@ from .login import Credentials, parse_challenges
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 _MAX_ANSWER = 65_536
+
+
+def trust_certificates() -> None:
+    """Let OpenCV's FFmpeg check certificates, which it does not by itself.
+
+    It does not compare the name in them with that of the host; `connect` does.
+    """
+    place = ssl.get_default_verify_paths().cafile
+    if place is None:
+        raise SourceError("this machine has no file of certificates; name one with SSL_CERT_FILE")
+    # The first is what OpenCV sets where nobody does.
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"rtsp_transport;tcp|tls_verify;1|ca_file;{place}"
+    )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from patience import PATIENCE_S, until
 
 import build
 from edgecl.errors import MissingPackageError, SourceError, UsageError
+from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import Connection, Counters, LiveSource, Lost, Shot
 from edgecl.types import Frame, Skipped
@@ -585,6 +586,9 @@ class FakeCapture:
         self.settings[key] = value
         return True
 
+    def get(self, key: int) -> float:
+        return self.settings.get(key, 0.0)
+
     def read(self) -> tuple[bool, np.ndarray | None]:
         time.sleep(0.3)  # the picture before is taken meanwhile
         if not self.pictures:
@@ -647,6 +651,51 @@ def test_a_camera_gives_rgb_and_comes_back_after_a_read_that_failed_or_hangs(
     hang.set()
     assert no_thread_is_left()
     assert all(c.is_released for c in captures)
+
+
+def test_a_camera_gives_its_jpeg_as_it_came_or_is_decoded_where_it_gives_other_bytes(
+    cameras: tuple[list[FakeCapture], list[tuple[object, ...]], threading.Event],
+) -> None:
+    cv2 = require_opencv()
+    waiting, _, hang = cameras
+    jpeg = build.encode(build.part_picture("washer", 0, 48))
+    padded = np.frombuffer(jpeg + bytes(60), np.uint8)[None]
+    raw = np.tile(np.array([[16, 128]], np.uint8), (1, 40))  # YUYV under another name
+    capture = FakeCapture([padded, raw, BLUE], hang)
+    waiting.append(capture)
+    frames = quick(open_source("camera:/dev/null")).frames()
+    first = next(frames)
+    assert isinstance(first, Frame)
+    assert first.encoded == jpeg
+    assert picture_of(first).size == (48, 48)
+    second = next(frames)
+    assert isinstance(second, Frame)
+    assert second.pixels is not None
+    assert second.pixels[0, 0].tolist() == [30, 10, 200]
+    assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 1
+    frames.close()
+    hang.set()
+
+
+def test_a_camera_without_jpegs_is_decoded(
+    cameras: tuple[list[FakeCapture], list[tuple[object, ...]], threading.Event],
+) -> None:
+    cv2 = require_opencv()
+    waiting, _, hang = cameras
+
+    class Raw(FakeCapture):
+        def get(self, key: int) -> float:
+            return float(cv2.VideoWriter.fourcc(*"YUYV"))
+
+    capture = Raw([BLUE], hang)
+    waiting.append(capture)
+    frames = quick(open_source("camera:/dev/null")).frames()
+    frame = next(frames)
+    assert isinstance(frame, Frame)
+    assert frame.pixels is not None
+    assert cv2.CAP_PROP_CONVERT_RGB not in capture.settings
+    frames.close()
+    hang.set()
 
 
 def test_what_an_rtsp_stream_had_saved_up_is_passed_over(
