@@ -158,12 +158,12 @@ class Statistics(Classes):
         """
         data, width = bytearray(), 2 * self.num_features
         for blob in blobs:
+            data += blob
             if len(blob) != width:
                 raise IntegrityError(
                     f"a stored feature does not have {self.num_features} values; restore the home "
                     "from a backup"
                 )
-            data += blob
         return np.frombuffer(data, np.float16).reshape(len(data) // width, self.num_features)
 
     def take_off_statistics(

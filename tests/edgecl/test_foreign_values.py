@@ -124,7 +124,7 @@ def test_a_value_of_another_type_in_the_store_is_damage(
     ("table", "column", "value", "command", "words"),
     [
         ("features", "x", "text", ("forget", "sample", 190), "features.x are not BLOB"),
-        ("features", "x", b"short", ("forget", "sample", 190), "does not write"),
+        ("features", "x", b"short", ("forget", "sample", 190), "does not have 12 values"),
         ("sources", "text", b"x", ("status", "--json"), "sources.text are not TEXT"),
         ("meta", "value", "[]", ("status",), "does not write"),
     ],
