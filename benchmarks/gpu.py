@@ -159,7 +159,7 @@ def _int8(model: bytes) -> bytes:
     engine = OnnxEngine(model, provider="cpu")
     x = pictures(engine.image_size, 64, seed=2)
     adapters = [zeros(engine.adapter_shapes), an_adapter(engine)]
-    ranges = calibrate(model, (x[i : i + 8] for i in range(0, len(x), 8)), adapters)
+    ranges = calibrate(model, lambda: (x[i : i + 8] for i in range(0, len(x), 8)), adapters)
     return quantise_model(ranges, "trt")
 
 
