@@ -224,6 +224,7 @@ def _rates(place: Path, image_size: int, seconds: float) -> None:
     for i, (name, size, share) in enumerate(
         [
             ("camera, 128 px", SMALL, 0.5),
+            ("camera, 128 px", SMALL, 1.25),
             ("camera, 128 px", SMALL, 1.5),
             ("camera, 128 px", SMALL, 4.0),
             ("camera, 480 px", LARGE, 1.5),

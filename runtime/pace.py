@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from statistics import median
+from statistics import fmean, median
 
 # Odd, and a few seconds of a slow camera: one slow step in it changes nothing.
 N_MEASURED = 31
@@ -23,7 +23,7 @@ _POLL_S = 0.1
 
 
 class Recent:
-    """Running median of the last measurements."""
+    """The last measurements, and what is usual among them."""
 
     def __init__(self, n: int = N_MEASURED) -> None:
         self._values: deque[float] = deque(maxlen=n)
@@ -35,6 +35,11 @@ class Recent:
     def median(self) -> float:
         """Return the median of the last ones; 0 before the first."""
         return median(self._values) if self._values else 0.0
+
+    def mean(self) -> float:
+        """Running mean in which none counts for more than two medians; at least the median."""
+        middle = self.median()
+        return max(middle, fmean(min(v, 2 * middle) for v in self._values)) if middle else middle
 
 
 class Pace:

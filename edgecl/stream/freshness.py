@@ -17,9 +17,10 @@ _PER_OCTAVE = 16
 class Freshness:
     """Running frame time, and a histogram of latencies; frames that are not live do not count.
 
-    The frame time is the median interval between the frames that were taken: that of the source
-    while all are taken, that of the processing when it is slower. Each of several
-    sources has its own.
+    The frame time is the usual interval between the frames that were taken: that of the source
+    while all are taken, that of the processing when it is slower. Of a source that is a little
+    faster, most intervals are its own and some are two of them; the mean counts both, in the
+    median the shorter would make nearly every frame too old. Each of several sources has its own.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class Freshness:
     def age(self, frame: Frame, now: float) -> float:
         """Return a frame's age in frame times; 0 when it is not live or nothing is known."""
         intervals = self._intervals.get(frame.source)
-        frame_time = intervals.median() if intervals is not None else 0.0
+        frame_time = intervals.mean() if intervals is not None else 0.0
         return (now - frame.monotonic) / frame_time if frame.monotonic and frame_time else 0.0
 
     def committed(self, frame: Frame, age: float, now: float) -> None:

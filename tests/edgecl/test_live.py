@@ -909,6 +909,27 @@ def test_ages_are_told_in_frame_times() -> None:
 
 
 @pytest.mark.parametrize(
+    ("intervals", "frame_time"),
+    [
+        ([0.1], 0.1),
+        ([0.1, 0.1, 0.1, 0.2], 0.125),  # a source a quarter faster than what takes its frames
+        ([0.1] * 9 + [0.2], 0.11),  # a tenth
+        ([0.2, 0.2, 0.1], 0.2),  # faster by a half: never shorter than most intervals are
+        ([0.1] * 30 + [60.0], 0.1 * 32 / 31),  # one pause is no slow source
+    ],
+)
+def test_the_frame_time_is_that_of_the_frames_that_are_taken(
+    intervals: list[float], frame_time: float
+) -> None:
+    freshness, now = Freshness(), 1.0
+    for interval in [0.0, *intervals * 62]:
+        now += interval
+        freshness.came(Frame(id="1", encoded=b"x", monotonic=now))
+    last = Frame(id="1", encoded=b"x", monotonic=now)
+    assert freshness.age(last, now + 1.0) == pytest.approx(1 / frame_time, rel=0.04)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "duplicate_cosine = 1.5",
