@@ -114,11 +114,13 @@ def test_a_bundle_is_timed_without_a_home(
 
 def test_the_engine_of_a_tensorrt_bundle_is_timed_or_its_absence_told(
     taught_home: Path,
+    copy_of: Callable[[Path], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ("export", "onnx", "--output", tmp_path / "bundle", "--home", taught_home, "--json")
+    home = copy_of(taught_home)  # an export is registered there
+    words = ("export", "onnx", "--output", tmp_path / "bundle", "--home", home, "--json")
     build.last_json(build.run_edgecl(*words))
     found = replace(open_bundle(tmp_path / "bundle"), compiled=Compiled(b"plan", KEY))
     monkeypatch.setattr(bench, "open_bundle", lambda folder: found)
