@@ -107,8 +107,8 @@ class LinearScorer:
             scores = x @ self.weights.astype(np.float32)
             scores += self.bias.astype(np.float32)
             n, rows = len(self.weights) + 4, np.arange(len(x))
-            longest = np.sqrt((np.square(self.weights).sum(axis=0) + np.square(self.bias)).max())
-            doubt = 2 * n * _ROUNDED / (1 - n * _ROUNDED) * longest
+            squares = np.einsum("dk,dk->k", self.weights, self.weights) + np.square(self.bias)
+            doubt = 2 * n * _ROUNDED / (1 - n * _ROUNDED) * np.sqrt(squares.max())
             best: Labels = scores.argmax(axis=1)
             ahead = scores[rows, best]
             scores[rows, best] = -np.inf
