@@ -10,7 +10,7 @@ that of a home that never saw what was unlearned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -33,6 +33,8 @@ _NEAR = 0.6
 # Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
 _LEAST, _MOST = 2.0**-6, 2.0**10
 _STEPS = 60
+# Scores that are turned into shares at once.
+_AT_ONCE = 32_768
 _MIXTURE = "mixture."
 
 
@@ -157,14 +159,16 @@ def calibration_of(store: Store, head: Head, *, is_mixed: bool = False) -> Calib
             return None
         scores, classes = head.predict_many(x[is_known].astype(np.float32)), classes[is_known]
     # The only sample of a class left out is no sample of a class that the head knows.
-    if left_out is not None:
+    is_left_out = left_out is not None
+    if is_left_out:
         uids, counts = np.unique(classes, return_counts=True)
         is_usual = np.isin(classes, uids[counts > 1])
+        left_out = None  # of many classes two sets of scores are tens of MB
         scores, classes = scores[is_usual], classes[is_usual]
     place = {uid: k for k, uid in enumerate(head.classes)}
     targets = np.array([place[uid] for uid in classes.tolist()], dtype=np.int64)
     labels = tuple(store.names[uid] for uid in head.classes)
-    return _fitted(scores, targets, labels, is_left_out=left_out is not None)
+    return _fitted(scores, targets, labels, is_left_out=is_left_out)
 
 
 def _fitted(
@@ -179,7 +183,10 @@ def _fitted(
     if len(targets) < FEWEST or len(np.unique(targets)) < 2:
         return None
     temperature = fitted_temperature(scores, targets)
-    shares = softmax(temperature * scores)[np.arange(len(targets)), targets]
+    shares = np.empty(len(targets))
+    for part in _parts(scores):
+        own = np.arange(part.stop - part.start), targets[part]
+        shares[part] = softmax(temperature * scores[part])[own]
     right = scores.argmax(axis=1) == targets
     return Calibration(temperature, targets, shares, right, labels, is_left_out, of_shares)
 
@@ -189,14 +196,14 @@ def save_scorer(store: Store, head: Head) -> None:
 
     Inside a transaction.
     """
-    scorer = head.scorer(store.names)
-    uids = {name: uid for uid, name in store.names.items()}
-    classes = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
-    known: Arrays = {"classes": classes, _MIXTURE + "of": mixture_key(store)}
+    known: Arrays = {_MIXTURE + "of": mixture_key(store)}
     for prefix, is_mixed in (("", False), (_MIXTURE, True)):
         found = calibration_of(store, head, is_mixed=is_mixed)
         if found is not None:
             known |= {prefix + key: array for key, array in found.arrays().items()}
+    scorer = head.scorer(store.names)
+    uids = {name: uid for uid, name in store.names.items()}
+    known["classes"] = np.array([uids[label] for label in scorer.labels], dtype=np.int64)
     store.save_head("scorer", head.name, scorer.arrays() | known)
 
 
@@ -261,9 +268,18 @@ def fitted_temperature(scores: Float64, targets: Labels) -> float:
     """
     doubt = 1 / (len(targets) + 2)
     own = (1 - doubt) * scores[np.arange(len(targets)), targets] + doubt * scores.mean(axis=1)
-    low, high = np.log(_LEAST), np.log(_MOST)
+    low, high, expected = np.log(_LEAST), np.log(_MOST), np.empty(len(scores))
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        expected = (softmax(np.exp(middle) * scores) * scores).sum(axis=1)
+        for part in _parts(scores):
+            shares = softmax(np.exp(middle) * scores[part])
+            expected[part] = (shares * scores[part]).sum(axis=1)
         low, high = (low, middle) if (expected - own).mean() > 0 else (middle, high)
     return float(np.exp((low + high) / 2))
+
+
+def _parts(scores: Float64) -> Iterator[slice]:
+    """Yield slices of rows (N, K) that stay in a processor's cache; no row's result changes."""
+    n = max(1, _AT_ONCE // max(1, scores.shape[1]))
+    for first in range(0, len(scores), n):
+        yield slice(first, min(first + n, len(scores)))

@@ -15,6 +15,8 @@ from edgecl.types import Float16, Float32, Float64, Labels
 
 Arrays = dict[str, npt.NDArray[Any]]
 _AT_ONCE = 1024
+# Relative error of a float32 that was rounded.
+_ROUNDED = 2.0**-24
 # Where a form of head is; a file for each, loaded when one is.
 FORMS = {
     "linear": (__name__, "LinearScorer"),
@@ -91,6 +93,31 @@ class LinearScorer:
         scores: Float64 = x.astype(np.float64) @ self.weights + self.bias  # (N, K)
         return scores
 
+    def best(self, x: Float32) -> Labels:
+        """Return the columns (N,) of the best `scores` of features (N, D), in half the time.
+
+        A product in float32 decides where the best is further ahead than rounding can have put it;
+        what is left is asked in float64. A sum of n products is off by at most n u / (1 - n u)
+        times the sum of their sizes, in whatever order (Higham 2002, Accuracy and Stability of
+        Numerical Algorithms, section 3.1); the intercept is one more product.
+        """
+        check_features(self.labels, x, len(self.weights))
+        # Weights that float32 cannot hold are never further ahead.
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = x @ self.weights.astype(np.float32)
+            scores += self.bias.astype(np.float32)
+            n, rows = len(self.weights) + 4, np.arange(len(x))
+            squares = np.einsum("dk,dk->k", self.weights, self.weights) + np.square(self.bias)
+            doubt = 2 * n * _ROUNDED / (1 - n * _ROUNDED) * np.sqrt(squares.max())
+            best: Labels = scores.argmax(axis=1)
+            ahead = scores[rows, best]
+            scores[rows, best] = -np.inf
+            ahead -= scores.max(axis=1)
+            unsure = ~(ahead > doubt * np.sqrt(np.einsum("nd,nd->n", x, x) + 1.0))
+        if unsure.any():
+            best[unsure] = self.scores(x[unsure]).argmax(axis=1)
+        return best
+
     def probabilities(self, scores: Float64) -> Float64:
         """Turn raw scores (N, K) into estimated probabilities (N, K); each row sums to one."""
         return softmax(scores) if self.kind == "logits" else nearest_simplex(scores)
@@ -166,13 +193,17 @@ def load_scorer(arrays: Mapping[str, npt.NDArray[Any]], labels: tuple[str, ...])
         ) from error
 
 
-def best_of(scores: Callable[[Float32], Float64], x: Float16) -> Labels:
+def best_of(scorer: Scorer | Callable[[Float32], Float64], x: Float16) -> Labels:
     """Return the place of the best score of each feature (N, D), shape (N,).
 
     A thousand at a time: of many classes all scores at once would be far more than the features.
     """
-    parts = np.split(x, range(_AT_ONCE, len(x), _AT_ONCE))
-    best = [scores(part.astype(np.float32)).argmax(axis=1) for part in parts]
+    parts = (part.astype(np.float32) for part in np.split(x, range(_AT_ONCE, len(x), _AT_ONCE)))
+    if isinstance(scorer, LinearScorer):
+        best = [scorer.best(part) for part in parts]
+    else:
+        scores = scorer if callable(scorer) else scorer.scores
+        best = [scores(part).argmax(axis=1) for part in parts]
     return np.concatenate(best).astype(np.int64)
 
 

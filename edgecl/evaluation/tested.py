@@ -93,7 +93,7 @@ def tested_now(home: Home, store: Store, uids: Sequence[int]) -> Tested:
         scorer = session.exact_scorer()
         by_name = {store.names[uid]: place for uid, place in places.items()}
         answers = np.array([by_name[label] for label in scorer.labels], dtype=np.int64)
-        guesses = answers[best_of(scorer.scores, probes.x)]
+        guesses = answers[best_of(scorer, probes.x)]
     return Tested(probes, guesses, _confusion(probes.classes, guesses, len(uids)))
 
 

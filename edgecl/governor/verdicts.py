@@ -17,6 +17,7 @@ import numpy as np
 from edgecl.calibration import left_out_of, mixture_key, mixture_of
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
+from edgecl.runtime.scoring import best_of
 from edgecl.store.changes import OfClass, Verdicts
 from edgecl.store.table import Role
 
@@ -28,10 +29,9 @@ def held_out_verdicts(learner: Learner) -> Verdicts:
     head, known = learner.head, np.array(learner.head.classes)
     if not len(known):
         return NOBODY
-    found = [NOBODY]
+    found, scorer = [NOBODY], head.scorer(learner.store.names)
     for uids, x, classes in learner.store.parts(Role.HELD_OUT):
-        best = head.predict_many(x.astype(np.float32)).argmax(axis=1)
-        found.append(Verdicts(uids, classes, known[best] == classes))
+        found.append(Verdicts(uids, classes, known[best_of(scorer, x)] == classes))
     return Verdicts(*map(np.concatenate, zip(*found, strict=True)))
 
 

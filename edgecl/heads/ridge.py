@@ -177,18 +177,18 @@ class RidgeHead(Head):
         if groups is None and self._alone is not None and self._alone[0] == asked:
             return self._alone[1]
         factor, n = self._factor, self.n_samples
-        targets = np.equal.outer(y, np.array(self.classes)).astype(np.float64)
-        scores, leverage = np.zeros_like(targets), np.empty(len(x))
-        alone = np.zeros_like(targets)
+        classes, leverage = np.array(self.classes), np.empty(len(x))
+        alone, scores = (np.zeros((len(x), len(classes))) for _ in range(2))
         for groups_of_chunk in chunks(members(groups, len(x))):
             rows = np.concatenate(groups_of_chunk)
+            targets = np.equal.outer(y[rows], classes).astype(np.float64)
             z = (x[rows].astype(np.float64) - self._mean) * self._inverse_scale
-            error = targets[rows] - (z @ self._weights + self._bias)
+            error = targets - (z @ self._weights + self._bias)
             # A = L L', so z' A^-1 z is the squared length of L^-1 z.
             half = blas.dtrsm(1.0, factor, z.T, lower=1)  # (D, rows)
             leverage[rows] = np.einsum("dn,dn->n", half, half) + 1.0 / n
             if n > 1:
-                alone[rows] = targets[rows] - error / (1.0 - leverage[rows, None])
+                alone[rows] = targets - error / (1.0 - leverage[rows, None])
             if groups is None:
                 continue
             begin = 0
@@ -199,7 +199,7 @@ class RidgeHead(Head):
                     _, change, failed = lapack.dposv(rest, error[part], lower=1)
                     if failed:
                         raise AssertionError("what is left of learned rows is positive definite")
-                    scores[group] = targets[group] - change
+                    scores[group] = targets[part] - change
         self._alone = asked, LeftOut(alone, leverage)
         return self._alone[1] if groups is None else LeftOut(scores, leverage)
 
@@ -278,7 +278,7 @@ class RidgeHead(Head):
             recursion = self._live()
             recursion.grow(len(self._sums))
             recursion.learn(self._scaled(rows), self._pending_columns[-n:], said)
-            self._n_waiting, self._said, self._factor = 0, None, None
+            self._n_waiting, self._said, self._factor, self._alone = 0, None, None, None
             self._weights = np.zeros((self.num_features, 0))
 
     def _live(self) -> Recursion:

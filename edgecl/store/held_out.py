@@ -239,6 +239,10 @@ class Probes:
         )
         self._pending.clear()
 
+    def release(self) -> None:
+        """Keep no features in memory; they are read anew when something is learned again."""
+        self._seen, self._x = -1, np.empty((0, self._store.num_features), np.float16)
+
     def _copied(self, class_uid: int, x: Float16) -> int:
         """Return the uid of the class's probe that a feature (D,) is a copy of, 0 if of none."""
         size = _size_of(x[None])

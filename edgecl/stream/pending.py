@@ -179,6 +179,12 @@ class Pending:
         uid = self._learner.store.class_uid(item.frame.label or "")
         return Lesson(report.uid, uid, plain_text(item.frame.source), row, report.is_held_out)
 
+    def release(self) -> None:
+        """Keep in memory no features that only learning needs, at the end of a run."""
+        self.same.forget()
+        if self._learner.probes is not None:
+            self._learner.probes.release()
+
     def leave(self) -> None:
         """Commit how far nothing waits; what waits is left to the run that resumes.
 

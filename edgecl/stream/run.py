@@ -179,6 +179,7 @@ def _learn(
         stream.commit(is_finished=is_finished)
         if options.consolidate is not None and is_finished:
             yield from _obey(stream, [replace(options.consolidate, label=None)])
+    stream.pending.release()
     stream.learner.settle()
     yield stream.tell(is_interrupted=stream.is_stopped)
 

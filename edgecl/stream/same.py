@@ -71,9 +71,10 @@ class SamePictures:
         if i == len(self._labels):
             self._labels.append(label)
             if i == len(self._x):  # twice as many rows, as far as there may be
-                more = min(_MOST_ROWS, max(64, 2 * i))
-                self._x = np.resize(self._x, (more, self._x.shape[1]))
-                self._sketches = np.resize(self._sketches, (more, _WIDTH))
+                more = min(_MOST_ROWS, max(64, 2 * i)) - i
+                # `np.resize` would keep twice the memory alive.
+                self._x = np.pad(self._x, ((0, more), (0, 0)))
+                self._sketches = np.pad(self._sketches, ((0, more), (0, 0)))
         self._x[i], self._sketches[i], self._labels[i] = unit, sketch, label
         self._n += 1
 
@@ -81,9 +82,8 @@ class SamePictures:
         store = self._store
         held = store.rows(Role.HELD_OUT, newest=_MOST_ROWS // 2)
         kept = store.rows(Role.REPLAY, newest=_MOST_ROWS - len(held.uids))
-        x = np.concatenate([kept.x, held.x]).astype(np.float32)
         classes = np.concatenate([kept.classes, held.classes])
-        self._x = _unit(x)
+        self._x = _unit(np.concatenate([kept.x, held.x], dtype=np.float32))
         self._sketches = self._x @ self._directions
         self._labels = [store.names[c] for c in classes.tolist()]
         self._n = len(self._labels)

@@ -236,6 +236,9 @@ def _try(model: bytes, name: str, threads: int) -> tuple[Any | None, str]:
             reason = _first_line(error)
             continue
         if session.get_providers()[0] == full_name:
+            if name == "cpu":  # it holds the file's bytes to begin anew on the CPU, where it is
+                session.disable_fallback()
+                session._model_bytes = None
             return session, reason
         reason = f"the session runs on {session.get_providers()[0]} instead"
     return None, reason

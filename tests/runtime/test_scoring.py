@@ -17,7 +17,7 @@ import build
 from edgecl.errors import DecodeError, NothingLearnedError, ShapeError, SourceError
 from edgecl.home import Home
 from edgecl.runtime.predictor import Predictor, best, predictions
-from edgecl.runtime.scoring import LinearScorer, nearest_simplex
+from edgecl.runtime.scoring import LinearScorer, best_of, nearest_simplex
 
 SCORES = arrays(
     np.float64,
@@ -96,6 +96,44 @@ def test_scores_are_the_linear_map() -> None:
         by_hand[i, j] = sum(float(x[i, d]) * s.weights[d, j] for d in range(4)) + s.bias[j]
     np.testing.assert_allclose(s.scores(x), by_hand, rtol=1e-9)
     assert s.scores(x).dtype == np.float64
+
+
+def _weights(kind: str, d: int, k: int) -> np.ndarray:
+    """Return weights (D, K) whose scores float32 tells apart more or less easily."""
+    rng = np.random.default_rng(4)
+    weights = rng.standard_normal((d, k))
+    if kind == "nearly alike":
+        weights = weights[:, :1] + 1e-8 * weights
+    elif kind == "alike":
+        weights = np.repeat(weights[:, :1], k, axis=1)
+    return weights * {"huge": 1e40, "zero": 0.0, "cancelling": 1e6}.get(kind, 1.0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 30])
+@pytest.mark.parametrize("kind", ["apart", "nearly alike", "alike", "huge", "zero", "cancelling"])
+def test_the_best_is_that_of_the_scores_in_float64(kind: str, k: int) -> None:
+    rng, d = np.random.default_rng(5), 40
+    x = np.maximum(rng.standard_normal((1500, d)), 0).astype(np.float16)
+    weights = _weights(kind, d, k)
+    bias = -weights.sum(axis=0) if kind == "cancelling" else rng.uniform(0, 1e-9, k)
+    scorer = LinearScorer(weights, bias, tuple(map(str, range(k))), "regression")
+    scores, best = scorer.scores(x.astype(np.float32)), best_of(scorer, x)
+    # As far as float64 tells them apart: how it rounds may hang on how many rows are asked at once.
+    rounding = 1e-13 * (np.abs(x) @ np.abs(weights) + np.abs(bias)).max()
+    assert (scores[np.arange(len(x)), best] >= scores.max(axis=1) - rounding).all()
+
+
+def test_only_what_is_near_is_asked_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    scores = LinearScorer.scores
+    monkeypatch.setattr(
+        LinearScorer, "scores", lambda self, x: asked.append(len(x)) or scores(self, x)
+    )
+    weights = np.array([[1.0, 0.0, 1e-9], [0.0, 1.0, 1.0]])
+    scorer = LinearScorer(weights, np.zeros(3), ("a", "b", "c"), "regression")
+    x = np.array([[1, 0], [2, 0], [1, 1], [0, 1]], dtype=np.float16)
+    assert best_of(scorer, x).tolist() == [0, 0, 2, 1]
+    assert asked == [2]
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 4, 1)])
