@@ -127,9 +127,12 @@ class Totals(Statistics):
         if row is None:
             return None
         newest, n, *packed = row
-        rows = self.connection.execute("SELECT class_uid, n, total FROM class_totals").fetchall()
-        sums = {uid: (n, np.frombuffer(data, "<f8").astype(np.float64)) for uid, n, data in rows}
-        return self._with_rows_since(newest, Whole(self.statistic.unpack(n, *packed), sums))
+        moments = self.statistic.unpack(n, *packed)
+        return self._with_rows_since(newest, Whole(moments, self._kept_sums()))
+
+    def _kept_sums(self) -> Sums:
+        rows = self.connection.execute("SELECT class_uid, n, total FROM class_totals")
+        return {uid: (n, np.frombuffer(data, "<f8").astype(np.float64)) for uid, n, data in rows}
 
     def _added_up(self) -> Whole:
         """Add up what is folded, class by class, and all other rows in one product."""
@@ -144,14 +147,9 @@ class Totals(Statistics):
 
     def class_sums(self) -> Sums:
         """Return each class's count and sum of features, without the Gram matrix of all."""
-        execute = self.connection.execute
-        kept = execute("SELECT newest FROM totals").fetchone()
+        kept = self.connection.execute("SELECT newest FROM totals").fetchone()
         if kept is not None:
-            rows = execute("SELECT class_uid, n, total FROM class_totals").fetchall()
-            known = {
-                uid: (n, np.frombuffer(data, "<f8").astype(np.float64)) for uid, n, data in rows
-            }
-            found = self._sums_since(kept[0], known)
+            found = self._sums_since(kept[0], self._kept_sums())
             if {uid: n for uid, (n, _) in found.items()} == self._n_seen:
                 return found
         folded = {uid: self.folded(uid) for uid in self._names if uid not in self.lost_classes()}

@@ -16,6 +16,7 @@ from edgecl.types import Float32, Frame
 
 from ..options import Options
 from ..preprocess import picture_of
+from .jpeg import JPEG_START
 
 _SIZE = (64, 36)
 # Pixels of the picture that stand for one of the small one, each way: enough to even out noise.
@@ -24,7 +25,7 @@ _FINE = 2
 _DRAFT = (40, 22)
 # Grey levels; cameras in the dark differ by less from one frame to the next once it is evened out.
 _LEAST_CHANGE = 20
-_ORIENTATION, _JPEG = 0x0112, b"\xff\xd8"
+_ORIENTATION = 0x0112
 
 
 class Motion:
@@ -71,7 +72,7 @@ def _fewer(frame: Frame) -> tuple[Image.Image, tuple[int, int]]:
     pixels = frame.pixels
     if pixels is None:
         data = frame.encoded or b""
-        if data.startswith(_JPEG):
+        if data.startswith(JPEG_START):
             # Named, since asking every decoder and the metadata took a fifth of a look.
             image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
             size = image.size

@@ -24,11 +24,6 @@ from edgecl.runtime.engines.graphs import FIRST
 from edgecl.runtime.engines.tensorrt import Compiled, TensorrtEngine
 
 
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    return FakeCuda().install(monkeypatch)
-
-
 def recorded(engine: TensorrtEngine) -> tuple[int, int, int]:
     return engine.runs.recorded, engine.runs.replayed, engine.runs.plain[FIRST]
 

@@ -42,12 +42,6 @@ from edgecl.runtime.engines.tensorrt import (
     open_tensorrt,
 )
 
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    return FakeCuda().install(monkeypatch)
-
-
 # Running
 
 
