@@ -150,13 +150,16 @@ class Learner:
         """
         begin = time.perf_counter()
         reports: list[UpdateReport] = []
+        features = quantise(x)
         try:
             with self.store.transaction():
                 if frames and self._start is not None:
                     begin_run(self.store, self._start)
+                if len(frames) > 1:
+                    self.head.expect(features)
                 for first in range(0, len(frames), self.head.batch_size):
                     part = slice(first, first + self.head.batch_size)
-                    reports += self._learn_batch(frames[part], x[part])
+                    reports += self._learn_batch(frames[part], features[part])
                 if self.probes is not None and frames:
                     self.probes.end_step(self.head, len(frames))
                 if position is not None:
@@ -271,11 +274,10 @@ class Learner:
         state = self.store.load_head("state", self.head.name)
         self.head.restore(self.store.all_moments(), state)
 
-    def _learn_batch(self, frames: Sequence[Frame], x: Float32) -> list[UpdateReport]:
+    def _learn_batch(self, frames: Sequence[Frame], features: Float16) -> list[UpdateReport]:
         begin = time.perf_counter()
         store, head = self.store, self.head
         names = [store.canonical(_label(frame)) for frame in frames]
-        features = quantise(x)
         # As it is learned, so that a head need not score it twice.
         predicted = self._predicted(features.astype(np.float32))
         is_held = [False] * len(frames)
@@ -365,7 +367,7 @@ class Learner:
 
     def _encoded(self, frame: Frame, side: int | None) -> bytes:
         """Return the picture as it is kept, smaller if its shorter side is longer than `side`."""
-        if side is not None:
+        if side is not None and not 0 < frame.side <= side:
             image = picture_of(frame, max_pixels=self._max_pixels, least_side=self._least_side)
             if min(image.size) > side:
                 return shrink(image, side)

@@ -160,6 +160,7 @@ class Frame:
         monotonic: `time.monotonic()` when it was taken, seconds, or 0 for what is not live.
         thing: Frames that say the same show one thing, and are voted on by themselves; or empty.
         cut: Makes of the decoded picture the one that counts (runtime/region.py); None: all of it.
+        side: The shorter side of the decoded picture, pixels, or 0 while nobody decoded it.
     """
 
     id: str
@@ -171,6 +172,7 @@ class Frame:
     monotonic: float = 0.0
     thing: str = ""
     cut: Callable[[Pixels], Pixels] | None = None
+    side: int = 0
 
     def __post_init__(self) -> None:
         if not self.id:

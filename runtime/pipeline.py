@@ -1,10 +1,14 @@
 """Frames to features with the cores busy: read and decode, engine, and the caller in parallel.
 
-One thread reads, decodes and scales, one runs the engine, and the caller (the head and the store)
-is the third; each waits for the next at bounded queues. numpy, Pillow and onnxruntime let go of the
-interpreter lock in their heavy parts, so on two cores the stream runs at nearly the engine's own
-rate (docs/benchmarks.md). The order of the source is kept, and so is every position: a picture that
+One thread reads, decodes and scales, one or two run the engine, and the caller (the head and the
+store) is the last; each waits for the next at bounded queues. numpy, Pillow, onnxruntime and the
+heads let go of the interpreter lock in their heavy parts, so two cores are kept busy
+(docs/benchmarks.md). The order of the source is kept, and so is every position: a picture that
 cannot be used comes out as `Skipped` in its place.
+
+A second thread runs the engine of a processor where there is more than one core and the source can
+wait: it takes what the other parts leave of the cores, and the engine's core does not idle while a
+thread comes back to the interpreter.
 
 Frames of a live source are taken one by one and just in time (`pace.py`): none waits where it grows
 old.
@@ -12,6 +16,7 @@ old.
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -96,9 +101,10 @@ def embed(
         max_pixels=max_pixels,
         pixels_above=pixels_above,
     )
+    is_shared = not is_live and engine.provider == "cpu" and len(os.sched_getaffinity(0)) > 1
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(min(switch_interval, _SWITCH_INTERVAL_S))
-    threads = line.started()
+    threads = line.started(2 if is_shared else 1)
     try:
         yield from line.found()
     finally:
@@ -111,7 +117,7 @@ def embed(
 
 
 class _Line:
-    """What the two threads and the caller share: `decode_all` -> ready -> `run_all` -> done."""
+    """What the threads and the caller share: `decode_all` -> ready -> `run_all` -> done."""
 
     def __init__(
         self,
@@ -132,15 +138,17 @@ class _Line:
         self.pace = Pace(self.stop)
         self.ready: queue.Queue[Any] = queue.Queue(maxsize=1 if is_live else 2 * batch_size)
         self.done: queue.Queue[Any] = queue.Queue(maxsize=max(1, n_ahead // batch_size))
+        # Groups leave the threads that run the engine as they came to them.
+        self.taking, self.turn = threading.Lock(), threading.Condition()
+        self.n_begun = self.n_over = 0
+        self.is_over = False
 
-    def started(self) -> list[threading.Thread]:
-        """Start both threads."""
+    def started(self, n_engines: int) -> list[threading.Thread]:
+        """Start all threads."""
+        engines = [("engine", self.run_all, self.done)] * n_engines
         threads = [
             threading.Thread(target=_guarded(work, out, self.stop), name=name, daemon=True)
-            for name, work, out in (
-                ("decode", self.decode_all, self.ready),
-                ("engine", self.run_all, self.done),
-            )
+            for name, work, out in (("decode", self.decode_all, self.ready), *engines)
         ]
         for thread in threads:
             thread.start()
@@ -173,28 +181,48 @@ class _Line:
                 frame, max_pixels=self.max_pixels, levels=how.levels, least_side=how.least_side
             )
             tensor = how.tensor(image)
-            above = self.pixels_above
+            above, side = self.pixels_above, min(image.size)
             # What was seen is what is kept, also where it is decoded again.
-            if is_changed or (above is not None and min(image.size) > above):
-                frame = replace(frame, encoded=None, pixels=np.asarray(image), cut=None)
+            if is_changed or (above is not None and side > above):
+                frame = replace(frame, encoded=None, pixels=np.asarray(image), cut=None, side=side)
+            else:
+                frame = replace(frame, side=side)
         except (DecodeError, MemoryError) as error:
             return Skipped(frame.id, str(error) or "not enough memory")
         return _Ready(frame, tensor)
 
     def run_all(self) -> None:
-        """Run the engine on what is ready together; the second thread."""
-        last: object = None
-        while last is None:
-            group, last = self._group()
+        """Run the engine on what is ready together; what each thread of an engine does."""
+        while True:
+            with self.taking:
+                if self.is_over:
+                    return
+                group, last = self._group()
+                self.is_over, number = last is not None, self.n_begun
+                self.n_begun += 1
             if self.stop.is_set():
                 return
+            found: object = None
             if group:
                 self.pace.engine_begins(len(group))
-                found = _run(self.engine, group)
+                try:
+                    found = _run(self.engine, group)
+                except BaseException as error:
+                    found = _Failed(error)
                 self.pace.engine_ends()
-                if not _put(self.done, found, self.stop):
+            self._hand_on(number, [each for each in (found, last) if each is not None])
+
+    def _hand_on(self, number: int, found: list[object]) -> None:
+        """Give to the caller what came of a group, after those that were taken before it."""
+        with self.turn:
+            while not self.turn.wait_for(lambda: self.n_over == number, _QUEUE_POLL_S):
+                if self.stop.is_set():
                     return
-        _put(self.done, last, self.stop)
+        for each in found:
+            _put(self.done, each, self.stop)
+        with self.turn:
+            self.n_over += 1
+            self.turn.notify_all()
 
     def _group(self) -> tuple[list[_Ready | Skipped], object]:
         """Return what is ready, after one that is waited for, and the end if it came."""

@@ -203,8 +203,9 @@ class Device:
         path = carrier.place(stem, whole.hexdigest(), CONTRIBUTIONS, found.device, suffix="efc")
         if path not in here:
             export(session, path, found, bodies, is_plain=is_plain, since=base)
-        for old in here:
-            if number_of(old) < found.generation and (base is None or old != base.path):
+        for old in here:  # also the half of this generation of which nobody has the rest
+            is_base = base is not None and old == base.path
+            if number_of(old) <= found.generation and old != path and not is_base:
                 carrier.wipe(old)
         self._keep(sent=said)
         return found.generation

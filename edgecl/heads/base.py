@@ -81,6 +81,12 @@ class Head(ABC):
     def scorer(self, names: Mapping[int, str]) -> Scorer:
         """Return the head as arrays that only predict, its classes called by `names`."""
 
+    def expect(self, x: Float16) -> None:  # noqa: B027
+        """Hear which quantised rows (N, D) are predicted and learned next, one after the other.
+
+        It changes nothing that the head says; one that reads much for a row may do so once for all.
+        """
+
     @property
     def forget_mode(self) -> str:
         """What an unlearning is called in the receipt."""

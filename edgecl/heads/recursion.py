@@ -14,8 +14,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.linalg import blas
 
+from edgecl.heads import blas
 from edgecl.types import Float32, Float64
 
 _BLOCK = 64
@@ -48,6 +48,8 @@ class Recursion:
         self._u = np.zeros((d, _BLOCK), np.float32, order="F")
         self._v = np.zeros((_BLOCK, len(self._w)), np.float32)
         self._n_block = 0
+        # Of rows that come next, by their bytes: what R and W give, without the terms beside them.
+        self._ahead: dict[bytes, tuple[Float32, Float32]] = {}
 
     def grow(self, n_classes: int) -> None:
         """Have room for classes that no sample has had: their weights are zeros."""
@@ -66,6 +68,16 @@ class Recursion:
             scores += (z @ self._u[:, :j]) @ self._v[:j, :k]
         return scores
 
+    def expect(self, z: Float32) -> None:
+        """Read R and W once for features (N, D) that are asked and learned next, each alone."""
+        z = z[:_BLOCK]
+        if self._n_block + len(z) > _BLOCK:
+            self._flush()
+        gains, plain = blas.symmetric_product(self._r, z.T), self._product(z)
+        self._ahead = {
+            row.tobytes(): (gain, said) for row, gain, said in zip(z, gains.T, plain, strict=True)
+        }
+
     def learn(self, z: Float32, columns: Sequence[int], said: Float64 | None = None) -> None:
         """Learn scaled features (N, D) of the classes in columns (N,), one after the other.
 
@@ -79,9 +91,11 @@ class Recursion:
         while first < len(z):
             part = z[first : first + _BLOCK - self._n_block]
             if len(part) == 1:
-                gains = blas.ssymv(1.0, self._r, part[0], lower=1)[:, None]
+                ahead = self._ahead.get(part.tobytes())
+                gain = blas.symmetric_vector(self._r, part[0]) if ahead is None else ahead[0]
+                gains = gain[:, None]
             else:
-                gains = blas.ssymm(1.0, self._r, part.T, lower=1)  # (D, n)
+                gains = blas.symmetric_product(self._r, part.T)  # (D, n)
             plain = self._product(part) if said is None else None
             for i, row in enumerate(part):
                 j = self._n_block
@@ -101,7 +115,7 @@ class Recursion:
         """Return the leverages (N,) of learned samples, by the inverse as it stands."""
         z = np.asfortranarray(z.T)
         u = self._u[:, : self._n_block]
-        product = blas.ssymm(1.0, self._r, z, lower=1) - u @ (u.T @ z)  # (D, N)
+        product = blas.symmetric_product(self._r, z) - u @ (u.T @ z)  # (D, N)
         leverage = np.einsum("dn,dn->n", z, product + 2 * self._border[:, None])
         out: Float64 = leverage.astype(np.float64) + self._corner
         return out
@@ -115,6 +129,9 @@ class Recursion:
     def _product(self, z: Float32) -> Float32:
         """Return what the weights alone say (N, K), without the terms beside them."""
         w = self._w[: self._n_classes]
+        ahead = self._ahead.get(z.tobytes()) if len(z) == 1 else None
+        if ahead is not None:  # of classes that came since, W has zeros
+            return np.pad(ahead[1], (0, len(w) - len(ahead[1])))[None]
         product: Float32 = (w @ z[0])[None] if len(z) == 1 else z @ w.T
         return product
 
@@ -139,6 +156,6 @@ class Recursion:
         j, k = self._n_block, self._n_classes
         if j:
             u, v = self._u[:, :j], np.asfortranarray(self._v[:j, :k])
-            self._r = blas.ssyrk(-1.0, u, beta=1.0, c=self._r, lower=1, overwrite_c=1)
-            blas.sgemm(1.0, u, v, beta=1.0, c=self._w[:k].T, overwrite_c=1)
-            self._n_block = 0
+            blas.add_square_into(-1.0, u, self._r)
+            blas.add_product_into(u, v, self._w[:k].T)
+            self._n_block, self._ahead = 0, {}

@@ -20,8 +20,8 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.linalg import blas, lapack
 
+from edgecl.heads import blas
 from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.leave_one_out import LeftOut, chunks, members
 from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
@@ -108,6 +108,12 @@ class RidgeHead(Head):
         self._said = (x[0].copy(), scores) if len(x) == 1 else None
         return scores  # (N, K)
 
+    def expect(self, x: Float16) -> None:
+        """Read weights and inverse once for rows (N, D) that come next."""
+        self._catch_up()
+        if self._sums and not self._is_settled:
+            self._live().expect(self._scaled(x))
+
     def settle(self, memory: Memory | None = None) -> None:
         """Solve exactly; a no-op when nothing was learned since the last solve."""
         del memory
@@ -177,6 +183,7 @@ class RidgeHead(Head):
         if groups is None and self._alone is not None and self._alone[0] == asked:
             return self._alone[1]
         factor, n = self._factor, self.n_samples
+        assert factor is not None  # something was learned, and solved
         classes, leverage = np.array(self.classes), np.empty(len(x))
         alone, scores = (np.zeros((len(x), len(classes))) for _ in range(2))
         for groups_of_chunk in chunks(members(groups, len(x))):
@@ -185,21 +192,24 @@ class RidgeHead(Head):
             z = (x[rows].astype(np.float64) - self._mean) * self._inverse_scale
             error = targets - (z @ self._weights + self._bias)
             # A = L L', so z' A^-1 z is the squared length of L^-1 z.
-            half = blas.dtrsm(1.0, factor, z.T, lower=1)  # (D, rows)
+            half = blas.solve_lower(factor, z.T)  # (D, rows)
             leverage[rows] = np.einsum("dn,dn->n", half, half) + 1.0 / n
             if n > 1:
                 alone[rows] = targets - error / (1.0 - leverage[rows, None])
             if groups is None:
                 continue
+            scores[rows] = alone[rows]
             begin = 0
             for group in groups_of_chunk:
                 part = slice(begin, begin := begin + len(group))
-                if len(group) < n:
+                if len(group) == n:
+                    scores[group] = 0.0
+                elif len(group) > 1:
                     rest = np.eye(len(group)) - half[:, part].T @ half[:, part] - 1.0 / n
-                    _, change, failed = lapack.dposv(rest, error[part], lower=1)
-                    if failed:
+                    rest = np.asfortranarray(rest)
+                    if not blas.factor_into(rest):
                         raise AssertionError("what is left of learned rows is positive definite")
-                    scores[group] = targets[part] - change
+                    scores[group] = targets[part] - blas.solve_factored(rest, error[part])
         self._alone = asked, LeftOut(alone, leverage)
         return self._alone[1] if groups is None else LeftOut(scores, leverage)
 
@@ -288,9 +298,8 @@ class RidgeHead(Head):
             if self._factor is None:
                 inverse = np.asfortranarray(np.eye(d, dtype=np.float32) / (LAMBDA_PER_FEATURE * d))
             else:
-                inverse, _ = lapack.spotri(
-                    np.asfortranarray(self._factor, dtype=np.float32), lower=1, overwrite_c=1
-                )
+                inverse = np.array(self._factor, np.float32, order="F")
+                blas.inverse_into(inverse)
             corner = 1.0 / n if n else 1.0
             self._recursion = Recursion(inverse, corner, self._weights, self._bias)
         return self._recursion
@@ -343,8 +352,7 @@ class RidgeHead(Head):
         # Columns are solved in an order of their own: how a solve rounds one may hang on its place.
         place = np.array(sorted(range(k), key=lambda c: (counts[c], sums[:, c].tobytes())))
         self._weights = np.empty((d, k), order="F")
-        solved, _ = lapack.dpotrs(self._factor, np.asfortranarray(targets[:, place]), lower=1)
-        self._weights[:, place] = solved.reshape((d, k), order="F")
+        self._weights[:, place] = blas.solve_factored(self._factor, targets[:, place])
         self._bias = counts / n
 
     def _solve_rows(self) -> None:
@@ -359,15 +367,14 @@ class RidgeHead(Head):
         self._inverse_scale = 1.0 / scale_of(x.var(axis=0))
         z = (x - self._mean) * self._inverse_scale
         penalty = LAMBDA_PER_FEATURE * d
-        factor, _ = lapack.dpotrf(z @ z.T + penalty * np.eye(n), lower=1)
-        half = np.ascontiguousarray(blas.dtrsm(1.0, factor, z, lower=1))  # (n, D)
+        factor = np.asfortranarray(z @ z.T + penalty * np.eye(n))
+        blas.factor_into(factor)
+        half = np.ascontiguousarray(blas.solve_lower(factor, z))  # (n, D)
         targets = np.zeros((n, k))
         targets[np.arange(n), self._pending_columns] = 1.0
-        weights = half.T @ blas.dtrsm(1.0, factor, targets, lower=1)
+        weights = half.T @ blas.solve_lower(factor, targets)
         inverse = np.asfortranarray(np.eye(d, dtype=np.float32) / penalty)
-        inverse = blas.ssyrk(
-            -1.0 / penalty, half.T.astype(np.float32), beta=1.0, c=inverse, lower=1, overwrite_c=1
-        )
+        blas.add_square_into(-1.0 / penalty, half.T.astype(np.float32), inverse)
         self._weights = np.zeros((d, 0))
         self._recursion = Recursion(inverse, 1.0 / n, weights, targets.mean(axis=0))
 
@@ -376,14 +383,13 @@ class RidgeHead(Head):
         d, n = self.num_features, self._moments.n
         # In place, and lower triangles only: at D = 2,224 every copy is 40 MB.
         a = np.array(self._moments.second, order="F")
-        a = blas.dsyr(-1.0 / n, self._moments.total, a=a, lower=1, overwrite_a=1)
+        blas.add_outer_into(-1.0 / n, self._moments.total, a)
         a *= self._inverse_scale
         a *= self._inverse_scale[:, None]
         a[np.diag_indices(d)] += LAMBDA_PER_FEATURE * d
-        factor, failed = lapack.dpotrf(a, lower=1, overwrite_a=1)
-        if failed:
+        if not blas.factor_into(a):
             raise AssertionError("a Gram matrix plus a penalty is positive definite")
-        return np.asarray(factor)
+        return a
 
 
 def _scale(moments: Moments) -> Float64:

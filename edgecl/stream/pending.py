@@ -145,7 +145,7 @@ class Pending:
         x = np.array([item.feature[:width] for item in items], np.float32).reshape(-1, width)
         for label in dict.fromkeys(item.frame.label or "" for item in items):
             self._events.extend(self._usable.of_class(label))
-        self._find_same(items)
+        self._find_same(items, x)
         self._taken = replace(self._taken, is_finished=is_finished)
         reports = []
         if items or not self._source.is_live:
@@ -209,13 +209,13 @@ class Pending:
                 found.append((label, self._answer(item.feature), at))
         return found
 
-    def _find_same(self, items: Sequence[Embedded]) -> None:
-        """Note which pictures are learned that another class has."""
-        store, width = self._learner.store, self._learner.head.num_features
-        for item in items:
-            label = store.canonical(item.frame.label or "")
-            other = self.same.note(label, item.feature[:width])
-            if other is not None and self.same.found[label, other] == 1:
+    def _find_same(self, items: Sequence[Embedded], x: Float32) -> None:
+        """Note which pictures, with features (N, D), are learned that another class has."""
+        labels = [self._learner.store.canonical(item.frame.label or "") for item in items]
+        before = set(self.same.found)
+        for item, label, other in zip(items, labels, self.same.note(labels, x), strict=True):
+            if other is not None and (label, other) not in before:
+                before.add((label, other))
                 self._events.append(SamePicture(item.frame.id, label, other))
 
     def _reviewed(self, items: Sequence[Embedded]) -> list[int]:

@@ -8,6 +8,7 @@ these are compared in full, so that a frame costs some tens of microseconds.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class SamePictures:
         self._store = store
         self._x: Float32 | None = None
         self._sketches: Float32
+        self._squares: Float32
         self._labels: list[str]
         self._n = 0
         rng = np.random.default_rng(0)
@@ -42,16 +44,20 @@ class SamePictures:
         self.found: Counter[tuple[str, str]] = Counter()
         """How often a class got a picture that another one has, by both names."""
 
-    def note(self, label: str, x: Float32) -> str | None:
-        """Take a feature (D,) that is learned under a name; returns another class that has it."""
-        if self._x is None:
+    def note(self, labels: Sequence[str], x: Float32) -> list[str | None]:
+        """Take features (N, D) that are learned under names; returns another class that has it."""
+        if self._x is None and labels:
             self._load()
+        units = _unit(x)
+        rows = zip(labels, units, units @ self._directions, strict=True)
+        return [self._note(*row) for row in rows]
+
+    def _note(self, label: str, unit: Float32, sketch: Float32) -> str | None:
         assert self._x is not None
-        unit = _unit(x[None])[0]
-        sketch = unit @ self._directions
         n = min(self._n, _MOST_ROWS)
-        apart = self._sketches[:n] - sketch
-        near = np.flatnonzero(np.einsum("nd,nd->n", apart, apart) < _NEAR)
+        # The squared distance of two sketches, but for the new one's own square.
+        apart = self._squares[:n] - 2 * (self._sketches[:n] @ sketch)
+        near = np.flatnonzero(apart < _NEAR - sketch @ sketch)
         near = near[self._x[near] @ unit > COSINE]
         labels = {self._labels[i] for i in near}
         if label not in labels:
@@ -75,7 +81,9 @@ class SamePictures:
                 # `np.resize` would keep twice the memory alive.
                 self._x = np.pad(self._x, ((0, more), (0, 0)))
                 self._sketches = np.pad(self._sketches, ((0, more), (0, 0)))
+                self._squares = np.pad(self._squares, (0, more))
         self._x[i], self._sketches[i], self._labels[i] = unit, sketch, label
+        self._squares[i] = sketch @ sketch
         self._n += 1
 
     def _load(self) -> None:
@@ -85,6 +93,7 @@ class SamePictures:
         classes = np.concatenate([kept.classes, held.classes])
         self._x = _unit(np.concatenate([kept.x, held.x], dtype=np.float32))
         self._sketches = self._x @ self._directions
+        self._squares = np.einsum("nd,nd->n", self._sketches, self._sketches)
         self._labels = [store.names[c] for c in classes.tolist()]
         self._n = len(self._labels)
 

@@ -134,11 +134,11 @@ def test_many_rows_and_what_goes_are_kept_up_with(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
     with build.store(tmp_path / "s.db") as store:
         same = SamePictures(store)
-        assert [same.note("a", row) for row in x] == [None] * 300
-        assert [same.note("b", row * 1.0001) for row in x] == ["a"] * 300
+        assert same.note(["a"] * 300, x) == [None] * 300
+        assert same.note(["b"] * 300, x * 1.0001) == ["a"] * 300
         assert same.found == {("b", "a"): 300}
         same.forget()
-        assert same.note("b", x[0]) is None  # nothing was committed
+        assert same.note(["b"], x[:1]) == [None]  # nothing was committed
 
 
 def test_a_taken_back_run_leaves_the_store_as_before(device: Device, tmp_path: Path) -> None:
