@@ -125,7 +125,7 @@ class Learner:
     def learn_many(
         self,
         frames: Sequence[Frame],
-        x: Float32,
+        x: Float32 | Float16,
         *,
         position: tuple[str, Position] | None = None,
         reviewed: Sequence[int] = (),
@@ -137,7 +137,7 @@ class Learner:
 
         Args:
             frames: Frames with labels, in the order of the stream.
-            x: Features of the store's frozen map, float32.
+            x: Features of the store's frozen map; float16 are taken to be quantised already.
             position: Key and position of the source after these frames, committed with them.
             reviewed: For each frame the entry of the review queue that it was, which leaves the
                 queue, or 0; empty if none was in it.

@@ -172,7 +172,7 @@ class Frame:
     monotonic: float = 0.0
     thing: str = ""
     cut: Callable[[Pixels], Pixels] | None = None
-    side: int = 0
+    side: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not self.id:

@@ -87,6 +87,9 @@ class Head(ABC):
         It changes nothing that the head says; one that reads much for a row may do so once for all.
         """
 
+    def prepare(self) -> None:  # noqa: B027
+        """Do at leisure what the next answer would wait for; it changes nothing that is said."""
+
     @property
     def forget_mode(self) -> str:
         """What an unlearning is called in the receipt."""

@@ -114,6 +114,11 @@ class RidgeHead(Head):
         if self._sums and not self._is_settled:
             self._live().expect(self._scaled(x))
 
+    def prepare(self) -> None:
+        """Take what was learned into weights and inverse."""
+        if self._sums:
+            self._catch_up()
+
     def settle(self, memory: Memory | None = None) -> None:
         """Solve exactly; a no-op when nothing was learned since the last solve."""
         del memory

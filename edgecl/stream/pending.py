@@ -146,12 +146,13 @@ class Pending:
         for label in dict.fromkeys(item.frame.label or "" for item in items):
             self._events.extend(self._usable.of_class(label))
         self._find_same(items, x)
+        rows = quantise(x)
         self._taken = replace(self._taken, is_finished=is_finished)
         reports = []
         if items or not self._source.is_live:
             reports = self._learner.learn_many(
                 [item.frame for item in items],
-                x,
+                rows,
                 # A live source has no positions: the next run begins with what comes then.
                 position=None if self._source.is_live else (self._key, self._taken),
                 reviewed=self._reviewed(items),
@@ -173,7 +174,7 @@ class Pending:
         self._tally.settle()
         self.items.clear()
         self._settled = self._committed = self._taken
-        return [self._lesson(*one) for one in zip(items, reports, quantise(x), strict=True)]
+        return [self._lesson(*one) for one in zip(items, reports, rows, strict=True)]
 
     def _lesson(self, item: Embedded, report: UpdateReport, row: Float16) -> Lesson:
         uid = self._learner.store.class_uid(item.frame.label or "")

@@ -170,6 +170,8 @@ def _learn(
                 stream.is_stopped = True
             if stream.is_stopped:
                 break
+            if stream.source.is_live:  # while nothing waits for it
+                stream.learner.head.prepare()
     yield from _listen(stream, options.labeller)  # to a label for the last frames
     if stream.is_stopped:
         stream.pending.leave()

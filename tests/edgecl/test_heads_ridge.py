@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 
 import build
 from build import ListMemory
+from edgecl.heads import blas
 from edgecl.heads.linear import LAMBDA_PER_FEATURE, scale_of
 from edgecl.heads.ridge import RidgeHead
 from edgecl.heads.statistics import Diagonal, Gram
@@ -87,6 +88,45 @@ def test_classes_that_come_one_by_one_are_what_a_solve_gives(asked: str) -> None
     for one in (head, once):
         one.settle()
     assert np.array_equal(head.predict_many(x), once.predict_many(x))
+
+
+@pytest.mark.parametrize("step", [2, 16, 50, 100])
+def test_rows_that_were_announced_are_said_and_learned_as_any(step: int) -> None:
+    """Whatever comes between: new classes, solves, full blocks, rows that are left out."""
+    n, d = 700, 40
+    x, y = build.features(n, d, 60)
+    rows = quantise(x)
+    head, plain = RidgeHead(d), RidgeHead(d)
+    for first in range(0, n, step):
+        head.expect(rows[first : first + step])
+        for i in range(first, min(first + step, n)):
+            row = rows[i : i + 1].astype(np.float32)
+            if plain.classes:
+                np.testing.assert_allclose(
+                    head.predict_many(row), plain.predict_many(row), atol=2e-5
+                )
+            if i % 9:
+                for one in (head, plain):
+                    one.learn_many(rows[i : i + 1], y[i : i + 1])
+    for one in (head, plain):
+        one.settle()
+    assert np.array_equal(head.predict_many(x), plain.predict_many(x))
+
+
+def test_announced_rows_read_the_inverse_once() -> None:
+    x, y = build.features(300, D, 3)
+    head = RidgeHead(D)
+    head.learn_many(x[:200], y[:200])
+    head.predict_many(x[:1])  # solved
+    head.learn_many(x[200:201], y[200:201])
+    rows = quantise(x[201:233])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blas, "symmetric_vector", lambda *_: pytest.fail("it is read for each row"))
+        head.expect(rows)
+        for i in range(32):
+            head.predict_many(rows[i : i + 1].astype(np.float32))
+            head.learn_many(rows[i : i + 1], y[201 + i : 202 + i])
+        head.predict_many(x)
 
 
 def test_a_new_class_needs_no_room_for_itself_alone() -> None:

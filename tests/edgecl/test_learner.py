@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,20 @@ def test_pictures_are_kept_as_they_came_or_shrunk(tmp_path: Path) -> None:
 
 
 @every_head
+def test_a_picture_whose_size_is_known_is_not_decoded_again(tmp_path: Path) -> None:
+    picture = build.encode(build.part_picture("washer", 0, 50))
+    frame = Frame(id="a", encoded=picture, label="washer")
+    learner = Learner(build.store(tmp_path / "s.db", D), make_head("ridge", D), shrink_to=64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgecl.learner.picture_of", lambda *_a, **_k: pytest.fail("decoded"))
+        assert learner.encoded(replace(frame, side=50)) == picture
+        assert learner.encoded(replace(frame, side=64)) == picture
+        for side in (0, 65):
+            with pytest.raises(pytest.fail.Exception, match="decoded"):
+                learner.encoded(replace(frame, side=side))
+    learner.store.close()
+
+
 def test_kept_weights_and_weights_built_anew_are_the_same(home: Home, name: str) -> None:
     build.change_head(home, name)
     with open_store(home) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
 import time
@@ -116,6 +117,51 @@ def test_an_engine_error_reaches_the_caller_after_what_went_well() -> None:
     assert no_thread_is_left("decode", "engine")
 
 
+class UnevenEngine(FakeEngine):
+    """The first of two groups that run at once takes longer than the second."""
+
+    def __init__(self, *, breaks_at: int | None = None) -> None:
+        super().__init__()
+        self.breaks_at = breaks_at
+
+    def run(self, pixels: Float32) -> Float32:
+        n = len(self.batches)
+        found = super().run(pixels)
+        time.sleep(0.03 * (n % 2 == 0))
+        if n == self.breaks_at:
+            raise ZeroDivisionError("the engine broke")
+        return found
+
+
+@pytest.fixture
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+
+
+@pytest.mark.usefixtures("_two_cores")
+def test_two_threads_of_an_engine_keep_the_order_and_what_they_give() -> None:
+    groups = embed(iter(frames(40)), PREPROCESSING, UnevenEngine(), batch_size=2)
+    out = list(itertools.chain.from_iterable(groups))
+    assert [id_of(item) for item in out] == [str(i) for i in range(40)]
+    for got, wanted in zip(out, all_of(frames(40)), strict=True):
+        if isinstance(got, Embedded):
+            assert isinstance(wanted, Embedded)
+            assert np.array_equal(got.feature, wanted.feature)
+
+
+@pytest.mark.usefixtures("_two_cores")
+@pytest.mark.parametrize("breaks_at", [0, 1, 4, 5])
+def test_what_two_threads_were_given_before_an_error_comes_first(breaks_at: int) -> None:
+    pictures = [item for item in frames(60) if isinstance(item, Frame) and item.label][:20]
+    seen = []
+    engine = UnevenEngine(breaks_at=breaks_at)
+    with pytest.raises(ZeroDivisionError, match="the engine broke"):  # noqa: PT012
+        for group in embed(iter(pictures), PREPROCESSING, engine, batch_size=1):
+            seen += [id_of(item) for item in group]
+    assert seen == [id_of(Skipped(p.id, "")) for p in pictures[:breaks_at]]
+    assert no_thread_is_left("decode", "engine")
+
+
 def test_a_source_error_reaches_the_caller_after_all_frames_before_it() -> None:
     def breaks() -> Iterator[Frame | Skipped]:
         yield from frames(5)
@@ -129,12 +175,24 @@ def test_a_source_error_reaches_the_caller_after_all_frames_before_it() -> None:
     assert no_thread_is_left("decode", "engine")
 
 
-def test_closing_early_ends_the_threads_and_restores_the_interpreter() -> None:
+@pytest.mark.parametrize(
+    ("n_cores", "provider", "is_live", "n_threads"),
+    [(2, "cpu", False, 3), (1, "cpu", False, 2), (2, "cuda", False, 2), (2, "cpu", True, 2)],
+)
+def test_closing_early_ends_the_threads_and_restores_the_interpreter(
+    n_cores: int,
+    provider: str,
+    is_live: bool,
+    n_threads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(n_cores)))
     interval = sys.getswitchinterval()
-    endless = itertools.cycle(frames(5))
-    groups = embed(endless, PREPROCESSING, FakeEngine(), batch_size=2, n_ahead=4)
+    endless, engine = itertools.cycle(frames(5)), FakeEngine()
+    engine.provider = provider
+    groups = embed(endless, PREPROCESSING, engine, batch_size=2, n_ahead=4, is_live=is_live)
     assert next(g for g in groups if g)
-    assert len(own_threads()) == 2
+    assert len(own_threads()) == n_threads
     groups.close()  # type: ignore[attr-defined]
     assert no_thread_is_left("decode", "engine")
     assert sys.getswitchinterval() == interval
@@ -241,6 +299,7 @@ def test_large_pictures_come_out_decoded_if_asked_for_and_features_stay() -> Non
     assert isinstance(small, Embedded)
     assert isinstance(large, Embedded)
     assert small.frame == items[0]
+    assert (small.frame.side, large.frame.side) == (16, 40)  # nobody need decode them for that
     assert large.frame.encoded is None
     assert large.frame.pixels is not None
     assert large.frame.pixels.shape == (40, 40, 3)
