@@ -119,6 +119,7 @@ def test_announced_rows_read_the_inverse_once() -> None:
     head.learn_many(x[:200], y[:200])
     head.predict_many(x[:1])  # solved
     head.learn_many(x[200:201], y[200:201])
+    head.prepare()
     rows = quantise(x[201:233])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blas, "symmetric_vector", lambda *_: pytest.fail("it is read for each row"))

@@ -128,7 +128,6 @@ def test_pictures_are_kept_as_they_came_or_shrunk(tmp_path: Path) -> None:
         store.close()
 
 
-@every_head
 def test_a_picture_whose_size_is_known_is_not_decoded_again(tmp_path: Path) -> None:
     picture = build.encode(build.part_picture("washer", 0, 50))
     frame = Frame(id="a", encoded=picture, label="washer")
@@ -143,6 +142,7 @@ def test_a_picture_whose_size_is_known_is_not_decoded_again(tmp_path: Path) -> N
     learner.store.close()
 
 
+@every_head
 def test_kept_weights_and_weights_built_anew_are_the_same(home: Home, name: str) -> None:
     build.change_head(home, name)
     with open_store(home) as store:
