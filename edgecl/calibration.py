@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from edgecl.heads.base import Head
 from edgecl.heads.leave_one_out import LeaveOneOut
@@ -29,10 +28,6 @@ from edgecl.types import Float32, Float64, Labels
 
 # Fewer samples say little, and of one class nothing.
 FEWEST = 10
-# Rows of a class that are left out in bursts, about: its own bound for sets of 95 % needs 200.
-_MOST_OF_CLASS = 256
-# Scores of all that are left out, 64 MB; but so many rows in any case.
-_MOST_SCORES, _MOST_ROWS = 8_000_000, 1000
 # Of the median distance between rows of a class.
 _NEAR = 0.6
 # Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
@@ -58,8 +53,8 @@ def left_out_of(
         head: Its head; one that has something pending solves first.
         blocked: Classes that must not be named.
         groups: What is left out together, by uid of the sample; None leaves out one at a time.
-        by_burst: Leave out together what `bursts_of` finds instead; of a class with many rows, or
-            where all would take long, only some bursts, spread over all.
+        by_burst: Leave out together what `bursts_of` finds instead; of a head that takes long for
+            it only some bursts, spread over all.
 
     Returns:
         None if the head has no closed form of it, or nothing is kept.
@@ -70,9 +65,10 @@ def left_out_of(
     numbers = None if groups is None else np.array([groups[u] for u in uids.tolist()], np.int64)
     if by_burst:
         numbers = bursts_of(directions(x), classes)
-        most = max(_MOST_ROWS, _MOST_SCORES // max(1, len(head.classes)))
-        chosen = _spread(numbers, classes, head.most_left_out or most)
-        uids, x, classes, numbers = uids[chosen], x[chosen], classes[chosen], numbers[chosen]
+        if head.most_left_out is not None and len(uids) > head.most_left_out:
+            step = -(-len(uids) // head.most_left_out)
+            chosen = numbers % step == 0
+            uids, x, classes, numbers = (a[chosen] for a in (uids, x, classes, numbers))
     found = head.left_out(x, classes, numbers)
     if found is None:
         return None
@@ -262,19 +258,6 @@ def bursts_of(rows: Float32, classes: Labels) -> Labels:
         out[own] = n_bursts + burst
         n_bursts += int(burst.max()) + 1
     return out
-
-
-def _spread(bursts: Labels, classes: Labels, most: int) -> npt.NDArray[np.bool_]:
-    """Return which rows (N,) are of some bursts only, spread over all: at most about `most`."""
-    _, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
-    first = np.full(len(counts), len(bursts))
-    np.minimum.at(first, place, bursts)
-    step = -(-counts // _MOST_OF_CLASS)
-    chosen: npt.NDArray[np.bool_] = (bursts - first[place]) % step[place] == 0
-    if (n := int(chosen.sum())) > most:
-        _, order = np.unique(bursts[chosen], return_inverse=True)
-        chosen[chosen] = order % -(-n // most) == 0
-    return chosen
 
 
 def fitted_temperature(scores: Float64, targets: Labels) -> float:

@@ -28,7 +28,6 @@ MAX_LABEL_LENGTH = 200
 # Of a uid: what SQLite can hold.
 MAX_DIGITS = 18
 
-
 # Not of the category Cf, and as invisible: fillers, joiners and selectors.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _ZWNJ, _ZWJ, _EMOJI_STYLE, _BLACK_FLAG = "\u200c", "\u200d", "\ufe0f", "\U0001f3f4"
@@ -47,9 +46,8 @@ _CLOSE = 0.75
 def clean_label(label: object) -> str:
     """Return a class name as it is stored: NFC, without white space around it.
 
-    Invisible characters are taken out, since names that look the same would be different classes:
-    zero-width and direction marks, selectors and fillers; joiners stay where a script or an emoji
-    needs them. Spaces of every width are a space.
+    What cannot be seen is taken out, since names that look the same would be different classes;
+    joiners stay where a script or an emoji needs them. Spaces of every width are a space.
 
     Args:
         label: What the source or the user gave; numbers become their decimal text.

@@ -43,7 +43,7 @@ class Recent:
 
 
 class Pace:
-    """Shared by the three threads of a pipeline: each tells where it is, the first one waits.
+    """Shared by the threads of a pipeline: each tells where it is; of a live one the first waits.
 
     Args:
         stop: Ends every wait.

@@ -34,6 +34,9 @@ from .engines.base import Engine
 from .pace import Pace
 from .preprocess import Preprocessing, picture_and_depth
 
+N_AHEAD = 128
+"""Features that may wait for the caller, as a rule."""
+
 _QUEUE_POLL_S = 0.1
 # A thread that comes back from the engine waits this long for the interpreter lock; the default of
 # 5 ms is two pictures of engine time, and cost 15 % of the rate (docs/benchmarks.md).
@@ -69,7 +72,7 @@ def embed(
     *,
     batch_size: int = 8,
     max_pixels: int = 50_000_000,
-    n_ahead: int = 128,
+    n_ahead: int = N_AHEAD,
     is_live: bool = False,
     pixels_above: int | None = None,
     wake: Callable[[], None] = lambda: None,
@@ -114,6 +117,15 @@ def embed(
         # A source that blocks (standard input) cannot be woken; its thread is a daemon.
         for thread in threads:
             thread.join(timeout=1)
+
+
+def most_ahead(batch_size: int, *, is_live: bool) -> int:
+    """Return how many frames may be embedded and not yet handed on to the caller, `N_AHEAD` ahead.
+
+    They wait in the queue, in both threads of an engine, and in the list that is gone through.
+    """
+    size = 1 if is_live else batch_size
+    return max(1 if is_live else N_AHEAD, size) + 3 * size
 
 
 class _Line:

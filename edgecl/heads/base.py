@@ -88,7 +88,7 @@ class Head(ABC):
         """
 
     def prepare(self) -> None:  # noqa: B027
-        """Do at leisure what the next answer would wait for; it changes nothing that is said."""
+        """Do at leisure what the next answer would wait for, and would do itself."""
 
     @property
     def forget_mode(self) -> str:

@@ -12,6 +12,7 @@ the two a build of scipy takes.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -22,6 +23,9 @@ from scipy.linalg import cython_blas, cython_lapack
 from edgecl.types import Float32, Float64
 
 Real = Float32 | Float64
+if sys.byteorder != "little":
+    raise ImportError("edgecl runs on little-endian processors only: integers are passed as such")
+
 _PREFIX = {
     np.dtype(np.float32): ("s", ctypes.c_float),
     np.dtype(np.float64): ("d", ctypes.c_double),

@@ -70,7 +70,7 @@ class Recursion:
 
     def expect(self, z: Float32) -> None:
         """Read R and W once for features (N, D) that are asked and learned next, each alone."""
-        z = z[:_BLOCK]
+        z = np.ascontiguousarray(z[:_BLOCK])
         if self._n_block + len(z) > _BLOCK:
             self._flush()
         gains, plain = blas.symmetric_product(self._r, z.T), self._product(z)

@@ -23,7 +23,7 @@ import numpy as np
 
 from edgecl.heads import blas
 from edgecl.heads.base import Head, Replay, State
-from edgecl.heads.leave_one_out import LeftOut, chunks, members
+from edgecl.heads.leave_one_out import LeftOut, Solution, leave_out
 from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
 from edgecl.heads.memory import ByClass, Memory, Whole, whole_of
 from edgecl.heads.recursion import Recursion
@@ -110,8 +110,11 @@ class RidgeHead(Head):
 
     def expect(self, x: Float16) -> None:
         """Read weights and inverse once for rows (N, D) that come next."""
+        if not self._sums:
+            return
+        self.check_learned(x)
         self._catch_up()
-        if self._sums and not self._is_settled:
+        if not self._is_settled:
             self._live().expect(self._scaled(x))
 
     def prepare(self) -> None:
@@ -187,36 +190,14 @@ class RidgeHead(Head):
         asked = hashlib.blake2b(x.tobytes() + y.tobytes()).digest()
         if groups is None and self._alone is not None and self._alone[0] == asked:
             return self._alone[1]
-        factor, n = self._factor, self.n_samples
-        assert factor is not None  # something was learned, and solved
-        classes, leverage = np.array(self.classes), np.empty(len(x))
-        alone, scores = (np.zeros((len(x), len(classes))) for _ in range(2))
-        for groups_of_chunk in chunks(members(groups, len(x))):
-            rows = np.concatenate(groups_of_chunk)
-            targets = np.equal.outer(y[rows], classes).astype(np.float64)
-            z = (x[rows].astype(np.float64) - self._mean) * self._inverse_scale
-            error = targets - (z @ self._weights + self._bias)
-            # A = L L', so z' A^-1 z is the squared length of L^-1 z.
-            half = blas.solve_lower(factor, z.T)  # (D, rows)
-            leverage[rows] = np.einsum("dn,dn->n", half, half) + 1.0 / n
-            if n > 1:
-                alone[rows] = targets - error / (1.0 - leverage[rows, None])
-            if groups is None:
-                continue
-            scores[rows] = alone[rows]
-            begin = 0
-            for group in groups_of_chunk:
-                part = slice(begin, begin := begin + len(group))
-                if len(group) == n:
-                    scores[group] = 0.0
-                elif len(group) > 1:
-                    rest = np.eye(len(group)) - half[:, part].T @ half[:, part] - 1.0 / n
-                    rest = np.asfortranarray(rest)
-                    if not blas.factor_into(rest):
-                        raise AssertionError("what is left of learned rows is positive definite")
-                    scores[group] = targets[part] - blas.solve_factored(rest, error[part])
-        self._alone = asked, LeftOut(alone, leverage)
-        return self._alone[1] if groups is None else LeftOut(scores, leverage)
+        assert self._factor is not None  # something was learned, and solved
+        solution = Solution(
+            self._factor, self._mean, self._inverse_scale, self._weights, self._bias,
+            np.array(self.classes), self.n_samples,
+        )  # fmt: skip
+        alone, together = leave_out(solution, x, y, groups)
+        self._alone = asked, alone
+        return together
 
     def left_out_now(self, x: Float16, y: Labels) -> Float64:
         """Return scores (N, K) without the rows, by the inverse as it stands: nothing is solved.

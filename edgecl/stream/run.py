@@ -170,7 +170,7 @@ def _learn(
                 stream.is_stopped = True
             if stream.is_stopped:
                 break
-            if stream.source.is_live:  # while nothing waits for it
+            if stream.source.is_live:  # as a rule the next frame is in the engine now
                 stream.learner.head.prepare()
     yield from _listen(stream, options.labeller)  # to a label for the last frames
     if stream.is_stopped:

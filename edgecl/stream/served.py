@@ -15,9 +15,6 @@ from edgecl.runtime.scoring import Scorer
 from edgecl.store.adapters import TaskAdapter, mixed_with, served_adapters, task_adapters
 from edgecl.types import Float32, Prediction
 
-# Frames that a pipeline has embedded before an exchange and delivers after it, at most.
-_AHEAD_LIVE, _AHEAD = 4, 256
-
 
 class StreamEngine:
     """An engine whose adapters can be exchanged while a pipeline runs it.
@@ -65,15 +62,15 @@ class Served:
     Args:
         learner: Its exact head.
         engine: What embeds the frames.
-        is_live: Whether frames are embedded one by one.
+        n_ahead: Frames that are embedded before an exchange of adapters and come after it, at most.
         is_wanted: Whether anybody looks; if not, adapters cost nothing.
     """
 
     def __init__(
-        self, learner: Learner, engine: StreamEngine, *, is_live: bool, is_wanted: bool
+        self, learner: Learner, engine: StreamEngine, *, n_ahead: int, is_wanted: bool
     ) -> None:
         self._learner, self._engine = learner, engine
-        self._n_ahead = _AHEAD_LIVE if is_live else _AHEAD
+        self._n_ahead = n_ahead
         self._is_wanted = is_wanted
         self.adapters_changed()
         self._n_left = 0  # nothing was embedded yet

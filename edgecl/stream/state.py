@@ -11,7 +11,7 @@ from typing import Any
 from edgecl.governor.record import is_recorded
 from edgecl.home import Home
 from edgecl.learner import Learner, Lesson
-from edgecl.runtime.pipeline import Embedded
+from edgecl.runtime.pipeline import Embedded, most_ahead
 from edgecl.runtime.sources.base import Source
 from edgecl.store.progress import Position
 from edgecl.stream.events import Event, FrameSkipped, Said
@@ -92,7 +92,7 @@ class Stream:
             Served(
                 learner,
                 engine,
-                is_live=source.is_live,
+                n_ahead=most_ahead(home.config.engine.batch_size, is_live=source.is_live),
                 is_wanted=is_looked_at and source.kind != "finite",
             ),
             emit,

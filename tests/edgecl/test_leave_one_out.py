@@ -14,7 +14,7 @@ import build
 from edgecl.calibration import left_out_of
 from edgecl.evaluation.calibrated import calibration_summary
 from edgecl.governed import governed
-from edgecl.heads import HEADS, make_head, ridge
+from edgecl.heads import HEADS, leave_one_out, make_head
 from edgecl.heads.base import Head
 from edgecl.heads.codebook import N_FOR_MEANS, default_codebook, make_whitening
 from edgecl.heads.leave_one_out import LeaveOneOut, LeftOut
@@ -302,13 +302,13 @@ def test_a_session_keeps_it_until_something_is_learned(tmp_path: Path) -> None:
 def products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each time that ridge multiplies them with the factor, which is what it costs."""
     rows: list[int] = []
-    plain = ridge.members
+    plain = leave_one_out.members
 
     def counted(groups: np.ndarray | None, n: int) -> list[np.ndarray]:
         rows.append(n)
         return plain(groups, n)
 
-    monkeypatch.setattr(ridge, "members", counted)
+    monkeypatch.setattr(leave_one_out, "members", counted)
     return rows
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import build
-from edgecl.calibration import _spread, bursts_of
+from edgecl.calibration import bursts_of
 from edgecl.errors import RequestError, ShapeError
 from edgecl.heads import make_head
 from edgecl.learner import Learner
@@ -130,31 +130,6 @@ def test_rows_without_order_are_no_bursts_and_frames_of_a_thing_are_one() -> Non
     moved = np.linspace(0, 1, 60)[:, None] * (x[1] - x[0]) + x[0]  # one thing that turns
     one = bursts_of(directions(moved.astype(np.float32)), np.ones(60, np.int64))
     assert len(np.unique(one)) == 2  # half a class at most
-
-
-@given(
-    counts=st.lists(st.integers(1, 900), min_size=1, max_size=8),
-    most=st.integers(1, 4000),
-    length=st.integers(1, 40),
-)
-def test_of_many_rows_some_bursts_are_left_out_spread_over_all(
-    counts: list[int], most: int, length: int
-) -> None:
-    classes = np.repeat(np.arange(len(counts)), counts)
-    within = np.concatenate([np.arange(n) for n in counts])
-    _, bursts = np.unique(np.stack([classes, within // length]), axis=1, return_inverse=True)
-    chosen = _spread(bursts, classes, most)
-    # Whole bursts, at most what was asked for but for the last one of each class.
-    assert np.array_equal(chosen, np.isin(bursts, bursts[chosen]))
-    of_class = np.bincount(classes[chosen], minlength=len(counts))
-    assert (of_class <= 256 + length).all()
-    assert chosen.any()
-    assert chosen.sum() <= most + length * len(counts)
-    if sum(min(n, 256 + length) for n in counts) <= most:
-        few = np.array(counts) <= 256
-        assert (of_class[few] == np.array(counts)[few]).all()
-        assert (of_class > 0).all()
-    assert np.array_equal(chosen, _spread(bursts, classes, most))
 
 
 @settings(max_examples=15)

@@ -15,7 +15,7 @@ import pytest
 from patience import no_thread_is_left
 
 import build
-from edgecl.runtime.pipeline import Embedded, embed
+from edgecl.runtime.pipeline import N_AHEAD, Embedded, embed, most_ahead
 from edgecl.runtime.preprocess import Preprocessing
 from edgecl.types import Float32, Frame, Skipped
 
@@ -118,19 +118,23 @@ def test_an_engine_error_reaches_the_caller_after_what_went_well() -> None:
 
 
 class UnevenEngine(FakeEngine):
-    """The first of two groups that run at once takes longer than the second."""
+    """Takes longer for every other group; breaks at a picture whose corner says so."""
 
     def __init__(self, *, breaks_at: int | None = None) -> None:
         super().__init__()
         self.breaks_at = breaks_at
 
     def run(self, pixels: Float32) -> Float32:
-        n = len(self.batches)
-        found = super().run(pixels)
-        time.sleep(0.03 * (n % 2 == 0))
-        if n == self.breaks_at:
+        number = round(float(pixels[0, 0, 0, 0] + 1) * 127.5)
+        time.sleep(0.03 * (number % 2 == 0))
+        if number == self.breaks_at:
             raise ZeroDivisionError("the engine broke")
-        return found
+        return super().run(pixels)
+
+
+def numbered(n: int) -> list[Frame | Skipped]:
+    """Pictures of one colour, which says their place."""
+    return [Frame(id=str(i), pixels=np.full((8, 8, 3), i, np.uint8), label="a") for i in range(n)]
 
 
 @pytest.fixture
@@ -140,26 +144,31 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_two_cores")
 def test_two_threads_of_an_engine_keep_the_order_and_what_they_give() -> None:
-    groups = embed(iter(frames(40)), PREPROCESSING, UnevenEngine(), batch_size=2)
+    groups = embed(iter(numbered(40)), PREPROCESSING, UnevenEngine(), batch_size=1)
     out = list(itertools.chain.from_iterable(groups))
     assert [id_of(item) for item in out] == [str(i) for i in range(40)]
-    for got, wanted in zip(out, all_of(frames(40)), strict=True):
-        if isinstance(got, Embedded):
-            assert isinstance(wanted, Embedded)
-            assert np.array_equal(got.feature, wanted.feature)
+    for got, wanted in zip(out, all_of(numbered(40)), strict=True):
+        assert isinstance(got, Embedded)
+        assert isinstance(wanted, Embedded)
+        assert np.array_equal(got.feature, wanted.feature)
 
 
 @pytest.mark.usefixtures("_two_cores")
 @pytest.mark.parametrize("breaks_at", [0, 1, 4, 5])
 def test_what_two_threads_were_given_before_an_error_comes_first(breaks_at: int) -> None:
-    pictures = [item for item in frames(60) if isinstance(item, Frame) and item.label][:20]
     seen = []
     engine = UnevenEngine(breaks_at=breaks_at)
     with pytest.raises(ZeroDivisionError, match="the engine broke"):  # noqa: PT012
-        for group in embed(iter(pictures), PREPROCESSING, engine, batch_size=1):
+        for group in embed(iter(numbered(20)), PREPROCESSING, engine, batch_size=1):
             seen += [id_of(item) for item in group]
-    assert seen == [id_of(Skipped(p.id, "")) for p in pictures[:breaks_at]]
+    assert seen == [str(i) for i in range(breaks_at)]
     assert no_thread_is_left("decode", "engine")
+
+
+def test_no_more_frames_are_on_their_way_than_is_said() -> None:
+    for size, is_live in ((1, True), (1, False), (8, False), (60, False), (300, False)):
+        held = max(1, (1 if is_live else N_AHEAD) // size) * size  # by the queue
+        assert most_ahead(size, is_live=is_live) >= held + 3 * size
 
 
 def test_a_source_error_reaches_the_caller_after_all_frames_before_it() -> None:
