@@ -32,7 +32,7 @@ FEWEST = 10
 _NEAR = 0.6
 # Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
 _LEAST, _MOST = 2.0**-6, 2.0**10
-_STEPS = 60
+_STEPS = 32
 # Scores that are turned into shares at once.
 _AT_ONCE = 32_768
 _MIXTURE = "mixture."
@@ -73,6 +73,8 @@ def left_out_of(
     if found is None:
         return None
     columns: Labels = np.array(head.classes, dtype=np.int64)
+    if not blocked:  # of many rows and classes a copy is hundreds of MB
+        return LeaveOneOut(uids, classes, columns, found.scores, found.leverage)
     is_open = ~np.isin(columns, list(blocked))
     whole = LeaveOneOut(uids, classes, columns[is_open], found.scores[:, is_open], found.leverage)
     return whole.only(~np.isin(classes, list(blocked)))
@@ -163,8 +165,9 @@ def calibration_of(store: Store, head: Head, *, is_mixed: bool = False) -> Calib
     if is_left_out:
         uids, counts = np.unique(classes, return_counts=True)
         is_usual = np.isin(classes, uids[counts > 1])
-        left_out = None  # of many classes two sets of scores are tens of MB
-        scores, classes = scores[is_usual], classes[is_usual]
+        left_out = None  # of many classes two sets of scores are hundreds of MB
+        if not is_usual.all():
+            scores, classes = scores[is_usual], classes[is_usual]
     place = {uid: k for k, uid in enumerate(head.classes)}
     targets = np.array([place[uid] for uid in classes.tolist()], dtype=np.int64)
     labels = tuple(store.names[uid] for uid in head.classes)

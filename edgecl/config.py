@@ -47,7 +47,7 @@ class EngineConfig:
     Args:
         provider: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes the first that makes a session.
         threads: CPU threads of one engine.
-        batch_size: Pictures in one call on sources that can wait.
+        batch_size: Pictures in the engine at once on sources that can wait.
     """
 
     provider: str = "auto"

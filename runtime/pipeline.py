@@ -86,7 +86,7 @@ def embed(
         frames: Frames of a source.
         preprocessing: How a picture becomes the engine's input.
         engine: Frozen backbone.
-        batch_size: Most pictures in one engine call; a slow source is not waited for.
+        batch_size: Most pictures in the engine at once; a slow source is not waited for.
         max_pixels: Pictures with more pixels are skipped before they are decoded.
         n_ahead: Features that may wait for the caller; bounds memory.
         is_live: Take frames one by one and just in time; `batch_size` and `n_ahead` do not count.
@@ -94,17 +94,19 @@ def embed(
             that a caller who scales them down need not decode them again; None changes no frame.
         wake: Called at the end, to wake a source that a thread waits for (`close` of a live one).
     """
+    is_shared = not is_live and engine.provider == "cpu" and len(os.sched_getaffinity(0)) > 1
+    # Two calls of half the size take the memory of one, which is most of what a stream has.
+    of_each = -(-batch_size // 2) if is_shared else batch_size
     line = _Line(
         frames,
         preprocessing,
         engine,
-        batch_size=1 if is_live else batch_size,
+        batch_size=1 if is_live else of_each,
         n_ahead=1 if is_live else n_ahead,
         is_live=is_live,
         max_pixels=max_pixels,
         pixels_above=pixels_above,
     )
-    is_shared = not is_live and engine.provider == "cpu" and len(os.sched_getaffinity(0)) > 1
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(min(switch_interval, _SWITCH_INTERVAL_S))
     threads = line.started(2 if is_shared else 1)

@@ -183,6 +183,8 @@ def leave_out(
         groups: Numbers (N,) of what is left out together; None, and both results are the same.
     """
     leverage, alone = np.empty(len(x)), np.zeros((len(x), len(solution.classes)))
+    if groups is not None and len(np.unique(groups)) == len(groups):
+        groups = None
     together = alone if groups is None else np.zeros_like(alone)
 
     def take(chunk: list[npt.NDArray[np.intp]]) -> None:
