@@ -22,12 +22,15 @@ from edgecl.runtime.novelty import directions
 from edgecl.runtime.scoring import Arrays, softmax
 from edgecl.store.adapters import heard, served_digests, task_adapters
 from edgecl.store.opinions import n_opinions, opinions_of
+from edgecl.store.samples import Rows
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.types import Float32, Float64, Labels
 
 # Fewer samples say little, and of one class nothing.
 FEWEST = 10
+# Scores of kept rows that are held at once, 64 MB, but so many rows in any case.
+_MOST_SCORES, _MOST_ROWS = 8_000_000, 1000
 # Of the median distance between rows of a class.
 _NEAR = 0.6
 # Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
@@ -45,6 +48,7 @@ def left_out_of(
     groups: Mapping[int, int] | None = None,
     *,
     by_burst: bool = False,
+    asked: Labels | None = None,
 ) -> LeaveOneOut | None:
     """Return what a head says of the samples that a store keeps, had it not learned them.
 
@@ -54,7 +58,8 @@ def left_out_of(
         blocked: Classes that must not be named.
         groups: What is left out together, by uid of the sample; None leaves out one at a time.
         by_burst: Leave out together what `bursts_of` finds instead; of a head that takes long for
-            it only some bursts, spread over all.
+            it, or with very many scores, only some bursts, spread over all.
+        asked: Uids of samples that are then meant: their bursts are left out.
 
     Returns:
         None if the head has no closed form of it, or nothing is kept.
@@ -65,11 +70,33 @@ def left_out_of(
     numbers = None if groups is None else np.array([groups[u] for u in uids.tolist()], np.int64)
     if by_burst:
         numbers = bursts_of(directions(x), classes)
-        if head.most_left_out is not None and len(uids) > head.most_left_out:
-            step = -(-len(uids) // head.most_left_out)
-            chosen = numbers % step == 0
-            uids, x, classes, numbers = (a[chosen] for a in (uids, x, classes, numbers))
-    found = head.left_out(x, classes, numbers)
+        most = head.most_left_out or max(_MOST_ROWS, _MOST_SCORES // max(1, len(head.classes)))
+        if len(uids) > most:
+            chosen = numbers % -(-len(uids) // most) == 0
+            if asked is not None:
+                chosen = np.isin(numbers, numbers[np.isin(uids, asked)])
+            uids, x, classes, numbers = uids[chosen], x[chosen], classes[chosen], numbers[chosen]
+    return _left_out(head, Rows(uids, x, classes), numbers, blocked)
+
+
+def left_out_in_parts(
+    store: Store, head: Head, blocked: frozenset[int] = frozenset()
+) -> Iterator[LeaveOneOut]:
+    """Yield what `left_out_of` says of each sample alone, never all scores of many at once."""
+    uids, x, classes = store.rows(Role.REPLAY)
+    size = max(_MOST_ROWS, _MOST_SCORES // max(1, len(head.classes)))
+    for first in range(0, len(uids), size):
+        part = slice(first, first + size)
+        found = _left_out(head, Rows(uids[part], x[part], classes[part]), None, blocked)
+        if found is not None:
+            yield found
+
+
+def _left_out(
+    head: Head, rows: Rows, groups: Labels | None, blocked: frozenset[int]
+) -> LeaveOneOut | None:
+    uids, x, classes = rows
+    found = head.left_out(x, classes, groups)
     if found is None:
         return None
     columns: Labels = np.array(head.classes, dtype=np.int64)
@@ -100,7 +127,8 @@ def mixture_of(
     if not len(uids) or not head.classes:
         return None
     columns: Labels = np.array(head.classes, dtype=np.int64)
-    held, left_out = store.rows(Role.HELD_OUT), left_out_of(store, head, by_burst=by_burst)
+    held = store.rows(Role.HELD_OUT)
+    left_out = left_out_of(store, head, by_burst=by_burst, asked=uids)
     own = np.isin(held.uids, uids) & np.isin(held.classes, columns)
     parts = [(held.uids[own], held.classes[own], np.zeros((0, len(columns))))]
     if own.any():
@@ -163,8 +191,8 @@ def calibration_of(store: Store, head: Head, *, is_mixed: bool = False) -> Calib
     # The only sample of a class left out is no sample of a class that the head knows.
     is_left_out = left_out is not None
     if is_left_out:
-        uids, counts = np.unique(classes, return_counts=True)
-        is_usual = np.isin(classes, uids[counts > 1])
+        counts = store.n_stored()
+        is_usual = np.isin(classes, [uid for uid, n in counts.items() if n > 1])
         left_out = None  # of many classes two sets of scores are hundreds of MB
         if not is_usual.all():
             scores, classes = scores[is_usual], classes[is_usual]

@@ -23,7 +23,7 @@ from typing import cast
 
 import numpy as np
 
-from edgecl.calibration import left_out_of
+from edgecl.calibration import left_out_in_parts
 from edgecl.heads.linear import scale_of
 from edgecl.learner import Learner
 from edgecl.types import Float32, Float64, Labels
@@ -140,10 +140,11 @@ def open_drift(learner: Learner, stages: Sequence[int]) -> Drift | None:
     }
     # A frame is compared with the class that it is taken for, so a row is with the one that it
     # would be taken for had it not been learned.
-    left_out = left_out_of(store, learner.head, blocked)
+    left_out = left_out_in_parts(store, learner.head, blocked)
+    said = [np.array([part.uids, part.named]) for part in left_out]
     named = classes
-    if left_out is not None and np.array_equal(left_out.uids, uids):
-        named = left_out.named
+    if said and np.array_equal((both := np.concatenate(said, axis=1))[0], uids):
+        named = both[1]
     parts = x.astype(np.float64), classes, named
     thresholds = _thresholds(*parts, sums, spread, stages, widths)
     return Drift(sums, spread, thresholds, stages, widths)

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from edgecl.calibration import left_out_of, mixture_key, mixture_of
+from edgecl.calibration import left_out_in_parts, mixture_key, mixture_of
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
 from edgecl.runtime.scoring import best_of
@@ -42,8 +42,9 @@ def kept_verdicts(learner: Learner) -> Verdicts:
     """
     if not learner.head.classes:
         return NOBODY
-    found = left_out_of(learner.store, learner.head, learner.store.blocked_classes())
-    return NOBODY if found is None else Verdicts(found.uids, found.classes, found.verdicts)
+    parts = left_out_in_parts(learner.store, learner.head, learner.store.blocked_classes())
+    found = [NOBODY, *(Verdicts(part.uids, part.classes, part.verdicts) for part in parts)]
+    return Verdicts(*map(np.concatenate, zip(*found, strict=True)))
 
 
 _kept: WeakKeyDictionary[Learner, tuple[object, Verdicts]] = WeakKeyDictionary()

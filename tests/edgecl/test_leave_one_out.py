@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 import build
-from edgecl.calibration import left_out_of
+from edgecl import calibration
+from edgecl.calibration import calibration_of, left_out_in_parts, left_out_of
 from edgecl.evaluation.calibrated import calibration_summary
 from edgecl.governed import governed
+from edgecl.governor.verdicts import kept_verdicts
 from edgecl.heads import HEADS, leave_one_out, make_head
 from edgecl.heads.base import Head
 from edgecl.heads.codebook import N_FOR_MEANS, default_codebook, make_whitening
@@ -296,6 +298,43 @@ def test_a_session_keeps_it_until_something_is_learned(tmp_path: Path) -> None:
         by_source = session.leave_out("source")
         assert by_source is not None
         assert sum(len(part.uids) for part in by_source.values()) == len(again.uids)
+
+
+def test_with_very_many_scores_some_bursts_say_it_and_all_rows_come_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with twenty thousand kept rows of a thousand classes: never are all scores in memory."""
+    x, y = build.features(240, D, 60)
+    learner = learner_of(tmp_path / "s.db", "ridge", x, y)
+    whole, store, head = of(learner), learner.store, learner.head
+    wanted = kept_verdicts(learner)
+    known = calibration_of(store, head)
+    assert known is not None
+    monkeypatch.setattr(calibration, "_MOST_SCORES", 60 * 50)
+    monkeypatch.setattr(calibration, "_MOST_ROWS", 10)
+    sizes = [len(part.uids) for part in left_out_in_parts(store, head)]
+    assert sum(sizes) == 240
+    assert max(sizes) == 50
+    again = kept_verdicts(learner)
+    for one, other in zip(again, wanted, strict=True):
+        assert np.array_equal(one, other)
+    some = left_out_of(store, head, by_burst=True)
+    assert some is not None
+    assert 20 <= len(some.uids) <= 60
+    assert len(np.unique(some.classes)) > 15  # spread over all
+    # A class of which one row was chosen is no class of one row.
+    few = calibration_of(store, head)
+    assert few is not None
+    uids, counts = np.unique(whole.classes, return_counts=True)
+    assert len(few.targets) == np.isin(some.classes, uids[counts > 1]).sum() > 40
+    assert few.temperature == pytest.approx(known.temperature, rel=0.5)
+    # Rows that are asked for by name are there, whatever else is.
+    meant = whole.uids[7:200:40]
+    named = left_out_of(store, head, by_burst=True, asked=meant)
+    assert named is not None
+    assert np.isin(meant, named.uids).all()
+    assert len(named.uids) < 60
+    learner.store.close()
 
 
 @pytest.fixture

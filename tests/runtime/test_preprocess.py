@@ -477,7 +477,7 @@ def test_what_was_decoded_smaller_is_what_is_learned_and_kept(
     seen: list[np.ndarray] = []
 
     class Engine:
-        num_features = 1
+        provider, num_features = "cpu", 1
 
         def run(self, x: np.ndarray) -> np.ndarray:
             seen.extend(x)
@@ -498,7 +498,7 @@ def test_what_was_seen_with_levels_is_what_is_kept() -> None:
     how = Preprocessing(8, 1.0, "bicubic", HALF, HALF, levels="12")
 
     class Engine:
-        num_features = 1
+        provider, num_features = "cpu", 1
 
         def run(self, x: np.ndarray) -> np.ndarray:
             return np.ones((len(x), 1), np.float32)
