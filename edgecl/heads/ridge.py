@@ -23,7 +23,8 @@ import numpy as np
 
 from edgecl.heads import blas
 from edgecl.heads.base import Head, Replay, State
-from edgecl.heads.leave_one_out import LeftOut, Solution, leave_out
+from edgecl.heads.influence import Solution, leave_out
+from edgecl.heads.leave_one_out import LeftOut
 from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
 from edgecl.heads.memory import ByClass, Memory, Whole, whole_of
 from edgecl.heads.recursion import Recursion

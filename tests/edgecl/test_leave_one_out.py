@@ -16,7 +16,7 @@ from edgecl.calibration import calibration_of, left_out_in_parts, left_out_of
 from edgecl.evaluation.calibrated import calibration_summary
 from edgecl.governed import governed
 from edgecl.governor.verdicts import kept_verdicts
-from edgecl.heads import HEADS, leave_one_out, make_head
+from edgecl.heads import HEADS, influence, make_head
 from edgecl.heads.base import Head
 from edgecl.heads.codebook import N_FOR_MEANS, default_codebook, make_whitening
 from edgecl.heads.leave_one_out import LeaveOneOut, LeftOut
@@ -341,13 +341,13 @@ def test_with_very_many_scores_some_bursts_say_it_and_all_rows_come_in_parts(
 def products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each time that ridge multiplies them with the factor, which is what it costs."""
     rows: list[int] = []
-    plain = leave_one_out.members
+    plain = influence.members
 
     def counted(groups: np.ndarray | None, n: int) -> list[np.ndarray]:
         rows.append(n)
         return plain(groups, n)
 
-    monkeypatch.setattr(leave_one_out, "members", counted)
+    monkeypatch.setattr(influence, "members", counted)
     return rows
 
 
