@@ -299,6 +299,29 @@ def test_a_device_needs_numpy_pillow_safetensors_and_onnxruntime_only(
     assert done.stdout.split() == [expected.label, repr(expected.score)]
 
 
+COMMAND = """
+import sys
+for name in ("torch", "torchvision", "timm", "scipy", "cryptography", "sqlite_utils", "sklearn"):
+    sys.modules[name] = None
+from edgecl.cli import main
+sys.argv = ["edgecl", "predict", sys.argv[2], "--bundle", sys.argv[1], "--json"]
+main()
+"""
+
+
+def test_the_command_that_predicts_needs_only_typer_beside_that(
+    bundle: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(build.encode(build.part_picture("washer", 99)))
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, bundle, picture],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["label"] == Predictor(bundle).predict(picture).label
+
+
 # Writing
 
 
