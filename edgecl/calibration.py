@@ -70,10 +70,11 @@ def left_out_of(
     numbers = None if groups is None else np.array([groups[u] for u in uids.tolist()], np.int64)
     if by_burst:
         numbers = bursts_of(directions(x), classes)
-        most = head.most_left_out or max(_MOST_ROWS, _MOST_SCORES // max(1, len(head.classes)))
+        most = head.most_left_out or _rows_at_once(head)
         if len(uids) > most:
-            chosen = numbers % -(-len(uids) // most) == 0
-            if asked is not None:
+            if asked is None:
+                chosen = numbers % -(-len(uids) // most) == 0
+            else:
                 chosen = np.isin(numbers, numbers[np.isin(uids, asked)])
             uids, x, classes, numbers = uids[chosen], x[chosen], classes[chosen], numbers[chosen]
     return _left_out(head, Rows(uids, x, classes), numbers, blocked)
@@ -84,12 +85,16 @@ def left_out_in_parts(
 ) -> Iterator[LeaveOneOut]:
     """Yield what `left_out_of` says of each sample alone, never all scores of many at once."""
     uids, x, classes = store.rows(Role.REPLAY)
-    size = max(_MOST_ROWS, _MOST_SCORES // max(1, len(head.classes)))
+    size = _rows_at_once(head)
     for first in range(0, len(uids), size):
         part = slice(first, first + size)
         found = _left_out(head, Rows(uids[part], x[part], classes[part]), None, blocked)
         if found is not None:
             yield found
+
+
+def _rows_at_once(head: Head) -> int:
+    return max(_MOST_ROWS, _MOST_SCORES // max(1, len(head.classes)))
 
 
 def _left_out(

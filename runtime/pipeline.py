@@ -95,13 +95,13 @@ def embed(
         wake: Called at the end, to wake a source that a thread waits for (`close` of a live one).
     """
     is_shared = not is_live and engine.provider == "cpu" and len(os.sched_getaffinity(0)) > 1
-    # Two calls of half the size take the memory of one, which is most of what a stream has.
-    of_each = -(-batch_size // 2) if is_shared else batch_size
+    n_engines = 2 if is_shared else 1
     line = _Line(
         frames,
         preprocessing,
         engine,
-        batch_size=1 if is_live else of_each,
+        # Two calls of half the size take the memory of one, which is most of what a stream has.
+        batch_size=1 if is_live else -(-batch_size // n_engines),
         n_ahead=1 if is_live else n_ahead,
         is_live=is_live,
         max_pixels=max_pixels,
@@ -109,7 +109,7 @@ def embed(
     )
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(min(switch_interval, _SWITCH_INTERVAL_S))
-    threads = line.started(2 if is_shared else 1)
+    threads = line.started(n_engines)
     try:
         yield from line.found()
     finally:
