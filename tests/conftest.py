@@ -31,6 +31,13 @@ from edgecl.heads import key_value
 from edgecl.heads.codebook import default_codebook
 from edgecl.home import Home
 
+# What a machine says of itself and of terminals changes what libraries print, and no test.
+for _name in ("CI", "GITHUB_ACTIONS", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+for _name in [name for name in os.environ if name.startswith("EDGECL_")]:
+    if not _name.startswith("EDGECL_TESTS_"):
+        del os.environ[_name]
+
 # Keys of no data are a function of the width, and take a third of a second to make.
 keys_of_no_data = cache(default_codebook)
 for user in (build, key_value, onnx):

@@ -61,7 +61,7 @@ class Several(LiveBase):
             by_url.setdefault(slot.part.url, []).append(slot)
         self._peers = [_Peer(self, url, slots, open_one) for url, slots in by_url.items()]
         if all(peer.source is None for peer in self._peers):
-            raise SourceError("; ".join(self.notes))
+            raise SourceError("; ".join(f"{peer.names}: {peer.error}" for peer in self._peers))
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import require
 from patience import PATIENCE_S, until
 
 from edgecl.errors import SourceError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame, Pixels
-from peers import require
 
 pytestmark = pytest.mark.live
 PATTERN = "gst:videotestsrc is-live=true pattern={} ! video/x-raw,format={},width={},height={}"

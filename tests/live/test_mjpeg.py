@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import require_opencv
 
 from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame
-from peers import free_port, process, require_opencv
+from peers import free_port, process
 
 pytestmark = pytest.mark.live
 SERVER = Path(__file__).with_name("mjpeg_server.py")

@@ -9,7 +9,6 @@ things are; what is drawn is the page itself.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,21 +63,12 @@ parent.document.body.textContent = JSON.stringify(
 """
 
 
-def browser() -> str:
-    found = shutil.which("chromium")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("the Debian package chromium is missing")
-        pytest.skip("the Debian package chromium is missing")
-    return found
-
-
 def chromium(page: Path, folder: Path, *options: str) -> str:
     """Open a page; returns what is printed."""
     profile = folder / "profile"
     try:
         done = subprocess.run(
-            [browser(), *FLAGS, f"--user-data-dir={profile}", *options, page.as_uri()],
+            [needs.chromium(), *FLAGS, f"--user-data-dir={profile}", *options, page.as_uri()],
             capture_output=True,
             text=True,
             timeout=120,
@@ -188,8 +179,7 @@ def test_printed_it_fills_pages_of_a4_and_cuts_no_chart(report: Report, tmp_path
     chromium(report.path, tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path}/r.pdf")
     data = (tmp_path / "r.pdf").read_bytes()
     assert data.startswith(b"%PDF")
-    if shutil.which("pdftotext") is None:
-        pytest.skip("the Debian package poppler-utils is missing")
+    needs.require(shutil.which("pdftotext"), "apt install poppler-utils")
     words = subprocess.run(
         ["pdftotext", "-bbox", tmp_path / "r.pdf", "-"], capture_output=True, text=True, check=True
     ).stdout

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import require, require_opencv
 from patience import PATIENCE_S, until
 
 from edgecl.errors import SourceError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame
-from peers import free_port, process, require, require_opencv
+from peers import free_port, process
 
 pytestmark = pytest.mark.live
 SERVER = Path(__file__).with_name("rtsp_server.py")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import patience
 import pytest
+from needs import require_opencv
 from patience import PATIENCE_S, until
 
 import build
@@ -24,7 +25,7 @@ from edgecl.runtime.preprocess import picture_of
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import Connection, Counters, LiveSource, Lost, Shot
 from edgecl.types import Frame, Skipped
-from peers import HEAD, Call, certificate, part, peer, require_opencv
+from peers import HEAD, Call, certificate, part, peer
 
 PICTURES = [build.encode(build.part_picture("bolt-m4", i, 16)) for i in range(40)]
 MJPEG = HEAD.format("frame")

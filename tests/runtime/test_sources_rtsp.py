@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import require_opencv
 
 from edgecl.errors import SourceError
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.live import LiveSource
 from edgecl.types import Frame
-from peers import Call, certificate, peer, require_opencv
+from peers import Call, certificate, peer
 
 SECRET = "S3CRET"
 OK = "RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import require_opencv
 from PIL import Image, ImageDraw
 
 import build
@@ -25,7 +26,6 @@ from edgecl.runtime.sources.live import LiveSource, Shot
 from edgecl.runtime.sources.viewed import ViewedSource
 from edgecl.stream.position import source_key
 from edgecl.types import Frame, Pixels
-from peers import require_opencv
 
 WIDTH, HEIGHT = 60, 40
 RNG = np.random.default_rng(0)

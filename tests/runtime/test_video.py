@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import require_opencv
 
 from edgecl.errors import SourceError, UsageError
 from edgecl.runtime.sources import open_source
 from edgecl.types import Frame, Pixels
-from peers import require_opencv
 
 N = 12
 

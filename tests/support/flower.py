@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from peers import require
+from needs import require
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "packaging/edgecl-flower"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import pytest
 from patience import PATIENCE_S, until
 from playwright.sync_api import Browser, BrowserContext, Locator
 from playwright.sync_api import Page as Tab
@@ -34,16 +31,6 @@ ARGUMENTS = (
 PATIENCE_MS = 1000 * PATIENCE_S
 DESKTOP = {"width": 1200, "height": 800}
 PHONE = {"width": 400, "height": 800}
-
-
-def chromium() -> str:
-    """Debian's browser; nothing is downloaded."""
-    found = shutil.which("chromium")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("the Debian package chromium is missing")
-        pytest.skip("the Debian package chromium is missing")
-    return found
 
 
 @dataclass

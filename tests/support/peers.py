@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import ipaddress
-import os
 import socket
 import ssl
 import subprocess
@@ -14,17 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from patience import PATIENCE_S
-
-from edgecl.runtime.sources.opencv import import_cv2
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary={}\r\n\r\n"
 
@@ -150,27 +144,6 @@ def part(picture: bytes, *, boundary: str = "frame", has_length: bool = True) ->
     length = f"Content-Length: {len(picture)}\r\n" if has_length else ""
     head = f"--{boundary}\r\nContent-Type: image/jpeg\r\n{length}\r\n"
     return head.encode() + picture + b"\r\n"
-
-
-def require(is_there: object, command: str) -> None:
-    """Skip a test that something is missing for; where CI is set, fail it.
-
-    Args:
-        is_there: Whether it is there, for example what `shutil.which` found.
-        command: What installs it, for example `apt install mosquitto`.
-    """
-    if not is_there:
-        text = f"needs what `{command}` installs"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(text)
-
-
-def require_opencv() -> Any:
-    """Return OpenCV as the sources load it, or skip (fail) a test that needs it."""
-    require(importlib.util.find_spec("cv2"), "pip install opencv-python-headless")
-    cv2 = import_cv2()
-    # Silent in a process of its own; here another test may have loaded it with its usual level.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
 
 
 def free_port() -> int:

@@ -30,7 +30,8 @@ def browser_type() -> Iterator[BrowserType]:
 
 @pytest.fixture(scope="module")
 def browser(browser_type: BrowserType) -> Iterator[Browser]:
-    from paged import ARGUMENTS, chromium
+    from needs import chromium
+    from paged import ARGUMENTS
 
     opened = browser_type.launch(executable_path=chromium(), args=ARGUMENTS)
     yield opened

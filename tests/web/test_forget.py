@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from paged import ARGUMENTS, Site, Watched, chromium
+from needs import chromium
+from paged import ARGUMENTS, Site, Watched
 from playwright.sync_api import BrowserType, expect
 
 import build
