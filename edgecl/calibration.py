@@ -35,7 +35,7 @@ _MOST_SCORES, _MOST_ROWS = 8_000_000, 1000
 _NEAR = 0.6
 # Between what softmax makes of scores from zero to one: hardly a difference, and a hard choice.
 _LEAST, _MOST = 2.0**-6, 2.0**10
-_STEPS = 32
+_STEPS, _NEAR_ENOUGH = 64, 1e-9  # of the logarithm
 # Scores that are turned into shares at once.
 _AT_ONCE = 32_768
 _MIXTURE = "mixture."
@@ -300,18 +300,35 @@ def fitted_temperature(scores: Float64, targets: Labels) -> float:
     """Return what scores (N, K) are multiplied by so that their softmax has the least log loss.
 
     As in Platt 1999 one more sample, that might have been of any class, keeps a few right answers
-    from being taken for sure. The loss is convex, so its slope is bisected, on a log scale.
+    from being taken for sure. The loss is convex, so its slope has one zero, which Newton's steps
+    find on a log scale; a step that leaves what is left of the range halves it instead.
     """
     doubt = 1 / (len(targets) + 2)
     own = (1 - doubt) * scores[np.arange(len(targets)), targets] + doubt * scores.mean(axis=1)
-    low, high, expected = np.log(_LEAST), np.log(_MOST), np.empty(len(scores))
+    low, high = np.log(_LEAST), np.log(_MOST)
+    at = (low + high) / 2
     for _ in range(_STEPS):
-        middle = (low + high) / 2
-        for part in _parts(scores):
-            shares = softmax(np.exp(middle) * scores[part])
-            expected[part] = (shares * scores[part]).sum(axis=1)
-        low, high = (low, middle) if (expected - own).mean() > 0 else (middle, high)
-    return float(np.exp((low + high) / 2))
+        expected, spread = _expected(np.exp(at), scores)
+        slope = float((expected - own).mean())
+        low, high = (low, at) if slope > 0 else (at, high)
+        # By the logarithm of what is multiplied, the expectation grows by so much.
+        growth = np.exp(at) * float(spread.mean())
+        after = at - slope / growth if growth > 0 else low
+        after = after if low < after < high else (low + high) / 2
+        step, at = abs(after - at), after
+        if step < _NEAR_ENOUGH:
+            break
+    return float(np.exp(at))
+
+
+def _expected(temperature: float, scores: Float64) -> tuple[Float64, Float64]:
+    """Return the mean and the variance (N,) of scores (N, K) under their own softmax."""
+    mean, variance = np.empty(len(scores)), np.empty(len(scores))
+    for part in _parts(scores):
+        shares = softmax(temperature * scores[part])
+        mean[part] = (shares * scores[part]).sum(axis=1)
+        variance[part] = (shares * np.square(scores[part] - mean[part, None])).sum(axis=1)
+    return mean, variance
 
 
 def _parts(scores: Float64) -> Iterator[slice]:

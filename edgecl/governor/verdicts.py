@@ -17,8 +17,10 @@ import numpy as np
 from edgecl.calibration import left_out_in_parts, mixture_key, mixture_of
 from edgecl.learner import Learner
 from edgecl.paired import Pairs
-from edgecl.runtime.scoring import best_of
+from edgecl.runtime.cores import on_cores
+from edgecl.runtime.scoring import chooser
 from edgecl.store.changes import OfClass, Verdicts
+from edgecl.store.samples import Rows
 from edgecl.store.table import Role
 
 NOBODY = Verdicts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))
@@ -29,9 +31,12 @@ def held_out_verdicts(learner: Learner) -> Verdicts:
     head, known = learner.head, np.array(learner.head.classes)
     if not len(known):
         return NOBODY
-    found, scorer = [NOBODY], head.scorer(learner.store.names)
-    for uids, x, classes in learner.store.parts(Role.HELD_OUT):
-        found.append(Verdicts(uids, classes, known[best_of(scorer, x)] == classes))
+    best = chooser(head.scorer(learner.store.names))
+
+    def asked(part: Rows) -> Verdicts:
+        return Verdicts(part.uids, part.classes, known[best(part.x)] == part.classes)
+
+    found = [NOBODY, *on_cores(asked, learner.store.parts(Role.HELD_OUT))]
     return Verdicts(*map(np.concatenate, zip(*found, strict=True)))
 
 

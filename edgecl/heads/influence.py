@@ -6,8 +6,6 @@ only predicts has not.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ import numpy.typing as npt
 
 from edgecl.heads import blas
 from edgecl.heads.leave_one_out import LeftOut, chunks, members
+from edgecl.runtime.cores import on_cores
 from edgecl.types import Float16, Float64, Labels
 
 
@@ -89,6 +88,6 @@ def leave_out(
             if len(part) > 1:
                 together[rows[part]] = solution.without(half[:, part], targets[part], error[part])
 
-    with ThreadPoolExecutor(min(2, len(os.sched_getaffinity(0)))) as pool:
-        list(pool.map(take, chunks(members(groups, len(x)))))
+    for _ in on_cores(take, chunks(members(groups, len(x)))):
+        pass  # it wrote its rows
     return LeftOut(alone, leverage), LeftOut(together, leverage)

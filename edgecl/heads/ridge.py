@@ -226,7 +226,8 @@ class RidgeHead(Head):
         weights, bias = self._weights, self._bias
         if self._recursion is not None and not self._is_settled:
             weights, bias = self._recursion.weights()
-        weights = weights * self._inverse_scale[:, None]
+        # By rows, as it is kept: else that would take a copy.
+        weights = np.multiply(weights, self._inverse_scale[:, None], order="C")
         return LinearScorer(
             weights=weights,
             bias=bias - on_each_column(self._mean, weights),

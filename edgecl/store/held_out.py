@@ -63,7 +63,8 @@ _AT_ONCE = 1024
 class Probes:
     """What the learner asks and tells about probes; all of it inside its transaction.
 
-    What is kept in memory (the features too: 2 D bytes a probe) is read anew when the store was.
+    What is kept in memory is read anew when the store was. Features are not: those that are asked
+    for are read, a few a frame.
 
     Args:
         store: Open store.
@@ -76,13 +77,10 @@ class Probes:
         self._seen = -1
         self._pending: Counter[tuple[str, int]] = Counter()
         # Probes: uids, classes, whether each was right when it was last predicted (NaN: a head said
-        # that learned what is gone), squared lengths of their features (N,), and in the first N
-        # rows of `x` the features (M, D), M >= N.
-        self._n: int
+        # that learned what is gone), and squared lengths of their features (N,).
         self._uids: Labels
         self._classes: Labels
         self._right: Float64
-        self._x: Float16
         self._sizes: Float32
         self._n_held: Counter[int]
         # Uids of the classes with probes, which of them each probe is of, and how many each has.
@@ -158,13 +156,6 @@ class Probes:
             time=frame.time or time.time(),
             score=float(is_right),
         )
-        n = self._n
-        if n == len(self._x):
-            grown = np.empty((n + max(64, n // 16), store.num_features), np.float16)
-            grown[:n] = self._x
-            self._x = grown
-        self._x[n] = x
-        self._n += 1
         self._sizes = np.append(self._sizes, _size_of(x[None]))
         self._uids = np.append(self._uids, uid)
         self._classes = np.append(self._classes, class_uid)
@@ -239,37 +230,41 @@ class Probes:
         )
         self._pending.clear()
 
-    def release(self) -> None:
-        """Keep no features in memory; they are read anew when something is learned again."""
-        self._seen, self._x = -1, np.empty((0, self._store.num_features), np.float16)
-
     def _copied(self, class_uid: int, x: Float16) -> int:
         """Return the uid of the class's probe that a feature (D,) is a copy of, 0 if of none."""
         size = _size_of(x[None])
         # Lengths tell most apart, and cost little; those of copies differ by 0.002 at most.
         near = (self._classes == class_uid) & (np.abs(self._sizes - size) <= 0.003 * size)
-        for i in np.flatnonzero(near):
-            if _is_copy(x, self._x[i]):
+        places = np.flatnonzero(near)
+        for i, row in zip(places, self._features(places), strict=True):
+            if _is_copy(x, row):
                 return int(self._uids[i])
         return 0
 
+    def _features(self, places: Labels) -> Float16:
+        """Return the features (M, D) of the probes at some places, which ascend."""
+        uids, classes = self._uids[places].tolist(), self._classes[places].tolist()
+        return self._store.features_at(list(zip(uids, classes, strict=True)))
+
     def _evaluate(self, head: Head) -> None:
         """Predict the next probes and write the scores of every class that has some."""
-        n = self._n
+        n = len(self._uids)
         if not n or not head.classes:
             return
         cost = head.num_features * (len(head.classes) + _PER_VALUE)
         most = n if np.isnan(self._right).any() else max(1, self._frames * _BUDGET // cost)
         if most >= n:
-            turn = np.arange(n)
+            turn, last = np.arange(n), n - 1
         else:
             first = int(np.searchsorted(self._uids, self._last, side="right"))
-            turn = np.arange(first, first + most) % n
-        said = np.array(head.classes)[best_of(head.predict_many, self._x[turn])]
+            turn, last = np.sort(np.arange(first, first + most) % n), (first + most - 1) % n
+        parts = np.split(turn, range(_AT_ONCE, len(turn), _AT_ONCE))
+        best = [best_of(head.predict_many, self._features(part)) for part in parts]
+        said = np.array(head.classes)[np.concatenate(best)]
         right_now = (said == self._classes[turn]).astype(np.float64)
         changed = self._right[turn] != right_now
         self._right[turn] = right_now
-        self._last = int(self._uids[turn[-1]])
+        self._last = int(self._uids[last])
         if self._groups is None:
             found, which, sizes = np.unique(self._classes, return_inverse=True, return_counts=True)
             self._groups = found.tolist(), which, sizes.tolist()
@@ -317,12 +312,11 @@ class Probes:
             return
         self._seen = store.loads
         said = {o.uid: o.score for o in store.origins(Role.HELD_OUT)}
-        # With room for those to come: a copy while it grows would be as large again.
-        self._x = np.empty((len(said) + max(64, len(said) // 16), store.num_features), np.float16)
         uids: list[int] = []
         classes: list[int] = []
+        sizes = [np.zeros(0, np.float32)]
         for part in store.parts(Role.HELD_OUT):
-            self._x[len(uids) : len(uids) + len(part.uids)] = part.x
+            sizes.append(_size_of(part.x))
             uids += part.uids.tolist()
             classes += part.classes.tolist()
         self._uids, self._classes = (
@@ -330,8 +324,7 @@ class Probes:
             np.array(classes, dtype=np.int64),
         )
         self._right = np.array([said[uid] for uid in uids], dtype=np.float64)
-        self._n = n = len(uids)
-        self._sizes = _size_of(self._x[:n])
+        self._sizes = np.concatenate(sizes)
         self._groups = None
         self._n_held = Counter(classes)
         self._latency = latency_of_classes(store)
@@ -345,8 +338,9 @@ class Probes:
 
 def _size_of(x: Float16) -> Float32:
     """Return squared lengths (N,) of features (N, D)."""
-    parts = (x[i : i + _AT_ONCE].astype(np.float32) for i in range(0, len(x) or 1, _AT_ONCE))
-    return np.concatenate([np.einsum("nd,nd->n", rows, rows) for rows in parts])
+    rows = x.astype(np.float32)
+    sizes: Float32 = np.einsum("nd,nd->n", rows, rows)
+    return sizes
 
 
 def _is_copy(a: Float16, b: Float16) -> bool:

@@ -16,6 +16,7 @@ from edgecl.store.text import plain_text
 from edgecl.types import Float16, Labels
 
 _AT_ONCE = 1024
+_IN_A_QUERY = 500
 
 
 class Rows(NamedTuple):
@@ -211,11 +212,21 @@ class Samples(Reservoir):
         return [row for row in self.connection.execute(query) if row[1] not in lost]
 
     def _read(self, found: list[tuple[int, int]]) -> Rows:
-        """Return samples with their features, read one by one: no sorting holds them twice."""
-        execute, query = self.connection.execute, "SELECT x FROM features WHERE uid = ?"
-        x = self.opened((uid, c, execute(query, (uid,)).fetchone()[0]) for uid, c in found)
+        """Return samples, by uid, with their features: some at a time, no sorting holds all."""
         owners = np.array(found, dtype=np.int64).reshape(-1, 2)
-        return Rows(owners[:, 0], x, owners[:, 1])
+        return Rows(owners[:, 0], self.features_at(found), owners[:, 1])
+
+    def features_at(self, found: list[tuple[int, int]]) -> Float16:
+        """Return the features (N, D) of samples that are kept, of ascending uid and class."""
+        return self.opened(self._sealed(found))
+
+    def _sealed(self, found: list[tuple[int, int]]) -> Iterator[tuple[int, int, bytes]]:
+        for first in range(0, len(found), _IN_A_QUERY):
+            part = dict(found[first : first + _IN_A_QUERY])
+            places = ",".join("?" * len(part))
+            query = f"SELECT uid, x FROM features WHERE uid IN ({places}) ORDER BY uid"
+            for uid, x in self.connection.execute(query, list(part)):
+                yield uid, part[uid], x
 
     def open_rows(self) -> Rows:
         """Return the samples kept for replay whose class is not being unlearned, oldest first."""

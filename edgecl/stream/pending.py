@@ -183,8 +183,6 @@ class Pending:
     def release(self) -> None:
         """Keep in memory no features that only learning needs, at the end of a run."""
         self.same.forget()
-        if self._learner.probes is not None:
-            self._learner.probes.release()
 
     def leave(self) -> None:
         """Commit how far nothing waits; what waits is left to the run that resumes.

@@ -48,7 +48,7 @@ class SamePictures:
         """Take features (N, D) that are learned under names; returns another class that has it."""
         if self._x is None and labels:
             self._load()
-        units = _unit(x)
+        units = x / _norms(x)
         rows = zip(labels, units, units @ self._directions, strict=True)
         return [self._note(*row) for row in rows]
 
@@ -91,14 +91,15 @@ class SamePictures:
         held = store.rows(Role.HELD_OUT, newest=_MOST_ROWS // 2)
         kept = store.rows(Role.REPLAY, newest=_MOST_ROWS - len(held.uids))
         classes = np.concatenate([kept.classes, held.classes])
-        self._x = _unit(np.concatenate([kept.x, held.x], dtype=np.float32))
+        self._x = np.concatenate([kept.x, held.x], dtype=np.float32)
+        self._x /= _norms(self._x)  # in place: a copy is as large again
         self._sketches = self._x @ self._directions
         self._squares = np.einsum("nd,nd->n", self._sketches, self._sketches)
         self._labels = [store.names[c] for c in classes.tolist()]
         self._n = len(self._labels)
 
 
-def _unit(x: Float32) -> Float32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    unit: Float32 = x / np.maximum(norms, np.float32(1e-12))
-    return unit
+def _norms(x: Float32) -> Float32:
+    """Return the lengths (N, 1) of rows (N, D), none of them zero."""
+    norms: Float32 = np.sqrt(np.einsum("nd,nd->n", x, x))[:, None]
+    return np.maximum(norms, np.float32(1e-12))

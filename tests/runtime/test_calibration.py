@@ -31,6 +31,23 @@ def calibrated(n: int, seed: int = 0) -> Calibration:
     return Calibration(temperature, targets, shares, scores.argmax(axis=1) == targets, NAMES, True)
 
 
+@pytest.mark.parametrize("spread", [1e-4, 0.2, 1.0, 30.0])
+@pytest.mark.parametrize("k", [2, 10, 300])
+def test_newton_finds_what_halving_the_range_finds(k: int, spread: float) -> None:
+    rng = np.random.default_rng(k)
+    targets = rng.integers(0, k, 200)
+    scores = rng.normal(0, spread, (200, k))
+    scores[np.arange(200), targets] += 1.5 * spread
+    low, high = np.log(2.0**-6), np.log(2.0**10)
+    doubt = 1 / (len(targets) + 2)
+    own = (1 - doubt) * scores[np.arange(200), targets] + doubt * scores.mean(axis=1)
+    for _ in range(48):
+        middle = (low + high) / 2
+        is_over = ((softmax(np.exp(middle) * scores) * scores).sum(axis=1) - own).mean() > 0
+        low, high = (low, middle) if is_over else (middle, high)
+    assert fitted_temperature(scores, targets) == pytest.approx(np.exp(low), rel=1e-8)
+
+
 def test_the_temperature_is_the_one_with_the_least_log_loss() -> None:
     scores, targets = drawn(4000, 5.0)
     found = fitted_temperature(scores, targets)
