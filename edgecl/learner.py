@@ -20,6 +20,7 @@ from PIL import Image
 from edgecl.calibration import save_scorer
 from edgecl.errors import UsageError
 from edgecl.heads.base import Head
+from edgecl.heads.memory import whole_of_rows
 from edgecl.home import Home
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.preprocess import encode_png, picture_of, shrink
@@ -199,16 +200,18 @@ class Learner:
         store, before = self.store, set(self.store.names)
         try:
             with store.transaction():
-                for lesson in lessons:
-                    if not lesson.is_held_out:
-                        take_back(store, lesson.uid, lesson.class_uid, lesson.source, lesson.x)
+                learned = [lesson for lesson in lessons if not lesson.is_held_out]
+                for lesson in learned:
+                    take_back(store, lesson.uid, lesson.class_uid, lesson.source, lesson.x)
                 delete_held_out(store, [item.uid for item in lessons if item.is_held_out])
                 gone = before - set(store.names)
                 if gone:  # what names a class that is not there cannot be served
                     adapters = adapter_rows(store)
                     saw = [row.uid for row in adapters if gone & set(row.saw)]
                     drop_adapters(store, descending(adapters, saw))
-                self.head.rebuild(store)
+                rows, classes = [o.x for o in learned], [o.class_uid for o in learned]
+                taken = whole_of_rows(rows, classes, store.statistic)
+                self.head.take_off(taken, store, store.n_seen())
                 self.save_state()
                 also()
         except BaseException:

@@ -34,6 +34,7 @@ from edgecl.store.moves import (
     note_move,
     samples_of,
     set_role,
+    sums_of_run,
 )
 from edgecl.store.novel import entry_of, take
 from edgecl.store.runs import (
@@ -267,6 +268,9 @@ def undo(home: Home, learner: Learner) -> tuple[Reversal, Done]:
     held = _copies(store, classes & set(known))
     try:
         with store.transaction():
+            # What only moved is not among it, so then all is added up.
+            sums = ((class_uid, part) for class_uid, _, part in sums_of_run(store))
+            learned = None if content.moved else store.whole_of_run(run.first, sums)
             before = take_back(store, run)
             gone = set(known) - set(store.names)
             saw = [
@@ -275,10 +279,12 @@ def undo(home: Home, learner: Learner) -> tuple[Reversal, Done]:
                 if gone & set(row.saw) or (row.uid > run.body["adapter"] and classes & set(row.saw))
             ]
             dropped = _drop(store, saw)
-            if before is None:
+            if before is not None:
+                learner.head.restore(store.all_moments(), dict(load_arrays(before)))
+            elif learned is None:
                 learner.head.rebuild(store)
             else:
-                learner.head.restore(store.all_moments(), dict(load_arrays(before)))
+                learner.head.take_off(learned, store, store.n_seen())
             learner.save_state()
             samples = {str(uid): n for uid, n in sorted(counts.items())}
             receipt_id = chain.append(Mended("undo", time.time(), samples, run=run.kind))

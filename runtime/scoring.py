@@ -211,7 +211,8 @@ def chooser(scorer: Scorer | Callable[[Float32], Float64]) -> Callable[[Float16]
         scores = scorer if callable(scorer) else scorer.scores
 
         def best(x: Float32) -> Labels:
-            return scores(x).argmax(axis=1)
+            found: Labels = scores(x).argmax(axis=1)
+            return found
 
     def of(x: Float16) -> Labels:
         parts = np.split(x, range(_AT_ONCE, len(x), _AT_ONCE))

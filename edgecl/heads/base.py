@@ -129,6 +129,17 @@ class Head(ABC):
         """Learn what a store holds, from nothing."""
         self.restore(memory.all_moments(), None)
 
+    def take_off(self, gone: Whole, memory: Memory, counts: Mapping[int, int]) -> None:
+        """Unlearn samples that `memory` holds no longer: do what `rebuild` does, maybe sooner.
+
+        Args:
+            gone: What they add up to.
+            memory: What is left.
+            counts: How many samples of each class that is, oldest class first.
+        """
+        del gone, counts
+        self.rebuild(memory)
+
     def regroup(self, memory: Memory) -> None:
         """Do what `rebuild` does, where all samples are those learned, some under other classes."""
         self.rebuild(memory)

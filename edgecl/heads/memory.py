@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,50 @@ class Whole:
 
     moments: Moments
     sums: Sums
+
+
+def add_rows(sums: Sums, x: Float16, classes: Labels) -> None:
+    """Add rows (N, D) to the counts and sums of their classes (N,)."""
+    order = np.argsort(classes, kind="stable")
+    uids, starts, counts = np.unique(classes[order], return_index=True, return_counts=True)
+    if not len(uids):
+        return
+    totals: Float64 = np.add.reduceat(x[order].astype(np.float64), starts, axis=0)
+    for uid, n, total in zip(uids.tolist(), counts.tolist(), totals, strict=True):
+        before = sums.get(uid)
+        sums[uid] = (n, total) if before is None else (before[0] + n, before[1] + total)
+
+
+def whole_of_rows(rows: Sequence[Float16], classes: Sequence[int], statistic: Statistic) -> Whole:
+    """Return what N rows (D,) of N classes add up to."""
+    x = np.array(rows, np.float16).reshape(-1, statistic.num_features)
+    sums: Sums = {}
+    add_rows(sums, x, np.array(classes, np.int64))
+    return Whole(statistic.of(x), sums)
+
+
+def whole_without(whole: Whole, gone: Whole, counts: Mapping[int, int]) -> Whole | None:
+    """Return what is left of exact sums, in their memory, which is given up.
+
+    Args:
+        whole: All samples.
+        gone: Those that are taken off.
+        counts: How many of each class have to be left, oldest class first; others are gone.
+
+    Returns:
+        None, and nothing was changed, if sums are rounded or other numbers would be left.
+    """
+    nothing = (0, np.zeros(1))
+    left = {uid: n - gone.sums.get(uid, nothing)[0] for uid, (n, _) in whole.sums.items()}
+    kept = {uid: n for uid, n in left.items() if uid in counts}
+    is_known = set(gone.sums) <= set(whole.sums) and not any(left[u] for u in set(left) - set(kept))
+    if not (whole.moments.is_exact and is_known and list(kept.items()) == list(counts.items())):
+        return None
+    sums = {
+        uid: (n, whole.sums[uid][1] - gone.sums[uid][1]) if uid in gone.sums else whole.sums[uid]
+        for uid, n in kept.items()
+    }
+    return Whole(whole.moments.absorb(gone.moments, -1), sums)
 
 
 class ByClass(Mapping[int, Moments]):

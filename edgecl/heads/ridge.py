@@ -26,7 +26,7 @@ from edgecl.heads.base import Head, Replay, State
 from edgecl.heads.influence import Solution, leave_out
 from edgecl.heads.leave_one_out import LeftOut
 from edgecl.heads.linear import LAMBDA_PER_FEATURE, on_each_column, scale_of
-from edgecl.heads.memory import ByClass, Memory, Whole, whole_of
+from edgecl.heads.memory import ByClass, Memory, Whole, whole_of, whole_without
 from edgecl.heads.recursion import Recursion
 from edgecl.heads.statistics import Gram, Moments
 from edgecl.runtime.scoring import LinearScorer
@@ -162,6 +162,16 @@ class RidgeHead(Head):
         self._moments, self._sums = whole.moments, whole.sums
         self._number()
         self._solve(self._factor if is_same else None)
+
+    def take_off(self, gone: Whole, memory: Memory, counts: Mapping[int, int]) -> None:
+        """Subtract samples, which is exact: what is left need not be added up."""
+        self._fold()
+        left = whole_without(Whole(self._moments, self._sums), gone, counts)
+        if left is None:
+            return self.rebuild(memory)
+        self._moments, self._sums = left.moments, left.sums
+        self._number()
+        return self._solve()
 
     def regroup(self, memory: Memory) -> None:
         """Take the sums of the classes anew: the Gram matrix of all, and its factor, stay."""

@@ -9,14 +9,14 @@ destroyed (docs/decisions/0027).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from edgecl.heads.memory import Sums, Whole
-from edgecl.heads.statistics import Gram
+from edgecl.heads.memory import Sums, Whole, add_rows
+from edgecl.heads.statistics import Gram, Moments
 from edgecl.store.statistics import Statistics
-from edgecl.types import Float16, Float64, Labels
+from edgecl.types import Float16, Labels
 
 # Rows of lite0 that are added up in a fifth of a second; writing the total then costs less a row
 # than the rows themselves.
@@ -157,7 +157,7 @@ class Totals(Statistics):
 
     def _sums_since(self, newest: int, sums: Sums) -> Sums:
         for x, classes in self._rows_since(newest):
-            _add_rows(sums, x, classes)
+            add_rows(sums, x, classes)
         return self._in_order(sums)
 
     def _in_order(self, sums: Sums) -> Sums:
@@ -168,32 +168,62 @@ class Totals(Statistics):
 
     def _with_rows_since(self, newest: int, whole: Whole) -> Whole:
         """Add the rows that came after a sample and are not folded."""
+        found = self._with_rows(whole, self._rows_since(newest))
+        return Whole(found.moments, self._in_order(found.sums))
+
+    def _with_rows(self, whole: Whole, rows: Iterable[tuple[Float16, Labels]]) -> Whole:
         moments, sums = whole.moments, dict(whole.sums)
-        for x, classes in self._rows_since(newest):
+        for x, classes in rows:
             part = self.statistic.of(x)
             moments = moments.absorb(part) if moments.n else part
-            _add_rows(sums, x, classes)
-        return Whole(moments, self._in_order(sums))
+            add_rows(sums, x, classes)
+        return Whole(moments, sums)
+
+    def whole_of_sample(self, uid: int) -> Whole:
+        """Return what one learned sample adds; nothing of one that is not learned, or not there."""
+        return self._with_rows(self._nothing(), self._rows_where("s.uid = ?", uid))
+
+    def whole_of_source(self, uid: int) -> Whole:
+        """Return what all learned samples of a source add up to."""
+        rows = self.connection.execute(
+            "SELECT class_uid FROM class_stats WHERE source_uid = ?", (uid,)
+        ).fetchall()
+        whole = self._with_folded((c, self.folded(c, uid)) for (c,) in rows)
+        fresh = self._rows_where("s.source_uid = ? AND NOT s.is_folded", uid)
+        return self._with_rows(whole, fresh)
+
+    def whole_of_run(self, first: int, folded: Iterable[tuple[int, Moments]]) -> Whole:
+        """Return what was learned by the last run.
+
+        Args:
+            first: Uid of the newest sample before it.
+            folded: Class and statistics of what it learned and is folded.
+        """
+        return self._with_rows(self._with_folded(folded), self._rows_since(first))
+
+    def _with_folded(self, parts: Iterable[tuple[int, Moments]]) -> Whole:
+        whole = self._nothing()
+        moments, sums = whole.moments, whole.sums
+        for uid, part in parts:
+            n, total = sums.get(uid, (0, np.zeros(self.num_features)))
+            sums[uid] = (n + part.n, total + part.total)
+            moments = moments.absorb(part)
+        return Whole(moments, sums)
+
+    def _nothing(self) -> Whole:
+        return Whole(self.statistic.empty(), {})
 
     def _rows_since(self, newest: int) -> Iterator[tuple[Float16, Labels]]:
+        return self._rows_where("s.uid > ? AND NOT s.is_folded", newest)
+
+    def _rows_where(self, condition: str, value: int) -> Iterator[tuple[Float16, Labels]]:
+        """Yield features (N, D) and classes (N,) of learned samples, some thousand at a time."""
         cursor = self.connection.execute(
             "SELECT s.uid, s.class_uid, f.x FROM samples s JOIN features f USING (uid) "
-            "WHERE s.uid > ? AND s.role = 'replay' AND NOT s.is_folded ORDER BY s.uid",
-            (newest,),
+            f"WHERE {condition} AND s.role = 'replay' ORDER BY s.uid",
+            (value,),
         )
         lost = set(self.lost_classes())
         while rows := cursor.fetchmany(_MOST_SINCE):
             rows = [row for row in rows if row[1] not in lost]
             yield self.opened(rows), np.array([c for _, c, _ in rows], dtype=np.int64)
-
-
-def _add_rows(sums: Sums, x: Float16, classes: Labels) -> None:
-    """Add rows (N, D) to the counts and sums of their classes (N,)."""
-    order = np.argsort(classes, kind="stable")
-    uids, starts, counts = np.unique(classes[order], return_index=True, return_counts=True)
-    if not len(uids):
-        return
-    totals: Float64 = np.add.reduceat(x[order].astype(np.float64), starts, axis=0)
-    for uid, n, total in zip(uids.tolist(), counts.tolist(), totals, strict=True):
-        before = sums.get(uid)
-        sums[uid] = (n, total) if before is None else (before[0] + n, before[1] + total)

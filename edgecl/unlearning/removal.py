@@ -32,6 +32,11 @@ def take_out(
     if target.kind is Kind.CLASS and target.uid in head.classes:
         head.forget(target.uid, store)
     evidence.head_seconds = time.perf_counter() - begin
+    gone = None
+    if target.kind is Kind.SAMPLE:
+        gone = store.whole_of_sample(target.uid)
+    elif target.kind is Kind.SOURCE:
+        gone = store.whole_of_source(target.uid)
     rows_erased = erase(store, target.kind, target.uid)
     begin = time.perf_counter()
     if not plan.mode.is_exact:
@@ -42,7 +47,7 @@ def take_out(
     elif plan.adapters:
         drop_adapters(store, [*plan.adapters, *plan.adapters_later])
     if target.kind is not Kind.CLASS and plan.mode is not Mode.STORE_ONLY:
-        head.rebuild(store)
+        head.rebuild(store) if gone is None else head.take_off(gone, store, store.n_seen())
     head.settle(store)
     evidence.head_seconds += time.perf_counter() - begin
     return rows_erased

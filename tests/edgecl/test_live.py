@@ -29,7 +29,7 @@ from edgecl.config import Config, LiveConfig
 from edgecl.errors import ConfigError, RequestError
 from edgecl.heads import HEADS
 from edgecl.home import Home
-from edgecl.learner import Learner, Lesson
+from edgecl.learner import Learner
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.pipeline import Embedded
 from edgecl.runtime.sources import Source, open_source
@@ -551,14 +551,6 @@ def test_a_watched_folder_that_goes_is_told_to_who_learns_from_it(
 # Undo
 
 
-def lessons_of(learner: Learner, frames: list[Frame], x: np.ndarray) -> list[Lesson]:
-    reports = learner.learn_many(frames, x)
-    return [
-        Lesson(r.uid, learner.store.class_uid(f.label or ""), f.source, row, r.is_held_out)
-        for r, f, row in zip(reports, frames, quantise(x), strict=True)
-    ]
-
-
 @pytest.mark.parametrize("capacity", [5, 2000])
 @pytest.mark.parametrize("n", [1, 9, 40])
 @pytest.mark.parametrize("sealed", [False, True])
@@ -577,9 +569,9 @@ def test_an_exact_head_ends_as_if_it_had_never_learned_what_was_undone(
     for home in homes:
         with home.lock(), open_store(home) as store:
             learner = open_learner(home, store)
-            lessons = lessons_of(learner, frames[:keep], x[:keep])
+            lessons = build.lessons_of(learner, frames[:keep], x[:keep])
             if home is homes[0]:
-                lessons = lessons_of(learner, frames[keep:], x[keep : len(frames)])
+                lessons = build.lessons_of(learner, frames[keep:], x[keep : len(frames)])
                 learner.undo(lessons)
                 with pytest.raises(RequestError):
                     learner.undo([entry for entry in lessons if not entry.is_held_out][:1])
@@ -601,7 +593,7 @@ def test_every_head_predicts_without_what_was_undone(tmp_path: Path, name: str) 
     with home.lock(), open_store(home) as store:
         learner = open_learner(home, store)
         learner.learn_many([build.frame(f"c{k}", i) for i, k in enumerate(y)], x)
-        lessons = lessons_of(learner, [build.frame("slip", i) for i in range(5)], x[:5])
+        lessons = build.lessons_of(learner, [build.frame("slip", i) for i in range(5)], x[:5])
         assert "slip" in learner.labels
         learner.undo(lessons)
         assert set(learner.labels) == {"c1", "c2", "c3"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import build
+from edgecl import mending
 from edgecl.heads import make_head
-from edgecl.heads.memory import Whole
-from edgecl.learner import Learner
+from edgecl.heads.memory import Whole, whole_of_rows, whole_without
+from edgecl.heads.ridge import RidgeHead
+from edgecl.heads.statistics import Gram
+from edgecl.learner import Learner, Lesson
 from edgecl.mending import relabel
-from edgecl.session import open_store
+from edgecl.session import Session, open_store
 from edgecl.store import totals
 from edgecl.store.erasure import drop_classes_of_nothing, drop_unused, erase
 from edgecl.store.moves import move_all, move_samples, set_role
+from edgecl.store.runs import Start
 from edgecl.store.store import Store
 from edgecl.store.table import Role
-from edgecl.types import Kind
+from edgecl.types import ForgetRequest, Kind
+from edgecl.unlearning import request as unlearning
 from edgecl.unlearning.request import writing
 
 D, N = 12, 130
@@ -203,3 +209,74 @@ def test_relabelling_reads_the_total_and_no_other_class(
         anew = make_head("ridge", store.num_features)
         anew.rebuild(store)
         assert np.array_equal(anew.scorer(store.names).weights, with_total.weights)
+
+
+def undone(session: Session, lessons: list[Lesson]) -> None:
+    session.learner.undo(lessons[-5:])
+
+
+def forgotten(kind: Kind, name: str) -> Callable[[Session, list[Lesson]], object]:
+    def forget_it(session: Session, lessons: list[Lesson]) -> object:
+        of = name or str(lessons[-1].uid)
+        return unlearning.forget(session.home, session.learner, ForgetRequest(of, kind=kind))
+
+    return forget_it
+
+
+TAKEN_OFF: dict[str, Callable[[Session, list[Lesson]], object]] = {
+    "undo of the last five": undone,
+    "undo of the run": lambda session, _: mending.undo(session.home, session.learner),
+    "forget a sample": forgotten(Kind.SAMPLE, ""),
+    "forget the second source": forgotten(Kind.SOURCE, "second"),
+    "forget the first source": forgotten(Kind.SOURCE, "first"),
+}
+
+
+@pytest.mark.parametrize("way", TAKEN_OFF)
+def test_what_is_taken_off_is_subtracted_and_nothing_else_added_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    home = build.tiny_home(tmp_path / "home", "ridge", capacity_samples=60)
+    x, y = build.features(400, 12, 3)
+    frames = [build.frame(f"part-{c}", i) for i, c in enumerate(y)]
+    frames = [replace(f, source="first" if i < 250 else "second") for i, f in enumerate(frames)]
+    with writing(home) as session:
+        learner = session.learner
+        learner.learn_many(frames[:250], x[:250])
+        learner.begin(Start())
+        lessons = build.lessons_of(learner, [*frames[250:], build.frame("late", 999)], x[249:])
+        # Of some samples only sums are there.
+        assert session.store.connection.execute("SELECT sum(n) FROM class_stats").fetchone()[0]
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "_added_up", None)
+            patched.setattr(Store, "moments", None)
+            patched.setattr(RidgeHead, "rebuild", None)
+            TAKEN_OFF[way](session, lessons)
+        after = learner.head.whole()
+    with open_store(home, read_only=True) as store:
+        check(store)
+        anew = make_head("ridge", store.num_features)
+        anew.rebuild(store)
+        whole = anew.whole()
+        assert after is not None
+        assert whole is not None
+        assert after.moments.is_same(whole.moments)
+        assert list(after.sums) == list(whole.sums)
+        build.assert_same(Session(home, store).exact_scorer(), anew.scorer(store.names))
+
+
+def test_sums_that_do_not_fit_are_not_subtracted() -> None:
+    statistic = Gram(3)
+    x = np.arange(12, dtype=np.float16).reshape(4, 3)
+    whole = whole_of_rows(list(x), [1, 1, 2, 2], statistic)
+    one = whole_of_rows([x[0]], [1], statistic)
+    assert whole_without(whole, one, {1: 2, 2: 2}) is None  # it says that nothing went
+    assert whole_without(whole, one, {2: 2}) is None  # a sample of a class that is gone is left
+    assert whole_without(whole, one, {2: 2, 1: 1}) is None  # another order
+    assert whole_without(whole, whole_of_rows([x[0]], [3], statistic), {1: 2, 2: 2}) is None
+    assert whole.moments.is_same(statistic.of(x))
+    left = whole_without(whole, one, {1: 1, 2: 2})
+    assert left is not None
+    assert left.moments.is_same(statistic.of(x[1:]))
+    assert {uid: n for uid, (n, _) in left.sums.items()} == {1: 1, 2: 2}
+    assert np.array_equal(left.sums[1][1], x[1].astype(np.float64))

@@ -22,6 +22,7 @@ from edgecl.heads.base import Head
 from edgecl.heads.codebook import default_codebook
 from edgecl.heads.statistics import KeyCounts, Moments, statistic_of
 from edgecl.home import Home, make_home
+from edgecl.learner import Learner, Lesson
 from edgecl.runtime.bank import BankScorer
 from edgecl.runtime.codebook import Keys
 from edgecl.runtime.grid import quantise
@@ -176,6 +177,15 @@ def frame(label: str, i: int) -> Frame:
     """Return a labelled frame with a small encoded picture of its own."""
     pixels = np.random.default_rng([i, len(label)]).integers(0, 255, (8, 8, 3), np.uint8)
     return Frame(id=f"{label}/{i}.png", encoded=encode(Image.fromarray(pixels), "PNG"), label=label)
+
+
+def lessons_of(learner: Learner, frames: list[Frame], x: np.ndarray) -> list[Lesson]:
+    """Learn frames; returns what takes them back."""
+    reports = learner.learn_many(frames, x)
+    return [
+        Lesson(r.uid, learner.store.class_uid(f.label or ""), f.source, row, r.is_held_out)
+        for r, f, row in zip(reports, frames, quantise(x), strict=True)
+    ]
 
 
 def tiny_home(
