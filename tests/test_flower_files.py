@@ -85,7 +85,7 @@ def test_bytes_that_are_not_those_of_the_name_leave_nothing(
 
 @pytest.mark.parametrize("name", [GOOD_UP, *(f"masks/{n}" for n in (
     f"seats/press-1/s1-{DIGEST}.json", f"masked/press-1/m1-{DIGEST}.efc",
-))])  # fmt: skip
+)), f"requests/press-1/r1764460800-{DIGEST}.json"])  # fmt: skip
 def test_what_a_device_sends_arrives_in_its_folder(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, DATA, UP, 100)
     assert [f.name for f in listed(tmp_path, UP)] == [name]

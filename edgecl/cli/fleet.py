@@ -57,6 +57,10 @@ def init(
         float,
         typer.Option(min=0, max=36_500, help="For how long a merged head predicts; 0: for ever."),
     ] = 0.0,
+    members_may_order: Annotated[
+        bool,
+        typer.Option("--members-may-order", help="`forget class --fleet` of any device orders."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a fleet: its keys, the list of its devices, and what they must have in common."""
@@ -67,7 +71,8 @@ def init(
     home = Home(model)
     with open_store(home, read_only=True) as store:
         keys = store.codebook
-    made = make_plant(fleet, home, keys, Policy(min_rows, most_distance, serve_days))
+    policy = Policy(min_rows, most_distance, serve_days, members_may_order)
+    made = make_plant(fleet, home, keys, policy)
     result = {"fleet": made.fleet.id, "path": str(fleet), "feature_map": made.fleet.feature_map}
     if json:
         print_json(result)
@@ -182,6 +187,8 @@ def sync(
         "merged": None if merged is None else merged.version,
         "is_new": done.is_new,
         "is_out": done.is_out,
+        "requests": done.waiting,
+        "refused": done.refused,
         "bundle": None if merged is None else str(device.bundle),
     }
     if json:
@@ -193,6 +200,12 @@ def sync(
         )
     if done.is_out:
         show("an order took this device out of the fleet")
+    if done.refused:
+        show(f"the fleet's admin refused {counted(done.refused, 'request')} to forget a class")
+    if done.waiting:
+        wait = "waits" if done.waiting == 1 else "wait"
+        asked = counted(done.waiting, "request")
+        show(f"{asked} to forget a class {wait} for the fleet's admin")
     sent = "nothing new to send" if done.sent is None else f"generation {done.sent} sent"
     came = "no merged head yet"
     if merged is not None:
@@ -312,24 +325,31 @@ def _merged(
 ) -> None:
     """Merge and give out; one that goes on says only what is new."""
     n_new = merger.pull(carrier) if pulls else 0
+    n_orders = merger.orders.last
     with working("merging") if is_once else nullcontext():
         merged, is_new = merger.merge()
     if carrier is not None:
         merger.push(carrier)
     for why in merger.faults.values():
         say(f"passed over: {why}")
+    for order in merger.orders.entries[n_orders:]:
+        say(f"order {order.number} is signed: {order.body['reason']}")
     if is_new or is_once:
         _say_merged(merger, merged, {"new": n_new, "is_new": is_new}, json=json)
 
 
 def _say_merged(merger: Merger, merged: Merged, more: dict[str, Any], *, json: bool) -> None:
+    from edgecl.fleet.status import asked_at
+
     n_held = len(merger.state().held)
+    n_asked = len(asked_at(merger))
     result = {
         "version": merged.version,
         "devices": len(merged.devices),
         "classes": len(merged.classes),
         "state": merged.state,
         "held": n_held,
+        "requests": n_asked,
         "passed_over": len(merger.faults),
         **more,
     }
@@ -339,6 +359,8 @@ def _say_merged(merger: Merger, merged: Merged, more: dict[str, Any], *, json: b
     print_outcome(
         f"merged head v{merged.version}: {counted(len(merged.classes), 'class')} of "
         f"{counted(len(merged.devices), 'device')}"
-        + (f"; {n_held} held, see `edgecl fleet status`" if n_held else ""),
+        + (f"; {n_held} held" if n_held else "")
+        + (f"; {counted(n_asked, 'request')} to forget a class" if n_asked else "")
+        + (", see `edgecl fleet status`" if n_held or n_asked else ""),
         result,
     )

@@ -47,6 +47,36 @@ def forget_class(
         _order(merger, {"kind": CLASS, "ids": ids, "reason": reason}, json=json)
 
 
+@forget_app.command("request", cls=Command)
+def forget_request(
+    digest: Annotated[str, typer.Argument(help="The beginning of its digest.")],
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+    fleet: FleetOption = PLANT,
+    json: JsonOption = False,
+) -> None:
+    """Order all devices to forget the class that a device asks for, as `fleet status` names it."""
+    from edgecl.errors import RequestError
+    from edgecl.fleet.requests import order_of
+    from edgecl.fleet.status import about, accepted_of, asked_at, request_values
+    from edgecl.types import check_reason
+
+    with at_work(fleet) as merger:
+        asked = asked_at(merger)
+        found = [each for each in asked if each.digest.startswith(digest)]
+        if len(found) != 1:
+            known = ", ".join(f"{r.digest[:16]} of {r.device}" for r in asked)
+            raise RequestError(
+                f"{len(found)} requests here begin with {digest[:64]!r}; waiting: "
+                f"{known or 'none'}; `edgecl fleet status --carrier DIR` takes them in"
+            )
+        values = request_values(found[0], merger.orders, accepted_of(merger, merger.state()))
+        for name in values["classes"]:
+            check_reason(reason, name)
+        _confirm(f"{found[0].device} asks for a class ({about(values)}); all will forget it", yes)
+        _order(merger, order_of(found[0], values["ids"], reason), json=json)
+
+
 @forget_app.command("device", cls=Command)
 def forget_device(
     name: Annotated[str, typer.Argument(help="The device's name.")],
@@ -112,7 +142,10 @@ def refuse(
     fleet: FleetOption = PLANT,
     json: JsonOption = False,
 ) -> None:
-    """Have a contribution that is held never count; the one before it stays."""
+    """Have a contribution that is held never count, or by `--digest` end what a device asks for.
+
+    The contribution before it stays.
+    """
     _decide("refuse", device, digest, fleet, json=json)
 
 
@@ -136,18 +169,24 @@ def _ordered(merger: Merger, number: int, *, json: bool) -> None:
 
 def _decide(kind: str, device: str, digest: str, fleet: Path, *, json: bool) -> None:
     from edgecl.errors import RequestError
+    from edgecl.fleet.status import asked_at
 
     with at_work(fleet) as merger:
         key = merger.plant.fleet.named(device).key
         held = [offer for offer, _ in merger.state().held if offer.device == key]
-        found = [offer for offer in held if offer.digest.startswith(digest)]
+        asked = [each.digest for each in asked_at(merger) if each.device == device]
+        fit = [offer for offer in held if offer.digest.startswith(digest)]
+        found = [offer.digest for offer in fit]
+        if kind == "refuse" and digest:
+            found += [each for each in asked if each.startswith(digest)]
         if len(found) != 1:
             known = ", ".join(f"{o.digest[:16]} (generation {o.generation})" for o in held)
+            also = f"; asked for: {', '.join(d[:16] for d in asked)}" if asked else ""
             raise RequestError(
                 f"{len(found)} contributions of {device} that are held fit; held: "
-                f"{known or 'none'}; name one with --digest"
+                f"{known or 'none'}{also}; name one with --digest"
             )
-        if kind == "admit" and found[0].fault:
-            raise RequestError(f"this one cannot count: {found[0].fault}")
-        body = {"kind": kind, "key": key, "digest": found[0].digest, "reason": ""}
+        if kind == "admit" and fit[0].fault:
+            raise RequestError(f"this one cannot count: {fit[0].fault}")
+        body = {"kind": kind, "key": key, "digest": found[0], "reason": ""}
         _order(merger, body, json=json)

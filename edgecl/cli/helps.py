@@ -95,6 +95,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "forget class": (
         "edgecl forget class washer --dry-run    what would be removed",
         'edgecl forget class washer --reason "request 2026-17" --verify',
+        "edgecl forget class washer --fleet    and ask that all devices of its fleet do",
     ),
     "forget sample": ("edgecl forget sample 1204",),
     "forget source": (
@@ -174,7 +175,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl fleet sync --carrier /media/usb     on a device, again and again",
         "edgecl fleet forget class washer           reaches all devices",
     ),
-    "fleet init": ("edgecl fleet init --fleet plant --feature-map-of edgecl-home",),
+    "fleet init": (
+        "edgecl fleet init --fleet plant --feature-map-of edgecl-home",
+        "edgecl fleet init --feature-map-of edgecl-home --members-may-order",
+    ),
     "fleet join": (
         "edgecl fleet join /media/usb/fleet.json",
         "edgecl fleet join /media/usb/fleet.json --again    after a backup was put back",
@@ -192,10 +196,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl fleet forget device press-1 --fleet plant",
     ),
     "fleet forget class": ('edgecl fleet forget class washer --reason "request 2026-17"',),
+    "fleet forget request": (
+        "edgecl fleet forget request 3f0c9a1b    as `edgecl fleet status` names it",
+    ),
     "fleet forget device": ("edgecl fleet forget device press-1",),
     "fleet alias": ("edgecl fleet alias mug cup            what some call mug is a cup",),
     "fleet admit": ("edgecl fleet admit press-1            as `edgecl fleet status` names it",),
-    "fleet refuse": ("edgecl fleet refuse press-1",),
+    "fleet refuse": (
+        "edgecl fleet refuse press-1",
+        "edgecl fleet refuse press-1 --digest 3f0c9a1b    what it asks to forget",
+    ),
     "fleet mask": ("edgecl fleet mask --carrier /media/usb    twice: for a seat, and with sums",),
     "fleet unmask": (
         "edgecl fleet unmask --carrier /mnt/plant --open washer --open nut",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +12,14 @@ import typer
 from edgecl.cli import complete
 from edgecl.cli.commands import Command
 from edgecl.cli.confirm import YesOption, confirm, forgetting
+from edgecl.cli.fleet_asked import TO_ALL, AskFleetOption, asked_of, device_at, print_asked
 from edgecl.cli.options import DEFAULT, HomeOption, JsonOption, WeightsOption
 from edgecl.cli.outcome import print_next, print_outcome, time_text
 from edgecl.cli.output import is_verbose, print_json, print_values, say, show, working
 from edgecl.figures import counted
 
 if TYPE_CHECKING:
+    from edgecl.fleet.member import Device
     from edgecl.types import ForgetRequest
     from edgecl.unlearning.ask import HandedOver
     from edgecl.unlearning.request import Unlearned
@@ -50,10 +52,6 @@ MethodOption = Annotated[
     ),
 ]
 _KINDS = {
-    "class": (
-        "Remove a class from head, adapters, statistics, store, snapshots and exports for good.",
-        typer.Argument(..., help="The class's name, or an alias.", autocompletion=complete.classes),
-    ),
     "sample": (
         "Remove one sample that is still in the store.",
         typer.Argument(..., help="The sample's uid, a number.", metavar="UID"),
@@ -68,6 +66,35 @@ _KINDS = {
         ),
     ),
 }
+
+
+@forget_app.command("class", cls=Command)
+def forget_class(
+    name: Annotated[
+        str,
+        typer.Argument(help="The class's name, or an alias.", autocompletion=complete.classes),
+    ],
+    home: HomeOption = DEFAULT,
+    reason: ReasonOption = "",
+    verify: VerifyOption = False,
+    dry_run: DryRunOption = False,
+    adapter_method: MethodOption = "drop",
+    weights: WeightsOption = None,
+    fleet: AskFleetOption = False,
+    yes: YesOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Remove a class from head, adapters, statistics, store, snapshots and exports for good."""
+    from edgecl.types import ForgetRequest
+
+    asked = ForgetRequest(name, reason, adapter_method=adapter_method)
+    device = device_at(home) if fleet else None
+    also = [TO_ALL] if fleet else []
+    if dry_run:
+        print_plan(home, asked, also, json=json)
+    else:
+        confirm(lambda: [*forgetting(home, asked), *also], yes=yes)
+        carry_out(home, asked, verify=verify, weights=weights, json=json, device=device)
 
 
 def _add_command(kind: str, text: str, argument: Any) -> None:
@@ -136,14 +163,21 @@ def _print_finished(done: list[Unlearned]) -> None:
 
 
 def carry_out(
-    home: Path, asked: ForgetRequest, *, verify: bool, weights: str | None, json: bool
+    home: Path,
+    asked: ForgetRequest,
+    *,
+    verify: bool,
+    weights: str | None,
+    json: bool,
+    device: Device | None = None,
 ) -> None:
-    """Unlearn what was asked for, and show what was done."""
+    """Unlearn what was asked for, and show what was done; asks the fleet of a device, too."""
     from edgecl.home import Home
     from edgecl.types import Mode
     from edgecl.unlearning.ask import HandedOver, unlearn
 
     with ExitStack() as stack:
+        to_all = None if device is None else asked_of(stack, device, asked)
         shown: list[Callable[[str], None]] = []
 
         def tell(what: str, n: int, of: int) -> None:
@@ -153,9 +187,9 @@ def carry_out(
 
         done = unlearn(Home(home), asked, verify=verify, weights=weights, say=tell, tell=say)
     if isinstance(done, HandedOver):
-        _show_handed_over(done, asked, json=json)
+        _show_handed_over(done, asked, to_all, json=json)
         return
-    result = _result(done)
+    result = _result(done) | ({} if to_all is None else {"request": to_all})
     if done.mode is Mode.ALREADY_FORGOTTEN:
         say(f"it was unlearned before, see receipt {done.receipt.receipt_id}; nothing was done")
     elif done.is_open:
@@ -169,6 +203,7 @@ def carry_out(
         print_json(result)
     else:
         _print_done(done, result)
+        print_asked(to_all)
     _check_faults([done])
 
 
@@ -255,8 +290,8 @@ def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in short.items() if value is not None}
 
 
-def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
-    """Show what would be unlearned."""
+def print_plan(home: Path, asked: ForgetRequest, also: Sequence[str] = (), *, json: bool) -> None:
+    """Show what would be unlearned, and what else would be done."""
     from edgecl.home import Home
     from edgecl.types import Mode, Receipt
     from edgecl.unlearning.ask import plan_of
@@ -275,19 +310,22 @@ def print_plan(home: Path, asked: ForgetRequest, *, json: bool) -> None:
         lines = [f"It was unlearned before, see receipt {found.receipt_id}."]
     else:
         lines = plan_in_words(found, asked)
-    for line in (*lines, "This was a dry run: nothing was changed."):
+    for line in (*lines, *also, "This was a dry run: nothing was changed."):
         show(line)
     if is_verbose():
         print_values("numbers", plan)
 
 
-def _show_handed_over(done: HandedOver, asked: ForgetRequest, *, json: bool) -> None:
+def _show_handed_over(
+    done: HandedOver, asked: ForgetRequest, to_all: dict[str, Any] | None, *, json: bool
+) -> None:
     from edgecl.errors import HomeLockedError, IntegrityError
 
     result = {
         "receipt_id": done.receipt_id,
         "mode": done.mode or "pending",
         "verified": done.verified,
+        **({} if to_all is None else {"request": to_all}),
     }
     if json:
         print_json(result)
@@ -299,6 +337,8 @@ def _show_handed_over(done: HandedOver, asked: ForgetRequest, *, json: bool) -> 
             f"receipt {done.receipt_id}"
         )
         print_next(f"edgecl receipt {done.receipt_id}")
+    if not json:
+        print_asked(to_all)
     if done.receipt_id is None:
         raise HomeLockedError(
             "the request is recorded, but another edgecl process writes to this home and did not "

@@ -37,6 +37,8 @@ class Synced:
         merged: The merged head that is here; None if there is none.
         is_new: Whether it came now.
         is_out: Whether an order took this device out of the fleet.
+        waiting: How many requests of this device no order has answered yet.
+        refused: How many were refused, as is known from now on.
     """
 
     orders: tuple[tuple[int, str], ...]
@@ -44,3 +46,5 @@ class Synced:
     merged: Merged | None
     is_new: bool
     is_out: bool
+    waiting: int = 0
+    refused: int = 0

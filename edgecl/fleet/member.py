@@ -2,6 +2,7 @@
 
     HOME/fleet/fleet.json      the fleet, as its admin signed it
     HOME/fleet/orders/         the orders, as on every carrier
+    HOME/fleet/requests/       what it asks all to forget, as there, while no order answers it
     HOME/fleet/device.json     the last order that was applied, its receipt, what was sent
     HOME/fleet/mask.json       its secret in a round of masks (masking.py)
     HOME/fleet/merged/         the merged head: its description, and `bundle/` for `predict -b`
@@ -37,6 +38,7 @@ from edgecl.fleet.merged import Merged, arrays_file, install, newest_merged
 from edgecl.fleet.merger import orders_in, put_orders
 from edgecl.fleet.orders import CLASS, DEVICE, Order
 from edgecl.fleet.plant import Fleet, Member
+from edgecl.fleet.requests import carry
 from edgecl.home import Home
 from edgecl.lending import is_lending, lending
 from edgecl.runtime.faults import telling
@@ -269,7 +271,8 @@ class Device:
                 sent = self.send(session, carrier, total=total, is_plain=is_plain)
             if self.member is not None:
                 _note_gone(session, carrier.path / CONTRIBUTIONS / self.member.name)
-        return Synced(applied, sent, self.merged(), is_new, False)
+            asked = carry(self.folder, carrier, self.fleet, self.orders)
+        return Synced(applied, sent, self.merged(), is_new, False, *asked)
 
     def go_on_behind(self, carrier: Folder) -> None:
         """Have the next generation be larger than any that a carrier or the merger knows."""

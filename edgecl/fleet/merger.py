@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecl.errors import EdgeclError, IntegrityError
+from edgecl.fleet import requests
 from edgecl.fleet.carriers.folder import (
     CONTRIBUTIONS,
     MERGED,
@@ -101,6 +102,7 @@ class Merger:
         self.orders = orders_in(carrier, self.plant.fleet, self.orders)
         self._keep_orders()
         self._take_merged(carrier)
+        requests.take_in(self.store, carrier, self.plant.fleet, self.orders, self.faults)
         self.contributions()
         n_new = 0
         for device in carrier.devices():
@@ -201,6 +203,8 @@ class Merger:
         Raises:
             RequestError: A sum is out of range; it names the class.
         """
+        self.orders = requests.obey(self.store, self.plant, self.orders, self.faults)
+        self._keep_orders()
         self.clean()
         now = int(time.time() if now is None else now)
         state, before = self.state(), self.merged()

@@ -6,7 +6,7 @@
     lock                  held by the one command that works on it
     secret/merger.key     signs merged heads, and contributions that classes were taken out of
     keys.safetensors      the frozen keys of the head, if it has some
-    orders/, contributions/, merged/   as on every carrier (carriers/folder.py)
+    orders/, contributions/, requests/, merged/    as on every carrier (carriers/folder.py)
 
 The id is a hash of the admin's public key: who was told the id needs to trust nobody who carries
 fleet.json. A larger `revision` replaces a smaller one.
@@ -82,11 +82,14 @@ class Policy:
             thing is up to 0.2 away, under a much darker camera 0.5, another thing mostly 0.6 to 1.3
             (docs/fleet.md).
         serve_days: For how many days a merged head predicts; 0 for ever.
+        members_may_order: Whether the merger makes an order of what a member asks all to forget,
+            where the admin's key lies.
     """
 
     min_rows: int = 1
     most_distance: float = 0.6
     serve_days: float = 0.0
+    members_may_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,13 @@ class Fleet:
         """Return the member with a public key, or None."""
         return next((member for member in self.members if member.key == key), None)
 
+    def body(self) -> dict[str, Any]:
+        """Return what is signed; an older edgecl reads it, too, where members may not order."""
+        body = asdict(self)
+        if not self.policy.members_may_order:
+            del body["policy"]["members_may_order"]
+        return body
+
     @property
     def head_config(self) -> HeadConfig:
         """The settings of the head."""
@@ -183,6 +193,8 @@ def _check(fleet: Fleet) -> None:
         raise ValueError("a number is none, or too large")
     if not all(isinstance(value, int | float) for value in asdict(fleet.policy).values()):
         raise ValueError("a policy is no number")
+    if not isinstance(fleet.policy.members_may_order, bool):
+        raise ValueError("whether members may order is not yes or no")
 
 
 class Plant:
@@ -215,6 +227,11 @@ class Plant:
             RequestError: This copy of the folder has it not.
         """
         return Ed25519PrivateKey.from_private_bytes(self._secret("admin"))
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether what signs orders lies here and may be read."""
+        return os.access(self.path / _SECRETS / "admin.key", os.R_OK)
 
     @property
     def merger(self) -> Ed25519PrivateKey:
@@ -279,7 +296,7 @@ class Plant:
 
     def _write(self, **changes: Any) -> None:
         fleet = replace(self.fleet, revision=self.fleet.revision + 1, **changes)
-        write_whole(self.path / FLEET_NAME, signed(asdict(fleet), self.admin))
+        write_whole(self.path / FLEET_NAME, signed(fleet.body(), self.admin))
         self.fleet = fleet
 
     def _secret(self, name: str) -> bytes:
@@ -346,4 +363,4 @@ def _fill(part: Path, home: Home, keys: Keys | None, policy: Policy) -> None:
         keys="" if keys is None else keys.digest,
         policy=policy,
     )
-    write_whole(part / FLEET_NAME, signed(asdict(fleet), admin))
+    write_whole(part / FLEET_NAME, signed(fleet.body(), admin))

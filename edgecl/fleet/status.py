@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from edgecl.figures import counted
-from edgecl.fleet.contribution import Contribution
+from edgecl.fleet.contribution import Contribution, digest
 from edgecl.fleet.member import Device
 from edgecl.fleet.merged import Merged
 from edgecl.fleet.merger import Merger
 from edgecl.fleet.orders import CLASS, DEVICE, Orders
 from edgecl.fleet.plant import Member
+from edgecl.fleet.requests import Request, waiting
+from edgecl.fleet.state import State
 from edgecl.home import Home
 
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
@@ -25,6 +28,7 @@ def status_of(merger: Merger) -> dict[str, Any]:
         known.setdefault(each.device, []).append((path, each))
     devices = [_device(m, known.get(m.name, []), state.accepted.get(m.key)) for m in fleet.members]
     names = {member.key: member.name for member in fleet.members}
+    accepted = accepted_of(merger, state)
     return {
         "fleet": fleet.id,
         "devices": devices,
@@ -38,15 +42,56 @@ def status_of(merger: Merger) -> dict[str, Any]:
             {"device": names[o.device], "generation": o.generation, "digest": o.digest, "why": why}
             for o, why in state.held
         ],
+        "requests": [request_values(r, merger.orders, accepted) for r in asked_at(merger)],
+        "can_order": merger.plant.has_admin,
         "went_back": {names[key]: n for key, n in sorted(state.went_back.items())},
         "merged": None if newest is None else _merged(newest),
         "faults": dict(merger.faults),
     }
 
 
+def accepted_of(merger: Merger, state: State) -> list[Contribution]:
+    """Return the contributions that count."""
+    counting = {offer.digest for offer in state.accepted.values()}
+    return [each for each in merger.contributions().values() if digest(each) in counting]
+
+
+def asked_at(merger: Merger) -> list[Request]:
+    """Return what members ask for at a merger, the oldest first."""
+    return waiting(merger.store, merger.plant.fleet, merger.orders, merger.faults)
+
+
+def request_values(
+    request: Request, orders: Orders, accepted: list[Contribution]
+) -> dict[str, Any]:
+    """Return what a member asks for, and what it is about in the contributions that count."""
+    ids = set(request.left(orders))
+    found = [(c.device, part) for c in accepted for part in c.parts if part.id in ids]
+    return {
+        "device": request.device,
+        "digest": request.digest,
+        "time": request.time,
+        "ids": sorted(ids),
+        "classes": sorted({part.name for _, part in found}),
+        "samples": sum(part.count for _, part in found),
+        "devices": len({device for device, _ in found}),
+    }
+
+
+def about(request: dict[str, Any]) -> str:
+    """Return what a request is about, in words."""
+    if not request["classes"]:
+        return "no contribution here has it"
+    return (
+        f"{', '.join(request['classes'])}, {counted(request['samples'], 'sample')} on "
+        f"{counted(request['devices'], 'device')}"
+    )
+
+
 def status_of_device(device: Device) -> dict[str, Any]:
     """Return how a device stands in its fleet."""
     member, newest = device.member, device.merged()
+    asked = waiting(device.folder, device.fleet, device.orders)
     return {
         "fleet": device.fleet.id,
         "name": None if member is None else member.name,
@@ -56,6 +101,7 @@ def status_of_device(device: Device) -> dict[str, Any]:
             order | {"is_applied": order["number"] <= device.kept.order}
             for order in _orders(device.orders)
         ],
+        "requests": [{"digest": r.digest, "time": r.time} for r in asked],
         "receipt": device.kept.receipt or None,
         "merged": None if newest is None else _merged(newest),
         "bundle": None if newest is None else str(device.bundle),
@@ -75,6 +121,7 @@ def in_words(status: dict[str, Any], now: float) -> list[str]:
                 f"last seen {ago(now, device['last_seen'])}"
             )
     lines += [_order_words(order, status["devices"], now) for order in status["orders"]]
+    lines += [_request_words(asked, status["can_order"], now) for asked in status["requests"]]
     lines += [
         f"{held['device']}, generation {held['generation']}, is held: {held['why']}; `edgecl fleet "
         f"admit {held['device']} --digest {held['digest'][:16]}` or `refuse` decides"
@@ -100,6 +147,11 @@ def in_words_of_device(status: dict[str, Any]) -> list[str]:
     for order in status["orders"]:
         done = "applied" if order["is_applied"] else "not applied yet; run `edgecl fleet sync`"
         lines.append(f"order {order['number']} ({order['kind']}): {done}")
+    lines += [
+        f"asked on {time.strftime('%Y-%m-%d', time.gmtime(asked['time']))} that all forget a class "
+        f"(request {asked['digest'][:16]}): no order has come yet"
+        for asked in status["requests"]
+    ]
     if status["bundle"]:
         lines.append(f"what all know predicts with `edgecl predict -b {status['bundle']} PICTURE`")
     return lines
@@ -156,6 +208,18 @@ def _order_words(order: dict[str, Any], devices: list[dict[str, Any]], now: floa
     ]
     of = order["confirmed"] + len(waiting)
     return ", ".join([f"{said}: {order['confirmed']} of {of} confirmed", *waiting])
+
+
+def _request_words(asked: dict[str, Any], can_order: bool, now: float) -> str:
+    who, short = asked["device"], asked["digest"][:16]
+    said = (
+        f"{who} asked {ago(now, asked['time'])} that all forget a class ({about(asked)}): "
+        f"`edgecl fleet forget request {short}` orders it, `edgecl fleet refuse {who} --digest "
+        f"{short}` does not"
+    )
+    if not can_order:
+        said += "; its admin has to, where the fleet's secret/admin.key lies"
+    return said
 
 
 def _device(member: Member, files: list[tuple[Path, Contribution]], counts: Any) -> dict[str, Any]:

@@ -45,12 +45,7 @@ def made_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(made_world: Path, tmp_path: Path) -> World:
     """A copy of the fleet."""
-    path = tmp_path / "world"
-    shutil.copytree(made_world, path)
-    found = World.__new__(World)
-    found.path, found.plant, found.carrier = path, path / "plant", Folder(path / "carrier")
-    found.homes = [Home(path / f"home-{i}") for i in range(3)]
-    return found
+    return World.copied(made_world, tmp_path / "world")
 
 
 def test_three_devices_know_what_one_place_knows(world: World, tmp_path: Path) -> None:

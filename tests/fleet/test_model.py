@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from edgecl.fleet.orders import ALIAS, CLASS, DEVICE, Orders
+from edgecl.fleet.requests import open_ids
 from edgecl.fleet.state import Offer, State, settle
 
 STEPS = int(os.environ.get("EDGECL_FLEET_STEPS", "2000"))
@@ -134,6 +135,16 @@ class FleetModel(RuleBasedStateMachine):
             self._order({"kind": DEVICE, "key": key, "name": "press"})
             self.out.add(key)
 
+    @rule(key=DEVICE_OF, name=NAME_OF, chance=st.integers(0, 19))
+    def ask(self, key: str, name: str, chance: int) -> None:
+        """Seldom: a device asks that all forget what it knows by a name; late, that is nothing."""
+        device = self.devices[key]
+        if chance < 4 and key not in self.out:
+            ids = open_ids([device.orders.id_of(SECRET, name)], self.orders)
+            assert bool(ids) == (device.orders.epoch(SECRET, name) == self.epochs[name])
+            if ids:
+                self._forget(name, ids)
+
     @rule()
     def lose_the_merger(self) -> None:
         """What counted is known from the files alone."""
@@ -164,8 +175,8 @@ class FleetModel(RuleBasedStateMachine):
             del self.files[digest]
         self.before = dict(self.state.version)
 
-    def _forget(self, name: str) -> None:
-        ids = self.orders.all_of(self.orders.id_of(SECRET, name))
+    def _forget(self, name: str, ids: list[str] | None = None) -> None:
+        ids = ids or self.orders.all_of(self.orders.id_of(SECRET, name))
         self._order({"kind": CLASS, "ids": ids})
         gone = [n for n in NAMES if self.same[n] == self.same[name]]
         self.epochs.update(gone)

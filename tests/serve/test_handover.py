@@ -178,6 +178,41 @@ def test_a_command_says_and_does_the_same_beside_a_stream(
         assert beside == alone
 
 
+def test_a_fleet_is_asked_beside_a_stream_as_without_one(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    made, plant, stick = (tmp_path / name for name in ("home", "plant", "stick"))
+    shutil.copytree(base / "home", made)
+    stick.mkdir()
+    serve = ["fleet", "serve", "--once", "--carrier", str(stick), "--fleet", str(plant)]
+    assert run(["fleet", "init", "--feature-map-of", str(made), "--fleet", str(plant)]) == 0
+    assert run(serve) == 0
+    capfd.readouterr()
+    join = ["fleet", "join", str(stick / "fleet.json"), "--home", str(made), "--json"]
+    assert run(join) == 0
+    key = json.loads(capfd.readouterr().out)["key"]
+    assert run(["fleet", "add", "press-1", key, "--fleet", str(plant)]) == 0
+    assert run(serve) == 0
+    assert run(["fleet", "sync", "--carrier", str(stick), "--home", str(made)]) == 0
+    found = []
+    for place in ("alone", "beside"):
+        home = tmp_path / place / "home"
+        shutil.copytree(made, home)
+        monkeypatch.chdir(home.parent)
+        capfd.readouterr()
+        with ExitStack() as stack:
+            if place == "beside":
+                stack.enter_context(streaming(home))
+            status = run(["forget", "class", "washer", "--fleet", "--home", "home"])
+            printed = capfd.readouterr()
+        (path,) = (home / "fleet" / "requests" / "press-1").iterdir()
+        ids = json.loads(path.read_text())["body"]["ids"]
+        assert path.name.partition("-")[2][:16] in printed.out
+        found.append((status, plain(printed.out), plain(printed.err), ids))
+    assert found[0] == found[1]
+    assert found[0][0] == 0
+
+
 def test_every_command_that_writes_is_handed_over() -> None:
     # What opens a home to write is looked for in the code, so that a new command is not left out.
     folder = Path(__file__).parents[2] / "edgecl/cli"

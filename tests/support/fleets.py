@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 from build import answer, frame, invoke, tiny_home
 from edgecl.fleet.carriers.folder import CONTRIBUTIONS, Folder
 from edgecl.fleet.contribution import Contribution, rows_part, sums_part, total_body, write
-from edgecl.fleet.identity import DeviceKeys
+from edgecl.fleet.identity import DeviceKeys, signed
 from edgecl.fleet.merger import Merger
 from edgecl.fleet.orders import Orders
 from edgecl.fleet.plant import Plant, Policy, make_plant
+from edgecl.fleet.requests import REQUESTS
 from edgecl.fleet.sums import ClassSums, Layout
 from edgecl.heads import head_config
 from edgecl.heads.statistics import Gram
@@ -151,19 +153,28 @@ def holders(folder: Path, *needles: bytes) -> list[str]:
 class World:
     """A plant, a carrier and some homes."""
 
-    def __init__(self, path: Path, n: int) -> None:
+    def __init__(self, path: Path, n: int, *options: object) -> None:
         self.path, self.plant = path, path / "plant"
         self.homes = [toy_home(path / f"home-{i}") for i in range(n)]
         self.carrier = Folder(path / "carrier", is_made=True)
         answer(
             "fleet", "init", "--fleet", self.plant, "--feature-map-of", self.homes[0].path,
-            "--most-distance", 0,
+            "--most-distance", 0, *options,
         )  # fmt: skip
         self.serve()
         for i, home in enumerate(self.homes):
             key = self.fleet("join", self.carrier.path / "fleet.json", home=home)["key"]
             self.fleet("add", f"press-{i}", key)
         self.serve()
+
+    @classmethod
+    def copied(cls, made: Path, path: Path) -> World:
+        """Return a copy of one that lies in a folder."""
+        shutil.copytree(made, path)
+        found = cls.__new__(cls)
+        found.path, found.plant, found.carrier = path, path / "plant", Folder(path / "carrier")
+        found.homes = [Home(home) for home in sorted(path.glob("home-*"))]
+        return found
 
     def fleet(self, *words: object, home: Home | None = None) -> dict:
         where = ("--fleet", self.plant) if home is None else ("--home", home.path)
@@ -185,3 +196,17 @@ class World:
         merged = self.merger().merged()
         assert merged is not None
         return {name: n for _, name, n in merged.classes}
+
+
+def requested(folder: Folder | Home) -> list[str]:
+    """Return the names of the requests in a folder or home."""
+    path = folder.fleet if isinstance(folder, Home) else folder.path
+    return sorted(file.name for file in (path / REQUESTS).rglob("*.json"))
+
+
+def request(world: World, i: int, device: str, **said: object) -> Path:
+    """Put what device I signs on the carrier, as a request of a device."""
+    fleet = Plant(world.plant).fleet
+    body = {"kind": "request: forget class", "fleet": fleet.id, "ids": ["a" * 64], "time": 5}
+    data = signed(body | said, DeviceKeys.of(world.homes[i]).sign)
+    return world.carrier.put("r5", data, REQUESTS, device, suffix="json")

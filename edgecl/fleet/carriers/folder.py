@@ -3,6 +3,7 @@
     fleet.json                                the fleet's public description, signed
     orders/000001-DIGEST.json                 the admin's orders
     contributions/DEVICE/gN-DIGEST.efc        what each device learned (0033)
+    requests/DEVICE/rTIME-DIGEST.json         what it asks all to forget (requests.py)
     merged/vN-DIGEST.json, vN-DIGEST.efb      what all know, signed, and its head
 
 DIGEST is the first 16 hex digits of the SHA-256 of the file's bytes. Every file is written beside
@@ -71,9 +72,9 @@ class Folder:
             if found is not None and found[3] == suffix and not path.is_symlink():
                 yield path
 
-    def devices(self) -> list[str]:
-        """Return the names of the folders of contributions."""
-        folder = self.path / CONTRIBUTIONS
+    def devices(self, of: str = CONTRIBUTIONS) -> list[str]:
+        """Return the names of the folders of contributions, or of what else each device has one."""
+        folder = self.path / of
         if not self._is_folder(folder):
             return []
         return sorted(path.name for path in folder.iterdir() if self._is_folder(path))

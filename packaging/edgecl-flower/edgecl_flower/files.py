@@ -21,6 +21,7 @@ _DEVICE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _DIGEST = "[0-9a-f]{16}"
 UP = re.compile(
     rf"contributions/{_DEVICE}/g[0-9]{{1,18}}-{_DIGEST}\.efc"
+    rf"|requests/{_DEVICE}/r[0-9]{{1,18}}-{_DIGEST}\.json"
     rf"|masks/(?:seats|masked)/{_DEVICE}/[sm][0-9]{{1,18}}-{_DIGEST}\.(?:json|efc)"
 )
 """What a device sends."""
