@@ -19,6 +19,7 @@ import numpy as np
 from safetensors.numpy import load as load_arrays
 
 from edgecl.errors import RequestError
+from edgecl.heads.memory import Whole
 from edgecl.home import Home
 from edgecl.learner import Learner
 from edgecl.store.adapters import adapter_rows, descending, drop_adapters
@@ -247,6 +248,23 @@ def plan_undo(store: Store) -> Reversal:
     return Reversal(run, content, dict(store.names) | former_names(store))
 
 
+def _follow(learner: Learner, before: bytes | None, learned: Whole | None) -> None:
+    """Let the head follow a run that was taken back.
+
+    Args:
+        learner: The learner.
+        before: State of a head by gradient before the run; None if it was not kept.
+        learned: What the run learned, if it did nothing else.
+    """
+    store, head = learner.store, learner.head
+    if before is not None:
+        head.restore(store.all_moments(), dict(load_arrays(before)))
+    elif learned is None:
+        head.rebuild(store)
+    else:
+        head.take_off(learned, store, store.n_seen())
+
+
 def undo(home: Home, learner: Learner) -> tuple[Reversal, Done]:
     """Take back the last run: what it learned, named, relabelled or merged, and its position.
 
@@ -279,12 +297,7 @@ def undo(home: Home, learner: Learner) -> tuple[Reversal, Done]:
                 if gone & set(row.saw) or (row.uid > run.body["adapter"] and classes & set(row.saw))
             ]
             dropped = _drop(store, saw)
-            if before is not None:
-                learner.head.restore(store.all_moments(), dict(load_arrays(before)))
-            elif learned is None:
-                learner.head.rebuild(store)
-            else:
-                learner.head.take_off(learned, store, store.n_seen())
+            _follow(learner, before, learned)
             learner.save_state()
             samples = {str(uid): n for uid, n in sorted(counts.items())}
             receipt_id = chain.append(Mended("undo", time.time(), samples, run=run.kind))

@@ -17,6 +17,7 @@ from edgecl.cli.output import print_json, say, show, working
 from edgecl.figures import counted
 
 if TYPE_CHECKING:
+    from edgecl.fleet.kept import Synced
     from edgecl.fleet.merged import Merged
     from edgecl.fleet.merger import Merger
 
@@ -200,12 +201,7 @@ def sync(
         )
     if done.is_out:
         show("an order took this device out of the fleet")
-    if done.refused:
-        show(f"the fleet's admin refused {counted(done.refused, 'request')} to forget a class")
-    if done.waiting:
-        wait = "waits" if done.waiting == 1 else "wait"
-        asked = counted(done.waiting, "request")
-        show(f"{asked} to forget a class {wait} for the fleet's admin")
+    _tell_requests(done)
     sent = "nothing new to send" if done.sent is None else f"generation {done.sent} sent"
     came = "no merged head yet"
     if merged is not None:
@@ -214,6 +210,16 @@ def sync(
     print_outcome(f"{sent}; {came}", result)
     if merged is not None:
         say(f"next: `edgecl predict -b {device.bundle} PICTURE`")
+
+
+def _tell_requests(done: Synced) -> None:
+    """Say what became of what this device asked for."""
+    if done.refused:
+        show(f"the fleet's admin refused {counted(done.refused, 'request')} to forget a class")
+    if done.waiting:
+        wait = "waits" if done.waiting == 1 else "wait"
+        asked = counted(done.waiting, "request")
+        show(f"{asked} to forget a class {wait} for the fleet's admin")
 
 
 @fleet_app.command("merge", cls=Command)
