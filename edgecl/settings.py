@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -84,13 +84,20 @@ def from_environment(environ: Mapping[str, str]) -> dict[tuple[str, str], Any]:
         ConfigError: One names no key of its section, or has a value that is none.
     """
     found: dict[tuple[str, str], Any] = {}
-    for section, kind in SECTIONS.items():
-        prefix = f"EDGECL_{section.upper()}_"
-        for name in environ if section != "source" else ():
-            if name.startswith(prefix):
-                key = name[len(prefix) :].lower()
-                found[section, key] = value_of(kind, key, environ[name], name)
+    for name, section in variables_in(environ).items():
+        key = name[len(f"EDGECL_{section}_") :].lower()
+        found[section, key] = value_of(SECTIONS[section], key, environ[name], name)
     return found
+
+
+def variables_in(environ: Iterable[str]) -> dict[str, str]:
+    """Return the names of variables that are settings, with their sections."""
+    return {
+        name: section
+        for section in SECTIONS
+        for name in environ
+        if section != "source" and name.startswith(f"EDGECL_{section.upper()}_")
+    }
 
 
 def value_of(kind: Any, key: str, text: str, where: str) -> Any:

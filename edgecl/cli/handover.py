@@ -58,10 +58,12 @@ def handed_over(words: str, arguments: list[str], home: Path) -> int | None:
     from edgecl.errors import HomeLockedError
     from edgecl.lending import is_lending
     from edgecl.serve.socket import Line, hand_over, is_served
+    from edgecl.settings import variables_in
 
     if is_lending() or not is_served(home):  # this is the other process, or there is none
         return None
-    environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    names = [*_VARIABLES, *variables_in(os.environ)]
+    environment = {name: os.environ[name] for name in names if name in os.environ}
     environment["EDGECL_HOME"] = str(home)
     line = Line(
         arguments,
@@ -134,12 +136,25 @@ def run_line(line: Line, emit: Emit) -> int:
     def to(stream: str) -> Callable[[str], None]:
         return lambda text: emit({stream: text})
 
+    if not line.yes:  # else it was told when it was asked
+        _tell_settings(line, to("err"))
     with _placed(line), confirm.asking(asked), _captured(to("out"), to("err")):
         try:
             return _runner[-1](line.arguments)
         except NeedsAnswerError as needed:
             emit({"ask": needed.lines})
             return 0
+
+
+def _tell_settings(line: Line, tell: Callable[[str], None]) -> None:
+    """Name variables of who typed a line that are settings, which are this process's own."""
+    others = [name for name in line.environment if name not in _VARIABLES]
+    ignored = [name for name in others if os.environ.get(name) != line.environment[name]]
+    if ignored:
+        tell(
+            f"note: {', '.join(sorted(ignored))} of this environment: not used, since the process "
+            "that serves the home has settings of its own; see `edgecl config set`\n"
+        )
 
 
 @contextmanager

@@ -450,6 +450,21 @@ def test_a_process_that_ends_before_it_answers_is_told(
     assert "ended before it answered" in capfd.readouterr().err
 
 
+def test_settings_of_who_types_a_line_are_named_as_not_used(base: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(base / "home", home)
+    line = ["snapshot", "--home", str(home)]
+    with streaming(home):
+        env = {"EDGECL_EVALUATION_PROBES": "7", "EDGECL_STORE_CAPACITY_SAMPLES": "50"}
+        beside = build.run_edgecl(*line, env=env)
+        without = build.run_edgecl(*line)
+    assert beside.returncode == without.returncode == 0
+    assert "note: " not in without.stderr
+    (told,) = [text for text in beside.stderr.splitlines() if text.startswith("note: ")]
+    assert "EDGECL_EVALUATION_PROBES, EDGECL_STORE_CAPACITY_SAMPLES" in told
+    assert "settings of its own" in told
+
+
 def test_variables_of_options_are_handed_over() -> None:
     named: set[str] = set()
 
