@@ -196,6 +196,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "fleet alias": ("edgecl fleet alias mug cup            what some call mug is a cup",),
     "fleet admit": ("edgecl fleet admit press-1            as `edgecl fleet status` names it",),
     "fleet refuse": ("edgecl fleet refuse press-1",),
+    "fleet probes": (
+        "edgecl fleet probes edgecl-home --fleet plant    its held-out pictures try what comes",
+        "edgecl fleet probes --none",
+    ),
     "fleet mask": ("edgecl fleet mask --carrier /media/usb    twice: for a seat, and with sums",),
     "fleet unmask": (
         "edgecl fleet unmask --carrier /mnt/plant --open washer --open nut",
