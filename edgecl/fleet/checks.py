@@ -75,7 +75,7 @@ class Judge:
         self._plant, self._policy = plant, plant.fleet.policy
         self._classes: dict[str, dict[str, _Class]] = {}
         self._contributions: Mapping[str, Contribution] = {}
-        self._gate = None if before is None else before._gate
+        self._gate: Gate | None = None if before is None else before._gate
 
     def know(self, contributions: Mapping[str, Contribution], orders: Orders) -> None:
         """Take note of the contributions that are here, by digest, and of the orders.
