@@ -197,8 +197,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "fleet admit": ("edgecl fleet admit press-1            as `edgecl fleet status` names it",),
     "fleet refuse": ("edgecl fleet refuse press-1",),
     "fleet probes": (
-        "edgecl fleet probes edgecl-home --fleet plant    its held-out pictures try what comes",
-        "edgecl fleet probes --none",
+        "edgecl fleet probes edgecl-home    its held-out pictures try what comes",
+        "edgecl fleet probes --none         nothing is tried any more",
     ),
     "fleet mask": ("edgecl fleet mask --carrier /media/usb    twice: for a seat, and with sums",),
     "fleet unmask": (
