@@ -21,6 +21,7 @@ from edgecl.fleet.orders import ALIAS, CLASS, DEVICE, Orders
 from edgecl.fleet.plant import Plant
 from edgecl.fleet.probes import PROBES, Probes, probes_of, put_probes
 from edgecl.fleet.status import in_words, status_of
+from edgecl.fleet.sums import ClassSums
 from edgecl.heads import make_head
 from edgecl.heads.base import Head
 from edgecl.heads.statistics import Gram
@@ -204,6 +205,32 @@ def test_sums_are_the_same_added_up_or_changed(tmp_path: Path, form: str) -> Non
     found = add_up([a, b], Orders(), statistic).minus(one).plus(two)
     assert found.digest == add_up([a, c], Orders(), statistic).digest
     assert list(found.names) == sorted(found.names)
+
+
+def test_sums_that_are_too_large_are_held_and_the_others_go_on(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come(plant, 0, 1, good(0, "cup", "plate", "spoon"))
+    whole, i = ClassSums.of, np.arange(DIM)
+
+    def enormous(*args: Any) -> ClassSums:
+        gram = np.zeros_like(whole(*args).gram)
+        gram[i * DIM - i * (i - 1) // 2] = 2**61  # the diagonal
+        return ClassSums(2**40, np.zeros(DIM, np.int64), gram)
+
+    monkeypatch.setattr("fleets.ClassSums.of", enormous)
+    for device in (1, 2):
+        contribute(plant.path, plant, device, 1, good(1, "saucer"), form="gram")
+    monkeypatch.undo()
+    merger = Merger(plant)
+    merger.merge()
+    assert counts(merger)["press-0"] == 1
+    assert len(held(merger)) in (1, 2)  # one by itself may be as good as none
+    for device in sorted(held(merger))[: len(held(merger)) - 1]:
+        answer("fleet", "admit", device, "--fleet", plant.path)
+    (why,) = held(Merger(plant)).values()
+    assert why.startswith("with it there is no head: ")
+    assert counts(come(plant, 3, 1, good(3, "cup")))["press-3"] == 1
 
 
 @pytest.mark.parametrize("is_device", [False, True], ids=["class", "device"])

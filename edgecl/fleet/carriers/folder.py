@@ -2,7 +2,7 @@
 
     fleet.json                                the fleet's public description, signed
     orders/000001-DIGEST.json                 the admin's orders
-    contributions/DEVICE/gN-DIGEST.efc        what each device learned (0033)
+    contributions/DEVICE/gN-DIGEST.efc        what each device learned (0031)
     merged/vN-DIGEST.json, vN-DIGEST.efb      what all know, signed, and its head
 
 DIGEST is the first 16 hex digits of the SHA-256 of the file's bytes. Every file is written beside
