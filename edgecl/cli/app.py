@@ -19,6 +19,7 @@ from edgecl.cli.fleet import fleet_app
 from edgecl.cli.fleet_masks import mask, unmask
 from edgecl.cli.fleet_orders import admit, alias, refuse
 from edgecl.cli.fleet_orders import forget_app as order_app
+from edgecl.cli.fleet_probes import probes
 from edgecl.cli.inspect import doctor, verify
 from edgecl.cli.interchange import import_
 from edgecl.cli.learn import train_stream
@@ -77,6 +78,7 @@ app.add_typer(config_app, name="config", cls=Group)
 app.add_typer(export_app, name="export", cls=Group)
 fleet_app.command("mask", cls=Command)(mask)
 fleet_app.command("unmask", cls=Command)(unmask)
+fleet_app.command("probes", cls=Command)(probes)
 fleet_app.command("alias", cls=Command)(alias)
 fleet_app.command("admit", cls=Command)(admit)
 fleet_app.command("refuse", cls=Command)(refuse)

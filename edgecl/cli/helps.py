@@ -206,6 +206,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edgecl fleet refuse press-1",
         "edgecl fleet refuse press-1 --digest 3f0c9a1b    what it asks to forget",
     ),
+    "fleet probes": (
+        "edgecl fleet probes edgecl-home    its held-out pictures try what comes",
+        "edgecl fleet probes --none         nothing is tried any more",
+    ),
     "fleet mask": ("edgecl fleet mask --carrier /media/usb    twice: for a seat, and with sums",),
     "fleet unmask": (
         "edgecl fleet unmask --carrier /mnt/plant --open washer --open nut",

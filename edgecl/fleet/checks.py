@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgecl.fleet.contribution import Contribution, Part, rows, sums
+from edgecl.fleet.gate import Gate
 from edgecl.fleet.orders import Orders
 from edgecl.fleet.planes import from_grid
-from edgecl.fleet.plant import Fleet, Policy
+from edgecl.fleet.plant import Fleet, Plant
 from edgecl.fleet.state import Offer
 from edgecl.fleet.sums import diagonal_of
 from edgecl.types import Float64
@@ -26,17 +27,8 @@ _LEAST_VARIANCE = 1e-6
 
 def fault_of(found: Contribution, fleet: Fleet, orders: Orders) -> str:
     """Return why a contribution can never count in this fleet, or nothing."""
-    if found.feature_map != fleet.feature_map or found.dim != fleet.dim:
-        return (
-            f"it is of the feature map {found.feature_map[:12]} ({found.dim} features), the fleet "
-            f"of {fleet.feature_map[:12]} ({fleet.dim}); make a fleet for that map (`edgecl fleet "
-            "init`), or learn anew in a home of this one (`edgecl init --home`)"
-        )
-    if found.head != fleet.head["name"] or found.layout.keys != fleet.keys:
-        return (
-            f"it is for the head {found.head}, the fleet for {fleet.head['name']}, or their frozen "
-            "keys differ; make its home with the settings of the others"
-        )
+    if other := other_map(found.feature_map, found.dim, found.head, found.layout.keys, fleet):
+        return other
     if found.order > orders.last:
         return (
             f"its device applied order {found.order}, here are {orders.last}; bring the orders "
@@ -47,28 +39,79 @@ def fault_of(found: Contribution, fleet: Fleet, orders: Orders) -> str:
     return ""
 
 
-class Judge:
-    """Doubts, as a fleet's policy has them.
+def other_map(feature_map: str, dim: int, head: str, keys: str, fleet: Fleet) -> str:
+    """Return why features, or sums of them, are of another kind than a fleet's, or nothing.
 
     Args:
-        policy: The policy.
+        feature_map: Hash of the frozen map that they are of.
+        dim: Width of the features.
+        head: Name of the head that they are for.
+        keys: Digest of its frozen keys, '' without.
+        fleet: The fleet.
+    """
+    if feature_map != fleet.feature_map or dim != fleet.dim:
+        return (
+            f"it is of the feature map {feature_map[:12]} ({dim} features), the fleet "
+            f"of {fleet.feature_map[:12]} ({fleet.dim}); make a fleet for that map (`edgecl fleet "
+            "init`), or learn anew in a home of this one (`edgecl init --home`)"
+        )
+    if head != fleet.head["name"] or keys != fleet.keys:
+        return (
+            f"it is for the head {head}, the fleet for {fleet.head['name']}, or their frozen "
+            "keys differ; make its home with the settings of the others"
+        )
+    return ""
+
+
+class Judge:
+    """Doubts, as a fleet's policy and the probes of its merger have them.
+
+    Args:
+        plant: The merger's folder.
+        before: A judge of this folder; what it knows is not asked for again.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, plant: Plant, before: Judge | None = None) -> None:
+        self._plant, self._policy = plant, plant.fleet.policy
         self._classes: dict[str, dict[str, _Class]] = {}
-        self.contributions: Mapping[str, Contribution] = {}
+        self._contributions: Mapping[str, Contribution] = {}
+        self._gate: Gate | None = None if before is None else before._gate
+
+    def know(self, contributions: Mapping[str, Contribution], orders: Orders) -> None:
+        """Take note of the contributions that are here, by digest, and of the orders.
+
+        Raises:
+            IntegrityError: The merger's probes are damaged.
+        """
+        self._contributions = contributions
+        self._gate = Gate(self._plant, orders, contributions, self._gate)
 
     def doubt(self, offer: Offer, accepted: Mapping[str, Offer]) -> str:
         """Say why an offer is doubtful beside those that count, or nothing; see `state.settle`."""
-        found, least = self.contributions[offer.digest], self._policy.min_rows
+        found, least = self._contributions[offer.digest], self._policy.min_rows
         few = [part for part in found.parts if part.count < least]
         if few:
             return f"the class {few[0].name!r} has {few[0].count} samples, at least {least} are due"
+        return self._far(offer, accepted) or self._worse(offer, accepted)
+
+    def _worse(self, offer: Offer, accepted: Mapping[str, Offer]) -> str:
+        assert self._gate is not None  # `know` came before
+        own = accepted.get(offer.device)
+        if own is not None:
+            was, now = (self._contributions[o.digest] for o in (own, offer))
+            # To forget is a right: what it costs the others holds nothing up.
+            if own.ids - offer.ids or now.count < was.count:
+                return ""
+        counting = {o.digest for o in accepted.values()}
+        others = {o.digest for o in accepted.values() if o.device != offer.device}
+        return self._gate.doubt(frozenset(counting), frozenset(others | {offer.digest}))
+
+    def _far(self, offer: Offer, accepted: Mapping[str, Offer]) -> str:
+        found = self._contributions[offer.digest]
         if not self._policy.most_distance or found.layout.statistic == "counts":
             return ""
         others = [
-            self.contributions[o.digest] for o in accepted.values() if o.device != offer.device
+            self._contributions[o.digest] for o in accepted.values() if o.device != offer.device
         ]
         own, theirs = self._of(found), [self._of(other) for other in others]
         before = accepted.get(offer.device)

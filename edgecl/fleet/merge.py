@@ -47,6 +47,32 @@ class Summed:
         found = {class_: each.digest for class_, each in self.classes.items()}
         return merged_digest(found | {"second": hashlib.sha256(self.second.tobytes()).hexdigest()})
 
+    def plus(self, other: Summed) -> Summed:
+        """Return what both say together, as `add_up` of all of it does; names as they are here.
+
+        Raises:
+            RequestError: A sum is too large to be exact; it names the class.
+        """
+        classes = dict(self.classes)
+        for class_, more in other.classes.items():
+            try:
+                classes[class_] = classes[class_].plus(more) if class_ in classes else more
+            except RequestError as error:
+                raise _of_class(other.names[class_], error) from error
+        names = other.names | self.names
+        in_order = sorted(classes)
+        return Summed(
+            {class_: classes[class_] for class_ in in_order},
+            {class_: names[class_] for class_ in in_order},
+            added(self.second, other.second),
+        )
+
+    def minus(self, other: Summed) -> Summed:
+        """Return it without what `other` says, which must be part of it."""
+        classes = self.classes | {i: self.classes[i].minus(c) for i, c in other.classes.items()}
+        left = {class_: each for class_, each in classes.items() if each.count}
+        return Summed(left, {i: self.names[i] for i in left}, self.second - other.second)
+
     def scorer(self, head: Head) -> Scorer:
         """Solve an empty head for these sums, and return it as arrays that predict."""
         statistic = head.statistic
@@ -93,11 +119,15 @@ def add_up(contributions: Sequence[Contribution], orders: Orders, statistic: Sta
                     second = added(second, classes[class_].gram)
                 classes[class_] = replace(classes[class_], gram=_NOTHING)
         except RequestError as error:
-            raise RequestError(f"the class {names[class_][1]!r}: {error}") from error
+            raise _of_class(names[class_][1], error) from error
     for each in contributions:
         if each.total and is_shared:
             second = added(second, total(each).gram)
     return Summed(classes, {class_: names[class_][1] for class_ in classes}, second)
+
+
+def _of_class(name: str, error: RequestError) -> RequestError:
+    return RequestError(f"the class {name!r}: {error}")
 
 
 def _sums_of(found: Found, statistic: Statistic) -> ClassSums:

@@ -43,6 +43,7 @@ from edgecl.fleet.merge import add_up
 from edgecl.fleet.merged import Merged, arrays_file, head_bytes, newest_merged
 from edgecl.fleet.orders import Order, Orders, read_order
 from edgecl.fleet.plant import FLEET_NAME, Fleet, Plant
+from edgecl.fleet.probes import forget_probes
 from edgecl.fleet.state import Offer, State, settle
 from edgecl.heads import make_head_of
 
@@ -65,12 +66,12 @@ class Merger:
         # On a carrier, what `push` may wipe there: of one that leaves parts out its digest, and the
         # names of the files that have them.
         self._seen: dict[Path, tuple[str, frozenset[str]]] = {}
-        self._judge = Judge(plant.fleet.policy)
+        self._judge = Judge(plant)
 
     def again(self, plant: Plant) -> Merger:
         """Return one that reads the folder anew, but not what was checked already."""
         other = Merger(plant)
-        other._files = self._files
+        other._files, other._judge = self._files, Judge(plant, self._judge)
         return other
 
     def contributions(self) -> dict[Path, Contribution]:
@@ -156,12 +157,13 @@ class Merger:
                 if not found.total:  # of that form the merger alone can take nothing out
                     self._put_reduced(found, {part.id for part in gone})
                 self._wipe(path)
+        forget_probes(self.plant, self.orders)
 
     def state(self) -> State:
         """Say what counts and what is held."""
         newest = self.merged()
         offers = self.offers()
-        self._judge.contributions = {offer.digest: c for c, offer in offers}
+        self._judge.know({offer.digest: c for c, offer in offers}, self.orders)
         return settle(
             [offer for _, offer in offers],
             members={member.key for member in self.plant.fleet.members},

@@ -6,6 +6,7 @@
     lock                  held by the one command that works on it
     secret/merger.key     signs merged heads, and contributions that classes were taken out of
     keys.safetensors      the frozen keys of the head, if it has some
+    probes.safetensors    features on which what comes is tried (probes.py); on no carrier
     orders/, contributions/, requests/, merged/    as on every carrier (carriers/folder.py)
 
 The id is a hash of the admin's public key: who was told the id needs to trust nobody who carries

@@ -13,6 +13,7 @@ from edgecl.fleet.merged import Merged
 from edgecl.fleet.merger import Merger
 from edgecl.fleet.orders import CLASS, DEVICE, Orders
 from edgecl.fleet.plant import Member
+from edgecl.fleet.probes import probes_of
 from edgecl.fleet.requests import Request, waiting
 from edgecl.fleet.state import State
 from edgecl.home import Home
@@ -23,6 +24,7 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 def status_of(merger: Merger) -> dict[str, Any]:
     """Return how a fleet stands at its merger; of devices what their newest files say."""
     fleet, state, newest = merger.plant.fleet, merger.state(), merger.merged()
+    probes = probes_of(merger.plant)
     known: dict[str, list[tuple[Path, Contribution]]] = {}
     for path, each in merger.contributions().items():
         known.setdefault(each.device, []).append((path, each))
@@ -47,6 +49,10 @@ def status_of(merger: Merger) -> dict[str, Any]:
         "went_back": {names[key]: n for key, n in sorted(state.went_back.items())},
         "merged": None if newest is None else _merged(newest),
         "faults": dict(merger.faults),
+        "probes": {
+            "samples": 0 if probes is None else len(probes.y),
+            "classes": 0 if probes is None else len(probes.ids),
+        },
     }
 
 
@@ -120,6 +126,9 @@ def in_words(status: dict[str, Any], now: float) -> list[str]:
                 f"{counted(device['samples'], 'sample')} of {counted(device['classes'], 'class')}, "
                 f"last seen {ago(now, device['last_seen'])}"
             )
+    n, k = status["probes"]["samples"], status["probes"]["classes"]
+    said = f"{counted(n, 'probe')} of {counted(k, 'class')} try" if n else "no probes try"
+    lines.append(f"{said} what comes before it counts")
     lines += [_order_words(order, status["devices"], now) for order in status["orders"]]
     lines += [_request_words(asked, status["can_order"], now) for asked in status["requests"]]
     lines += [

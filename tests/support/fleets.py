@@ -122,9 +122,11 @@ def contribute(
     return put
 
 
-def toy_home(path: Path, head: str = "ridge", dim: int = DIM) -> Home:
+def toy_home(
+    path: Path, head: str = "ridge", dim: int = DIM, *, probes: int = 0, sealed: bool = False
+) -> Home:
     """Return a home of a few features whose engine is a file of no use."""
-    home = tiny_home(path, head, dim)
+    home = tiny_home(path, head, dim, probes=probes, sealed=sealed)
     engine = b"no engine"
     digest = hashlib.sha256(engine).hexdigest()
     manifest = replace(home.manifest, engine_sha256=digest)

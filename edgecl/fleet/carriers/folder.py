@@ -2,7 +2,7 @@
 
     fleet.json                                the fleet's public description, signed
     orders/000001-DIGEST.json                 the admin's orders
-    contributions/DEVICE/gN-DIGEST.efc        what each device learned (0033)
+    contributions/DEVICE/gN-DIGEST.efc        what each device learned (0031)
     requests/DEVICE/rTIME-DIGEST.json         what it asks all to forget (requests.py)
     merged/vN-DIGEST.json, vN-DIGEST.efb      what all know, signed, and its head
 
