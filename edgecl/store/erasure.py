@@ -318,7 +318,8 @@ def _condition(table: Table, kind: Kind) -> str:
         return f"uid IN (SELECT uid FROM {table.part_of} WHERE {parent})"
     ways = []
     if table.owner:
-        ways.append(f"{table.owner} IN (SELECT value FROM json_each(?2))")
+        owner = f"{table.owner} IN (SELECT value FROM json_each(?2))"
+        ways.append(f"({owner} AND {table.found_by})")
     if kind is Kind.SOURCE and table.source:
         ways.append(f"{table.source} = ?1")
     if kind in (Kind.SAMPLE, Kind.AGE) and table.name == "samples":

@@ -27,6 +27,8 @@ class Table:
         ddl: SQL that makes it and its indices.
         is_learned: Whether a rollback brings it back; what it does not is the home's history.
         owner: Column of the class with which a row goes, and whose key seals it.
+        found_by: What is true of every row, SQL, where that leads to the rows of a class by the
+            primary key; a table with many rows and no index by class.
         source: Column of the source with which a row goes.
         part_of: Table of which each row is a part, by its uid; it goes with that row.
         names: TEXT columns with names that a person chose; they stay as long as their row.
@@ -41,6 +43,7 @@ class Table:
     ddl: str
     is_learned: bool
     owner: str | None = None
+    found_by: str = "1"
     source: str | None = None
     part_of: str | None = None
     names: tuple[str, ...] = ()

@@ -265,6 +265,7 @@ TABLES: tuple[Table, ...] = (  # parents come first
         """,
         is_learned=True,
         owner="class_uid",
+        found_by="evaluation IN (SELECT uid FROM evaluations)",
     ),
     Table(
         "class_latency",

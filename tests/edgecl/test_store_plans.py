@@ -11,10 +11,12 @@ import pytest
 import build
 from edgecl.heads import make_head
 from edgecl.learner import Learner
+from edgecl.store.erasure import count, erase
 from edgecl.store.listing import list_samples
 from edgecl.store.novel import entries
 from edgecl.store.store import Store, bytes_by_part
 from edgecl.store.table import Role
+from edgecl.types import Kind
 
 D = 6
 TABLES = ("samples", "s", "features", "pictures")
@@ -105,6 +107,26 @@ def test_rows_since_the_kept_total_are_found_by_their_uid(learner: Learner) -> N
 def test_opening_scans_no_samples(learner: Learner) -> None:
     with learner.store as store:
         assert scans(store, store.load) == []
+
+
+def test_scores_of_a_class_are_found_by_their_key(learner: Learner) -> None:
+    with learner.store as store:
+        (uid, *others), execute = list(store.names), store.connection.execute
+        (n,) = execute("SELECT count(*) FROM class_scores WHERE class_uid = ?", (uid,)).fetchone()
+        seen: list[str] = []
+        store.connection.set_trace_callback(seen.append)
+        with store.transaction():
+            counted = count(store, Kind.CLASS, uid)
+            erased = erase(store, Kind.CLASS, uid)
+        store.connection.set_trace_callback(None)
+        assert counted["class_scores"] == erased["class_scores"] == n > 0
+        left = execute("SELECT DISTINCT class_uid FROM class_scores ORDER BY 1").fetchall()
+        assert [c for (c,) in left] == others
+        asked = [statement for statement in seen if " class_scores AS o" in statement]
+        assert len(asked) == 2
+        for statement in asked:
+            plans = [row[-1] for row in execute(f"EXPLAIN QUERY PLAN {statement}")]
+            assert "SEARCH o USING PRIMARY KEY (evaluation=? AND class_uid=?)" in plans
 
 
 def test_lists_end_where_they_are_full(learner: Learner) -> None:
