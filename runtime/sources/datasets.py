@@ -33,7 +33,7 @@ from ..redact import redacted
 from .base import Item, ListSource, read_frame
 from .coco_zip import CocoZip, coco_lists_in
 from .fiftyone import LABELS, fiftyone_labels, read_fiftyone
-from .layouts import SPLIT, kind_of_folder, no_classes, some, unnamed_tries, warnings_of
+from .layouts import SPLIT, is_to_train, kinds_of, no_classes, some, unnamed_tries, warnings_of
 from .listed import (
     EDGECL_INDEX,
     ONE_HOT,
@@ -203,13 +203,13 @@ def _splits(path: Path) -> list[str]:
         names = [p.name for p in path.iterdir() if p.is_dir()]
     except OSError as error:
         raise SourceError(f"dataset {path} cannot be read {in_words(error)}") from error
-    splits = [name for name in names if kind_of_folder(name) == SPLIT]
-    return sorted(splits, key=lambda name: (not name.lower().startswith("train"), name))
+    splits = [name for name, kind in kinds_of(names).items() if kind == SPLIT]
+    return sorted(splits, key=lambda name: (not is_to_train(name), name))
 
 
 def _train(path: Path) -> str:
     """Return the name of a dataset's training split."""
-    return next((name for name in _splits(path) if name.lower().startswith("train")), "train")
+    return next(filter(is_to_train, _splits(path)), "train")
 
 
 def _has_class_folders(folder: Path) -> bool:

@@ -57,7 +57,7 @@ KINDS: dict[str, re.Pattern[str]] = {
     # `train`, `val2017`, `test_set`, `images-train`, `train_images`, and the folds of a cross-check
     SPLIT: re.compile(
         rf"(?:images?|imgs?)?(?:{'|'.join(_SPLITS.split())})(?:set|data|images?|imgs?)?(?:\d{{4}})?"
-        r"|fold\d+"
+        r"|k?fold\d+|split\d+"
     ),
     PART: re.compile(
         rf"(?:{'|'.join((_PARTS + ' ' + _SIDES).split())})|(?:image|label|velodyne|calib)\d?"
@@ -75,6 +75,11 @@ _DATE = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1[0-3]\d|(?:19|20)\d
 SIDE = re.compile("|".join(_SIDES.split()))
 _SYSTEM_NAMES = frozenset(
     (*_SYSTEMS.split(), "system volume information", "network trash folder", "temporary items")
+)
+# A split with other words around it, which its neighbours have as well: `my_train` and `my_test`.
+_SPLIT_WORD = re.compile(
+    r"(?<![^\W\d_])(train(?:ing|val)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?|test(?:ing)?|holdout)"
+    r"(?:set|data)?(?![^\W\d_])"
 )
 _WHAT = {
     SPLIT: "splits of a dataset",
@@ -101,6 +106,30 @@ def kind_of_folder(name: str) -> str:
         return CAMERA
     text = plain(_COPY.sub("", text, count=1))
     return next((kind for kind, pattern in KINDS.items() if pattern.fullmatch(text)), "")
+
+
+def kinds_of(names: Iterable[str]) -> dict[str, str]:
+    """Return `kind_of_folder` of folders side by side; what a split is, its neighbours may tell.
+
+    Those of which one is to train on and another is not, and whose names have the same letters
+    around that word, are splits: `cups_train` and `cups_test`, `train80` and `test20`.
+    """
+    kinds = {name: kind_of_folder(name) for name in names}
+    words: dict[str, dict[str, str]] = {}
+    for name in kinds:
+        text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", unicodedata.normalize("NFC", name)).casefold()
+        if (word := _SPLIT_WORD.search(text)) is not None:
+            around = re.sub(r"[\W\d_]", "", text[: word.start()] + "_" + text[word.end() :])
+            words.setdefault(around, {})[name] = word[1]
+    for found in words.values():
+        if len(set(found.values())) > 1 and any(map(is_to_train, found)):
+            kinds |= {name: kinds[name] or SPLIT for name in found}
+    return kinds
+
+
+def is_to_train(name: str) -> bool:
+    """Whether a split's name says that it is to train on."""
+    return "train" in name.casefold()
 
 
 def kind_of_other(name: str) -> str:
@@ -146,7 +175,7 @@ def no_classes(
         beside: `Found.beside`.
     """
     names = classes_of(pictures)
-    kinds = {name: kind_of_folder(name) for name in names}
+    kinds = kinds_of(names)
     direct = {parts[0] for parts in pictures if len(parts) == 2}
     below: dict[str, set[str]] = {name: set() for name in names}
     for parts in pictures:
@@ -167,11 +196,12 @@ def no_classes(
             return f"{where} holds {names[0]}/ only, with boxes beside its pictures; " + to_do()
         return ""
     # A split with classes in it is none itself; one flat folder of that name may be.
-    deep = [
-        name
+    deep = {
+        name: place
         for name in odd
-        if name not in direct and not SIDE.fullmatch(plain(name)) and _real_classes(below[name])
-    ]
+        if name not in direct and not SIDE.fullmatch(plain(name))
+        for place in _place_of_classes(name, pictures)
+    }
     if len(odd) < len(names) and not any(kinds[name] == SPLIT for name in deep):
         return ""
     text = f"{where} holds {_all(odd)}, {_what([kinds[name] for name in odd])} and no class; "
@@ -201,11 +231,33 @@ def _what(kinds: Sequence[str]) -> str:
     return what
 
 
-def _deeper(where: str, deep: Sequence[str], kinds: Mapping[str, str], *, is_alone: bool) -> str:
+def _place_of_classes(name: str, pictures: Collection[Parts]) -> list[str]:
+    """Return the folder in a split or part that has classes in it, as a path; empty if none has.
+
+    It may be the only one in others: `train/images`, `test_set/test_set`.
+    """
+    way: Parts = (name,)
+    while True:
+        n = len(way)
+        inside = {parts[n] for parts in pictures if len(parts) > n + 1 and parts[:n] == way}
+        around = {parts[n] for parts in pictures if len(parts) > n + 2 and parts[:n] == way}
+        inner = [inside_ for inside_ in inside if not SIDE.fullmatch(plain(inside_))]
+        if (
+            len(inner) != 1
+            or inner[0] not in around
+            or not (kind_of_folder(inner[0]) or inner[0] == name)
+        ):
+            return ["/".join(way)] if _real_classes(inside) else []
+        way = (*way, inner[0])
+
+
+def _deeper(
+    where: str, deep: Mapping[str, str], kinds: Mapping[str, str], *, is_alone: bool
+) -> str:
     """Return which of the splits that hold classes is meant."""
-    first = next((name for name in deep if plain(name).startswith("train")), deep[0])
-    text = f"did you mean {where}/{first}?"
-    if not is_alone and kinds[first] == SPLIT and plain(first).startswith("train"):
+    first = next(filter(is_to_train, deep), next(iter(deep)))
+    text = f"did you mean {where}/{deep[first]}?"
+    if not is_alone and kinds[first] == SPLIT and is_to_train(first):
         text += f" `edgecl import {where}` learns {first}/ and leaves out the others."
     return text + _insist(where)
 
@@ -260,7 +312,7 @@ def _no_class_in(where: str, name: str, pictures: Collection[Parts]) -> str:
 def warnings_of(where: str, pictures: Collection[Parts]) -> list[str]:
     """Return what is learned from a folder and may not be meant."""
     names = classes_of(pictures)
-    odd = [name for name in names if kind_of_folder(name)]
+    odd = [name for name, kind in kinds_of(names).items() if kind]
     lines = []
     if odd:
         verb = "is taken as a class" if len(odd) == 1 else "are taken as classes"

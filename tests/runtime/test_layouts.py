@@ -29,7 +29,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 # Every word of the table, and names as people and tools write them.
 SPLITS = (
     *layouts._SPLITS.split(), "Train", "VAL", "val2017", "train_images", "test-set", "images_train",
-    "fold_1", "trainset", "Test Data",
+    "fold_1", "trainset", "Test Data", "split_0", "k-fold 3",
 )  # fmt: skip
 PARTS = (
     *layouts._PARTS.split(), *layouts._SIDES.split(), "JPEGImages", "SegmentationClass", "image_2",
@@ -180,6 +180,62 @@ def test_a_class_beside_a_split_with_classes_is_refused(tmp_path: Path) -> None:
     folder = put(tmp_path, "cup/1.png", "train/cup/1.png", "train/bolt/1.png")
     with pytest.raises(SourceError, match=r"did you mean .*train"):
         open_source(str(folder))
+
+
+# What a name means is told by its neighbours: the same words beside train, test and the like.
+NAMED_SPLITS = (
+    ("my_train", "my_test"), ("train80", "test20"), ("1_train", "2_val", "3_test"),
+    ("cups-train", "cups-test"), ("seg_train/seg_train", "seg_test/seg_test", "seg_pred/seg_pred"),
+    ("training.1a2b", "testing.1a2b"), ("gateTrain", "gateVal"), ("DATASET_TRAIN", "DATASET_DEV"),
+    ("train cup", "train bolt", "test cup", "test bolt"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("names", NAMED_SPLITS, ids=[n[0] for n in NAMED_SPLITS])
+def test_splits_with_a_name_of_their_own_are_no_classes(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    flat = put(tmp_path / "flat", *(f"{name}/1.png" for name in names if "/" not in name))
+    if flat.exists():
+        for open_it in (lambda: open_source(str(flat)), lambda: open_dataset(flat)):
+            with pytest.raises(SourceError, match="splits of a dataset and no class"):
+                open_it()
+    files = [
+        f"{name}/{c}/{name[:8].replace('/', '')}.png" for name in names for c in ("cup", "ring")
+    ]
+    deep = put(tmp_path / "deep", *files)
+    with pytest.raises(SourceError, match=f"did you mean {deep}/.*(?i:rain)"):
+        open_source(str(deep))
+    # Of `train cup` and `train bolt` neither is the split.
+    if len(names) < 4 and "/" not in names[0]:
+        wanted = {f.split("/")[-1] for f in files if f.startswith(names[0])}
+        n_of_one = {"cup": len(wanted), "ring": len(wanted)}
+        assert open_dataset(deep).classes == n_of_one
+        assert open_dataset(pack(tmp_path / "a.zip", *files)).classes == n_of_one
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("toy train", "test tube"), ("train station", "bus station"), ("test strip", "strip"),
+     ("training shoe", "test lamp"), ("trainer", "tester"), ("valve", "testbed")],
+)  # fmt: skip
+def test_words_of_splits_in_names_of_classes_make_none(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    folder = put(tmp_path, *(f"{name}/1.png" for name in names))
+    assert learned(folder) == dict.fromkeys(names, 1)
+    assert open_dataset(folder).classes == dict.fromkeys(names, 1)
+
+
+def test_a_split_in_a_folder_of_its_own_name_is_named_where_its_classes_are(tmp_path: Path) -> None:
+    files = [f"{s}_set/{s}_set/{c}/1.png" for s in ("training", "test") for c in ("cup", "bolt")]
+    folder = put(tmp_path / "d", *files)
+    with pytest.raises(SourceError, match=r"did you mean .*d/training_set/training_set\?"):
+        open_source(str(folder))
+    assert open_dataset(pack(tmp_path / "a.zip", *files)).classes == {"bolt": 1, "cup": 1}
+    images = put(tmp_path / "i", *(f"{s}/images/{c}/1.png" for s in ("train", "val") for c in "ab"))
+    with pytest.raises(SourceError, match=r"did you mean .*i/train/images\?"):
+        open_source(str(images))
 
 
 def test_splits_below_classes_are_told(tmp_path: Path) -> None:
