@@ -36,8 +36,8 @@ _PARTS = (
 )
 # What systems call a folder that nobody has named, and where files lie until somebody sorts them.
 _UNNAMED = (
-    "newfolder untitledfolder unsorted downloads upload uploads neuerordner nouveaudossier "
-    "nuevacarpeta nuovacartella novapasta nieuwemap nowyfolder новаяпапка "
+    "newfolder newfolderwithitems untitledfolder unsorted downloads upload uploads "
+    "neuerordner nouveaudossier nuevacarpeta nuovacartella novapasta nieuwemap nowyfolder новаяпапка "
     "新建文件夹 新しいフォルダー 새폴더"
 )
 # Parts that hold pictures of the answer, or small copies: never pictures to learn from.
@@ -62,7 +62,7 @@ KINDS: dict[str, re.Pattern[str]] = {
     PART: re.compile(
         rf"(?:{'|'.join((_PARTS + ' ' + _SIDES).split())})|(?:image|label|velodyne|calib)\d?"
     ),
-    UNNAMED: re.compile("|".join(_UNNAMED.split())),
+    UNNAMED: re.compile(rf"(?:{'|'.join(_UNNAMED.split())})\d*"),
     CAMERA: re.compile(
         r"dcim|avchd|bdmv|mproot|m4root|private|cameraroll|camerauploads|screenshots|previews"
         r"|recordings|snapshots|whatsapp|whatsappimages|takeout|googlephotos|photosfrom\d{4}"
@@ -71,8 +71,17 @@ KINDS: dict[str, re.Pattern[str]] = {
     ),
 }
 # A day or a month, as recorders and FTP uploads write them.
-_DATE = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1[0-3]\d|(?:19|20)\d\d[-_.][01]\d")
+_DATE = re.compile(
+    r"(?:(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1[0-3]\d|(?:19|20)\d\d([-_.])1?\d\2[1-3]?\d"
+    r"|[0-3]?\d([-_.])[0-3]?\d\3(?:19|20)\d\d)(?:[-_ t]\d\d(?:[-_.:h]?\d\d){1,2})?"
+    r"|(?:19|20)\d\d[-_.][01]\d"
+)
 SIDE = re.compile("|".join(_SIDES.split()))
+# A picture of the answer, or a small copy, by a word at the end of the picture's own name.
+_SIDE_FILE = re.compile(
+    r"(.+?)[-_ .](masks?|seg|segmentation|gt|ground[-_ ]?truth|depth|thumb|thumbnail)([-_ .]?\d+)*",
+    re.IGNORECASE,
+)
 _SYSTEM_NAMES = frozenset(
     (*_SYSTEMS.split(), "system volume information", "network trash folder", "temporary items")
 )
@@ -317,8 +326,9 @@ def warnings_of(where: str, pictures: Collection[Parts]) -> list[str]:
     if odd:
         verb = "is taken as a class" if len(odd) == 1 else "are taken as classes"
         lines.append(f"{_all(odd)} in {where} {verb} like the others; leave out what is none")
-    if len(names) > 1 and not any(len(parts) == 2 for parts in pictures):
-        lines.append(f"all pictures of {where} lie deeper: each of {some(names)} is one class")
+    if names and not any(len(parts) == 2 for parts in pictures):
+        each = "each of " if len(names) > 1 else ""
+        lines.append(f"all pictures of {where} lie deeper: {each}{some(names)} is one class")
     copies = [name for name in names if _COPY.sub("", name, count=1) in {*names} - {name}]
     if copies:
         lines.append(f"{_all(copies)} in {where} may be copies, and are taken as classes")
@@ -338,6 +348,27 @@ def unnamed_tries(pictures: Sequence[Parts]) -> list[Parts]:
     tries = [parts for parts in pictures if parts[0] == "train" and len(parts[1:]) == 1]
     is_frigate = others and all(parts[-1].lower().endswith(".webp") for parts in tries)
     return tries if is_frigate and not any(map(kind_of_folder, others)) else []
+
+
+def sides_of(pictures: Collection[Parts]) -> dict[Parts, str]:
+    """Return what lies below classes and is no picture of them, and as what it is counted.
+
+    That are folders of masks, labels and small copies where the class has pictures beside them, and
+    files like `1_mask.png` beside `1.jpg`, unless the class itself is called so.
+    """
+    folders: dict[Parts, str] = {}
+    stems = {(*parts[:-1], os.path.splitext(parts[-1])[0]) for parts in pictures}
+    files: dict[Parts, str] = {}
+    for parts in pictures:
+        side = next((p for p in parts[1:-1] if SIDE.fullmatch(plain(p))), None)
+        found = _SIDE_FILE.fullmatch(os.path.splitext(parts[-1])[0])
+        if side is not None:
+            folders[parts] = f"{side}/"
+        elif found and len(parts) > 1 and (*parts[:-1], found[1]) in stems:
+            if plain(found[2]).rstrip("s") not in plain("".join(parts[:-1])):
+                files[parts] = "masks and the like"
+    with_own = {parts[0] for parts in pictures if parts not in folders}
+    return files | {parts: kind for parts, kind in folders.items() if parts[0] in with_own}
 
 
 def some(names: Sequence[str]) -> str:

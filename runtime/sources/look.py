@@ -15,13 +15,12 @@ from ..formats import HEIC_HINT, is_readable, kind_of_file
 from .layouts import (
     MOST_NAMED,
     NO_BOXES,
-    SIDE,
     SYSTEM,
     Parts,
     kind_of_folder,
     kind_of_other,
     may_be_picture,
-    plain,
+    sides_of,
     to_do,
 )  # fmt: skip
 
@@ -112,7 +111,9 @@ def look(folder: Path, *, above: tuple[str, ...] = ()) -> Found:
     found.pictures.sort()
     own = {(p[:-1], os.path.splitext(p[-1])[0]) for p in found.pictures} if boxes else set()
     found.beside.update(kind for base, stem, kind in boxes if (base, stem) in own)
-    _leave_sides(found)
+    sides = sides_of(found.pictures)
+    for side in sorted(set(sides.values())):
+        found.leave_out((parts for parts, kind in sides.items() if kind == side), side)
     return found
 
 
@@ -133,21 +134,6 @@ def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
 def _is_picture(entry: os.DirEntry[str]) -> bool:
     by_name = may_be_picture(entry.name)
     return is_readable(kind_of_file(entry.path)) if by_name is None else by_name
-
-
-def _leave_sides(found: Found) -> None:
-    """Pass over masks, labels and small copies below a class that has pictures beside them."""
-    sides: dict[tuple[str, str], list[Parts]] = {}
-    with_own = set()
-    for parts in found.pictures:
-        side = next((p for p in parts[1:-1] if SIDE.fullmatch(plain(p))), None)
-        if side is None:
-            with_own.add(parts[0])
-        else:
-            sides.setdefault((parts[0], side), []).append(parts)
-    for (first, side), parts_of in sides.items():
-        if first in with_own:
-            found.leave_out(parts_of, f"{side}/")
 
 
 def told(passed_over: Mapping[str, int], unreadable: Mapping[str, str] | None = None) -> list[str]:

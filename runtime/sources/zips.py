@@ -39,6 +39,7 @@ from .layouts import (
     kinds_of,
     may_be_picture,
     no_classes,
+    sides_of,
 )  # fmt: skip
 
 # What stands in the directory of a zip (65,535 entries with long names), and all of its content.
@@ -211,7 +212,11 @@ def _classes(
     if why := no_classes(where, list(taken.values())):
         raise SourceError(why.partition(". If these")[0] + "; unpack it and name the folder")
     classes = {}
+    sides = sides_of(taken.values())
     for parts, p in taken.items():
+        if p in sides:
+            left[parts] = sides[p]
+            continue
         inner = [name for name in p[:-1] if not kind_of_folder(name)]
         if len(p) > 1:
             classes[parts] = inner[-1] if inner else p[0]

@@ -19,7 +19,7 @@ from edgecl.errors import SourceError
 from edgecl.runtime.formats import is_readable, kind_of
 from edgecl.runtime.sources import layouts, open_source
 from edgecl.runtime.sources.datasets import open_dataset
-from edgecl.runtime.sources.layouts import CAMERA, PART, SPLIT, SYSTEM, kind_of_folder
+from edgecl.runtime.sources.layouts import CAMERA, PART, SPLIT, SYSTEM, UNNAMED, kind_of_folder
 from edgecl.runtime.sources.watch import WatchSource
 from edgecl.types import Frame
 
@@ -35,6 +35,10 @@ PARTS = (
     *layouts._PARTS.split(), *layouts._SIDES.split(), "JPEGImages", "SegmentationClass", "image_2",
     "obj_train_data", "leftImg8bit", "ground_truth", "Annotations",
 )  # fmt: skip
+UNNAMED_ = (
+    "New folder", "New folder (2)", "New Folder With Items", "untitled folder 2", "New Folder 3",
+    "Untitled Folder", "Neuer Ordner 2", "uploads",
+)  # fmt: skip
 SYSTEMS = (
     *layouts._SYSTEMS.split(), "@eaDir", "#Recycle", "$RECYCLE.BIN", "__MACOSX", "FOUND.000",
     "System Volume Information", "LOST.DIR", ".Trash-1000", ".ipynb_checkpoints", ".git",
@@ -42,12 +46,14 @@ SYSTEMS = (
 )  # fmt: skip
 CAMERAS = (
     "DCIM", "100CANON", "101APPLE", "100_PANA", "AVCHD", "2026-11-28", "20261128", "2026_11",
-    "Camera Roll", "WhatsApp Images", "Photos from 2024",
+    "Camera Roll", "WhatsApp Images", "Photos from 2024", "28-11-2026", "28.11.2026", "2026-1-8",
+    "20261128_101010", "2026-11-28 10.10.10", "2026-11-28T10-10", "2026_11_28_10_10_10",
 )  # fmt: skip
 CLASSES = (
     "cup", "bolt-m4", "training shoe", "mask-on", "label printer", "trainer", "valve", "tester",
     "0", "42", "2024", "1999", "001_bird", "100bolts", "imagination", "validator", "test strip",
-    "part-7", "good", "20199999", "maskless", "datalogger",
+    "part-7", "good", "20199999", "12.5.80", "1-2-3", "item 2", "20261128_9", "10-2026",
+    "maskless", "datalogger",
 )  # fmt: skip
 
 
@@ -78,8 +84,15 @@ def learned(folder: Path, **options: Any) -> Counter[str | None]:
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [(SPLIT, SPLITS), (PART, PARTS), (SYSTEM, SYSTEMS), (CAMERA, CAMERAS), ("", CLASSES)],
-    ids=["splits", "parts", "systems", "cameras", "classes"],
+    [
+        (SPLIT, SPLITS),
+        (PART, PARTS),
+        (SYSTEM, SYSTEMS),
+        (CAMERA, CAMERAS),
+        (UNNAMED, UNNAMED_),
+        ("", CLASSES),
+    ],
+    ids=["splits", "parts", "systems", "cameras", "unnamed", "classes"],
 )
 def test_every_name_of_the_table_is_known_and_no_class_is(kind: str, names: tuple[str]) -> None:
     assert {name: kind_of_folder(name) for name in names} == dict.fromkeys(names, kind)
@@ -262,6 +275,8 @@ def test_a_folder_around_a_dataset_is_no_class(name: str, tmp_path: Path) -> Non
 def test_folders_of_folders_and_copies_are_told(tmp_path: Path) -> None:
     deep = put(tmp_path / "clips", "gate/open/1.png", "gate/shut/1.png", "yard/cat/1.png")
     assert any("lie deeper: each of gate, yard" in n for n in open_source(str(deep)).notes)
+    project = put(tmp_path / "ls", "project/upload/1/a.png")
+    assert "all pictures of" in " ".join(open_source(str(project)).notes)
     copies = put(
         tmp_path / "copies", "cup/1.png", "cup (1)/1.png", "cup - Copy/1.png", "x(2)/1.png"
     )
@@ -293,6 +308,39 @@ def test_masks_labels_and_thumbnails_below_a_class_are_passed_over(tmp_path: Pat
     source = open_source(str(put(tmp_path, *names)))
     assert [i.id for i in source.frames()] == ["bolt/1.png", "cup/images/1.png"]
     assert source.passed_over == {"masks/": 1, "thumbs/": 1}
+
+
+@pytest.mark.parametrize(
+    "mask", ["1_mask.png", "1-masks.png", "1 mask.webp", "1_mask_2.png", "1.mask.0.png",
+             "1_Mask.png", "1_segmentation.png", "1_gt.png", "1_depth.png", "1_thumb.jpg"],
+)  # fmt: skip
+def test_masks_and_thumbnails_beside_their_pictures_are_passed_over(
+    mask: str, tmp_path: Path
+) -> None:
+    names = ("cup/1.png", f"cup/{mask}", "bolt/2.png", "bolt/2_side.png", "bolt/3_mask.png")
+    folder = put(tmp_path / "d", *names)
+    source = open_source(str(folder))
+    # One without its picture is a picture of its own.
+    wanted = {"cup": 1, "bolt": 3}
+    assert classes(source.frames()) == wanted
+    assert source.passed_over == {"masks and the like": 1}
+    assert "1 masks and the like" in source.notes[0]
+    assert open_dataset(folder).classes == wanted
+    packed = open_dataset(pack(tmp_path / "a.zip", *names))
+    assert packed.classes == wanted
+    assert "masks and the like" in packed.notes[0]
+    # A class of such things has them for pictures.
+    masks = put(tmp_path / "m", "with_mask/1.png", f"with_mask/{mask}", "cup/1.png")
+    assert learned(masks)["with_mask"] == (2 if "ask" in mask else 1)
+
+
+def test_masks_in_a_folder_below_a_class_are_passed_over_in_a_zip_too(tmp_path: Path) -> None:
+    names = ("cup/images/1.png", "cup/masks/1.png", "bolt/1.png", "bolt/thumbs/1.png")
+    dataset = open_dataset(pack(tmp_path / "a.zip", *names))
+    assert dataset.classes == {"cup": 1, "bolt": 1}
+    assert all(kind in dataset.notes[0] for kind in ("1 masks/", "1 thumbs/"))
+    only = pack(tmp_path / "b.zip", "cup/masks/1.png", "bolt/1.png")
+    assert open_dataset(only).classes == {"cup": 1, "bolt": 1}
 
 
 def coco(folder: Path, where: str, files: list[str]) -> Path:
