@@ -40,6 +40,8 @@ def _searched(context: typer.Context, parameter: Any, value: Path) -> Path:
     """Take a home in a folder above if none is named and none is here; `init` makes one here."""
     source = context.get_parameter_source(parameter.name)
     is_typed = source is not None and source.name == "COMMANDLINE"
+    if not value.exists():
+        value = Path(os.path.expanduser(value))  # in a file of variables no shell does it
     name_home(f"--home {shlex.quote(str(value))}" if is_typed else "")
     if source is None or source.name != "DEFAULT" or value.exists() or context.info_name == "init":
         return value

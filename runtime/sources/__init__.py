@@ -177,7 +177,11 @@ def _open_local(
     spec: str, label: str | None, shuffle_seed: int | None, max_bytes: int, wants_classes: bool
 ) -> Source:
     """Open what lies on disk."""
-    path = Path(spec)
+    if not spec.strip():
+        raise SourceError(
+            f"the source is empty; name one (. is this folder), or look at the variable: {SYNTAX}"
+        )
+    path = Path(spec) if os.path.lexists(spec) else Path(os.path.expanduser(spec))
     if path.is_dir():
         return FolderSource(
             path,

@@ -37,8 +37,8 @@ _PARTS = (
 # What systems call a folder that nobody has named, and where files lie until somebody sorts them.
 _UNNAMED = (
     "newfolder newfolderwithitems untitledfolder unsorted downloads upload uploads "
-    "neuerordner nouveaudossier nuevacarpeta nuovacartella novapasta nieuwemap nowyfolder новаяпапка "
-    "新建文件夹 新しいフォルダー 새폴더"
+    "neuerordner nouveaudossier nuevacarpeta nuovacartella novapasta nieuwemap nowyfolder "
+    "новаяпапка 新建文件夹 新しいフォルダー 새폴더"
 )
 # Parts that hold pictures of the answer, or small copies: never pictures to learn from.
 _SIDES = (
