@@ -365,6 +365,14 @@ def test_temperatures_have_a_range_or_each_picture_its_own() -> None:
     assert np.asarray(decode(data, levels="each"))[0, :, 0].tolist() == [0, 128, 255]
 
 
+def test_few_shades_in_32_bits_are_refused_like_those_in_16() -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.array([[0, 100, 255]], np.int32)).save(out, "TIFF")
+    with pytest.raises(DecodeError, match=r"32-bit values are 0 to 255 only.*--levels"):
+        decode(out.getvalue())
+    assert np.asarray(decode(out.getvalue(), levels="each"))[0, :, 0].tolist() == [0, 100, 255]
+
+
 @pytest.mark.parametrize("levels", ["auto", "full", "each", "12"])
 def test_a_black_picture_of_16_bits_is_black(levels: str) -> None:
     assert not np.asarray(decode(wide([0, 0, 0]), levels=levels)).any()
