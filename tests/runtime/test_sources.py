@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import os
-import re
 import struct
 import sys
 from collections.abc import Iterable
