@@ -30,7 +30,10 @@ def home_above(name: str = DEFAULT_HOME) -> Path | None:
         if not (found / "edgecl.toml").is_file():
             continue
         if found.stat().st_uid != os.geteuid():
-            say(f"the home {found} belongs to another user; --home {found} takes it")
+            say(
+                f"the home {found} belongs to another user; "
+                f"--home {shlex.quote(str(found))} takes it"
+            )
             return None
         return Path(os.path.relpath(found))
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from edgecl.figures import counted
@@ -101,7 +102,8 @@ def in_words_of_device(status: dict[str, Any]) -> list[str]:
         done = "applied" if order["is_applied"] else "not applied yet; run `edgecl fleet sync`"
         lines.append(f"order {order['number']} ({order['kind']}): {done}")
     if status["bundle"]:
-        lines.append(f"what all know predicts with `edgecl predict -b {status['bundle']} PICTURE`")
+        bundle = quote(str(status["bundle"]))
+        lines.append(f"what all know predicts with `edgecl predict -b {bundle} PICTURE`")
     return lines
 
 

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import clean_label
@@ -44,7 +45,7 @@ from .listed import (
     read_one_hot,
     read_text,
 )  # fmt: skip
-from .look import look, no_label, told
+from .look import look, told, unknown
 from .zips import ZipSource
 
 _MAX_LABELS_BYTES = 1_000_000
@@ -117,11 +118,8 @@ def open_dataset(
         )
     found = _guess(path) if format == "auto" else {format: "--format says so"}
     if not found:
-        hint = "expected a sub-folder a class, or name one with --format"
-        if path.is_dir() and (there := look(path)).pictures:
-            hint = f"of its {len(there.pictures)} pictures {no_label(str(path), there)}"
         raise SourceError(
-            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); {hint}"
+            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); {unknown(path)}"
         )
     if len(found) > 1:
         guesses = " and ".join(f"{name} ({why})" for name, why in found.items())
@@ -242,7 +240,8 @@ def _jetson(path: Path, how: Reading) -> Dataset:
     train = _train(path)
     dataset = _folders("jetson", path, path / train, how)
     notes = [
-        f"left out: {name}/; score it with `edgecl evaluate {path / name}`{_count(path / name)}"
+        f"left out: {name}/; score it with `edgecl evaluate {quote(str(path / name))}`"
+        f"{_count(path / name)}"
         for name in _splits(path)
         if name != train
     ]

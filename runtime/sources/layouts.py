@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from shlex import quote
 from types import MappingProxyType
 
 from ..formats import RAW_SUFFIXES
@@ -265,9 +266,9 @@ def _deeper(
 ) -> str:
     """Return which of the splits that hold classes is meant."""
     first = next(filter(is_to_train, deep), next(iter(deep)))
-    text = f"did you mean {where}/{deep[first]}?"
+    text = f"did you mean {quote(f'{where}/{deep[first]}')}?"
     if not is_alone and kinds[first] == SPLIT and is_to_train(first):
-        text += f" `edgecl import {where}` learns {first}/ and leaves out the others."
+        text += f" `edgecl import {quote(where)}` learns {first}/ and leaves out the others."
     return text + _insist(where)
 
 
@@ -275,11 +276,11 @@ def _lists(where: str, others: Collection[str], *, has_boxes: bool) -> str:
     """Return what may say what the pictures show, and what to do if nothing does."""
     text = ""
     if ".json" in others:
-        text += f"`edgecl import {where}` reads its list if that is COCO's; else "
+        text += f"`edgecl import {quote(where)}` reads its list if that is COCO's; else "
     elif has_boxes:
         text += NO_BOXES
     if ".csv" in others:
-        text += f"`edgecl import {where}` reads Roboflow's _classes.csv; else "
+        text += f"`edgecl import {quote(where)}` reads Roboflow's _classes.csv; else "
     return text + to_do(", or write a .csv with path,label") + "."
 
 
@@ -289,7 +290,7 @@ def to_do(more: str = "") -> str:
 
 
 def _insist(where: str) -> str:
-    return f" If these are classes: `edgecl import {where} --format imagefolder`"
+    return f" If these are classes: `edgecl import {quote(where)} --format imagefolder`"
 
 
 def _dataset_in(below: Mapping[str, set[str]], pictures: Collection[Parts]) -> str:

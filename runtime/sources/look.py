@@ -27,6 +27,8 @@ from .layouts import (
 # Boxes and outlines of YOLO, Pascal VOC and labelme, a file a picture.
 _BOX_SUFFIXES = (".txt", ".xml", ".json")
 _MOST_KINDS = 12
+_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_FILMS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mts", ".3gp", ".wmv")
 
 
 @dataclass(slots=True)
@@ -153,14 +155,55 @@ def told(passed_over: Mapping[str, int], unreadable: Mapping[str, str] | None = 
     return lines
 
 
-def no_label(where: str, found: Found) -> str:
-    """Return why pictures that lie in no sub-folder have no label, and what to do."""
+def other_files(where: Path, passed_over: Mapping[str, int]) -> str:
+    """Return what to do with a folder of archives or films; empty where it holds none."""
+    film = next((kind for kind in _FILMS if passed_over.get(kind)), "")
+    if passed_over.get(".zip") or passed_over.get(".tm"):
+        return f"`edgecl import FILE` reads the .zip and .tm files in {where} one by one"
+    if film:
+        return (
+            f"`edgecl train-stream FILE --label NAME` learns the {film} files in {where} one by one"
+        )
+    return ""
+
+
+def no_label(where: str, found: Found, *, is_import: bool = False) -> str:
+    """Return why pictures that lie in no sub-folder have no label, and what to do.
+
+    Args:
+        where: The folder, as messages name it.
+        found: What lies in it.
+        is_import: Whether `import` says so, which looked for lists and takes no label.
+    """
     if n := found.beside.total():
         kinds = ", ".join(sorted(found.beside))
         return f"{n} have a {kinds} file beside them, which is not read: {NO_BOXES}{to_do()}"
+    if is_import:
+        return (
+            "they lie in no sub-folder, and no list that is known names them; put them into a "
+            "folder a class, or use `edgecl train-stream` with a .csv of path,label or with --label"
+        )
     if ".csv" in found.passed_over and any(len(parts) == 1 for parts in found.pictures):
         return (
             "it lies in no sub-folder; name the .csv if it has path,label; `edgecl import "
             f"{where}` reads Roboflow's _classes.csv; or name the one class with --label"
         )
     return "it has no label; put it into a sub-folder or name its class with --label"
+
+
+def unknown(path: Path) -> str:
+    """Return what helps with a dataset of no known format."""
+    suffix = path.suffix.lower()
+    if path.is_file():
+        if suffix in (".zip", ".tm"):
+            return f"it is no whole {suffix}; was it copied or downloaded to its end?"
+        if suffix in _ARCHIVES:
+            return "unpack it and name the folder"
+        return "expected a folder, a .zip, a .tm or a .json file"
+    there = look(path)
+    if there.pictures:
+        n = len(there.pictures)
+        return f"of {n} pictures in it: {no_label(str(path), there, is_import=True)}"
+    if others := other_files(path, there.passed_over):
+        return others
+    return "expected a sub-folder a class, or name one with --format"

@@ -217,7 +217,7 @@ def test_splits_with_a_name_of_their_own_are_no_classes(
         f"{name}/{c}/{name[:8].replace('/', '')}.png" for name in names for c in ("cup", "ring")
     ]
     deep = put(tmp_path / "deep", *files)
-    with pytest.raises(SourceError, match=f"did you mean {deep}/.*(?i:rain)"):
+    with pytest.raises(SourceError, match=rf"did you mean '?{deep}/.*(?i:rain)"):
         open_source(str(deep))
     # Of `train cup` and `train bolt` neither is the split.
     if len(names) < 4 and "/" not in names[0]:

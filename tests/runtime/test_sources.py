@@ -320,6 +320,35 @@ def test_what_a_table_says_of_splits_and_of_no_label_is_told(
     assert bool(source.notes) == bool(said)
 
 
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("pics/*", "patterns are not read; name the folder"),
+        ("pics/cup/?.png", "patterns are not read"),
+        ("pcs", "did you mean pics?"),
+        ("pics/cup/l.png", "did you mean pics/cup/1.png?"),
+        ("'pics'", "did you mean pics?"),
+        ("pics ", "did you mean pics?"),
+        ("/pics", "did you mean pics?"),
+        ("pics\\cup", "did you mean pics/cup?"),
+        ("file://pics", "did you mean pics?"),
+        ("0", "did you mean camera:0?"),
+        ("/dev/video7", "did you mean camera:/dev/video7?"),
+        ("two word", "did you mean 'two words'?"),
+        ("pipe", "is no file and no folder"),
+        ("gone/x", "does not exist; expected a folder"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_may_be_meant(
+    spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(put(tmp_path, "pics/cup/1.png", "two words/1.png"))
+    os.mkfifo("pipe")
+    with pytest.raises(SourceError) as error:
+        open_source(spec)
+    assert said in str(error.value)
+
+
 @pytest.mark.parametrize("cell", ["['bolt']", '["bolt"]', "{'a': 1}", '{"choices": ["a", "b"]}'])
 def test_a_list_as_text_is_no_label(cell: str, tmp_path: Path) -> None:
     build.part_picture("washer", 0, 8).save(tmp_path / "1.png")
