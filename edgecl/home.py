@@ -111,6 +111,11 @@ class Home:
             )
 
     @property
+    def typed(self) -> str:
+        """Its path, as it is typed into a shell."""
+        return quote(str(self.path))
+
+    @property
     def settings(self) -> Path:
         """Path of the settings."""
         return self.path / _CONFIG

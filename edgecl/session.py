@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -17,8 +16,12 @@ from PIL import Image
 
 from edgecl.calibration import calibration_of, kept_calibration, left_out_of
 from edgecl.errors import (
-    DecodeError, FeatureMapError, IntegrityError, NothingLearnedError, RequestError,
-)  # fmt: skip
+    DecodeError,
+    FeatureMapError,
+    IntegrityError,
+    NothingLearnedError,
+    RequestError,
+)
 from edgecl.heads import HEADS, check_head, head_config, make_head_of, spec_of
 from edgecl.heads.leave_one_out import LeaveOneOut
 from edgecl.home import Home
@@ -383,7 +386,7 @@ def check_learned(home: Home, store: Store) -> None:
     if not store.names:
         raise NothingLearnedError(
             f"the home {home.path} {why_empty(describe(store))}; it learns with `edgecl "
-            f"train-stream SOURCE --home {quote(str(home.path))}`"
+            f"train-stream SOURCE --home {home.typed}`"
         )
 
 

@@ -97,10 +97,12 @@ class TableSource(ListSource):
             for name, values in self._splits.items()
             if len(values - {""}) > 1
         ]
-        none = Counter(text for text in labels if text in _NO_LABELS)
+        none = Counter(text for text in labels if text and text in _NO_LABELS)
         if none:
-            shown = ", ".join(f"{text} ({n})" for text, n in sorted(none.items()))  # type: ignore[type-var]
-            self.notes.append(f"its labels {shown} are taken as classes; write none where none is")
+            shown = ", ".join(f"{text} ({n})" for text, n in sorted(none.items()))
+            self.notes.append(
+                f"its labels {shown} are taken as classes; leave them out where none is meant"
+            )
 
     def _rows(self, table: Path, suffix: str) -> list[_Row]:
         mark = "\t" if suffix == ".tsv" else ","
