@@ -69,6 +69,11 @@ def redacted(text: str) -> str:
     return _PATH.sub(lambda found: found[1] + _without_tokens(found[2]), text)
 
 
+def redacted_id(id: str) -> str:
+    """Return the name of a frame, which a list may have written as an address, without secrets."""
+    return redacted(id) if "://" in id else id
+
+
 def _without_tokens(path: str) -> str:
     """Return the path of an address without the secrets that are parts of it.
 
