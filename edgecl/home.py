@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from edgecl.config import Config, HeadConfig
 from edgecl.errors import HomeLockedError, IntegrityError, RequestError, StoreError
@@ -84,7 +85,8 @@ class Home:
             )
         if not is_home(path):
             raise RequestError(
-                f"there is no edgecl home at {path}; make one with `edgecl init --home {path}`"
+                f"there is no edgecl home at {path}; make one with `edgecl init "
+                f"--home {quote(str(path))}`"
             )
         _check_parts(path)
         self.path = path
@@ -107,6 +109,11 @@ class Home:
                 f"the device key {path / _KEY} has {len(self.key)} bytes; expected {_KEY_BYTES}; "
                 "restore it from a backup of this home"
             )
+
+    @property
+    def typed(self) -> str:
+        """Its path, as it is typed into a shell."""
+        return quote(str(self.path))
 
     @property
     def settings(self) -> Path:

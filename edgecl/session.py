@@ -386,7 +386,7 @@ def check_learned(home: Home, store: Store) -> None:
     if not store.names:
         raise NothingLearnedError(
             f"the home {home.path} {why_empty(describe(store))}; it learns with `edgecl "
-            f"train-stream SOURCE --home {home.path}`"
+            f"train-stream SOURCE --home {home.typed}`"
         )
 
 

@@ -19,6 +19,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise RequestError(
-            f"there is no bundle at {folder}; write one with `edgecl export onnx --output {folder}`"
+            f"there is no bundle at {folder}; write one with `edgecl export onnx "
+            f"--output {quote(str(folder))}`"
         )
     path = folder / MANIFEST_NAME
     try:

@@ -47,6 +47,48 @@ RAW_SUFFIXES = frozenset(
 )
 
 
+# What lies in files that are called pictures, by how it begins, and what to do about it.
+_OTHERS = tuple(
+    (re.compile(pattern, re.DOTALL | re.IGNORECASE), what)
+    for pattern, what in (
+        (
+            rb"version https://git-lfs",
+            "it is a pointer of Git LFS; `git lfs pull` fetches the file",
+        ),
+        (
+            rb"[./]*(?:git/)?annex/objects",
+            "it is a pointer of git-annex; `git annex get` fetches it",
+        ),
+        (rb"\s*<!doctype html|\s*<html|\s*<head", "it is a web page, as of an error or a login"),
+        (rb"\s*<(?:\?xml|!--|!doctype svg).{0,600}?<svg|\s*<svg", "it is SVG, a drawing"),
+        (rb"\s*<\?xml", "it is XML, as of an error"),
+        (rb"\s*[{\[]\s*[\"{\[\]}]", "it is JSON, as of an error or a list"),
+        (
+            rb"data:image/|/9j/[a-z0-9+/]{8}|iVBORw0KGgo",
+            "it is a picture as base64 text; decode it",
+        ),
+        (rb"HTTP/1\.", "it begins with the headers of HTTP"),
+        (rb"\x89PNG|\xc3\xbf\xc3\x98|\xef\xbf\xbd", "its bytes were changed as if it were text"),
+        (rb"%PDF-", "it is PDF"),
+        (rb"8BPS", "it is a file of Photoshop"),
+        (rb"\xff\x0a|\0\0\0\x0cJXL ", "it is JPEG XL, which is not read"),
+        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "it is JPEG 2000, which is not read"),
+        (rb"\x76\x2f\x31\x01", "it is OpenEXR, which is not read"),
+        (rb"\0{128}DICM", "it is DICOM, which is not read"),
+        (rb"\0\0\x01\0", "it is an icon, which is not read"),
+        (rb".{4}ftyp|RIFF.{4}AVI |\x1a\x45\xdf\xa3", "it is a film; learn it by its own name"),
+        (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "it is an archive"),
+        (rb"\0\x05\x16[\0\x07]", "it is what macOS keeps of a file beside it"),
+        (rb"\0+\Z", "it holds zero bytes only, as a copy that was cut off"),
+    )
+)
+
+
+def what_else(data: bytes) -> str:
+    """Return what a file is that is called a picture and is none; empty if nothing tells."""
+    return next((what for pattern, what in _OTHERS if pattern.match(data)), "")
+
+
 def kind_of(head: bytes) -> str:
     """Return the kind of a picture by its first bytes, such as `JPEG` or `HEIC`.
 

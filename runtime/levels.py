@@ -42,10 +42,10 @@ def grey(image: Image.Image, tags: dict[int, Any], levels: str) -> Image.Image:
         raise DecodeError(f"pixel values {darkest}..{lightest} are not 16-bit")
     bits = tags.get(_BITS, (16,))[0]
     is_unclear = lightest < _DIMMEST_WHITE or lightest - darkest < _NARROWEST_SPAN
-    if levels == "auto" and bits == 16 and is_unclear and darkest < lightest:
+    if levels == "auto" and bits >= 16 and is_unclear and darkest < lightest:
         raise DecodeError(
-            f"its 16-bit values are {darkest} to {lightest} only, and which is white is not known; "
-            f"`edgecl init --levels` sets it for a home: {LEVELS}"
+            f"its {bits}-bit values are {darkest} to {lightest} only, and which is white is not "
+            f"known; `edgecl init --levels` sets it for a home: {LEVELS}"
         )
     low, high = _span(levels) or (0, 2**bits - 1 if bits < 16 else 65535)
     if levels == "each":

@@ -22,7 +22,7 @@ from PIL import Image
 from edgecl.errors import DecodeError, IntegrityError, UsageError
 from edgecl.types import Float32, Frame, Pixels
 
-from .formats import HEIC_HINT, hush_libtiff, is_readable, kind_of, pillow_formats
+from .formats import HEIC_HINT, hush_libtiff, is_readable, kind_of, pillow_formats, what_else
 from .levels import SIXTEEN_BIT, check_colours, check_levels, grey
 
 # What Pillow warns of is an error here (89 million pixels, more than our own limit) or does not
@@ -240,6 +240,7 @@ def _decoded(
         reason = str(error).split("<_io")[0].strip() or type(error).__name__
         if reason.startswith("cannot identify"):  # as Pillow says of what is damaged, too
             reason = f"it begins as {kind}, and the rest is damaged" if kind else reason
+            reason = reason if kind else what_else(data) or reason
         elif kind:
             reason = f"{kind}: {reason}"
         raise DecodeError(f"not a picture that can be decoded ({reason})") from error

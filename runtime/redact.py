@@ -7,6 +7,7 @@ more is hidden than need be: a name with a hole is a nuisance, a password in a l
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import unquote
 
@@ -31,13 +32,19 @@ _VALUE = re.compile(
 _HEADER = re.compile(r"(authorization\s*[:=]\s*)[^\"'\n]+", re.IGNORECASE)
 # A key is secret if one of its words is one of these ...
 _WORDS = frozenset(
-    "account auth authorization bearer cookie hash hmac jwt key login otp pin psk pw secret "
+    "account auth authorization bearer code cookie hash hmac jwt key login otp pin psk pw secret "
     "session sid sig sign token usr".split()
 )
 # ... or if it holds one of these anywhere (`accessToken`, `loginpas`, `userpw`).
 _PARTS = tuple(
     "apikey auth credential loginu pas pswd psw pwd secret sess signature token user".split()
 )
+# `user:password@host` whose scheme was left out or mistyped.
+_ACCOUNT = re.compile(
+    r"(?<![\w%])(?!user:password@)[A-Za-z_][\w.%-]*:(?!\*\*\*@)[^\s@/]+@(?=[\w\[])"
+)
+_PATH = re.compile(r"(\b(?i:https?|rtsps?|rtmps?)://[^\s/?#\"']*)(/[^\s?#\"'<>`]*)")
+_HOOKS = re.compile(r"(?:web)?hooks?|services|hassio_ingress", re.IGNORECASE)
 # `p` is a password beside one of these, and a page or a profile elsewhere.
 _USER = re.compile(r"[?&;](?:u|un|usr|user|name|login)=")
 
@@ -57,7 +64,43 @@ def redacted(text: str) -> str:
         >>> redacted("rtsp://admin:1234@10.0.0.9/live?token=abc&w=640")
         'rtsp://***@10.0.0.9/live?token=***&w=640'
     """
-    return _without_values(_HEADER.sub(rf"\1{_HIDDEN}", _without_users(text)))
+    text = _without_values(_HEADER.sub(rf"\1{_HIDDEN}", _without_users(text)))
+    text = _ACCOUNT.sub(f"{_HIDDEN}@", text)
+    return _PATH.sub(lambda found: found[1] + _without_tokens(found[2]), text)
+
+
+def redacted_id(id: str) -> str:
+    """Return the name of a frame, which a list may have written as an address, without secrets."""
+    return redacted(id) if "://" in id else id
+
+
+def _without_tokens(path: str) -> str:
+    """Return the path of an address without the secrets that are parts of it.
+
+    That are what stands behind `webhook/`, `user:password` as a part, and parts that look drawn by
+    lot, as of a recorder (`rtsps://nvr:7441/xK3p...`). Of those four letters of a digest stay:
+    nothing else may tell one camera from another.
+    """
+    parts = path.split("/")
+    for i, part in enumerate(parts):
+        name, dot, suffix = part.partition(".")
+        if part and i and _HOOKS.fullmatch(parts[i - 1]):
+            parts[i:] = [_HIDDEN]
+            break
+        if re.fullmatch(r"[A-Za-z_][\w-]*:[^:*]{4,}", part):
+            parts[i] = _HIDDEN
+        elif _is_drawn(name):
+            parts[i] = f"{_HIDDEN}{hashlib.sha256(name.encode()).hexdigest()[:4]}{dot}{suffix}"
+    return "/".join(parts)
+
+
+def _is_drawn(text: str) -> bool:
+    """Whether a text looks drawn by lot: long, with digits among letters or changing in case."""
+    longest = max(re.findall(r"[A-Za-z0-9]+", text), key=len, default="")
+    if not re.fullmatch(r"[\w-]+", text) or len(longest) < 12 or len(text) < 16:
+        return False
+    n_digits, n_letters = (len(re.findall(kind, longest)) for kind in (r"\d", r"[A-Za-z]"))
+    return (n_digits > 1 and n_letters > 2) or len(re.findall(r"[a-z][A-Z]", longest)) > 2
 
 
 def _without_users(text: str) -> str:

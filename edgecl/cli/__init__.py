@@ -6,6 +6,7 @@ when it runs.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -21,7 +22,35 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    _mend_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _mend_streams() -> None:
+    """Let what is printed never end a command: stdout may be closed, or know few characters.
+
+    A descriptor that is closed would be that of the next file, as of the store.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free is this one
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _at_home(word: str) -> str:
+    """Return a word with the home folder for `~/`, where no shell puts it: behind = or : or quoted.
+
+    What really lies in a folder called `~` is left alone.
+    """
+    found = re.match(r"(--[a-z-]+=|watch:)?(~/.*)", word, re.DOTALL)
+    if found is None or os.path.lexists(found[2]):
+        return word
+    return (found[1] or "") + os.path.expanduser(found[2])
 
 
 def run(line: list[str]) -> int:
@@ -40,7 +69,7 @@ def _run(line: list[str]) -> int:
     from edgecl.errors import EdgeclError
 
     # Where an error shows up, `--debug` is added at the end of the line; so it may stand anywhere.
-    arguments = [a for a in line if a != "--debug"]
+    arguments = [_at_home(a) for a in line if a != "--debug"]
     is_debugging = len(arguments) < len(line)
     try:
         # Not standalone: what is wrong with an argument is told with the argument, an address too.

@@ -7,6 +7,7 @@ typer makes commands of these classes. Help is written by click, not by rich, so
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ SHORT = {
     "--quiet": "-q",
     "--verbose": "-v",
 }
+# Of `train-stream photos/*.jpg`, `forget class brass ring` and the like.
+_MORE = "One is taken: name the folder of several files, and put quotes around a name with spaces."
 _SHARED = ("quiet", "verbose")
 _LAST = ("home", "json", "quiet", "verbose", "help")
 # typer 0.12 to 0.29 write types in two ways; neither says more than these.
@@ -57,6 +60,20 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
         _prepare(self.params)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse a line; what would be taken for something else is refused."""
+        _check_dashes(self, ctx, args)
+        words = list(args)  # what parses them takes them out
+        try:
+            left = super().parse_args(ctx, args)
+        except Exception as error:  # click's own, of which typer may bring its copy
+            text = str(getattr(error, "message", ""))
+            if text.startswith("Got unexpected extra argument"):
+                error.message = f"{text}. {_MORE}"  # type: ignore[attr-defined]
+            raise
+        _check_paths(self, ctx, words)
+        return left
 
     def invoke(self, ctx: Any) -> Any:
         """Run it; what writes to a home that another process serves, that process runs."""
@@ -120,6 +137,28 @@ def _status_elsewhere(ctx: Any) -> int | None:
     if home is None or not isinstance(arguments, list):
         return None
     return handed_over(path_of(ctx), arguments, Path(home))
+
+
+def _check_dashes(command: Any, ctx: Any, args: list[str]) -> None:
+    """Refuse `-label=cup`, which would be `-l abel=cup`, and as such a class."""
+    known = {name for param in command.get_params(ctx) for name in param.opts}
+    for word in args[: args.index("--")] if "--" in args else args:
+        name = word.partition("=")[0]
+        if re.fullmatch(r"-[a-z][a-z-]+", name) and f"-{name}" in known:
+            ctx.fail(f"No such option: {name}. Did you mean -{name}?")
+
+
+def _check_paths(command: Any, ctx: Any, args: list[str]) -> None:
+    """Refuse an empty path, which would be this folder: a variable that a script never set."""
+    here = [p for p in command.get_params(ctx) if Path() in _values(ctx.params.get(p.name))]
+    given = command.make_parser(ctx).parse_args(args=args)[0] if here and args else {}
+    for param in here:
+        if "" in _values(given.get(param.name)):
+            ctx.fail(f"{param.opts[-1]} is empty; name a path (. is this folder)")
+
+
+def _values(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def first_sentence(text: str | None) -> str:

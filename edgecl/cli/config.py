@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -96,7 +97,8 @@ def _file(home: Path) -> Path:
 
     if not is_home(home):
         raise RequestError(
-            f"there is no edgecl home at {home}; make one with `edgecl init --home {home}`"
+            f"there is no edgecl home at {home}; make one with `edgecl init "
+            f"--home {quote(str(home))}`"
         )
     return home / "edgecl.toml"
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -209,7 +210,7 @@ def sync(
         came += " (new)" if done.is_new else ""
     print_outcome(f"{sent}; {came}", result)
     if merged is not None:
-        say(f"next: `edgecl predict -b {device.bundle} PICTURE`")
+        say(f"next: `edgecl predict -b {quote(str(device.bundle))} PICTURE`")
 
 
 def _tell_requests(done: Synced) -> None:

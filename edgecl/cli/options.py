@@ -30,7 +30,10 @@ def home_above(name: str = DEFAULT_HOME) -> Path | None:
         if not (found / "edgecl.toml").is_file():
             continue
         if found.stat().st_uid != os.geteuid():
-            say(f"the home {found} belongs to another user; --home {found} takes it")
+            say(
+                f"the home {found} belongs to another user; "
+                f"--home {shlex.quote(str(found))} takes it"
+            )
             return None
         return Path(os.path.relpath(found))
     return None
@@ -40,6 +43,8 @@ def _searched(context: typer.Context, parameter: Any, value: Path) -> Path:
     """Take a home in a folder above if none is named and none is here; `init` makes one here."""
     source = context.get_parameter_source(parameter.name)
     is_typed = source is not None and source.name == "COMMANDLINE"
+    if not value.exists():
+        value = Path(os.path.expanduser(value))  # in a file of variables no shell does it
     name_home(f"--home {shlex.quote(str(value))}" if is_typed else "")
     if source is None or source.name != "DEFAULT" or value.exists() or context.info_name == "init":
         return value

@@ -142,8 +142,10 @@ def say_step(text: str) -> None:
 
 def say_skipped(skipped: Sequence[Skipped]) -> None:
     """Name the pictures that could not be used; of very many the first ones."""
-    for item in skipped[:_MOST_EVENTS]:
-        say(f"skipped {item.id}: {item.reason}")
+    from edgecl.runtime.redact import redacted_id
+
+    for item in skipped[:_MOST_EVENTS]:  # a list may name its pictures by addresses
+        say(f"skipped {redacted_id(item.id)}: {item.reason}")
     if len(skipped) > _MOST_EVENTS:
         say(f"{len(skipped) - _MOST_EVENTS} more skipped")
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -213,8 +214,8 @@ class Plant:
         self.path = path
         if not (path / FLEET_NAME).is_file():
             raise RequestError(
-                f"there is no fleet at {path}; make one with `edgecl fleet init --fleet {path} "
-                "--feature-map-of HOME`"
+                f"there is no fleet at {path}; make one with `edgecl fleet init "
+                f"--fleet {quote(str(path))} --feature-map-of HOME`"
             )
         with telling(f"{path} cannot be read"):
             self.fleet = Fleet.read(read_own(path / FLEET_NAME, MOST_BYTES), str(path / FLEET_NAME))

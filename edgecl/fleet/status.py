@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from edgecl.figures import counted
@@ -162,7 +163,8 @@ def in_words_of_device(status: dict[str, Any]) -> list[str]:
         for asked in status["requests"]
     ]
     if status["bundle"]:
-        lines.append(f"what all know predicts with `edgecl predict -b {status['bundle']} PICTURE`")
+        bundle = quote(str(status["bundle"]))
+        lines.append(f"what all know predicts with `edgecl predict -b {bundle} PICTURE`")
     return lines
 
 

@@ -13,8 +13,7 @@ from edgecl.store.total_tables import TOTAL_TABLES
 from edgecl.store.witness_tables import WITNESS_TABLES
 
 _WORD = "one of a few words of edgecl's own"
-_HASH = "a hash"
-_UIDS = "uids as JSON"
+_HASH, _UIDS = "a hash", "uids as JSON"
 _SAID = "uids, numbers and what was asked for; a reason that names a class is refused"
 _WEIGHTS = "arrays of all classes at once; every unlearning makes them anew or deletes them"
 

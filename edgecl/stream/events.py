@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+from edgecl.runtime.redact import redacted_id
+
 
 class Event:
     """What happened; a subclass says what."""
@@ -37,7 +39,7 @@ class FrameSkipped(Event):
 
     def text(self) -> str:
         """Return one line for a person."""
-        return f"skipped {self.frame}: {self.reason}"
+        return f"skipped {redacted_id(self.frame)}: {self.reason}"
 
     def fields(self) -> dict[str, Any]:
         """Return the frame and the reason."""

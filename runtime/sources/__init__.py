@@ -7,9 +7,12 @@ are the whole list.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 from typing import Protocol
 
 from edgecl.errors import SourceError, UsageError
@@ -177,7 +180,11 @@ def _open_local(
     spec: str, label: str | None, shuffle_seed: int | None, max_bytes: int, wants_classes: bool
 ) -> Source:
     """Open what lies on disk."""
-    path = Path(spec)
+    if not spec.strip():
+        raise SourceError(
+            f"the source is empty; name one (. is this folder), or look at the variable: {SYNTAX}"
+        )
+    path = Path(spec) if os.path.lexists(spec) else Path(os.path.expanduser(spec))
     if path.is_dir():
         return FolderSource(
             path,
@@ -196,11 +203,29 @@ def _open_local(
             if shuffle_seed is not None:
                 raise UsageError(f"video {spec} cannot be shuffled; its frames come in order")
             return VideoSource(path, label=label)
-        hint = f"`edgecl import {spec}` may know it; " if suffix in _DATASETS else ""
+        hint = f"`edgecl import {quote(spec)}` may know it; " if suffix in _DATASETS else ""
         raise SourceError(
             f"source {spec} is a {path.suffix or 'nameless'} file; {hint}expected {SYNTAX}"
         )
     if "," in spec and "://" not in spec:
         images, _, labels = spec.partition(",")
         return IdxSource(Path(images), Path(labels), label=label, shuffle_seed=shuffle_seed)
-    raise SourceError(f"source {redacted(spec)} does not exist; expected {SYNTAX}")
+    raise SourceError(f"source {redacted(spec)} {_missing(spec)}")
+
+
+def _missing(spec: str) -> str:
+    """Return what helps where nothing is at a path."""
+    plain = spec.strip(" '\"\n")
+    others = [plain, plain.replace("\\", "/"), plain.lstrip("/"), plain.removeprefix("file://")]
+    near = next((p for p in dict.fromkeys(others) if p != spec and os.path.lexists(p)), None)
+    if re.fullmatch(r"(?:/dev/video)?\d+", plain):
+        near = f"camera:{plain}"
+    elif near is None and os.path.lexists(spec):
+        return "is no file and no folder"
+    elif near is None and re.search(r"[*?\[]", spec):
+        return "does not exist, and patterns are not read; name the folder"
+    elif near is None and (folder := Path(spec).parent).is_dir() and os.access(folder, os.R_OK):
+        names = get_close_matches(Path(spec).name, os.listdir(folder), n=1)
+        near = str(folder / names[0]) if names else None
+    found = f"did you mean {quote(near)}?" if near else f"expected {SYNTAX}"
+    return f"does not exist; {found}"

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from edgecl.errors import SourceError, UsageError
 from edgecl.types import clean_label
@@ -33,7 +34,7 @@ from ..redact import redacted
 from .base import Item, ListSource, read_frame
 from .coco_zip import CocoZip, coco_lists_in
 from .fiftyone import LABELS, fiftyone_labels, read_fiftyone
-from .layouts import SPLIT, kind_of_folder, no_classes, some, unnamed_tries, warnings_of
+from .layouts import SPLIT, is_to_train, kinds_of, no_classes, some, unnamed_tries, warnings_of
 from .listed import (
     EDGECL_INDEX,
     ONE_HOT,
@@ -44,7 +45,7 @@ from .listed import (
     read_one_hot,
     read_text,
 )  # fmt: skip
-from .look import look, no_label, told
+from .look import look, told, unknown
 from .zips import ZipSource
 
 _MAX_LABELS_BYTES = 1_000_000
@@ -117,11 +118,8 @@ def open_dataset(
         )
     found = _guess(path) if format == "auto" else {format: "--format says so"}
     if not found:
-        hint = "expected a sub-folder a class, or name one with --format"
-        if path.is_dir() and (there := look(path)).pictures:
-            hint = f"of its {len(there.pictures)} pictures {no_label(str(path), there)}"
         raise SourceError(
-            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); {hint}"
+            f"dataset {path} is of no format that is known ({', '.join(FORMATS)}); {unknown(path)}"
         )
     if len(found) > 1:
         guesses = " and ".join(f"{name} ({why})" for name, why in found.items())
@@ -203,13 +201,13 @@ def _splits(path: Path) -> list[str]:
         names = [p.name for p in path.iterdir() if p.is_dir()]
     except OSError as error:
         raise SourceError(f"dataset {path} cannot be read {in_words(error)}") from error
-    splits = [name for name in names if kind_of_folder(name) == SPLIT]
-    return sorted(splits, key=lambda name: (not name.lower().startswith("train"), name))
+    splits = [name for name, kind in kinds_of(names).items() if kind == SPLIT]
+    return sorted(splits, key=lambda name: (not is_to_train(name), name))
 
 
 def _train(path: Path) -> str:
     """Return the name of a dataset's training split."""
-    return next((name for name in _splits(path) if name.lower().startswith("train")), "train")
+    return next(filter(is_to_train, _splits(path)), "train")
 
 
 def _has_class_folders(folder: Path) -> bool:
@@ -242,7 +240,8 @@ def _jetson(path: Path, how: Reading) -> Dataset:
     train = _train(path)
     dataset = _folders("jetson", path, path / train, how)
     notes = [
-        f"left out: {name}/; score it with `edgecl evaluate {path / name}`{_count(path / name)}"
+        f"left out: {name}/; score it with `edgecl evaluate {quote(str(path / name))}`"
+        f"{_count(path / name)}"
         for name in _splits(path)
         if name != train
     ]

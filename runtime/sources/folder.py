@@ -9,7 +9,7 @@ from edgecl.errors import SourceError
 
 from .base import Item, ListSource, read_frame
 from .layouts import classes_of, no_classes, unnamed_tries, warnings_of
-from .look import look, no_label, told
+from .look import look, no_label, other_files, told
 
 
 class FolderSource(ListSource):
@@ -46,7 +46,10 @@ class FolderSource(ListSource):
         tries = unnamed_tries(found.pictures) if is_sorted else []
         found.leave_out(tries, "train/")
         if not found.pictures:
-            what = "; ".join(["", *told(found.passed_over, found.unreadable)])
+            help_ = other_files(folder, found.passed_over)
+            what = "; ".join(
+                ["", *told(found.passed_over, found.unreadable), *([help_] if help_ else [])]
+            )
             raise SourceError(
                 f"folder {folder} holds no picture that can be read; expected JPEG, PNG, WebP, "
                 f"TIFF, BMP, GIF or PPM files in one sub-folder a class{what}"

@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from shlex import quote
 from types import MappingProxyType
 
 from ..formats import RAW_SUFFIXES
@@ -36,9 +37,9 @@ _PARTS = (
 )
 # What systems call a folder that nobody has named, and where files lie until somebody sorts them.
 _UNNAMED = (
-    "newfolder untitledfolder unsorted downloads upload uploads neuerordner nouveaudossier "
-    "nuevacarpeta nuovacartella novapasta nieuwemap nowyfolder новаяпапка "
-    "新建文件夹 新しいフォルダー 새폴더"
+    "newfolder newfolderwithitems untitledfolder unsorted downloads upload uploads "
+    "neuerordner nouveaudossier nuevacarpeta nuovacartella novapasta nieuwemap nowyfolder "
+    "новаяпапка 新建文件夹 新しいフォルダー 새폴더"
 )
 # Parts that hold pictures of the answer, or small copies: never pictures to learn from.
 _SIDES = (
@@ -57,12 +58,12 @@ KINDS: dict[str, re.Pattern[str]] = {
     # `train`, `val2017`, `test_set`, `images-train`, `train_images`, and the folds of a cross-check
     SPLIT: re.compile(
         rf"(?:images?|imgs?)?(?:{'|'.join(_SPLITS.split())})(?:set|data|images?|imgs?)?(?:\d{{4}})?"
-        r"|fold\d+"
+        r"|k?fold\d+|split\d+"
     ),
     PART: re.compile(
         rf"(?:{'|'.join((_PARTS + ' ' + _SIDES).split())})|(?:image|label|velodyne|calib)\d?"
     ),
-    UNNAMED: re.compile("|".join(_UNNAMED.split())),
+    UNNAMED: re.compile(rf"(?:{'|'.join(_UNNAMED.split())})\d*"),
     CAMERA: re.compile(
         r"dcim|avchd|bdmv|mproot|m4root|private|cameraroll|camerauploads|screenshots|previews"
         r"|recordings|snapshots|whatsapp|whatsappimages|takeout|googlephotos|photosfrom\d{4}"
@@ -71,10 +72,24 @@ KINDS: dict[str, re.Pattern[str]] = {
     ),
 }
 # A day or a month, as recorders and FTP uploads write them.
-_DATE = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1[0-3]\d|(?:19|20)\d\d[-_.][01]\d")
+_DATE = re.compile(
+    r"(?:(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1[0-3]\d|(?:19|20)\d\d([-_.])1?\d\2[1-3]?\d"
+    r"|[0-3]?\d([-_.])[0-3]?\d\3(?:19|20)\d\d)(?:[-_ t]\d\d(?:[-_.:h]?\d\d){1,2})?"
+    r"|(?:19|20)\d\d[-_.][01]\d"
+)
 SIDE = re.compile("|".join(_SIDES.split()))
+# A picture of the answer, or a small copy, by a word at the end of the picture's own name.
+_SIDE_FILE = re.compile(
+    r"(.+?)[-_ .](masks?|seg|segmentation|gt|ground[-_ ]?truth|depth|thumb|thumbnail)([-_ .]?\d+)*",
+    re.IGNORECASE,
+)
 _SYSTEM_NAMES = frozenset(
     (*_SYSTEMS.split(), "system volume information", "network trash folder", "temporary items")
+)
+# A split with other words around it, which its neighbours have as well: `my_train` and `my_test`.
+_SPLIT_WORD = re.compile(
+    r"(?<![^\W\d_])(train(?:ing|val)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?|test(?:ing)?|holdout)"
+    r"(?:set|data)?(?![^\W\d_])"
 )
 _WHAT = {
     SPLIT: "splits of a dataset",
@@ -101,6 +116,30 @@ def kind_of_folder(name: str) -> str:
         return CAMERA
     text = plain(_COPY.sub("", text, count=1))
     return next((kind for kind, pattern in KINDS.items() if pattern.fullmatch(text)), "")
+
+
+def kinds_of(names: Iterable[str]) -> dict[str, str]:
+    """Return `kind_of_folder` of folders side by side; what a split is, its neighbours may tell.
+
+    Those of which one is to train on and another is not, and whose names have the same letters
+    around that word, are splits: `cups_train` and `cups_test`, `train80` and `test20`.
+    """
+    kinds = {name: kind_of_folder(name) for name in names}
+    words: dict[str, dict[str, str]] = {}
+    for name in kinds:
+        text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", unicodedata.normalize("NFC", name)).casefold()
+        if (word := _SPLIT_WORD.search(text)) is not None:
+            around = re.sub(r"[\W\d_]", "", text[: word.start()] + "_" + text[word.end() :])
+            words.setdefault(around, {})[name] = word[1]
+    for found in words.values():
+        if len(set(found.values())) > 1 and any(map(is_to_train, found)):
+            kinds |= {name: kinds[name] or SPLIT for name in found}
+    return kinds
+
+
+def is_to_train(name: str) -> bool:
+    """Whether a split's name says that it is to train on."""
+    return "train" in name.casefold()
 
 
 def kind_of_other(name: str) -> str:
@@ -146,7 +185,7 @@ def no_classes(
         beside: `Found.beside`.
     """
     names = classes_of(pictures)
-    kinds = {name: kind_of_folder(name) for name in names}
+    kinds = kinds_of(names)
     direct = {parts[0] for parts in pictures if len(parts) == 2}
     below: dict[str, set[str]] = {name: set() for name in names}
     for parts in pictures:
@@ -167,11 +206,12 @@ def no_classes(
             return f"{where} holds {names[0]}/ only, with boxes beside its pictures; " + to_do()
         return ""
     # A split with classes in it is none itself; one flat folder of that name may be.
-    deep = [
-        name
+    deep = {
+        name: place
         for name in odd
-        if name not in direct and not SIDE.fullmatch(plain(name)) and _real_classes(below[name])
-    ]
+        if name not in direct and not SIDE.fullmatch(plain(name))
+        for place in _place_of_classes(name, pictures)
+    }
     if len(odd) < len(names) and not any(kinds[name] == SPLIT for name in deep):
         return ""
     text = f"{where} holds {_all(odd)}, {_what([kinds[name] for name in odd])} and no class; "
@@ -201,12 +241,34 @@ def _what(kinds: Sequence[str]) -> str:
     return what
 
 
-def _deeper(where: str, deep: Sequence[str], kinds: Mapping[str, str], *, is_alone: bool) -> str:
+def _place_of_classes(name: str, pictures: Collection[Parts]) -> list[str]:
+    """Return the folder in a split or part that has classes in it, as a path; empty if none has.
+
+    It may be the only one in others: `train/images`, `test_set/test_set`.
+    """
+    way: Parts = (name,)
+    while True:
+        n = len(way)
+        inside = {parts[n] for parts in pictures if len(parts) > n + 1 and parts[:n] == way}
+        around = {parts[n] for parts in pictures if len(parts) > n + 2 and parts[:n] == way}
+        inner = [inside_ for inside_ in inside if not SIDE.fullmatch(plain(inside_))]
+        if (
+            len(inner) != 1
+            or inner[0] not in around
+            or not (kind_of_folder(inner[0]) or inner[0] == name)
+        ):
+            return ["/".join(way)] if _real_classes(inside) else []
+        way = (*way, inner[0])
+
+
+def _deeper(
+    where: str, deep: Mapping[str, str], kinds: Mapping[str, str], *, is_alone: bool
+) -> str:
     """Return which of the splits that hold classes is meant."""
-    first = next((name for name in deep if plain(name).startswith("train")), deep[0])
-    text = f"did you mean {where}/{first}?"
-    if not is_alone and kinds[first] == SPLIT and plain(first).startswith("train"):
-        text += f" `edgecl import {where}` learns {first}/ and leaves out the others."
+    first = next(filter(is_to_train, deep), next(iter(deep)))
+    text = f"did you mean {quote(f'{where}/{deep[first]}')}?"
+    if not is_alone and kinds[first] == SPLIT and is_to_train(first):
+        text += f" `edgecl import {quote(where)}` learns {first}/ and leaves out the others."
     return text + _insist(where)
 
 
@@ -214,11 +276,11 @@ def _lists(where: str, others: Collection[str], *, has_boxes: bool) -> str:
     """Return what may say what the pictures show, and what to do if nothing does."""
     text = ""
     if ".json" in others:
-        text += f"`edgecl import {where}` reads its list if that is COCO's; else "
+        text += f"`edgecl import {quote(where)}` reads its list if that is COCO's; else "
     elif has_boxes:
         text += NO_BOXES
     if ".csv" in others:
-        text += f"`edgecl import {where}` reads Roboflow's _classes.csv; else "
+        text += f"`edgecl import {quote(where)}` reads Roboflow's _classes.csv; else "
     return text + to_do(", or write a .csv with path,label") + "."
 
 
@@ -228,7 +290,7 @@ def to_do(more: str = "") -> str:
 
 
 def _insist(where: str) -> str:
-    return f" If these are classes: `edgecl import {where} --format imagefolder`"
+    return f" If these are classes: `edgecl import {quote(where)} --format imagefolder`"
 
 
 def _dataset_in(below: Mapping[str, set[str]], pictures: Collection[Parts]) -> str:
@@ -260,13 +322,14 @@ def _no_class_in(where: str, name: str, pictures: Collection[Parts]) -> str:
 def warnings_of(where: str, pictures: Collection[Parts]) -> list[str]:
     """Return what is learned from a folder and may not be meant."""
     names = classes_of(pictures)
-    odd = [name for name in names if kind_of_folder(name)]
+    odd = [name for name, kind in kinds_of(names).items() if kind]
     lines = []
     if odd:
         verb = "is taken as a class" if len(odd) == 1 else "are taken as classes"
         lines.append(f"{_all(odd)} in {where} {verb} like the others; leave out what is none")
-    if len(names) > 1 and not any(len(parts) == 2 for parts in pictures):
-        lines.append(f"all pictures of {where} lie deeper: each of {some(names)} is one class")
+    if names and not any(len(parts) == 2 for parts in pictures):
+        each = "each of " if len(names) > 1 else ""
+        lines.append(f"all pictures of {where} lie deeper: {each}{some(names)} is one class")
     copies = [name for name in names if _COPY.sub("", name, count=1) in {*names} - {name}]
     if copies:
         lines.append(f"{_all(copies)} in {where} may be copies, and are taken as classes")
@@ -286,6 +349,27 @@ def unnamed_tries(pictures: Sequence[Parts]) -> list[Parts]:
     tries = [parts for parts in pictures if parts[0] == "train" and len(parts[1:]) == 1]
     is_frigate = others and all(parts[-1].lower().endswith(".webp") for parts in tries)
     return tries if is_frigate and not any(map(kind_of_folder, others)) else []
+
+
+def sides_of(pictures: Collection[Parts]) -> dict[Parts, str]:
+    """Return what lies below classes and is no picture of them, and as what it is counted.
+
+    That are folders of masks, labels and small copies where the class has pictures beside them, and
+    files like `1_mask.png` beside `1.jpg`, unless the class itself is called so.
+    """
+    folders: dict[Parts, str] = {}
+    stems = {(*parts[:-1], os.path.splitext(parts[-1])[0]) for parts in pictures}
+    files: dict[Parts, str] = {}
+    for parts in pictures:
+        side = next((p for p in parts[1:-1] if SIDE.fullmatch(plain(p))), None)
+        found = _SIDE_FILE.fullmatch(os.path.splitext(parts[-1])[0])
+        if side is not None:
+            folders[parts] = f"{side}/"
+        elif found and len(parts) > 1 and (*parts[:-1], found[1]) in stems:
+            if plain(found[2]).rstrip("s") not in plain("".join(parts[:-1])):
+                files[parts] = "masks and the like"
+    with_own = {parts[0] for parts in pictures if parts not in folders}
+    return files | {parts: kind for parts, kind in folders.items() if parts[0] in with_own}
 
 
 def some(names: Sequence[str]) -> str:

@@ -329,7 +329,9 @@ def read_text(path: Path, limit: int) -> str:
     except OSError as error:
         raise SourceError(f"{path} cannot be read {in_words(error)}") from error
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path} cannot be read as UTF-8 text ({error})") from error
+        raise SourceError(
+            f"{path} cannot be read as UTF-8 text ({error}); save it as UTF-8"
+        ) from error
 
 
 def coco_values(text: str, name: str) -> dict[str, list[Any]] | None:

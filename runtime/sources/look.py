@@ -15,19 +15,20 @@ from ..formats import HEIC_HINT, is_readable, kind_of_file
 from .layouts import (
     MOST_NAMED,
     NO_BOXES,
-    SIDE,
     SYSTEM,
     Parts,
     kind_of_folder,
     kind_of_other,
     may_be_picture,
-    plain,
+    sides_of,
     to_do,
 )  # fmt: skip
 
 # Boxes and outlines of YOLO, Pascal VOC and labelme, a file a picture.
 _BOX_SUFFIXES = (".txt", ".xml", ".json")
 _MOST_KINDS = 12
+_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_FILMS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mts", ".3gp", ".wmv")
 
 
 @dataclass(slots=True)
@@ -112,7 +113,9 @@ def look(folder: Path, *, above: tuple[str, ...] = ()) -> Found:
     found.pictures.sort()
     own = {(p[:-1], os.path.splitext(p[-1])[0]) for p in found.pictures} if boxes else set()
     found.beside.update(kind for base, stem, kind in boxes if (base, stem) in own)
-    _leave_sides(found)
+    sides = sides_of(found.pictures)
+    for side in sorted(set(sides.values())):
+        found.leave_out((parts for parts, kind in sides.items() if kind == side), side)
     return found
 
 
@@ -135,21 +138,6 @@ def _is_picture(entry: os.DirEntry[str]) -> bool:
     return is_readable(kind_of_file(entry.path)) if by_name is None else by_name
 
 
-def _leave_sides(found: Found) -> None:
-    """Pass over masks, labels and small copies below a class that has pictures beside them."""
-    sides: dict[tuple[str, str], list[Parts]] = {}
-    with_own = set()
-    for parts in found.pictures:
-        side = next((p for p in parts[1:-1] if SIDE.fullmatch(plain(p))), None)
-        if side is None:
-            with_own.add(parts[0])
-        else:
-            sides.setdefault((parts[0], side), []).append(parts)
-    for (first, side), parts_of in sides.items():
-        if first in with_own:
-            found.leave_out(parts_of, f"{side}/")
-
-
 def told(passed_over: Mapping[str, int], unreadable: Mapping[str, str] | None = None) -> list[str]:
     """Return lines that say what was passed over; none where nothing was."""
     lines = []
@@ -167,14 +155,55 @@ def told(passed_over: Mapping[str, int], unreadable: Mapping[str, str] | None = 
     return lines
 
 
-def no_label(where: str, found: Found) -> str:
-    """Return why pictures that lie in no sub-folder have no label, and what to do."""
+def other_files(where: Path, passed_over: Mapping[str, int]) -> str:
+    """Return what to do with a folder of archives or films; empty where it holds none."""
+    film = next((kind for kind in _FILMS if passed_over.get(kind)), "")
+    if passed_over.get(".zip") or passed_over.get(".tm"):
+        return f"`edgecl import FILE` reads the .zip and .tm files in {where} one by one"
+    if film:
+        return (
+            f"`edgecl train-stream FILE --label NAME` learns the {film} files in {where} one by one"
+        )
+    return ""
+
+
+def no_label(where: str, found: Found, *, is_import: bool = False) -> str:
+    """Return why pictures that lie in no sub-folder have no label, and what to do.
+
+    Args:
+        where: The folder, as messages name it.
+        found: What lies in it.
+        is_import: Whether `import` says so, which looked for lists and takes no label.
+    """
     if n := found.beside.total():
         kinds = ", ".join(sorted(found.beside))
         return f"{n} have a {kinds} file beside them, which is not read: {NO_BOXES}{to_do()}"
+    if is_import:
+        return (
+            "they lie in no sub-folder, and no list that is known names them; put them into a "
+            "folder a class, or use `edgecl train-stream` with a .csv of path,label or with --label"
+        )
     if ".csv" in found.passed_over and any(len(parts) == 1 for parts in found.pictures):
         return (
             "it lies in no sub-folder; name the .csv if it has path,label; `edgecl import "
             f"{where}` reads Roboflow's _classes.csv; or name the one class with --label"
         )
     return "it has no label; put it into a sub-folder or name its class with --label"
+
+
+def unknown(path: Path) -> str:
+    """Return what helps with a dataset of no known format."""
+    suffix = path.suffix.lower()
+    if path.is_file():
+        if suffix in (".zip", ".tm"):
+            return f"it is no whole {suffix}; was it copied or downloaded to its end?"
+        if suffix in _ARCHIVES:
+            return "unpack it and name the folder"
+        return "expected a folder, a .zip, a .tm or a .json file"
+    there = look(path)
+    if there.pictures:
+        n = len(there.pictures)
+        return f"of {n} pictures in it: {no_label(str(path), there, is_import=True)}"
+    if others := other_files(path, there.passed_over):
+        return others
+    return "expected a sub-folder a class, or name one with --format"

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,6 +19,7 @@ from edgecl.types import Frame, Skipped
 
 from ..faults import in_words
 from .base import Item, ListSource, local, read_frame
+from .layouts import MOST_NAMED, may_be_picture, plain, some
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 # A table of two million pictures; a row is a path and a class name, and no more is parsed of one.
@@ -28,8 +31,21 @@ _PATH_NAMES = (
     "picture"
 ).split()
 _LABEL_NAMES = (
-    "class class_name classname category category_name target tag tags species name labels y"
+    "class class_name classname category category_name target tag tags species name labels y "
+    "choice choices"
 ).split()
+# What other tools call a column that says which rows are to test on.
+_SPLIT_NAMES = frozenset(
+    "split splits set subset partition fold usage phase istrain isvalid isval istest".split()
+)
+# What pandas, JavaScript and spreadsheets write where there is nothing.
+_NO_LABELS = frozenset(
+    "nan NaN NAN N/A n/a #N/A NA <NA> None null NULL undefined #REF! #NAME? #VALUE! #DIV/0! "
+    "#NULL! #NUM!".split()
+)
+
+# A list or an object that was written as text.
+_AS_TEXT = re.compile(r"""\s*(\[\s*["'].*["']\s*\]|\{\s*["'].*\})\s*""", re.DOTALL)
 
 # Where a row stands, its path, its label, and why it cannot be used, if so.
 _Row = tuple[str, str, str | None, str]
@@ -56,7 +72,8 @@ class TableSource(ListSource):
     ) -> None:
         self.no_label = "it has no label; give its row one, or name its class with --label"
         suffix = table.suffix.lower()
-        rows = _json_rows(table) if suffix == ".jsonl" else self._rows(table, suffix)
+        self._splits: dict[str, set[str]] = {}
+        rows = self._json_rows(table) if suffix == ".jsonl" else self._rows(table, suffix)
         if not rows:
             raise SourceError(f"table {table} has no row; expected path,label in each")
         items: list[Item] = []
@@ -74,6 +91,18 @@ class TableSource(ListSource):
             items.append((path, read))
         labels = [row[2] for row in rows] if label is None else [label]
         super().__init__(str(table), items, shuffle_seed=shuffle_seed, labels=labels)
+        self.notes += [
+            f"its column {name} holds {some(sorted(values))}: all rows are taken; leave out those "
+            "to test on"
+            for name, values in self._splits.items()
+            if len(values - {""}) > 1
+        ]
+        none = Counter(text for text in labels if text and text in _NO_LABELS)
+        if none:
+            shown = ", ".join(f"{text} ({n})" for text, n in sorted(none.items()))
+            self.notes.append(
+                f"its labels {shown} are taken as classes; leave them out where none is meant"
+            )
 
     def _rows(self, table: Path, suffix: str) -> list[_Row]:
         mark = "\t" if suffix == ".tsv" else ","
@@ -94,7 +123,45 @@ class TableSource(ListSource):
                 f"table {table} has the columns {columns} and none called label"
                 f"{_hint(names, mark)}; or name the class with --label"
             )
-        return [_row(number, row, names) for number, row in rows]
+        found = []
+        for number, row in rows:
+            if not isinstance(row, str):
+                self._note_splits(zip(names, row, strict=False))
+            found.append(_row(number, row, names))
+        return found
+
+    def _note_splits(self, cells: Iterable[tuple[str, object]]) -> None:
+        for name, value in cells:
+            if plain(name) in _SPLIT_NAMES and isinstance(value, str | int):
+                values = self._splits.setdefault(name, set())
+                if len(values) <= MOST_NAMED:
+                    values.add(str(value).strip())
+
+    def _json_rows(self, table: Path) -> list[_Row]:
+        rows: list[_Row] = []
+        for i, line in enumerate(_text(table).split("\n"), start=1):
+            if not line.strip():
+                continue
+            where, path, label, reason = f"line {i}", "", None, ""
+            try:
+                value = _object(line)
+                keys = [key[:40] for key in value]
+                self._note_splits(value.items())
+                path = path_of(value)
+                if not path:
+                    reason = (
+                        f"the row has no path; it has {some(keys) or 'nothing'}{_hint(keys, '')}"
+                    )
+                elif "label" not in value and not rows:
+                    self.no_label = (
+                        f"{where} has {some(keys)} and no label{_hint(keys, '')}; or name the "
+                        "class with --label"
+                    )
+                label = label_of(value)
+            except UsageError as error:
+                reason = str(error)
+            rows.append((where, path, label, reason))
+        return rows
 
 
 def cells_of(text: str, mark: str) -> Iterator[tuple[int, list[str] | str]]:
@@ -121,8 +188,14 @@ def _row(number: int, row: list[str] | str, names: list[str]) -> _Row:
     where = f"row {number}"
     if isinstance(row, str):
         return where, "", None, f"{where} {row}"
+    while len(row) > len(names) and not row[-1].strip():
+        row = row[:-1]
     cells = dict(zip(names, row, strict=False))
     reason = ""
+    try:
+        label_of(cells)
+    except UsageError as error:
+        reason = str(error)
     if len(row) > len(names):
         reason = (
             f"{where} has {len(row)} cells, the header {len(names)}; quote what holds a comma, as "
@@ -137,6 +210,8 @@ def _hint(names: list[str], mark: str) -> str:
         should = "commas" if mark == "," else "tabs"
         by = {",": "commas", ";": "semicolons", "\t": "tabs"}[found]
         return f"; its cells are divided by {by}, save it with {should}"
+    if "path" not in names and any(map(may_be_picture, names)):
+        return "; write path,label above its first row"
     lower = {name.lower(): name for name in names}
     renames = []
     for wanted, known in (("path", _PATH_NAMES), ("label", _LABEL_NAMES)):
@@ -166,29 +241,27 @@ def _text(table: Path) -> str:
     except OSError as error:
         raise SourceError(f"table {table} cannot be read {in_words(error)}") from error
     except UnicodeDecodeError as error:
-        raise SourceError(f"table {table} cannot be read as UTF-8 text ({error})") from error
+        raise SourceError(
+            f"table {table} cannot be read as UTF-8 text ({error}); save it as UTF-8"
+        ) from error
 
 
-def _json_rows(table: Path) -> list[_Row]:
-    rows: list[_Row] = []
-    for i, line in enumerate(_text(table).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where, path, label, reason = f"line {i}", "", None, ""
-        try:
-            if len(line) > _MAX_ROW_CHARACTERS:
-                raise UsageError(
-                    f"it has {len(line)} characters; at most {_MAX_ROW_CHARACTERS} are read"
-                )
-            value: Any = json.loads(line)
-            path = path_of(value)
-            label = label_of(value)
-        except UsageError as error:
-            reason = str(error)
-        except (ValueError, RecursionError):
-            pass  # a line without a path
-        rows.append((where, path, label, reason))
-    return rows
+def _object(line: str) -> dict[str, Any]:
+    """Return the object in a line of JSON.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if len(line) > _MAX_ROW_CHARACTERS:
+        raise UsageError(f"it has {len(line)} characters; at most {_MAX_ROW_CHARACTERS} are read")
+    try:
+        value: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        return value
+    what = "is a list" if isinstance(value, list) else "is no JSON object"
+    raise UsageError(f"the row has no path: it {what}; write one object a line")
 
 
 def path_of(value: Any) -> str:
@@ -204,6 +277,8 @@ def label_of(value: Any) -> str | None:
         UsageError: It is no text and no number.
     """
     label = value.get("label") if isinstance(value, dict) else None
+    if isinstance(label, str) and _AS_TEXT.fullmatch(label):
+        label = [] if label.lstrip().startswith("[") else {}
     if label is None or isinstance(label, str):
         return label
     kind = {list: "a list", dict: "an object", bool: "true or false"}.get(type(label), "no number")

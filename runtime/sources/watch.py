@@ -246,6 +246,8 @@ def open_watch(
     folder = spec[len(PREFIX) :]
     if not folder:
         raise UsageError(f"{PREFIX} names no folder; write {PREFIX}DIR")
+    if not os.path.lexists(folder):
+        folder = os.path.expanduser(folder)  # behind a : no shell does it
     return WatchSource(Path(folder), label=label, max_bytes=max_bytes)
 
 

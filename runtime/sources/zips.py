@@ -30,7 +30,17 @@ from edgecl.types import Frame, Skipped
 from ..faults import in_words
 from ..formats import HEAD_BYTES, is_readable, kind_of
 from .base import Item, ListSource
-from .layouts import SPLIT, SYSTEM, kind_of_folder, kind_of_other, may_be_picture, no_classes
+from .layouts import (
+    SPLIT,
+    SYSTEM,
+    is_to_train,
+    kind_of_folder,
+    kind_of_other,
+    kinds_of,
+    may_be_picture,
+    no_classes,
+    sides_of,
+)  # fmt: skip
 
 # What stands in the directory of a zip (65,535 entries with long names), and all of its content.
 _MAX_DIRECTORY_BYTES = 32_000_000
@@ -189,24 +199,37 @@ def _classes(
     Raises:
         SourceError: The folders are no classes.
     """
-    taken = {parts: parts for parts, above in folders.items() if above}
+    taken = _without_folder_around({parts: parts for parts, above in folders.items() if above})
     left: dict[tuple[str, ...], str] = {}
-    while len({p[0] for p in taken.values()}) == 1 and all(len(p) > 2 for p in taken.values()):
-        taken = {parts: p[1:] for parts, p in taken.items()}  # a folder that was packed as a whole
-    splits = {p[0] for p in taken.values() if kind_of_folder(p[0]) == SPLIT}
-    if len(splits) > 1 and splits == {p[0] for p in taken.values()}:
-        first = min(splits, key=lambda name: (not name.lower().startswith("train"), name))
-        if any(len(p) > 2 and not kind_of_folder(p[1]) for p in taken.values() if p[0] == first):
+    kinds = kinds_of({p[0] for p in taken.values()})
+    if len(kinds) > 1 and set(kinds.values()) == {SPLIT}:
+        first = min(kinds, key=lambda name: (not is_to_train(name), name))
+        inside = {part for p in taken.values() if p[0] == first for part in p[1:-1]}
+        if not all(map(kind_of_folder, inside)):
             left = {parts: f"{p[0]}/" for parts, p in taken.items() if p[0] != first}
             taken = {parts: p[1:] for parts, p in taken.items() if p[0] == first}
+            taken = _without_folder_around(taken)
     if why := no_classes(where, list(taken.values())):
         raise SourceError(why.partition(". If these")[0] + "; unpack it and name the folder")
     classes = {}
+    sides = sides_of(taken.values())
     for parts, p in taken.items():
+        if p in sides:
+            left[parts] = sides[p]
+            continue
         inner = [name for name in p[:-1] if not kind_of_folder(name)]
         if len(p) > 1:
             classes[parts] = inner[-1] if inner else p[0]
     return classes, left
+
+
+def _without_folder_around(
+    taken: dict[tuple[str, ...], tuple[str, ...]],
+) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Return paths without a folder that was packed as a whole."""
+    while len({p[0] for p in taken.values()}) == 1 and all(len(p) > 2 for p in taken.values()):
+        taken = {parts: p[1:] for parts, p in taken.items()}
+    return taken
 
 
 def _kind(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:

@@ -6,6 +6,7 @@ import builtins
 import errno
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -260,3 +261,19 @@ def test_output_and_messages_on_a_full_disk(taught: Path) -> None:
         if where == "stdout":
             check_line(last_line(done.stderr))
             assert "free some disk space" in done.stderr
+
+
+def test_a_closed_stdout_or_one_of_few_characters_ends_no_command(
+    taught: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", build.COMMAND, "status", "--home", str(taught)]
+    for closed in (">&-", "<&- >&-", "<&- >&- 2>&-"):
+        line = shlex.join(command) + f" {closed}"
+        done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    picture = tmp_path / "cup \u2615.png"
+    build.part_picture("washer", 0, 48).save(picture)
+    for env in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}):
+        done = build.run_edgecl("predict", picture, "--home", taught, env=env)
+        assert done.returncode == 0, done.stderr
+        assert "\\u2615.png: " in done.stdout

@@ -65,6 +65,63 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# What was typed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train-stream", "pics", "-limit=3"), "No such option: -limit. Did you mean --limit?"),
+        (("train-stream", "pics", "-label=cup"), "Did you mean --label?"),
+        (("train-stream", "pics", "-label", "cup"), "Did you mean --label?"),
+        (("status", "-home", "x"), "Did you mean --home?"),
+        (("status", "-json"), "Did you mean --json?"),
+        (("train-stream", "a.jpg", "b.jpg"), "name the folder of several files"),
+        (("forget", "class", "brass", "ring"), "quotes around a name with spaces"),
+        (("status", "--home", ""), "is empty"),
+        (("status", "--home="), "is empty"),
+        (("import", ""), "is empty"),
+        (("report", "-o", ""), "is empty"),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(
+    words: tuple[str, ...], said: str, run: Run, tmp_path: Path
+) -> None:
+    done = run(tmp_path, *words)
+    assert done.status == 2
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train-stream", "predict", "evaluate"])
+def test_an_empty_source_is_not_this_folder(
+    command: str, run: Run, known: Path, tmp_path: Path
+) -> None:
+    for source in ("", " "):
+        done = run(tmp_path, command, source, "--home", str(known))
+        assert done.status == 3
+        assert "the source is empty" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("status", "--home=~/h"), ("status", "--home", "~/h"), ("status", "-H", "~/h")]
+)
+def test_the_home_folder_is_known_behind_an_equals_sign_and_in_quotes(
+    words: tuple[str, ...], run: Run, known: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "me").mkdir()
+    (tmp_path / "me" / "h").symlink_to(known)
+    env = {"HOME": str(tmp_path / "me")}
+    assert run(tmp_path, *words, env=env).status == 0
+    assert run(tmp_path, "status", env={**env, "EDGECL_HOME": "~/h"}).status == 0
+    missing = run(tmp_path, "train-stream", "watch:~/inbox", "--home=~/h", env=env)
+    assert f"{tmp_path}/me/inbox" in missing.stderr
+    # A folder that is really called so is meant by its name.
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~" / "h").mkdir()
+    assert "there is no edgecl home" in run(tmp_path, *words, env=env).stderr
+
+
 # Errors
 
 

@@ -179,3 +179,16 @@ def test_output_log_metrics_store_and_export_hold_no_password(
     assert not [four for four in secret if four in "\n".join(texts)]
     assert not [four for four in secret if four.encode() in log.read_bytes() + metrics.read_bytes()]
     assert not [five for five in longer if five.encode() in data]
+
+
+@pytest.mark.parametrize("command", ["train-stream", "evaluate", "predict"])
+def test_an_address_in_a_table_is_told_without_its_password(
+    command: str, taught_home: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    address = "https://admin:S3CRET@h/1.jpg?token=S3CRET"
+    build.part_picture("washer", 0, 48).save(tmp_path / "1.png")
+    table.write_text(f"path,label\n{address},washer\n1.png,washer\n")
+    done = build.run_edgecl(command, table, "--home", copy_of(taught_home))
+    assert "skipped https://***@h/1.jpg?token=***: " in done.stderr
+    assert "S3CRET" not in done.stdout + done.stderr

@@ -13,6 +13,7 @@ from PIL import Image
 
 from edgecl.cli.check import check_labels
 from edgecl.errors import EdgeclError, SourceError
+from edgecl.home import Home
 from edgecl.runtime.sources import open_source
 from edgecl.runtime.sources.datasets import open_dataset
 from edgecl.types import Frame, Skipped
@@ -75,6 +76,58 @@ def test_what_is_no_folder_a_class_is_refused_with_what_helps(
     if "leaves out the others" not in str(error.value):
         with pytest.raises(EdgeclError):
             open_dataset(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("names", "learn", "take"),
+    [
+        (("a.zip", "b.zip"), "`edgecl import FILE` reads the .zip", "`edgecl import FILE`"),
+        (("cup/1.mp4", "bolt/2.mp4"), "--label NAME` learns the .mp4", "learns the .mp4"),
+        (
+            ("1.png", "2.png"),
+            "put it into a sub-folder",
+            "of 2 pictures in it: they lie in no sub-",
+        ),
+        (("1.png", "metadata.csv"), "name the .csv", "no list that is known names them"),
+        (("1.txt",), "passed over: 1 .txt", "expected a sub-folder a class"),
+    ],
+)
+def test_what_helps_is_told_for_what_lies_there(
+    names: tuple[str, ...], learn: str, take: str, tmp_path: Path
+) -> None:
+    folder = put(tmp_path / "d", *names)
+    with pytest.raises(SourceError) as refused:
+        check_labels(open_source(str(folder)))
+    assert learn in str(refused.value)
+    with pytest.raises(SourceError) as unknown:
+        open_dataset(folder)
+    assert take in str(unknown.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a.zip", "it is no whole .zip"), ("a.tm", "it is no whole .tm"), ("a.tar.gz", "unpack it"),
+     ("a.7z", "unpack it"), ("a.txt", "expected a folder, a .zip")],
+)  # fmt: skip
+def test_a_file_that_is_no_dataset_is_told_with_what_helps(
+    name: str, said: str, tmp_path: Path
+) -> None:
+    put(tmp_path, name)
+    with pytest.raises(SourceError, match=said):
+        open_dataset(tmp_path / name)
+
+
+def test_a_path_in_what_is_to_be_typed_is_quoted(tmp_path: Path) -> None:
+    put(tmp_path / "my set (1)", "train/cup/1.png", "test/cup/1.png")
+    with pytest.raises(SourceError) as error:
+        open_source(str(tmp_path / "my set (1)"))
+    assert f"did you mean '{tmp_path}/my set (1)/train'?" in str(error.value)
+    assert f"`edgecl import '{tmp_path}/my set (1)'`" in str(error.value)
+    (note,) = open_dataset(tmp_path / "my set (1)").notes
+    assert f"`edgecl evaluate '{tmp_path}/my set (1)/test'`" in note
+    with pytest.raises(EdgeclError) as missing:
+        Home(tmp_path / "no home")
+    assert f"--home '{tmp_path}/no home'`" in str(missing.value)
 
 
 def test_import_is_only_named_where_it_helps(tmp_path: Path) -> None:

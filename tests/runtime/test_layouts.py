@@ -19,7 +19,7 @@ from edgecl.errors import SourceError
 from edgecl.runtime.formats import is_readable, kind_of
 from edgecl.runtime.sources import layouts, open_source
 from edgecl.runtime.sources.datasets import open_dataset
-from edgecl.runtime.sources.layouts import CAMERA, PART, SPLIT, SYSTEM, kind_of_folder
+from edgecl.runtime.sources.layouts import CAMERA, PART, SPLIT, SYSTEM, UNNAMED, kind_of_folder
 from edgecl.runtime.sources.watch import WatchSource
 from edgecl.types import Frame
 
@@ -29,11 +29,15 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 # Every word of the table, and names as people and tools write them.
 SPLITS = (
     *layouts._SPLITS.split(), "Train", "VAL", "val2017", "train_images", "test-set", "images_train",
-    "fold_1", "trainset", "Test Data",
+    "fold_1", "trainset", "Test Data", "split_0", "k-fold 3",
 )  # fmt: skip
 PARTS = (
     *layouts._PARTS.split(), *layouts._SIDES.split(), "JPEGImages", "SegmentationClass", "image_2",
     "obj_train_data", "leftImg8bit", "ground_truth", "Annotations",
+)  # fmt: skip
+UNNAMED_ = (
+    "New folder", "New folder (2)", "New Folder With Items", "untitled folder 2", "New Folder 3",
+    "Untitled Folder", "Neuer Ordner 2", "uploads",
 )  # fmt: skip
 SYSTEMS = (
     *layouts._SYSTEMS.split(), "@eaDir", "#Recycle", "$RECYCLE.BIN", "__MACOSX", "FOUND.000",
@@ -42,12 +46,14 @@ SYSTEMS = (
 )  # fmt: skip
 CAMERAS = (
     "DCIM", "100CANON", "101APPLE", "100_PANA", "AVCHD", "2026-11-28", "20261128", "2026_11",
-    "Camera Roll", "WhatsApp Images", "Photos from 2024",
+    "Camera Roll", "WhatsApp Images", "Photos from 2024", "28-11-2026", "28.11.2026", "2026-1-8",
+    "20261128_101010", "2026-11-28 10.10.10", "2026-11-28T10-10", "2026_11_28_10_10_10",
 )  # fmt: skip
 CLASSES = (
     "cup", "bolt-m4", "training shoe", "mask-on", "label printer", "trainer", "valve", "tester",
     "0", "42", "2024", "1999", "001_bird", "100bolts", "imagination", "validator", "test strip",
-    "part-7", "good", "20199999", "maskless", "datalogger",
+    "part-7", "good", "20199999", "12.5.80", "1-2-3", "item 2", "20261128_9", "10-2026",
+    "maskless", "datalogger",
 )  # fmt: skip
 
 
@@ -78,8 +84,15 @@ def learned(folder: Path, **options: Any) -> Counter[str | None]:
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [(SPLIT, SPLITS), (PART, PARTS), (SYSTEM, SYSTEMS), (CAMERA, CAMERAS), ("", CLASSES)],
-    ids=["splits", "parts", "systems", "cameras", "classes"],
+    [
+        (SPLIT, SPLITS),
+        (PART, PARTS),
+        (SYSTEM, SYSTEMS),
+        (CAMERA, CAMERAS),
+        (UNNAMED, UNNAMED_),
+        ("", CLASSES),
+    ],
+    ids=["splits", "parts", "systems", "cameras", "unnamed", "classes"],
 )
 def test_every_name_of_the_table_is_known_and_no_class_is(kind: str, names: tuple[str]) -> None:
     assert {name: kind_of_folder(name) for name in names} == dict.fromkeys(names, kind)
@@ -182,6 +195,62 @@ def test_a_class_beside_a_split_with_classes_is_refused(tmp_path: Path) -> None:
         open_source(str(folder))
 
 
+# What a name means is told by its neighbours: the same words beside train, test and the like.
+NAMED_SPLITS = (
+    ("my_train", "my_test"), ("train80", "test20"), ("1_train", "2_val", "3_test"),
+    ("cups-train", "cups-test"), ("seg_train/seg_train", "seg_test/seg_test", "seg_pred/seg_pred"),
+    ("training.1a2b", "testing.1a2b"), ("gateTrain", "gateVal"), ("DATASET_TRAIN", "DATASET_DEV"),
+    ("train cup", "train bolt", "test cup", "test bolt"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("names", NAMED_SPLITS, ids=[n[0] for n in NAMED_SPLITS])
+def test_splits_with_a_name_of_their_own_are_no_classes(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    flat = put(tmp_path / "flat", *(f"{name}/1.png" for name in names if "/" not in name))
+    if flat.exists():
+        for open_it in (lambda: open_source(str(flat)), lambda: open_dataset(flat)):
+            with pytest.raises(SourceError, match="splits of a dataset and no class"):
+                open_it()
+    files = [
+        f"{name}/{c}/{name[:8].replace('/', '')}.png" for name in names for c in ("cup", "ring")
+    ]
+    deep = put(tmp_path / "deep", *files)
+    with pytest.raises(SourceError, match=rf"did you mean '?{deep}/.*(?i:rain)"):
+        open_source(str(deep))
+    # Of `train cup` and `train bolt` neither is the split.
+    if len(names) < 4 and "/" not in names[0]:
+        wanted = {f.split("/")[-1] for f in files if f.startswith(names[0])}
+        n_of_one = {"cup": len(wanted), "ring": len(wanted)}
+        assert open_dataset(deep).classes == n_of_one
+        assert open_dataset(pack(tmp_path / "a.zip", *files)).classes == n_of_one
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("toy train", "test tube"), ("train station", "bus station"), ("test strip", "strip"),
+     ("training shoe", "test lamp"), ("trainer", "tester"), ("valve", "testbed")],
+)  # fmt: skip
+def test_words_of_splits_in_names_of_classes_make_none(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    folder = put(tmp_path, *(f"{name}/1.png" for name in names))
+    assert learned(folder) == dict.fromkeys(names, 1)
+    assert open_dataset(folder).classes == dict.fromkeys(names, 1)
+
+
+def test_a_split_in_a_folder_of_its_own_name_is_named_where_its_classes_are(tmp_path: Path) -> None:
+    files = [f"{s}_set/{s}_set/{c}/1.png" for s in ("training", "test") for c in ("cup", "bolt")]
+    folder = put(tmp_path / "d", *files)
+    with pytest.raises(SourceError, match=r"did you mean .*d/training_set/training_set\?"):
+        open_source(str(folder))
+    assert open_dataset(pack(tmp_path / "a.zip", *files)).classes == {"bolt": 1, "cup": 1}
+    images = put(tmp_path / "i", *(f"{s}/images/{c}/1.png" for s in ("train", "val") for c in "ab"))
+    with pytest.raises(SourceError, match=r"did you mean .*i/train/images\?"):
+        open_source(str(images))
+
+
 def test_splits_below_classes_are_told(tmp_path: Path) -> None:
     source = open_source(str(put(tmp_path, "cup/train/1.png", "cup/test/2.png", "bolt/3.png")))
     assert any("test/ and train/ lie below" in note for note in source.notes)
@@ -206,6 +275,8 @@ def test_a_folder_around_a_dataset_is_no_class(name: str, tmp_path: Path) -> Non
 def test_folders_of_folders_and_copies_are_told(tmp_path: Path) -> None:
     deep = put(tmp_path / "clips", "gate/open/1.png", "gate/shut/1.png", "yard/cat/1.png")
     assert any("lie deeper: each of gate, yard" in n for n in open_source(str(deep)).notes)
+    project = put(tmp_path / "ls", "project/upload/1/a.png")
+    assert "all pictures of" in " ".join(open_source(str(project)).notes)
     copies = put(
         tmp_path / "copies", "cup/1.png", "cup (1)/1.png", "cup - Copy/1.png", "x(2)/1.png"
     )
@@ -237,6 +308,39 @@ def test_masks_labels_and_thumbnails_below_a_class_are_passed_over(tmp_path: Pat
     source = open_source(str(put(tmp_path, *names)))
     assert [i.id for i in source.frames()] == ["bolt/1.png", "cup/images/1.png"]
     assert source.passed_over == {"masks/": 1, "thumbs/": 1}
+
+
+@pytest.mark.parametrize(
+    "mask", ["1_mask.png", "1-masks.png", "1 mask.webp", "1_mask_2.png", "1.mask.0.png",
+             "1_Mask.png", "1_segmentation.png", "1_gt.png", "1_depth.png", "1_thumb.jpg"],
+)  # fmt: skip
+def test_masks_and_thumbnails_beside_their_pictures_are_passed_over(
+    mask: str, tmp_path: Path
+) -> None:
+    names = ("cup/1.png", f"cup/{mask}", "bolt/2.png", "bolt/2_side.png", "bolt/3_mask.png")
+    folder = put(tmp_path / "d", *names)
+    source = open_source(str(folder))
+    # One without its picture is a picture of its own.
+    wanted = {"cup": 1, "bolt": 3}
+    assert classes(source.frames()) == wanted
+    assert source.passed_over == {"masks and the like": 1}
+    assert "1 masks and the like" in source.notes[0]
+    assert open_dataset(folder).classes == wanted
+    packed = open_dataset(pack(tmp_path / "a.zip", *names))
+    assert packed.classes == wanted
+    assert "masks and the like" in packed.notes[0]
+    # A class of such things has them for pictures.
+    masks = put(tmp_path / "m", "with_mask/1.png", f"with_mask/{mask}", "cup/1.png")
+    assert learned(masks)["with_mask"] == (2 if "ask" in mask else 1)
+
+
+def test_masks_in_a_folder_below_a_class_are_passed_over_in_a_zip_too(tmp_path: Path) -> None:
+    names = ("cup/images/1.png", "cup/masks/1.png", "bolt/1.png", "bolt/thumbs/1.png")
+    dataset = open_dataset(pack(tmp_path / "a.zip", *names))
+    assert dataset.classes == {"cup": 1, "bolt": 1}
+    assert all(kind in dataset.notes[0] for kind in ("1 masks/", "1 thumbs/"))
+    only = pack(tmp_path / "b.zip", "cup/masks/1.png", "bolt/1.png")
+    assert open_dataset(only).classes == {"cup": 1, "bolt": 1}
 
 
 def coco(folder: Path, where: str, files: list[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
@@ -363,6 +364,46 @@ def test_temperatures_have_a_range_or_each_picture_its_own() -> None:
     assert np.asarray(decode(data, levels="29300..30300"))[0, :, 0].tolist() == [0, 128, 255]
     assert np.asarray(decode(data, levels="29800..30300"))[0, :, 0].tolist() == [0, 0, 255]
     assert np.asarray(decode(data, levels="each"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_few_shades_in_32_bits_are_refused_like_those_in_16() -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.array([[0, 100, 255]], np.int32)).save(out, "TIFF")
+    with pytest.raises(DecodeError, match=r"32-bit values are 0 to 255 only.*--levels"):
+        decode(out.getvalue())
+    assert np.asarray(decode(out.getvalue(), levels="each"))[0, :, 0].tolist() == [0, 100, 255]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"\r\n  <html><head>login", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+        (b"/annex/objects/MD5E-s1--1.jpg\n", "git annex get"),
+        (b"../.git/annex/objects/1.jpg\n", "git annex get"),
+        (b'<?xml version="1.0"?>\n<!-- by hand -->\n<svg xmlns="x"/>', "SVG"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML"),
+        (b'{"error": "quota"}', "JSON"),
+        (b"[]", "JSON"),
+        (base64.b64encode(encoded(grey([[9] * 20] * 20), "JPEG")), "base64"),
+        (b"data:image/png;base64,iVBORw0KGgo", "base64"),
+        (b"HTTP/1.1 200 OK\r\n\r\n\xff\xd8\xff", "headers of HTTP"),
+        (encoded(grey([[9]])).replace(b"\r\n", b"\n"), "as if it were text"),
+        (encoded(grey([[9]]), "JPEG").decode("latin-1").encode(), "as if it were text"),
+        (b"%PDF-1.7 x", "PDF"),
+        (b"\0\0\0\x18ftypmp42" + bytes(40), "a film"),
+        (b"\0\0\0\x14ftypqt  " + bytes(40), "a film"),
+        (b"PK\3\4" + bytes(40), "an archive"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "macOS"),
+        (bytes(5000), "zero bytes only"),
+        (b"\xff\x0a" + bytes(40), "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    ],
+)
+def test_what_is_called_a_picture_and_is_none_is_named(data: bytes, what: str) -> None:
+    with pytest.raises(DecodeError, match=rf"not a picture that can be decoded \(.*{what}"):
+        decode(data)
 
 
 @pytest.mark.parametrize("levels", ["auto", "full", "each", "12"])

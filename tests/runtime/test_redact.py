@@ -51,12 +51,35 @@ HIDDEN = "S3CRET"
         ("gst:x user-pw=a,&;S3CRET ! y", "gst:x user-pw=*** ! y"),
         ('gst:x h="a,Authorization=Bearer S3CRET"', 'gst:x h="a,Authorization=***"'),
         ("header Authorization: Basic S3CRET==", "header Authorization: ***"),
+        ("source u:S3CRET@cam/a is none", "source ***@cam/a is none"),
+        ("//u:S3CRET@cam:554/a", "//***@cam:554/a"),
+        ("http//u:S3CRET@cam/a", "http//***@cam/a"),
+        ("http://ha:8123/api/webhook/S3CRET", "http://ha:8123/api/webhook/***"),
+        ("https://h/api/webhooks/12/S3CRET?w=1", "https://h/api/webhooks/***?w=1"),
+        ("https://h/bot12:S3CRET/sendPhoto", "https://h/***/sendPhoto"),
+        ("rtsp://cam/live/admin:S3CRET/1", "rtsp://cam/live/***/1"),
+        ("https://h/api/fn?code=S3CRET&w=1", "https://h/api/fn?code=***&w=1"),
         ("cannot open 'mqtt://u:S3CRET@h/t': refused", "cannot open 'mqtt://***@h/t': refused"),
     ],
 )
 def test_secrets_are_hidden_and_the_rest_stays(text: str, expected: str) -> None:
     assert HIDDEN not in redacted(text)
     assert redacted(text) == expected
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["xZ8a9fJ2kLq0pR5t", "3fa85f64-5717-4562-b3fc-2c963f66afa6", "a1b2c3d4e5f60718",
+     "xKqLmNoPqRsTuVwX", "x" * 8 + "9" * 24],
+)  # fmt: skip
+def test_a_part_of_a_path_that_is_drawn_by_lot_is_hidden_and_still_told_apart(token: str) -> None:
+    names = {redacted(f"rtsps://nvr:7441/{t}?srtp=1: refused") for t in (token, token[::-1] + "1")}
+    assert len(names) == 2
+    for name in names:
+        assert name.startswith("rtsps://nvr:7441/***")
+        assert name.endswith("?srtp=1: refused")
+        assert len(name) == len("rtsps://nvr:7441/***1234?srtp=1: refused")
+        assert redacted(name) == name
 
 
 @pytest.mark.parametrize(
@@ -75,6 +98,12 @@ def test_secrets_are_hidden_and_the_rest_stays(text: str, expected: str) -> None
         "watch:/home/me@work/in",
         "give rtsp: or http: and me@work knows",
         "a digest of the frame, basic colours",
+        "https://cam/axis-cgi/mjpg/video.cgi?resolution=640x480&codec=h264",
+        "rtsp://10.0.0.9:554/Streaming/Channels/101",
+        "http://h/api/camera_proxy/camera.front_door_1080p",
+        "http://h/files/20261128T101010Z.jpg",
+        "http://h/cam/realmonitor",
+        "at 10:30@noon",
     ],
 )
 def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
 import io
 import json
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 
 import build
-from edgecl.errors import SourceError, UsageError
+from edgecl.cli.check import check_labels
+from edgecl.errors import EdgeclError, SourceError, UsageError
 from edgecl.runtime.sources import Source, open_source
 from edgecl.types import Frame, Skipped
 
@@ -284,6 +286,132 @@ def test_a_byte_order_mark_on_stdin_is_no_part_of_the_first_line(
     one = str(put(tmp_path, "1.png") / "1.png")
     line = "\ufeff" + json.dumps({"path": one, "label": "a"})
     assert labels(stdin_source(monkeypatch, [line]).frames()) == [(one, "a")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,label,split\n1.png,a,train\n1.png,b,test\n", "column split holds test, train"),
+        ("path,label,Set\n1.png,a,TRAIN\n1.png,b,TEST\n", "column Set holds TEST, TRAIN"),
+        ("path,label,is_valid\n1.png,a,False\n1.png,b,True\n", "column is_valid holds"),
+        ("path,label,Usage\n1.png,a,Training\n1.png,b,PublicTest\n", "column Usage holds"),
+        ("path,label,split\n1.png,a,train\n1.png,b,train\n", ""),
+        ("path,label,size\n1.png,a,train\n1.png,b,test\n", ""),
+        ("path,label\n1.png,a\n1.png,nan\n1.png,#N/A\n1.png,nan\n", "#N/A (1), nan (2)"),
+        ("path,label\n1.png,a\n1.png,None\n1.png,#REF!\n", "#REF! (1), None (1)"),
+        ("path,label\n1.png,none\n1.png,a\n1.png,unknown\n", ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_what_a_table_says_of_splits_and_of_no_label_is_told(
+    text: str, said: str, kind: str, tmp_path: Path
+) -> None:
+    build.part_picture("washer", 0, 8).save(tmp_path / "1.png")
+    if kind == "tsv":
+        text = text.replace(",", "\t")
+    if kind == "jsonl":
+        names, *rows = (line.split(",") for line in text.splitlines())
+        text = "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
+    table = tmp_path / f"t.{kind}"
+    table.write_text(text)
+    source = open_source(str(table))
+    assert all(isinstance(item, Frame) for item in source.frames())
+    assert [note for note in source.notes if said in note] == source.notes
+    assert bool(source.notes) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("pics/*", "patterns are not read; name the folder"),
+        ("pics/cup/?.png", "patterns are not read"),
+        ("pcs", "did you mean pics?"),
+        ("pics/cup/l.png", "did you mean pics/cup/1.png?"),
+        ("'pics'", "did you mean pics?"),
+        ("pics ", "did you mean pics?"),
+        ("/pics", "did you mean pics?"),
+        ("pics\\cup", "did you mean pics/cup?"),
+        ("file://pics", "did you mean pics?"),
+        ("0", "did you mean camera:0?"),
+        ("/dev/video7", "did you mean camera:/dev/video7?"),
+        ("two word", "did you mean 'two words'?"),
+        ("pipe", "is no file and no folder"),
+        ("gone/x", "does not exist; expected a folder"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_may_be_meant(
+    spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(put(tmp_path, "pics/cup/1.png", "two words/1.png"))
+    os.mkfifo("pipe")
+    with pytest.raises(SourceError) as error:
+        open_source(spec)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("cell", ["['bolt']", '["bolt"]', "{'a': 1}", '{"choices": ["a", "b"]}'])
+def test_a_list_as_text_is_no_label(cell: str, tmp_path: Path) -> None:
+    build.part_picture("washer", 0, 8).save(tmp_path / "1.png")
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label"], ["1.png", cell], ["1.png", "[bolt]"]])
+    first, second = open_source(str(tmp_path / "t.csv")).frames()
+    assert isinstance(first, Skipped)
+    assert "expected text, as a picture has one class" in first.reason
+    assert isinstance(second, Frame)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "t.jsonl",
+            '{"path":"1.png","label":"a"},\n',
+            "it is no JSON object; write one object a line",
+        ),
+        ("t.jsonl", '[{"path":"1.png","label":"a"}]\n', "it is a list; write one object a line"),
+        ("t.jsonl", '{\n"path":"1.png"\n}\n', "it is no JSON object; write one object a line"),
+        (
+            "t.jsonl",
+            '{"file_name":"1.png","label":"a"}\n',
+            "it has file_name, label; rename file_name to path",
+        ),
+        (
+            "t.jsonl",
+            '{"Path":"1.png","Label":"a"}\n',
+            "it has Path, Label; rename Path to path and Label to label",
+        ),
+        (
+            "t.jsonl",
+            '{"path":"1.png","class":"a"}\n',
+            "line 1 has path, class and no label; rename class to label",
+        ),
+        ("t.csv", "1.png,a\n2.png,b\n", "write path,label above its first row"),
+        ("t.csv", "image,choice\n1.png,a\n", "rename image to path and choice to label"),
+    ],
+)
+def test_what_a_table_lacks_is_told(name: str, text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    try:
+        source = open_source(str(tmp_path / name))
+        check_labels(source)
+        told = str(skipped(source.frames()))
+    except EdgeclError as error:
+        told = str(error)
+    assert said in told
+
+
+def test_empty_cells_behind_a_row_are_none(tmp_path: Path) -> None:
+    build.part_picture("washer", 0, 8).save(tmp_path / "1.png")
+    (tmp_path / "t.csv").write_text("path,label\n1.png,a,\n1.png,b,, \n1.png,c,,x\n")
+    items = list(open_source(str(tmp_path / "t.csv")).frames())
+    assert [type(item) for item in items] == [Frame, Frame, Skipped]
+
+
+def test_a_table_that_is_not_utf_8_says_what_to_save_it_as(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / "t.csv").write_text("path,label\n1.png,caf\u00e9\n", encoding=encoding)
+        with pytest.raises(SourceError, match="save it as UTF-8"):
+            open_source(str(tmp_path / "t.csv"))
 
 
 @pytest.mark.parametrize(
