@@ -183,8 +183,10 @@ class Totals(Statistics):
         """Return what one learned sample adds; nothing of one that is not learned, or not there."""
         return self._with_rows(self._nothing(), self._rows_where("s.uid = ?", uid))
 
-    def whole_of_source(self, uid: int) -> Whole:
-        """Return what all learned samples of a source add up to."""
+    def whole_of_source(self, uid: int) -> Whole | None:
+        """Return what all learned samples of a source add up to; None where no head asks that."""
+        if self.second_moment != Gram.name:
+            return None
         rows = self.connection.execute(
             "SELECT class_uid FROM class_stats WHERE source_uid = ?", (uid,)
         ).fetchall()
@@ -192,13 +194,15 @@ class Totals(Statistics):
         fresh = self._rows_where("s.source_uid = ? AND NOT s.is_folded", uid)
         return self._with_rows(whole, fresh)
 
-    def whole_of_run(self, first: int, folded: Iterable[tuple[int, Moments]]) -> Whole:
-        """Return what was learned by the last run.
+    def whole_of_run(self, first: int, folded: Iterable[tuple[int, Moments]]) -> Whole | None:
+        """Return what was learned by the last run; None where no head asks that.
 
         Args:
             first: Uid of the newest sample before it.
             folded: Class and statistics of what it learned and is folded.
         """
+        if self.second_moment != Gram.name:
+            return None
         return self._with_rows(self._with_folded(folded), self._rows_since(first))
 
     def _with_folded(self, parts: Iterable[tuple[int, Moments]]) -> Whole:
