@@ -20,7 +20,6 @@ from PIL import Image
 from edgecl.calibration import save_scorer
 from edgecl.errors import UsageError
 from edgecl.heads.base import Head
-from edgecl.heads.memory import whole_of_rows
 from edgecl.home import Home
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.preprocess import encode_png, picture_of, shrink
@@ -201,6 +200,7 @@ class Learner:
         try:
             with store.transaction():
                 learned = [lesson for lesson in lessons if not lesson.is_held_out]
+                taken = store.whole_of_learned({o.uid: (o.class_uid, o.x) for o in learned})
                 for lesson in learned:
                     take_back(store, lesson.uid, lesson.class_uid, lesson.source, lesson.x)
                 delete_held_out(store, [item.uid for item in lessons if item.is_held_out])
@@ -209,8 +209,6 @@ class Learner:
                     adapters = adapter_rows(store)
                     saw = [row.uid for row in adapters if gone & set(row.saw)]
                     drop_adapters(store, descending(adapters, saw))
-                rows, classes = [o.x for o in learned], [o.class_uid for o in learned]
-                taken = whole_of_rows(rows, classes, store.statistic)
                 self.head.take_off(taken, store, store.n_seen())
                 self.save_state()
                 also()

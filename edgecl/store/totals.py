@@ -9,13 +9,15 @@ destroyed (docs/decisions/0027).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from edgecl.heads.memory import Sums, Whole, add_rows
+from edgecl.heads.memory import Sums, Whole, add_rows, whole_of_rows
 from edgecl.heads.statistics import Gram, Moments
 from edgecl.store.statistics import Statistics
+from edgecl.store.table import Role
 from edgecl.types import Float16, Labels
 
 # Rows of lite0 that are added up in a fifth of a second; writing the total then costs less a row
@@ -182,6 +184,27 @@ class Totals(Statistics):
     def whole_of_sample(self, uid: int) -> Whole:
         """Return what one learned sample adds; nothing of one that is not learned, or not there."""
         return self._with_rows(self._nothing(), self._rows_where("s.uid = ?", uid))
+
+    def whole_of_learned(self, samples: Mapping[int, tuple[int, Float16]]) -> Whole:
+        """Return what learned samples add up to; nothing of those that are held out by now.
+
+        Args:
+            samples: Class and feature (D,) by uid. What has a row is of the class that stands
+                there, since it may have got another name.
+        """
+        found = dict(samples)
+        rows = self.connection.execute(
+            "SELECT uid, class_uid, role FROM samples "
+            "WHERE uid IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(samples)),),
+        )
+        for uid, class_uid, role in rows:
+            if role == Role.REPLAY.value:
+                found[uid] = class_uid, samples[uid][1]
+            else:
+                del found[uid]
+        classes = [class_uid for class_uid, _ in found.values()]
+        return whole_of_rows([x for _, x in found.values()], classes, self.statistic)
 
     def whole_of_source(self, uid: int) -> Whole | None:
         """Return what all learned samples of a source add up to; None where no head asks that."""
