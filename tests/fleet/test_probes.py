@@ -229,6 +229,14 @@ def test_large_sums_that_replace_as_large_ones_are_not_added_to_them(
         assert merged.generations[plant.fleet.named("press-2").key] == generation
 
 
+def test_what_a_killed_process_wrote_of_probes_is_overwritten(plant: Plant) -> None:
+    part, other = plant.path / f".{PROBES}.part", plant.path / "linked"
+    part.write_bytes(b"features of somebody")
+    other.hardlink_to(part)
+    lay(plant, "cup")
+    assert other.read_bytes() == bytes(20)
+
+
 def test_sums_that_are_too_large_are_held_and_the_others_go_on(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
