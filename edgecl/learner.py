@@ -30,6 +30,7 @@ from edgecl.store.live_answers import LiveAnswer, note_answers
 from edgecl.store.novel import entry_of, take
 from edgecl.store.progress import Position
 from edgecl.store.runs import Start, begin_run, note_reviewed
+from edgecl.store.snapshots import snapshots_with
 from edgecl.store.store import Store
 from edgecl.store.text import name_bytes
 from edgecl.store.view_batch import rest_of, views_of
@@ -215,7 +216,7 @@ class Learner:
         except BaseException:
             self.reload()
             raise
-        for uid in before - set(store.names):
+        for uid in [uid for uid in gone if not snapshots_with(store, [uid], ())]:
             store.destroy_key(uid)
 
     def encoded(self, frame: Frame) -> bytes:
