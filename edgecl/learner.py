@@ -20,7 +20,6 @@ from PIL import Image
 from edgecl.calibration import save_scorer
 from edgecl.errors import UsageError
 from edgecl.heads.base import Head
-from edgecl.heads.memory import whole_of_rows
 from edgecl.home import Home
 from edgecl.runtime.grid import quantise
 from edgecl.runtime.preprocess import encode_png, picture_of, shrink
@@ -31,6 +30,7 @@ from edgecl.store.live_answers import LiveAnswer, note_answers
 from edgecl.store.novel import entry_of, take
 from edgecl.store.progress import Position
 from edgecl.store.runs import Start, begin_run, note_reviewed
+from edgecl.store.snapshots import snapshots_with
 from edgecl.store.store import Store
 from edgecl.store.text import name_bytes
 from edgecl.store.view_batch import rest_of, views_of
@@ -201,6 +201,7 @@ class Learner:
         try:
             with store.transaction():
                 learned = [lesson for lesson in lessons if not lesson.is_held_out]
+                taken = store.whole_of_learned({o.uid: (o.class_uid, o.x) for o in learned})
                 for lesson in learned:
                     take_back(store, lesson.uid, lesson.class_uid, lesson.source, lesson.x)
                 delete_held_out(store, [item.uid for item in lessons if item.is_held_out])
@@ -209,15 +210,13 @@ class Learner:
                     adapters = adapter_rows(store)
                     saw = [row.uid for row in adapters if gone & set(row.saw)]
                     drop_adapters(store, descending(adapters, saw))
-                rows, classes = [o.x for o in learned], [o.class_uid for o in learned]
-                taken = whole_of_rows(rows, classes, store.statistic)
                 self.head.take_off(taken, store, store.n_seen())
                 self.save_state()
                 also()
         except BaseException:
             self.reload()
             raise
-        for uid in before - set(store.names):
+        for uid in [uid for uid in gone if not snapshots_with(store, [uid], ())]:
             store.destroy_key(uid)
 
     def encoded(self, frame: Frame) -> bytes:

@@ -63,7 +63,7 @@ def forget_request(
 
     with at_work(fleet) as merger:
         asked = asked_at(merger)
-        found = [each for each in asked if each.digest.startswith(digest)]
+        found = [each for each in asked if digest and each.digest.startswith(digest)]
         if len(found) != 1:
             known = ", ".join(f"{r.digest[:16]} of {r.device}" for r in asked)
             raise RequestError(

@@ -148,7 +148,8 @@ def run_line(line: Line, emit: Emit) -> int:
 
 def _tell_settings(line: Line, tell: Callable[[str], None]) -> None:
     """Name variables of who typed a line that are settings, which are this process's own."""
-    others = [name for name in line.environment if name not in _VARIABLES]
+    # One with other characters is no setting, and not to be shown as it is.
+    others = [name for name in line.environment if name not in _VARIABLES and name.isidentifier()]
     ignored = [name for name in others if os.environ.get(name) != line.environment[name]]
     if ignored:
         tell(

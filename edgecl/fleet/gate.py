@@ -139,10 +139,11 @@ class Gate:
             found = self._added(counting, statistic)
         else:
             found = self._sums[nearest]
-            if counting - nearest:
-                found = found.plus(self._added(counting - nearest, statistic))
+            # First, so that no sum is larger than those that are asked for.
             if nearest - counting:
                 found = found.minus(self._added(nearest - counting, statistic))
+            if counting - nearest:
+                found = found.plus(self._added(counting - nearest, statistic))
         self._sums[counting] = found
         return found
 

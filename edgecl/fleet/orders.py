@@ -110,7 +110,9 @@ class Orders:
         """Return the id under which a class counts."""
         aliases = self.aliases
         for _ in aliases:
-            class_ = aliases.get(class_, class_)
+            if class_ not in aliases:
+                break
+            class_ = aliases[class_]
         return class_
 
     def until(self, number: int) -> Orders:

@@ -115,6 +115,7 @@ def put_probes(plant: Plant, probes: Probes) -> None:
             f"{len(probes.y)} probes are {len(data)} bytes, at most {MOST_BYTES} are kept; take "
             "them from a home that holds fewer pictures out"
         )
+    _wipe_part(plant)
     path = plant.path / PROBES
     with ExitStack() as stack:
         before = None

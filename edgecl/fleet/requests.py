@@ -154,6 +154,12 @@ def take_in(
 
     What is damaged, or not of a member, is left where it is and named in `faults`.
     """
+    out = {(o.body["name"], o.body["key"]) for o in orders.entries if o.kind == DEVICE}
+    for name, key in out:  # the name may be another device's by now
+        former = Member(name, key, "", "")
+        for folder in (store, carrier):
+            for each in requests_in(folder, fleet, former, {}):
+                folder.wipe(each.path)
     for member in fleet.members:
         n = 0
         for each in requests_in(carrier, fleet, member, faults):
@@ -171,9 +177,8 @@ def take_in(
         for each in requests_in(store, fleet, member, faults):
             if not each.left(orders):
                 store.wipe(each.path)
-    out = {order.body["name"] for order in orders.entries if order.kind == DEVICE}
     for path in _of_no_member(carrier, fleet):
-        if path.parent.name in out:
+        if path.parent.name in {name for name, _ in out}:
             carrier.wipe(path)
         else:
             faults[str(path)] = f"{path} is of no member of this fleet; it is left"

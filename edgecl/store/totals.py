@@ -9,13 +9,15 @@ destroyed (docs/decisions/0027).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from edgecl.heads.memory import Sums, Whole, add_rows
+from edgecl.heads.memory import Sums, Whole, add_rows, whole_of_rows
 from edgecl.heads.statistics import Gram, Moments
 from edgecl.store.statistics import Statistics
+from edgecl.store.table import Role
 from edgecl.types import Float16, Labels
 
 # Rows of lite0 that are added up in a fifth of a second; writing the total then costs less a row
@@ -183,8 +185,31 @@ class Totals(Statistics):
         """Return what one learned sample adds; nothing of one that is not learned, or not there."""
         return self._with_rows(self._nothing(), self._rows_where("s.uid = ?", uid))
 
-    def whole_of_source(self, uid: int) -> Whole:
-        """Return what all learned samples of a source add up to."""
+    def whole_of_learned(self, samples: Mapping[int, tuple[int, Float16]]) -> Whole:
+        """Return what learned samples add up to; nothing of those that are held out by now.
+
+        Args:
+            samples: Class and feature (D,) by uid. What has a row is of the class that stands
+                there, since it may have got another name.
+        """
+        found = dict(samples)
+        rows = self.connection.execute(
+            "SELECT uid, class_uid, role FROM samples "
+            "WHERE uid IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(samples)),),
+        )
+        for uid, class_uid, role in rows:
+            if role == Role.REPLAY.value:
+                found[uid] = class_uid, samples[uid][1]
+            else:
+                del found[uid]
+        classes = [class_uid for class_uid, _ in found.values()]
+        return whole_of_rows([x for _, x in found.values()], classes, self.statistic)
+
+    def whole_of_source(self, uid: int) -> Whole | None:
+        """Return what all learned samples of a source add up to; None where no head asks that."""
+        if self.second_moment != Gram.name:
+            return None
         rows = self.connection.execute(
             "SELECT class_uid FROM class_stats WHERE source_uid = ?", (uid,)
         ).fetchall()
@@ -192,13 +217,15 @@ class Totals(Statistics):
         fresh = self._rows_where("s.source_uid = ? AND NOT s.is_folded", uid)
         return self._with_rows(whole, fresh)
 
-    def whole_of_run(self, first: int, folded: Iterable[tuple[int, Moments]]) -> Whole:
-        """Return what was learned by the last run.
+    def whole_of_run(self, first: int, folded: Iterable[tuple[int, Moments]]) -> Whole | None:
+        """Return what was learned by the last run; None where no head asks that.
 
         Args:
             first: Uid of the newest sample before it.
             folded: Class and statistics of what it learned and is folded.
         """
+        if self.second_moment != Gram.name:
+            return None
         return self._with_rows(self._with_folded(folded), self._rows_since(first))
 
     def _with_folded(self, parts: Iterable[tuple[int, Moments]]) -> Whole:

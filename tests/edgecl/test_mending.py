@@ -20,6 +20,7 @@ from edgecl.errors import RequestError, UnknownClassError, UsageError
 from edgecl.heads import HEADS
 from edgecl.home import Home
 from edgecl.learner import Learner
+from edgecl.lessons import unteach
 from edgecl.runtime.grid import quantise
 from edgecl.session import Session, open_store
 from edgecl.store.novel import entries, offer
@@ -543,3 +544,18 @@ def _stored(home: Home) -> list[tuple[int, int]]:
 def _names(home: Home) -> list[str]:
     with open_store(home, read_only=True) as store:
         return list(store.names.values())
+
+
+@both
+def test_a_snapshot_keeps_a_class_that_was_taken_back_since(tmp_path: Path, sealed: bool) -> None:
+    home = build.tiny_home(tmp_path / "home", sealed=sealed, snapshots=3)
+    x, _ = build.features(20)
+    with writing(home) as session:
+        learner, store = session.learner, session.store
+        teach(learner, ["bolt"] * 10, x[:10])
+        uids = teach(learner, ["nut"] * 10, x[10:])
+        kept = snapshots.take(home, store)
+        unteach(learner, uids)
+        assert "nut" not in store.names.values()
+        snapshots.rollback(home, learner, kept.uid)
+        assert learner.labels == ("bolt", "nut")

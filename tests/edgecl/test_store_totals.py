@@ -265,6 +265,27 @@ def test_what_is_taken_off_is_subtracted_and_nothing_else_added_up(
         build.assert_same(Session(home, store).exact_scorer(), anew.scorer(store.names))
 
 
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+def test_lessons_that_were_named_anew_are_taken_off_their_present_classes(
+    tmp_path: Path, sealed: bool
+) -> None:
+    # Each got the name of the other, so by number nothing looked wrong.
+    home = build.tiny_home(tmp_path / "home", "ridge", sealed=sealed)
+    x, y = build.features(60, 12, 2)
+    with writing(home) as session:
+        learner, store = session.learner, session.store
+        lessons = build.lessons_of(learner, [build.frame(f"{c}", i) for i, c in enumerate(y)], x)
+        one, two = (next(o for o in lessons if o.class_uid == uid) for uid in store.names)
+        relabel(home, learner, [one.uid], "2")
+        relabel(home, learner, [two.uid], "1")
+        learner.undo([one, two])
+        anew = make_head("ridge", store.num_features)
+        anew.rebuild(store)
+        build.assert_learned_same(learner.head, anew)
+        assert learner.head.n_samples == 58
+        check(store)
+
+
 def test_sums_that_do_not_fit_are_not_subtracted() -> None:
     statistic = Gram(3)
     x = np.arange(12, dtype=np.float16).reshape(4, 3)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import build
+from edgecl import mending
 from edgecl.config import HeadConfig
 from edgecl.errors import IntegrityError, ShapeError, UsageError
 from edgecl.heads import HEADS, make_head, make_head_of
@@ -28,8 +29,10 @@ from edgecl.runtime.manifest import Manifest
 from edgecl.runtime.scoring import load_scorer
 from edgecl.runtime.whitening import ROOT_GRID, WHITENED_GRID, Whitening, roots
 from edgecl.store.erasure import erase
-from edgecl.store.store import Store
-from edgecl.types import Frame, Kind
+from edgecl.store.runs import Start
+from edgecl.store.store import Store, create_store
+from edgecl.types import ForgetRequest, Frame, Kind
+from edgecl.unlearning.request import forget, writing
 
 D, STAGES = 12, (3, 4, 5)
 mapped_heads = pytest.mark.parametrize("head", ["key-value", "prototype"])
@@ -242,3 +245,36 @@ def test_learning_a_picture_of_the_keys_is_said_once_a_class(head: str, tmp_path
     assert f"learned as {build.PARTS[0]}" in told[0]
     forgot = build.run_edgecl("forget", "class", build.PARTS[1], "--home", home, "--verify")
     assert forgot.returncode == 0, forgot.stderr
+
+
+@mapped_heads
+@pytest.mark.parametrize("way", ["undo of the run", "forget its source"])
+def test_what_is_summed_behind_a_map_is_taken_off(tmp_path: Path, head: str, way: str) -> None:
+    # The sums of a run or source were added up as wide as plain features, which a map is not.
+    home = build.tiny_home(tmp_path / "home", head, D)
+    home.database.unlink()
+    create_store(
+        home.database,
+        feature_map=home.manifest.feature_map,
+        num_features=D,
+        second_moment=HEADS[head].statistic.name,
+        codebook=made(head),
+    )
+    x, y = build.features(500, D)
+    frames = [replace(build.frame(f"part {c}", i), source="first") for i, c in enumerate(y)]
+    with writing(home) as session:
+        learner = session.learner
+        learner.learn_many(frames[:200], x[:200])
+        learner.settle()
+        before = build.learned(learner.head)
+        learner.begin(Start())
+        learner.learn_many([replace(frame, source="second") for frame in frames[200:]], x[200:])
+        rows = session.store.connection.execute("SELECT DISTINCT source_uid FROM class_stats")
+        assert len(rows.fetchall()) == 2
+        if way == "undo of the run":
+            mending.undo(home, learner)
+        else:
+            forget(home, learner, ForgetRequest("second", kind=Kind.SOURCE))
+        after = build.learned(learner.head)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(after[part], value) for part, value in before.items())

@@ -206,6 +206,37 @@ def test_sums_are_the_same_added_up_or_changed(tmp_path: Path, form: str) -> Non
     assert list(found.names) == sorted(found.names)
 
 
+def test_large_sums_that_replace_as_large_ones_are_not_added_to_them(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come(plant, 0, 1, good(0, "cup", "plate", "spoon"))
+    come(plant, 1, 1, good(1, "cup", "plate"))
+    whole, i = ClassSums.of, np.arange(DIM)
+
+    def large(*args: Any) -> ClassSums:
+        gram = np.zeros_like(whole(*args).gram)
+        gram[i * DIM - i * (i - 1) // 2] = 3 * 2**60  # the diagonal; twice that is too large
+        return ClassSums(2**40, np.zeros(DIM, np.int64), gram)
+
+    for generation in (1, 2):
+        with monkeypatch.context() as patched:
+            patched.setattr("fleets.ClassSums.of", large)
+            contribute(plant.path, plant, 2, generation, good(2, "saucer"), form="gram")
+        merged, _ = Merger(plant).merge()
+        if generation == 1:  # so many of them take all probes
+            answer("fleet", "admit", "press-2", "--fleet", plant.path)
+            merged, _ = Merger(plant).merge()
+        assert merged.generations[plant.fleet.named("press-2").key] == generation
+
+
+def test_what_a_killed_process_wrote_of_probes_is_overwritten(plant: Plant) -> None:
+    part, other = plant.path / f".{PROBES}.part", plant.path / "linked"
+    part.write_bytes(b"features of somebody")
+    other.hardlink_to(part)
+    lay(plant, "cup")
+    assert other.read_bytes() == bytes(20)
+
+
 def test_sums_that_are_too_large_are_held_and_the_others_go_on(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from fleets import World, request, requested, toy_home
 
 from edgecl.errors import IntegrityError
+from edgecl.fleet.carriers.folder import Folder
+from edgecl.fleet.identity import DeviceKeys
 from edgecl.fleet.plant import Plant
 from edgecl.fleet.requests import REQUESTS
 
@@ -82,3 +84,17 @@ def test_a_link_in_place_of_requests_is_not_followed(world: World, tmp_path: Pat
     world.serve()
     assert world.fleet("status")["requests"] == []
     assert json.loads((other / path.name).read_text())["body"]["ids"] == ["b" * 64]
+
+
+def test_what_a_device_that_is_out_asked_is_wiped_though_another_has_its_name(
+    world: World, tmp_path: Path
+) -> None:
+    request(world, 1, "press-1")
+    world.fleet("status", "--carrier", world.carrier.path)
+    assert requested(Folder(world.plant)) == requested(world.carrier) != []
+    world.fleet("forget", "device", "press-1")
+    key = DeviceKeys.of(toy_home(tmp_path / "other")).public
+    world.fleet("add", "press-1", key)
+    status = world.fleet("status", "--carrier", world.carrier.path)
+    assert status["faults"] == {}
+    assert requested(Folder(world.plant)) == requested(world.carrier) == []
