@@ -35,17 +35,26 @@ from edgecl.unlearning.lookup import look_up
 
 
 def member_of(home: Home) -> Device:
-    """Return a home as a device of its fleet.
+    """Return a home as a device of its fleet, which may ask.
 
     Raises:
         UsageError: It joined none.
+        RequestError: It is not a member, or no longer.
     """
     if not (home.fleet / FLEET).exists():
         raise UsageError(
             f"the home {home.path} is in no fleet, so nobody else can be asked; forget without "
             "--fleet, or `edgecl fleet join CARRIER/fleet.json` first"
         )
-    return Device(home)
+    device = Device(home)
+    if device.keys.key in device.orders.out:
+        raise RequestError(
+            "an order took this device out of the fleet, so it can ask for nothing; without "
+            "--fleet it forgets here"
+        )
+    if device.member is None:
+        raise RequestError("this device is not on the fleet's list; forget without --fleet")
+    return device
 
 
 def names_here(home: Home, asked: ForgetRequest) -> tuple[tuple[str, ...], bool]:
@@ -76,16 +85,10 @@ def ask(
         The request, and whether it is new; None if orders have closed all of it already.
 
     Raises:
-        RequestError: The device is not a member, or too much of what it asked waits.
+        RequestError: Too much of what the device asked waits.
     """
-    if device.keys.key in device.orders.out:
-        raise RequestError(
-            "an order took this device out of the fleet, so it can ask for nothing; without "
-            "--fleet it forgets here"
-        )
     key, member = device.key, device.member
-    if member is None:
-        raise RequestError("this device is not on the fleet's list; forget without --fleet")
+    assert member is not None  # see `member_of`
     # As it holds them: the epoch after an order that it has not applied may be taught elsewhere.
     applied = device.orders.until(device.kept.order)
     meant = [name for name in names if is_here or not applied.epoch(key, name)]

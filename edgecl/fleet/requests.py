@@ -161,22 +161,22 @@ def take_in(
             for each in requests_in(folder, fleet, former, {}):
                 folder.wipe(each.path)
     for member in fleet.members:
-        n = 0
+        for each in requests_in(store, fleet, member, faults):
+            if not each.left(orders):
+                store.wipe(each.path)
+        here = {path.name for path in store.files(REQUESTS, member.name, suffix="json")}
         for each in requests_in(carrier, fleet, member, faults):
             if not each.left(orders):
                 carrier.wipe(each.path)
-            elif n == MOST_OPEN:
+            elif each.path.name not in here and len(here) >= MOST_OPEN:
                 faults[str(each.path)] = (
-                    f"{member.name} has more than {MOST_OPEN} requests on the carrier; the others "
-                    "wait until these are answered"
+                    f"{member.name} has more than {MOST_OPEN} requests that wait; the others stay "
+                    "on the carrier until these are answered"
                 )
                 break
             else:
                 _put(each, store)
-                n += 1
-        for each in requests_in(store, fleet, member, faults):
-            if not each.left(orders):
-                store.wipe(each.path)
+                here.add(each.path.name)
     for path in _of_no_member(carrier, fleet):
         if path.parent.name in {name for name, _ in out}:
             carrier.wipe(path)

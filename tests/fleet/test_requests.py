@@ -206,6 +206,9 @@ def test_a_device_that_is_out_cannot_ask(world: World) -> None:
     world.sync(2)
     with pytest.raises(RequestError, match="took this device out"):
         ask(world, 2, "part-2")
+    dry = ("forget", "class", "part-2", "--fleet", "--dry-run", "--home", world.homes[2].path)
+    with pytest.raises(RequestError, match="took this device out"):
+        invoke(*dry)
     with pytest.raises(RequestError, match=f"0 requests .* begin with '{asked[:16]}'"):
         world.fleet("forget", "request", asked[:16])
 

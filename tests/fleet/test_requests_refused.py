@@ -64,6 +64,11 @@ def test_more_requests_than_are_read_wait(world: World) -> None:
     assert len(status["requests"]) == 100
     (fault,) = status["faults"].values()
     assert "more than 100 requests" in fault
+    # Nor do they pile up at the merger when others lie on the carrier.
+    shutil.rmtree(world.carrier.path / REQUESTS)
+    request(world, 1, "press-1", ids=["f" * 64])
+    world.serve()
+    assert len(world.fleet("status", "--carrier", world.carrier.path)["requests"]) == 100
 
 
 def test_a_policy_that_is_no_yes_or_no_is_refused(free: World) -> None:
