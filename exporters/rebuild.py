@@ -7,10 +7,10 @@ from typing import Any
 from edgecl.errors import NothingLearnedError, ParityError, RequestError, SourceError
 from edgecl.session import Session
 from edgecl.store.exports import (
-    CONTRIBUTION,
     DATASET,
     PUBLISHED,
     STALE,
+    WHOLE,
     exports_of,
     finish_exports,
     is_reachable,
@@ -38,7 +38,7 @@ def rebuild_stale(session: Session) -> tuple[list[Exported], list[dict[str, Any]
     rebuilt: list[Exported] = []
     unreachable: list[dict[str, Any]] = []
     # A dataset or a broker is stale only while it is out of reach; a contribution is gone.
-    kinds = (DATASET, PUBLISHED, CONTRIBUTION)
+    kinds = (DATASET, PUBLISHED, *WHOLE)
     stale = [e for e in exports_of(store) if e.status == STALE and e.kind not in kinds]
     if not stale:
         return rebuilt, unreachable

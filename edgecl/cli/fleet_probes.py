@@ -50,4 +50,4 @@ def probes(
     if left_out:
         say(f"left out, since that home has not done the order to forget: {', '.join(left_out)}")
     if home is not None:
-        say(f"{fleet} holds features of that home now, also of what it forgets from here on")
+        say(f"{fleet} holds features of that home now; what it forgets is wiped there as well")

@@ -100,13 +100,11 @@ def probes_of(plant: Plant) -> Probes | None:
     return found
 
 
-def put_probes(plant: Plant, probes: Probes) -> None:
-    """Keep probes instead of those that are there, whose bytes are overwritten.
+def probes_file(plant: Plant, probes: Probes) -> bytes:
+    """Return probes as a file.
 
     Raises:
-        IntegrityError: What is there is a link or no plain file.
         RequestError: There are too many.
-        StoreError: They cannot be written; those that were there are as they were.
     """
     about = np.frombuffer(dump_json(_about(plant, probes)).encode(), np.uint8)
     data = save_arrays({"about": about, "x": np.ascontiguousarray(probes.x), "y": probes.y})
@@ -115,6 +113,18 @@ def put_probes(plant: Plant, probes: Probes) -> None:
             f"{len(probes.y)} probes are {len(data)} bytes, at most {MOST_BYTES} are kept; take "
             "them from a home that holds fewer pictures out"
         )
+    return data
+
+
+def put_probes(plant: Plant, probes: Probes) -> None:
+    """Keep probes, as `probes_file` has them, instead of those here, whose bytes are overwritten.
+
+    Raises:
+        IntegrityError: What is there is a link or no plain file.
+        RequestError: There are too many.
+        StoreError: They cannot be written; those that were there are as they were.
+    """
+    data = probes_file(plant, probes)
     _wipe_part(plant)
     path = plant.path / PROBES
     with ExitStack() as stack:

@@ -1,8 +1,11 @@
-"""What a merger's probes are taken from: the held-out pictures of a home, which is only read."""
+"""Held-out pictures of a home as a merger's probes, which are an export of that home."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,11 +15,14 @@ from edgecl.fleet.collect import public_key
 from edgecl.fleet.member import Device
 from edgecl.fleet.merger import Merger
 from edgecl.fleet.orders import Orders
-from edgecl.fleet.plant import FLEET_NAME
-from edgecl.fleet.probes import Probes, put_probes
+from edgecl.fleet.plant import FLEET_NAME, Plant
+from edgecl.fleet.probes import PROBES, Probes, probes_file, put_probes
 from edgecl.home import Home
-from edgecl.session import reading
+from edgecl.store.exports import FRESH, add_export, exports_of, finish_exports, set_digest
+from edgecl.store.exports import PROBES as EXPORT
+from edgecl.store.store import Store
 from edgecl.store.table import Role
+from edgecl.unlearning.request import writing
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,9 @@ def take_probes(merger: Merger, home: Home, *, is_plain: bool = False) -> Taken:
             f"the home {home.path} is of a device that was forgotten by an order; take the probes "
             "of another home"
         )
-    with reading(home) as session:
+    with writing(home) as session:
         store = session.store
+        finish_exports(store)
         keys = "" if store.codebook is None else store.codebook.digest
         head, dim = home.config.head.name, store.num_features
         if why := other_map(store.feature_map, dim, head, keys, plant.fleet):
@@ -71,17 +78,34 @@ def take_probes(merger: Merger, home: Home, *, is_plain: bool = False) -> Taken:
         closed = {uid for uid, id in ids.items() if id in merger.orders.closed}
         uids = sorted(ids.keys() - closed, key=lambda uid: ids[uid])
         names = tuple(sorted(store.names[uid] for uid in closed))
-    is_taken = np.isin(classes, uids)
-    if not is_taken.any():
-        raise RequestError(
-            f"the home {home.path} holds no picture out that could be a probe; `edgecl samples "
-            "hold-out UID` or the setting evaluation.probes has it hold some out"
-        )
-    places = {uid: i for i, uid in enumerate(uids)}
-    y = np.array([places[uid] for uid in classes[is_taken].tolist()], np.int64)
-    found = Probes(tuple(ids[uid] for uid in uids), x[is_taken], y, giver)
-    put_probes(plant, found)
+        is_taken = np.isin(classes, uids)
+        if not is_taken.any():
+            raise RequestError(
+                f"the home {home.path} holds no picture out that could be a probe; `edgecl samples "
+                "hold-out UID` or the setting evaluation.probes has it hold some out"
+            )
+        places = {uid: i for i, uid in enumerate(uids)}
+        y = np.array([places[uid] for uid in classes[is_taken].tolist()], np.int64)
+        found = Probes(tuple(ids[uid] for uid in uids), x[is_taken], y, giver)
+        _give(store, plant, uids, found)
     return Taken(found, names)
+
+
+def _give(store: Store, plant: Plant, classes: list[int], probes: Probes) -> None:
+    """Write probes, as an export of the home: what it unlearns of them later, it reaches there."""
+    place = Path(os.path.realpath(plant.path)) / PROBES
+    older = [e.uid for e in exports_of(store) if e.path == place and e.status == FRESH]
+    with store.transaction(changes_head=False):
+        uid = add_export(
+            store, kind=EXPORT, path=place, feature_map=store.feature_map,
+            classes=classes, adapters=(),
+            body={"kind": EXPORT, "replaces": older[-1] if older else None},
+        )  # fmt: skip
+        set_digest(store, uid, hashlib.sha256(probes_file(plant, probes)).hexdigest())
+    try:
+        put_probes(plant, probes)
+    finally:
+        finish_exports(store)
 
 
 def _applied(merger: Merger, home: Home) -> Orders:

@@ -8,7 +8,7 @@ they are `replaced` by a new bundle in the same folder.
 A dataset (exporters/dataset.py) holds pictures, each of one class: revoking takes out those that
 were unlearned and leaves the rest, which is fresh again. One out of reach stays stale.
 
-A contribution (edgecl/fleet/) is one file, which goes as a whole.
+A contribution, or a merger's probes (edgecl/fleet/), is one file, which goes as a whole.
 
 A broker (published.py) may keep the name of any class, so it is part of every unlearning.
 
@@ -37,9 +37,9 @@ from edgecl.store.store import Store
 from edgecl.store.text import holds_name
 
 WRITING, FRESH, STALE, REPLACED = "writing", "fresh", "stale", "replaced"
-DATASET, PUBLISHED, CONTRIBUTION = "dataset", "homeassistant", "contribution"
-# What is fresh again once that which was unlearned is out of it.
-_MENDED = (DATASET, PUBLISHED)
+DATASET, PUBLISHED, CONTRIBUTION, PROBES = "dataset", "homeassistant", "contribution", "probes"
+# What is fresh again once that which was unlearned is out of it, and what is one file.
+_MENDED, WHOLE = (DATASET, PUBLISHED), (CONTRIBUTION, PROBES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Export:
 
     Args:
         uid: Its number, also its version: later ones are larger.
-        kind: What it is for, `onnx`, `tensorrt`, `dataset`, `contribution` or `homeassistant`.
+        kind: What it is for: `onnx`, `tensorrt`, or one of those above.
         path: Its folder or file, absolute, when it was written; of a broker its address
             (`address_of`).
         created: Wall clock, seconds since the epoch.
@@ -146,7 +146,7 @@ def reachable(store: Store) -> list[tuple[Export, dict[str, Any]]]:
         (export, manifest)
         for export in exports_of(store)
         if (export.status in (WRITING, FRESH) or export.kind == DATASET)
-        and export.kind not in (PUBLISHED, CONTRIBUTION)
+        and export.kind not in (PUBLISHED, *WHOLE)
         if (manifest := _manifest_at(export)) is not None
     ]
 
@@ -192,7 +192,7 @@ def note_erased(store: Store, export: Export, receipt_id: str) -> None:
 
     Inside the caller's transaction; a bundle stays stale, a contribution is gone as a whole.
     """
-    if export.kind == CONTRIBUTION:
+    if export.kind in WHOLE:
         set_status(store, export, REPLACED, export.body)
     if export.kind in _MENDED:
         left = [other for other in export.body["receipts"] if other != receipt_id]
@@ -301,7 +301,7 @@ def revoke(
         found = _manifest_at(export)
         if found is None:
             return "unreachable"
-        if export.kind == CONTRIBUTION:
+        if export.kind in WHOLE:
             erase_file(export.path, is_learned=True)
             flush(export.path.parent)
             return "erased"
@@ -320,7 +320,7 @@ def revoke(
 def _erase_part(export: Export) -> None:
     """Erase what a killed export left beside its place."""
     part = part_of(export)
-    if export.kind == CONTRIBUTION and part.is_file():
+    if export.kind in WHOLE and part.is_file():
         erase_file(part, is_learned=True)
     erase_folder(part, is_learned=export.kind == DATASET)
 
@@ -392,7 +392,7 @@ def index_line(row: dict[str, Any]) -> str:
 def _manifest_at(export: Export) -> dict[str, Any] | None:
     """Return the manifest in an export's folder if it is this export's, whole or revoked."""
     try:
-        if export.kind == CONTRIBUTION:
+        if export.kind in WHOLE:
             return {"digest": export.digest} if hash_at(export.path) == export.digest else None
         found = read_manifest(export.path)
     except EdgeclError:

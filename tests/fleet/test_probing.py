@@ -13,6 +13,8 @@ from edgecl.errors import EdgeclError, RequestError, UsageError
 from edgecl.fleet.carriers.folder import Folder
 from edgecl.fleet.probes import PROBES
 from edgecl.home import Home
+from edgecl.session import open_store
+from edgecl.store.exports import exports_of
 from edgecl.unlearning.request import writing
 
 N = 20
@@ -27,6 +29,12 @@ def world(path: Path, head: str = "ridge") -> tuple[Path, Home]:
         "--most-distance", 0,
     )  # fmt: skip
     return path / "plant", home
+
+
+def exported(home: Home) -> list[tuple[str, str]]:
+    """Return kind and status of the exports of a home."""
+    with open_store(home, read_only=True) as store:
+        return [(export.kind, export.status) for export in exports_of(store)]
 
 
 @pytest.mark.parametrize("head", ["ridge", "prototype", "key-value"])
@@ -114,3 +122,30 @@ def test_a_home_that_was_away_does_not_bring_a_forgotten_class_back(tmp_path: Pa
     assert not (fleet / PROBES).exists()
     with pytest.raises(RequestError, match="forgotten by an order"):
         invoke("fleet", "probes", giver.path, "--fleet", fleet)
+
+
+def test_what_a_home_unlearns_is_gone_from_the_probes_it_gave(tmp_path: Path) -> None:
+    fleet, giver = world(tmp_path)
+    answer("fleet", "probes", giver.path, "--fleet", fleet)
+    before = (fleet / PROBES).read_bytes()
+    answer("fleet", "probes", giver.path, "--fleet", fleet)  # the export of before is replaced
+    assert exported(giver) == [("probes", "replaced"), ("probes", "fresh")]
+    plan = answer("forget", "class", "cup", "--dry-run", "--home", giver.path)
+    assert len(plan["exports"]) == 1
+    done = answer("forget", "class", "cup", "--verify", "--yes", "--home", giver.path)
+    assert (done["verified"], done["exports_stale"]) == (True, [2])
+    assert exported(giver)[1] == ("probes", "replaced")
+    assert not (fleet / PROBES).exists()
+    assert holders(tmp_path, before[-200:]) == []
+    assert "no probes try what comes" in invoke("fleet", "status", "--fleet", fleet).stdout
+    assert answer("fleet", "probes", giver.path, "--fleet", fleet)["classes"] == 1
+
+
+def test_probes_that_were_moved_are_named_as_out_of_reach(tmp_path: Path) -> None:
+    fleet, giver = world(tmp_path)
+    answer("fleet", "probes", giver.path, "--fleet", fleet)
+    (fleet / PROBES).rename(tmp_path / "elsewhere")
+    done = answer("forget", "class", "cup", "--yes", "--home", giver.path)
+    assert done["exports_stale"] == [1]
+    assert exported(giver) == [("probes", "stale")]
+    assert answer("export", "--rebuild-stale", "--home", giver.path)["unreachable"] == []
