@@ -219,7 +219,7 @@ def test_what_another_process_unlearned_is_told_in_a_sentence(
     verified: bool | None, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = HandedOver("r7", Mode.EXACT_HEAD, verified)
-    unlearn._show_handed_over(done, ForgetRequest("cup", "", Kind.CLASS), json=False)
+    unlearn._show_handed_over(done, ForgetRequest("cup", "", Kind.CLASS), None, json=False)
     text = capsys.readouterr().out
     assert text.startswith("the process that writes to this home unlearned the class")
     assert said in text
