@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgecl.errors import RequestError
@@ -28,6 +29,7 @@ from edgecl.session import Session
 from edgecl.store.exports import (
     CONTRIBUTION,
     FRESH,
+    Export,
     add_export,
     exports_of,
     finish_exports,
@@ -35,6 +37,7 @@ from edgecl.store.exports import (
     set_digest,
 )
 from edgecl.store.foreign import own_folded, own_rows
+from edgecl.store.store import Store
 from edgecl.unlearning.chain import signing_key
 
 
@@ -168,20 +171,36 @@ def export(
     for piece in pieces:
         whole.update(piece)
     classes = [uid for uid, name in store.names.items() if _has(contribution, name)]
+    with exporting(store, CONTRIBUTION, place, classes, whole.hexdigest()) as noted:
+        write_pieces(place, pieces, part_of(noted))
+    return noted.uid
+
+
+@contextmanager
+def exporting(
+    store: Store, kind: str, place: Path, classes: Sequence[int], digest: str
+) -> Iterator[Export]:
+    """Note a file as an export before it is written, inside of this; what was not, is taken off.
+
+    Args:
+        store: The store.
+        kind: What it is, one of `exports.WHOLE`.
+        place: The file, without links; the export that was there is replaced.
+        classes: Uids of the classes that it holds.
+        digest: SHA-256 of what is written, hex.
+    """
     older = [e.uid for e in exports_of(store) if e.path == place and e.status == FRESH]
     with store.transaction(changes_head=False):
         uid = add_export(
-            store, kind=CONTRIBUTION, path=place, feature_map=store.feature_map,
+            store, kind=kind, path=place, feature_map=store.feature_map,
             classes=classes, adapters=(),
-            body={"kind": CONTRIBUTION, "replaces": older[-1] if older else None},
+            body={"kind": kind, "replaces": older[-1] if older else None},
         )  # fmt: skip
-        set_digest(store, uid, whole.hexdigest())
-    noted = next(e for e in exports_of(store) if e.uid == uid)
+        set_digest(store, uid, digest)
     try:
-        write_pieces(place, pieces, part_of(noted))
+        yield next(e for e in exports_of(store) if e.uid == uid)
     finally:
         finish_exports(store)
-    return uid
 
 
 def base_of(

@@ -117,14 +117,17 @@ def probes_file(plant: Plant, probes: Probes) -> bytes:
 
 
 def put_probes(plant: Plant, probes: Probes) -> None:
-    """Keep probes, as `probes_file` has them, instead of those here, whose bytes are overwritten.
+    """Keep probes instead of those that are there; see `probes_file` and `put_file`."""
+    put_file(plant, probes_file(plant, probes))
+
+
+def put_file(plant: Plant, data: bytes) -> None:
+    """Keep what `probes_file` made instead of what is there, whose bytes are overwritten.
 
     Raises:
         IntegrityError: What is there is a link or no plain file.
-        RequestError: There are too many.
-        StoreError: They cannot be written; those that were there are as they were.
+        StoreError: It cannot be written; what was there is as it was.
     """
-    data = probes_file(plant, probes)
     _wipe_part(plant)
     path = plant.path / PROBES
     with ExitStack() as stack:

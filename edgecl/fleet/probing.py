@@ -11,15 +11,15 @@ import numpy as np
 
 from edgecl.errors import RequestError
 from edgecl.fleet.checks import other_map
-from edgecl.fleet.collect import public_key
+from edgecl.fleet.collect import exporting, public_key
 from edgecl.fleet.member import Device
 from edgecl.fleet.merger import Merger
 from edgecl.fleet.orders import Orders
 from edgecl.fleet.plant import FLEET_NAME, Plant
-from edgecl.fleet.probes import PROBES, Probes, probes_file, put_probes
+from edgecl.fleet.probes import PROBES, Probes, probes_file, put_file
 from edgecl.home import Home
-from edgecl.store.exports import FRESH, add_export, exports_of, finish_exports, set_digest
 from edgecl.store.exports import PROBES as EXPORT
+from edgecl.store.exports import finish_exports
 from edgecl.store.store import Store
 from edgecl.store.table import Role
 from edgecl.unlearning.request import writing
@@ -94,18 +94,9 @@ def take_probes(merger: Merger, home: Home, *, is_plain: bool = False) -> Taken:
 def _give(store: Store, plant: Plant, classes: list[int], probes: Probes) -> None:
     """Write probes, as an export of the home: what it unlearns of them later, it reaches there."""
     place = Path(os.path.realpath(plant.path)) / PROBES
-    older = [e.uid for e in exports_of(store) if e.path == place and e.status == FRESH]
-    with store.transaction(changes_head=False):
-        uid = add_export(
-            store, kind=EXPORT, path=place, feature_map=store.feature_map,
-            classes=classes, adapters=(),
-            body={"kind": EXPORT, "replaces": older[-1] if older else None},
-        )  # fmt: skip
-        set_digest(store, uid, hashlib.sha256(probes_file(plant, probes)).hexdigest())
-    try:
-        put_probes(plant, probes)
-    finally:
-        finish_exports(store)
+    data = probes_file(plant, probes)
+    with exporting(store, EXPORT, place, classes, hashlib.sha256(data).hexdigest()):
+        put_file(plant, data)
 
 
 def _applied(merger: Merger, home: Home) -> Orders:
