@@ -139,13 +139,8 @@ class Totals(Statistics):
     def _added_up(self) -> Whole:
         """Add up what is folded, class by class, and all other rows in one product."""
         lost = self.lost_classes()
-        moments = self.statistic.empty()
-        sums: Sums = {}
-        for uid in [uid for uid in self._names if uid not in lost]:
-            part = self.folded(uid)
-            sums[uid] = (part.n, part.total)
-            moments = moments.absorb(part) if part.n else moments
-        return self._with_rows_since(0, Whole(moments, sums))
+        known = (uid for uid in self._names if uid not in lost)
+        return self._with_rows_since(0, self._with_folded((c, self.folded(c)) for c in known))
 
     def class_sums(self) -> Sums:
         """Return each class's count and sum of features, without the Gram matrix of all."""
@@ -183,7 +178,7 @@ class Totals(Statistics):
 
     def whole_of_sample(self, uid: int) -> Whole:
         """Return what one learned sample adds; nothing of one that is not learned, or not there."""
-        return self._with_rows(self._nothing(), self._rows_where("s.uid = ?", uid))
+        return self._with_rows(self._with_folded(()), self._rows_where("s.uid = ?", uid))
 
     def whole_of_learned(self, samples: Mapping[int, tuple[int, Float16]]) -> Whole:
         """Return what learned samples add up to; nothing of those that are held out by now.
@@ -229,16 +224,14 @@ class Totals(Statistics):
         return self._with_rows(self._with_folded(folded), self._rows_since(first))
 
     def _with_folded(self, parts: Iterable[tuple[int, Moments]]) -> Whole:
-        whole = self._nothing()
-        moments, sums = whole.moments, whole.sums
+        """Add up folded statistics, each of a class."""
+        moments = self.statistic.empty()
+        sums: Sums = {}
         for uid, part in parts:
-            n, total = sums.get(uid, (0, np.zeros(self.num_features)))
+            n, total = sums.get(uid, (0, np.zeros_like(part.total)))
             sums[uid] = (n + part.n, total + part.total)
-            moments = moments.absorb(part)
+            moments = moments.absorb(part) if part.n else moments
         return Whole(moments, sums)
-
-    def _nothing(self) -> Whole:
-        return Whole(self.statistic.empty(), {})
 
     def _rows_since(self, newest: int) -> Iterator[tuple[Float16, Labels]]:
         return self._rows_where("s.uid > ? AND NOT s.is_folded", newest)
