@@ -84,10 +84,7 @@ class Home:
                 "backup"
             )
         if not is_home(path):
-            raise RequestError(
-                f"there is no edgecl home at {path}; make one with `edgecl init "
-                f"--home {quote(str(path))}`"
-            )
+            raise no_home(path)
         _check_parts(path)
         self.path = path
         self.config: Config = load_config(path / _CONFIG, os.environ)
@@ -313,6 +310,13 @@ def _is_locked(path: Path) -> bool:
             return False
     except (HomeLockedError, StoreError):
         return True
+
+
+def no_home(path: Path) -> RequestError:
+    """Return the error for a folder that is no home."""
+    return RequestError(
+        f"there is no edgecl home at {path}; make one with `edgecl init --home {quote(str(path))}`"
+    )
 
 
 def is_home(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -92,14 +91,10 @@ def check(home: HomeOption = DEFAULT, json: JsonOption = False) -> None:
 
 def _file(home: Path) -> Path:
     """Return the file of settings of a home, which may be one that cannot be opened for it."""
-    from edgecl.errors import RequestError
-    from edgecl.home import is_home
+    from edgecl.home import is_home, no_home
 
     if not is_home(home):
-        raise RequestError(
-            f"there is no edgecl home at {home}; make one with `edgecl init "
-            f"--home {quote(str(home))}`"
-        )
+        raise no_home(home)
     return home / "edgecl.toml"
 
 
